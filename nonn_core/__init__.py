@@ -1,0 +1,1 @@
+"""The method: teachers, students, cost of a model, partitions, losses, training, evaluation."""

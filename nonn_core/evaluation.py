@@ -1,0 +1,98 @@
+"""What a trained network knows: accuracy on the test images, also when boards are missing.
+
+The only place that touches test images.
+"""
+
+from collections.abc import Iterator
+from itertools import chain, combinations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from nonn_core.dataset import Dataset
+from nonn_core.nonn import Nonn
+from nonn_core.progress import Progress, silent
+from nonn_core.recipe import NonnRecipe, TrainingRecipe
+from nonn_core.training import accuracy_pct
+from nonn_core.wrn import WideResNet, pooled
+from profiles.document import Document, Record
+
+_BATCH = 256
+SUBSET_LIMIT = 12
+"""Subsets are enumerated up to this many students: 4,095 of them."""
+
+
+class SubsetAccuracy(Record):
+    """Accuracy when only these students answer."""
+
+    students: tuple[str, ...] = Field(description="Names of the students that answer.")
+    accuracy_pct: float = Field(description="Test accuracy in percent.")
+
+
+class Evaluation(Document):
+    """Test accuracy of one trained network."""
+
+    data: str = Field(description="Data set; its test images were used.")
+    images: int = Field(gt=0, description="Number of test images.")
+    accuracy_pct: float = Field(description="Test accuracy with every student, in percent.")
+    subsets: tuple[SubsetAccuracy, ...] = Field(
+        description="Accuracy for every non-empty subset of students (A, Fig. 8); empty for an "
+        "undivided network."
+    )
+
+
+def evaluate(
+    network: Nonn | WideResNet,
+    recipe: TrainingRecipe,
+    dataset: Dataset,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Measure a trained network on the test images, and a NoNN for every subset that answers."""
+    if isinstance(network, Nonn) and isinstance(recipe.model, NonnRecipe):
+        names = [student.name for student in recipe.model.students]
+        subsets = _subset_accuracies(network, names, dataset, progress)
+        whole = subsets[-1].accuracy_pct
+    else:
+        subsets, whole = (), accuracy_pct(network, dataset, dataset.test)
+    return Evaluation(
+        data=dataset.source, images=len(dataset.test), accuracy_pct=whole, subsets=subsets
+    )
+
+
+def _subset_accuracies(
+    network: Nonn, names: list[str], dataset: Dataset, progress: Progress
+) -> tuple[SubsetAccuracy, ...]:
+    """Run each student once, then classify from each subset's vectors; all students come last."""
+    vectors = _vectors(network, dataset, progress)
+    labels = dataset.test.labels
+    found = []
+    for subset in _subsets(len(names)):
+        with torch.no_grad():
+            right = network.classify(vectors, answering=subset).argmax(dim=1) == labels
+        found.append(
+            SubsetAccuracy(
+                students=tuple(names[k] for k in subset),
+                accuracy_pct=100 * int(right.sum()) / len(labels),
+            )
+        )
+    return tuple(found)
+
+
+def _vectors(network: Nonn, dataset: Dataset, progress: Progress) -> list[Tensor]:
+    """Each student's answers to all test images, (images, filters) each."""
+    network.eval()
+    batches: list[list[Tensor]] = []
+    with torch.no_grad():
+        for pixels, _ in dataset.batches(dataset.test, _BATCH):
+            batches.append([pooled(maps) for maps in network(pixels)[1]])
+            progress("evaluating", min(len(batches) * _BATCH, len(dataset.test)), len(dataset.test))
+    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+
+
+def _subsets(students: int) -> Iterator[tuple[int, ...]]:
+    """Every non-empty subset, small ones first; only the whole set beyond the limit."""
+    everyone = range(students)
+    if students > SUBSET_LIMIT:
+        return iter([tuple(everyone)])
+    return chain.from_iterable(combinations(everyone, size) for size in range(1, students + 1))

@@ -1,0 +1,125 @@
+"""The filter activation network: which fconv filters belong together (arXiv:1907.11804, 4.1).
+
+Nodes are filters; a link's weight sums, over validation images, what the rule makes of the two
+filters' average activities.  No self-loops.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nonn_core.partition import Rule
+from nonn_core.progress import Progress, silent
+from profiles.errors import InputError, PartitionError
+
+Matrix = NDArray[np.float64]
+SAVED_KEY = "filter_network"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """What the published implementation does beside the formula; its values are the defaults.
+
+    `per_image_scale` divides an image's activities by the image's largest; `top_filters` keeps
+    each image's most active filters and zeroes the rest (None keeps all); `link_percentile` keeps
+    links heavier than this percentile of the non-zero weights (0 keeps all).
+    """
+
+    per_image_scale: bool = True
+    top_filters: int | None = 50
+    link_percentile: float = 99.0
+
+    def __post_init__(self) -> None:
+        if self.top_filters is not None and self.top_filters < 2:
+            raise InputError("top filters", found=self.top_filters, allowed="2 or more")
+        if not 0 <= self.link_percentile < 100:
+            raise InputError("link percentile", found=self.link_percentile, allowed="[0, 100)")
+
+
+def filter_network(
+    activities: Matrix, rule: Rule, options: LinkOptions, progress: Progress = silent
+) -> Matrix:
+    """Build the weights (filters, filters) from average activities (images, filters), all >= 0.
+
+    AH: sum of a_i a_j |a_i - a_j|.  CA: sum of a_i a_j / (|a_i - a_j| + 1).  Then the weak links
+    are cut.  Raises PartitionError when no link is left.
+    """
+    prepared = _top(_scaled(activities) if options.per_image_scale else activities, options)
+    filters = activities.shape[1]
+    weights = np.zeros((filters, filters))
+    for i in range(filters):
+        own, others = prepared[:, i], prepared[:, i + 1 :]
+        distance = np.abs(others - own[:, None])
+        product = others * own[:, None]
+        weights[i, i + 1 :] = (
+            (product * distance) if rule == "AH" else (product / (distance + 1))
+        ).sum(axis=0)
+        progress("building the filter network", i + 1, filters)
+    return strong_links(weights + weights.T, options.link_percentile)
+
+
+def strong_links(weights: Matrix, percentile: float) -> Matrix:
+    """Keep the links above this percentile of the non-zero weights; zero the rest."""
+    present = weights[np.triu(weights, k=1) > 0]
+    if present.size == 0:
+        raise PartitionError(
+            "the filter network has no link at all: no two filters are active on the same image; "
+            "raise --top-filters, or train the teacher further"
+        )
+    if percentile == 0:
+        return weights
+    return np.where(weights > np.percentile(present, percentile), weights, 0.0)
+
+
+def read_filter_network(path: Path) -> Matrix:
+    """Read a saved network: `.npz` with the key `filter_network`, a symmetric matrix >= 0.
+
+    Raises InputError that names the file and what is wrong with it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if SAVED_KEY not in archive:
+                raise InputError(
+                    f"has no array `{SAVED_KEY}`", where=str(path), found=sorted(archive.files)
+                )
+            weights = np.asarray(archive[SAVED_KEY])
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path)) from None
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, BadZipFile) as error:
+        raise InputError(f"is not a .npz file of arrays: {error}", where=str(path)) from None
+    return _checked(weights, path)
+
+
+def _checked(weights: NDArray[np.generic], path: Path) -> Matrix:
+    if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or weights.shape[0] < 2:
+        raise InputError(
+            "must be a square matrix of two filters or more", where=str(path), found=weights.shape
+        )
+    if not np.issubdtype(weights.dtype, np.number):
+        raise InputError("must hold numbers", where=str(path), found=str(weights.dtype))
+    matrix: Matrix = weights.astype(np.float64)
+    if not np.isfinite(matrix).all() or (matrix < 0).any():
+        raise InputError("weights must be finite and >= 0", where=str(path))
+    if not np.allclose(matrix, matrix.T):
+        raise InputError("must be symmetric", where=str(path))
+    np.fill_diagonal(matrix, 0.0)
+    return matrix
+
+
+def _scaled(activities: Matrix) -> Matrix:
+    largest = activities.max(axis=1, keepdims=True)
+    return activities / np.where(largest > 0, largest, 1.0)
+
+
+def _top(activities: Matrix, options: LinkOptions) -> Matrix:
+    """Keep each image's `top_filters` largest activities; ties go to the lower filter id."""
+    kept = options.top_filters
+    if kept is None or kept >= activities.shape[1]:
+        return activities
+    order = np.argsort(-activities, axis=1, kind="stable")
+    result = activities.copy()
+    np.put_along_axis(result, order[:, kept:], 0.0, axis=1)
+    return result

@@ -1,0 +1,84 @@
+"""A partition of the teacher's knowledge: communities of fconv filters and what may be dropped.
+
+Written by `nonn-plan partition`, read by the planner and by training.  Torch-free.
+"""
+
+from itertools import chain
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from profiles.document import Document, Record
+
+Rule = Literal["AH", "CA"]
+Filters = tuple[Annotated[int, Field(ge=0)], ...]
+
+
+class Community(Record):
+    """A set of fconv filters that stays together."""
+
+    id: int = Field(ge=0, description="Number of the community; 0 is the first in the file.")
+    filters: Filters = Field(min_length=1, description="Filter ids in ascending order.")
+    linked: bool = Field(
+        description="False for g0, the filters without any link in the filter network (A, 4.2)."
+    )
+
+
+class DropStep(Record):
+    """What happens to the teacher when some communities are removed from fconv together."""
+
+    communities: tuple[int, ...] = Field(description="Ids of all communities removed so far.")
+    filters: int = Field(ge=0, description="How many filters that removes, |P0|.")
+    accuracy_pct: float | None = Field(
+        description="Teacher's validation accuracy without them, in percent; null if unmeasured."
+    )
+    delta_val_pct: float | None = Field(
+        description="Change of validation accuracy in percentage points (delta_val of A, Eq. 2); "
+        "null if unmeasured."
+    )
+
+
+class Partition(Document):
+    """Communities of a teacher's fconv filters, and the nested unions that were tried as P0.
+
+    The first drop step removes nothing; each further one removes one community more.
+    """
+
+    teacher: str | None = Field(description="Teacher file this was measured on; null if none.")
+    rule: Rule | None = Field(
+        description="How links are weighted: activation hubs (AH) or co-activation (CA), A 4.1; "
+        "null when a ready network was given."
+    )
+    gamma: float = Field(gt=0, description="Gamma of Eq. 5, the reciprocal of `resolution`.")
+    seed: int = Field(ge=0, description="Seed of the community search.")
+    filters: int = Field(gt=0, description="Number of filters of fconv.")
+    images: int | None = Field(description="Validation images behind the network; null if unknown.")
+    modularity: float = Field(description="Modularity (Eq. 5) of these communities.")
+    communities: tuple[Community, ...] = Field(min_length=1, description="Disjoint, covering all.")
+    drop_steps: tuple[DropStep, ...] = Field(min_length=1, description="Nested candidates for P0.")
+
+    @model_validator(mode="after")
+    def _communities_are_a_partition(self) -> Self:
+        if [community.id for community in self.communities] != list(range(len(self.communities))):
+            raise ValueError("community ids must be 0, 1, 2, ... in order")
+        members = sorted(chain.from_iterable(c.filters for c in self.communities))
+        if members != list(range(self.filters)):
+            raise ValueError(
+                f"communities must hold each of the filters 0..{self.filters - 1} exactly once"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _drop_steps_are_nested(self) -> Self:
+        if self.drop_steps[0].communities:
+            raise ValueError("the first drop step must remove nothing")
+        dropped: set[int] = set()
+        for step in self.drop_steps:
+            if not dropped <= set(step.communities):
+                raise ValueError("each drop step must contain the one before")
+            dropped = set(step.communities)
+            if not dropped <= set(range(len(self.communities))):
+                raise ValueError("a drop step names a community that does not exist")
+            if step.filters != sum(len(self.communities[c].filters) for c in dropped):
+                raise ValueError("a drop step's `filters` must count what its communities hold")
+        return self

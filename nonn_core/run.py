@@ -1,0 +1,138 @@
+"""A run folder: one recipe, its checkpoint, its metrics, and at the end its weights.
+
+run/train.yaml               the recipe
+run/versions.json            versions of what computes it
+run/checkpoint.safetensors   weights, momentum and history after the last finished epoch
+run/metrics.jsonl            a line for each finished epoch
+run/model.safetensors        the weights, once training has finished
+"""
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from nonn_core.dataset import Dataset, load_dataset
+from nonn_core.family import Image
+from nonn_core.nonn import Nonn, StudentShape, build_nonn
+from nonn_core.objectives import nonn_distillation, single_distillation
+from nonn_core.progress import Progress, silent
+from nonn_core.recipe import NonnRecipe, TrainingRecipe
+from nonn_core.teacher import Teacher
+from nonn_core.training import EpochMetrics, Objective, Task, fit
+from nonn_core.weights import load_weights, read_tensors, write_tensors
+from nonn_core.wrn import WideResNet, build_teacher
+from profiles.document import write_atomic
+from profiles.errors import InputError
+
+RECIPE, VERSIONS = "train.yaml", "versions.json"
+CHECKPOINT, METRICS, MODEL = "checkpoint.safetensors", "metrics.jsonl", "model.safetensors"
+
+
+def train(
+    recipe: TrainingRecipe,
+    folder: Path,
+    dataset: Dataset | None = None,
+    progress: Progress = silent,
+) -> list[EpochMetrics]:
+    """Train what the recipe says into `folder`, going on where a killed run stopped.
+
+    `dataset` saves loading it again.  Raises InputError when the folder holds a run of another
+    recipe, or when recipe, teacher and data do not fit; TrainingError when training diverges.
+    """
+    teacher = Teacher.load(Path(recipe.teacher))
+    data = dataset or load_dataset(recipe.data, progress)
+    _check_fit(recipe, teacher, data)
+    _claim(folder, recipe)
+    network = build_network(recipe, data.classes)
+    training, validation = data.split(teacher.card.seed)
+    task = Task(
+        network=network,
+        objective=_objective(network, teacher, recipe),
+        dataset=data,
+        train=training,
+        validation=validation,
+        optimiser=recipe.optimiser,
+        seed=recipe.seed,
+        checkpoint=folder / CHECKPOINT,
+        metrics=folder / METRICS,
+        identity=recipe.model_dump(mode="json"),
+    )
+    history = fit(task, progress)
+    write_tensors(folder / MODEL, dict(network.state_dict()))
+    return history
+
+
+def build_network(recipe: TrainingRecipe, classes: int) -> Nonn | WideResNet:
+    """Build the untrained network of a recipe; its weights depend on the recipe's seed alone."""
+    channels = Image.parse(recipe.image).channels
+    if isinstance(recipe.model, NonnRecipe):
+        shapes = [StudentShape(s.spec, len(s.filters)) for s in recipe.model.students]
+        return build_nonn(shapes, channels, classes, recipe.seed)
+    return build_teacher(recipe.model.spec, channels, classes, recipe.seed)
+
+
+def load_run(folder: Path, dataset: Dataset) -> tuple[TrainingRecipe, Nonn | WideResNet]:
+    """Load a finished run's recipe and trained network, in evaluation mode.
+
+    Raises InputError when the folder holds no finished run, or one for other classes.
+    """
+    recipe = TrainingRecipe.read(folder / RECIPE)
+    if not (folder / MODEL).exists():
+        raise InputError(
+            "training has not finished",
+            where=str(folder),
+            fix=f"go on with: nonn-plan train {folder / RECIPE} -o {folder}",
+        )
+    tensors, _ = read_tensors(folder / MODEL)
+    network = build_network(recipe, dataset.classes)
+    load_weights(network, tensors, folder / MODEL)
+    return recipe, network.eval()
+
+
+def _objective(network: Nonn | WideResNet, teacher: Teacher, recipe: TrainingRecipe) -> Objective:
+    if isinstance(network, Nonn) and isinstance(recipe.model, NonnRecipe):
+        partitions = [student.filters for student in recipe.model.students]
+        return nonn_distillation(network, partitions, teacher, recipe.distillation)
+    assert isinstance(network, WideResNet)  # noqa: S101  (build_network follows the recipe)
+    return single_distillation(network, teacher, recipe.distillation)
+
+
+def _check_fit(recipe: TrainingRecipe, teacher: Teacher, data: Dataset) -> None:
+    """Refuse a recipe whose teacher, data and filters are not made for each other."""
+    shapes = {"data": str(data.image), "teacher": teacher.card.image, "recipe": recipe.image}
+    if len(set(shapes.values())) > 1:
+        raise InputError("data, teacher and recipe differ in image shape", found=shapes)
+    if data.classes != teacher.card.classes:
+        raise InputError(
+            "data and teacher differ in classes", found=(data.classes, teacher.card.classes)
+        )
+    filters = teacher.network.fc.in_features
+    named = (
+        [max(student.filters) for student in recipe.model.students]
+        if isinstance(recipe.model, NonnRecipe)
+        else []
+    )
+    if max(named, default=0) >= filters:
+        raise InputError(
+            "the recipe names filters that the teacher's fconv does not have",
+            where="model.students.filters",
+            found=max(named),
+            allowed=f"0..{filters - 1}",
+            fix="partition this teacher, then plan and configure again",
+        )
+
+
+def _claim(folder: Path, recipe: TrainingRecipe) -> None:
+    """Write the recipe into the folder, unless the run of another one lives there."""
+    if (folder / RECIPE).exists() and TrainingRecipe.read(folder / RECIPE) != recipe:
+        raise InputError(
+            "this folder holds the run of another recipe",
+            where=str(folder),
+            fix="choose another output folder",
+        )
+    recipe.write(folder / RECIPE)
+    names = ("nonn-plan", "torch", "numpy", "safetensors")
+    versions = {name: metadata.version(name) for name in names}
+    versions["python"] = platform.python_version()
+    write_atomic(folder / VERSIONS, (json.dumps(versions, indent=2) + "\n").encode())

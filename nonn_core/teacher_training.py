@@ -1,0 +1,81 @@
+"""How a teacher comes to be."""
+
+from pathlib import Path
+
+from nonn_core.dataset import Dataset
+from nonn_core.family import WrnSpec
+from nonn_core.objectives import classification
+from nonn_core.progress import Progress, silent
+from nonn_core.recipe import OptimiserRecipe
+from nonn_core.teacher import DEFAULT_FCONV, Teacher, TeacherCard
+from nonn_core.training import Task, fit
+from nonn_core.wrn import build_teacher
+from profiles.errors import InputError
+
+
+def train_teacher(
+    network: WrnSpec,
+    dataset: Dataset,
+    optimiser: OptimiserRecipe,
+    seed: int,
+    path: Path,
+    progress: Progress = silent,
+) -> Teacher:
+    """Train a teacher on 90 % of the training images (A, 5.1) and save it as `path` and `.json`.
+
+    A killed run goes on from `NAME.checkpoint.safetensors`; a finished teacher trained in the same
+    way is returned as it is.  Raises InputError when `path` holds another teacher.
+    """
+    if path.suffix != ".safetensors":
+        raise InputError("teacher file", found=str(path), allowed="a name ending in .safetensors")
+    if path.exists():
+        return _finished(path, network, dataset, optimiser, seed)
+    built = build_teacher(network, dataset.image.channels, dataset.classes, seed)
+    training, validation = dataset.split(seed)
+    how = {
+        "network": str(network),
+        "data": dataset.source,
+        "image": str(dataset.image),
+        "classes": dataset.classes,
+        "optimiser": optimiser.model_dump(mode="json"),
+        "seed": seed,
+    }
+    task = Task(
+        network=built,
+        objective=classification(built),
+        dataset=dataset,
+        train=training,
+        validation=validation,
+        optimiser=optimiser,
+        seed=seed,
+        checkpoint=path.with_suffix(".checkpoint.safetensors"),
+        metrics=path.with_suffix(".metrics.jsonl"),
+        identity=how,
+    )
+    history = fit(task, progress)
+    accuracy = history[-1].validation_accuracy_pct
+    card = TeacherCard.check(
+        {**how, "fconv": DEFAULT_FCONV, "validation_accuracy_pct": accuracy}, where=str(path)
+    )
+    teacher = Teacher(built, card, path)
+    teacher.save()
+    task.checkpoint.unlink()
+    return teacher
+
+
+def _finished(
+    path: Path, network: WrnSpec, dataset: Dataset, optimiser: OptimiserRecipe, seed: int
+) -> Teacher:
+    """Load the teacher that is there already, if it is the one asked for."""
+    teacher = Teacher.load(path)
+    asked = (str(network), dataset.source, optimiser, seed)
+    card, epochs = teacher.card, teacher.card.optimiser.epochs
+    found = (card.network, card.data, card.optimiser, card.seed)
+    if found != asked:
+        raise InputError(
+            "there is another teacher already",
+            where=str(path),
+            found=f"{card.network} on {card.data}, {epochs} epochs, seed {card.seed}",
+            fix="choose another output or remove the file",
+        )
+    return teacher

@@ -1,0 +1,1 @@
+"""What the hardware is: units, devices, links, fleets, and where each figure comes from."""

@@ -1,0 +1,158 @@
+"""A document: a versioned, validated file that is read whole and written whole or not at all.
+
+Every file that crosses a command, a wire or a person's editor is one of these.  JSON for what
+programs write, YAML for what people write; the suffix decides.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from profiles.errors import InputError, NonnError
+
+
+class Record(BaseModel):
+    """A validated, immutable part of a document; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Document(Record):
+    """A record that is a file of its own; `mistake` is the error that a bad one raises."""
+
+    mistake: ClassVar[type[InputError]] = InputError
+
+    schema_version: Literal[1] = Field(default=1, description="Version of this file's schema.")
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Read and validate `path`.
+
+        Raises InputError that names the file, the field, what was found and what is allowed.
+        """
+        return cls.check(_parsed(Path(path)), where=str(path))
+
+    @classmethod
+    def check(cls, content: object, where: str) -> Self:
+        """Validate plain `content` that came from `where`; raises InputError."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise _input_error(error, cls, where) from None
+
+    def write(self, path: Path | str) -> None:
+        """Write atomically, as YAML for `.yaml`/`.yml` and as JSON otherwise."""
+        target = Path(path)
+        plain = self.model_dump(mode="json")
+        if target.suffix in (".yaml", ".yml"):
+            text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+        else:
+            text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+        write_atomic(target, text.encode())
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never half.
+
+    Temporary name in the same folder, fsync, rename, fsync of the folder.  On failure the
+    temporary file is removed, the old file stays, and NonnError says why.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise NonnError(
+            f"{path}: could not be written: {error.strerror or error}; nothing was changed; "
+            "free some space or choose another place and run the command again"
+        ) from error
+    finally:
+        # Also on Ctrl-C; after the rename there is nothing left under the temporary name.
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    """Return the process's umask, which the system only tells by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut; raises NonnError when the system cannot."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise NonnError(
+            f"{folder}: a file was written here, but the system could not confirm that it would "
+            f"survive a power cut: {error.strerror or error}; check the disk"
+        ) from error
+
+
+def _parsed(path: Path) -> object:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}", where=str(path)) from None
+    if path.suffix in (".yaml", ".yml"):
+        return _parsed_yaml(text, path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON: {error}", where=str(path)) from None
+
+
+def _parsed_yaml(text: str, path: Path) -> object:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML lets the plain errors through where a date or a tagged scalar is malformed.
+        detail = " ".join(str(error).split())
+        raise InputError(f"is not YAML: {detail}", where=str(path)) from None
+
+
+def _input_error(error: ValidationError, kind: type[Document], where: str) -> InputError:
+    """Turn the first of pydantic's complaints into one sentence; say how many more there are."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the whole file"
+    more = error.error_count() - 1
+    return kind.mistake(
+        f"field {field}: {_sentence(dict(first))}",
+        where=f"{where} ({kind.__name__})",
+        found=_offender(first["input"]),
+        fix=f"and {more} more such field{'s' * (more > 1)}" if more else None,
+    )
+
+
+def _sentence(detail: dict[str, Any]) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "is not a field of this file"
+    if detail["type"] == "missing":
+        return "is required and missing"
+    message: str = detail["msg"]
+    return message[0].lower() + message[1:]
+
+
+def _offender(value: object) -> object | None:
+    """Show scalars; a whole mapping in a message helps nobody."""
+    return value if isinstance(value, str | int | float | bool) else None
