@@ -50,10 +50,20 @@ class Document(Record):
         target = Path(path)
         plain = self.model_dump(mode="json")
         if target.suffix in (".yaml", ".yml"):
-            text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+            text = _yaml(plain)
         else:
             text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
         write_atomic(target, text.encode())
+
+
+def _yaml(plain: dict[str, Any]) -> str:
+    """Write `plain` as YAML with letters of every script as they are.
+
+    Except beside one of the line breaks that only Unicode has: PyYAML folds those into spaces
+    unless it escapes everything.
+    """
+    breaks = set("\x85\u2028\u2029") & set(json.dumps(plain, ensure_ascii=False))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=not breaks, width=100)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -1,0 +1,135 @@
+"""A device: what one kind of board or host computes, spends and can hold.
+
+A profile holds for one device under one runtime, precision and clock; the same board under another
+runtime is another profile.  The model behind the figures, fitted in `profiles.calibrate`, is affine
+in the multiply-accumulates (MACs) of a model::
+
+    compute_ms = compute_fixed_ms + compute_ms_per_mmac * macs / 1e6
+    compute_mj = power_fixed_w * compute_fixed_ms
+               + power_busy_w * compute_ms_per_mmac * macs / 1e6          (W x ms = mJ)
+"""
+
+from typing import ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from profiles.document import Document, Record
+from profiles.errors import InputError, ProfileError
+from profiles.figure import Figure
+from profiles.shelf import Shelf
+
+FigureName = Literal[
+    "compute_fixed_ms",
+    "compute_ms_per_mmac",
+    "power_fixed_w",
+    "power_busy_w",
+    "message_ms",
+    "sharing_slowdown",
+]
+
+
+class Hosting(Record):
+    """What it costs a host to join the replies of all boards into one answer."""
+
+    join_fixed_ms: Figure = Field(
+        description="Time to receive and concatenate the features of one image, in ms, whatever "
+        "the number of boards."
+    )
+    fc_ms: Figure = Field(
+        description="Time of the final fully-connected layer, in ms (arXiv:1907.11804, 6.1)."
+    )
+
+
+class DeviceProfile(Document):
+    """One device under one runtime, precision and clock."""
+
+    mistake: ClassVar[type[InputError]] = ProfileError
+
+    name: str = Field(min_length=1, description="Name that fleets and commands use.")
+    title: str = Field(min_length=1, description="Name that people use.")
+    clock_hz: int = Field(gt=0, description="Clock of the cores in use, in Hz.")
+    cores: int = Field(gt=0, description="Cores in use.")
+    ram_bytes: int = Field(gt=0, description="Memory of the device, in bytes.")
+    runtime: str = Field(min_length=1, description="What executes the model, such as tvm.")
+    precision: Literal["fp32", "fp16", "int8"] = Field(
+        description="Number format of weights and activations."
+    )
+    memory_budget_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        description="What one plan may use, in bytes, where that is less than ram_bytes.",
+    )
+    source: str | None = Field(default=None, description="Where clock, cores and memory are from.")
+    compute_fixed_ms: Figure | None = Field(
+        default=None, description="Part of the time of one model that no MAC explains, in ms."
+    )
+    compute_ms_per_mmac: Figure | None = Field(
+        default=None, description="Time per million MACs, in ms."
+    )
+    power_fixed_w: Figure | None = Field(
+        default=None, description="Power during the fixed part of the time, in W."
+    )
+    power_busy_w: Figure | None = Field(
+        default=None, description="Power while MACs are executed, in W."
+    )
+    message_ms: Figure | None = Field(
+        default=None,
+        description="Time that the host's sender spends per image for this board, in ms, on top "
+        "of the time on the wire.",
+    )
+    sharing_slowdown: Figure | None = Field(
+        default=None,
+        description="Factor on the summed time of two or more models that run at once.",
+    )
+    hosting: Hosting | None = Field(
+        default=None, description="Cost of being the host; absent where the device cannot be one."
+    )
+
+    @property
+    def usable_bytes(self) -> int:
+        """Memory that one plan may use, in bytes: the smaller of budget and RAM."""
+        return min(self.ram_bytes, self.memory_budget_bytes or self.ram_bytes)
+
+    @property
+    def missing_as_board(self) -> tuple[str, ...]:
+        """Figures that this profile lacks to be a board that runs students."""
+        return tuple(name for name in get_args(FigureName) if getattr(self, name) is None)
+
+
+DEVICES = Shelf(DeviceProfile, "device", "devices")
+
+
+def figure_of(device: DeviceProfile, name: FigureName) -> float:
+    """Return the value of one figure; raises ProfileError where the profile does not have it."""
+    figure: Figure | None = getattr(device, name)
+    if figure is None:
+        raise ProfileError(
+            f"this device has no {name}",
+            where=f"device {device.name}",
+            fix=f"add {name} to its profile or choose another device",
+        )
+    return figure.value
+
+
+def compute_ms(device: DeviceProfile, macs: int) -> float:
+    """Return the time of one model of `macs` alone on `device`, in ms; raises ProfileError."""
+    fixed_ms = figure_of(device, "compute_fixed_ms")
+    return fixed_ms + figure_of(device, "compute_ms_per_mmac") * macs / 1e6
+
+
+def compute_mj(device: DeviceProfile, macs: int) -> float:
+    """Return the energy of one model of `macs` alone on `device`, in mJ; raises ProfileError.
+
+    Compute only, as in Table 7 of arXiv:1907.11804: no idle time and no radio.
+    """
+    fixed_mj = figure_of(device, "power_fixed_w") * figure_of(device, "compute_fixed_ms")
+    busy_ms = figure_of(device, "compute_ms_per_mmac") * macs / 1e6
+    return fixed_mj + figure_of(device, "power_busy_w") * busy_ms
+
+
+def slowdown(device: DeviceProfile, students: int) -> float:
+    """Return the factor on the summed time of `students` models that run at once.
+
+    It is 1 for none or one, and the device's `sharing_slowdown` for more; raises ProfileError.
+    """
+    return figure_of(device, "sharing_slowdown") if students > 1 else 1.0

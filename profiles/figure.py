@@ -1,0 +1,26 @@
+"""A figure: one number of a profile, with where it comes from and how far off it may be."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from profiles.document import Record
+
+Provenance = Literal["measured", "published", "fitted", "assumed"]
+
+
+class Figure(Record):
+    """A non-negative number with its provenance; its unit is the suffix of the field it fills."""
+
+    value: float = Field(ge=0, description="The number, in the unit that ends the field's name.")
+    provenance: Provenance = Field(
+        description="measured on this board; published by others; fitted to published figures; "
+        "assumed for want of a measurement."
+    )
+    source: str = Field(min_length=1, description="Table, page or reasoning the number rests on.")
+    residual_pct: float | None = Field(
+        default=None,
+        ge=0,
+        description="Largest relative error, in per cent, that the fit leaves on the rows it used; "
+        "0 where it has as many figures as rows, which then says nothing of its error elsewhere.",
+    )

@@ -1,0 +1,167 @@
+"""A fleet: one host and the boards it can reach, by name; and a board, with its profiles found.
+
+People name a fleet in three ways (`parse_fleet`): a fleet of the library (`rpi3x2`), a file
+(`home.yaml`), or a list of devices (`rpi-3b*2,odroid-xu4s`).
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from profiles.device import DEVICES, DeviceProfile
+from profiles.document import Document, Record
+from profiles.errors import InputError, ProfileError
+from profiles.link import LINKS, LinkProfile
+from profiles.shelf import Shelf, unknown
+
+DEFAULT_HOST = "x86-host"
+DEFAULT_LINK = "wired-100mbit"
+MOST_BOARDS = 1000
+
+_ITEM = re.compile(r"\s*(?P<device>[^\s*]+)\s*(?:\*\s*(?P<count>[^\s*]+)\s*)?")
+
+
+class FleetBoard(Record):
+    """One board of a fleet, its device and link by name."""
+
+    name: str = Field(min_length=1, description="Name of the board, unique in its fleet.")
+    device: str = Field(description="Name of a device of the library.")
+    link: str = Field(default=DEFAULT_LINK, description="Name of a link of the library.")
+
+
+class Fleet(Document):
+    """A host and its boards, by name."""
+
+    mistake: ClassVar[type[InputError]] = ProfileError
+
+    name: str = Field(min_length=1, description="Name that commands use.")
+    title: str = Field(min_length=1, description="Name that people use.")
+    host: str = Field(default=DEFAULT_HOST, description="Name of the device that hosts.")
+    boards: tuple[FleetBoard, ...] = Field(
+        min_length=1, max_length=MOST_BOARDS, description="The boards, in the order people list."
+    )
+
+    @model_validator(mode="after")
+    def _boards_have_names_of_their_own(self) -> Self:
+        counts = Counter(("host", *(board.name for board in self.boards)))
+        repeated = [name for name, count in counts.items() if count > 1]
+        if repeated:
+            raise ValueError(
+                f"board names must be unique, and none may be host; repeated: {', '.join(repeated)}"
+            )
+        return self
+
+    @classmethod
+    def check(cls, content: object, where: str) -> Self:
+        """Validate plain `content`, also against the library; raises ProfileError."""
+        fleet = super().check(content, where)
+        _resolved(fleet, where)
+        return fleet
+
+
+FLEETS = Shelf(Fleet, "fleet", "fleets")
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """One board of a fleet with its device and link."""
+
+    name: str
+    device: DeviceProfile
+    link: LinkProfile
+
+
+def resolve(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
+    """Return the host and the boards of `fleet` with their profiles.
+
+    Raises ProfileError for a name that the library does not have, for a host that cannot host
+    and for a board that cannot run students.
+    """
+    return _resolved(fleet, f"fleet {fleet.name}")
+
+
+def parse_fleet(text: str) -> Fleet:
+    """Read a fleet as people type it: a library name, a file or a list of devices.
+
+    A list such as `rpi-3b*2,odroid-xu4s` gives boards rpi-3b-1, rpi-3b-2 and odroid-xu4s-1 on
+    the default link and host.  Raises ProfileError (or InputError for a file that is missing).
+    """
+    asked = text.strip()
+    if asked in FLEETS.names():
+        return FLEETS.get(asked)
+    if Path(asked).suffix in (".yaml", ".yml", ".json"):
+        return Fleet.read(asked)
+    return _typed(asked)
+
+
+def _resolved(fleet: Fleet, where: str) -> tuple[DeviceProfile, tuple[Board, ...]]:
+    host = DEVICES.get(fleet.host, f"{where}: field host")
+    if host.hosting is None:
+        raise ProfileError(
+            "this device cannot be the host: its profile has no hosting figures",
+            where=f"{where}: field host",
+            found=host.name,
+            allowed=", ".join(name for name in DEVICES.names() if DEVICES.get(name).hosting),
+        )
+    boards = (_board(board, f"{where}: field boards.{i}") for i, board in enumerate(fleet.boards))
+    return host, tuple(boards)
+
+
+def _board(board: FleetBoard, where: str) -> Board:
+    device = DEVICES.get(board.device, f"{where}.device")
+    if device.missing_as_board:
+        raise ProfileError(
+            f"this device cannot run students: no {', '.join(device.missing_as_board)}",
+            where=f"{where}.device",
+            found=device.name,
+            fix="choose another device for this board",
+        )
+    return Board(board.name, device, LINKS.get(board.link, f"{where}.link"))
+
+
+def _typed(text: str) -> Fleet:
+    counts: Counter[str] = Counter()
+    for item in text.split(","):
+        device, count = _item(item, text)
+        counts[device] += count
+    if counts.total() > MOST_BOARDS:
+        raise ProfileError(
+            "too many boards",
+            where=f"fleet {text}",
+            found=counts.total(),
+            allowed=f"at most {MOST_BOARDS}",
+        )
+    boards = [
+        {"name": f"{device}-{number}", "device": device}
+        for device, count in counts.items()
+        for number in range(1, count + 1)
+    ]
+    title = " + ".join(f"{count} x {device}" for device, count in counts.items())
+    return Fleet.check({"name": text, "title": title, "boards": boards}, where=f"fleet {text}")
+
+
+def _item(item: str, text: str) -> tuple[str, int]:
+    """Read one `device` or `device*count` of the list `text`."""
+    match = _ITEM.fullmatch(item)
+    if match is None:
+        raise ProfileError(
+            "not a fleet",
+            found=text,
+            allowed="a library name, a .yaml or .json file, or a list such as rpi-3b*2,odroid-xu4s",
+            fix=f"library fleets: {', '.join(FLEETS.names())}",
+        )
+    device, count = match["device"], match["count"] or "1"
+    if device not in DEVICES.names():
+        raise unknown("fleet or device", device, (*FLEETS.names(), *DEVICES.names()), "fleet")
+    if not re.fullmatch(r"0*[1-9][0-9]{0,3}", count) or int(count) > MOST_BOARDS:
+        raise ProfileError(
+            f"how many {device}?",
+            where=f"fleet {text}",
+            found=count,
+            allowed=f"a whole number from 1 to {MOST_BOARDS}",
+        )
+    return device, int(count)

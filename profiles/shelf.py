@@ -1,0 +1,62 @@
+"""A shelf: the YAML profiles of one kind that ship inside this package, found by name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Generic, TypeVar
+
+import yaml
+
+from profiles.document import Document
+from profiles.errors import ProfileError
+
+Profile = TypeVar("Profile", bound=Document)
+
+
+@dataclass(frozen=True)
+class Shelf(Generic[Profile]):
+    """Profiles of one `kind`, one file each, in `profiles/data/<folder>/<name>.yaml`."""
+
+    kind: type[Profile]
+    noun: str
+    folder: str
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all profiles on this shelf, sorted."""
+        return _shipped_names(self.folder)
+
+    def get(self, name: str, where: str | None = None) -> Profile:
+        """Return the profile called `name`.
+
+        Raises ProfileError, with the names that come close, when there is none; `where` is the
+        file and field, or the option, that asked for it.
+        """
+        if name not in self.names():
+            raise unknown(self.noun, name, self.names(), where)
+        return self.kind.check(_shipped(self.folder, name), where=f"{self.folder}/{name}.yaml")
+
+
+def unknown(noun: str, name: str, known: Sequence[str], where: str | None = None) -> ProfileError:
+    """Build the error for a `name` that is not among the `known` ones."""
+    close = get_close_matches(name, known, n=3)
+    return ProfileError(
+        f"unknown {noun}",
+        where=where,
+        found=name,
+        allowed=", ".join(known),
+        fix=f"did you mean {' or '.join(close)}?" if close else None,
+    )
+
+
+@cache
+def _shipped_names(folder: str) -> tuple[str, ...]:
+    entries = (files("profiles") / "data" / folder).iterdir()
+    return tuple(sorted(e.name.removesuffix(".yaml") for e in entries if e.name.endswith(".yaml")))
+
+
+@cache
+def _shipped(folder: str, name: str) -> object:
+    text = (files("profiles") / "data" / folder / f"{name}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)

@@ -1,0 +1,123 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiles.errors import InputError, ProfileError
+from profiles.fleet import Fleet, FleetBoard, parse_fleet, resolve
+
+HOME = """\
+name: home
+title: What is on the shelf
+boards:
+- {name: left, device: rpi-3b, link: wired-1gbit}
+- {name: right, device: odroid-xu4s}
+"""
+
+
+def test_a_library_fleet_by_name():
+    host, boards = resolve(parse_fleet("mixed"))
+    assert host.name == "x86-host"
+    assert [board.device.name for board in boards] == ["rpi-3b", "rpi-3b", "odroid-xu4s"]
+
+
+def test_a_file(tmp_path):
+    path = tmp_path / "home.yaml"
+    path.write_text(HOME)
+    fleet = parse_fleet(str(path))
+    host, boards = resolve(fleet)
+    assert host.hosting is not None
+    assert [(b.name, b.device.name, b.link.name) for b in boards] == [
+        ("left", "rpi-3b", "wired-1gbit"),
+        ("right", "odroid-xu4s", "wired-100mbit"),
+    ]
+    fleet.write(tmp_path / "home.json")
+    assert parse_fleet(str(tmp_path / "home.json")) == fleet
+
+
+def test_a_typed_list():
+    fleet = parse_fleet(" rpi-3b*2, odroid-xu4s ,rpi-3b * 1")
+    assert [(board.name, board.device) for board in fleet.boards] == [
+        ("rpi-3b-1", "rpi-3b"),
+        ("rpi-3b-2", "rpi-3b"),
+        ("rpi-3b-3", "rpi-3b"),
+        ("odroid-xu4s-1", "odroid-xu4s"),
+    ]
+    assert fleet.host == "x86-host"
+    assert {board.link for board in fleet.boards} == {"wired-100mbit"}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["rpi-3b", "odroid-xu4s", "mcu-500kb"]), st.integers(1, 9)),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_a_typed_list_has_as_many_boards_as_it_says(items):
+    fleet = parse_fleet(",".join(f"{device}*{count}" for device, count in items))
+    assert len(fleet.boards) == sum(count for _, count in items)
+    for device in {device for device, _ in items}:
+        wanted = sum(count for each, count in items if each == device)
+        assert sum(board.device == device for board in fleet.boards) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("rpi3x9", ["unknown fleet or device", "'rpi3x9'", "did you mean rpi3x"]),
+        ("rpi-3c*2", ["unknown fleet or device", "did you mean rpi-3b"]),
+        ("rpi-3b*0", ["found '0'", "from 1 to 1000"]),
+        ("rpi-3b*-1", ["found '-1'"]),
+        ("rpi-3b*1.5", ["found '1.5'"]),
+        ("rpi-3b*99999999999", ["from 1 to 1000"]),
+        ("rpi-3b*900,odroid-xu4s*900", ["too many boards", "found 1800"]),
+        ("rpi-3b**2", ["not a fleet"]),
+        ("rpi-3b,,", ["not a fleet"]),
+        ("", ["not a fleet", "library fleets: mcu8"]),
+        ("x86-host*2", ["cannot run students", "message_ms"]),
+    ],
+)
+def test_a_wrong_fleet_is_one_sentence(text, parts):
+    with pytest.raises(ProfileError) as caught:
+        parse_fleet(text)
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("device: rpi-3b", "device: rpi-3", "boards.0.device: unknown device; found 'rpi-3'"),
+        ("link: wired-1gbit", "link: wifi", "boards.0.link: unknown link; found 'wifi'"),
+        ("name: right", "name: left", "repeated: left"),
+        ("name: right", "name: host", "none may be host"),
+        ("boards:", "host: rpi-3b\nboards:", "field host: this device cannot be the host"),
+        ("boards:", "host: nobody\nboards:", "field host: unknown device"),
+        ("boards:", "rooms: 2\nboards:", "field rooms: is not a field of this file"),
+        ("device: rpi-3b", "device: x86-host", "boards.0.device: this device cannot run students"),
+    ],
+)
+def test_a_wrong_fleet_file_names_file_and_field(tmp_path, old, new, part):
+    path = tmp_path / "home.yaml"
+    path.write_text(HOME.replace(old, new))
+    with pytest.raises(ProfileError) as caught:
+        parse_fleet(str(path))
+    assert str(path) in str(caught.value)
+    assert part in str(caught.value)
+
+
+def test_a_fleet_needs_a_board():
+    with pytest.raises(ProfileError, match="field boards"):
+        Fleet.check({"name": "n", "title": "t", "boards": []}, where="none.yaml")
+
+
+def test_a_missing_file_is_bad_input():
+    with pytest.raises(InputError, match=r"nowhere\.yaml: no such file"):
+        parse_fleet("nowhere.yaml")
+
+
+def test_a_fleet_built_in_code_is_checked_when_resolved():
+    fleet = Fleet(name="f", title="F", boards=(FleetBoard(name="a", device="abacus"),))
+    with pytest.raises(ProfileError, match=r"fleet f: field boards\.0\.device: unknown"):
+        resolve(fleet)

@@ -1,0 +1,163 @@
+"""What holds for every fan-out: engine and closed form agree, and nothing gets lost."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise, permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiles.device import DeviceProfile, Hosting
+from profiles.figure import Figure
+from profiles.fleet import Board
+from profiles.link import LinkProfile
+from simulator import closed_form
+from simulator.engine import simulate
+from simulator.workload import Alone, FanOut, StudentWork
+
+TOLERANCE_MS = 1e-6  # 1e-9 s
+
+milliseconds = st.floats(0, 100)
+factors = st.floats(0.5, 3)
+
+
+def figure(value):
+    return Figure(value=value, provenance="assumed", source="this test")
+
+
+@st.composite
+def devices(draw, name="device", hosting=None):
+    return DeviceProfile(
+        name=name,
+        title=name,
+        clock_hz=1,
+        cores=1,
+        ram_bytes=1,
+        runtime="none",
+        precision="fp32",
+        compute_fixed_ms=figure(draw(milliseconds)),
+        compute_ms_per_mmac=figure(draw(st.floats(0, 20))),
+        power_fixed_w=figure(draw(st.floats(0, 10))),
+        power_busy_w=figure(draw(st.floats(0, 10))),
+        message_ms=figure(draw(milliseconds)),
+        sharing_slowdown=figure(draw(factors)),
+        hosting=hosting,
+    )
+
+
+@st.composite
+def boards(draw, name):
+    link = LinkProfile(name="link", title="link", bits_per_s=figure(draw(st.floats(1e4, 1e9))))
+    return Board(name, draw(devices()), link)
+
+
+@st.composite
+def fan_outs(draw, most_boards=6):
+    names = [f"board-{i}" for i in range(draw(st.integers(1, most_boards)))]
+    used = draw(st.permutations(draw(st.lists(st.sampled_from(names), min_size=1, unique=True))))
+    homes = [*used, *draw(st.lists(st.sampled_from(used), max_size=6))]
+    students = tuple(
+        StudentWork(
+            f"student-{i}",
+            home,
+            macs=draw(st.integers(0, 200_000_000)),
+            features=draw(st.integers(1, 640)),
+        )
+        for i, home in enumerate(homes)
+    )
+    hosting = Hosting(join_fixed_ms=figure(draw(milliseconds)), fc_ms=figure(draw(milliseconds)))
+    return FanOut(
+        host=draw(devices(hosting=hosting)),
+        boards=tuple(draw(boards(name)) for name in names),
+        students=students,
+        send_order=tuple(used),
+        image_bytes=draw(st.integers(1, 200_000)),
+    )
+
+
+def assert_same(simulated, formula):
+    for found, wanted in zip(simulated.inferences, formula.inferences, strict=True):
+        assert found.inference == wanted.inference
+        assert found.start_ms == pytest.approx(wanted.start_ms, rel=0, abs=TOLERANCE_MS)
+        assert found.end_ms == pytest.approx(wanted.end_ms, rel=0, abs=TOLERANCE_MS)
+    for quantity in ("total_ms", "compute_ms", "communication_ms"):
+        assert getattr(simulated, quantity) == pytest.approx(
+            getattr(formula, quantity), rel=0, abs=TOLERANCE_MS
+        )
+    for found, wanted in zip(simulated.boards, formula.boards, strict=True):
+        assert (found.board, found.device, found.students, found.energy_mj) == (
+            wanted.board,
+            wanted.device,
+            wanted.students,
+            wanted.energy_mj,
+        )
+        assert (found.send_done_ms, found.busy_ms, found.done_ms) == pytest.approx(
+            (wanted.send_done_ms, wanted.busy_ms, wanted.done_ms), rel=0, abs=TOLERANCE_MS
+        )
+
+
+@given(fan_outs(), st.integers(1, 5))
+def test_engine_equals_closed_form(workload, inferences):
+    assert_same(simulate(workload, inferences), closed_form.fan_out(workload, inferences))
+
+
+@given(devices(), st.integers(0, 2_000_000_000), st.integers(1, 5))
+def test_engine_equals_closed_form_for_a_model_alone(device, macs, inferences):
+    workload = Alone(device, macs)
+    assert_same(simulate(workload, inferences), closed_form.alone(workload, inferences))
+
+
+@given(fan_outs(), st.integers(1, 3))
+def test_every_image_reaches_each_board_once_and_every_reply_comes_back(workload, inferences):
+    result = simulate(workload, inferences)
+    features = Counter()
+    for student in workload.students:
+        features[student.board] += student.features
+    for inference in range(inferences):
+        rows = [row for row in result.messages if row.inference == inference]
+        out = {row.receiver: row.size_bytes for row in rows if row.sender == "host"}
+        back = {row.sender: row.size_bytes for row in rows if row.receiver == "host"}
+        assert len(rows) == 2 * len(features)
+        assert out == dict.fromkeys(features, workload.image_bytes)
+        assert back == {board: 4 * count for board, count in features.items()}
+
+
+@given(fan_outs(), st.integers(1, 3))
+def test_nobody_does_two_things_at_once(workload, inferences):
+    result = simulate(workload, inferences)
+    for actor in {row.actor for row in result.intervals}:
+        rows = sorted((row.start_ms, row.end_ms) for row in result.intervals if row.actor == actor)
+        for (_, end), (start, _) in pairwise(rows):
+            assert end <= start + TOLERANCE_MS
+
+
+@given(fan_outs(most_boards=4))
+def test_longest_tail_first_is_the_best_send_order(workload):
+    """One machine with delivery times: the largest delivery time first is optimal (Jackson)."""
+
+    def tail(row):
+        return row.done_ms - row.send_done_ms
+
+    rows = closed_form.fan_out(workload).boards
+    longest_first = tuple(row.board for row in sorted(rows, key=tail, reverse=True))
+    best_ms = min(
+        closed_form.fan_out(replace(workload, send_order=order)).total_ms
+        for order in permutations(workload.send_order)
+    )
+    found_ms = closed_form.fan_out(replace(workload, send_order=longest_first)).total_ms
+    assert found_ms == pytest.approx(best_ms, rel=1e-12)
+
+
+@given(fan_outs(), st.integers(1, 100_000))
+def test_a_larger_image_never_comes_back_sooner(workload, more_bytes):
+    larger = replace(workload, image_bytes=workload.image_bytes + more_bytes)
+    assert closed_form.fan_out(larger).total_ms > closed_form.fan_out(workload).total_ms
+
+
+@given(fan_outs())
+def test_latency_is_no_less_than_any_board_needs(workload):
+    result = closed_form.fan_out(workload)
+    assert result.compute_ms == max(row.busy_ms for row in result.boards)
+    assert all(result.total_ms >= row.done_ms for row in result.boards)
+    assert result.communication_ms >= 0

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from profiles.errors import SimulationError
+from simulator import closed_form
+from simulator.result import BoardRow
+from simulator.workload import Alone
+
+
+def test_two_unlike_boards_by_hand(make_fan_out):
+    result = closed_form.fan_out(make_fan_out())
+    slow, fast = result.boards
+    # Sending: 12 ms, then 1.8 ms more.  Slow: 12 + 20 + 8.  Fast: 13.8 + 8.75 + 0.8.
+    assert (slow.send_done_ms, slow.busy_ms, slow.done_ms) == pytest.approx((12, 20, 40))
+    assert (fast.send_done_ms, fast.busy_ms, fast.done_ms) == pytest.approx((13.8, 8.75, 23.35))
+    assert (slow.energy_mj, fast.energy_mj) == pytest.approx((40, 30))
+    assert (slow.students, fast.students) == (1, 2)
+    assert (slow.device, fast.device) == ("tortoise", "hare")
+    assert result.total_ms == pytest.approx(43)  # 40 + 3 to join
+    assert (result.compute_ms, result.communication_ms) == pytest.approx((20, 23))
+    assert result.energy_per_node_mj == pytest.approx(35)
+    assert result.energy_total_mj == pytest.approx(70)
+
+
+def test_sending_to_the_quick_board_first_costs_its_send(make_fan_out):
+    result = closed_form.fan_out(make_fan_out(send_order=("fast", "slow")))
+    assert [row.done_ms for row in result.boards] == pytest.approx([11.35, 41.8])
+    assert result.total_ms == pytest.approx(44.8)
+
+
+def test_a_closed_loop_takes_up_an_image_when_the_last_is_answered(make_fan_out):
+    rows = closed_form.fan_out(make_fan_out(), inferences=3).inferences
+    assert [row.inference for row in rows] == [0, 1, 2]
+    assert [row.start_ms for row in rows] == pytest.approx([0, 43, 86])
+    assert [row.end_ms for row in rows] == pytest.approx([43, 86, 129])
+
+
+def test_a_model_alone_only_computes(slow):
+    result = closed_form.alone(Alone(slow.device, 5_000_000), inferences=2)
+    assert (result.total_ms, result.compute_ms, result.communication_ms) == (20, 20, 0)
+    assert result.boards == (
+        BoardRow("tortoise", "tortoise", 1, send_done_ms=0, busy_ms=20, done_ms=20, energy_mj=40),
+    )
+    assert [row.end_ms for row in result.inferences] == [20, 40]
+
+
+def test_no_inference_is_no_question(make_fan_out, slow):
+    with pytest.raises(SimulationError, match="found 0"):
+        closed_form.fan_out(make_fan_out(), inferences=0)
+    with pytest.raises(SimulationError, match="found -1"):
+        closed_form.alone(Alone(slow.device, 1), inferences=-1)
+
+
+def test_plain_data_for_json(make_fan_out):
+    plain = json.loads(json.dumps(closed_form.fan_out(make_fan_out()).to_dict()))
+    assert plain["total_ms"] == pytest.approx(43)
+    assert plain["energy_per_node_mj"] == pytest.approx(35)
+    assert plain["energy_total_mj"] == pytest.approx(70)
+    assert [row["board"] for row in plain["boards"]] == ["slow", "fast"]
+    assert plain["inferences"] == [
+        {"inference": 0, "start_ms": 0.0, "end_ms": pytest.approx(43)},
+    ]
