@@ -14,6 +14,7 @@ from nonn_core.dataset import Dataset
 from nonn_core.nonn import Nonn
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import NonnRecipe, TrainingRecipe
+from nonn_core.teacher import Teacher
 from nonn_core.training import accuracy_pct
 from nonn_core.wrn import WideResNet, pooled
 from profiles.document import Document, Record
@@ -57,6 +58,16 @@ def evaluate(
         subsets, whole = (), accuracy_pct(network, dataset, dataset.test)
     return Evaluation(
         data=dataset.source, images=len(dataset.test), accuracy_pct=whole, subsets=subsets
+    )
+
+
+def evaluate_teacher(teacher: Teacher, dataset: Dataset) -> Evaluation:
+    """Measure a teacher on the test images."""
+    return Evaluation(
+        data=dataset.source,
+        images=len(dataset.test),
+        accuracy_pct=accuracy_pct(teacher.network, dataset, dataset.test),
+        subsets=(),
     )
 
 

@@ -1,0 +1,52 @@
+# make demo   the main job on real handwritten digits, from a bare clone
+# make test   lint, types, import contracts, tests
+# Needs Python >= 3.11, make and a package index; everything else goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= quickstart
+
+.PHONY: demo test lint types contracts tests schemas calibrate clean
+
+demo: .venv/installed
+	$(BIN)/nonn-plan quickstart -o $(DEMO)
+
+test: lint types contracts tests
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+contracts: .venv/installed-dev
+	$(BIN)/lint-imports --no-cache
+
+tests: .venv/installed-dev
+	$(BIN)/pytest --cov --cov-report=term
+
+# JSON Schemas of all files that commands exchange.
+schemas: .venv/installed
+	$(BIN)/python -m nonn_plan.schemas docs/schemas
+
+# The figures of the shipped devices, fitted anew to the published ones.
+calibrate: .venv/installed
+	$(BIN)/python -m profiles.calibrate
+
+clean:
+	rm -rf .venv build dist
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nonn-plan needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+
+# torch goes first: other packages would pull the index's newest build.
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
