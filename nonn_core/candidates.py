@@ -17,11 +17,11 @@ def student_candidates(teacher: WrnSpec) -> tuple[WrnSpec, ...]:
     shallower -> WRN10) and at most half of its channels: an eighth to four eighths, per group.
     """
     depth = STUDENT_DEPTH if teacher.depth > STUDENT_DEPTH else SHALLOWEST
-    per_group = (
-        tuple(max(1, width * eighths // 8) for eighths in shares)
+    first, second, third = (
+        [max(1, width * eighths // 8) for eighths in shares]
         for width, shares in zip(teacher.widths, _EIGHTHS, strict=True)
     )
-    return tuple(dict.fromkeys(WrnSpec(depth, widths) for widths in product(*per_group)))
+    return tuple(dict.fromkeys(WrnSpec(depth, w) for w in product(first, second, third)))
 
 
 def single_network(params: int, depth: int, image: Image, classes: int) -> WrnSpec:

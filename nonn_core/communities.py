@@ -6,6 +6,7 @@ weight.  gamma is the reciprocal of what networkx and igraph call `resolution`; 
 fewer and larger communities.
 """
 
+import math
 from collections.abc import Sequence
 
 import networkx
@@ -22,8 +23,10 @@ def find_communities(weights: Matrix, gamma: float, seed: int) -> tuple[Communit
     Filters without any link form one community, g0, marked as not linked.  Linked communities
     come first, largest first; the same network, gamma and seed give the same communities.
     """
-    if gamma <= 0:
-        raise InputError("gamma", found=gamma, allowed="a number above 0")
+    if not 0 < gamma < math.inf:
+        raise InputError("gamma", found=gamma, allowed="a finite number above 0")
+    if seed < 0:
+        raise InputError("seed", found=seed, allowed="0 or more")
     linked = weights.sum(axis=1) > 0
     groups = sorted(_louvain(weights, gamma, seed), key=lambda group: (-len(group), group))
     found = [Community(id=k, filters=tuple(g), linked=True) for k, g in enumerate(groups)]

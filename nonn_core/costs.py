@@ -1,11 +1,11 @@
 """Exact cost of a network, in closed form and without torch: parameters, MACs, peak activations.
 
-MACs count the multiply-accumulates of convolutions and linear layers, as fvcore does for the same
-operators; normalisation is folded into convolutions when a network is deployed.  Published FLOPs
-are `FLOPS_PER_MAC` times these (A, Table 2).  Peak activations are the most elements that are
-alive at once when element-wise operations work in place and a tensor is freed after its last use,
-which is what static memory planners of board runtimes do; `nonn_core.measure` finds the same
-figures by walking the graph of a built module.
+MACs are what fvcore counts: the multiply-accumulates of convolutions and linear layers, two per
+element that is normalised (scale, shift), one per element that is pooled.  Published FLOPs are
+`FLOPS_PER_MAC` times these (WRN40-4: 1301.4 M MACs, 2.6 GFLOPs).  Peak activations are the most
+elements that are alive at once when element-wise operations work in place and a tensor is freed
+after its last use, which is what static memory planners of board runtimes do; `nonn_core.measure`
+finds the same figures by walking the graph of a built module.
 """
 
 from collections.abc import Iterator
@@ -99,13 +99,13 @@ def student_cost_line(spec: WrnSpec, image: Image) -> StudentCostLine:
     body = total(_body_layers(spec, image))
     area = _area(_final_size(image))
     channels = spec.widths[2]
-    # The 1x1 convolution reads `channels` maps and writes one per filter; then the pool
-    # reads the filters' maps and writes one value each.
+    # The 1x1 convolution reads `channels` maps and writes one per filter, which is normalised and
+    # pooled to one value.
     return StudentCostLine(
         params=body.params,
         params_per_filter=channels + 2,
         macs=body.macs,
-        macs_per_filter=channels * area,
+        macs_per_filter=(channels + 3) * area,
         peaks=((body.peak_elements, 0), (channels * area, area), (0, area + 1)),
     )
 
@@ -115,7 +115,7 @@ def teacher_layers(spec: WrnSpec, image: Image, classes: int) -> Iterator[Layer]
     yield from _body_layers(spec, image)
     area = _area(_final_size(image))
     channels = spec.widths[2]
-    yield Layer("pool", 0, 0, channels * area + channels)
+    yield Layer("pool", 0, channels * area, channels * area + channels)
     yield Layer("fc", channels * classes + classes, channels * classes, channels + classes)
 
 
@@ -125,8 +125,8 @@ def student_layers(spec: WrnSpec, image: Image, filters: int) -> Iterator[Layer]
     size = _final_size(image)
     area = _area(size)
     yield _convolution("fconv", spec.widths[2], filters, 1, size, size, held=0)
-    yield Layer("fconv.norm", 2 * filters, 0, filters * area)
-    yield Layer("pool", 0, 0, filters * area + filters)
+    yield _norm("fconv.norm", filters, filters * area, held=0)
+    yield Layer("pool", 0, filters * area, filters * area + filters)
 
 
 def _body_layers(spec: WrnSpec, image: Image) -> Iterator[Layer]:
@@ -137,7 +137,7 @@ def _body_layers(spec: WrnSpec, image: Image) -> Iterator[Layer]:
         yield from _group_layers(spec, group, size)
         size = _halved(size)
     channels = spec.widths[2]
-    yield Layer("norm", 2 * channels, 0, channels * _area(size))
+    yield _norm("norm", channels, channels * _area(size), held=0)
 
 
 def _group0_layers(spec: WrnSpec, image: Image) -> Iterator[Layer]:
@@ -167,11 +167,11 @@ def _block_layers(
     small = _halved(size) if stride == 2 else size
     projects = inputs != outputs or stride != 1
     before, after = inputs * _area(size), outputs * _area(small)
-    yield Layer(f"{name}.norm1", 2 * inputs, 0, before if projects else 2 * before)
+    yield _norm(f"{name}.norm1", inputs, before, held=0 if projects else before)
     if projects:
         yield _convolution(f"{name}.shortcut", inputs, outputs, 1, size, small, held=0)
     yield _convolution(f"{name}.conv1", inputs, outputs, 3, size, small, held=after)
-    yield Layer(f"{name}.norm2", 2 * outputs, 0, 2 * after)
+    yield _norm(f"{name}.norm2", outputs, after, held=after)
     yield _convolution(f"{name}.conv2", outputs, outputs, 3, small, small, held=after)
 
 
@@ -188,6 +188,11 @@ def _convolution(
     weights = inputs * outputs * kernel * kernel
     live = inputs * _area(size) + outputs * _area(out_size) + held
     return Layer(name, weights, weights * _area(out_size), live)
+
+
+def _norm(name: str, channels: int, elements: int, held: int) -> Layer:
+    """Make a batch normalisation, which works in place on its `elements`."""
+    return Layer(name, 2 * channels, 2 * elements, elements + held)
 
 
 def _final_size(image: Image) -> tuple[int, int]:

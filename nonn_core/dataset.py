@@ -19,6 +19,8 @@ from nonn_core.imagefolder import read_image_folder
 from nonn_core.progress import Progress, silent
 from profiles.errors import InputError
 
+SMALLEST = 8
+"""Two halvings must leave maps that batch normalisation can work on."""
 DIGITS_SIZE = 16
 DIGITS_TEST_SHARE = 0.25
 VALIDATION_SHARE = 0.1
@@ -114,9 +116,10 @@ def load_dataset(source: str, progress: Progress = silent) -> Dataset:
 def shifted(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Move each image of (N, C, H, W) by up to an eighth of its size, zeros moving in."""
     count, _, height, width = pixels.shape
-    reach = max(1, height // 8)
-    padded = torch.nn.functional.pad(pixels, (reach, reach, reach, reach))
-    down, right = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=generator)
+    tall, wide = max(1, height // 8), max(1, width // 8)
+    padded = torch.nn.functional.pad(pixels, (wide, wide, tall, tall))
+    down = torch.randint(0, 2 * tall + 1, (count, 1), generator=generator)
+    right = torch.randint(0, 2 * wide + 1, (count, 1), generator=generator)
     rows = (down + torch.arange(height))[:, :, None]
     columns = (right + torch.arange(width))[:, None, :]
     # Indexing puts the image axes first: (N, H, W, C).
@@ -171,14 +174,34 @@ def _dataset(
     test: tuple[NDArray[np.uint8], NDArray[np.int64]],
     mirrored: bool,
 ) -> Dataset:
-    pixels = train[0].astype(np.float32) / 255
-    mean, std = pixels.mean(axis=(0, 2, 3)), pixels.std(axis=(0, 2, 3))
+    _, _, height, width = train[0].shape
+    if min(height, width) < SMALLEST:
+        raise InputError(
+            "images are too small", where=source, found=f"{width}x{height}", allowed="8x8 or larger"
+        )
+    mean, std = _statistics(train[0])
     return Dataset(
         source=source,
         class_names=class_names,
         train=Images(torch.from_numpy(train[0]), torch.from_numpy(train[1])),
         test=Images(torch.from_numpy(test[0]), torch.from_numpy(test[1])),
         mirrored=mirrored,
-        mean=torch.from_numpy(mean)[:, None, None],
-        std=torch.from_numpy(np.maximum(std, 1e-3))[:, None, None],
+        mean=mean[:, None, None],
+        std=std[:, None, None],
     )
+
+
+def _statistics(pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of (N, C, H, W), on a scale of 0 to 1.
+
+    From the histogram of its 256 values, which needs no copy of the images.
+    """
+    values = np.arange(256) / 255
+    shares = np.stack(
+        [np.bincount(pixels[:, c].ravel(), minlength=256) for c in range(pixels.shape[1])]
+    ) / (pixels.size / pixels.shape[1])
+    mean = shares @ values
+    variance = (shares * (values - mean[:, None]) ** 2).sum(axis=1)
+    # A channel that never changes would be divided by zero.
+    std = np.maximum(np.sqrt(variance), 1e-3)
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()

@@ -62,7 +62,8 @@ def evaluate(
 
 
 def evaluate_teacher(teacher: Teacher, dataset: Dataset) -> Evaluation:
-    """Measure a teacher on the test images."""
+    """Measure a teacher on the test images; raises InputError for data it is not made for."""
+    teacher.check_data(dataset)
     return Evaluation(
         data=dataset.source,
         images=len(dataset.test),

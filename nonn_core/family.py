@@ -7,7 +7,9 @@ and by the channels of its three groups.  `wrn40-4` is the published notation (w
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
+
+from pydantic import AfterValidator
 
 from profiles.errors import InputError
 
@@ -99,3 +101,24 @@ class WrnSpec:
         Students share G0 (A, section 4.3) exactly when these are equal.
         """
         return self.blocks_per_group, self.widths[0]
+
+
+def _network_name(text: str) -> str:
+    try:
+        return str(WrnSpec.parse(text))
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+def _image_shape(text: str) -> str:
+    try:
+        return str(Image.parse(text))
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+NetworkName = Annotated[str, AfterValidator(_network_name)]
+"""Name of a network in a document, checked and written in one way."""
+
+ImageShape = Annotated[str, AfterValidator(_image_shape)]
+"""Image shape in a document, CHANNELSxHEIGHTxWIDTH."""

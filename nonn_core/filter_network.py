@@ -4,6 +4,7 @@ Nodes are filters; a link's weight sums, over validation images, what the rule m
 filters' average activities.  No self-loops.
 """
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -17,6 +18,17 @@ from profiles.errors import InputError, PartitionError
 
 Matrix = NDArray[np.float64]
 SAVED_KEY = "filter_network"
+# What numpy and zipfile raise, by trial, on damaged or foreign files.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    AttributeError,
+    TypeError,
+    RuntimeError,
+    BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +74,10 @@ def filter_network(
 
 
 def strong_links(weights: Matrix, percentile: float) -> Matrix:
-    """Keep the links above this percentile of the non-zero weights; zero the rest."""
+    """Keep the links above this percentile of the non-zero weights; zero the rest.
+
+    Raises PartitionError when no link is left.
+    """
     present = weights[np.triu(weights, k=1) > 0]
     if present.size == 0:
         raise PartitionError(
@@ -71,7 +86,13 @@ def strong_links(weights: Matrix, percentile: float) -> Matrix:
         )
     if percentile == 0:
         return weights
-    return np.where(weights > np.percentile(present, percentile), weights, 0.0)
+    strong = np.where(weights > np.percentile(present, percentile), weights, 0.0)
+    if not strong.any():
+        raise PartitionError(
+            f"no link of the filter network is above its percentile {percentile:g}: the heaviest "
+            "ones weigh the same; lower --link-percentile"
+        )
+    return strong
 
 
 def read_filter_network(path: Path) -> Matrix:
@@ -80,7 +101,7 @@ def read_filter_network(path: Path) -> Matrix:
     Raises InputError that names the file and what is wrong with it.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             if SAVED_KEY not in archive:
                 raise InputError(
                     f"has no array `{SAVED_KEY}`", where=str(path), found=sorted(archive.files)
@@ -88,7 +109,7 @@ def read_filter_network(path: Path) -> Matrix:
             weights = np.asarray(archive[SAVED_KEY])
     except FileNotFoundError:
         raise InputError("no such file", where=str(path)) from None
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, BadZipFile) as error:
+    except _UNREADABLE as error:
         raise InputError(f"is not a .npz file of arrays: {error}", where=str(path)) from None
     return _checked(weights, path)
 
@@ -98,8 +119,8 @@ def _checked(weights: NDArray[np.generic], path: Path) -> Matrix:
         raise InputError(
             "must be a square matrix of two filters or more", where=str(path), found=weights.shape
         )
-    if not np.issubdtype(weights.dtype, np.number):
-        raise InputError("must hold numbers", where=str(path), found=str(weights.dtype))
+    if weights.dtype.kind not in "fiu":
+        raise InputError("must hold real numbers", where=str(path), found=str(weights.dtype))
     matrix: Matrix = weights.astype(np.float64)
     if not np.isfinite(matrix).all() or (matrix < 0).any():
         raise InputError("weights must be finite and >= 0", where=str(path))

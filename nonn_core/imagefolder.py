@@ -1,7 +1,9 @@
 """A data set as people keep it: `train/CLASS/*` and `test/CLASS/*`, in a folder or a tar file."""
 
 import io
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +20,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".gif", ".webp")
 PARTS = ("train", "test")
 
 _Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
+_Named = list[tuple[PurePosixPath, NDArray[np.uint8]]]
+_NO_PICTURE = (
+    UnidentifiedImageError,
+    Picture.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +78,22 @@ def _tar_files(archive: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
                 stream = tar.extractfile(member) if _is_image(member, name) else None
                 if stream is not None:
                     yield PurePosixPath(*name.parts[-3:]), stream.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+            _check_end(tar)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise InputError(
             f"cannot be read as a tar file: {error}",
             where=str(archive),
             allowed="a folder, or a tar file (.tar, .tar.gz, ...), with train/ and test/",
         ) from None
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Tell the end of the archive from a damaged header, at which tarfile stops in silence."""
+    assert tar.fileobj is not None  # noqa: S101  (open for reading)
+    tar.fileobj.seek(tar.offset)
+    rest = tar.fileobj.read(-1)
+    if len(rest) < tarfile.BLOCKSIZE or rest.strip(tarfile.NUL):
+        raise tarfile.ReadError("damaged before its end")
 
 
 def _is_image(member: tarfile.TarInfo, name: PurePosixPath) -> bool:
@@ -88,7 +108,7 @@ def _is_image(member: tarfile.TarInfo, name: PurePosixPath) -> bool:
 def _collected(
     path: str, files: Iterator[tuple[PurePosixPath, bytes]], progress: Progress
 ) -> ImageFolder:
-    named: dict[str, list[tuple[PurePosixPath, NDArray[np.uint8]]]] = {part: [] for part in PARTS}
+    named: dict[str, _Named] = {part: [] for part in PARTS}
     for count, (name, content) in enumerate(files, start=1):
         named[name.parts[0]].append((name, _pixels(f"{path}: {name}", content)))
         if count % 500 == 0:
@@ -96,14 +116,17 @@ def _collected(
     classes = tuple(sorted({name.parts[1] for name, _ in named["train"]}))
     _check_classes(path, classes, named)
     number = {name: label for label, name in enumerate(classes)}
-    train, test = (_stacked(path, named[part], number) for part in PARTS)
+    # Name order, so that a folder and a tar of it give the same data set.
+    ordered = {part: sorted(images, key=lambda pair: pair[0]) for part, images in named.items()}
+    _check_sizes(path, ordered)
+    train, test = (_stacked(ordered[part], number) for part in PARTS)
     return ImageFolder(classes, train, test)
 
 
 def _check_classes(
     path: str,
     classes: tuple[str, ...],
-    named: dict[str, list[tuple[PurePosixPath, NDArray[np.uint8]]]],
+    named: dict[str, _Named],
 ) -> None:
     if len(classes) < 2:
         raise InputError(
@@ -127,19 +150,15 @@ def _pixels(where: str, content: bytes) -> NDArray[np.uint8]:
     try:
         with Picture.open(io.BytesIO(content)) as picture:
             return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except _NO_PICTURE as error:
         raise InputError(
             f"not a readable image: {error}", where=where, fix="replace or remove this file"
         ) from None
 
 
-def _stacked(
-    path: str, images: list[tuple[PurePosixPath, NDArray[np.uint8]]], number: dict[str, int]
-) -> _Labelled:
-    # Name order, so that a folder and a tar of it give the same data set.
-    images = sorted(images, key=lambda pair: pair[0])
-    first_name, first = images[0]
-    for name, pixels in images:
+def _check_sizes(path: str, named: dict[str, _Named]) -> None:
+    first_name, first = named["train"][0]
+    for name, pixels in (pair for part in PARTS for pair in named[part]):
         if pixels.shape != first.shape:
             raise InputError(
                 "all images must have the same size",
@@ -147,5 +166,8 @@ def _stacked(
                 found=f"{pixels.shape[2]}x{pixels.shape[1]}",
                 allowed=f"{first.shape[2]}x{first.shape[1]}, as {first_name}",
             )
+
+
+def _stacked(images: _Named, number: dict[str, int]) -> _Labelled:
     labels = np.array([number[name.parts[1]] for name, _ in images], dtype=np.int64)
     return np.stack([pixels for _, pixels in images]), labels

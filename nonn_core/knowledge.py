@@ -51,7 +51,8 @@ def average_activities(
     with torch.no_grad():
         for pixels, _ in dataset.batches(images, _BATCH):
             averages.append(pooled(teacher(pixels)[1]).double())
-            progress("reading the teacher's activities", len(averages) * _BATCH, len(images))
+            done = min(len(averages) * _BATCH, len(images))
+            progress("reading the teacher's activities", done, len(images))
     weight, bias = teacher.classifier()
     return Activities(
         average=torch.cat(averages).numpy(),
@@ -72,14 +73,16 @@ def partition_teacher(
 ) -> Partition:
     """Partition a teacher's fconv filters on the validation images that it never saw.
 
-    Raises PartitionError when the network has no link.
+    Raises PartitionError when the network has no link, and InputError for another data set's
+    images or classes.
     """
+    teacher.check_data(dataset)
     _, validation = dataset.split(teacher.card.seed)
     activities = average_activities(teacher, dataset, validation, progress)
     weights = filter_network(activities.average, rule, options, progress)
     communities = find_communities(weights, gamma, seed)
     return Partition(
-        teacher=str(teacher.path),
+        teacher=teacher.reference,
         rule=rule,
         gamma=gamma,
         seed=seed,
@@ -132,7 +135,7 @@ def drop_steps(activities: Activities, communities: Sequence[Community]) -> tupl
     gone: tuple[Community, ...] = ()
     while len(left) > 1:
         tried = [_step(activities, (*gone, candidate), whole) for candidate in left]
-        best = min(range(len(left)), key=lambda k: (abs(_change(tried[k])), -tried[k].filters, k))
+        best = min(range(len(left)), key=lambda k: (_loss(tried[k]), -tried[k].filters, k))
         gone = (*gone, left.pop(best))
         steps.append(tried[best])
     return tuple(steps)
@@ -149,6 +152,7 @@ def _step(activities: Activities, gone: tuple[Community, ...], whole: float) -> 
     )
 
 
-def _change(step: DropStep) -> float:
+def _loss(step: DropStep) -> float:
+    """Return |delta_val|, rounded so that an equal gain and loss compare equal."""
     assert step.delta_val_pct is not None  # noqa: S101  (always measured by _step)
-    return step.delta_val_pct
+    return round(abs(step.delta_val_pct), 9)

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from nonn_core.costs import Cost
 from nonn_core.family import Image
 
-_COUNTED_OPERATORS = ("conv", "linear")
 _IN_PLACE = (nn.BatchNorm2d, nn.ReLU)
 _IN_PLACE_FUNCTIONS = (F.relu, operator.add, torch.flatten, "flatten")
 
@@ -30,18 +29,19 @@ def measured_cost(module: nn.Module, image: Image) -> Cost:
     was_training = module.training
     module.eval()
     example = torch.zeros(1, image.channels, image.height, image.width)
-    with torch.no_grad():
-        cost = Cost(
-            params=sum(parameter.numel() for parameter in module.parameters()),
-            macs=_fvcore_macs(module, example),
-            peak_elements=_peak_elements(module, example),
-        )
-    module.train(was_training)
-    return cost
+    try:
+        with torch.no_grad():
+            return Cost(
+                params=sum(parameter.numel() for parameter in module.parameters()),
+                macs=_fvcore_macs(module, example),
+                peak_elements=_peak_elements(module, example),
+            )
+    finally:
+        module.train(was_training)
 
 
 def _fvcore_macs(module: nn.Module, example: Tensor) -> int:
-    """Count convolutions and linear layers; fvcore counts one per multiply-accumulate."""
+    """Return fvcore's total; it counts one per multiply-accumulate."""
     with warnings.catch_warnings():
         # fvcore still scripts and traces through torch.jit, which torch 2.13 calls deprecated.
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
@@ -50,8 +50,7 @@ def _fvcore_macs(module: nn.Module, example: Tensor) -> int:
         analysis = FlopCountAnalysis(module, example)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings("none")
-        counts = analysis.by_operator()
-    return sum(int(counts[name]) for name in _COUNTED_OPERATORS)
+        return int(analysis.total())
 
 
 def _peak_elements(module: nn.Module, example: Tensor) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from nonn_core.family import ImageShape, NetworkName
 from profiles.document import Document, Record
 
 Rule = Literal["AH", "CA"]
@@ -38,13 +39,25 @@ class DropStep(Record):
     )
 
 
+class TeacherReference(Record):
+    """The teacher that a partition was measured on, as far as later steps need to know it."""
+
+    path: str = Field(description="Teacher file (.safetensors, its card beside it).")
+    network: NetworkName = Field(description="Network, e.g. wrn40-4.")
+    data: str = Field(description="Data set it was trained on.")
+    image: ImageShape = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
+    classes: int = Field(gt=1, description="Number of classes.")
+
+
 class Partition(Document):
     """Communities of a teacher's fconv filters, and the nested unions that were tried as P0.
 
     The first drop step removes nothing; each further one removes one community more.
     """
 
-    teacher: str | None = Field(description="Teacher file this was measured on; null if none.")
+    teacher: TeacherReference | None = Field(
+        description="Teacher this was measured on; null when a ready network was given."
+    )
     rule: Rule | None = Field(
         description="How links are weighted: activation hubs (AH) or co-activation (CA), A 4.1; "
         "null when a ready network was given."
@@ -61,6 +74,8 @@ class Partition(Document):
     def _communities_are_a_partition(self) -> Self:
         if [community.id for community in self.communities] != list(range(len(self.communities))):
             raise ValueError("community ids must be 0, 1, 2, ... in order")
+        if any(list(one.filters) != sorted(one.filters) for one in self.communities):
+            raise ValueError("the filters of a community must be in ascending order")
         members = sorted(chain.from_iterable(c.filters for c in self.communities))
         if members != list(range(self.filters)):
             raise ValueError(
@@ -73,10 +88,12 @@ class Partition(Document):
         if self.drop_steps[0].communities:
             raise ValueError("the first drop step must remove nothing")
         dropped: set[int] = set()
-        for step in self.drop_steps:
+        for position, step in enumerate(self.drop_steps):
             if not dropped <= set(step.communities):
                 raise ValueError("each drop step must contain the one before")
             dropped = set(step.communities)
+            if not len(dropped) == len(step.communities) == position:
+                raise ValueError("each drop step must remove exactly one community more")
             if not dropped <= set(range(len(self.communities))):
                 raise ValueError("a drop step names a community that does not exist")
             if step.filters != sum(len(self.communities[c].filters) for c in dropped):

@@ -4,32 +4,13 @@ Written by `nonn-plan config` from a plan, edited by a person, read by training.
 """
 
 from itertools import combinations
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from nonn_core.family import Image, WrnSpec
+from nonn_core.family import ImageShape, NetworkName, WrnSpec
 from nonn_core.partition import Filters
 from profiles.document import Document, Record
-from profiles.errors import InputError
-
-
-def _network_name(text: str) -> str:
-    try:
-        return str(WrnSpec.parse(text))
-    except InputError as error:
-        raise ValueError(str(error)) from None
-
-
-def _image_shape(text: str) -> str:
-    try:
-        return str(Image.parse(text))
-    except InputError as error:
-        raise ValueError(str(error)) from None
-
-
-NetworkName = Annotated[str, AfterValidator(_network_name)]
-ImageShape = Annotated[str, AfterValidator(_image_shape)]
 
 
 class OptimiserRecipe(Record):
@@ -37,7 +18,9 @@ class OptimiserRecipe(Record):
 
     epochs: int = Field(gt=0, description="Passes over the training images.")
     batch_size: int = Field(default=128, gt=0, description="Images per step.")
-    learning_rate: float = Field(default=0.1, gt=0, description="Initial rate (A, section 5.1).")
+    learning_rate: float = Field(
+        default=0.1, gt=0, le=1e6, description="Initial rate (A, section 5.1)."
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum (A, section 5.1).")
     weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty on all weights.")
 
@@ -58,6 +41,12 @@ class StudentRecipe(Record):
     name: str = Field(min_length=1, description="Name of the student in the plan.")
     network: NetworkName = Field(description="Network, e.g. wrn16:32,64,88.")
     filters: Filters = Field(min_length=1, description="Ids of the filters it mimics.")
+
+    @model_validator(mode="after")
+    def _filters_differ(self) -> Self:
+        if len(set(self.filters)) < len(self.filters):
+            raise ValueError("a student mimics each filter once; a filter is named twice")
+        return self
 
     @property
     def spec(self) -> WrnSpec:
@@ -105,4 +94,6 @@ class TrainingRecipe(Document):
     model: NonnRecipe | SingleRecipe = Field(discriminator="kind", description="What to train.")
     optimiser: OptimiserRecipe = Field(description="How the weights are found.")
     distillation: DistillationRecipe = Field(default_factory=DistillationRecipe)
-    seed: int = Field(default=0, ge=0, description="Seed of weights, order and augmentation.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="Seed of weights, order and augmentation."
+    )

@@ -84,6 +84,13 @@ def load_run(folder: Path, dataset: Dataset) -> tuple[TrainingRecipe, Nonn | Wid
             where=str(folder),
             fix=f"go on with: nonn-plan train {folder / RECIPE} -o {folder}",
         )
+    if recipe.image != str(dataset.image):
+        raise InputError(
+            "the run is for images of another shape",
+            where=str(folder),
+            found=str(dataset.image),
+            allowed=recipe.image,
+        )
     tensors, _ = read_tensors(folder / MODEL)
     network = build_network(recipe, dataset.classes)
     load_weights(network, tensors, folder / MODEL)
@@ -100,12 +107,13 @@ def _objective(network: Nonn | WideResNet, teacher: Teacher, recipe: TrainingRec
 
 def _check_fit(recipe: TrainingRecipe, teacher: Teacher, data: Dataset) -> None:
     """Refuse a recipe whose teacher, data and filters are not made for each other."""
-    shapes = {"data": str(data.image), "teacher": teacher.card.image, "recipe": recipe.image}
-    if len(set(shapes.values())) > 1:
-        raise InputError("data, teacher and recipe differ in image shape", found=shapes)
-    if data.classes != teacher.card.classes:
+    teacher.check_data(data)
+    if recipe.image != teacher.card.image:
         raise InputError(
-            "data and teacher differ in classes", found=(data.classes, teacher.card.classes)
+            "the teacher is for images of another shape than the recipe",
+            where=recipe.teacher,
+            found=teacher.card.image,
+            allowed=recipe.image,
         )
     filters = teacher.network.fc.in_features
     named = (

@@ -7,8 +7,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nonn_core.family import Image, WrnSpec
-from nonn_core.recipe import ImageShape, NetworkName, OptimiserRecipe
+from nonn_core.dataset import Dataset
+from nonn_core.family import Image, ImageShape, NetworkName, WrnSpec
+from nonn_core.partition import TeacherReference
+from nonn_core.recipe import OptimiserRecipe
 from nonn_core.weights import load_weights, read_tensors, write_tensors
 from nonn_core.wrn import WideResNet, build_teacher, pooled
 from profiles.document import Document
@@ -26,7 +28,9 @@ class TeacherCard(Document):
     classes: int = Field(gt=1, description="Number of classes.")
     fconv: str = Field(description="Name of the module whose output is fconv, after activation.")
     optimiser: OptimiserRecipe = Field(description="How it was trained.")
-    seed: int = Field(ge=0, description="Seed of weights, order, and of the validation split.")
+    seed: int = Field(
+        ge=0, lt=2**31, description="Seed of weights, order, and of the validation split."
+    )
     validation_accuracy_pct: float = Field(description="On the 10 % held from training, percent.")
 
     @property
@@ -67,9 +71,9 @@ class Teacher:
         return cls(network, card, path)
 
     def save(self) -> None:
-        """Write the weights and then the card, each atomically."""
-        write_tensors(self.path, dict(self.network.state_dict()))
+        """Write the card and then the weights, each atomically; weights mean that all is there."""
         self.card.write(self.path.with_suffix(".json"))
+        write_tensors(self.path, dict(self.network.state_dict()))
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map images (N, C, H, W) to logits (N, classes) and fconv maps (N, filters, H, W)."""
@@ -77,6 +81,29 @@ class Teacher:
             logits, _ = self.network(images)
         assert self._maps is not None  # noqa: S101  (the hook has run)
         return logits, self._maps
+
+    @property
+    def reference(self) -> TeacherReference:
+        """What a partition says of this teacher."""
+        return TeacherReference(
+            path=str(self.path),
+            network=self.card.network,
+            data=self.card.data,
+            image=self.card.image,
+            classes=self.card.classes,
+        )
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raise InputError unless the teacher is made for such images and classes."""
+        found = f"{dataset.image}, {dataset.classes} classes"
+        allowed = f"{self.card.image}, {self.card.classes} classes"
+        if found != allowed:
+            raise InputError(
+                f"data set {dataset.source} is not what the teacher was made for",
+                where=str(self.path),
+                found=found,
+                allowed=allowed,
+            )
 
     def classifier(self) -> tuple[Tensor, Tensor]:
         """Return weight (classes, filters) and bias (classes,) of the last layer."""

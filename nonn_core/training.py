@@ -74,9 +74,13 @@ def fit(task: Task, progress: Progress = silent) -> list[EpochMetrics]:
         nesterov=task.optimiser.momentum > 0,
     )
     history = _resumed(task, optimiser)
+    if history:
+        # A kill between the checkpoint and the metrics leaves these a line short.
+        _write_metrics(task, history)
     epochs = task.optimiser.epochs
     for epoch in range(len(history), epochs):
         losses = _train_epoch(task, optimiser, epoch, progress)
+        _check_finite(task.network.state_dict(), f"epoch {epoch + 1}", task, epoch)
         metrics = EpochMetrics(
             epoch=epoch + 1,
             learning_rate=optimiser.param_groups[0]["lr"],
@@ -124,7 +128,7 @@ def _train_epoch(
         step = epoch * per_epoch + number
         optimiser.param_groups[0]["lr"] = learning_rate(task.optimiser, step, steps)
         losses = task.objective(_fast(pixels), labels)
-        _check(losses, epoch, number, task)
+        _check_finite(losses, f"epoch {epoch + 1}, batch {number + 1}", task, epoch)
         optimiser.zero_grad()
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -134,14 +138,18 @@ def _train_epoch(
     return {name: total / len(task.train) for name, total in sums.items()}
 
 
-def _check(losses: Mapping[str, Tensor], epoch: int, number: int, task: Task) -> None:
-    bad = {name: float(loss) for name, loss in losses.items() if not torch.isfinite(loss)}
+def _check_finite(values: Mapping[str, Tensor], when: str, task: Task, kept_epochs: int) -> None:
+    """Raise TrainingError when a loss or a weight is not a number any more."""
+    bad = [name for name, value in values.items() if not torch.isfinite(value).all()]
     if bad:
-        kept = f"epoch {epoch} is kept in {task.checkpoint}" if epoch else "no epoch was finished"
+        kept = (
+            f"epoch {kept_epochs} is kept in {task.checkpoint}"
+            if kept_epochs
+            else "no epoch was finished"
+        )
         raise TrainingError(
-            f"training diverged in epoch {epoch + 1}, batch {number + 1}: {bad} is not a finite "
-            f"number; {kept}; lower the learning rate "
-            f"(now {task.optimiser.learning_rate:g}) or beta and start a new run"
+            f"training diverged in {when}: {bad[0]} is not a finite number; {kept}; lower the "
+            f"learning rate (now {task.optimiser.learning_rate:g}) or beta and start a new run"
         )
 
 
@@ -158,6 +166,10 @@ def _save(task: Task, optimiser: torch.optim.SGD, history: list[EpochMetrics]) -
             tensors[f"{_MOMENTUM}{name}"] = momentum
     note = {"identity": task.identity, "history": [asdict(metrics) for metrics in history]}
     write_tensors(task.checkpoint, tensors, note)
+    _write_metrics(task, history)
+
+
+def _write_metrics(task: Task, history: list[EpochMetrics]) -> None:
     lines = "".join(json.dumps(asdict(metrics)) + "\n" for metrics in history)
     write_atomic(task.metrics, lines.encode())
 

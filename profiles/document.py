@@ -17,15 +17,25 @@ from profiles.errors import InputError, NonnError
 
 
 class Record(BaseModel):
-    """A validated, immutable part of a document; unknown fields are refused."""
+    """A validated, immutable part of a document; unknown fields are refused.
+
+    `mistake` is the error that wrong content raises.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    mistake: ClassVar[type[InputError]] = InputError
+
+    @classmethod
+    def check(cls, content: object, where: str) -> Self:
+        """Validate plain `content` that came from `where`; raises InputError."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise _input_error(error, cls, where) from None
 
 
 class Document(Record):
-    """A record that is a file of its own; `mistake` is the error that a bad one raises."""
-
-    mistake: ClassVar[type[InputError]] = InputError
+    """A record that is a file of its own."""
 
     schema_version: Literal[1] = Field(default=1, description="Version of this file's schema.")
 
@@ -36,14 +46,6 @@ class Document(Record):
         Raises InputError that names the file, the field, what was found and what is allowed.
         """
         return cls.check(_parsed(Path(path)), where=str(path))
-
-    @classmethod
-    def check(cls, content: object, where: str) -> Self:
-        """Validate plain `content` that came from `where`; raises InputError."""
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise _input_error(error, cls, where) from None
 
     def write(self, path: Path | str) -> None:
         """Write atomically, as YAML for `.yaml`/`.yml` and as JSON otherwise."""
@@ -141,7 +143,7 @@ def _parsed_yaml(text: str, path: Path) -> object:
         raise InputError(f"is not YAML: {detail}", where=str(path)) from None
 
 
-def _input_error(error: ValidationError, kind: type[Document], where: str) -> InputError:
+def _input_error(error: ValidationError, kind: type[Record], where: str) -> InputError:
     """Turn the first of pydantic's complaints into one sentence; say how many more there are."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "the whole file"

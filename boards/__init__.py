@@ -1,0 +1,1 @@
+"""What really happens: built students against the boards of their plan."""

@@ -1,0 +1,92 @@
+"""Whether the students that were built fit the boards that the plan gave them.
+
+The planner promises this from closed forms; here the built modules are measured.
+"""
+
+from collections import defaultdict
+
+from pydantic import Field
+
+from nonn_core.costs import Cost
+from nonn_core.measure import measured_cost
+from nonn_core.nonn import Nonn
+from planner.plan import PlanDocument, PlannedStudent
+from planner.question import BoardBudget
+from profiles.document import Record
+from profiles.errors import BoardError
+from profiles.units import format_bytes, format_flops
+
+
+class BoardFit(Record):
+    """What the built students of one board need together, and what they may use."""
+
+    board: str = Field(description="Name of the board.")
+    students: tuple[str, ...] = Field(description="Names of its students.")
+    params: int = Field(description="Parameters of the built students, counted.")
+    macs: int = Field(description="MACs per image, counted by fvcore.")
+    memory_bytes: int = Field(description="Parameters and peak activations, in bytes.")
+    macs_limit: int | None = Field(description="The board's MAC budget; null is no limit.")
+    memory_limit_bytes: int = Field(description="The board's memory budget, in bytes.")
+
+    @property
+    def fits(self) -> bool:
+        """Whether both budgets hold."""
+        return self.memory_bytes <= self.memory_limit_bytes and (
+            self.macs_limit is None or self.macs <= self.macs_limit
+        )
+
+
+def board_fits(plan: PlanDocument, network: Nonn) -> tuple[BoardFit, ...]:
+    """Measure each built student and add up, board by board.
+
+    Raises BoardError when a student is not the one that was planned, or when a board's budget does
+    not hold.
+    """
+    students: dict[str, list[tuple[PlannedStudent, Cost]]] = defaultdict(list)
+    for planned, built in zip(plan.students, network.deployed(), strict=True):
+        cost = measured_cost(built, plan.question.image_shape)
+        _check_as_planned(planned, cost)
+        students[planned.board].append((planned, cost))
+    fits = tuple(
+        _fit(plan, budget, students[budget.board])
+        for budget in plan.question.budgets
+        if budget.board in students
+    )
+    for fit in fits:
+        _check(fit)
+    return fits
+
+
+def _fit(
+    plan: PlanDocument, budget: BoardBudget, students: list[tuple[PlannedStudent, Cost]]
+) -> BoardFit:
+    costs = [cost for _, cost in students]
+    return BoardFit(
+        board=budget.board,
+        students=tuple(planned.name for planned, _ in students),
+        params=sum(cost.params for cost in costs),
+        macs=sum(cost.macs for cost in costs),
+        memory_bytes=sum(cost.memory_bytes(plan.question.precision) for cost in costs),
+        macs_limit=budget.macs,
+        memory_limit_bytes=budget.memory_bytes,
+    )
+
+
+def _check_as_planned(planned: PlannedStudent, cost: Cost) -> None:
+    promised = Cost(planned.params, planned.macs, planned.peak_elements)
+    if cost != promised:
+        raise BoardError(
+            f"student {planned.name} was built as {cost}, but planned as {promised}; "
+            "train the recipe that `nonn-plan config` writes for this plan"
+        )
+
+
+def _check(fit: BoardFit) -> None:
+    if fit.fits:
+        return
+    memory = format_bytes(fit.memory_limit_bytes)
+    flops = "no limit" if fit.macs_limit is None else format_flops(fit.macs_limit)
+    raise BoardError(
+        f"board {fit.board}: its built students need {format_bytes(fit.memory_bytes)} and "
+        f"{format_flops(fit.macs)}; allowed: {memory} and {flops}"
+    )

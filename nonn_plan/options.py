@@ -1,0 +1,17 @@
+"""Options that several commands share, so that they read the same everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result on stdout as one JSON document.")
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed; same seed, same result.")
+]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json, as `plan` writes it.")]
+Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training images.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images per step.")]
+LearningRate = Annotated[float, typer.Option("--learning-rate", help="Initial learning rate.")]

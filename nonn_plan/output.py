@@ -1,0 +1,98 @@
+"""What a command says: one JSON document, or tables and words for people; progress on stderr."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from profiles.errors import NonnError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    from nonn_core.progress import Progress
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's words go: stdout, or stderr when stdout is kept for JSON."""
+
+    as_json: bool
+
+    @cached_property
+    def console(self) -> "Console":
+        """The console for people."""
+        from rich.console import Console
+
+        # A pipe has no width: tables must not fold in it.
+        width = None if (sys.stderr if self.as_json else sys.stdout).isatty() else 120
+        return Console(stderr=self.as_json, highlight=False, width=width, soft_wrap=False)
+
+    def say(self, text: str) -> None:
+        """Say a sentence to a person."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Show a table to a person; columns of numbers are set to the right."""
+        from rich import box
+        from rich.table import Table
+
+        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, column in enumerate(columns):
+            numeric = any(_is_number(row[number]) for row in rows)
+            grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            grid.add_row(*row)
+        self.say(title)
+        self.console.print(grid)
+
+    def result(self, document: object) -> None:
+        """Print the command's result as one JSON document, if that was asked for."""
+        if self.as_json:
+            print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
+
+    @contextmanager
+    def progress(self, kept: str) -> Iterator["Progress"]:
+        """Show progress bars on stderr; `kept` says what an interruption leaves behind.
+
+        Raises NonnError on Ctrl-C.
+        """
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            # On a terminal both streams share the screen, and words go above the bar; a redirected
+            # stdout must stay what it is.
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        try:
+            with bars:
+                yield _Reporter(bars)
+        except KeyboardInterrupt:
+            raise NonnError(f"stopped by Ctrl-C; {kept}") from None
+
+
+def _is_number(cell: str) -> bool:
+    return cell.lstrip("+-")[:1].isdigit()
+
+
+class _Reporter:
+    """One bar for each thing that reports progress; the last one reported is visible."""
+
+    def __init__(self, bars: "Bars") -> None:
+        self._bars = bars
+        self._bar = bars.add_task("starting", total=None)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._bars.update(self._bar, description=what, completed=done, total=total or None)

@@ -1,0 +1,373 @@
+"""`plan`, `explain`, `simulate`, `config`: what works on plans; none of it loads torch."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from nonn_core.candidates import student_candidates
+from nonn_core.costs import teacher_cost
+from nonn_core.family import WrnSpec
+from nonn_core.partition import Partition
+from nonn_core.recipe import DistillationRecipe, OptimiserRecipe
+from nonn_plan.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
+from nonn_plan.output import Output
+from planner.explanation import explanation
+from planner.plan import PlanDocument
+from planner.question import DEFAULT_OBJECTIVE, BoardBudget, Question, Stage, budgets
+from planner.training import recipe
+from planner.validation import require_valid
+from planner.workload import fan_out
+from profiles.errors import InfeasibleError, InputError
+from profiles.fleet import Fleet, parse_fleet, resolve
+from profiles.units import format_bytes, format_count, format_flops, parse_bytes, parse_macs
+from simulator.workload import Alone
+
+if TYPE_CHECKING:
+    from simulator.result import SimulationResult
+
+T = TypeVar("T")
+_RANGE = re.compile(r"(\d{1,4})(?::(\d{1,4}))?")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command()(plan)
+    app.command()(explain)
+    app.command()(simulate)
+    app.command()(config)
+
+
+def plan(
+    partition_file: Annotated[
+        Path, typer.Argument(metavar="PARTITION", help="partition.json, as `partition` writes it.")
+    ],
+    fleet: Annotated[
+        str, typer.Option("--fleet", help="Library name, file, or list: rpi-3b*2,odroid-xu4s")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Where to write the plan.")] = Path(
+        "plan.json"
+    ),
+    memory: Annotated[
+        list[str] | None,
+        typer.Option("--memory", help="Memory budget, 500KB; of one board: BOARD=500KB. Repeat."),
+    ] = None,
+    flops: Annotated[
+        list[str] | None,
+        typer.Option("--flops", help="FLOP budget per image, 200M; of one board: BOARD=200M."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="Storage of weights and activations.")
+    ] = "fp32",
+    students: Annotated[
+        str | None, typer.Option("--students", help="Number, 4, or range, 2:8; default 1:BOARDS.")
+    ] = None,
+    student: Annotated[
+        list[str] | None,
+        typer.Option("--student", help="A network students may be, wrn16:32,64,88. Repeat."),
+    ] = None,
+    teacher_network: Annotated[
+        str | None,
+        typer.Option("--teacher-network", help="e.g. wrn40-4, where PARTITION names no teacher."),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", help="e.g. 3x32x32, where PARTITION names no teacher.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", help="Where PARTITION names no teacher.")
+    ] = None,
+    epsilon: Annotated[
+        float, typer.Option("--epsilon", help="Points of validation accuracy P0 may cost.")
+    ] = 1.0,
+    objective: Annotated[
+        str, typer.Option("--objective", help="Stages in order of importance, with tolerances.")
+    ] = ",".join(map(str, DEFAULT_OBJECTIVE)),
+    limit: Annotated[
+        float, typer.Option("--limit", help="Deterministic time limit, about seconds of one core.")
+    ] = 120.0,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Choose students, networks, merge and placement under each board's budgets; prove it."""
+    from planner.model import solve
+
+    output = Output(as_json)
+    partition = Partition.read(partition_file)
+    boards = parse_fleet(fleet)
+    fewest, most = _range(students)
+    teacher = partition.teacher
+    question = Question.check(
+        {
+            "fleet": boards,
+            "budgets": typed_budgets(boards, memory or [], flops or []),
+            "precision": precision,
+            "image": _given("--image", image or (teacher and teacher.image)),
+            "classes": _given("--classes", classes or (teacher and teacher.classes)),
+            "networks": _networks(student or [], partition, teacher_network),
+            "min_students": fewest,
+            "max_students": most,
+            "epsilon_pct": epsilon,
+            "partition": partition,
+            "teacher": teacher and teacher.path,
+            "data": teacher and teacher.data,
+            "objective": tuple(Stage.parse(part) for part in objective.split(",")),
+            "deterministic_limit": limit,
+            "seed": seed,
+        },
+        where="nonn-plan plan",
+    )
+    answer = solve(question)
+    answer.write(out)
+    show_plan(output, answer)
+    output.say(f"written to {out}")
+    output.result(answer.model_dump(mode="json"))
+    require_feasible(answer)
+
+
+def explain(plan_file: PlanFile, as_json: AsJson = False) -> None:
+    """Which budgets bind and what was proven; or which requirements conflict."""
+    output = Output(as_json)
+    answer = read_plan(plan_file)
+    sentences = explanation(answer)
+    for sentence in sentences:
+        output.say(sentence)
+    output.result({"status": answer.status, "explanation": sentences})
+
+
+def simulate(
+    plan_file: PlanFile,
+    inferences: Annotated[
+        int, typer.Option("--inferences", min=1, max=1_000_000, help="Images, one after the other.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Run a plan on its fleet, and the teacher alone on each kind of board, in the simulator."""
+    from simulator.engine import simulate as run
+
+    output = Output(as_json)
+    answer = read_plan(plan_file)
+    found = run(fan_out(answer), inferences)
+    alone = {name: run(teacher) for name, teacher in teachers_alone(answer).items()}
+    show_simulation(output, found, alone)
+    output.result(
+        {
+            "plan": found.to_dict(),
+            "teacher_alone": {name: result.to_dict() for name, result in alone.items()},
+        }
+    )
+
+
+def config(
+    plan_file: PlanFile,
+    out: Annotated[Path, typer.Option("-o", "--output", help="Where to write the recipe.")] = Path(
+        "train.yaml"
+    ),
+    data: Annotated[str | None, typer.Option("--data", help="Data set, if not the plan's.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="Teacher file, if not the plan's.")
+    ] = None,
+    epochs: Epochs = 100,
+    batch_size: BatchSize = 128,
+    learning_rate: LearningRate = 0.1,
+    beta: Annotated[
+        float, typer.Option("--beta", help="Weight of activation transfer, Eq. 6.")
+    ] = DistillationRecipe().beta,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write the training recipe of a plan."""
+    output = Output(as_json)
+    found = recipe(
+        read_plan(plan_file),
+        optimiser=OptimiserRecipe.check(
+            {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate},
+            where="nonn-plan config",
+        ),
+        distillation=DistillationRecipe.check({"beta": beta}, where="nonn-plan config"),
+        data=data,
+        teacher=teacher,
+        seed=seed,
+    )
+    found.write(out)
+    output.say(f"written to {out}; next: nonn-plan train {out} -o run")
+    output.result(found.model_dump(mode="json"))
+
+
+def read_plan(path: Path) -> PlanDocument:
+    """Read a plan and check it against its own question; raises InputError if it is broken."""
+    answer = PlanDocument.read(path)
+    require_valid(answer, where=str(path))
+    return answer
+
+
+def require_feasible(answer: PlanDocument) -> None:
+    """Raise InfeasibleError, with the conflict, where the solver proved that there is no plan."""
+    if answer.status == "infeasible":
+        raise InfeasibleError(
+            "proven infeasible; these cannot hold together: " + "; ".join(answer.conflict)
+        )
+
+
+def typed_budgets(
+    fleet: Fleet, memory: Sequence[str], flops: Sequence[str]
+) -> tuple[BoardBudget, ...]:
+    """Read budgets as people type them: `500KB` for all boards, `BOARD=500KB` for one."""
+    all_memory, own_memory = _typed(memory, "--memory", parse_bytes)
+    all_macs, own_macs = _typed(flops, "--flops", parse_macs)
+    own = {
+        board: (own_memory.get(board), own_macs.get(board))
+        for board in own_memory.keys() | own_macs.keys()
+    }
+    return budgets(fleet, all_memory, all_macs, own)
+
+
+def teachers_alone(answer: PlanDocument) -> dict[str, Alone]:
+    """Return the teacher alone on each kind of device of the fleet, if the plan knows it."""
+    question, teacher = answer.question, answer.question.partition.teacher
+    if teacher is None:
+        return {}
+    spec = WrnSpec.parse(teacher.network)
+    macs = teacher_cost(spec, question.image_shape, question.classes).macs
+    _, boards = resolve(question.fleet)
+    return {board.device.name: Alone(board.device, macs) for board in boards}
+
+
+def show_plan(output: Output, answer: PlanDocument) -> None:
+    """Show a plan's students, budgets, proof and prediction; nothing where there is none."""
+    if answer.predicted is None:
+        return
+    output.table(
+        f"Plan ({answer.status})",
+        ("student", "board", "network", "filters", "parameters", "FLOPs", "memory"),
+        [
+            (
+                one.name,
+                one.board,
+                one.network,
+                str(len(one.filters)),
+                format_count(one.params),
+                format_flops(one.macs),
+                format_bytes(one.memory_bytes),
+            )
+            for one in answer.students
+        ],
+    )
+    _show_budgets(output, answer)
+    cost = answer.predicted
+    output.say(
+        f"latency {cost.total_ms:.1f} ms (compute {cost.compute_ms:.1f}, communication "
+        f"{cost.communication_ms:.1f}); energy per node {cost.energy_per_node_mj:.1f} mJ; "
+        f"dropped {answer.dropped_filters} filters"
+    )
+
+
+def show_simulation(
+    output: Output, found: "SimulationResult", alone: "Mapping[str, SimulationResult]"
+) -> None:
+    """Show what each board does with an image, and the teacher alone beside it."""
+    output.table(
+        "Each board, ms since the host took up the image",
+        ("board", "device", "students", "image there", "busy", "reply there", "energy"),
+        [
+            (
+                row.board,
+                row.device,
+                str(row.students),
+                f"{row.send_done_ms:.2f}",
+                f"{row.busy_ms:.2f}",
+                f"{row.done_ms:.2f}",
+                f"{row.energy_mj:.1f} mJ",
+            )
+            for row in found.boards
+        ],
+    )
+    output.table(
+        "One image",
+        ("", "latency", "compute", "communication", "energy per node"),
+        [
+            _latency_row("the plan", found),
+            *(_latency_row(f"teacher alone on {name}", one) for name, one in alone.items()),
+        ],
+    )
+
+
+def _show_budgets(output: Output, answer: PlanDocument) -> None:
+    rows = []
+    for row in answer.budgets:
+        show = format_flops if row.budget == "macs" else format_bytes
+        if row.limit is not None and row.slack is not None:
+            noun = "FLOPs" if row.budget == "macs" else "memory"
+            rows.append((row.board, noun, show(row.used), show(row.limit), show(row.slack)))
+    output.table("Budgets", ("board", "budget", "used", "limit", "slack"), rows)
+    output.table(
+        "Proof",
+        ("stage", "value", "bound", "gap"),
+        [
+            (
+                stage.objective,
+                f"{stage.value:.7g}",
+                f"{stage.bound:.7g}",
+                f"{stage.gap_pct:.2f} %",
+            )
+            for stage in answer.stages
+        ],
+    )
+
+
+def _latency_row(name: str, found: "SimulationResult") -> tuple[str, ...]:
+    return (
+        name,
+        f"{found.total_ms:.1f} ms",
+        f"{found.compute_ms:.1f} ms",
+        f"{found.communication_ms:.1f} ms",
+        f"{found.energy_per_node_mj:.1f} mJ",
+    )
+
+
+def _typed(
+    texts: Sequence[str], option: str, parse: Callable[[str, str], int]
+) -> tuple[int | None, dict[str, int]]:
+    """Read a budget option's values: one for all boards, and those of single boards."""
+    for_all: int | None = None
+    own: dict[str, int] = {}
+    for text in texts:
+        board, equals, quantity = text.rpartition("=")
+        value = parse(quantity, f"{option} {text}")
+        if equals:
+            own[board] = value
+        else:
+            for_all = value
+    return for_all, own
+
+
+def _range(text: str | None) -> tuple[int, int | None]:
+    """Read `4` or `2:8`; nothing means one student or more, at most one per board."""
+    if text is None:
+        return 1, None
+    match = _RANGE.fullmatch(text.strip())
+    if match is None:
+        raise InputError("--students", found=text, allowed="a number, 4, or a range, 2:8")
+    fewest, most = match.groups()
+    return int(fewest), int(most or fewest)
+
+
+def _networks(
+    named: Sequence[str], partition: Partition, teacher_network: str | None
+) -> tuple[str, ...]:
+    """Return the networks to choose from: those named, or the candidates for the teacher."""
+    if named:
+        return tuple(str(WrnSpec.parse(name)) for name in named)
+    known = partition.teacher.network if partition.teacher else None
+    network = _given("--teacher-network (or --student)", teacher_network or known)
+    return tuple(map(str, student_candidates(WrnSpec.parse(network))))
+
+
+def _given(option: str, value: T | None) -> T:
+    """Return a value that the partition or an option gives; raises InputError if neither does."""
+    if value is None:
+        raise InputError(
+            f"{option} is needed: the partition was made without a teacher and does not say it"
+        )
+    return value

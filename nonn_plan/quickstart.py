@@ -1,0 +1,375 @@
+"""`quickstart`: the main job, small and whole, on handwritten digits that ship with scikit-learn.
+
+Each step calls what the single command calls and writes the file that the single command writes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nonn_core.candidates import single_network, student_candidates
+from nonn_core.costs import Cost, classifier_params, group0_cost, teacher_cost
+from nonn_core.family import WrnSpec
+from nonn_core.partition import Partition
+from nonn_core.recipe import OptimiserRecipe, SingleRecipe, TrainingRecipe
+from nonn_plan.learning import EVALUATION, show_evaluation, show_fits, show_partition
+from nonn_plan.options import AsJson, Seed
+from nonn_plan.output import Output
+from nonn_plan.planning import (
+    require_feasible,
+    show_plan,
+    show_simulation,
+    teachers_alone,
+    typed_budgets,
+)
+from planner.plan import PlanDocument
+from planner.question import Question
+from planner.training import recipe
+from planner.workload import fan_out
+from profiles.device import compute_ms
+from profiles.fleet import parse_fleet, resolve
+from profiles.units import format_count, format_flops
+from simulator.workload import Alone
+
+if TYPE_CHECKING:
+    from boards.fit import BoardFit
+    from nonn_core.dataset import Dataset
+    from nonn_core.progress import Progress
+    from nonn_core.teacher import Teacher
+
+DATA = "digits"
+TEACHER = "wrn16-2"
+TEACHER_TRAINING = OptimiserRecipe(epochs=20, batch_size=64)
+STUDENT_TRAINING = OptimiserRecipe(epochs=15, batch_size=64)
+FLEET = "mixed"
+MEMORY = ("250KB", "odroid-xu4s-1=400KB")
+FLOPS = ("5M", "odroid-xu4s-1=8M")
+GAMMA, LINK_PERCENTILE, EPSILON_PCT = 0.8, 95.0, 1.0
+SEEDS = 3
+TO_RESUME = "run the same command again to go on"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model of the final table."""
+
+    model: str
+    total_params: int
+    largest_board_params: int
+    largest_board_macs: int
+    largest_board_memory_bytes: int
+    within_budgets: bool
+    accuracies_pct: tuple[float, ...]
+    latency_ms: float
+    energy_per_node_mj: float
+
+    @property
+    def accuracy_pct(self) -> float:
+        """Mean over the seeds."""
+        return mean(self.accuracies_pct)
+
+    @property
+    def spread_pct(self) -> float | None:
+        """Standard deviation over the seeds; none for a single run."""
+        return stdev(self.accuracies_pct) if len(self.accuracies_pct) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where each file of a quickstart lies."""
+
+    folder: Path
+
+    @property
+    def teacher(self) -> Path:
+        """The teacher's weights."""
+        return self.folder / "teacher.safetensors"
+
+    @property
+    def partition(self) -> Path:
+        """The partition of its filters."""
+        return self.folder / "partition.json"
+
+    @property
+    def plan(self) -> Path:
+        """The plan."""
+        return self.folder / "plan.json"
+
+    def recipe(self, kind: str) -> Path:
+        """Return the recipe of the NoNN, or of the single student."""
+        return self.folder / f"train-{kind}.yaml"
+
+    def run(self, kind: str, seed: int) -> Path:
+        """Return the run of one seed."""
+        return self.folder / "runs" / f"{kind}-{seed}"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    app.command()(quickstart)
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder for all files.")] = Path(
+        "quickstart"
+    ),
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Everything, small, on real handwritten digits: teacher, partition, plan, training, proof."""
+    from nonn_core.dataset import load_dataset
+
+    output, place = Output(as_json), Place(out)
+    with output.progress(f"{out} keeps what was finished; {TO_RESUME}") as progress:
+        data = load_dataset(DATA, progress)
+        output.say(f"1. Teacher {TEACHER} on {len(data.train)} handwritten digits")
+        teacher = _teacher(data, place, seed, progress)
+        output.say("2. Its filter network, communities, and what may be dropped")
+        partition = _partition(output, teacher, data, place, seed, progress)
+        output.say(f"3. A plan for the fleet `{FLEET}`, under budgets that the teacher breaks")
+        plan = _plan(output, partition, place, seed)
+        output.say(
+            "4. Training recipes: the NoNN, and one distilled student of the same total size"
+        )
+        recipes = _recipes(plan, data.classes, place, seed)
+        rows = [_teacher_row(teacher, data, plan)]
+        for kind, recipe in recipes.items():
+            output.say(f"5. Training and evaluating with {SEEDS} seeds: {place.recipe(kind)}")
+            rows.append(_trained_row(output, kind, recipe, plan, data, place, progress))
+    _show(output, rows, plan, place)
+    output.result(_document(rows, place))
+
+
+def _teacher(data: "Dataset", place: Place, seed: int, progress: "Progress") -> "Teacher":
+    from nonn_core.teacher_training import train_teacher
+
+    spec = WrnSpec.parse(TEACHER)
+    return train_teacher(spec, data, TEACHER_TRAINING, seed, place.teacher, progress)
+
+
+def _partition(
+    output: Output,
+    teacher: "Teacher",
+    data: "Dataset",
+    place: Place,
+    seed: int,
+    progress: "Progress",
+) -> Partition:
+    from nonn_core.filter_network import LinkOptions
+    from nonn_core.knowledge import partition_teacher
+
+    options = LinkOptions(link_percentile=LINK_PERCENTILE)
+    partition = partition_teacher(teacher, data, "AH", GAMMA, seed, options, progress)
+    partition.write(place.partition)
+    show_partition(output, partition)
+    return partition
+
+
+def _plan(output: Output, partition: Partition, place: Place, seed: int) -> PlanDocument:
+    from planner.model import solve
+    from simulator.engine import simulate
+
+    reference = partition.teacher
+    assert reference is not None  # noqa: S101  (it was made from a teacher just now)
+    fleet = parse_fleet(FLEET)
+    question = Question.check(
+        {
+            "fleet": fleet,
+            "budgets": typed_budgets(fleet, MEMORY, FLOPS),
+            "image": reference.image,
+            "classes": reference.classes,
+            "networks": tuple(map(str, student_candidates(WrnSpec.parse(reference.network)))),
+            "epsilon_pct": EPSILON_PCT,
+            "partition": partition,
+            "teacher": reference.path,
+            "data": reference.data,
+            "seed": seed,
+        },
+        where="quickstart",
+    )
+    plan = solve(question)
+    plan.write(place.plan)
+    show_plan(output, plan)
+    require_feasible(plan)
+    alone = {name: simulate(teacher) for name, teacher in teachers_alone(plan).items()}
+    show_simulation(output, simulate(fan_out(plan)), alone)
+    return plan
+
+
+def _recipes(
+    plan: PlanDocument, classes: int, place: Place, seed: int
+) -> dict[str, TrainingRecipe]:
+    """Write the recipes of the NoNN and of the undivided student of the same total size."""
+    nonn = recipe(plan, optimiser=STUDENT_TRAINING, seed=seed)
+    depth = WrnSpec.parse(plan.students[0].network).depth
+    image = plan.question.image_shape
+    network = single_network(_nonn_params(plan, classes), depth, image, classes)
+    single = nonn.model_copy(update={"model": SingleRecipe(network=str(network))})
+    recipes = {"nonn": nonn, "kd": single}
+    for kind, each in recipes.items():
+        each.write(place.recipe(kind))
+    return recipes
+
+
+def _nonn_params(plan: PlanDocument, classes: int) -> int:
+    """Count the NoNN's parameters: students with one copy of G0, and the FC layer."""
+    spec = WrnSpec.parse(plan.students[0].network)
+    copies = (len(plan.students) - 1) * group0_cost(spec, plan.question.image_shape).params
+    features = sum(len(student.filters) for student in plan.students)
+    students = sum(student.params for student in plan.students)
+    return students - copies + classifier_params(features, classes)
+
+
+def _teacher_row(teacher: "Teacher", data: "Dataset", plan: PlanDocument) -> Row:
+    from nonn_core.evaluation import evaluate_teacher
+
+    cost = teacher_cost(teacher.card.spec, data.image, data.classes)
+    evaluation = evaluate_teacher(teacher, data)
+    return _alone_row(f"teacher {TEACHER}", cost, (evaluation.accuracy_pct,), plan)
+
+
+def _trained_row(
+    output: Output,
+    kind: str,
+    base: TrainingRecipe,
+    plan: PlanDocument,
+    data: "Dataset",
+    place: Place,
+    progress: "Progress",
+) -> Row:
+    """Train and evaluate each seed, and measure what was built against the boards' budgets."""
+    from boards.fit import board_fits
+    from nonn_core.evaluation import evaluate
+    from nonn_core.nonn import Nonn
+    from nonn_core.run import load_run, train
+
+    evaluations = []
+    fits: Sequence[BoardFit] = ()
+    for seed in range(base.seed, base.seed + SEEDS):
+        folder = place.run(kind, seed)
+        train(base.model_copy(update={"seed": seed}), folder, data, progress)
+        done, network = load_run(folder, data)
+        evaluations.append(evaluate(network, done, data, progress))
+        evaluations[-1].write(folder / EVALUATION)
+        if isinstance(network, Nonn):
+            fits = board_fits(plan, network)
+    accuracies = tuple(each.accuracy_pct for each in evaluations)
+    if isinstance(base.model, SingleRecipe):
+        cost = teacher_cost(base.model.spec, data.image, data.classes)
+        return _alone_row(f"KD {base.model.network}", cost, accuracies, plan)
+    show_evaluation(output, evaluations[0])
+    show_fits(output, fits)
+    return _nonn_row(plan, fits, data.classes, accuracies)
+
+
+def _alone_row(
+    model: str, cost: Cost, accuracies_pct: tuple[float, ...], plan: PlanDocument
+) -> Row:
+    """Describe an undivided network, alone on the weakest kind of board of the fleet."""
+    from simulator.closed_form import alone
+
+    _, boards = resolve(plan.question.fleet)
+    found = max(
+        (alone(Alone(board.device, cost.macs)) for board in boards), key=lambda one: one.total_ms
+    )
+    memory_bytes = cost.memory_bytes(plan.question.precision)
+    return Row(
+        model=model,
+        total_params=cost.params,
+        largest_board_params=cost.params,
+        largest_board_macs=cost.macs,
+        largest_board_memory_bytes=memory_bytes,
+        within_budgets=any(
+            memory_bytes <= budget.memory_bytes
+            and (budget.macs is None or cost.macs <= budget.macs)
+            for budget in plan.question.budgets
+        ),
+        accuracies_pct=accuracies_pct,
+        latency_ms=found.total_ms,
+        energy_per_node_mj=found.energy_per_node_mj,
+    )
+
+
+def _nonn_row(
+    plan: PlanDocument,
+    fits: "Sequence[BoardFit]",
+    classes: int,
+    accuracies_pct: tuple[float, ...],
+) -> Row:
+    from simulator.engine import simulate
+
+    found = simulate(fan_out(plan))
+    return Row(
+        model=f"NoNN, {len(plan.students)} students",
+        total_params=_nonn_params(plan, classes),
+        largest_board_params=max(fit.params for fit in fits),
+        largest_board_macs=max(fit.macs for fit in fits),
+        largest_board_memory_bytes=max(fit.memory_bytes for fit in fits),
+        within_budgets=all(fit.fits for fit in fits),
+        accuracies_pct=accuracies_pct,
+        latency_ms=found.total_ms,
+        energy_per_node_mj=found.energy_per_node_mj,
+    )
+
+
+def _show(output: Output, rows: Sequence[Row], plan: PlanDocument, place: Place) -> None:
+    device = max(
+        (board.device for board in resolve(plan.question.fleet)[1]),
+        key=lambda one: compute_ms(one, 0),
+    )
+    output.table(
+        f"What came out (per board: the largest; accuracy: test images, mean and spread of {SEEDS} "
+        f"seeds; undivided networks: alone on {device.name})",
+        (
+            "model",
+            "params",
+            "params/board",
+            "FLOPs/board",
+            "in budget",
+            "accuracy",
+            "latency",
+            "energy/node",
+        ),
+        [_cells(row) for row in rows],
+    )
+    output.table("Where everything is", ("what", "file"), list(_files(place).items()))
+    output.say(f"Feed any of it to the single commands, e.g. nonn-plan explain {place.plan}")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    spread = "" if row.spread_pct is None else f" ± {row.spread_pct:.2f}"
+    return (
+        row.model,
+        format_count(row.total_params),
+        format_count(row.largest_board_params),
+        format_flops(row.largest_board_macs),
+        "yes" if row.within_budgets else "no",
+        f"{row.accuracy_pct:.2f}{spread} %",
+        f"{row.latency_ms:.1f} ms",
+        f"{row.energy_per_node_mj:.1f} mJ",
+    )
+
+
+def _files(place: Place) -> dict[str, str]:
+    return {
+        "teacher": str(place.teacher),
+        "partition": str(place.partition),
+        "plan": str(place.plan),
+        "training recipe, NoNN": str(place.recipe("nonn")),
+        "training recipe, KD student": str(place.recipe("kd")),
+        "runs, with weights, metrics and evaluation": str(place.folder / "runs"),
+    }
+
+
+def _document(rows: Sequence[Row], place: Place) -> dict[str, object]:
+    return {
+        "models": [
+            {**asdict(row), "accuracy_pct": row.accuracy_pct, "spread_pct": row.spread_pct}
+            for row in rows
+        ],
+        "files": _files(place),
+    }

@@ -1,0 +1,41 @@
+"""JSON Schemas of every file that commands exchange: `python -m nonn_plan.schemas docs/schemas`."""
+
+import json
+import sys
+from pathlib import Path
+
+from nonn_core.evaluation import Evaluation
+from nonn_core.partition import Partition
+from nonn_core.recipe import TrainingRecipe
+from nonn_core.teacher import TeacherCard
+from planner.plan import PlanDocument
+from profiles.device import DeviceProfile
+from profiles.document import Document, write_atomic
+from profiles.fleet import Fleet
+from profiles.link import LinkProfile
+
+DOCUMENTS: dict[str, type[Document]] = {
+    "device": DeviceProfile,
+    "link": LinkProfile,
+    "fleet": Fleet,
+    "teacher": TeacherCard,
+    "partition": Partition,
+    "plan": PlanDocument,
+    "train": TrainingRecipe,
+    "evaluation": Evaluation,
+}
+
+
+def schema_text(document: type[Document]) -> str:
+    """Return the schema of one kind of file, as it stands under docs/schemas."""
+    return json.dumps(document.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def write_schemas(folder: Path) -> None:
+    """Write every schema as `NAME.schema.json`."""
+    for name, document in DOCUMENTS.items():
+        write_atomic(folder / f"{name}.schema.json", schema_text(document).encode())
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]))

@@ -1,0 +1,41 @@
+import pytest
+
+from profiles.device import DEVICES
+from profiles.fleet import FLEETS
+
+
+def test_devices_lists_the_library(nonn_plan):
+    said = nonn_plan("devices")
+    assert said.code == 0
+    assert all(name in said.out for name in DEVICES.names())
+
+
+def test_devices_as_json(nonn_plan):
+    names = [device["name"] for device in nonn_plan("devices", "--json").document]
+    assert names == list(DEVICES.names())
+
+
+def test_one_device_shows_where_its_figures_come_from(nonn_plan):
+    said = nonn_plan("devices", "show", "rpi-3b")
+    assert "fitted" in said.out
+    assert "arXiv:1907.11804" in said.out
+    assert nonn_plan("devices", "show", "x86-host", "--json").document["hosting"] is not None
+
+
+def test_fleets_lists_the_library(nonn_plan):
+    assert all(name in nonn_plan("fleets").out for name in FLEETS.names())
+    assert len(nonn_plan("fleets", "--json").document) == len(FLEETS.names())
+
+
+def test_a_fleet_may_be_typed(nonn_plan):
+    said = nonn_plan("fleets", "show", "rpi-3b*2,odroid-xu4s", "--json")
+    boards = [board["name"] for board in said.document["boards"]]
+    assert boards == ["rpi-3b-1", "rpi-3b-2", "odroid-xu4s-1"]
+
+
+@pytest.mark.parametrize("group", ["devices", "fleets"])
+def test_an_unknown_name_is_bad_input(nonn_plan, group):
+    said = nonn_plan(group, "show", "rpi-3z")
+    assert said.code == 2
+    assert "rpi-3z" in said.err
+    assert "rpi-3b" in said.err

@@ -1,0 +1,151 @@
+"""What holds for the command as a whole: errors, exit codes, start-up, interruption, full disks."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from nonn_plan.main import exit_code
+from nonn_plan.output import Output
+from profiles.errors import (
+    BoardError,
+    InfeasibleError,
+    InputError,
+    NonnError,
+    PartitionError,
+    PlanningError,
+    ProfileError,
+    SimulationError,
+    TrainingError,
+    UnprovenError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError, 2),
+        (ProfileError, 2),
+        (InfeasibleError, 3),
+        (UnprovenError, 4),
+        (NonnError, 1),
+        (PlanningError, 1),
+        (SimulationError, 1),
+        (PartitionError, 1),
+        (TrainingError, 1),
+        (BoardError, 1),
+    ],
+)
+def test_exit_codes(error, code):
+    assert exit_code(error("what")) == code
+
+
+def test_wrong_usage_is_exit_code_2(nonn_plan):
+    assert nonn_plan("plan").code == 2
+    assert nonn_plan("dance").code == 2
+    assert nonn_plan("simulate", "plan.json", "--inferences", "0").code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "the whole file"),
+        ('{"schema_version": 2}', "schema_version"),
+    ],
+)
+def test_a_file_that_is_no_plan(nonn_plan, tmp_path, content, told):
+    path = tmp_path / "plan.json"
+    path.write_text(content)
+    said = nonn_plan("simulate", path)
+    assert said.code == 2
+    assert told in said.err
+    assert str(path) in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_an_unknown_field_is_named(nonn_plan, plan_file):
+    plan = json.loads(plan_file.read_text())
+    plan["question"]["colour"] = "red"
+    plan_file.write_text(json.dumps(plan))
+    said = nonn_plan("explain", plan_file)
+    assert said.code == 2
+    assert "question.colour" in said.err
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import simulator.engine",
+        "import planner.model",
+        "from nonn_plan.main import app",
+        "import sys; sys.argv = ['nonn-plan', '--help']; from nonn_plan.main import app\n"
+        "try: app()\nexcept SystemExit: pass",
+    ],
+)
+def test_what_must_start_fast_loads_no_torch(code):
+    unwanted = ["torch", "fvcore"] + ([] if "planner" in code else ["ortools"])
+    _python(f"{code}\nimport sys\nfound = set({unwanted}) & set(sys.modules)\nassert not found")
+
+
+def test_planning_loads_no_torch(plan_arguments):
+    arguments = ["nonn-plan", *map(str, plan_arguments)]
+    _python(
+        f"import sys; sys.argv = {arguments!r}\nfrom nonn_plan.main import run\n"
+        "try: run()\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(plan_file, tmp_path):
+    """The system refuses to write more than a kilobyte: one message, no half file."""
+    before = plan_file.read_bytes()
+    recipe = tmp_path / "train.yaml"
+    recipe.write_text("old: 1\n")
+
+    def starve():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from nonn_plan.main import run; run()", "config", plan_file,
+         "--data", "digits", "--teacher", "t", "-o", recipe],
+        preexec_fn=starve, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert recipe.read_text() == "old: 1\n"
+    assert plan_file.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "partition.json",
+        "plan.json",
+        "train.yaml",
+    ]
+
+
+def test_ctrl_c_says_what_is_kept():
+    with (
+        pytest.raises(NonnError, match="stopped by Ctrl-C; the plan is kept"),
+        Output(as_json=False).progress("the plan is kept") as progress,
+    ):
+        progress("counting", 1, 2)
+        raise KeyboardInterrupt
+
+
+def test_json_keeps_words_off_stdout(capsys):
+    output = Output(as_json=True)
+    output.say("a word")
+    output.table("title", ("a", "b"), [("x", "1")])
+    output.result({"a": "µ"})
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"a": "µ"}
+    assert "a word" in said.err
+    assert "title" in said.err
+
+
+def _python(code):
+    """Run code in a fresh interpreter; it must succeed."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

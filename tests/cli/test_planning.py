@@ -1,0 +1,150 @@
+import json
+
+import pytest
+
+
+def test_the_published_example_of_a_merge(nonn_plan, plan_arguments):
+    """A, section 4.2: communities of 12, 14, 25 and 30 filters merge into 39 and 42."""
+    said = nonn_plan(*plan_arguments, "--objective", "imbalance", "--json")
+    assert said.code == 0
+    assert sorted(len(one["filters"]) for one in said.document["students"]) == [39, 42]
+    assert said.document["status"] == "optimal"
+    assert said.document["stages"][0]["bound"] == said.document["stages"][0]["value"] == 3
+
+
+def test_the_file_is_what_json_prints(nonn_plan, plan_arguments, tmp_path):
+    said = nonn_plan(*plan_arguments, "--json")
+    assert json.loads((tmp_path / "plan.json").read_text()) == said.document
+
+
+def test_people_see_students_budgets_and_proof(nonn_plan, plan_arguments):
+    said = nonn_plan(*plan_arguments)
+    for word in ("student-1", "rpi-3b-2", "500.0 KB", "200.0 MFLOP", "bound", "latency"):
+        assert word in said.out
+
+
+def test_same_question_same_plan(nonn_plan, plan_arguments):
+    assert nonn_plan(*plan_arguments, "--json").out == nonn_plan(*plan_arguments, "--json").out
+
+
+def test_budgets_of_single_boards(nonn_plan, plan_arguments):
+    said = nonn_plan(*plan_arguments, "--memory", "rpi-3b-2=700KB", "--json")
+    limits = [budget["memory_bytes"] for budget in said.document["question"]["budgets"]]
+    assert limits == [500_000, 700_000]
+
+
+def test_an_infeasible_question_names_the_budget(nonn_plan, plan_arguments, tmp_path):
+    said = nonn_plan(*plan_arguments, "--memory", "50KB", "--json")
+    assert said.code == 3
+    assert said.document["status"] == "infeasible"
+    assert any(
+        "memory budget of rpi-3b-1" in sentence and "50.0 KB" in sentence
+        for sentence in said.document["conflict"]
+    )
+    assert "memory budget of rpi-3b-1" in said.err.splitlines()[-1]
+    assert "rpi-3b-1" in nonn_plan("explain", tmp_path / "plan.json").out
+    refused = nonn_plan("config", tmp_path / "plan.json", "--data", "digits", "--teacher", "t")
+    assert refused.code == 2
+    assert "infeasible" in refused.err
+
+
+def test_no_proof_in_time_is_exit_code_4(nonn_plan, plan_arguments, tmp_path):
+    said = nonn_plan(*plan_arguments, "--limit", "1e-9")
+    assert said.code == 4
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_explain_names_every_board(nonn_plan, plan_file):
+    said = nonn_plan("explain", plan_file, "--json")
+    assert said.document["status"] == "optimal"
+    text = " ".join(said.document["explanation"])
+    assert "rpi-3b-1" in text
+    assert "rpi-3b-2" in text
+
+
+def test_simulate_returns_the_milliseconds_of_the_plan(nonn_plan, plan_file):
+    predicted = json.loads(plan_file.read_text())["predicted"]
+    said = nonn_plan("simulate", plan_file, "--inferences", 3, "--json")
+    found = said.document["plan"]
+    for name in ("total_ms", "compute_ms", "communication_ms", "energy_per_node_mj"):
+        assert found[name] == pytest.approx(predicted[name], abs=1e-9)
+    assert len(found["inferences"]) == 3
+
+
+def test_simulate_shows_boards(nonn_plan, plan_file):
+    assert "rpi-3b-2" in nonn_plan("simulate", plan_file).out
+
+
+def test_config_writes_what_training_needs(nonn_plan, plan_file, tmp_path):
+    recipe = tmp_path / "train.yaml"
+    said = nonn_plan(
+        "config", plan_file, "--data", "digits", "--teacher", "t.safetensors",
+        "--epochs", 3, "--beta", 7, "-o", recipe, "--json",
+    )  # fmt: skip
+    assert said.code == 0
+    planned = json.loads(plan_file.read_text())["students"]
+    assert [s["filters"] for s in said.document["model"]["students"]] == [
+        s["filters"] for s in planned
+    ]
+    assert said.document["optimiser"]["epochs"] == 3
+    assert said.document["distillation"]["beta"] == 7
+    assert recipe.exists()
+
+
+def test_config_says_what_the_plan_does_not(nonn_plan, plan_file):
+    said = nonn_plan("config", plan_file)
+    assert said.code == 2
+    assert "--data" in said.err
+
+
+@pytest.mark.parametrize("command", ["simulate", "config", "explain"])
+def test_a_plan_edited_to_break_a_budget_is_refused(nonn_plan, plan_file, command):
+    plan = json.loads(plan_file.read_text())
+    plan["question"]["budgets"][0]["memory_bytes"] = 100_000
+    plan_file.write_text(json.dumps(plan))
+    said = nonn_plan(command, plan_file)
+    assert said.code == 2
+    assert "memory budget of rpi-3b-1" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--memory", "-5KB"], "--memory -5KB"),
+        (["--memory", "lots"], "--memory lots"),
+        (["--flops", "200MB"], "--flops 200MB"),
+        (["--flops", "pi-9=200M"], "pi-9"),
+        (["--fleet", "rpi-9*2"], "rpi-9"),
+        (["--students", "2:1"], "min_students"),
+        (["--students", "two"], "--students"),
+        (["--student", "lenet"], "lenet"),
+        (["--objective", "beauty"], "beauty"),
+        (["--precision", "int3"], "int3"),
+        (["--image", "32"], "32"),
+        (["--epsilon", "-1"], "epsilon_pct"),
+        (["--classes", "1"], "classes"),
+    ],
+)
+def test_a_wrong_value_is_named(nonn_plan, plan_arguments, tmp_path, arguments, told):
+    said = nonn_plan(*plan_arguments, *arguments)
+    assert said.code == 2
+    assert told in said.err
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err
+    assert not (tmp_path / "plan.json").exists()
+
+
+@pytest.mark.parametrize("missing", ["--image", "--classes"])
+def test_what_only_a_teacher_would_say_must_be_given(nonn_plan, plan_arguments, missing):
+    at = plan_arguments.index(missing)
+    said = nonn_plan(*plan_arguments[:at], *plan_arguments[at + 2 :])
+    assert said.code == 2
+    assert missing in said.err
+
+
+def test_students_of_a_saved_network_need_a_teacher_network(nonn_plan, plan_arguments):
+    kept = [a for a in plan_arguments if a != "--student" and not str(a).startswith("wrn")]
+    assert "--teacher-network" in nonn_plan(*kept).err
+    said = nonn_plan(*kept, "--teacher-network", "wrn40-4", "--json")
+    assert said.code == 0
+    assert all(name.startswith("wrn16:") for name in said.document["question"]["networks"])

@@ -1,0 +1,114 @@
+import copy
+import json
+
+import pytest
+
+from nonn_core.partition import Partition
+from profiles.errors import InputError
+
+STEP = {"accuracy_pct": 90.0, "delta_val_pct": -1.0}
+
+
+@pytest.fixture
+def content():
+    """A partition of 6 filters into 3 communities, as plain data."""
+    return {
+        "teacher": {
+            "path": "teacher.safetensors",
+            "network": "wrn40-4",
+            "data": "digits",
+            "image": "1x16x16",
+            "classes": 10,
+        },
+        "rule": "AH",
+        "gamma": 1.0,
+        "seed": 0,
+        "filters": 6,
+        "images": 100,
+        "modularity": 0.4,
+        "communities": [
+            {"id": 0, "filters": [0, 2, 4], "linked": True},
+            {"id": 1, "filters": [1, 5], "linked": True},
+            {"id": 2, "filters": [3], "linked": False},
+        ],
+        "drop_steps": [
+            {"communities": [], "filters": 0, "accuracy_pct": 91.0, "delta_val_pct": 0.0},
+            {"communities": [2], "filters": 1, **STEP},
+            {"communities": [2, 0], "filters": 4, **STEP},
+        ],
+    }
+
+
+def test_a_partition_survives_its_file(content, tmp_path):
+    partition = Partition.check(content, "this test")
+    partition.write(tmp_path / "partition.json")
+    assert Partition.read(tmp_path / "partition.json") == partition
+    plain = json.loads((tmp_path / "partition.json").read_text())
+    assert plain["communities"] == content["communities"]
+    assert plain["schema_version"] == 1
+
+
+def edit(path, value):
+    def change(content):
+        *way, last = path
+        place = content
+        for key in way:
+            place = place[key]
+        place[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (edit(["communities", 1, "id"], 7), "ids must be 0, 1, 2"),
+        (edit(["communities", 1, "filters"], [1, 4]), "exactly once"),
+        (edit(["communities", 1, "filters"], [1, 1, 5]), "exactly once"),
+        (edit(["communities", 1, "filters"], [1]), "exactly once"),
+        (edit(["communities", 1, "filters"], [1, 6]), "exactly once"),
+        (edit(["communities", 1, "filters"], []), "filters"),
+        (edit(["communities", 1, "filters"], [1, -5]), "communities.1.filters.1"),
+        (edit(["communities"], []), "communities"),
+        (edit(["filters"], 7), "exactly once"),
+        (edit(["gamma"], 0), "gamma"),
+        (edit(["teacher"], "teacher.safetensors"), "teacher"),
+        (edit(["teacher", "network"], "resnet"), "teacher.network"),
+        (edit(["teacher", "image"], "8x8"), "teacher.image"),
+        (edit(["teacher", "classes"], 1), "teacher.classes"),
+        (edit(["rule"], "XY"), "rule"),
+        (edit(["drop_steps"], []), "drop_steps"),
+        (edit(["drop_steps", 0, "communities"], [2]), "first drop step"),
+        (edit(["drop_steps", 0, "filters"], 1), "count"),
+        (edit(["drop_steps", 1, "filters"], 2), "count"),
+        (edit(["drop_steps", 2, "communities"], [0, 1]), "contain the one before"),
+        (edit(["drop_steps", 2, "communities"], [2, 9]), "does not exist"),
+        (edit(["drop_steps", 2, "communities"], [2, -1]), "does not exist"),
+        (edit(["surprise"], 1), "surprise"),
+        (edit(["schema_version"], 2), "schema_version"),
+    ],
+)
+def test_what_is_no_partition_is_refused(content, change, why):
+    changed = copy.deepcopy(content)
+    change(changed)
+    with pytest.raises(InputError, match=why):
+        Partition.check(changed, "this test")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [[], [2], [2, 2, 0]],  # a community twice
+        [[], [2], [2]],  # removes nothing more
+        [[], [2], [2, 2]],  # removes nothing more, named twice
+        [[], [2, 0]],  # removes two at once
+    ],
+)
+def test_each_drop_step_removes_exactly_one_community_more(content, steps):
+    # "each further one removes one community more", says the class.
+    sizes = [3, 2, 1]
+    content["drop_steps"] = [
+        {"communities": step, "filters": sum(sizes[c] for c in set(step)), **STEP} for step in steps
+    ]
+    with pytest.raises(InputError, match="drop step"):
+        Partition.check(content, "this test")

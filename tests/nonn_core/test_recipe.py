@@ -1,0 +1,112 @@
+import copy
+
+import pytest
+
+from nonn_core.family import WrnSpec
+from nonn_core.recipe import TrainingRecipe
+from profiles.errors import InputError
+
+
+@pytest.fixture
+def content():
+    """A recipe of two students as a person would write it."""
+    return {
+        "data": "digits",
+        "image": "1x16x16",
+        "teacher": "teacher.safetensors",
+        "model": {
+            "kind": "nonn",
+            "students": [
+                {"name": "left", "network": "wrn16:32,64,88", "filters": [0, 5]},
+                {"name": "right", "network": "wrn16-2", "filters": [3]},
+            ],
+        },
+        "optimiser": {"epochs": 3},
+    }
+
+
+def test_what_is_not_written_is_as_published(content):
+    recipe = TrainingRecipe.check(content, "this test")
+    # A, section 5.1: learning rate 0.1, momentum 0.9, alpha 0.9; beta is one of 10 .. 10000.
+    assert (recipe.optimiser.learning_rate, recipe.optimiser.momentum) == (0.1, 0.9)
+    assert recipe.distillation.alpha == 0.9
+    assert recipe.distillation.beta in (10, 100, 1000, 10000)
+
+
+@pytest.mark.parametrize("name", ["train.yaml", "train.json"])
+def test_a_recipe_survives_its_file(content, tmp_path, name):
+    recipe = TrainingRecipe.check(content, "this test")
+    recipe.write(tmp_path / name)
+    assert TrainingRecipe.read(tmp_path / name) == recipe
+
+
+def test_networks_are_kept_in_one_form(content):
+    recipe = TrainingRecipe.check(content, "this test")
+    assert [s.network for s in recipe.model.students] == ["wrn16:32,64,88", "wrn16:32,64,128"]
+    assert recipe.model.students[1].spec == WrnSpec(16, (32, 64, 128))
+
+
+def test_a_single_network_has_a_network_and_no_students(content):
+    content["model"] = {"kind": "single", "network": "wrn16-1"}
+    assert TrainingRecipe.check(content, "this test").model.spec == WrnSpec.parse("wrn16-1")
+    content["model"] = {"kind": "single", "students": []}
+    with pytest.raises(InputError, match="model"):
+        TrainingRecipe.check(content, "this test")
+
+
+def edit(path, value):
+    def change(content):
+        *way, last = path
+        place = content
+        for key in way:
+            place = place[key]
+        place[last] = value
+
+    return change
+
+
+STUDENT = ["model", "students", 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (edit([*STUDENT, "network"], "wrn16:16,64,88"), "share G0"),
+        (edit([*STUDENT, "network"], "wrn10:32,64,88"), "share G0"),
+        (edit([*STUDENT, "network"], "resnet18"), "network.*not the name of a network"),
+        (edit([*STUDENT, "network"], "wrn15-1"), "network.*not the depth"),
+        (edit([*STUDENT, "name"], "left"), "different names"),
+        (edit([*STUDENT, "name"], ""), "name"),
+        (edit([*STUDENT, "filters"], [5, 9]), "left and right mimic the same filters"),
+        (edit([*STUDENT, "filters"], []), "filters"),
+        (edit([*STUDENT, "filters"], [-1]), "filters.0"),
+        (edit([*STUDENT, "filters"], [3, 3]), "filter"),
+        (edit(["model", "students"], []), "students"),
+        (edit(["model", "kind"], "other"), "model"),
+        (edit(["image"], "16x16"), "image.*CHANNELSxHEIGHTxWIDTH"),
+        (edit(["optimiser", "epochs"], 0), "optimiser.epochs"),
+        (edit(["optimiser", "epochs"], -3), "optimiser.epochs"),
+        (edit(["optimiser", "batch_size"], 0), "optimiser.batch_size"),
+        (edit(["optimiser", "learning_rate"], 0), "optimiser.learning_rate"),
+        (edit(["optimiser", "learning_rate"], float("inf")), "optimiser.learning_rate"),
+        (edit(["optimiser", "momentum"], 1), "optimiser.momentum"),
+        (edit(["optimiser", "weight_decay"], -1), "optimiser.weight_decay"),
+        (edit(["distillation"], {"alpha": 1.1}), "distillation.alpha"),
+        (edit(["distillation"], {"temperature": 0}), "distillation.temperature"),
+        (edit(["distillation"], {"beta": -1}), "distillation.beta"),
+        (edit(["seed"], -1), "seed"),
+        (edit(["surprise"], 1), "surprise: is not a field"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_by_field(content, change, why):
+    changed = copy.deepcopy(content)
+    change(changed)
+    with pytest.raises(InputError, match=why):
+        TrainingRecipe.check(changed, "this test")
+
+
+@pytest.mark.parametrize("field", ["data", "image", "teacher", "model", "optimiser"])
+def test_a_missing_field_is_named(content, field):
+    del content[field]
+    with pytest.raises(InputError, match=f"field {field}: is required and missing"):
+        TrainingRecipe.check(content, "this test")
