@@ -15,7 +15,7 @@ from nonn_core.recipe import DistillationRecipe, OptimiserRecipe
 from nonn_plan.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
 from nonn_plan.output import Output
 from planner.explanation import explanation
-from planner.plan import PlanDocument
+from planner.plan import PlanDocument, StageResult
 from planner.question import DEFAULT_OBJECTIVE, BoardBudget, Question, Stage, budgets
 from planner.training import recipe
 from planner.validation import require_valid
@@ -301,19 +301,13 @@ def _show_budgets(output: Output, answer: PlanDocument) -> None:
             noun = "FLOPs" if row.budget == "macs" else "memory"
             rows.append((row.board, noun, show(row.used), show(row.limit), show(row.slack)))
     output.table("Budgets", ("board", "budget", "used", "limit", "slack"), rows)
-    output.table(
-        "Proof",
-        ("stage", "value", "bound", "gap"),
-        [
-            (
-                stage.objective,
-                f"{stage.value:.7g}",
-                f"{stage.bound:.7g}",
-                f"{stage.gap_pct:.2f} %",
-            )
-            for stage in answer.stages
-        ],
-    )
+    output.table("Proof", ("stage", "value", "bound", "gap"), list(map(_proof_row, answer.stages)))
+
+
+def _proof_row(stage: StageResult) -> tuple[str, ...]:
+    if stage.bound is None or stage.gap_pct is None:
+        return stage.objective, f"{stage.value:.7g}", "none", "none"
+    return stage.objective, f"{stage.value:.7g}", f"{stage.bound:.7g}", f"{stage.gap_pct:.2f} %"
 
 
 def _latency_row(name: str, found: "SimulationResult") -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""What to build: the question, the CP-SAT model, the proven plan, and its training recipe."""

@@ -1,0 +1,191 @@
+"""The rules of a plan, one function each: the sentence, then the equation.
+
+Symbols are those of `planner.variables`: s student, b board, o network option, h head, c community
+with n_c filters, d drop step.
+"""
+
+from collections import defaultdict
+from itertools import pairwise
+
+from ortools.sat.python import cp_model
+
+from planner.instance import Instance
+from planner.loads import elements_on, macs_on
+from planner.variables import Variables, total
+
+Model = cp_model.CpModel
+
+
+def one_drop_step(model: Model, v: Variables) -> None:
+    """Take exactly one of the allowed drop steps.
+
+    sum_d drop[d] = 1.
+    """
+    model.add_exactly_one(v.drop)
+
+
+def communities_stay_whole(model: Model, v: Variables, instance: Instance) -> None:
+    """Give each community whole to one student, or drop it.
+
+    sum_s member[c,s] + sum_{d drops c} drop[d] = 1 for each c.
+    """
+    for community in instance.communities:
+        students = [v.member[community, s] for s in range(instance.slots)]
+        steps = [v.drop[d] for d, one in enumerate(instance.drops) if community in one.communities]
+        model.add_exactly_one(students + steps)
+
+
+def students_have_knowledge(model: Model, v: Variables, instance: Instance) -> None:
+    """Give each student that exists at least one community.
+
+    active[s] = max_c member[c,s] for each s.
+    """
+    for s, active in enumerate(v.active):
+        members = [v.member[c, s] for c in instance.communities]
+        model.add_bool_or([*members, ~active])
+        for member in members:
+            model.add_implication(member, active)
+
+
+def number_of_students(model: Model, v: Variables, instance: Instance) -> None:
+    """Keep the number of students in its range.
+
+    min <= sum_s active[s] <= max.
+    """
+    model.add(total(v.active) >= instance.min_students)
+    model.add(total(v.active) <= instance.max_students)
+
+
+def one_network_and_board(model: Model, v: Variables, instance: Instance) -> None:
+    """Make each student one network on one board.
+
+    sum_{b,o} runs[s,b,o] = active[s] for each s.
+    """
+    for s in range(instance.slots):
+        choices = [runs for (student, _, _), runs in v.runs.items() if student == s]
+        model.add_exactly_one([*choices, ~v.active[s]])
+
+
+def filters_follow_students(model: Model, v: Variables, instance: Instance) -> None:
+    """Count a student's filters where it runs.
+
+    sum_{b,h} filters[s,b,h] = |P_s| for each s; and for each s, b, h, over the options o of head h,
+    min_c n_c * sum_o runs[s,b,o] <= filters[s,b,h] <= sum_o most[b,o] * runs[s,b,o].
+    """
+    smallest = min(instance.sizes)
+    choices: dict[tuple[int, int, int], list[tuple[int, cp_model.IntVar]]] = defaultdict(list)
+    for (s, b, o), runs in v.runs.items():
+        choices[s, b, instance.options[o].head].append((v.most_filters[b, o], runs))
+    for key, filters in v.filters.items():
+        model.add(filters <= total(most * runs for most, runs in choices[key]))
+        model.add(filters >= total(smallest * runs for _, runs in choices[key]))
+    for s in range(instance.slots):
+        counted = [filters for (student, _, _), filters in v.filters.items() if student == s]
+        model.add(total(counted) == v.size(instance, s))
+
+
+def students_share_group0(model: Model, v: Variables, instance: Instance) -> None:
+    """Give all students the same first group, which they share (A, 4.3).
+
+    sum_{b, o of G0 shape g} runs[s,b,o] <= group0[g] for each s, g, and sum_g group0[g] = 1.
+    """
+    model.add_exactly_one(v.group0.values())
+    if len(v.group0) == 1:
+        return
+    for s in range(instance.slots):
+        for shape, shared in v.group0.items():
+            choices = [
+                runs
+                for (student, _, o), runs in v.runs.items()
+                if student == s and instance.options[o].group0 == shape
+            ]
+            model.add(total(choices) <= shared)
+
+
+def boards_in_use(model: Model, v: Variables) -> None:
+    """Call a board used exactly when a student runs on it.
+
+    used[b] = max_s at[s,b] with at[s,b] = sum_o runs[s,b,o].
+    """
+    for b, used in v.used.items():
+        students = v.students_on(b)
+        for at in students:
+            model.add(at <= used)
+        model.add(total(students) >= used)
+
+
+def memory_within_budget(model: Model, v: Variables, instance: Instance) -> None:
+    """Keep weights and peak activations of a board's students within its memory.
+
+    sum_{s on b} (params + peak) <= B_mem[b], in elements (h of A, Eq. 2).
+    """
+    for b in instance.boards:
+        limit = instance.sites[b].elements
+        if limit is not None:
+            model.add(elements_on(model, v, instance, b) <= limit)
+
+
+def macs_within_budget(model: Model, v: Variables, instance: Instance) -> None:
+    """Keep the MACs per image of a board's students within its budget.
+
+    sum_{s on b} macs <= B_FLOP[b] (f of A, Eq. 2).
+    """
+    for b in instance.boards:
+        limit = instance.sites[b].macs
+        if limit is not None:
+            model.add(macs_on(v, instance, b) <= limit)
+
+
+def students_in_order(model: Model, v: Variables, instance: Instance) -> None:
+    """Put students in the order of their first communities, so that no plan appears twice.
+
+    member[c,s] <= sum_{c' before c} member[c',s-1], communities being taken larger ones first.
+    """
+    for place, c in enumerate(instance.communities):
+        earlier = instance.communities[:place]
+        for s in range(1, instance.slots):
+            model.add_bool_or([~v.member[c, s], *(v.member[e, s - 1] for e in earlier)])
+    for s in range(instance.slots - 1):
+        model.add_implication(v.active[s + 1], v.active[s])
+
+
+def twin_communities_in_order(model: Model, v: Variables, instance: Instance) -> None:
+    """Give the earlier of two communities that are alike to a student with no larger number.
+
+    sum_{s'<=s} member[c,s'] >= sum_{s'<=s} member[c',s'] for each s.  Alike: of one size, and
+    dropped together or not at all.
+    """
+    for c, twin in pairwise(instance.communities):
+        alike = instance.sizes[c] == instance.sizes[twin] and all(
+            (c in drop.communities) == (twin in drop.communities) for drop in instance.drops
+        )
+        if not alike:
+            continue
+        for last in range(instance.slots - 1):
+            first_ones = range(last + 1)
+            model.add(
+                total(v.member[c, s] for s in first_ones)
+                >= total(v.member[twin, s] for s in first_ones)
+            )
+
+
+def alike_boards_by_first_student(model: Model, v: Variables, instance: Instance) -> None:
+    """Take boards that are alike in the order of their first students.
+
+    at[s,b'] <= sum_{s'<s} at[s',b] for each s, where b' is the next board of b's kind.
+    """
+    for kind in instance.kinds:
+        for board, following in pairwise(kind):
+            before, after = v.students_on(board), v.students_on(following)
+            for s in range(instance.slots):
+                model.add(after[s] <= total(before[:s]))
+
+
+def alike_boards_by_turn(model: Model, v: Variables, instance: Instance) -> None:
+    """Take boards that are alike in the order in which the host sends to them.
+
+    used[b'] <= used[b] where b' is the next board of b's kind.
+    """
+    for kind in instance.kinds:
+        for board, following in pairwise(kind):
+            model.add_implication(v.used[following], v.used[board])

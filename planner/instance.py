@@ -1,0 +1,145 @@
+"""An instance: the question in numbers, with profiles resolved and costs in closed form."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import chain
+
+from nonn_core.costs import StudentCostLine, student_cost_line
+from nonn_core.family import WrnSpec
+from nonn_core.partition import DropStep
+from planner.question import Question
+from planner.scaling import elements_within
+from profiles.device import DeviceProfile
+from profiles.fleet import Board, resolve
+from profiles.link import LinkProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A network that a student may be; options of one `head` cost the same per filter."""
+
+    name: str
+    group0: tuple[int, int]
+    head: int
+    line: StudentCostLine
+
+    @classmethod
+    def of(cls, spec: WrnSpec, line: StudentCostLine) -> "Option":
+        """Describe a network whose student costs `line`."""
+        return cls(str(spec), spec.group0, spec.widths[2], line)
+
+    def elements(self, filters: int) -> int:
+        """Return parameters plus peak activations, in elements."""
+        cost = self.line.at(filters)
+        return cost.params + cost.peak_elements
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A board with what one plan may put on it; None is no limit."""
+
+    board: Board
+    elements: int | None
+    macs: int | None
+
+    @property
+    def kind(self) -> tuple[DeviceProfile, LinkProfile, int | None, int | None]:
+        """What makes boards interchangeable: device, link and budgets."""
+        return self.board.device, self.board.link, self.elements, self.macs
+
+    def fits(self, option: Option, filters: int) -> bool:
+        """Say whether one student of this network and size fits alone on this board."""
+        return (self.elements is None or option.elements(filters) <= self.elements) and (
+            self.macs is None or option.line.at(filters).macs <= self.macs
+        )
+
+    def most_filters(self, option: Option, at_most: int) -> int:
+        """Return the most filters, up to `at_most`, that such a student may mimic here; -1: none.
+
+        Costs grow with filters, so that bisection finds it.
+        """
+        low, high = -1, at_most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.fits(option, middle) else (low, middle - 1)
+        return low
+
+
+@dataclass(frozen=True, slots=True)
+class DropOption:
+    """A union of communities that may be dropped as P0."""
+
+    communities: frozenset[int]
+    filters: int
+    delta_val_pct: float
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """Boards, networks, communities (by size) and drop steps; all that the model reads."""
+
+    host: DeviceProfile
+    sites: tuple[Site, ...]
+    options: tuple[Option, ...]
+    sizes: tuple[int, ...]
+    drops: tuple[DropOption, ...]
+    min_students: int
+    max_students: int
+    image_bytes: int
+
+    @property
+    def communities(self) -> tuple[int, ...]:
+        """Ids of the communities, larger ones first."""
+        return tuple(sorted(range(len(self.sizes)), key=lambda c: -self.sizes[c]))
+
+    @property
+    def slots(self) -> int:
+        """Most students that can have a community each."""
+        kept = len(self.sizes) - min(len(drop.communities) for drop in self.drops)
+        return min(self.max_students, kept)
+
+    @property
+    def filters(self) -> int:
+        """All filters of fconv."""
+        return sum(self.sizes)
+
+    @property
+    def kinds(self) -> tuple[tuple[int, ...], ...]:
+        """Places of the boards that matter, by kind, in the fleet's order.
+
+        Of boards that are alike, no plan needs more than there can be students.
+        """
+        kinds: dict[object, list[int]] = defaultdict(list)
+        for place, site in enumerate(self.sites):
+            kinds[site.kind].append(place)
+        return tuple(tuple(places[: self.slots]) for places in kinds.values())
+
+    @property
+    def boards(self) -> tuple[int, ...]:
+        """Places of the boards that matter, in the fleet's order."""
+        return tuple(sorted(chain.from_iterable(self.kinds)))
+
+
+def instance_of(question: Question) -> Instance:
+    """Resolve profiles and costs; raises ProfileError for an unknown device or link."""
+    host, boards = resolve(question.fleet)
+    sites = tuple(
+        Site(board, elements_within(budget.memory_bytes, question.precision), budget.macs)
+        for board, budget in zip(boards, question.budgets, strict=True)
+    )
+    image = question.image_shape
+    return Instance(
+        host=host,
+        sites=sites,
+        options=tuple(Option.of(s, student_cost_line(s, image)) for s in question.specs),
+        sizes=tuple(len(one.filters) for one in question.partition.communities),
+        drops=tuple(drop_option(s) for s in question.partition.drop_steps if question.allows(s)),
+        min_students=question.min_students,
+        max_students=question.most_students,
+        image_bytes=image.size_bytes,
+    )
+
+
+def drop_option(step: DropStep) -> DropOption:
+    """Describe a drop step; what was not measured but is allowed (g0) counts as no change."""
+    return DropOption(frozenset(step.communities), step.filters, abs(step.delta_val_pct or 0.0))

@@ -1,0 +1,104 @@
+"""The plan file: the question, the answer, what it is predicted to cost, and the proof.
+
+Written by `nonn-plan plan`; enough, on its own, to simulate, train and check.  Loads no solver.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from nonn_core.partition import Filters
+from planner.question import Objective, Question
+from profiles.document import Document, Record
+
+
+class PlannedStudent(Record):
+    """One student: its network, the knowledge it mimics, its board, and its exact cost."""
+
+    name: str = Field(min_length=1, description="Name of the student.")
+    network: str = Field(description="Network, one of the question's.")
+    board: str = Field(description="Name of the board that runs it.")
+    communities: tuple[int, ...] = Field(min_length=1, description="Ids of its communities.")
+    filters: Filters = Field(min_length=1, description="Ids of the fconv filters it mimics.")
+    params: int = Field(ge=0, description="Parameters, its copy of G0 included.")
+    macs: int = Field(ge=0, description="Multiply-accumulates per image.")
+    peak_elements: int = Field(ge=0, description="Most activation values alive at once.")
+    memory_bytes: int = Field(
+        ge=0, description="Bytes of parameters and peak activations at the question's precision."
+    )
+
+
+class BudgetRow(Record):
+    """What the students of one board use of one budget."""
+
+    board: str = Field(description="Name of the board.")
+    budget: Literal["memory_bytes", "macs"] = Field(description="Which budget; also its unit.")
+    used: int = Field(ge=0, description="What the board's students use together.")
+    limit: int | None = Field(description="The budget; null is no limit.")
+    slack: int | None = Field(description="Limit minus used; null without a limit.")
+
+
+class Prediction(Record):
+    """What one image costs by the closed form of the simulator, without noise."""
+
+    total_ms: float = Field(ge=0, description="Latency of one image.")
+    compute_ms: float = Field(ge=0, description="Busy time of the board that computes longest.")
+    communication_ms: float = Field(description="Total minus compute.")
+    energy_per_node_mj: float = Field(
+        ge=0, description="Mean computing energy of the boards that work, as in A, Table 7."
+    )
+    energy_highest_mj: float = Field(ge=0, description="Energy of the board that spends most.")
+    energy_fleet_mj: float = Field(ge=0, description="Energy of all boards together.")
+
+
+class StageResult(Record):
+    """What became of one stage of the objective."""
+
+    objective: Objective = Field(description="What was optimised.")
+    tolerance_pct: float = Field(ge=0, description="What later stages may give up, in percent.")
+    value: float = Field(description="Value of this plan; units as for the question's objective.")
+    best: float = Field(description="Best value that this stage found, before later stages.")
+    bound: float | None = Field(
+        description="Proven: no plan that keeps earlier stages is better; null if none is known."
+    )
+    gap_pct: float | None = Field(
+        ge=0, description="Distance from best to bound in percent of best; null without a bound."
+    )
+    proven: bool = Field(description="The solver proved `best` optimal, up to its rounding.")
+
+
+class SolverRun(Record):
+    """Which solver answered; the same version and seed answer the same."""
+
+    name: str = Field(description="Name of the solver.")
+    version: str = Field(description="Version of the solver.")
+    seed: int = Field(ge=0, description="Seed.")
+    deterministic_time: float = Field(
+        ge=0, description="Deterministic time of all stages together, in the solver's unit."
+    )
+
+
+class PlanDocument(Document):
+    """A question and its answer."""
+
+    question: Question = Field(description="What was asked.")
+    status: Literal["optimal", "feasible", "infeasible"] = Field(
+        description="optimal: every stage is proven; feasible: a plan without full proof; "
+        "infeasible: proven that there is no plan."
+    )
+    students: tuple[PlannedStudent, ...] = Field(description="Students; empty if infeasible.")
+    dropped: tuple[int, ...] = Field(description="Ids of the communities that nobody mimics, P0.")
+    dropped_filters: int = Field(ge=0, description="Filters of these, |P0|.")
+    delta_val_pct: float | None = Field(
+        description="The teacher's measured change of validation accuracy without P0, in "
+        "percentage points; null if unmeasured."
+    )
+    send_order: tuple[str, ...] = Field(description="Boards in the order the host sends.")
+    budgets: tuple[BudgetRow, ...] = Field(description="Use and slack, per board and budget.")
+    predicted: Prediction | None = Field(description="Cost of one image; null if infeasible.")
+    stages: tuple[StageResult, ...] = Field(description="The objective's stages, in order.")
+    solver: SolverRun = Field(description="How the answer was found.")
+    conflict: tuple[str, ...] = Field(
+        description="If infeasible: requirements that cannot hold together, none of which can be "
+        "left out; else empty."
+    )

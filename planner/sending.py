@@ -1,0 +1,67 @@
+"""The order in which the host sends, and the latency that follows (one machine, delivery times).
+
+The host serves boards one after the other; each then needs its own time until its reply is there.
+Total = max_b (sent[b] + busy[b] + reply[b]) + join.
+"""
+
+from itertools import combinations, permutations
+
+from ortools.sat.python import cp_model
+
+from planner.instance import Instance
+from planner.loads import slowed_on
+from planner.scaling import UNITS_PER_MS, busy_units, reply_units, send_units, up
+from planner.variables import Expr, Variables, total
+from simulator.workload import join_ms
+
+LONGEST_MS = 10**9
+"""No plan is slower; a bound that only the solver's arithmetic needs."""
+
+Precedence = dict[tuple[int, int], cp_model.IntVar]
+
+
+def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
+    """Return the latency of one image: no board replies later than this, plus the join.
+
+    latency >= sent[b] + busy[b] + reply[b] + join for each board b.
+    """
+    sends = [send_units(site.board, instance.image_bytes) for site in instance.sites]
+    precedes = _precedence(model, v, instance)
+    join = up(join_ms(instance.host), UNITS_PER_MS)
+    longest = model.new_int_var(join, LONGEST_MS * UNITS_PER_MS, "latency")
+    for b in instance.boards:
+        earlier = [sends[a] * before for (a, later), before in precedes.items() if later == b]
+        sent = total([sends[b] * v.used[b], *earlier])
+        work = slowed_on(model, v, instance, b, busy_units)
+        model.add(longest >= sent + work + _reply_on(v, instance, b) + join)
+    return longest
+
+
+def _reply_on(v: Variables, instance: Instance, board: int) -> Expr:
+    """Return the time of a board's reply, which carries the features of all its students."""
+    per_filter = reply_units(instance.sites[board].board)
+    return total(per_filter * filters for _, _, filters in v.filters_on(board))
+
+
+def _precedence(model: cp_model.CpModel, v: Variables, instance: Instance) -> Precedence:
+    """Put the used boards in one order: precedes[a,b] says that the host sends to a before b.
+
+    Of two used boards one precedes: used[a] + used[b] - 1 <= precedes[a,b] + precedes[b,a] <= 1.
+    Precedence is transitive: precedes[a,b] and precedes[b,c] imply precedes[a,c].
+    Boards that are alike keep the fleet's order (`constraints.alike_boards_by_turn`), so that
+    precedes[a,b] = used[b] for these.
+    """
+    precedes: Precedence = {}
+    for a, b in combinations(instance.boards, 2):
+        if instance.sites[a].kind == instance.sites[b].kind:
+            precedes[a, b] = v.used[b]
+            continue
+        precedes[a, b] = model.new_bool_var(f"precedes{a},{b}")
+        precedes[b, a] = model.new_bool_var(f"precedes{b},{a}")
+        model.add_at_most_one(precedes[a, b], precedes[b, a])
+        model.add_bool_or(precedes[a, b], precedes[b, a], ~v.used[a], ~v.used[b])
+    for a, b, c in permutations(instance.boards, 3):
+        if (a, b) in precedes and (b, c) in precedes:
+            implied = [precedes[a, c]] if (a, c) in precedes else []
+            model.add_bool_or([~precedes[a, b], ~precedes[b, c], *implied])
+    return precedes

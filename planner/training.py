@@ -1,0 +1,52 @@
+"""From a plan to the recipe of its training run."""
+
+from nonn_core.recipe import (
+    DistillationRecipe,
+    NonnRecipe,
+    OptimiserRecipe,
+    StudentRecipe,
+    TrainingRecipe,
+)
+from planner.plan import PlanDocument
+from planner.workload import require_students
+from profiles.errors import InputError
+
+
+def recipe(
+    plan: PlanDocument,
+    *,
+    optimiser: OptimiserRecipe,
+    distillation: DistillationRecipe | None = None,
+    data: str | None = None,
+    teacher: str | None = None,
+    seed: int = 0,
+) -> TrainingRecipe:
+    """Return the training recipe of a plan.
+
+    `data` and `teacher` default to what the plan's question names.  Raises InputError where
+    neither names them or where the plan has no students.
+    """
+    require_students(plan)
+    question = plan.question
+    return TrainingRecipe(
+        data=_named("data", data or question.data),
+        image=question.image,
+        teacher=_named("teacher", teacher or question.teacher),
+        model=NonnRecipe(
+            students=tuple(
+                StudentRecipe(name=one.name, network=one.network, filters=one.filters)
+                for one in plan.students
+            )
+        ),
+        optimiser=optimiser,
+        distillation=distillation or DistillationRecipe(),
+        seed=seed,
+    )
+
+
+def _named(what: str, value: str | None) -> str:
+    if value is None:
+        raise InputError(
+            f"the plan does not say which {what} to train with", fix=f"give it as --{what}"
+        )
+    return value

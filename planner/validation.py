@@ -1,0 +1,213 @@
+"""Does a plan keep every rule of its own question?  Recomputed from the plan alone.
+
+Knows nothing of the solver: the rules are written a second time, on sets and sums, the costs come
+from `nonn_core.costs`, the milliseconds from `simulator.closed_form`.  Runs before a plan leaves
+`solve`, and again on every plan that is read, which a person may have edited.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from planner.evaluation import budget_rows, delta_val_pct, measured, planned_student, predict
+from planner.plan import PlanDocument, PlannedStudent, Prediction, StageResult
+from planner.question import Question
+from planner.scaling import UNITS_PER_MS, rounding
+from profiles.errors import InputError
+from profiles.units import format_bytes, format_flops
+
+MORE_IS_BETTER = ("capacity", "students")
+
+
+def require_valid(plan: PlanDocument, where: str | None = None) -> None:
+    """Refuse a plan that breaks its question; raises InputError that names the violated rule."""
+    problems = violations(plan)
+    if problems:
+        more = len(problems) - 1
+        raise InputError(
+            f"the plan breaks its own question: {problems[0]}",
+            where=where,
+            fix=f"{f'and {more} more; ' if more else ''}plan again instead of editing the answer",
+        )
+
+
+def violations(plan: PlanDocument) -> list[str]:
+    """Return every rule that the plan breaks, as sentences; empty if it is valid."""
+    if plan.status == "infeasible":
+        return list(_false_answers(plan))
+    problems = list(_unknown_names(plan))
+    if problems:
+        return problems
+    problems += _broken_rules(plan)
+    problems += _broken_budgets(plan)
+    return problems or list(_wrong_figures(plan))
+
+
+def _false_answers(plan: PlanDocument) -> Iterator[str]:
+    if plan.students or plan.predicted or plan.stages or plan.send_order:
+        yield "an infeasible question has no students, send order, prediction or stages"
+    if not plan.conflict:
+        yield "an infeasible question has a conflict"
+
+
+def _unknown_names(plan: PlanDocument) -> Iterator[str]:
+    """Each name means something: students exist, and their network, board, communities do."""
+    question = plan.question
+    if not plan.students or plan.predicted is None or plan.conflict:
+        yield "a feasible plan has students, a prediction and no conflict"
+    boards = {board.name for board in question.fleet.boards}
+    ids = {one.id for one in question.partition.communities}
+    for student in plan.students:
+        if student.network not in question.networks:
+            yield f"{student.name}: network {student.network} is not among the question's"
+        if student.board not in boards:
+            yield f"{student.name}: board {student.board} is not in the fleet"
+        if unknown := set(student.communities) - ids:
+            yield f"{student.name}: community {min(unknown)} does not exist"
+    if unknown := set(plan.dropped) - ids:
+        yield f"dropped community {min(unknown)} does not exist"
+    repeated = [n for n, c in Counter(one.name for one in plan.students).items() if c > 1]
+    if repeated:
+        yield f"several students are called {repeated[0]}"
+
+
+def _broken_rules(plan: PlanDocument) -> Iterator[str]:
+    question = plan.question
+    yield from _split_communities(plan)
+    yield from _wrong_drop(plan)
+    count = len(plan.students)
+    if not question.min_students <= count <= question.most_students:
+        yield (
+            f"{count} students; the question allows {question.min_students} to "
+            f"{question.most_students}"
+        )
+    specs = dict(zip(question.networks, question.specs, strict=True))
+    if len({specs[student.network].group0 for student in plan.students}) > 1:
+        yield "students share G0, so depth and first width must be the same for all"
+    if sorted(plan.send_order) != sorted({student.board for student in plan.students}):
+        yield "send_order must name each board that has a student, once"
+
+
+def _split_communities(plan: PlanDocument) -> Iterator[str]:
+    """Each community is whole, in exactly one student or dropped."""
+    owners = Counter(c for student in plan.students for c in student.communities)
+    owners.update(plan.dropped)
+    for community in plan.question.partition.communities:
+        times = owners[community.id]
+        if times != 1:
+            yield (
+                f"community {community.id} appears {times} times among students and dropped; "
+                "each must appear once"
+            )
+
+
+def _wrong_drop(plan: PlanDocument) -> Iterator[str]:
+    """Only one of the drop steps is dropped, with |delta_val| < epsilon."""
+    question = plan.question
+    steps = [
+        one for one in question.partition.drop_steps if set(one.communities) == set(plan.dropped)
+    ]
+    if not steps:
+        yield f"dropped communities {sorted(plan.dropped)} are not one of the drop steps"
+    elif not any(question.allows(step) for step in steps):
+        yield (
+            f"dropping communities {sorted(plan.dropped)} changes validation accuracy by "
+            f"{steps[0].delta_val_pct} points; epsilon is {question.epsilon_pct}"
+        )
+
+
+def _broken_budgets(plan: PlanDocument) -> Iterator[str]:
+    """Sum of memory and sum of MACs of each board's students are within its budgets."""
+    for row in budget_rows(plan.question, _recomputed(plan)):
+        if row.slack is not None and row.slack < 0:
+            show, noun = _SHOWN[row.budget]
+            yield (
+                f"{noun} budget of {row.board}: its students need {show(row.used)}, "
+                f"allowed {show(row.limit or 0)}"
+            )
+
+
+_SHOWN = {"memory_bytes": (format_bytes, "memory"), "macs": (format_flops, "FLOP")}
+
+
+def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
+    """Every derived figure equals what the question and the students give."""
+    question, students = plan.question, _recomputed(plan)
+    for written, computed in zip(plan.students, students, strict=True):
+        yield from _differences(f"student {written.name}", written, computed)
+    if plan.budgets != budget_rows(question, students):
+        yield "the budgets' use or slack is not what the students need"
+    removed = sum(len(question.partition.communities[c].filters) for c in plan.dropped)
+    if plan.dropped_filters != removed:
+        yield f"dropped_filters is {plan.dropped_filters}; the dropped communities hold {removed}"
+    if plan.delta_val_pct != delta_val_pct(question, plan.dropped):
+        yield f"delta_val_pct is {plan.delta_val_pct}; the drop step says otherwise"
+    predicted = predict(question, students, plan.send_order)
+    yield from _wrong_prediction(plan, predicted)
+    yield from _wrong_stages(plan, students, predicted)
+
+
+def _differences(what: str, written: PlannedStudent, computed: PlannedStudent) -> Iterator[str]:
+    for field in type(written).model_fields:
+        one, other = getattr(written, field), getattr(computed, field)
+        if one != other:
+            yield f"{what}: {field} is {_short(one)}; it should be {_short(other)}"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _wrong_prediction(plan: PlanDocument, predicted: Prediction) -> Iterator[str]:
+    for field in Prediction.model_fields:
+        written, computed = getattr(plan.predicted, field), getattr(predicted, field)
+        if not math.isclose(written, computed, rel_tol=1e-9, abs_tol=1e-9):
+            yield f"predicted {field} is {written:g}; the closed form gives {computed:g}"
+
+
+def _wrong_stages(
+    plan: PlanDocument, students: tuple[PlannedStudent, ...], predicted: Prediction
+) -> Iterator[str]:
+    """Each stage's value is right, within its tolerance of its best, and no better than proven."""
+    asked = [(stage.objective, stage.tolerance_pct) for stage in plan.question.objective]
+    if [(stage.objective, stage.tolerance_pct) for stage in plan.stages] != asked:
+        yield "the stages are not those of the question's objective"
+        return
+    hidden = hidden_by_rounding(plan.question)
+    for stage in plan.stages:
+        value = measured(stage.objective, plan.question, students, plan.dropped, predicted)
+        if not math.isclose(stage.value, value, rel_tol=1e-9, abs_tol=1e-9):
+            yield f"{stage.objective} is {stage.value:g}; the plan gives {value:g}"
+        yield from _wrong_proof(stage, hidden)
+    if (plan.status == "optimal") != all(stage.proven for stage in plan.stages):
+        yield f"status is {plan.status}; the stages' proofs say otherwise"
+
+
+def _wrong_proof(stage: StageResult, hidden: float) -> Iterator[str]:
+    sign = -1.0 if stage.objective in MORE_IS_BETTER else 1.0
+    value, best = sign * stage.value, sign * stage.best
+    slack = hidden + 1e-9 * abs(best)
+    if value > best + abs(best) * stage.tolerance_pct / 100 + slack:
+        yield (
+            f"{stage.objective} is {stage.value:g}; within {stage.tolerance_pct:g}% of its best "
+            f"({stage.best:g}) was asked"
+        )
+    bound = None if stage.bound is None else sign * stage.bound
+    if bound is not None and min(value, best) < bound - slack:
+        yield f"{stage.objective} is better than its proven bound {stage.bound:g}"
+    if stage.proven and (bound is None or best > bound + 2 * slack):
+        yield f"{stage.objective} is called proven, yet best and bound differ"
+
+
+def hidden_by_rounding(question: Question) -> float:
+    """Return how much of a latency (ms) or energy (mJ) the solver's rounding up can hide."""
+    boards, filters = len(question.fleet.boards), question.partition.filters
+    return rounding(boards, question.most_students, filters) / UNITS_PER_MS
+
+
+def _recomputed(plan: PlanDocument) -> tuple[PlannedStudent, ...]:
+    return tuple(
+        planned_student(plan.question, one.name, one.network, one.board, one.communities)
+        for one in plan.students
+    )

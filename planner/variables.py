@@ -1,0 +1,107 @@
+"""Decision variables of the planning model.
+
+Only choices that can fit exist: a network that does not fit alone on a board, with its budgets and
+the smallest community, has no variable there.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ortools.sat.python import cp_model
+
+from planner.instance import Instance
+
+Expr = cp_model.LinearExpr
+
+
+def total(terms: Iterable[Expr | int]) -> Expr:
+    """Add up expressions of the model."""
+    return cp_model.LinearExpr.sum(list(terms))
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """Students are slots 0 .. slots-1; keys are (community|student, student|board, option|head).
+
+    active[s]         student s exists
+    member[c, s]      community c belongs to student s
+    drop[d]           drop step d is what is dropped
+    runs[s, b, o]     student s is network o on board b
+    filters[s, b, h]  filters of student s where it is on board b with a head of h channels, else 0
+    group0[g]         all students share a G0 of shape g
+    used[b]           board b has a student
+
+    `most_filters[b, o]` is a figure: the most filters of a student that runs o on b.
+    """
+
+    active: tuple[cp_model.IntVar, ...]
+    member: dict[tuple[int, int], cp_model.IntVar]
+    drop: tuple[cp_model.IntVar, ...]
+    runs: dict[tuple[int, int, int], cp_model.IntVar]
+    filters: dict[tuple[int, int, int], cp_model.IntVar]
+    group0: dict[tuple[int, int], cp_model.IntVar]
+    used: dict[int, cp_model.IntVar]
+    most_filters: dict[tuple[int, int], int]
+
+    def size(self, instance: Instance, student: int) -> Expr:
+        """Return |P_s|, the filters of a student's communities."""
+        return total(
+            size * self.member[community, student] for community, size in enumerate(instance.sizes)
+        )
+
+    def on(self, board: int) -> Iterator[tuple[int, int, cp_model.IntVar]]:
+        """Yield (student, option, variable) of everything that may run on a board."""
+        for (student, where, option), runs in self.runs.items():
+            if where == board:
+                yield student, option, runs
+
+    def students_on(self, board: int) -> list[Expr]:
+        """Return at[s,b] for each student s: 1 where it runs on the board, else 0."""
+        at: list[list[cp_model.IntVar]] = [[] for _ in self.active]
+        for student, _, runs in self.on(board):
+            at[student].append(runs)
+        return [total(choices) for choices in at]
+
+    def filters_on(self, board: int) -> Iterator[tuple[int, int, cp_model.IntVar]]:
+        """Yield (student, head, filters) of everything that may run on a board."""
+        for (student, where, head), filters in self.filters.items():
+            if where == board:
+                yield student, head, filters
+
+
+def make_variables(model: cp_model.CpModel, instance: Instance) -> Variables:
+    """Create the variables of `instance` in `model`."""
+    students = range(instance.slots)
+    most = _most_filters(instance)
+    heads = sorted({(board, instance.options[option].head) for board, option in most})
+    return Variables(
+        active=tuple(model.new_bool_var(f"active{s}") for s in students),
+        member={
+            (c, s): model.new_bool_var(f"member{c},{s}")
+            for c in instance.communities
+            for s in students
+        },
+        drop=tuple(model.new_bool_var(f"drop{d}") for d in range(len(instance.drops))),
+        runs={(s, b, o): model.new_bool_var(f"runs{s},{b},{o}") for s in students for b, o in most},
+        filters={
+            (s, b, h): model.new_int_var(0, instance.filters, f"filters{s},{b},{h}")
+            for s in students
+            for b, h in heads
+        },
+        group0={
+            shape: model.new_bool_var(f"group0{shape}")
+            for shape in sorted({option.group0 for option in instance.options})
+        },
+        used={b: model.new_bool_var(f"used{b}") for b in instance.boards},
+        most_filters=most,
+    )
+
+
+def _most_filters(instance: Instance) -> dict[tuple[int, int], int]:
+    """Return, for each (board, option) that fits with some community, the most filters it takes."""
+    found = {
+        (b, o): instance.sites[b].most_filters(option, instance.filters)
+        for b in instance.boards
+        for o, option in enumerate(instance.options)
+    }
+    return {pair: most for pair, most in found.items() if most >= min(instance.sizes)}

@@ -1,0 +1,123 @@
+import pytest
+from planner_questions import partition, question
+
+from planner.conflict import Requirement, irreducible
+from planner.instance import instance_of
+from planner.model import solve
+from planner.question import budgets
+from profiles.units import format_bytes, format_flops
+
+
+def cheapest(asked, filters):
+    """Least bytes and MACs of one student with this many filters."""
+    options = instance_of(asked).options
+    width = {"fp32": 4, "int8": 1}[asked.precision]
+    return (
+        min(option.elements(filters) for option in options) * width,
+        min(option.line.at(filters).macs for option in options),
+    )
+
+
+def test_memory_that_no_student_fits_is_named_with_what_would_do():
+    asked = question("rpi3x2", (3, 4, 5), memory=8_000)
+    smallest, _ = cheapest(asked, 3)
+    whole, _ = cheapest(asked, 12)
+    plan = solve(asked)
+    assert plan.status == "infeasible"
+    assert plan.students == plan.stages == plan.send_order == ()
+    assert plan.conflict == tuple(
+        f"memory budget of rpi-3b-{n}: 8.0 KB; the smallest student needs {format_bytes(smallest)};"
+        f" {format_bytes(whole)} would do if the rest stays"
+        for n in (1, 2)
+    )
+
+
+def test_what_would_do_does():
+    asked = question("rpi3x2", (3, 4, 5), memory=8_000)
+    whole, _ = cheapest(asked, 12)
+    enough = budgets(asked.fleet, 8_000, overrides={"rpi-3b-2": (whole, None)})
+    short = budgets(asked.fleet, 8_000, overrides={"rpi-3b-2": (whole - 4, None)})
+    assert solve(asked.model_copy(update={"budgets": enough})).status == "optimal"
+    assert solve(asked.model_copy(update={"budgets": short})).status == "infeasible"
+
+
+def test_a_flop_budget_is_named_where_memory_is_ample():
+    asked = question("rpi-3b", (3, 4, 5), macs=30_000)
+    _, smallest = cheapest(asked, 3)
+    _, whole = cheapest(asked, 12)
+    assert solve(asked).conflict == (
+        f"FLOP budget of rpi-3b-1: {format_flops(30_000)}; the smallest student needs "
+        f"{format_flops(smallest)}; {format_flops(whole)} would do if the rest stays",
+    )
+
+
+def test_more_students_than_communities_cannot_be():
+    asked = question("rpi3x8", (3, 4, 5), min_students=4)
+    assert solve(asked).conflict == (
+        "at least 4 students; each needs a community and there are 3; 3 would do if the rest stays",
+    )
+
+
+def test_epsilon_is_named_where_dropping_more_would_fit():
+    steps = [((2,), 0.5), ((1, 2), 2.5)]
+    asked = question("rpi-3b", partition=partition((3, 30, 60), steps))
+    room, _ = cheapest(asked, 3)
+    tight = asked.model_copy(update={"budgets": budgets(asked.fleet, room)})
+    assert irreducible(tight) == (Requirement("epsilon"), Requirement("memory", 0))
+    assert solve(tight).conflict[0] == (
+        "|delta_val| below epsilon, 1 percentage points; more than 2.5 would do if the rest stays"
+    )
+
+
+def test_too_few_students_are_named_where_knowledge_could_be_spread():
+    asked = question("rpi3x2", (40, 40), networks=("wrn10:4,8,8",), max_students=1)
+    both, _ = cheapest(asked, 80)
+    tight = asked.model_copy(update={"budgets": budgets(asked.fleet, both - 4)})
+    assert irreducible(tight)[0] == Requirement("max_students")
+    assert solve(tight).conflict[0] == "at most 1 student; 2 would do if the rest stays"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_requirement_of_a_conflict_can_be_left_out(seed):
+    steps = [((0,), 0.5), ((0, 1), 1.5)]
+    asked = question(
+        "rpi-3b*2,odroid-xu4s",
+        partition=partition((3, 4, 5, 6), steps),
+        min_students=1 + seed % 4,
+        max_students=4,
+        memory=(15_000, 22_000, 50_000)[seed % 3],
+        macs=(80_000, 170_000)[seed // 6],
+        own={"rpi-3b-2": (19_000, None)},
+    )
+    plan = solve(asked)
+    if plan.status != "infeasible":
+        assert plan.conflict == ()
+        return
+    needed = irreducible(asked)
+    assert not feasible_with(asked, needed)
+    for one in needed:
+        assert feasible_with(asked, [other for other in needed if other != one])
+
+
+def feasible_with(asked, requirements):
+    """Rebuild the question with only these requirements, the others set out of reach."""
+
+    def keeps(kind, board):
+        return Requirement(kind, board) in requirements
+
+    rows = [
+        row.model_copy(
+            update={
+                "memory_bytes": row.memory_bytes if keeps("memory", b) else 2**50,
+                "macs": row.macs if keeps("macs", b) else None,
+            }
+        )
+        for b, row in enumerate(asked.budgets)
+    ]
+    changes = {"budgets": tuple(rows), "max_students": 99, "min_students": 1, "epsilon_pct": 99.0}
+    for field in ("max_students", "min_students"):
+        if Requirement(field) in requirements:
+            changes[field] = getattr(asked, field)
+    if Requirement("epsilon") in requirements:
+        changes["epsilon_pct"] = asked.epsilon_pct
+    return solve(asked.model_copy(update=changes)).status == "optimal"

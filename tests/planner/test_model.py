@@ -1,0 +1,161 @@
+import subprocess
+import sys
+
+import pytest
+from planner_questions import PUBLISHED_SIZES, partition, published, question, stages
+
+from nonn_core.costs import student_cost
+from nonn_core.family import Image, WrnSpec
+from planner.model import solve
+from planner.plan import PlanDocument
+from planner.workload import fan_out
+from profiles.errors import UnprovenError
+from simulator.engine import simulate
+
+
+def sizes_of(plan):
+    return sorted(len(student.filters) for student in plan.students)
+
+
+@pytest.fixture(scope="module")
+def published_plan():
+    return solve(published())
+
+
+def test_the_published_communities_merge_into_39_and_42():
+    # A, section 4.2: {25 + 14, 12 + 30}.
+    asked = published(min_students=2, objective=stages("imbalance"))
+    assert sizes_of(solve(asked)) == [39, 42]
+
+
+def test_the_published_case_has_two_students_within_both_budgets(published_plan):
+    assert published_plan.status == "optimal"
+    assert sizes_of(published_plan) == [39, 42]
+    assert {student.board for student in published_plan.students} == {"rpi-3b-1", "rpi-3b-2"}
+    for student in published_plan.students:
+        assert student.memory_bytes <= 500_000
+        assert student.macs <= 100_000_000
+        assert WrnSpec.parse(student.network).depth == 16
+
+
+def test_each_stage_says_value_bound_and_gap(published_plan):
+    capacity, imbalance, latency = published_plan.stages
+    assert all(stage.proven for stage in published_plan.stages)
+    assert capacity.best == capacity.bound
+    assert 0.95 * capacity.best <= capacity.value <= capacity.best
+    assert (imbalance.value, imbalance.bound) == (3, 3)
+    assert latency.value == published_plan.predicted.total_ms
+    assert latency.gap_pct < 0.001
+
+
+def test_the_simulator_gives_the_planners_milliseconds(published_plan):
+    result = simulate(fan_out(published_plan))
+    predicted = published_plan.predicted
+    assert result.total_ms == pytest.approx(predicted.total_ms, abs=1e-6)
+    assert result.compute_ms == pytest.approx(predicted.compute_ms, abs=1e-6)
+    assert result.energy_total_mj == pytest.approx(predicted.energy_fleet_mj)
+
+
+def test_the_same_question_gets_the_same_plan(published_plan):
+    assert solve(published()) == published_plan
+
+
+def test_a_plan_survives_its_file(published_plan, tmp_path):
+    published_plan.write(tmp_path / "plan.json")
+    assert PlanDocument.read(tmp_path / "plan.json") == published_plan
+
+
+def test_several_students_share_a_fast_board_where_that_is_quicker():
+    asked = question(
+        "mixed",
+        sizes=PUBLISHED_SIZES,
+        image="3x32x32",
+        networks=("wrn16:32,64,88",),
+        objective=stages("students", "latency"),
+    )
+    plan = solve(asked)
+    boards = [student.board for student in plan.students]
+    assert len(boards) == 3
+    assert boards.count("odroid-xu4s-1") > 1
+
+
+def test_a_board_budget_of_its_own_decides_who_goes_where():
+    asked = question(own={"rpi-3b-1": (1, None)}, objective=stages("capacity"))
+    assert {student.board for student in solve(asked).students} == {"rpi-3b-2"}
+
+
+def test_activations_that_grow_with_the_filters_count_for_every_student_of_a_board():
+    # On a 1x1 image the last convolution, not the body, holds the most activations.
+    fields = {"sizes": (30, 30), "image": "1x1x1", "networks": ("wrn10:4,4,16",), "min_students": 2}
+    one, each = (student_cost(WrnSpec(10, (4, 4, 16)), Image(1, 1, 1), n) for n in (1, 30))
+    assert each.peak_elements > one.peak_elements
+    room = 2 * each.memory_bytes("fp32")
+    asked = {"max_students": 2, "objective": stages("imbalance")} | fields
+    assert solve(question("rpi-3b", memory=room, **asked)).status == "optimal"
+    assert solve(question("rpi-3b", memory=room - 4, **asked)).status == "infeasible"
+
+
+def test_all_students_share_one_g0():
+    # The largest network of all fits on one board only, so that it would have to stand alone.
+    networks = ("wrn10:4,8,8", "wrn10:4,8,16", "wrn16:8,64,64")
+    asked = question(
+        networks=networks, own={"rpi-3b-1": (40_000, None)}, objective=stages("boards", "capacity")
+    )
+    two = asked.model_copy(update={"objective": stages("students", "latency", "capacity")})
+    for plan in (solve(asked), solve(two)):
+        assert len({WrnSpec.parse(one.network).group0 for one in plan.students}) == 1
+
+
+def test_as_much_is_dropped_as_epsilon_allows():
+    steps = [((2,), -0.2), ((2, 0), 0.9), ((0, 1, 2), 3.0)]
+    asked = question(partition=partition((3, 4, 5, 6), steps), objective=stages("dropped"))
+    plan = solve(asked)
+    assert plan.dropped == (0, 2)
+    assert (plan.dropped_filters, plan.delta_val_pct) == (8, 0.9)
+    assert plan.stages[0].value == pytest.approx(0.9 - 8)
+    assert plan.stages[0].bound == pytest.approx(0.9 - 8)
+
+
+def test_a_tolerance_lets_later_stages_trade():
+    strict = solve(question(objective=stages("capacity", "latency")))
+    loose = solve(question(objective=stages("capacity:60%", "latency")))
+    assert loose.predicted.total_ms < strict.predicted.total_ms
+    assert loose.stages[0].value >= 0.4 * loose.stages[0].best
+
+
+def test_the_number_of_students_is_within_its_range():
+    asked = question(sizes=(3, 4, 5, 6), max_students=4, objective=stages("boards", "students"))
+    assert len(solve(asked).students) == 4
+    fewest = asked.model_copy(update={"objective": stages("latency"), "min_students": 3})
+    assert len(solve(fewest).students) == 3
+
+
+def test_more_alike_boards_than_students_change_nothing():
+    students = {"min_students": 3, "max_students": 3}
+    few, many = (solve(question(fleet, **students)) for fleet in ("rpi-3b*3", "rpi-3b*60"))
+    assert [one.value for one in many.stages] == [one.value for one in few.stages]
+    assert many.send_order == few.send_order
+
+
+def test_a_limit_that_allows_nothing_is_called_unproven():
+    with pytest.raises(UnprovenError, match="deterministic limit of 1e-06"):
+        solve(published(deterministic_limit=1e-6))
+
+
+def test_a_limit_in_a_later_stage_leaves_a_plan_without_full_proof():
+    asked = question("rpi3x8", (5, 9, 12, 14, 17, 22, 25, 30), deterministic_limit=0.02)
+    plan = solve(asked)
+    assert plan.status == "feasible"
+    assert not plan.stages[-1].proven
+    assert solve(asked) == plan
+
+
+def test_reading_plans_needs_no_solver_and_planning_no_torch():
+    light = "planner.plan, planner.question, planner.validation, planner.explanation"
+    code = f"""if True:
+        import sys, {light}, planner.training, planner.workload
+        assert "ortools" not in sys.modules
+        import planner.model
+        assert "torch" not in sys.modules and "ortools" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,50 @@
+import pytest
+
+from nonn_core.costs import student_cost_line
+from nonn_core.family import Image, WrnSpec
+from planner.scaling import (
+    UNITS_PER_MJ,
+    UNITS_PER_MS,
+    at_least,
+    at_most,
+    busy_units,
+    elements_within,
+    energy_units,
+    up,
+)
+from profiles.library import device
+from simulator.workload import busy_mj, busy_ms
+
+
+def test_costs_go_up_and_capacities_down():
+    assert up(0.0000012, UNITS_PER_MS) == 2
+    assert elements_within(4003, "fp32") == 1000
+    assert elements_within(4003, "fp16") == 2001
+    assert elements_within(4003, "int8") == 4003
+
+
+def test_decimal_figures_are_not_pushed_up_by_binary_noise():
+    assert up(1.1, 10**6) == 1_100_000
+
+
+@pytest.mark.parametrize(
+    ("best", "tolerance_pct", "least", "most"),
+    [(1000, 5, 950, 1050), (999, 5, 950, 1048), (-100, 10, -110, -90), (7, 0, 7, 7)],
+)
+def test_a_tolerance_is_taken_from_the_size_of_the_best(best, tolerance_pct, least, most):
+    assert at_least(best, tolerance_pct) == least
+    assert at_most(best, tolerance_pct) == most
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("units", "cost", "scale"),
+    [(busy_units, busy_ms, UNITS_PER_MS), (energy_units, busy_mj, UNITS_PER_MJ)],
+)
+def test_scaled_figures_are_the_simulators_rounded_up(units, cost, scale, several):
+    line = student_cost_line(WrnSpec.parse("wrn16:32,64,88"), Image(3, 32, 32))
+    students = 3 if several else 1
+    for filters in (1, 80):
+        real = cost(device("odroid-xu4s"), [line.at(filters).macs] * students) * scale
+        scaled = students * units(device("odroid-xu4s"), line, several).at(filters)
+        assert real - 1e-2 <= scaled <= real + students * (1 + filters)

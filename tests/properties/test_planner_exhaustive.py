@@ -1,0 +1,270 @@
+"""The planner's optimum equals the best of all plans, enumerated and costed without a solver."""
+
+from dataclasses import replace
+from functools import cache
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from nonn_core.costs import student_cost, student_cost_line
+from nonn_core.family import Image, WrnSpec
+from planner.instance import DropOption, Instance, Option, Site
+from planner.objective import MEASURES
+from planner.scaling import at_least, at_most, rounding
+from planner.search import Limit, search
+from profiles.device import DeviceProfile, Hosting
+from profiles.figure import Figure
+from profiles.fleet import Board
+from profiles.link import LinkProfile
+from simulator.workload import busy_mj, busy_ms, join_ms, reply_ms, send_ms
+
+IMAGES = (Image(1, 8, 8), Image(3, 2, 2), Image(1, 1, 1))
+NETWORKS = ("wrn10:4,8,8", "wrn10:4,4,16", "wrn10:6,8,8", "wrn16:4,8,8")
+MAXIMISED = ("capacity", "students")
+
+
+def figure(value):
+    return Figure(value=value, provenance="assumed", source="this test")
+
+
+def device(name, fixed_ms, per_mmac_ms, message_ms, slowdown):
+    return DeviceProfile(
+        name=name,
+        title=name,
+        clock_hz=1,
+        cores=1,
+        ram_bytes=1,
+        runtime="none",
+        precision="fp32",
+        compute_fixed_ms=figure(fixed_ms),
+        compute_ms_per_mmac=figure(per_mmac_ms),
+        power_fixed_w=figure(1.5),
+        power_busy_w=figure(2.5),
+        message_ms=figure(message_ms),
+        sharing_slowdown=figure(slowdown),
+        hosting=Hosting(join_fixed_ms=figure(2.0), fc_ms=figure(0.1)),
+    )
+
+
+def random_boards(rng):
+    kinds = [
+        device(
+            f"kind-{k}",
+            rng.integers(0, 10),
+            rng.integers(1, 200),
+            rng.integers(0, 8),
+            rng.choice([0.6, 1.0, 1.3, 2.0]),
+        )
+        for k in range(2)
+    ]
+    link = LinkProfile(name="link", title="link", bits_per_s=figure(rng.integers(10**4, 10**7)))
+    return [Board(f"b{b}", kinds[rng.integers(2)], link) for b in range(rng.integers(2, 4))]
+
+
+def random_site(rng, board, options, sizes):
+    """Budgets, if any, are what up to three random students need, or one less."""
+    elements = macs = 0
+    for _ in range(rng.integers(0, 4)):
+        option = options[rng.integers(len(options))]
+        filters = int(rng.choice(sizes, rng.integers(1, len(sizes)), replace=False).sum())
+        elements += option.elements(filters)
+        macs += option.line.at(filters).macs
+    elements, macs = elements - int(rng.integers(2)), macs - int(rng.integers(2))
+    return Site(
+        board, elements if rng.random() < 0.7 else None, macs if rng.random() < 0.3 else None
+    )
+
+
+def random_drops(rng, sizes):
+    """Up to two nested unions beside the empty one."""
+    order = rng.permutation(len(sizes)).tolist()
+    return tuple(
+        DropOption(
+            frozenset(order[:count]),
+            sum(sizes[c] for c in order[:count]),
+            int(rng.integers(1, 50)) / 10 if count else 0.0,
+        )
+        for count in range(rng.integers(1, 4))
+    )
+
+
+def random_instance(seed):
+    """A few boards of two kinds, 3 to 5 communities (some alike), 2 or 3 networks."""
+    rng = np.random.default_rng(seed)
+    image = IMAGES[rng.integers(len(IMAGES))]
+    boards = random_boards(rng)
+    most_communities = 5 if len(boards) == 2 else 4
+    sizes = tuple(rng.choice([1, 4, 7, 12, 30], rng.integers(3, most_communities + 1)).tolist())
+    networks = rng.permutation(NETWORKS)[: rng.integers(2, 4 if len(boards) == 2 else 3)]
+    specs = [WrnSpec.parse(name) for name in networks]
+    options = tuple(Option.of(spec, student_cost_line(spec, image)) for spec in specs)
+    return image, Instance(
+        host=boards[0].device,
+        sites=tuple(random_site(rng, board, options, sizes) for board in boards),
+        options=options,
+        sizes=sizes,
+        drops=random_drops(rng, sizes),
+        min_students=int(rng.integers(1, 3)),
+        max_students=int(rng.integers(2, 4)),
+        image_bytes=image.size_bytes,
+    )
+
+
+instances = st.integers(0, 2**32 - 1).map(random_instance)
+
+
+def set_partitions(things):
+    """All ways to divide things into groups."""
+    if not things:
+        yield []
+        return
+    first, *rest = things
+    for groups in set_partitions(rest):
+        yield [[first], *groups]
+        for i in range(len(groups)):
+            yield [*groups[:i], [first, *groups[i]], *groups[i + 1 :]]
+
+
+def all_plans(image, instance):
+    """Yield the value of every objective for every plan that keeps all rules."""
+    cost = cache(lambda name, filters: student_cost(WrnSpec.parse(name), image, filters))
+    names = [option.name for option in instance.options]
+    places = range(len(instance.sites))
+    for drop in instance.drops:
+        kept = [c for c in range(len(instance.sizes)) if c not in drop.communities]
+        for groups in set_partitions(kept):
+            if not instance.min_students <= len(groups) <= instance.max_students:
+                continue
+            filters = [sum(instance.sizes[c] for c in group) for group in groups]
+            for networks in product(names, repeat=len(groups)):
+                if len({WrnSpec.parse(name).group0 for name in networks}) > 1:
+                    continue
+                costs = [cost(name, size) for name, size in zip(networks, filters, strict=True)]
+                for boards in product(places, repeat=len(groups)):
+                    load = tuple(zip(boards, costs, filters, strict=True))
+                    if fits(instance, load):
+                        yield values(instance, drop, load)
+
+
+def fits(instance, load):
+    for b, site in enumerate(instance.sites):
+        here = [cost for board, cost, _ in load if board == b]
+        elements = sum(cost.params + cost.peak_elements for cost in here)
+        macs = sum(cost.macs for cost in here)
+        if site.elements is not None and elements > site.elements:
+            return False
+        if site.macs is not None and macs > site.macs:
+            return False
+    return True
+
+
+def values(instance, drop, load):
+    tails, energy_mj = [], 0.0
+    for b, site in enumerate(instance.sites):
+        here = [(cost.macs, filters) for board, cost, filters in load if board == b]
+        if here:
+            macs = [each for each, _ in here]
+            reply = reply_ms(site.board, sum(filters for _, filters in here))
+            tail = busy_ms(site.board.device, macs) + reply
+            tails.append((send_ms(site.board, instance.image_bytes), tail))
+            energy_mj += busy_mj(site.board.device, macs)
+    sizes = [filters for _, _, filters in load]
+    return {
+        "capacity": sum(cost.params for _, cost, _ in load),
+        "imbalance": max(sizes) - min(sizes),
+        "dropped": drop.delta_val_pct - drop.filters,
+        "latency": min(map(makespan, permutations(tails))) + join_ms(instance.host),
+        "energy": energy_mj,
+        "boards": len(tails),
+        "students": len(load),
+    }
+
+
+def makespan(order):
+    sent = latest = 0.0
+    for send, tail in order:
+        sent += send
+        latest = max(latest, sent + tail)
+    return latest
+
+
+def best(plans, name):
+    return max(plan[name] for plan in plans) if name in MAXIMISED else min(p[name] for p in plans)
+
+
+def solved(instance, name, limits=()):
+    return search(instance, MEASURES[name], limits, seed=0, deterministic_limit=60)
+
+
+def precision(instance, name):
+    """How far the solver's rounding up may carry a value."""
+    size = rounding(len(instance.sites), instance.max_students, instance.filters)
+    return size / MEASURES[name].units if MEASURES[name].rounded else 1e-9
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(instances)
+def test_each_objective_equals_exhaustive_search(case):
+    image, instance = case
+    plans = list(all_plans(image, instance))
+    for name, measure in MEASURES.items():
+        outcome = solved(instance, name)
+        if not plans:
+            assert outcome.infeasible
+            continue
+        assert outcome.proven
+        assert outcome.value / measure.units == pytest.approx(
+            best(plans, name), abs=precision(instance, name)
+        )
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(instances, st.permutations(sorted(MEASURES)), st.sampled_from([0, 10, 40]))
+def test_stages_equal_exhaustive_search_one_after_the_other(case, names, tolerance_pct):
+    image, instance = case
+    plans = list(all_plans(image, instance))
+    assume(plans)
+    limits = []
+    for name in names[:3]:
+        measure = MEASURES[name]
+        outcome = solved(instance, name, limits)
+        top = best(plans, name)
+        slack = precision(instance, name)
+        assert outcome.value / measure.units == pytest.approx(top, abs=slack)
+        worst = at_least if measure.maximise else at_most
+        limits.append(Limit(measure, worst(outcome.value, tolerance_pct)))
+        room = abs(top) * tolerance_pct / 100 + slack
+        sign = -1 if measure.maximise else 1
+        plans = [plan for plan in plans if sign * plan[name] <= sign * top + room]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(instances, st.sampled_from(sorted(MEASURES)))
+def test_more_memory_and_more_macs_never_make_the_optimum_worse(case, name):
+    _, instance = case
+    measure = MEASURES[name]
+    before = solved(instance, name)
+    assume(not before.infeasible)
+    grown = tuple(
+        replace(
+            site, elements=site.elements and 2 * site.elements, macs=site.macs and 2 * site.macs
+        )
+        for site in instance.sites
+    )
+    after = solved(replace(instance, sites=grown), name)
+    assert after.proven
+    assert after.value >= before.value if measure.maximise else after.value <= before.value
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(instances, st.sampled_from(sorted(MEASURES)))
+def test_one_more_board_never_makes_the_optimum_worse(case, name):
+    _, instance = case
+    measure = MEASURES[name]
+    before = solved(instance, name)
+    assume(not before.infeasible)
+    after = solved(replace(instance, sites=(*instance.sites, instance.sites[0])), name)
+    assert after.value >= before.value if measure.maximise else after.value <= before.value
