@@ -23,8 +23,9 @@ types: .venv/installed-dev
 contracts: .venv/installed-dev
 	$(BIN)/lint-imports --no-cache
 
+# One thread: the networks of the tests are too small to share.
 tests: .venv/installed-dev
-	$(BIN)/pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/pytest --cov --cov-report=term
 
 # JSON Schemas of all files that commands exchange.
 schemas: .venv/installed

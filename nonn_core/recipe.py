@@ -57,7 +57,7 @@ class StudentRecipe(Record):
 class NonnRecipe(Record):
     """A network of neural networks: several students that share G0."""
 
-    kind: Literal["nonn"] = "nonn"
+    kind: Literal["nonn"] = Field(default="nonn", description="Says which model this is.")
     students: tuple[StudentRecipe, ...] = Field(min_length=1, description="Students of the plan.")
 
     @model_validator(mode="after")
@@ -76,7 +76,7 @@ class NonnRecipe(Record):
 class SingleRecipe(Record):
     """One undivided classifier, the baseline that plain knowledge distillation gives."""
 
-    kind: Literal["single"] = "single"
+    kind: Literal["single"] = Field(default="single", description="Says which model this is.")
     network: NetworkName = Field(description="Network, e.g. wrn16:32,64,88.")
 
     @property
@@ -93,7 +93,9 @@ class TrainingRecipe(Document):
     teacher: str = Field(description="Teacher file (.safetensors, its .json beside it).")
     model: NonnRecipe | SingleRecipe = Field(discriminator="kind", description="What to train.")
     optimiser: OptimiserRecipe = Field(description="How the weights are found.")
-    distillation: DistillationRecipe = Field(default_factory=DistillationRecipe)
+    distillation: DistillationRecipe = Field(
+        default_factory=DistillationRecipe, description="How the losses are weighted."
+    )
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of weights, order and augmentation."
     )

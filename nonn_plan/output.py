@@ -1,4 +1,4 @@
-"""What a command says: one JSON document, or tables and words for people; progress on stderr."""
+"""What a command says: one JSON document, or tables and words for people, with progress bars."""
 
 import json
 import sys
@@ -57,7 +57,7 @@ class Output:
 
     @contextmanager
     def progress(self, kept: str) -> Iterator["Progress"]:
-        """Show progress bars on stderr; `kept` says what an interruption leaves behind.
+        """Show progress bars; `kept` says what an interruption leaves behind.
 
         Raises NonnError on Ctrl-C.
         """
@@ -65,16 +65,19 @@ class Output:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
+        # On a terminal, words and bars share one console, so that words go above the bar; a
+        # redirected stdout gets words alone.
+        shared = self.as_json or sys.stdout.isatty()
+        console = self.console if shared else Console(stderr=True)
         bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
-            # On a terminal both streams share the screen, and words go above the bar; a redirected
-            # stdout must stay what it is.
-            redirect_stdout=sys.stdout.isatty(),
+            redirect_stdout=False,
+            disable=not console.is_terminal,
         )
         try:
             with bars:

@@ -52,7 +52,9 @@ def plan(
     ),
     memory: Annotated[
         list[str] | None,
-        typer.Option("--memory", help="Memory budget, 500KB; of one board: BOARD=500KB. Repeat."),
+        typer.Option(
+            "--memory", help="Memory budget, 500KB; of one board: BOARD=500KB. Repeatable."
+        ),
     ] = None,
     flops: Annotated[
         list[str] | None,
@@ -66,7 +68,7 @@ def plan(
     ] = None,
     student: Annotated[
         list[str] | None,
-        typer.Option("--student", help="A network students may be, wrn16:32,64,88. Repeat."),
+        typer.Option("--student", help="A network students may be, wrn16:32,64,88. Repeatable."),
     ] = None,
     teacher_network: Annotated[
         str | None,
@@ -206,7 +208,7 @@ def require_feasible(answer: PlanDocument) -> None:
     """Raise InfeasibleError, with the conflict, where the solver proved that there is no plan."""
     if answer.status == "infeasible":
         raise InfeasibleError(
-            "proven infeasible; these cannot hold together: " + "; ".join(answer.conflict)
+            "proven infeasible; these cannot hold together:\n  - " + "\n  - ".join(answer.conflict)
         )
 
 

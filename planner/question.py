@@ -58,6 +58,7 @@ class Stage(Record):
 
 
 DEFAULT_OBJECTIVE = (
+    Stage(objective="dropped"),
     Stage(objective="capacity", tolerance_pct=5.0),
     Stage(objective="imbalance"),
     Stage(objective="latency"),

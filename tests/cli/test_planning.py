@@ -41,7 +41,7 @@ def test_an_infeasible_question_names_the_budget(nonn_plan, plan_arguments, tmp_
         "memory budget of rpi-3b-1" in sentence and "50.0 KB" in sentence
         for sentence in said.document["conflict"]
     )
-    assert "memory budget of rpi-3b-1" in said.err.splitlines()[-1]
+    assert said.err.count("memory budget of rpi-3b-1") == 1
     assert "rpi-3b-1" in nonn_plan("explain", tmp_path / "plan.json").out
     refused = nonn_plan("config", tmp_path / "plan.json", "--data", "digits", "--teacher", "t")
     assert refused.code == 2

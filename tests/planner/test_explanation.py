@@ -11,8 +11,9 @@ def plan():
 
 
 def test_a_plan_is_explained_by_its_proof_its_stages_and_its_budgets(plan):
-    head, capacity, imbalance, latency, *budgets = explanation(plan)
+    head, dropped, capacity, imbalance, latency, *budgets = explanation(plan)
     assert head.startswith("optimal: 2 students on 2 of 2 boards, 0 filters dropped; OR-Tools")
+    assert dropped.startswith("dropped (points - filters): 0 (best 0, bound 0,")
     assert capacity.startswith("capacity (parameters): ")
     assert imbalance == "imbalance (filters): 3 (best 3, bound 3, gap 0.00 %, proven)"
     assert latency.startswith("latency (ms): ")

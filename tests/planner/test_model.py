@@ -39,7 +39,8 @@ def test_the_published_case_has_two_students_within_both_budgets(published_plan)
 
 
 def test_each_stage_says_value_bound_and_gap(published_plan):
-    capacity, imbalance, latency = published_plan.stages
+    dropped, capacity, imbalance, latency = published_plan.stages
+    assert dropped.value == dropped.bound == 0
     assert all(stage.proven for stage in published_plan.stages)
     assert capacity.best == capacity.bound
     assert 0.95 * capacity.best <= capacity.value <= capacity.best
