@@ -161,8 +161,6 @@ def evaluate(
     from nonn_core.nonn import Nonn
 
     output = Output(as_json)
-    if plan_file is not None and not trained.is_dir():
-        raise InputError("--plan goes with the run of a NoNN", found=str(trained))
     plan = None if plan_file is None else read_plan(plan_file)
     with output.progress(UNCHANGED) as progress:
         found, network = _evaluated(trained, progress)

@@ -4,12 +4,13 @@ Each step calls what the single command calls and writes the file that the singl
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import Field
 
 from nonn_core.candidates import single_network, student_candidates
 from nonn_core.costs import Cost, classifier_params, group0_cost, teacher_cost
@@ -31,6 +32,7 @@ from planner.question import Question
 from planner.training import recipe
 from planner.workload import fan_out
 from profiles.device import compute_ms
+from profiles.document import Document, Record
 from profiles.fleet import parse_fleet, resolve
 from profiles.units import format_count, format_flops
 from simulator.workload import Alone
@@ -53,29 +55,27 @@ SEEDS = 3
 TO_RESUME = "run the same command again to go on"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Record):
     """One model of the final table."""
 
-    model: str
-    total_params: int
-    largest_board_params: int
-    largest_board_macs: int
-    largest_board_memory_bytes: int
-    within_budgets: bool
-    accuracies_pct: tuple[float, ...]
-    latency_ms: float
-    energy_per_node_mj: float
+    model: str = Field(description="What it is.")
+    total_params: int = Field(description="Parameters of the whole model.")
+    largest_board_params: int = Field(description="Parameters on the board that holds most.")
+    largest_board_macs: int = Field(description="MACs per image on the board that computes most.")
+    largest_board_memory_bytes: int = Field(description="Memory on the board that needs most.")
+    within_budgets: bool = Field(description="Whether it runs on the fleet within all budgets.")
+    accuracies_pct: tuple[float, ...] = Field(description="Test accuracy of each seed, percent.")
+    accuracy_pct: float = Field(description="Their mean.")
+    spread_pct: float | None = Field(description="Their standard deviation; null for one seed.")
+    latency_ms: float = Field(description="Simulated latency of one image.")
+    energy_per_node_mj: float = Field(description="Simulated computing energy per board.")
 
-    @property
-    def accuracy_pct(self) -> float:
-        """Mean over the seeds."""
-        return mean(self.accuracies_pct)
 
-    @property
-    def spread_pct(self) -> float | None:
-        """Standard deviation over the seeds; none for a single run."""
-        return stdev(self.accuracies_pct) if len(self.accuracies_pct) > 1 else None
+class Summary(Document):
+    """What a quickstart came to, and where everything is."""
+
+    models: tuple[Row, ...] = Field(description="Teacher, NoNN, and one distilled student.")
+    files: dict[str, str] = Field(description="What was written, and where.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,11 @@ class Place:
     def plan(self) -> Path:
         """The plan."""
         return self.folder / "plan.json"
+
+    @property
+    def summary(self) -> Path:
+        """The final table."""
+        return self.folder / "summary.json"
 
     def recipe(self, kind: str) -> Path:
         """Return the recipe of the NoNN, or of the single student."""
@@ -140,8 +145,10 @@ def quickstart(
         for kind, recipe in recipes.items():
             output.say(f"5. Training and evaluating with {SEEDS} seeds: {place.recipe(kind)}")
             rows.append(_trained_row(output, kind, recipe, plan, data, place, progress))
-    _show(output, rows, plan, place)
-    output.result(_document(rows, place))
+    summary = Summary(models=tuple(rows), files=_files(place))
+    summary.write(place.summary)
+    _show(output, summary, plan, place)
+    output.result(summary.model_dump(mode="json"))
 
 
 def _teacher(data: "Dataset", place: Place, seed: int, progress: "Progress") -> "Teacher":
@@ -288,7 +295,7 @@ def _alone_row(
             and (budget.macs is None or cost.macs <= budget.macs)
             for budget in plan.question.budgets
         ),
-        accuracies_pct=accuracies_pct,
+        **_statistics(accuracies_pct),
         latency_ms=found.total_ms,
         energy_per_node_mj=found.energy_per_node_mj,
     )
@@ -310,13 +317,21 @@ def _nonn_row(
         largest_board_macs=max(fit.macs for fit in fits),
         largest_board_memory_bytes=max(fit.memory_bytes for fit in fits),
         within_budgets=all(fit.fits for fit in fits),
-        accuracies_pct=accuracies_pct,
+        **_statistics(accuracies_pct),
         latency_ms=found.total_ms,
         energy_per_node_mj=found.energy_per_node_mj,
     )
 
 
-def _show(output: Output, rows: Sequence[Row], plan: PlanDocument, place: Place) -> None:
+def _statistics(accuracies_pct: tuple[float, ...]) -> dict[str, Any]:
+    return {
+        "accuracies_pct": accuracies_pct,
+        "accuracy_pct": mean(accuracies_pct),
+        "spread_pct": stdev(accuracies_pct) if len(accuracies_pct) > 1 else None,
+    }
+
+
+def _show(output: Output, summary: Summary, plan: PlanDocument, place: Place) -> None:
     device = max(
         (board.device for board in resolve(plan.question.fleet)[1]),
         key=lambda one: compute_ms(one, 0),
@@ -334,9 +349,9 @@ def _show(output: Output, rows: Sequence[Row], plan: PlanDocument, place: Place)
             "latency",
             "energy/node",
         ),
-        [_cells(row) for row in rows],
+        [_cells(row) for row in summary.models],
     )
-    output.table("Where everything is", ("what", "file"), list(_files(place).items()))
+    output.table("Where everything is", ("what", "file"), list(summary.files.items()))
     output.say(f"Feed any of it to the single commands, e.g. nonn-plan explain {place.plan}")
 
 
@@ -362,14 +377,5 @@ def _files(place: Place) -> dict[str, str]:
         "training recipe, NoNN": str(place.recipe("nonn")),
         "training recipe, KD student": str(place.recipe("kd")),
         "runs, with weights, metrics and evaluation": str(place.folder / "runs"),
-    }
-
-
-def _document(rows: Sequence[Row], place: Place) -> dict[str, object]:
-    return {
-        "models": [
-            {**asdict(row), "accuracy_pct": row.accuracy_pct, "spread_pct": row.spread_pct}
-            for row in rows
-        ],
-        "files": _files(place),
+        "this table": str(place.summary),
     }

@@ -24,6 +24,7 @@ def test_quickstart_writes_what_single_commands_read(nonn_plan, tmp_path, monkey
     # The comparison is fair: the undivided student is as large as the whole NoNN.
     assert abs(single["total_params"] / nonn["total_params"] - 1) < 0.1
     plan = json.loads((out / "plan.json").read_text())
+    assert json.loads((out / "summary.json").read_text()) == said.document
     assert nonn["latency_ms"] == plan["predicted"]["total_ms"]
     for command in (["explain"], ["simulate"]):
         assert nonn_plan(*command, out / "plan.json").code == 0

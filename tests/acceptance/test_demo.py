@@ -1,0 +1,51 @@
+"""What `make demo` promises, checked on what it wrote: `NONN_PLAN_DEMO=quickstart pytest`."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from boards.fit import board_fits
+from nonn_core.dataset import load_dataset
+from nonn_core.run import load_run
+from nonn_plan.planning import read_plan
+
+
+@pytest.fixture(scope="module")
+def demo():
+    folder = os.environ.get("NONN_PLAN_DEMO")
+    if not folder:
+        pytest.skip("NONN_PLAN_DEMO does not name the folder of a finished `make demo`")
+    return Path(folder)
+
+
+@pytest.fixture
+def models(demo):
+    return json.loads((demo / "summary.json").read_text())["models"]
+
+
+def test_the_teacher_is_good_and_does_not_fit(models):
+    teacher = models[0]
+    assert teacher["accuracy_pct"] >= 98
+    assert not teacher["within_budgets"]
+
+
+def test_the_nonn_keeps_up_with_its_teacher_and_with_plain_distillation(models):
+    teacher, nonn, single = models
+    assert len(nonn["accuracies_pct"]) == len(single["accuracies_pct"]) == 3
+    assert nonn["accuracy_pct"] >= teacher["accuracy_pct"] - 1.5
+    assert nonn["accuracy_pct"] >= single["accuracy_pct"]
+    assert abs(single["total_params"] / nonn["total_params"] - 1) < 0.1
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_built_students_fit_their_boards_and_share_g0_alone(demo, seed):
+    _, network = load_run(demo / "runs" / f"nonn-{seed}", load_dataset("digits"))
+    assert all(fit.fits for fit in board_fits(read_plan(demo / "plan.json"), network))
+    shared = {id(parameter) for parameter in network.group0.parameters()}
+    seen = set()
+    for student in network.deployed():
+        own = {id(parameter) for parameter in student.parameters()} - shared
+        assert not own & seen
+        seen |= own
