@@ -6,36 +6,27 @@ Each step calls what the single command calls and writes the file that the singl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import Field
 
 from nonn_core.candidates import single_network, student_candidates
-from nonn_core.costs import Cost, classifier_params, group0_cost, teacher_cost
+from nonn_core.costs import teacher_cost
 from nonn_core.family import WrnSpec
 from nonn_core.partition import Partition
 from nonn_core.recipe import OptimiserRecipe, SingleRecipe, TrainingRecipe
-from nonn_plan.learning import EVALUATION, show_evaluation, show_fits, show_partition
+from nonn_plan.learning import EVALUATION
+from nonn_plan.learning_view import show_evaluation, show_fits, show_partition
 from nonn_plan.options import AsJson, Seed
 from nonn_plan.output import Output
-from nonn_plan.planning import (
-    require_feasible,
-    show_plan,
-    show_simulation,
-    teachers_alone,
-    typed_budgets,
-)
+from nonn_plan.plan_view import show_plan, show_simulation
+from nonn_plan.planning import require_feasible, teachers_alone, typed_budgets
+from nonn_plan.summary import Row, Summary, nonn_params, nonn_row, show_summary, undivided_row
 from planner.plan import PlanDocument
 from planner.question import Question
 from planner.training import recipe
 from planner.workload import fan_out
-from profiles.device import compute_ms
-from profiles.document import Document, Record
-from profiles.fleet import parse_fleet, resolve
-from profiles.units import format_count, format_flops
-from simulator.workload import Alone
+from profiles.fleet import parse_fleet
 
 if TYPE_CHECKING:
     from boards.fit import BoardFit
@@ -53,29 +44,6 @@ FLOPS = ("5M", "odroid-xu4s-1=8M")
 GAMMA, LINK_PERCENTILE, EPSILON_PCT = 0.8, 95.0, 1.0
 SEEDS = 3
 TO_RESUME = "run the same command again to go on"
-
-
-class Row(Record):
-    """One model of the final table."""
-
-    model: str = Field(description="What it is.")
-    total_params: int = Field(description="Parameters of the whole model.")
-    largest_board_params: int = Field(description="Parameters on the board that holds most.")
-    largest_board_macs: int = Field(description="MACs per image on the board that computes most.")
-    largest_board_memory_bytes: int = Field(description="Memory on the board that needs most.")
-    within_budgets: bool = Field(description="Whether it runs on the fleet within all budgets.")
-    accuracies_pct: tuple[float, ...] = Field(description="Test accuracy of each seed, percent.")
-    accuracy_pct: float = Field(description="Their mean.")
-    spread_pct: float | None = Field(description="Their standard deviation; null for one seed.")
-    latency_ms: float = Field(description="Simulated latency of one image.")
-    energy_per_node_mj: float = Field(description="Simulated computing energy per board.")
-
-
-class Summary(Document):
-    """What a quickstart came to, and where everything is."""
-
-    models: tuple[Row, ...] = Field(description="Teacher, NoNN, and one distilled student.")
-    files: dict[str, str] = Field(description="What was written, and where.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +115,7 @@ def quickstart(
             rows.append(_trained_row(output, kind, recipe, plan, data, place, progress))
     summary = Summary(models=tuple(rows), files=_files(place))
     summary.write(place.summary)
-    _show(output, summary, plan, place)
+    show_summary(output, summary, plan)
     output.result(summary.model_dump(mode="json"))
 
 
@@ -214,7 +182,7 @@ def _recipes(
     nonn = recipe(plan, optimiser=STUDENT_TRAINING, seed=seed)
     depth = WrnSpec.parse(plan.students[0].network).depth
     image = plan.question.image_shape
-    network = single_network(_nonn_params(plan, classes), depth, image, classes)
+    network = single_network(nonn_params(plan), depth, image, classes)
     single = nonn.model_copy(update={"model": SingleRecipe(network=str(network))})
     recipes = {"nonn": nonn, "kd": single}
     for kind, each in recipes.items():
@@ -222,21 +190,12 @@ def _recipes(
     return recipes
 
 
-def _nonn_params(plan: PlanDocument, classes: int) -> int:
-    """Count the NoNN's parameters: students with one copy of G0, and the FC layer."""
-    spec = WrnSpec.parse(plan.students[0].network)
-    copies = (len(plan.students) - 1) * group0_cost(spec, plan.question.image_shape).params
-    features = sum(len(student.filters) for student in plan.students)
-    students = sum(student.params for student in plan.students)
-    return students - copies + classifier_params(features, classes)
-
-
 def _teacher_row(teacher: "Teacher", data: "Dataset", plan: PlanDocument) -> Row:
     from nonn_core.evaluation import evaluate_teacher
 
     cost = teacher_cost(teacher.card.spec, data.image, data.classes)
     evaluation = evaluate_teacher(teacher, data)
-    return _alone_row(f"teacher {TEACHER}", cost, (evaluation.accuracy_pct,), plan)
+    return undivided_row(f"teacher {TEACHER}", cost, (evaluation.accuracy_pct,), plan)
 
 
 def _trained_row(
@@ -267,106 +226,10 @@ def _trained_row(
     accuracies = tuple(each.accuracy_pct for each in evaluations)
     if isinstance(base.model, SingleRecipe):
         cost = teacher_cost(base.model.spec, data.image, data.classes)
-        return _alone_row(f"KD {base.model.network}", cost, accuracies, plan)
+        return undivided_row(f"KD {base.model.network}", cost, accuracies, plan)
     show_evaluation(output, evaluations[0])
     show_fits(output, fits)
-    return _nonn_row(plan, fits, data.classes, accuracies)
-
-
-def _alone_row(
-    model: str, cost: Cost, accuracies_pct: tuple[float, ...], plan: PlanDocument
-) -> Row:
-    """Describe an undivided network, alone on the weakest kind of board of the fleet."""
-    from simulator.closed_form import alone
-
-    _, boards = resolve(plan.question.fleet)
-    found = max(
-        (alone(Alone(board.device, cost.macs)) for board in boards), key=lambda one: one.total_ms
-    )
-    memory_bytes = cost.memory_bytes(plan.question.precision)
-    return Row(
-        model=model,
-        total_params=cost.params,
-        largest_board_params=cost.params,
-        largest_board_macs=cost.macs,
-        largest_board_memory_bytes=memory_bytes,
-        within_budgets=any(
-            memory_bytes <= budget.memory_bytes
-            and (budget.macs is None or cost.macs <= budget.macs)
-            for budget in plan.question.budgets
-        ),
-        **_statistics(accuracies_pct),
-        latency_ms=found.total_ms,
-        energy_per_node_mj=found.energy_per_node_mj,
-    )
-
-
-def _nonn_row(
-    plan: PlanDocument,
-    fits: "Sequence[BoardFit]",
-    classes: int,
-    accuracies_pct: tuple[float, ...],
-) -> Row:
-    from simulator.engine import simulate
-
-    found = simulate(fan_out(plan))
-    return Row(
-        model=f"NoNN, {len(plan.students)} students",
-        total_params=_nonn_params(plan, classes),
-        largest_board_params=max(fit.params for fit in fits),
-        largest_board_macs=max(fit.macs for fit in fits),
-        largest_board_memory_bytes=max(fit.memory_bytes for fit in fits),
-        within_budgets=all(fit.fits for fit in fits),
-        **_statistics(accuracies_pct),
-        latency_ms=found.total_ms,
-        energy_per_node_mj=found.energy_per_node_mj,
-    )
-
-
-def _statistics(accuracies_pct: tuple[float, ...]) -> dict[str, Any]:
-    return {
-        "accuracies_pct": accuracies_pct,
-        "accuracy_pct": mean(accuracies_pct),
-        "spread_pct": stdev(accuracies_pct) if len(accuracies_pct) > 1 else None,
-    }
-
-
-def _show(output: Output, summary: Summary, plan: PlanDocument, place: Place) -> None:
-    device = max(
-        (board.device for board in resolve(plan.question.fleet)[1]),
-        key=lambda one: compute_ms(one, 0),
-    )
-    output.table(
-        f"What came out (per board: the largest; accuracy: test images, mean and spread of {SEEDS} "
-        f"seeds; undivided networks: alone on {device.name})",
-        (
-            "model",
-            "params",
-            "params/board",
-            "FLOPs/board",
-            "in budget",
-            "accuracy",
-            "latency",
-            "energy/node",
-        ),
-        [_cells(row) for row in summary.models],
-    )
-    output.table("Where everything is", ("what", "file"), list(summary.files.items()))
-    output.say(f"Feed any of it to the single commands, e.g. nonn-plan explain {place.plan}")
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    spread = "" if row.spread_pct is None else f" ± {row.spread_pct:.2f}"
-    return (
-        row.model,
-        format_count(row.total_params),
-        format_count(row.largest_board_params),
-        format_flops(row.largest_board_macs),
-        "yes" if row.within_budgets else "no",
-        f"{row.accuracy_pct:.2f}{spread} %",
-        f"{row.latency_ms:.1f} ms",
-        f"{row.energy_per_node_mj:.1f} mJ",
-    )
+    return nonn_row(plan, fits, accuracies)
 
 
 def _files(place: Place) -> dict[str, str]:

@@ -8,7 +8,7 @@ from nonn_core.evaluation import Evaluation
 from nonn_core.partition import Partition
 from nonn_core.recipe import TrainingRecipe
 from nonn_core.teacher import TeacherCard
-from nonn_plan.quickstart import Summary
+from nonn_plan.summary import Summary
 from planner.plan import PlanDocument
 from profiles.device import DeviceProfile
 from profiles.document import Document, write_atomic

@@ -1,0 +1,146 @@
+"""The final table of a quickstart: teacher, NoNN and one distilled student, side by side."""
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from nonn_core.costs import Cost, classifier_params, group0_cost
+from nonn_core.family import WrnSpec
+from nonn_plan.output import Output
+from planner.plan import PlanDocument
+from planner.workload import fan_out
+from profiles.device import DeviceProfile, compute_ms
+from profiles.document import Document, Record
+from profiles.fleet import resolve
+from profiles.units import format_count, format_flops
+from simulator import closed_form
+from simulator.workload import Alone
+
+if TYPE_CHECKING:
+    from boards.fit import BoardFit
+
+
+class Row(Record):
+    """One model of the final table."""
+
+    model: str = Field(description="What it is.")
+    total_params: int = Field(description="Parameters of the whole model.")
+    largest_board_params: int = Field(description="Parameters on the board that holds most.")
+    largest_board_macs: int = Field(description="MACs per image on the board that computes most.")
+    largest_board_memory_bytes: int = Field(description="Memory on the board that needs most.")
+    within_budgets: bool = Field(description="Whether it runs on the fleet within all budgets.")
+    accuracies_pct: tuple[float, ...] = Field(description="Test accuracy of each seed, percent.")
+    accuracy_pct: float = Field(description="Their mean.")
+    spread_pct: float | None = Field(description="Their standard deviation; null for one seed.")
+    latency_ms: float = Field(description="Simulated latency of one image.")
+    energy_per_node_mj: float = Field(description="Simulated computing energy per board.")
+
+
+class Summary(Document):
+    """What a quickstart came to, and where everything is."""
+
+    models: tuple[Row, ...] = Field(description="Teacher, NoNN, and one distilled student.")
+    files: dict[str, str] = Field(description="What was written, and where.")
+
+
+def nonn_params(plan: PlanDocument) -> int:
+    """Count the NoNN's parameters: students with one copy of G0, and the FC layer."""
+    spec = WrnSpec.parse(plan.students[0].network)
+    copies = (len(plan.students) - 1) * group0_cost(spec, plan.question.image_shape).params
+    features = sum(len(student.filters) for student in plan.students)
+    students = sum(student.params for student in plan.students)
+    return students - copies + classifier_params(features, plan.question.classes)
+
+
+def undivided_row(
+    model: str, cost: Cost, accuracies_pct: tuple[float, ...], plan: PlanDocument
+) -> Row:
+    """Describe an undivided network, alone on the weakest kind of board of the fleet."""
+    found = closed_form.alone(Alone(weakest_device(plan), cost.macs))
+    memory_bytes = cost.memory_bytes(plan.question.precision)
+    return Row(
+        model=model,
+        total_params=cost.params,
+        largest_board_params=cost.params,
+        largest_board_macs=cost.macs,
+        largest_board_memory_bytes=memory_bytes,
+        within_budgets=any(
+            memory_bytes <= budget.memory_bytes
+            and (budget.macs is None or cost.macs <= budget.macs)
+            for budget in plan.question.budgets
+        ),
+        **_statistics(accuracies_pct),
+        latency_ms=found.total_ms,
+        energy_per_node_mj=found.energy_per_node_mj,
+    )
+
+
+def nonn_row(
+    plan: PlanDocument, fits: "Sequence[BoardFit]", accuracies_pct: tuple[float, ...]
+) -> Row:
+    """Describe the NoNN of a plan, its built students measured on their boards."""
+    found = closed_form.fan_out(fan_out(plan))
+    return Row(
+        model=f"NoNN, {len(plan.students)} students",
+        total_params=nonn_params(plan),
+        largest_board_params=max(fit.params for fit in fits),
+        largest_board_macs=max(fit.macs for fit in fits),
+        largest_board_memory_bytes=max(fit.memory_bytes for fit in fits),
+        within_budgets=all(fit.fits for fit in fits),
+        **_statistics(accuracies_pct),
+        latency_ms=found.total_ms,
+        energy_per_node_mj=found.energy_per_node_mj,
+    )
+
+
+def _statistics(accuracies_pct: tuple[float, ...]) -> dict[str, Any]:
+    return {
+        "accuracies_pct": accuracies_pct,
+        "accuracy_pct": mean(accuracies_pct),
+        "spread_pct": stdev(accuracies_pct) if len(accuracies_pct) > 1 else None,
+    }
+
+
+def weakest_device(plan: PlanDocument) -> DeviceProfile:
+    """Return the kind of board of the fleet that computes slowest."""
+    _, boards = resolve(plan.question.fleet)
+    return max((board.device for board in boards), key=lambda device: compute_ms(device, 10**6))
+
+
+def show_summary(output: Output, summary: Summary, plan: PlanDocument) -> None:
+    """Show the table, and where every file is."""
+    seeds = max(len(row.accuracies_pct) for row in summary.models)
+    output.table(
+        f"What came out (per board: the largest; accuracy: test images, mean and spread of {seeds} "
+        f"seeds; undivided networks: alone on {weakest_device(plan).name})",
+        (
+            "model",
+            "params",
+            "params/board",
+            "FLOPs/board",
+            "in budget",
+            "accuracy",
+            "latency",
+            "energy/node",
+        ),
+        [_cells(row) for row in summary.models],
+    )
+    output.table("Where everything is", ("what", "file"), list(summary.files.items()))
+    plan_file = summary.files["plan"]
+    output.say(f"Feed any of it to the single commands, e.g. nonn-plan explain {plan_file}")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    spread = "" if row.spread_pct is None else f" ± {row.spread_pct:.2f}"
+    return (
+        row.model,
+        format_count(row.total_params),
+        format_count(row.largest_board_params),
+        format_flops(row.largest_board_macs),
+        "yes" if row.within_budgets else "no",
+        f"{row.accuracy_pct:.2f}{spread} %",
+        f"{row.latency_ms:.1f} ms",
+        f"{row.energy_per_node_mj:.1f} mJ",
+    )
