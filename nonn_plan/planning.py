@@ -11,7 +11,7 @@ from nonn_core.candidates import student_candidates
 from nonn_core.costs import teacher_cost
 from nonn_core.family import WrnSpec
 from nonn_core.partition import Partition
-from nonn_core.recipe import DistillationRecipe, OptimiserRecipe
+from nonn_core.recipe import DistillationRecipe, OptimiserRecipe, TrainingRecipe
 from nonn_plan.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
 from nonn_plan.output import Output
 from nonn_plan.plan_view import show_plan, show_simulation
@@ -190,7 +190,7 @@ def config(
         teacher=teacher,
         seed=seed,
     )
-    found.write(out)
+    write_recipe(found, out)
     output.say(f"written to {out}; next: nonn-plan train {out} -o run")
     output.result(found.model_dump(mode="json"))
 
@@ -200,6 +200,17 @@ def read_plan(path: Path) -> PlanDocument:
     answer = PlanDocument.read(path)
     require_valid(answer, where=str(path))
     return answer
+
+
+def write_recipe(found: TrainingRecipe, path: Path) -> None:
+    """Write a recipe, unless another one is there, which a person may have edited."""
+    if path.exists() and TrainingRecipe.read(path) != found:
+        raise InputError(
+            "there is another recipe already, and it may have been edited",
+            where=str(path),
+            fix="choose another output or remove the file",
+        )
+    found.write(path)
 
 
 def require_feasible(answer: PlanDocument) -> None:

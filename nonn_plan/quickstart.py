@@ -20,7 +20,7 @@ from nonn_plan.learning_view import show_evaluation, show_fits, show_partition
 from nonn_plan.options import AsJson, Seed
 from nonn_plan.output import Output
 from nonn_plan.plan_view import show_plan, show_simulation
-from nonn_plan.planning import require_feasible, teachers_alone, typed_budgets
+from nonn_plan.planning import require_feasible, teachers_alone, typed_budgets, write_recipe
 from nonn_plan.summary import Row, Summary, nonn_params, nonn_row, show_summary, undivided_row
 from planner.plan import PlanDocument
 from planner.question import Question
@@ -186,7 +186,7 @@ def _recipes(
     single = nonn.model_copy(update={"model": SingleRecipe(network=str(network))})
     recipes = {"nonn": nonn, "kd": single}
     for kind, each in recipes.items():
-        each.write(place.recipe(kind))
+        write_recipe(each, place.recipe(kind))
     return recipes
 
 

@@ -91,6 +91,19 @@ def test_config_writes_what_training_needs(nonn_plan, plan_file, tmp_path):
     assert recipe.exists()
 
 
+def test_config_does_not_overwrite_what_a_person_may_have_edited(nonn_plan, plan_file, tmp_path):
+    recipe = tmp_path / "train.yaml"
+    call = ("config", plan_file, "--data", "digits", "--teacher", "t.safetensors", "-o", recipe)
+    assert nonn_plan(*call).code == 0
+    assert nonn_plan(*call).code == 0
+    edited = recipe.read_text().replace("temperature: 4.0", "temperature: 5.0")
+    recipe.write_text(edited)
+    said = nonn_plan(*call)
+    assert said.code == 2
+    assert "another recipe" in said.err
+    assert recipe.read_text() == edited
+
+
 def test_config_says_what_the_plan_does_not(nonn_plan, plan_file):
     said = nonn_plan("config", plan_file)
     assert said.code == 2
