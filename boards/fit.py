@@ -12,6 +12,7 @@ from nonn_core.measure import measured_cost
 from nonn_core.nonn import Nonn
 from planner.plan import PlanDocument, PlannedStudent
 from planner.question import BoardBudget
+from planner.workload import require_students
 from profiles.document import Record
 from profiles.errors import BoardError
 from profiles.units import format_bytes, format_flops
@@ -42,6 +43,9 @@ def board_fits(plan: PlanDocument, network: Nonn) -> tuple[BoardFit, ...]:
     Raises BoardError when a student is not the one that was planned, or when a board's budget does
     not hold.
     """
+    require_students(plan)
+    if len(plan.students) != len(network.heads):
+        raise BoardError(f"{len(network.heads)} students were built, {len(plan.students)} planned")
     students: dict[str, list[tuple[PlannedStudent, Cost]]] = defaultdict(list)
     for planned, built in zip(plan.students, network.deployed(), strict=True):
         cost = measured_cost(built, plan.question.image_shape)

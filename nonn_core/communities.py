@@ -27,6 +27,8 @@ def find_communities(weights: Matrix, gamma: float, seed: int) -> tuple[Communit
         raise InputError("gamma", found=gamma, allowed="a finite number above 0")
     if seed < 0:
         raise InputError("seed", found=seed, allowed="0 or more")
+    # Scaled, so that weights near the smallest numbers still add up; modularity does not change.
+    weights = weights / max(weights.max(), np.finfo(np.float64).tiny)
     linked = weights.sum(axis=1) > 0
     groups = sorted(_louvain(weights, gamma, seed), key=lambda group: (-len(group), group))
     found = [Community(id=k, filters=tuple(g), linked=True) for k, g in enumerate(groups)]

@@ -5,6 +5,7 @@ Two sources: `digits`, 1,797 handwritten digits that ship with scikit-learn (UCI
 `test/`, each with a folder per class.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -65,6 +66,14 @@ class Dataset:
     def classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the training images and labels; another data set has another one."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(self.train.pixels.numpy().tobytes())
+        digest.update(self.train.labels.numpy().tobytes())
+        return digest.hexdigest()
 
     def split(self, seed: int) -> tuple[Images, Images]:
         """Split the training images 90 : 10 into training and validation images (A, 5.1)."""

@@ -14,6 +14,7 @@ from pydantic import AfterValidator
 from profiles.errors import InputError
 
 STEM_CHANNELS = 16
+DEEPEST, WIDEST, LARGEST_SIDE = 1000, 16_384, 4096
 BYTES_PER_PIXEL_VALUE = 4
 
 _SPEC = re.compile(r"wrn(\d+)(?:-(\d+)|:(\d+),(\d+),(\d+))")
@@ -29,8 +30,11 @@ class Image:
     width: int
 
     def __post_init__(self) -> None:
-        if min(self.channels, self.height, self.width) < 1:
-            raise InputError("an image has at least one pixel", found=str(self))
+        sides = (self.channels, self.height, self.width)
+        if min(sides) < 1 or max(sides) > LARGEST_SIDE:
+            raise InputError(
+                "not an image shape", found=str(self), allowed=f"1 to {LARGEST_SIDE} each"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -60,14 +64,18 @@ class WrnSpec:
     widths: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        if self.depth < 10 or (self.depth - 4) % 6:
+        if not 10 <= self.depth <= DEEPEST or (self.depth - 4) % 6:
             raise InputError(
                 "not the depth of a wide residual network",
                 found=self.depth,
-                allowed="6n + 4 for n >= 1: 10, 16, 22, 28, 34, 40, ...",
+                allowed=f"6n + 4 for n >= 1: 10, 16, 22, 28, 34, 40, ... up to {DEEPEST}",
             )
-        if min(self.widths) < 1:
-            raise InputError("widths are positive channel counts", found=self.widths)
+        if min(self.widths) < 1 or max(self.widths) > WIDEST:
+            raise InputError(
+                "not the widths of a network",
+                found=",".join(map(str, self.widths)),
+                allowed=f"1 to {WIDEST} channels",
+            )
 
     @classmethod
     def parse(cls, text: str) -> Self:

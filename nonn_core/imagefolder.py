@@ -3,6 +3,7 @@
 import io
 import lzma
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ from PIL import UnidentifiedImageError
 from nonn_core.progress import Progress, silent
 from profiles.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".gif", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".gif", ".webp", ".tif", ".tiff")
 PARTS = ("train", "test")
 
 _Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
+_Entry = tuple[PurePosixPath, bytes | None]
 _Named = list[tuple[PurePosixPath, NDArray[np.uint8]]]
+# Pillow cuts these to white when it converts them.
+_DEEP_MODES = ("I", "F")
 _NO_PICTURE = (
-    UnidentifiedImageError,
     Picture.DecompressionBombError,
     OSError,
     SyntaxError,
@@ -42,24 +45,27 @@ class ImageFolder:
 def read_image_folder(path: str, progress: Progress = silent) -> ImageFolder:
     """Read a whole image folder or tar file into memory.
 
-    Raises InputError that names the file when the path, a class folder or an image is missing,
-    unreadable, or of another size than the rest.
+    `train/` and `test/` may lie below one top folder.  Raises InputError that names the file when
+    the path, a class's images or an image is missing, unreadable, or of another size than the rest.
     """
     place = Path(path)
     if place.is_dir():
-        files: Iterator[tuple[PurePosixPath, bytes]] = _folder_files(place)
+        entries = _folder_entries(place)
     elif place.is_file():
-        files = _tar_files(place)
+        entries = _tar_entries(place)
     else:
         raise InputError("no such folder or tar file", where=path)
-    return _collected(path, files, progress)
+    return _collected(path, entries, progress)
 
 
-def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    for part in PARTS:
-        for file in sorted(root.glob(f"{part}/*/*")):
-            if file.suffix.lower() in SUFFIXES:
-                yield PurePosixPath(file.relative_to(root).as_posix()), _file_bytes(file)
+def _folder_entries(root: Path) -> Iterator[_Entry]:
+    """Yield folders (without content) and images, by their names below `root`."""
+    for file in sorted(root.rglob("*")):
+        name = PurePosixPath(file.relative_to(root).as_posix())
+        if file.is_dir() and not _is_hidden(name):
+            yield name, None
+        elif _is_image(name):
+            yield name, _file_bytes(file)
 
 
 def _file_bytes(file: Path) -> bytes:
@@ -69,22 +75,36 @@ def _file_bytes(file: Path) -> bytes:
         raise InputError(f"cannot be read: {error.strerror}", where=str(file)) from None
 
 
-def _tar_files(archive: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield the images in the archive's own order; members may sit below one top folder."""
+def _tar_entries(archive: Path) -> Iterator[_Entry]:
+    """Yield folders (without content) and images, by name, in the archive's own order."""
+    if zipfile.is_zipfile(archive):
+        raise InputError("is a zip file", where=str(archive), fix="unpack it and name the folder")
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
                 name = PurePosixPath(member.name)
-                stream = tar.extractfile(member) if _is_image(member, name) else None
+                stream = tar.extractfile(member) if _is_image(name) else None
                 if stream is not None:
-                    yield PurePosixPath(*name.parts[-3:]), stream.read()
+                    yield name, stream.read()
+                elif member.isdir() and not _is_hidden(name):
+                    yield name, None
             _check_end(tar)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise InputError(
-            f"cannot be read as a tar file: {error}",
+            f"cannot be read as a tar file: {' '.join(str(error).split())}",
             where=str(archive),
             allowed="a folder, or a tar file (.tar, .tar.gz, ...), with train/ and test/",
         ) from None
+
+
+def _is_image(name: PurePosixPath) -> bool:
+    """Say whether a file is an image by its name."""
+    return name.suffix.lower() in SUFFIXES and not _is_hidden(name)
+
+
+def _is_hidden(name: PurePosixPath) -> bool:
+    """Say whether a file or folder is one that systems keep for themselves."""
+    return any(part.startswith(".") and part != "." for part in name.parts)
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
@@ -96,60 +116,100 @@ def _check_end(tar: tarfile.TarFile) -> None:
         raise tarfile.ReadError("damaged before its end")
 
 
-def _is_image(member: tarfile.TarInfo, name: PurePosixPath) -> bool:
-    return (
-        member.isfile()
-        and name.suffix.lower() in SUFFIXES
-        and len(name.parts) >= 3
-        and name.parts[-3] in PARTS
-    )
-
-
-def _collected(
-    path: str, files: Iterator[tuple[PurePosixPath, bytes]], progress: Progress
-) -> ImageFolder:
+def _collected(path: str, entries: Iterator[_Entry], progress: Progress) -> ImageFolder:
     named: dict[str, _Named] = {part: [] for part in PARTS}
-    for count, (name, content) in enumerate(files, start=1):
-        named[name.parts[0]].append((name, _pixels(f"{path}: {name}", content)))
+    classes: set[str] = set()
+    tops: set[PurePosixPath] = set()
+    for count, (name, content) in enumerate(entries, start=1):
+        if content is None:
+            classes.update(_class_folder(path, name))
+            continue
+        part, class_name = _labelled(path, name)
+        classes.add(class_name)
+        tops.add(name.parents[2])
+        named[part].append((name, _pixels(f"{path}: {name}", content)))
         if count % 500 == 0:
             progress("reading images", count, 0)
-    classes = tuple(sorted({name.parts[1] for name, _ in named["train"]}))
+    _check_one_top(path, tops)
     _check_classes(path, classes, named)
+    return _ordered(path, tuple(sorted(classes)), named)
+
+
+def _class_folder(path: str, name: PurePosixPath) -> Iterator[str]:
+    """Yield the class whose folder this is, if it is one."""
+    if len(name.parts) >= 3 and name.parts[-3] in PARTS:
+        raise InputError(
+            "a folder in a class folder", where=f"{path}: {name}", fix="move or remove it"
+        )
+    if len(name.parts) >= 2 and name.parts[-2] in PARTS:
+        yield name.name
+
+
+def _labelled(path: str, name: PurePosixPath) -> tuple[str, str]:
+    """Return the part (train or test) and the class of an image."""
+    if len(name.parts) < 3 or name.parts[-3] not in PARTS:
+        raise InputError(
+            "this image is in no class folder",
+            where=f"{path}: {name}",
+            allowed="train/CLASS/NAME and test/CLASS/NAME",
+            fix="move or remove it",
+        )
+    return name.parts[-3], name.parts[-2]
+
+
+def _check_one_top(path: str, tops: set[PurePosixPath]) -> None:
+    if len(tops) > 1:
+        raise InputError(
+            "holds more than one data set",
+            where=path,
+            found=sorted(map(str, tops)),
+            fix="name the one that is meant",
+        )
+
+
+def _check_classes(path: str, classes: set[str], named: dict[str, _Named]) -> None:
+    if len(classes) < 2:
+        raise InputError(
+            "needs at least two class folders with images",
+            where=path,
+            found=sorted(classes) or "no train/CLASS/ and test/CLASS/ folders",
+            allowed=f"train/CLASS/NAME with one of {', '.join(SUFFIXES)}",
+        )
+    for part in PARTS:
+        if empty := classes - {name.parts[-2] for name, _ in named[part]}:
+            raise InputError(
+                f"a class has no image in {part}/",
+                where=path,
+                found=min(empty),
+                fix="every class needs images in train/ and in test/",
+            )
+
+
+def _ordered(path: str, classes: tuple[str, ...], named: dict[str, _Named]) -> ImageFolder:
+    """Put images in name order, so that a folder and a tar of it give the same data set."""
     number = {name: label for label, name in enumerate(classes)}
-    # Name order, so that a folder and a tar of it give the same data set.
     ordered = {part: sorted(images, key=lambda pair: pair[0]) for part, images in named.items()}
     _check_sizes(path, ordered)
     train, test = (_stacked(ordered[part], number) for part in PARTS)
     return ImageFolder(classes, train, test)
 
 
-def _check_classes(
-    path: str,
-    classes: tuple[str, ...],
-    named: dict[str, _Named],
-) -> None:
-    if len(classes) < 2:
-        raise InputError(
-            "train/ needs at least two class folders with images",
-            where=path,
-            found=list(classes),
-            allowed=f"train/CLASS/NAME with one of {', '.join(SUFFIXES)}",
-        )
-    tested = {name.parts[1] for name, _ in named["test"]}
-    if tested != set(classes):
-        raise InputError(
-            "train/ and test/ must hold the same class folders",
-            where=path,
-            found=sorted(tested.symmetric_difference(classes)),
-            fix="add the missing folders or remove the extra ones",
-        )
-
-
 def _pixels(where: str, content: bytes) -> NDArray[np.uint8]:
     """Decode one image to uint8 (3, H, W)."""
     try:
         with Picture.open(io.BytesIO(content)) as picture:
+            if picture.mode.startswith(_DEEP_MODES):
+                raise InputError(
+                    "has more than 8 bits per channel",
+                    where=where,
+                    found=f"mode {picture.mode}",
+                    fix="convert it to 8 bits first",
+                )
             return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+    except UnidentifiedImageError:
+        raise InputError(
+            "not a readable image: of no known kind", where=where, fix="replace or remove this file"
+        ) from None
     except _NO_PICTURE as error:
         raise InputError(
             f"not a readable image: {error}", where=where, fix="replace or remove this file"
@@ -169,5 +229,5 @@ def _check_sizes(path: str, named: dict[str, _Named]) -> None:
 
 
 def _stacked(images: _Named, number: dict[str, int]) -> _Labelled:
-    labels = np.array([number[name.parts[1]] for name, _ in images], dtype=np.int64)
+    labels = np.array([number[name.parts[-2]] for name, _ in images], dtype=np.int64)
     return np.stack([pixels for _, pixels in images]), labels

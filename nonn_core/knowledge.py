@@ -124,18 +124,20 @@ def partition_saved_network(
 
 
 def drop_steps(activities: Activities, communities: Sequence[Community]) -> tuple[DropStep, ...]:
-    """Remove communities one after the other, each time the one that is missed least.
+    """Remove communities one after the other: first g0, then the one that is missed least.
 
-    Missed least: the smallest change of validation accuracy against the whole teacher; among
-    equals the largest community.  At least one community stays.
+    P0 is g0 or a larger union (A, section 4.2), so that g0 goes first where there is one.  Missed
+    least: the smallest change of validation accuracy against the whole teacher; among equals the
+    largest community.  At least one community stays.
     """
     whole = activities.accuracy_pct()
     steps = [DropStep(communities=(), filters=0, accuracy_pct=whole, delta_val_pct=0.0)]
-    left = list(communities)
+    left = sorted(communities, key=lambda community: community.linked)
     gone: tuple[Community, ...] = ()
     while len(left) > 1:
-        tried = [_step(activities, (*gone, candidate), whole) for candidate in left]
-        best = min(range(len(left)), key=lambda k: (_loss(tried[k]), -tried[k].filters, k))
+        candidates = left[:1] if not left[0].linked else left
+        tried = [_step(activities, (*gone, candidate), whole) for candidate in candidates]
+        best = min(range(len(tried)), key=lambda k: (_loss(tried[k]), -tried[k].filters, k))
         gone = (*gone, left.pop(best))
         steps.append(tried[best])
     return tuple(steps)

@@ -46,7 +46,7 @@ class TeacherReference(Record):
     network: NetworkName = Field(description="Network, e.g. wrn40-4.")
     data: str = Field(description="Data set it was trained on.")
     image: ImageShape = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
-    classes: int = Field(gt=1, description="Number of classes.")
+    classes: int = Field(gt=1, le=1_000_000, description="Number of classes.")
 
 
 class Partition(Document):
@@ -64,7 +64,7 @@ class Partition(Document):
     )
     gamma: float = Field(gt=0, description="Gamma of Eq. 5, the reciprocal of `resolution`.")
     seed: int = Field(ge=0, description="Seed of the community search.")
-    filters: int = Field(gt=0, description="Number of filters of fconv.")
+    filters: int = Field(gt=0, le=1_000_000, description="Number of filters of fconv.")
     images: int | None = Field(description="Validation images behind the network; null if unknown.")
     modularity: float = Field(description="Modularity (Eq. 5) of these communities.")
     communities: tuple[Community, ...] = Field(min_length=1, description="Disjoint, covering all.")
@@ -76,8 +76,10 @@ class Partition(Document):
             raise ValueError("community ids must be 0, 1, 2, ... in order")
         if any(list(one.filters) != sorted(one.filters) for one in self.communities):
             raise ValueError("the filters of a community must be in ascending order")
-        members = sorted(chain.from_iterable(c.filters for c in self.communities))
-        if members != list(range(self.filters)):
+        # Counted first, so that a wrong number of filters costs no memory.
+        count = sum(len(one.filters) for one in self.communities)
+        members = sorted(chain.from_iterable(one.filters for one in self.communities))
+        if count != self.filters or members != list(range(self.filters)):
             raise ValueError(
                 f"communities must hold each of the filters 0..{self.filters - 1} exactly once"
             )

@@ -16,22 +16,27 @@ from profiles.document import Document, Record
 class OptimiserRecipe(Record):
     """Stochastic gradient descent with Nesterov momentum and a cosine schedule."""
 
-    epochs: int = Field(gt=0, description="Passes over the training images.")
-    batch_size: int = Field(default=128, gt=0, description="Images per step.")
+    epochs: int = Field(gt=0, le=1_000_000, description="Passes over the training images.")
+    batch_size: int = Field(default=128, gt=0, le=1_000_000, description="Images per step.")
     learning_rate: float = Field(
         default=0.1, gt=0, le=1e6, description="Initial rate (A, section 5.1)."
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum (A, section 5.1).")
-    weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty on all weights.")
+    weight_decay: float = Field(
+        default=5e-4, ge=0, le=1e3, description="L2 penalty on all weights."
+    )
 
 
 class DistillationRecipe(Record):
     """Weights of the losses."""
 
     alpha: float = Field(default=0.9, ge=0, le=1, description="Share of the soft labels, Eq. 1.")
-    temperature: float = Field(default=4.0, gt=0, description="Tau of Eq. 1.")
+    temperature: float = Field(default=4.0, gt=0, le=1e6, description="Tau of Eq. 1.")
     beta: float = Field(
-        default=100.0, ge=0, description="Weight of activation transfer, Eq. 6; 0 turns it off."
+        default=100.0,
+        ge=0,
+        le=1e12,
+        description="Weight of activation transfer, Eq. 6; 0 turns it off.",
     )
 
 

@@ -56,7 +56,11 @@ def train(
         seed=recipe.seed,
         checkpoint=folder / CHECKPOINT,
         metrics=folder / METRICS,
-        identity=recipe.model_dump(mode="json"),
+        identity={
+            "recipe": recipe.model_dump(mode="json"),
+            "teacher": teacher.fingerprint,
+            "images": data.fingerprint,
+        },
     )
     history = fit(task, progress)
     write_tensors(folder / MODEL, dict(network.state_dict()))

@@ -1,5 +1,6 @@
 """The teacher: a trained classifier, its card, and the layer whose knowledge is shared out."""
 
+import hashlib
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +18,7 @@ from profiles.document import Document
 from profiles.errors import InputError
 
 DEFAULT_FCONV = "trunk"
+SUFFIX = ".safetensors"
 
 
 class TeacherCard(Document):
@@ -25,7 +27,7 @@ class TeacherCard(Document):
     network: NetworkName = Field(description="Network, e.g. wrn16-2.")
     data: str = Field(description="Data set it was trained on.")
     image: ImageShape = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
-    classes: int = Field(gt=1, description="Number of classes.")
+    classes: int = Field(gt=1, le=1_000_000, description="Number of classes.")
     fconv: str = Field(description="Name of the module whose output is fconv, after activation.")
     optimiser: OptimiserRecipe = Field(description="How it was trained.")
     seed: int = Field(
@@ -61,6 +63,14 @@ class Teacher:
 
         Raises InputError naming the file, and the tensor if one does not fit.
         """
+        if path.suffix != SUFFIX:
+            raise InputError("teacher file", found=str(path), allowed=f"a name ending in {SUFFIX}")
+        if not path.is_file():
+            raise InputError(
+                "no such teacher",
+                where=str(path),
+                fix="a relative name starts at the folder in which the command runs",
+            )
         card = TeacherCard.read(path.with_suffix(".json"))
         if fconv is not None:
             card = card.model_copy(update={"fconv": fconv})
@@ -81,6 +91,14 @@ class Teacher:
             logits, _ = self.network(images)
         assert self._maps is not None  # noqa: S101  (the hook has run)
         return logits, self._maps
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the weights; another teacher under the same name has another one."""
+        digest = hashlib.blake2b(digest_size=16)
+        for value in self.network.state_dict().values():
+            digest.update(value.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def reference(self) -> TeacherReference:

@@ -7,9 +7,10 @@ from nonn_core.family import WrnSpec
 from nonn_core.objectives import classification
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import OptimiserRecipe
-from nonn_core.teacher import DEFAULT_FCONV, Teacher, TeacherCard
+from nonn_core.teacher import DEFAULT_FCONV, SUFFIX, Teacher, TeacherCard
 from nonn_core.training import Task, fit
 from nonn_core.wrn import build_teacher
+from profiles.document import check_place
 from profiles.errors import InputError
 
 
@@ -26,8 +27,9 @@ def train_teacher(
     A killed run goes on from `NAME.checkpoint.safetensors`; a finished teacher trained in the same
     way is returned as it is.  Raises InputError when `path` holds another teacher.
     """
-    if path.suffix != ".safetensors":
-        raise InputError("teacher file", found=str(path), allowed="a name ending in .safetensors")
+    if path.suffix != SUFFIX:
+        raise InputError("teacher file", found=str(path), allowed=f"a name ending in {SUFFIX}")
+    check_place(path)
     if path.exists():
         return _finished(path, network, dataset, optimiser, seed)
     built = build_teacher(network, dataset.image.channels, dataset.classes, seed)
@@ -50,7 +52,7 @@ def train_teacher(
         seed=seed,
         checkpoint=path.with_suffix(".checkpoint.safetensors"),
         metrics=path.with_suffix(".metrics.jsonl"),
-        identity=how,
+        identity={**how, "images": dataset.fingerprint},
     )
     history = fit(task, progress)
     accuracy = history[-1].validation_accuracy_pct
@@ -59,7 +61,7 @@ def train_teacher(
     )
     teacher = Teacher(built, card, path)
     teacher.save()
-    task.checkpoint.unlink()
+    task.checkpoint.unlink(missing_ok=True)
     return teacher
 
 

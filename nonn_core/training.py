@@ -195,7 +195,14 @@ def _resumed(task: Task, optimiser: torch.optim.SGD) -> list[EpochMetrics]:
                 if momenta[name].dim() == 4
                 else torch.contiguous_format
             )
-    return [EpochMetrics(**metrics) for metrics in note["history"]]
+    try:
+        return [EpochMetrics(**metrics) for metrics in note["history"]]
+    except (TypeError, KeyError):
+        raise InputError(
+            "is a damaged checkpoint: its history cannot be read",
+            where=str(task.checkpoint),
+            fix="delete the file to start anew",
+        ) from None
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -30,7 +30,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     except FileNotFoundError:
         raise InputError("no such file", where=str(path)) from None
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise InputError(f"is not a whole safetensors file: {error}", where=str(path)) from None
+        raise InputError(
+            f"is not a whole safetensors file: {error}",
+            where=str(path),
+            fix="remove the file to start anew",
+        ) from None
     return tensors, note
 
 

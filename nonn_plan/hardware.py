@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def list_devices(context: typer.Context, as_json: AsJson = False) -> None:
     """Boards and hosts that the library knows; `devices show NAME` for one."""
+    context.obj = as_json
     if context.invoked_subcommand is not None:
         return
     output = Output(as_json)
@@ -50,9 +51,9 @@ def list_devices(context: typer.Context, as_json: AsJson = False) -> None:
     output.result([device.model_dump(mode="json") for device in devices])
 
 
-def show_device(name: Name, as_json: AsJson = False) -> None:
+def show_device(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Every figure of one device, and where it comes from."""
-    output = Output(as_json)
+    output = Output(as_json or bool(context.obj))
     device = DEVICES.get(name)
     output.table(
         f"{device.name}: {device.title}",
@@ -64,6 +65,7 @@ def show_device(name: Name, as_json: AsJson = False) -> None:
 
 def list_fleets(context: typer.Context, as_json: AsJson = False) -> None:
     """Fleets that the library knows; `fleets show NAME` for one."""
+    context.obj = as_json
     if context.invoked_subcommand is not None:
         return
     output = Output(as_json)
@@ -77,6 +79,7 @@ def list_fleets(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def show_fleet(
+    context: typer.Context,
     name: Annotated[
         str,
         typer.Argument(metavar="FLEET", help="Library name, file, or list: rpi-3b*2,odroid-xu4s"),
@@ -84,7 +87,7 @@ def show_fleet(
     as_json: AsJson = False,
 ) -> None:
     """Host and boards of one fleet."""
-    output = Output(as_json)
+    output = Output(as_json or bool(context.obj))
     fleet: Fleet = parse_fleet(name)
     output.table(
         f"{fleet.name}: {fleet.title} (host {fleet.host})",

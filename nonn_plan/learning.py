@@ -22,6 +22,8 @@ from nonn_plan.learning_view import (
 from nonn_plan.options import AsJson, BatchSize, Epochs, LearningRate, Seed
 from nonn_plan.output import Output
 from nonn_plan.planning import read_plan
+from planner.training import require_recipe_of
+from profiles.document import check_place
 from profiles.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,14 +85,16 @@ def train_teacher(
 
 def partition(
     source: Annotated[
-        Path, typer.Argument(help="teacher.safetensors, or a saved filter network (.npz).")
+        Path,
+        typer.Argument(metavar="TEACHER", help="teacher.safetensors, or a saved network (.npz)."),
     ],
     out: Annotated[
         Path, typer.Option("-o", "--output", help="Where to write the partition.")
     ] = Path("partition.json"),
     rule: Annotated[
-        str, typer.Option("--rule", help="AH (activation hubs) or CA (co-activation).")
-    ] = "AH",
+        str | None,
+        typer.Option("--rule", help="AH (activation hubs) or CA (co-activation); default AH."),
+    ] = None,
     gamma: Annotated[
         float, typer.Option("--gamma", help="Larger: fewer and larger communities (Eq. 5).")
     ] = 1.0,
@@ -98,7 +102,10 @@ def partition(
         str | None, typer.Option("--fconv", help="Module whose output is fconv, if not the card's.")
     ] = None,
     top_filters: Annotated[
-        int, typer.Option("--top-filters", help="Most active filters kept per image; 0 keeps all.")
+        int,
+        typer.Option(
+            "--top-filters", min=0, help="Most active filters kept per image; 0 keeps all."
+        ),
     ] = 50,
     link_percentile: Annotated[
         float, typer.Option("--link-percentile", help="Links kept lie above this percentile.")
@@ -118,12 +125,16 @@ def partition(
 
     output = Output(as_json)
     options = LinkOptions(per_image_scale, top_filters or None, link_percentile)
+    check_place(out)
     if source.suffix == ".npz":
+        _refuse_teacher_options(rule=rule, fconv=fconv, data=data)
         weights = read_filter_network(source)
         found = partition_saved_network(weights, gamma, seed, link_percentile)
     else:
         with output.progress(UNCHANGED) as progress:
-            found = _partition(source, fconv, data, _rule(rule), gamma, seed, options, progress)
+            found = _partition(
+                source, fconv, data, _rule(rule or "AH"), gamma, seed, options, progress
+            )
     found.write(out)
     show_partition(output, found)
     output.say(f"written to {out}")
@@ -134,7 +145,7 @@ def train(
     recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE", help="train.yaml.")],
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")] = Path("run"),
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed, if not the recipe's.")
+        int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed, if not the recipe's.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -165,18 +176,21 @@ def evaluate(
     """Test accuracy, also for every subset of students that answers; RUN/evaluation.json."""
     from boards.fit import board_fits
     from nonn_core.nonn import Nonn
+    from nonn_core.run import RECIPE
 
     output = Output(as_json)
     plan = None if plan_file is None else read_plan(plan_file)
+    if plan is not None:
+        if not trained.is_dir():
+            raise InputError("--plan goes with the folder of a run", found=str(trained))
+        require_recipe_of(plan, TrainingRecipe.read(trained / RECIPE), where=str(trained))
     with output.progress(UNCHANGED) as progress:
         found, network = _evaluated(trained, progress)
     if trained.is_dir():
         found.write(trained / EVALUATION)
     show_evaluation(output, found)
     fits: Sequence[BoardFit] = ()
-    if plan is not None:
-        if not isinstance(network, Nonn):
-            raise InputError("--plan goes with the run of a NoNN", found=str(trained))
+    if plan is not None and isinstance(network, Nonn):
         fits = board_fits(plan, network)
         show_fits(output, fits)
     boards = [fit.model_dump(mode="json") for fit in fits]
@@ -218,6 +232,15 @@ def _evaluated(trained: Path, progress: "Progress") -> "tuple[Evaluation, Nonn |
     dataset = load_dataset(recipe.data, progress)
     _, network = load_run(trained, dataset)
     return evaluate_network(network, recipe, dataset, progress), network
+
+
+def _refuse_teacher_options(**options: str | None) -> None:
+    """Raise InputError for an option that a saved network has no use for."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(
+                f"--{name} goes with a teacher, not with a saved filter network", found=value
+            )
 
 
 def _rule(text: str) -> Rule:

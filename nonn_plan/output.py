@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from profiles.errors import NonnError
+from profiles.errors import StoppedError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +59,7 @@ class Output:
     def progress(self, kept: str) -> Iterator["Progress"]:
         """Show progress bars; `kept` says what an interruption leaves behind.
 
-        Raises NonnError on Ctrl-C.
+        Raises StoppedError when the program is stopped.
         """
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -82,8 +82,8 @@ class Output:
         try:
             with bars:
                 yield _Reporter(bars)
-        except KeyboardInterrupt:
-            raise NonnError(f"stopped by Ctrl-C; {kept}") from None
+        except StoppedError as stopped:
+            raise StoppedError(f"{stopped}; {kept}") from None
 
 
 def _is_number(cell: str) -> bool:

@@ -75,13 +75,17 @@ def _show_budgets(output: Output, answer: PlanDocument) -> None:
             noun = "FLOPs" if row.budget == "macs" else "memory"
             rows.append((row.board, noun, show(row.used), show(row.limit), show(row.slack)))
     output.table("Budgets", ("board", "budget", "used", "limit", "slack"), rows)
-    output.table("Proof", ("stage", "value", "bound", "gap"), list(map(_proof_row, answer.stages)))
+    output.table(
+        "Proof",
+        ("stage", "this plan", "best", "bound", "gap"),
+        list(map(_proof_row, answer.stages)),
+    )
 
 
 def _proof_row(stage: StageResult) -> tuple[str, ...]:
-    if stage.bound is None or stage.gap_pct is None:
-        return stage.objective, f"{stage.value:.7g}", "none", "none"
-    return stage.objective, f"{stage.value:.7g}", f"{stage.bound:.7g}", f"{stage.gap_pct:.2f} %"
+    bound = "none" if stage.bound is None else f"{stage.bound:.7g}"
+    gap = "none" if stage.gap_pct is None else f"{stage.gap_pct:.2f} %"
+    return stage.objective, f"{stage.value:.7g}", f"{stage.best:.7g}", bound, gap
 
 
 def _latency_row(name: str, found: SimulationResult) -> tuple[str, ...]:

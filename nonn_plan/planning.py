@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, cast
 
 import typer
 
@@ -21,7 +21,8 @@ from planner.question import DEFAULT_OBJECTIVE, BoardBudget, Question, Stage, bu
 from planner.training import recipe
 from planner.validation import require_valid
 from planner.workload import fan_out
-from profiles.errors import InfeasibleError, InputError
+from profiles.document import check_place
+from profiles.errors import InfeasibleError, InputError, UnprovenError
 from profiles.fleet import Fleet, parse_fleet, resolve
 from profiles.units import parse_bytes, parse_macs
 from simulator.workload import Alone
@@ -95,6 +96,7 @@ def plan(
 
     output = Output(as_json)
     partition = Partition.read(partition_file)
+    check_place(out)
     boards = parse_fleet(fleet)
     fewest, most = _range(students)
     teacher = partition.teacher
@@ -103,8 +105,8 @@ def plan(
             "fleet": boards,
             "budgets": typed_budgets(boards, memory or [], flops or []),
             "precision": precision,
-            "image": _given("--image", image or (teacher and teacher.image)),
-            "classes": _given("--classes", classes or (teacher and teacher.classes)),
+            "image": _given("--image", image, teacher and teacher.image),
+            "classes": _given("--classes", classes, teacher and teacher.classes),
             "networks": _networks(student or [], partition, teacher_network),
             "min_students": fewest,
             "max_students": most,
@@ -118,12 +120,18 @@ def plan(
         },
         where="nonn-plan plan",
     )
-    answer = solve(question)
+    with output.progress("no plan was written") as progress:
+        answer = solve(question, progress)
     answer.write(out)
     show_plan(output, answer)
     output.say(f"written to {out}")
     output.result(answer.model_dump(mode="json"))
     require_feasible(answer)
+    if answer.status == "feasible":
+        raise UnprovenError(
+            f"the limit of {limit:g} stopped the proof: {out} holds a plan that keeps every "
+            "requirement and may not be the best; raise --limit"
+        )
 
 
 def explain(plan_file: PlanFile, as_json: AsJson = False) -> None:
@@ -278,15 +286,27 @@ def _networks(
     """Return the networks to choose from: those named, or the candidates for the teacher."""
     if named:
         return tuple(str(WrnSpec.parse(name)) for name in named)
-    known = partition.teacher.network if partition.teacher else None
-    network = _given("--teacher-network (or --student)", teacher_network or known)
-    return tuple(map(str, student_candidates(WrnSpec.parse(network))))
+    typed = WrnSpec.parse(teacher_network) if teacher_network is not None else None
+    known = WrnSpec.parse(partition.teacher.network) if partition.teacher is not None else None
+    teacher = _given("--teacher-network (or --student)", typed, known)
+    return tuple(map(str, student_candidates(teacher)))
 
 
-def _given(option: str, value: T | None) -> T:
-    """Return a value that the partition or an option gives; raises InputError if neither does."""
-    if value is None:
+def _given(option: str, typed: T | None, known: T | None) -> T:
+    """Return what the partition's teacher says, or else the option.
+
+    Raises InputError where neither says it, or both do and differ.
+    """
+    if known is None and typed is None:
         raise InputError(
             f"{option} is needed: the partition was made without a teacher and does not say it"
         )
-    return value
+    if known is None or typed is None:
+        return cast(T, typed if known is None else known)
+    if typed != known:
+        raise InputError(
+            f"{option} is not what the partition's teacher says",
+            found=typed,
+            allowed=f"{known}, or nothing",
+        )
+    return known

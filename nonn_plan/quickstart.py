@@ -104,7 +104,7 @@ def quickstart(
         output.say("2. Its filter network, communities, and what may be dropped")
         partition = _partition(output, teacher, data, place, seed, progress)
         output.say(f"3. A plan for the fleet `{FLEET}`, under budgets that the teacher breaks")
-        plan = _plan(output, partition, place, seed)
+        plan = _plan(output, partition, place, seed, progress)
         output.say(
             "4. Training recipes: the NoNN, and one distilled student of the same total size"
         )
@@ -144,7 +144,9 @@ def _partition(
     return partition
 
 
-def _plan(output: Output, partition: Partition, place: Place, seed: int) -> PlanDocument:
+def _plan(
+    output: Output, partition: Partition, place: Place, seed: int, progress: "Progress"
+) -> PlanDocument:
     from planner.model import solve
     from simulator.engine import simulate
 
@@ -166,7 +168,7 @@ def _plan(output: Output, partition: Partition, place: Place, seed: int) -> Plan
         },
         where="quickstart",
     )
-    plan = solve(question)
+    plan = solve(question, progress)
     plan.write(place.plan)
     show_plan(output, plan)
     require_feasible(plan)

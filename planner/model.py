@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from nonn_core.progress import Progress, silent
 from planner.assignment import Assignment
 from planner.conflict import conflict
 from planner.evaluation import (
@@ -39,7 +40,7 @@ class _Solved:
         return MEASURES[self.stage.objective]
 
 
-def solve(question: Question) -> PlanDocument:
+def solve(question: Question, progress: Progress = silent) -> PlanDocument:
     """Answer a question, with a proof for each stage.
 
     An infeasible question gets a plan with status `infeasible` and the conflict.  Raises
@@ -49,7 +50,8 @@ def solve(question: Question) -> PlanDocument:
     instance = instance_of(question)
     solved: list[_Solved] = []
     limits: list[Limit] = []
-    for stage in question.objective:
+    for number, stage in enumerate(question.objective):
+        progress(f"proving {stage.objective}", number, len(question.objective))
         outcome = search(
             instance,
             MEASURES[stage.objective],

@@ -17,6 +17,7 @@ from nonn_core.partition import DropStep, Partition
 from profiles.document import Record
 from profiles.errors import InputError
 from profiles.fleet import Fleet, resolve
+from profiles.units import LARGEST
 
 Objective = Literal["capacity", "imbalance", "dropped", "latency", "energy", "boards", "students"]
 
@@ -70,10 +71,13 @@ class BoardBudget(Record):
 
     board: str = Field(min_length=1, description="Name of the board in the fleet.")
     memory_bytes: int = Field(
-        gt=0, description="Bytes of weights and peak activations, B_mem of A, Eq. 2."
+        gt=0, le=LARGEST, description="Bytes of weights and peak activations, B_mem of A, Eq. 2."
     )
     macs: int | None = Field(
-        default=None, gt=0, description="MACs per image, B_FLOP of A, Eq. 2; null is no limit."
+        default=None,
+        gt=0,
+        le=LARGEST,
+        description="MACs per image, B_FLOP of A, Eq. 2; null is no limit.",
     )
 
 
@@ -125,13 +129,13 @@ class Question(Record):
         default="fp32", description="Storage of weights and activations on the boards."
     )
     image: ImageShape = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
-    classes: int = Field(gt=1, description="Classes of the classifier.")
+    classes: int = Field(gt=1, le=1_000_000, description="Classes of the classifier.")
     networks: tuple[NetworkName, ...] = Field(
         min_length=1, description="Networks a student may be, e.g. wrn16:32,64,88."
     )
-    min_students: int = Field(default=1, ge=1, description="Fewest students.")
+    min_students: int = Field(default=1, ge=1, le=1000, description="Fewest students.")
     max_students: int | None = Field(
-        default=None, ge=1, description="Most students; null is one per board, as in A."
+        default=None, ge=1, le=1000, description="Most students; null is one per board, as in A."
     )
     epsilon_pct: float = Field(
         gt=0, description="Bound on |delta_val| in percentage points, epsilon of A, Eq. 2."

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ortools.sat.python import cp_model
@@ -65,7 +66,7 @@ def search(
     if goal:
         _add_goal(model, variables, instance, goal)
     solver = _solver(seed, deterministic_limit)
-    status = solver.solve(model)
+    status = _solved(solver, model)
     return _outcome(solver, status, variables, instance, goal)
 
 
@@ -111,6 +112,8 @@ def _add_goal(
 def _solver(seed: int, deterministic_limit: float) -> cp_model.CpSolver:
     """Set up the solver; docs/decisions/0007 holds the measurements behind the last three lines."""
     solver = cp_model.CpSolver()
+    # The solver's own handler would end a stage early and leave Ctrl-C without one afterwards.
+    solver.parameters.catch_sigint_signal = False
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
     solver.parameters.max_deterministic_time = max(0.0, deterministic_limit)
@@ -118,6 +121,17 @@ def _solver(seed: int, deterministic_limit: float) -> cp_model.CpSolver:
     solver.parameters.cp_model_probing_level = 0
     solver.parameters.cut_level = 0
     return solver
+
+
+def _solved(solver: cp_model.CpSolver, model: cp_model.CpModel) -> cp_model.CpSolverStatus:
+    """Solve in a thread of its own, so that a signal reaches this one and ends the search."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        solving = executor.submit(solver.solve, model)
+        try:
+            return solving.result()
+        except BaseException:
+            solver.stop_search()
+            raise
 
 
 def _outcome(

@@ -32,15 +32,30 @@ def recipe(
         data=_named("data", data or question.data),
         image=question.image,
         teacher=_named("teacher", teacher or question.teacher),
-        model=NonnRecipe(
-            students=tuple(
-                StudentRecipe(name=one.name, network=one.network, filters=one.filters)
-                for one in plan.students
-            )
-        ),
+        model=NonnRecipe(students=_students(plan)),
         optimiser=optimiser,
         distillation=distillation or DistillationRecipe(),
         seed=seed,
+    )
+
+
+def require_recipe_of(plan: PlanDocument, found: TrainingRecipe, where: str) -> None:
+    """Refuse a recipe that does not train this plan's students; raises InputError."""
+    require_students(plan)
+    trained = found.model.students if isinstance(found.model, NonnRecipe) else ()
+    if _students(plan) != trained:
+        raise InputError(
+            "was not trained for this plan: its students differ in name, network or filters",
+            where=where,
+            found=", ".join(student.name for student in trained) or "one undivided network",
+            allowed=", ".join(student.name for student in plan.students),
+        )
+
+
+def _students(plan: PlanDocument) -> tuple[StudentRecipe, ...]:
+    return tuple(
+        StudentRecipe(name=one.name, network=one.network, filters=one.filters)
+        for one in plan.students
     )
 
 

@@ -48,14 +48,52 @@ class Document(Record):
         return cls.check(_parsed(Path(path)), where=str(path))
 
     def write(self, path: Path | str) -> None:
-        """Write atomically, as YAML for `.yaml`/`.yml` and as JSON otherwise."""
+        """Write atomically, as YAML for `.yaml`/`.yml` and as JSON otherwise.
+
+        Raises InputError, and writes nothing, where the file holds something of another kind.
+        """
         target = Path(path)
+        self._refuse_to_replace_another_kind(target)
         plain = self.model_dump(mode="json")
         if target.suffix in (".yaml", ".yml"):
             text = _yaml(plain)
         else:
             text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
-        write_atomic(target, text.encode())
+        # A name that is no text (a file name may be any bytes) is written escaped.
+        write_atomic(target, text.encode(errors="backslashreplace"))
+
+    def _refuse_to_replace_another_kind(self, target: Path) -> None:
+        check_place(target)
+        if not target.exists():
+            return
+        try:
+            self.read(target)
+        except InputError:
+            raise InputError(
+                f"holds something else than a {type(self).__name__} and is not replaced",
+                where=str(target),
+                fix="choose another output or remove the file",
+            ) from None
+
+
+def check_place(path: Path) -> None:
+    """Make sure that `path` can be written, before the work that makes its content.
+
+    Creates its folder.  Raises InputError where a folder or a file is in the way, NonnError where
+    the system refuses.
+    """
+    try:
+        if path.is_dir():
+            raise InputError("is a folder; a file is to be written here", where=str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        raise InputError("a file is where its folder should be", where=str(path)) from None
+    except OSError as error:
+        raise NonnError(
+            f"{path}: cannot be written: {error.strerror or error}; choose another place"
+        ) from None
 
 
 def _yaml(plain: dict[str, Any]) -> str:
@@ -88,7 +126,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     except OSError as error:
         raise NonnError(
             f"{path}: could not be written: {error.strerror or error}; nothing was changed; "
-            "free some space or choose another place and run the command again"
+            "make room or choose another place, and run the command again"
         ) from error
     finally:
         # Also on Ctrl-C; after the rename there is nothing left under the temporary name.
@@ -151,7 +189,8 @@ def _input_error(error: ValidationError, kind: type[Record], where: str) -> Inpu
     return kind.mistake(
         f"field {field}: {_sentence(dict(first))}",
         where=f"{where} ({kind.__name__})",
-        found=_offender(first["input"]),
+        # A check of our own has said what it found.
+        found=None if first["type"] == "value_error" else _offender(first["input"]),
         fix=f"and {more} more such field{'s' * (more > 1)}" if more else None,
     )
 
@@ -161,7 +200,9 @@ def _sentence(detail: dict[str, Any]) -> str:
         return "is not a field of this file"
     if detail["type"] == "missing":
         return "is required and missing"
-    message: str = detail["msg"]
+    if detail["type"] == "model_type":
+        return "must be a mapping of fields"
+    message: str = detail["msg"].removeprefix("Value error, ")
     return message[0].lower() + message[1:]
 
 

@@ -3,6 +3,7 @@
 ::
 
     NonnError                   anything below; the command ends with exit code 1
+    |-- StoppedError            a person or the system stopped the program
     |-- InputError              a value or file that the user gave is wrong (exit code 2)
     |   `-- ProfileError        a device, link or fleet is unknown or malformed
     |-- PlanningError           the planner failed
@@ -20,6 +21,10 @@ do next.  It never needs a traceback to be understood.
 
 class NonnError(Exception):
     """Base of every error that nonn-plan raises on purpose."""
+
+
+class StoppedError(NonnError):
+    """A person (Ctrl-C) or the system (SIGTERM) stopped the program."""
 
 
 class InputError(NonnError):

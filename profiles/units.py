@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from profiles.errors import InputError
 
 FLOPS_PER_MAC = 2
+LARGEST = 10**18
+"""The largest quantity in its canonical unit; sums of these still fit a solver's integers."""
 
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([^\s]*)\s*")
 _DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -71,6 +73,8 @@ def _scaled(text: str | int, scales: Mapping[str, float], allowed: str, where: s
         )
     if value <= 0:
         raise InputError("must be positive", where=where, found=text, allowed=allowed)
+    if value > LARGEST:
+        raise InputError("is too large", where=where, found=text, allowed=f"up to {LARGEST:g}")
     return value
 
 

@@ -39,3 +39,8 @@ def test_an_unknown_name_is_bad_input(nonn_plan, group):
     assert said.code == 2
     assert "rpi-3z" in said.err
     assert "rpi-3b" in said.err
+
+
+@pytest.mark.parametrize(("group", "name"), [("devices", "rpi-3b"), ("fleets", "mixed")])
+def test_json_may_stand_before_show(nonn_plan, group, name):
+    assert nonn_plan(group, "--json", "show", name).document["name"] == name

@@ -89,6 +89,31 @@ def test_a_wrong_fconv_lists_the_candidates(nonn_plan, teacher, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_partition_does_not_replace_its_teacher(nonn_plan, teacher):
+    for target in (teacher, teacher.with_suffix(".json")):
+        before = target.read_bytes()
+        said = nonn_plan("partition", teacher, "--link-percentile", 50, "-o", target)
+        assert said.code == 2
+        assert target.read_bytes() == before
+
+
+def test_a_run_is_measured_against_its_own_plan_only(nonn_plan, partition, folder, plan_file):
+    """Another plan is refused before anything is evaluated."""
+    run = folder / "run"
+    before = (run / "evaluation.json").stat().st_mtime_ns
+    said = nonn_plan("evaluate", run, "--plan", plan_file)
+    assert said.code == 2
+    assert "was not trained for this plan" in said.err
+    assert (run / "evaluation.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("option", ["--rule", "--fconv", "--data"])
+def test_a_saved_network_has_no_use_for_a_teachers_options(nonn_plan, tmp_path, option):
+    said = nonn_plan("partition", tmp_path / "net.npz", option, "x")
+    assert said.code == 2
+    assert option in said.err
+
+
 def test_one_unreadable_image_is_named(nonn_plan, pictures, tmp_path):
     import shutil
 
@@ -129,7 +154,7 @@ def test_a_saved_network_is_partitioned_without_a_teacher(nonn_plan, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["partition", "none.safetensors"], "none.json"),
+        (["partition", "none.safetensors"], "none.safetensors: no such teacher"),
         (["partition", "none.npz"], "none.npz"),
         (["train", "none.yaml"], "none.yaml"),
         (["evaluate", "none"], "none"),

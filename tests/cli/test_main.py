@@ -2,8 +2,10 @@
 
 import json
 import resource
+import signal
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -18,6 +20,7 @@ from profiles.errors import (
     PlanningError,
     ProfileError,
     SimulationError,
+    StoppedError,
     TrainingError,
     UnprovenError,
 )
@@ -31,6 +34,7 @@ from profiles.errors import (
         (InfeasibleError, 3),
         (UnprovenError, 4),
         (NonnError, 1),
+        (StoppedError, 1),
         (PlanningError, 1),
         (SimulationError, 1),
         (PartitionError, 1),
@@ -117,13 +121,74 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(plan_file, plan_argume
     assert sorted(path.name for path in tmp_path.iterdir()) == ["partition.json", "plan.json"]
 
 
-def test_ctrl_c_says_what_is_kept():
+def test_what_stops_the_program_says_what_is_kept():
     with (
-        pytest.raises(NonnError, match="stopped by Ctrl-C; the plan is kept"),
+        pytest.raises(StoppedError, match="stopped by Ctrl-C; the plan is kept"),
         Output(as_json=False).progress("the plan is kept") as progress,
     ):
         progress("counting", 1, 2)
-        raise KeyboardInterrupt
+        raise StoppedError("stopped by Ctrl-C")
+
+
+# Announces itself when the solver starts, so that the test needs no clock.
+SOLVE_LONG = """
+import sys
+from ortools.sat.python import cp_model
+ask = cp_model.CpSolver.solve
+def announced(solver, model):
+    print("solving", file=sys.stderr, flush=True)
+    return ask(solver, model)
+cp_model.CpSolver.solve = announced
+from nonn_plan.main import run
+run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")]
+)
+def test_a_signal_ends_the_solver_and_leaves_nothing(tmp_path, partition_document, number, told):
+    """Many unlike boards take long to prove; stopped, there is one message and no file."""
+    partition = tmp_path / "partition.json"
+    partition.write_text(json.dumps(partition_document))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SOLVE_LONG, "plan", partition, "--fleet",
+         "rpi-3b*9,odroid-xu4s*9", "--teacher-network", "wrn40-4", "--image", "3x32x32",
+         "--classes", "10", "--memory", "2MB", "--flops", "150M", "--students", "2:4",
+         "--objective", "latency,energy,imbalance", "-o", tmp_path / "plan.json"],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr.readline() == "solving\n"
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert process.returncode == 1
+    assert f"stopped by {told}; no plan was written" in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["partition.json"]
+
+
+def test_after_a_solve_signals_still_reach_python(plan_arguments):
+    arguments = ["nonn-plan", *map(str, plan_arguments)]
+    _python(
+        f"import os, signal, sys; sys.argv = {arguments!r}\n"
+        "from nonn_plan.main import run\nfrom profiles.errors import StoppedError\n"
+        "try: run()\nexcept SystemExit: pass\n"
+        "try: os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
+        "except StoppedError: sys.exit(0)\nsys.exit(1)"
+    )
+
+
+@pytest.mark.parametrize(("redirect", "code"), [("> /dev/full", 1), (">&-", 0)])
+def test_a_full_or_closed_stdout_is_no_traceback(redirect, code):
+    line = f'exec "{sys.executable}" -m nonn_plan devices --json {redirect}'
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_that_of_the_package(nonn_plan):
+    assert nonn_plan("--version").out.strip() == version("nonn-plan")
 
 
 def test_json_keeps_words_off_stdout(capsys):

@@ -54,6 +54,52 @@ def test_no_proof_in_time_is_exit_code_4(nonn_plan, plan_arguments, tmp_path):
     assert not (tmp_path / "plan.json").exists()
 
 
+def test_a_plan_without_its_proof_is_written_and_is_exit_code_4(
+    nonn_plan, plan_arguments, tmp_path, monkeypatch
+):
+    """Eight unlike boards, and a limit under which a plan is found and not proven."""
+    limited = nonn_plan(
+        *plan_arguments, "--fleet", "rpi-3b*5,odroid-xu4s*3", "--students", "2:4",
+        "--objective", "latency,energy", "--limit", "0.006", "--json",
+    )  # fmt: skip
+    assert limited.code == 4
+    assert limited.document["status"] == "feasible"
+    assert json.loads((tmp_path / "plan.json").read_text()) == limited.document
+    assert "raise --limit" in limited.err
+    assert nonn_plan("simulate", tmp_path / "plan.json").code == 0
+
+
+def test_an_output_never_replaces_a_file_of_another_kind(nonn_plan, plan_arguments, partition_file):
+    before = partition_file.read_bytes()
+    said = nonn_plan(*plan_arguments, "-o", partition_file)
+    assert said.code == 2
+    assert "is not replaced" in said.err
+    assert partition_file.read_bytes() == before
+
+
+def test_an_output_that_is_a_folder_is_refused_before_the_work(nonn_plan, plan_arguments, tmp_path):
+    said = nonn_plan(*plan_arguments, "-o", tmp_path)
+    assert said.code == 2
+    assert "is a folder" in said.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--image", "3x16x16"), ("--classes", "11"), ("--teacher-network", "wrn16-2")],
+)
+def test_options_do_not_contradict_the_teacher(
+    nonn_plan, plan_arguments, partition_document, partition_file, option, value
+):
+    teacher = {"path": "t.safetensors", "network": "wrn40-4", "data": "d"}
+    teacher |= {"image": "3x32x32", "classes": 10}
+    partition_file.write_text(json.dumps({**partition_document, "teacher": teacher}))
+    kept = [a for a in plan_arguments if a != "--student" and not str(a).startswith("wrn")]
+    assert nonn_plan(*kept, "--teacher-network", "wrn40-4").code == 0
+    said = nonn_plan(*kept, option, value)
+    assert said.code == 2
+    assert option in said.err
+
+
 def test_explain_names_every_board(nonn_plan, plan_file):
     said = nonn_plan("explain", plan_file, "--json")
     assert said.document["status"] == "optimal"
@@ -136,6 +182,12 @@ def test_a_plan_edited_to_break_a_budget_is_refused(nonn_plan, plan_file, comman
         (["--image", "32"], "32"),
         (["--epsilon", "-1"], "epsilon_pct"),
         (["--classes", "1"], "classes"),
+        (["--classes", "9" * 30], "classes"),
+        (["--memory", "1e30"], "--memory 1e30"),
+        (["--flops", "1e20"], "--flops 1e20"),
+        (["--student", "wrn9999994-1"], "9999994"),
+        (["--student", "wrn16-99999999999"], "1 to 16384"),
+        (["--students", "9999"], "min_students"),
     ],
 )
 def test_a_wrong_value_is_named(nonn_plan, plan_arguments, tmp_path, arguments, told):

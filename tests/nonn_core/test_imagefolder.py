@@ -1,6 +1,8 @@
 import io
+import shutil
 import struct
 import tarfile
+import zipfile
 import zlib
 
 import numpy as np
@@ -147,7 +149,7 @@ def test_an_unreadable_image_is_named(written, files, part, name, content):
 def test_a_folder_with_the_name_of_an_image_is_named(tmp_path, files):
     root = write_folder(tmp_path / "data", files)
     (root / "train" / "cat" / "folder.png").mkdir()
-    with pytest.raises(InputError, match=r"folder\.png: cannot be read"):
+    with pytest.raises(InputError, match=r"folder\.png: a folder in a class folder"):
         read_image_folder(str(root))
 
 
@@ -182,7 +184,7 @@ def test_training_and_test_images_must_have_one_size(written, files):
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_a_class_folder_that_is_missing_in_one_part_is_named(written, files, part):
     files[f"{part}/bird/0.png"] = files["train/cat/0.png"]
-    with pytest.raises(InputError, match=r"same class folders.*bird"):
+    with pytest.raises(InputError, match=r"a class has no image in t.*bird"):
         read_image_folder(written(files))
 
 
@@ -267,3 +269,49 @@ def test_progress_is_told_while_reading(tmp_path, files):
     seen = []
     read_image_folder(str(folder), lambda what, done, _: seen.append((what, done)))
     assert [done for _, done in seen] == [500, 1000]
+
+
+def test_deep_images_are_refused_and_not_made_white(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "deep")
+    deep = np.full((8, 8), 300, dtype=np.uint16)
+    Picture.fromarray(deep).save(folder / "train" / "bar" / "000.png")
+    with pytest.raises(InputError, match=r"train/bar/000.png: has more than 8 bits"):
+        read_image_folder(str(folder))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_an_empty_class_folder_is_named(tiny_folder, tmp_path, part):
+    folder = shutil.copytree(tiny_folder, tmp_path / "data")
+    (folder / part / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no image in train/.*empty"):
+        read_image_folder(str(folder))
+
+
+def test_an_image_in_no_class_folder_is_named(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "data")
+    nested = folder / "train" / "bar" / "more"
+    nested.mkdir()
+    shutil.copy(folder / "train" / "bar" / "000.png", nested / "1.png")
+    with pytest.raises(InputError, match=r"train/bar/more: a folder in a class folder"):
+        read_image_folder(str(folder))
+
+
+def test_hidden_files_are_no_images(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "data")
+    (folder / "train" / "bar" / "._000.png").write_bytes(b"metadata")
+    assert len(read_image_folder(str(folder)).train[1]) == 72
+
+
+def test_one_top_folder_may_hold_a_data_set_two_may_not(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "top" / "one")
+    assert len(read_image_folder(str(tmp_path / "top")).train[1]) == 72
+    shutil.copytree(tiny_folder, tmp_path / "top" / "two")
+    with pytest.raises(InputError, match=r"more than one data set.*one.*two"):
+        read_image_folder(str(tmp_path / "top"))
+
+
+def test_a_zip_file_is_named_as_one(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr("train/a/1.png", b"")
+    with pytest.raises(InputError, match=r"is a zip file.*unpack it"):
+        read_image_folder(str(tmp_path / "data.zip"))

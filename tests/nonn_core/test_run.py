@@ -211,7 +211,7 @@ def test_other_classes_than_the_teacher_s_are_refused(nonn_recipe, tiny, short, 
 
 def test_a_missing_teacher_is_named(nonn_recipe, tiny, tmp_path):
     recipe = changed(nonn_recipe, "teacher", value=str(tmp_path / "nobody.safetensors"))
-    refused(recipe, tmp_path / "run", tiny, r"nobody\.json: no such file")
+    refused(recipe, tmp_path / "run", tiny, r"nobody\.safetensors: no such teacher")
 
 
 def test_missing_data_is_named(nonn_recipe, tmp_path):

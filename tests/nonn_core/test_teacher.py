@@ -107,7 +107,7 @@ def test_a_missing_card_or_file_is_named(copied):
         Teacher.load(copied)
     card.write_text(content)
     copied.unlink()
-    with pytest.raises(InputError, match=r"teacher\.safetensors: no such file"):
+    with pytest.raises(InputError, match=r"teacher\.safetensors: no such teacher"):
         Teacher.load(copied)
 
 
