@@ -19,6 +19,7 @@ from nonn_core.recipe import TrainingRecipe
 from nonn_core.run import build_network, load_run, train
 from nonn_core.teacher import Teacher, TeacherCard
 from nonn_core.training import accuracy_pct
+from nonn_core.weights import read_tensors, write_tensors
 from nonn_core.wrn import WideResNet, build_teacher
 from profiles.errors import InputError, NonnError
 
@@ -224,3 +225,38 @@ def test_a_file_in_the_folder_s_place_is_said(nonn_recipe, tiny, tmp_path):
     with pytest.raises(NonnError, match="run"):
         train(nonn_recipe, tmp_path / "run", tiny)
     assert (tmp_path / "run").read_text() == "I am a file"
+
+
+def test_a_killed_run_does_not_go_on_with_another_teacher(
+    nonn_recipe, teacher_path, tiny, tmp_path
+):
+    for file in teacher_path.parent.glob("teacher.*"):
+        shutil.copy(file, tmp_path / file.name)
+    own = changed(nonn_recipe, "teacher", value=str(tmp_path / "teacher.safetensors"))
+    with pytest.raises(KilledError):
+        train(own, tmp_path / "run", tiny, killed_at(7))
+    teacher = Teacher.load(tmp_path / "teacher.safetensors")
+    teacher.network.fc.bias += 1
+    teacher.save()
+    with pytest.raises(InputError, match="checkpoint of another run"):
+        train(own, tmp_path / "run", tiny)
+
+
+def test_a_killed_run_does_not_go_on_with_other_images(nonn_recipe, tiny, tmp_path):
+    with pytest.raises(KilledError):
+        train(nonn_recipe, tmp_path / "run", tiny, killed_at(7))
+    pixels = tiny.train.pixels.clone()
+    pixels[0, 0, 0, 0] ^= 1
+    others = replace(tiny, train=replace(tiny.train, pixels=pixels))
+    with pytest.raises(InputError, match="checkpoint of another run"):
+        train(nonn_recipe, tmp_path / "run", others)
+
+
+def test_a_checkpoint_with_a_foreign_history_is_damaged(nonn_recipe, tiny, tmp_path):
+    with pytest.raises(KilledError):
+        train(nonn_recipe, tmp_path / "run", tiny, killed_at(7))
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    tensors, note = read_tensors(checkpoint)
+    write_tensors(checkpoint, tensors, {**note, "history": [{"epoch": 1}]})
+    with pytest.raises(InputError, match=r"damaged checkpoint.*delete the file"):
+        train(nonn_recipe, tmp_path / "run", tiny)
