@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, TypeVar, cast, get_args
 
 import typer
 
@@ -17,7 +17,14 @@ from nonn_plan.output import Output
 from nonn_plan.plan_view import show_plan, show_simulation
 from planner.explanation import explanation
 from planner.plan import PlanDocument
-from planner.question import DEFAULT_OBJECTIVE, BoardBudget, Question, Stage, budgets
+from planner.question import (
+    DEFAULT_OBJECTIVE,
+    BoardBudget,
+    Objective,
+    Question,
+    Stage,
+    budgets,
+)
 from planner.training import recipe
 from planner.validation import require_valid
 from planner.workload import fan_out
@@ -60,7 +67,7 @@ def plan(
         typer.Option("--flops", help="FLOP budget per image, 200M; of one board: BOARD=200M."),
     ] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="Storage of weights and activations.")
+        str, typer.Option("--precision", help="Weights and activations: fp32, fp16 or int8.")
     ] = "fp32",
     students: Annotated[
         str | None, typer.Option("--students", help="Number, 4, or range, 2:8; default 1:BOARDS.")
@@ -83,7 +90,12 @@ def plan(
         float, typer.Option("--epsilon", help="Points of validation accuracy P0 may cost.")
     ] = 1.0,
     objective: Annotated[
-        str, typer.Option("--objective", help="Stages in order of importance, with tolerances.")
+        str,
+        typer.Option(
+            "--objective",
+            help=f"Stages, most important first, of {', '.join(get_args(Objective))}; NAME:5% lets "
+            "later ones give up 5 %.",
+        ),
     ] = ",".join(map(str, DEFAULT_OBJECTIVE)),
     limit: Annotated[
         float, typer.Option("--limit", help="Deterministic time limit, about seconds of one core.")
