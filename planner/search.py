@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from ortools.sat.python import cp_model
@@ -130,7 +130,10 @@ def _solved(solver: cp_model.CpSolver, model: cp_model.CpModel) -> cp_model.CpSo
         try:
             return solving.result()
         except BaseException:
-            solver.stop_search()
+            # Again and again: a search that has not begun yet does not hear it.
+            while not solving.done():
+                solver.stop_search()
+                wait([solving], timeout=0.05)
             raise
 
 
