@@ -217,7 +217,7 @@ def _trained_row(
 
     evaluations = []
     fits: Sequence[BoardFit] = ()
-    for seed in range(base.seed, base.seed + SEEDS):
+    for seed in ((base.seed + k) % 2**31 for k in range(SEEDS)):
         folder = place.run(kind, seed)
         train(base.model_copy(update={"seed": seed}), folder, data, progress)
         done, network = load_run(folder, data)

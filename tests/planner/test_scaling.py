@@ -12,7 +12,7 @@ from planner.scaling import (
     energy_units,
     up,
 )
-from profiles.library import device
+from profiles.device import DEVICES
 from simulator.workload import busy_mj, busy_ms
 
 
@@ -45,6 +45,6 @@ def test_scaled_figures_are_the_simulators_rounded_up(units, cost, scale, severa
     line = student_cost_line(WrnSpec.parse("wrn16:32,64,88"), Image(3, 32, 32))
     students = 3 if several else 1
     for filters in (1, 80):
-        real = cost(device("odroid-xu4s"), [line.at(filters).macs] * students) * scale
-        scaled = students * units(device("odroid-xu4s"), line, several).at(filters)
+        real = cost(DEVICES.get("odroid-xu4s"), [line.at(filters).macs] * students) * scale
+        scaled = students * units(DEVICES.get("odroid-xu4s"), line, several).at(filters)
         assert real - 1e-2 <= scaled <= real + students * (1 + filters)

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles import calibrate, library
+from profiles import calibrate
 from profiles.calibrate import calibrated_devices, relative_fit, write_devices
-from profiles.device import compute_mj, compute_ms
+from profiles.device import DEVICES, compute_mj, compute_ms
 from profiles.errors import ProfileError
 from profiles.published import Deployment, PublishedFacts, published_facts
 
@@ -18,7 +18,7 @@ def devices():
 
 def test_the_shipped_files_are_the_output_of_the_fit(tmp_path):
     written = write_devices(tmp_path)
-    assert {path.stem for path in written} == set(library.device_names())
+    assert {path.stem for path in written} == set(DEVICES.names())
     for path in written:
         assert path.read_text() == (calibrate.DEVICES_FOLDER / path.name).read_text()
 
@@ -117,7 +117,7 @@ def test_other_facts_give_other_figures():
     doubled = calibrated_devices(PublishedFacts.check(content, where="doubled"))
     for name in ("rpi-3b", "odroid-xu4s"):
         assert doubled[name].power_busy_w.value == pytest.approx(
-            2 * library.device(name).power_busy_w.value, rel=1e-5
+            2 * DEVICES.get(name).power_busy_w.value, rel=1e-5
         )
 
 

@@ -7,11 +7,10 @@ from itertools import pairwise, permutations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_hardware import device, figure, link
 
-from profiles.device import DeviceProfile, Hosting
-from profiles.figure import Figure
+from profiles.device import Hosting
 from profiles.fleet import Board
-from profiles.link import LinkProfile
 from simulator import closed_form
 from simulator.engine import simulate
 from simulator.workload import Alone, FanOut, StudentWork
@@ -22,34 +21,23 @@ milliseconds = st.floats(0, 100)
 factors = st.floats(0.5, 3)
 
 
-def figure(value):
-    return Figure(value=value, provenance="assumed", source="this test")
-
-
 @st.composite
-def devices(draw, name="device", hosting=None):
-    return DeviceProfile(
-        name=name,
-        title=name,
-        clock_hz=1,
-        cores=1,
-        ram_bytes=1,
-        runtime="none",
-        precision="fp32",
-        compute_fixed_ms=figure(draw(milliseconds)),
-        compute_ms_per_mmac=figure(draw(st.floats(0, 20))),
-        power_fixed_w=figure(draw(st.floats(0, 10))),
-        power_busy_w=figure(draw(st.floats(0, 10))),
-        message_ms=figure(draw(milliseconds)),
-        sharing_slowdown=figure(draw(factors)),
-        hosting=hosting,
+def devices(draw, hosting=None):
+    return device(
+        "device",
+        hosting,
+        compute_fixed_ms=draw(milliseconds),
+        compute_ms_per_mmac=draw(st.floats(0, 20)),
+        power_fixed_w=draw(st.floats(0, 10)),
+        power_busy_w=draw(st.floats(0, 10)),
+        message_ms=draw(milliseconds),
+        sharing_slowdown=draw(factors),
     )
 
 
 @st.composite
 def boards(draw, name):
-    link = LinkProfile(name="link", title="link", bits_per_s=figure(draw(st.floats(1e4, 1e9))))
-    return Board(name, draw(devices()), link)
+    return Board(name, draw(devices()), link("link", draw(st.floats(1e4, 1e9))))
 
 
 @st.composite

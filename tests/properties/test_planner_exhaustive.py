@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from made_hardware import device, figure, link
 
 from nonn_core.costs import student_cost, student_cost_line
 from nonn_core.family import Image, WrnSpec
@@ -15,10 +16,8 @@ from planner.instance import DropOption, Instance, Option, Site
 from planner.objective import MEASURES
 from planner.scaling import at_least, at_most, rounding
 from planner.search import Limit, search
-from profiles.device import DeviceProfile, Hosting
-from profiles.figure import Figure
+from profiles.device import Hosting
 from profiles.fleet import Board
-from profiles.link import LinkProfile
 from simulator.workload import busy_mj, busy_ms, join_ms, reply_ms, send_ms
 
 IMAGES = (Image(1, 8, 8), Image(3, 2, 2), Image(1, 1, 1))
@@ -26,42 +25,23 @@ NETWORKS = ("wrn10:4,8,8", "wrn10:4,4,16", "wrn10:6,8,8", "wrn16:4,8,8")
 MAXIMISED = ("capacity", "students")
 
 
-def figure(value):
-    return Figure(value=value, provenance="assumed", source="this test")
-
-
-def device(name, fixed_ms, per_mmac_ms, message_ms, slowdown):
-    return DeviceProfile(
-        name=name,
-        title=name,
-        clock_hz=1,
-        cores=1,
-        ram_bytes=1,
-        runtime="none",
-        precision="fp32",
-        compute_fixed_ms=figure(fixed_ms),
-        compute_ms_per_mmac=figure(per_mmac_ms),
-        power_fixed_w=figure(1.5),
-        power_busy_w=figure(2.5),
-        message_ms=figure(message_ms),
-        sharing_slowdown=figure(slowdown),
-        hosting=Hosting(join_fixed_ms=figure(2.0), fc_ms=figure(0.1)),
+def random_device(rng, name):
+    return device(
+        name,
+        Hosting(join_fixed_ms=figure(2.0), fc_ms=figure(0.1)),
+        compute_fixed_ms=rng.integers(0, 10),
+        compute_ms_per_mmac=rng.integers(1, 200),
+        power_fixed_w=1.5,
+        power_busy_w=2.5,
+        message_ms=rng.integers(0, 8),
+        sharing_slowdown=rng.choice([0.6, 1.0, 1.3, 2.0]),
     )
 
 
 def random_boards(rng):
-    kinds = [
-        device(
-            f"kind-{k}",
-            rng.integers(0, 10),
-            rng.integers(1, 200),
-            rng.integers(0, 8),
-            rng.choice([0.6, 1.0, 1.3, 2.0]),
-        )
-        for k in range(2)
-    ]
-    link = LinkProfile(name="link", title="link", bits_per_s=figure(rng.integers(10**4, 10**7)))
-    return [Board(f"b{b}", kinds[rng.integers(2)], link) for b in range(rng.integers(2, 4))]
+    kinds = [random_device(rng, f"kind-{k}") for k in range(2)]
+    wire = link("link", rng.integers(10**4, 10**7))
+    return [Board(f"b{b}", kinds[rng.integers(2)], wire) for b in range(rng.integers(2, 4))]
 
 
 def random_site(rng, board, options, sizes):

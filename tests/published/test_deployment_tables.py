@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from profiles import library
+from profiles.device import DEVICES
 from profiles.fleet import parse_fleet, resolve
 from profiles.published import published_facts
 from simulator.engine import simulate
@@ -45,7 +45,7 @@ def test_a_nonn_takes_what_was_published(device, students):
 
 @pytest.mark.parametrize("device", TEACHERS)
 def test_a_teacher_takes_what_was_published(device):
-    result = simulate(Alone(library.device(device), TEACHER_MACS))
+    result = simulate(Alone(DEVICES.get(device), TEACHER_MACS))
     assert (result.total_ms, result.energy_per_node_mj) == pytest.approx(
         TEACHERS[device], rel=WITHIN
     )

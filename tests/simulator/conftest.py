@@ -1,34 +1,11 @@
 """Two unlike boards and a host with round figures, so that a test can compute by hand."""
 
 import pytest
+from made_hardware import device, figure, link
 
-from profiles.device import DeviceProfile, Hosting
-from profiles.figure import Figure
+from profiles.device import Hosting
 from profiles.fleet import Board
-from profiles.link import LinkProfile
 from simulator.workload import FanOut, StudentWork
-
-
-def figure(value):
-    return Figure(value=value, provenance="assumed", source="this test")
-
-
-def device(name, hosting=None, **figures):
-    return DeviceProfile(
-        name=name,
-        title=name,
-        clock_hz=1,
-        cores=1,
-        ram_bytes=1,
-        runtime="none",
-        precision="fp32",
-        hosting=hosting,
-        **{key: figure(value) for key, value in figures.items()},
-    )
-
-
-def link(name, bits_per_s):
-    return LinkProfile(name=name, title=name, bits_per_s=figure(bits_per_s))
 
 
 @pytest.fixture
