@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nonn_core.dataset import Dataset
+from nonn_core.data.dataset import Dataset
+from nonn_core.learning.loop import accuracy_pct
 from nonn_core.nonn import Nonn
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import NonnRecipe, TrainingRecipe
 from nonn_core.teacher import Teacher
-from nonn_core.training import accuracy_pct
 from nonn_core.wrn import WideResNet, pooled
 from profiles.document import Document, Record
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nonn_core.dataset import Dataset
+from nonn_core.data.dataset import Dataset
 from nonn_core.family import Image, ImageShape, NetworkName, WrnSpec
 from nonn_core.partition import TeacherReference
 from nonn_core.recipe import OptimiserRecipe

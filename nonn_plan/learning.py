@@ -29,7 +29,7 @@ from profiles.errors import InputError
 if TYPE_CHECKING:
     from boards.fit import BoardFit
     from nonn_core.evaluation import Evaluation
-    from nonn_core.filter_network import LinkOptions
+    from nonn_core.knowledge.filter_network import LinkOptions
     from nonn_core.nonn import Nonn
     from nonn_core.progress import Progress
     from nonn_core.wrn import WideResNet
@@ -64,8 +64,8 @@ def train_teacher(
     as_json: AsJson = False,
 ) -> None:
     """Train a teacher; a killed run goes on when the same command is given again."""
-    from nonn_core.dataset import load_dataset
-    from nonn_core.teacher_training import train_teacher as train
+    from nonn_core.data.dataset import load_dataset
+    from nonn_core.learning.teacher_training import train_teacher as train
 
     output = Output(as_json)
     optimiser = OptimiserRecipe.check(
@@ -120,8 +120,8 @@ def partition(
     as_json: AsJson = False,
 ) -> None:
     """Split a teacher's fconv filters into communities, and measure what may be dropped."""
-    from nonn_core.filter_network import LinkOptions, read_filter_network
-    from nonn_core.knowledge import partition_saved_network
+    from nonn_core.knowledge.filter_network import LinkOptions, read_filter_network
+    from nonn_core.knowledge.partitioning import partition_saved_network
 
     output = Output(as_json)
     options = LinkOptions(per_image_scale, top_filters or None, link_percentile)
@@ -150,7 +150,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train what a recipe says; a killed run goes on when the same command is given again."""
-    from nonn_core.run import train as train_run
+    from nonn_core.learning.run import train as train_run
 
     output = Output(as_json)
     recipe = TrainingRecipe.read(recipe_file)
@@ -175,8 +175,8 @@ def evaluate(
 ) -> None:
     """Test accuracy, also for every subset of students that answers; RUN/evaluation.json."""
     from boards.fit import board_fits
+    from nonn_core.learning.run import RECIPE
     from nonn_core.nonn import Nonn
-    from nonn_core.run import RECIPE
 
     output = Output(as_json)
     plan = None if plan_file is None else read_plan(plan_file)
@@ -207,8 +207,8 @@ def _partition(
     options: "LinkOptions",
     progress: "Progress",
 ) -> Partition:
-    from nonn_core.dataset import load_dataset
-    from nonn_core.knowledge import partition_teacher
+    from nonn_core.data.dataset import load_dataset
+    from nonn_core.knowledge.partitioning import partition_teacher
     from nonn_core.teacher import Teacher
 
     teacher = Teacher.load(source, fconv)
@@ -218,10 +218,10 @@ def _partition(
 
 def _evaluated(trained: Path, progress: "Progress") -> "tuple[Evaluation, Nonn | WideResNet]":
     """Evaluate what lies there; return also the network."""
-    from nonn_core.dataset import load_dataset
+    from nonn_core.data.dataset import load_dataset
     from nonn_core.evaluation import evaluate as evaluate_network
     from nonn_core.evaluation import evaluate_teacher
-    from nonn_core.run import RECIPE, load_run
+    from nonn_core.learning.run import RECIPE, load_run
     from nonn_core.teacher import Teacher
 
     if trained.suffix == ".safetensors":

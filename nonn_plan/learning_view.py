@@ -10,7 +10,7 @@ from profiles.units import format_bytes, format_count, format_flops
 if TYPE_CHECKING:
     from boards.fit import BoardFit
     from nonn_core.evaluation import Evaluation
-    from nonn_core.training import EpochMetrics
+    from nonn_core.learning.loop import EpochMetrics
 
 
 def show_partition(output: Output, found: Partition) -> None:

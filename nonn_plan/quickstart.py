@@ -30,7 +30,7 @@ from profiles.fleet import parse_fleet
 
 if TYPE_CHECKING:
     from boards.fit import BoardFit
-    from nonn_core.dataset import Dataset
+    from nonn_core.data.dataset import Dataset
     from nonn_core.progress import Progress
     from nonn_core.teacher import Teacher
 
@@ -94,7 +94,7 @@ def quickstart(
     as_json: AsJson = False,
 ) -> None:
     """Everything, small, on real handwritten digits: teacher, partition, plan, training, proof."""
-    from nonn_core.dataset import load_dataset
+    from nonn_core.data.dataset import load_dataset
 
     output, place = Output(as_json), Place(out)
     with output.progress(f"{out} keeps what was finished; {TO_RESUME}") as progress:
@@ -120,7 +120,7 @@ def quickstart(
 
 
 def _teacher(data: "Dataset", place: Place, seed: int, progress: "Progress") -> "Teacher":
-    from nonn_core.teacher_training import train_teacher
+    from nonn_core.learning.teacher_training import train_teacher
 
     spec = WrnSpec.parse(TEACHER)
     return train_teacher(spec, data, TEACHER_TRAINING, seed, place.teacher, progress)
@@ -134,8 +134,8 @@ def _partition(
     seed: int,
     progress: "Progress",
 ) -> Partition:
-    from nonn_core.filter_network import LinkOptions
-    from nonn_core.knowledge import partition_teacher
+    from nonn_core.knowledge.filter_network import LinkOptions
+    from nonn_core.knowledge.partitioning import partition_teacher
 
     options = LinkOptions(link_percentile=LINK_PERCENTILE)
     partition = partition_teacher(teacher, data, "AH", GAMMA, seed, options, progress)
@@ -212,8 +212,8 @@ def _trained_row(
     """Train and evaluate each seed, and measure what was built against the boards' budgets."""
     from boards.fit import board_fits
     from nonn_core.evaluation import evaluate
+    from nonn_core.learning.run import load_run, train
     from nonn_core.nonn import Nonn
-    from nonn_core.run import load_run, train
 
     evaluations = []
     fits: Sequence[BoardFit] = ()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from boards.fit import board_fits
-from nonn_core.dataset import load_dataset
-from nonn_core.run import load_run
+from nonn_core.data.dataset import load_dataset
+from nonn_core.learning.run import load_run
 from nonn_plan.planning import read_plan
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from nonn_core.dataset import load_dataset
+from nonn_core.data.dataset import load_dataset
 from nonn_core.family import WrnSpec
+from nonn_core.learning.teacher_training import train_teacher
 from nonn_core.nonn import StudentShape
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe, TrainingRecipe
 from nonn_core.teacher import Teacher
-from nonn_core.teacher_training import train_teacher
 
 CLASSES = ("bar", "disc", "grid")
 

@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from nonn_core.dataset import load_dataset
+from nonn_core.data.dataset import load_dataset
 from nonn_core.family import WrnSpec
+from nonn_core.learning.teacher_training import train_teacher
 from nonn_core.recipe import OptimiserRecipe
-from nonn_core.teacher_training import train_teacher
 
 PER_CLASS = {"train": 12, "test": 2}
 

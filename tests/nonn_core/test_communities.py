@@ -8,7 +8,7 @@ import networkx
 import numpy as np
 import pytest
 
-from nonn_core.communities import find_communities, modularity
+from nonn_core.knowledge.communities import find_communities, modularity
 from nonn_core.partition import Community
 from profiles.errors import InputError
 
@@ -118,7 +118,7 @@ def test_a_huge_gamma_leaves_what_is_connected_and_a_tiny_one_single_filters():
 
 def test_the_same_seed_gives_the_same_communities_in_every_process():
     code = (
-        "import json, sys, numpy as np; from nonn_core.communities import find_communities;"
+        "import json, sys, numpy as np; from nonn_core.knowledge.communities import find_communities;"
         "rng = np.random.default_rng(1); w = np.triu(rng.random((40, 40)) ** 4, k=1); w += w.T;"
         "print(json.dumps([c.filters for c in find_communities(w, 1.0, 9)]))"
     )

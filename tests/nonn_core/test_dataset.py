@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from nonn_core.dataset import Images, load_dataset, randomly_mirrored, shifted
+from nonn_core.data.dataset import Images, load_dataset, randomly_mirrored, shifted
 from profiles.errors import InputError
 
 

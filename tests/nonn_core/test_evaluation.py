@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from nonn_core.evaluation import Evaluation, evaluate, evaluate_teacher
+from nonn_core.learning.loop import accuracy_pct
+from nonn_core.learning.run import build_network
 from nonn_core.nonn import build_nonn
 from nonn_core.recipe import TrainingRecipe
-from nonn_core.run import build_network
-from nonn_core.training import accuracy_pct
 
 
 def recipe_of(students, like):

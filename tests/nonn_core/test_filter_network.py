@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from nonn_core.filter_network import LinkOptions, filter_network, read_filter_network, strong_links
+from nonn_core.knowledge.filter_network import (
+    LinkOptions,
+    filter_network,
+    read_filter_network,
+    strong_links,
+)
 from profiles.errors import InputError, PartitionError
 
 ACTIVITIES = np.array([[1.0, 0.5, 0.0], [0.2, 0.4, 0.8]])

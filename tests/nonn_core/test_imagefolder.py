@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image as Picture
 
-from nonn_core.dataset import load_dataset
-from nonn_core.imagefolder import read_image_folder
+from nonn_core.data.dataset import load_dataset
+from nonn_core.data.imagefolder import read_image_folder
 from profiles.errors import InputError
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from nonn_core.dataset import load_dataset
-from nonn_core.filter_network import LinkOptions, read_filter_network
-from nonn_core.knowledge import (
+from nonn_core.data.dataset import load_dataset
+from nonn_core.knowledge.filter_network import LinkOptions, read_filter_network
+from nonn_core.knowledge.partitioning import (
     Activities,
     average_activities,
     drop_steps,

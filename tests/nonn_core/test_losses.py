@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from nonn_core.losses import activation_transfer, distillation
+from nonn_core.learning.losses import activation_transfer, distillation
 
 
 def softmax(logits, temperature=1.0):

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nonn_core.losses import activation_transfer, distillation
+from nonn_core.learning.losses import activation_transfer, distillation
+from nonn_core.learning.objectives import classification, nonn_distillation, single_distillation
 from nonn_core.nonn import build_nonn
-from nonn_core.objectives import classification, nonn_distillation, single_distillation
 from nonn_core.recipe import DistillationRecipe
 from nonn_core.wrn import build_teacher
 

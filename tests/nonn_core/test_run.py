@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from nonn_core.costs import student_cost, teacher_cost
-from nonn_core.dataset import load_dataset
+from nonn_core.data.dataset import load_dataset
 from nonn_core.evaluation import evaluate
 from nonn_core.family import Image
+from nonn_core.learning.loop import accuracy_pct
+from nonn_core.learning.run import build_network, load_run, train
 from nonn_core.measure import measured_cost
 from nonn_core.nonn import Nonn
 from nonn_core.recipe import TrainingRecipe
-from nonn_core.run import build_network, load_run, train
 from nonn_core.teacher import Teacher, TeacherCard
-from nonn_core.training import accuracy_pct
 from nonn_core.weights import read_tensors, write_tensors
 from nonn_core.wrn import WideResNet, build_teacher
 from profiles.errors import InputError, NonnError

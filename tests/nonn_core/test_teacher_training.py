@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from nonn_core.family import WrnSpec
+from nonn_core.learning.loop import accuracy_pct
+from nonn_core.learning.teacher_training import train_teacher
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.teacher import Teacher, TeacherCard
-from nonn_core.teacher_training import train_teacher
-from nonn_core.training import accuracy_pct
 from profiles.errors import InputError, NonnError
 
 SPEC = WrnSpec.parse("wrn10:4,6,8")
@@ -19,10 +19,10 @@ SPEC = WrnSpec.parse("wrn10:4,6,8")
 KILLED_IN_EPOCH_3 = """
 import signal, sys
 from pathlib import Path
-from nonn_core.dataset import load_dataset
+from nonn_core.data.dataset import load_dataset
 from nonn_core.family import WrnSpec
 from nonn_core.recipe import OptimiserRecipe
-from nonn_core.teacher_training import train_teacher
+from nonn_core.learning.teacher_training import train_teacher
 
 def progress(what, done, total):
     if what == "epoch 3/4" and done % 5 == 2:

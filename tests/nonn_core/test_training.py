@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from nonn_core.family import WrnSpec
+from nonn_core.learning.loop import Task, accuracy_pct, fit, learning_rate
 from nonn_core.recipe import OptimiserRecipe
-from nonn_core.training import Task, accuracy_pct, fit, learning_rate
 from nonn_core.weights import read_tensors, write_tensors
 from nonn_core.wrn import build_teacher
 from profiles.errors import InputError, NonnError, TrainingError

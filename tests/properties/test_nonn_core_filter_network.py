@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nonn_core.communities import find_communities, modularity
-from nonn_core.filter_network import LinkOptions, filter_network, strong_links
+from nonn_core.knowledge.communities import find_communities, modularity
+from nonn_core.knowledge.filter_network import LinkOptions, filter_network, strong_links
 from nonn_core.partition import Community
 from profiles.errors import PartitionError
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Picture
 
-from nonn_core.dataset import shifted
-from nonn_core.imagefolder import read_image_folder
+from nonn_core.data.dataset import shifted
+from nonn_core.data.imagefolder import read_image_folder
+from nonn_core.learning.loop import learning_rate
 from nonn_core.recipe import OptimiserRecipe
-from nonn_core.training import learning_rate
 from profiles.errors import InputError
 
 

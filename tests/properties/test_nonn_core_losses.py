@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nonn_core.losses import activation_transfer, distillation
+from nonn_core.learning.losses import activation_transfer, distillation
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 seeds = st.integers(0, 2**20)

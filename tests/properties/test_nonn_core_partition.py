@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nonn_core.knowledge import Activities, drop_steps
+from nonn_core.knowledge.partitioning import Activities, drop_steps
 from nonn_core.partition import Community, Partition
 
 

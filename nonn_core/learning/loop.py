@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nonn_core.dataset import Dataset, Images
+from nonn_core.data.dataset import Dataset, Images
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.weights import load_weights, read_tensors, write_tensors

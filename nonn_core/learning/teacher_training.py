@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from nonn_core.dataset import Dataset
+from nonn_core.data.dataset import Dataset
 from nonn_core.family import WrnSpec
-from nonn_core.objectives import classification
+from nonn_core.learning.loop import Task, fit
+from nonn_core.learning.objectives import classification
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.teacher import DEFAULT_FCONV, SUFFIX, Teacher, TeacherCard
-from nonn_core.training import Task, fit
 from nonn_core.wrn import build_teacher
 from profiles.document import check_place
 from profiles.errors import InputError

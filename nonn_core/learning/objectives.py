@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nonn_core.losses import activation_transfer, distillation
+from nonn_core.learning.loop import Objective
+from nonn_core.learning.losses import activation_transfer, distillation
 from nonn_core.nonn import Nonn
 from nonn_core.partition import Filters
 from nonn_core.recipe import DistillationRecipe
 from nonn_core.teacher import Teacher
-from nonn_core.training import Objective
 from nonn_core.wrn import WideResNet
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nonn_core.communities import find_communities, modularity
-from nonn_core.dataset import Dataset, Images
-from nonn_core.filter_network import LinkOptions, Matrix, filter_network, strong_links
+from nonn_core.data.dataset import Dataset, Images
+from nonn_core.knowledge.communities import find_communities, modularity
+from nonn_core.knowledge.filter_network import LinkOptions, Matrix, filter_network, strong_links
 from nonn_core.partition import Community, DropStep, Partition, Rule
 from nonn_core.progress import Progress, silent
 from nonn_core.teacher import Teacher

@@ -12,14 +12,14 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from nonn_core.dataset import Dataset, load_dataset
+from nonn_core.data.dataset import Dataset, load_dataset
 from nonn_core.family import Image
+from nonn_core.learning.loop import EpochMetrics, Objective, Task, fit
+from nonn_core.learning.objectives import nonn_distillation, single_distillation
 from nonn_core.nonn import Nonn, StudentShape, build_nonn
-from nonn_core.objectives import nonn_distillation, single_distillation
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import NonnRecipe, TrainingRecipe
 from nonn_core.teacher import Teacher
-from nonn_core.training import EpochMetrics, Objective, Task, fit
 from nonn_core.weights import load_weights, read_tensors, write_tensors
 from nonn_core.wrn import WideResNet, build_teacher
 from profiles.document import write_atomic

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import networkx
 import numpy as np
 
-from nonn_core.filter_network import Matrix
+from nonn_core.knowledge.filter_network import Matrix
 from nonn_core.partition import Community
 from profiles.errors import InputError
 
