@@ -1,34 +1,26 @@
 """Networks worth considering: the students of a teacher, and a single network of a given size."""
 
-from itertools import product
-
 from nonn_core.costs import teacher_cost
-from nonn_core.family import Image, WrnSpec
+from nonn_core.family import NetworkSpec
+from nonn_core.image import Image
 
-SHALLOWEST, STUDENT_DEPTH = 10, 16
-_EIGHTHS = ((2, 4), (2, 3, 4), (1, 2, 3, 4))
-_FINEST = 200
+_STEPS = range(5, 400)
 
 
-def student_candidates(teacher: WrnSpec) -> tuple[WrnSpec, ...]:
+def student_candidates(teacher: NetworkSpec) -> tuple[NetworkSpec, ...]:
     """Return the networks that a planner chooses students from when nobody names any.
 
-    As in A, section 4.3, a student has fewer layers than its teacher (WRN40 -> WRN16; WRN16 and
-    shallower -> WRN10) and at most half of its channels: an eighth to four eighths, per group.
+    As in A, section 4.3, a student has fewer layers than its teacher where the family has such a
+    member, and at most half of its channels.
     """
-    depth = STUDENT_DEPTH if teacher.depth > STUDENT_DEPTH else SHALLOWEST
-    first, second, third = (
-        [max(1, width * eighths // 8) for eighths in shares]
-        for width, shares in zip(teacher.widths, _EIGHTHS, strict=True)
-    )
-    return tuple(dict.fromkeys(WrnSpec(depth, w) for w in product(first, second, third)))
+    return tuple(dict.fromkeys(teacher.narrowed()))
 
 
-def single_network(params: int, depth: int, image: Image, classes: int) -> WrnSpec:
-    """Return the undivided classifier of this depth whose size is nearest to `params`.
+def single_network(params: int, like: NetworkSpec, image: Image, classes: int) -> NetworkSpec:
+    """Return the undivided classifier, of this family and depth, whose size is nearest `params`.
 
-    Widths grow in the family's own proportion, 16k : 32k : 64k, with k in steps of a sixteenth; it
-    is what plain distillation is given when it is compared with a NoNN of the same total size.
+    Widths grow in the family's own proportion; it is what plain distillation is given when it is
+    compared with a NoNN of the same total size.
     """
-    sizes = (WrnSpec(depth, (step, 2 * step, 4 * step)) for step in range(1, _FINEST))
+    sizes = (like.proportional(step) for step in _STEPS)
     return min(sizes, key=lambda spec: abs(teacher_cost(spec, image, classes).params - params))

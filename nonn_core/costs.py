@@ -8,11 +8,24 @@ after its last use, which is what static memory planners of board runtimes do; `
 finds the same figures by walking the graph of a built module.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from nonn_core.family import STEM_CHANNELS, Image, WrnSpec
+from nonn_core.blueprint import (
+    Blueprint,
+    Conv,
+    Maps,
+    MaxPool,
+    Norm,
+    Op,
+    Ops,
+    Residual,
+    after,
+    after_all,
+)
+from nonn_core.family import NetworkSpec
+from nonn_core.image import Image
 
 Precision = Literal["fp32", "fp16", "int8"]
 BYTES_PER_VALUE: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
@@ -64,7 +77,7 @@ class StudentCostLine:
         )
 
 
-def total(layers: Iterator[Layer]) -> Cost:
+def total(layers: Iterable[Layer]) -> Cost:
     """Add up a network's layers."""
     table = tuple(layers)
     return Cost(
@@ -74,19 +87,19 @@ def total(layers: Iterator[Layer]) -> Cost:
     )
 
 
-def teacher_cost(spec: WrnSpec, image: Image, classes: int) -> Cost:
+def teacher_cost(spec: NetworkSpec, image: Image, classes: int) -> Cost:
     """Cost of a whole classifier."""
     return total(teacher_layers(spec, image, classes))
 
 
-def student_cost(spec: WrnSpec, image: Image, filters: int) -> Cost:
+def student_cost(spec: NetworkSpec, image: Image, filters: int) -> Cost:
     """Cost of the student that mimics `filters` filters, its copy of G0 included."""
-    return total(student_layers(spec, image, filters))
+    return student_cost_line(spec, image).at(filters)
 
 
-def group0_cost(spec: WrnSpec, image: Image) -> Cost:
+def group0_cost(spec: NetworkSpec, image: Image) -> Cost:
     """Cost of G0, the stem and first group, which students share in training."""
-    return total(_group0_layers(spec, image))
+    return total(_row("group0", spec.blueprint(image.channels).group0, _maps(image)))
 
 
 def classifier_params(features: int, classes: int) -> int:
@@ -94,115 +107,98 @@ def classifier_params(features: int, classes: int) -> int:
     return features * classes + classes
 
 
-def student_cost_line(spec: WrnSpec, image: Image) -> StudentCostLine:
-    """Cost of a student of this shape for any number of filters."""
-    body = total(_body_layers(spec, image))
-    area = _area(_final_size(image))
-    channels = spec.widths[2]
-    # The 1x1 convolution reads `channels` maps and writes one per filter, which is normalised and
+def student_cost_line(spec: NetworkSpec, image: Image, own_group0: bool = True) -> StudentCostLine:
+    """Cost of a student of this shape for any number of filters.
+
+    Without `own_group0` it is the cost of what follows G0, where G0 runs on a board of its own.
+    """
+    blueprint = spec.blueprint(image.channels)
+    body = total(_body_layers(blueprint, image, own_group0))
+    last = _last_maps(blueprint, image)
+    # The 1x1 convolution reads these maps and writes one per filter, which is normalised and
     # pooled to one value.
     return StudentCostLine(
         params=body.params,
-        params_per_filter=channels + 2,
+        params_per_filter=last.channels + 2,
         macs=body.macs,
-        macs_per_filter=(channels + 3) * area,
-        peaks=((body.peak_elements, 0), (channels * area, area), (0, area + 1)),
+        macs_per_filter=(last.channels + 3) * last.area,
+        peaks=((body.peak_elements, 0), (last.elements, last.area), (0, last.area + 1)),
     )
 
 
-def teacher_layers(spec: WrnSpec, image: Image, classes: int) -> Iterator[Layer]:
-    """Yield the layers of a classifier: body, average pool, FC layer."""
-    yield from _body_layers(spec, image)
-    area = _area(_final_size(image))
-    channels = spec.widths[2]
-    yield Layer("pool", 0, channels * area, channels * area + channels)
-    yield Layer("fc", channels * classes + classes, channels * classes, channels + classes)
+def teacher_layers(spec: NetworkSpec, image: Image, classes: int) -> Iterator[Layer]:
+    """Yield the layers of a classifier: its stages, average pool, FC layer."""
+    blueprint = spec.blueprint(image.channels)
+    yield from _body_layers(blueprint, image, own_group0=True)
+    last = _last_maps(blueprint, image)
+    yield from _row("tail", blueprint.tail, last)
+    pooled = after_all(blueprint.tail, last)
+    features = blueprint.features
+    yield Layer("pool", 0, pooled.elements, pooled.elements + features)
+    yield Layer("fc", features * classes + classes, features * classes, features + classes)
 
 
-def student_layers(spec: WrnSpec, image: Image, filters: int) -> Iterator[Layer]:
-    """Yield the layers of a student: body, 1x1 convolution to its filters, average pool."""
-    yield from _body_layers(spec, image)
-    size = _final_size(image)
-    area = _area(size)
-    yield _convolution("fconv", spec.widths[2], filters, 1, size, size, held=0)
-    yield _norm("fconv.norm", filters, filters * area, held=0)
-    yield Layer("pool", 0, filters * area, filters * area + filters)
+def _body_layers(blueprint: Blueprint, image: Image, own_group0: bool) -> Iterator[Layer]:
+    """Yield everything up to the last stage's output."""
+    maps = _maps(image)
+    if own_group0:
+        yield from _row("group0", blueprint.group0, maps)
+    maps = after_all(blueprint.group0, maps)
+    for number, stage in enumerate(blueprint.stages):
+        yield from _row(f"stages.{number}", stage, maps)
+        maps = after_all(stage, maps)
 
 
-def _body_layers(spec: WrnSpec, image: Image) -> Iterator[Layer]:
-    """Yield everything up to and including the last normalisation and activation."""
-    yield from _group0_layers(spec, image)
-    size = (image.height, image.width)
-    for group in (1, 2):
-        yield from _group_layers(spec, group, size)
-        size = _halved(size)
-    channels = spec.widths[2]
-    yield _norm("norm", channels, channels * _area(size), held=0)
-
-
-def _group0_layers(spec: WrnSpec, image: Image) -> Iterator[Layer]:
-    size = (image.height, image.width)
-    yield _convolution("stem", image.channels, STEM_CHANNELS, 3, size, size, held=0)
-    yield from _group_layers(spec, 0, size)
-
-
-def _group_layers(spec: WrnSpec, group: int, size: tuple[int, int]) -> Iterator[Layer]:
-    channels = STEM_CHANNELS if group == 0 else spec.widths[group - 1]
-    for block in range(spec.blocks_per_group):
-        stride = 2 if group > 0 and block == 0 else 1
-        name = f"groups.{group}.{block}"
-        yield from _block_layers(name, channels, spec.widths[group], stride, size)
-        channels = spec.widths[group]
-        size = _halved(size) if stride == 2 else size
-
-
-def _block_layers(
-    name: str, inputs: int, outputs: int, stride: int, size: tuple[int, int]
+def _row(
+    name: str, ops: Ops, maps: Maps, held: int = 0, input_stays: bool = False
 ) -> Iterator[Layer]:
-    """Yield a pre-activation residual block: norm, conv, norm, conv, and the shortcut.
+    """Yield operations in a row; `held` elements, and the input if it stays, live beside them."""
+    for number, op in enumerate(ops):
+        needed_later = input_stays and number == 0
+        yield from _layers(f"{name}.{number}", op, maps, held, needed_later)
+        held += maps.elements if needed_later else 0
+        maps = after(op, maps)
 
-    An identity shortcut keeps the block's input alive beside its activation; a projection reads
-    the activation, so that the input may be overwritten, and its own output stays alive instead.
+
+def _layers(name: str, op: Op, maps: Maps, held: int, input_stays: bool) -> Iterator[Layer]:
+    out = after(op, maps)
+    match op:
+        case Residual():
+            yield from _block(name, op, maps, held, input_stays)
+        case Conv():
+            live = maps.elements + out.elements + held
+            yield Layer(name, op.weights, op.weights * out.area, live)
+        case MaxPool():
+            # Comparisons, which fvcore does not count.
+            yield Layer(name, 0, 0, maps.elements + out.elements + held)
+        case Norm():
+            live = maps.elements * (1 + input_stays) + held
+            yield Layer(name, 2 * op.channels, 2 * maps.elements, live)
+
+
+def _block(name: str, op: Residual, maps: Maps, held: int, input_stays: bool) -> Iterator[Layer]:
+    """Yield a residual block: `before`, the shortcut, the body.
+
+    An identity shortcut keeps the block's input alive beside the body; a projection reads what
+    `before` made, whose place is free after the body's first layer, and its own output stays.
     """
-    small = _halved(size) if stride == 2 else size
-    projects = inputs != outputs or stride != 1
-    before, after = inputs * _area(size), outputs * _area(small)
-    yield _norm(f"{name}.norm1", inputs, before, held=0 if projects else before)
-    if projects:
-        yield _convolution(f"{name}.shortcut", inputs, outputs, 1, size, small, held=0)
-    yield _convolution(f"{name}.conv1", inputs, outputs, 3, size, small, held=after)
-    yield _norm(f"{name}.norm2", outputs, after, held=after)
-    yield _convolution(f"{name}.conv2", outputs, outputs, 3, small, small, held=after)
+    block_stays = input_stays or not op.shortcut
+    yield from _row(f"{name}.before", op.before, maps, held, block_stays)
+    if op.before:
+        held += maps.elements if block_stays else 0
+        block_stays = False
+    if op.shortcut:
+        yield from _row(f"{name}.shortcut", op.shortcut, maps, held, input_stays=True)
+        held += after_all(op.shortcut, maps).elements
+    yield from _row(f"{name}.body", op.body, maps, held, block_stays)
 
 
-def _convolution(
-    name: str,
-    inputs: int,
-    outputs: int,
-    kernel: int,
-    size: tuple[int, int],
-    out_size: tuple[int, int],
-    held: int,
-) -> Layer:
-    """Make a convolution without bias; `held` elements stay alive beside its input and output."""
-    weights = inputs * outputs * kernel * kernel
-    live = inputs * _area(size) + outputs * _area(out_size) + held
-    return Layer(name, weights, weights * _area(out_size), live)
+def _maps(image: Image) -> Maps:
+    return Maps(image.channels, image.height, image.width)
 
 
-def _norm(name: str, channels: int, elements: int, held: int) -> Layer:
-    """Make a batch normalisation, which works in place on its `elements`."""
-    return Layer(name, 2 * channels, 2 * elements, elements + held)
-
-
-def _final_size(image: Image) -> tuple[int, int]:
-    return _halved(_halved((image.height, image.width)))
-
-
-def _halved(size: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width after a 3x3 convolution of stride 2 and padding 1."""
-    return (size[0] + 1) // 2, (size[1] + 1) // 2
-
-
-def _area(size: tuple[int, int]) -> int:
-    return size[0] * size[1]
+def _last_maps(blueprint: Blueprint, image: Image) -> Maps:
+    maps = after_all(blueprint.group0, _maps(image))
+    for stage in blueprint.stages:
+        maps = after_all(stage, maps)
+    return maps

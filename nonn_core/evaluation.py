@@ -12,11 +12,11 @@ from torch import Tensor
 
 from nonn_core.data.dataset import Dataset
 from nonn_core.learning.loop import accuracy_pct
+from nonn_core.modules import Classifier, pooled
 from nonn_core.nonn import Nonn
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import NonnRecipe, TrainingRecipe
 from nonn_core.teacher import Teacher
-from nonn_core.wrn import WideResNet, pooled
 from profiles.document import Document, Record
 
 _BATCH = 256
@@ -44,7 +44,7 @@ class Evaluation(Document):
 
 
 def evaluate(
-    network: Nonn | WideResNet,
+    network: Nonn | Classifier,
     recipe: TrainingRecipe,
     dataset: Dataset,
     progress: Progress = silent,

@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from nonn_core.family import ImageShape, NetworkName
+from nonn_core.family import NetworkName
+from nonn_core.image import ImageShape
 from profiles.document import Document, Record
 
 Rule = Literal["AH", "CA"]

@@ -3,12 +3,12 @@
 Written by `nonn-plan config` from a plan, edited by a person, read by training.  Torch-free.
 """
 
-from itertools import combinations
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from nonn_core.family import ImageShape, NetworkName, WrnSpec
+from nonn_core.family import NetworkName, NetworkSpec, parse_network
+from nonn_core.image import ImageShape
 from nonn_core.partition import Filters
 from profiles.document import Document, Record
 
@@ -38,6 +38,38 @@ class DistillationRecipe(Record):
         le=1e12,
         description="Weight of activation transfer, Eq. 6; 0 turns it off.",
     )
+    attention: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e12,
+        description="Weight of attention transfer (arXiv:1612.03928); 0 turns it off.",
+    )
+    student_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Chance that a student's answer is missing in a training step, so that the "
+        "others learn to do without; at least one always answers.",
+    )
+
+
+class ComputeRecipe(Record):
+    """Where and how training computes; changes speed and rounding, not what is learnt."""
+
+    device: str = Field(
+        default="auto", description="`cpu`, `cuda`, `cuda:1` ..., or `auto`: a GPU if there is one."
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="Of convolutions and matrix products; weights, norms and losses stay fp32.",
+    )
+    cached_views: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="Fixed augmented views of each image over which the teacher runs once; 0 "
+        "augments anew and runs the teacher in each step.",
+    )
 
 
 class StudentRecipe(Record):
@@ -54,9 +86,9 @@ class StudentRecipe(Record):
         return self
 
     @property
-    def spec(self) -> WrnSpec:
+    def spec(self) -> NetworkSpec:
         """The network, parsed."""
-        return WrnSpec.parse(self.network)
+        return parse_network(self.network)
 
 
 class NonnRecipe(Record):
@@ -64,17 +96,23 @@ class NonnRecipe(Record):
 
     kind: Literal["nonn"] = Field(default="nonn", description="Says which model this is.")
     students: tuple[StudentRecipe, ...] = Field(min_length=1, description="Students of the plan.")
+    group0: Literal["replicated", "own-board", "separate"] = Field(
+        default="replicated",
+        description="G0, the stem and first group: one for all students in training and a copy on "
+        "each board; one for all that runs on a board of its own; or a separate one for each.",
+    )
 
     @model_validator(mode="after")
-    def _students_are_disjoint_and_share_g0(self) -> Self:
+    def _students_have_names_and_fit_g0(self) -> Self:
         names = [student.name for student in self.students]
         if len(set(names)) < len(names):
             raise ValueError("students must have different names")
-        if len({student.spec.group0 for student in self.students}) > 1:
-            raise ValueError("students share G0, so depth and first width must be the same")
-        for one, other in combinations(self.students, 2):
-            if set(one.filters) & set(other.filters):
-                raise ValueError(f"{one.name} and {other.name} mimic the same filters")
+        shapes = {student.spec.group0 for student in self.students}
+        if self.group0 != "separate" and len(shapes) > 1:
+            raise ValueError(
+                "students share G0, so family, depth and first width must be the same; or set "
+                "group0 to separate"
+            )
         return self
 
 
@@ -85,9 +123,9 @@ class SingleRecipe(Record):
     network: NetworkName = Field(description="Network, e.g. wrn16:32,64,88.")
 
     @property
-    def spec(self) -> WrnSpec:
+    def spec(self) -> NetworkSpec:
         """The network, parsed."""
-        return WrnSpec.parse(self.network)
+        return parse_network(self.network)
 
 
 class TrainingRecipe(Document):
@@ -100,6 +138,9 @@ class TrainingRecipe(Document):
     optimiser: OptimiserRecipe = Field(description="How the weights are found.")
     distillation: DistillationRecipe = Field(
         default_factory=DistillationRecipe, description="How the losses are weighted."
+    )
+    compute: ComputeRecipe = Field(
+        default_factory=ComputeRecipe, description="Where and how training computes."
     )
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of weights, order and augmentation."

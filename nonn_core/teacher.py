@@ -9,11 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nonn_core.data.dataset import Dataset
-from nonn_core.family import Image, ImageShape, NetworkName, WrnSpec
+from nonn_core.family import NetworkName, NetworkSpec, parse_network
+from nonn_core.image import Image, ImageShape
+from nonn_core.learning.lesson import Lesson, Subject
+from nonn_core.modules import Classifier, build_classifier, pooled
 from nonn_core.partition import TeacherReference
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.weights import load_weights, read_tensors, write_tensors
-from nonn_core.wrn import WideResNet, build_teacher, pooled
 from profiles.document import Document
 from profiles.errors import InputError
 
@@ -36,15 +38,15 @@ class TeacherCard(Document):
     validation_accuracy_pct: float = Field(description="On the 10 % held from training, percent.")
 
     @property
-    def spec(self) -> WrnSpec:
+    def spec(self) -> NetworkSpec:
         """The network, parsed."""
-        return WrnSpec.parse(self.network)
+        return parse_network(self.network)
 
 
 class Teacher:
     """A trained classifier in evaluation mode that also returns its fconv maps."""
 
-    def __init__(self, network: WideResNet, card: TeacherCard, path: Path) -> None:
+    def __init__(self, network: Classifier, card: TeacherCard, path: Path) -> None:
         """Watch the module that `card.fconv` names.
 
         Raises InputError when there is no such module, or when its pooled output does not give
@@ -75,7 +77,7 @@ class Teacher:
         if fconv is not None:
             card = card.model_copy(update={"fconv": fconv})
         image = Image.parse(card.image)
-        network = build_teacher(card.spec, image.channels, card.classes, seed=0)
+        network = build_classifier(card.spec, image.channels, card.classes, seed=0)
         tensors, _ = read_tensors(path)
         load_weights(network, tensors, path)
         return cls(network, card, path)
@@ -91,6 +93,11 @@ class Teacher:
             logits, _ = self.network(images)
         assert self._maps is not None  # noqa: S101  (the hook has run)
         return logits, self._maps
+
+    def lesson(self, images: Tensor, subject: Subject) -> Lesson:
+        """Show what the subject asks for of images (N, C, H, W)."""
+        logits, maps = self(images)
+        return Lesson(logits, [maps[:, list(filters)] for filters in subject.partitions])
 
     @property
     def fingerprint(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
 from nonn_core.partition import Partition, Rule
 from nonn_core.recipe import OptimiserRecipe, TrainingRecipe
 from nonn_plan.learning_view import (
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from boards.fit import BoardFit
     from nonn_core.evaluation import Evaluation
     from nonn_core.knowledge.filter_network import LinkOptions
+    from nonn_core.modules import Classifier
     from nonn_core.nonn import Nonn
     from nonn_core.progress import Progress
-    from nonn_core.wrn import WideResNet
 
 Data = Annotated[
     str,
@@ -74,7 +74,7 @@ def train_teacher(
     )
     with output.progress(TO_RESUME) as progress:
         dataset = load_dataset(data, progress)
-        teacher = train(WrnSpec.parse(network), dataset, optimiser, seed, out, progress)
+        teacher = train(parse_network(network), dataset, optimiser, seed, out, progress)
     card = teacher.card
     output.say(
         f"{out}: {card.network} on {card.data}, {card.validation_accuracy_pct:.2f} % of the "
@@ -216,7 +216,7 @@ def _partition(
     return partition_teacher(teacher, dataset, rule, gamma, seed, options, progress)
 
 
-def _evaluated(trained: Path, progress: "Progress") -> "tuple[Evaluation, Nonn | WideResNet]":
+def _evaluated(trained: Path, progress: "Progress") -> "tuple[Evaluation, Nonn | Classifier]":
     """Evaluate what lies there; return also the network."""
     from nonn_core.data.dataset import load_dataset
     from nonn_core.evaluation import evaluate as evaluate_network

@@ -9,7 +9,7 @@ import typer
 
 from nonn_core.candidates import student_candidates
 from nonn_core.costs import teacher_cost
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
 from nonn_core.partition import Partition
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe, TrainingRecipe
 from nonn_plan.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
@@ -259,7 +259,7 @@ def teachers_alone(answer: PlanDocument) -> dict[str, Alone]:
     question, teacher = answer.question, answer.question.partition.teacher
     if teacher is None:
         return {}
-    spec = WrnSpec.parse(teacher.network)
+    spec = parse_network(teacher.network)
     macs = teacher_cost(spec, question.image_shape, question.classes).macs
     _, boards = resolve(question.fleet)
     return {board.device.name: Alone(board.device, macs) for board in boards}
@@ -297,9 +297,9 @@ def _networks(
 ) -> tuple[str, ...]:
     """Return the networks to choose from: those named, or the candidates for the teacher."""
     if named:
-        return tuple(str(WrnSpec.parse(name)) for name in named)
-    typed = WrnSpec.parse(teacher_network) if teacher_network is not None else None
-    known = WrnSpec.parse(partition.teacher.network) if partition.teacher is not None else None
+        return tuple(str(parse_network(name)) for name in named)
+    typed = parse_network(teacher_network) if teacher_network is not None else None
+    known = parse_network(partition.teacher.network) if partition.teacher is not None else None
     teacher = _given("--teacher-network (or --student)", typed, known)
     return tuple(map(str, student_candidates(teacher)))
 

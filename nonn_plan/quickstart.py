@@ -12,7 +12,7 @@ import typer
 
 from nonn_core.candidates import single_network, student_candidates
 from nonn_core.costs import teacher_cost
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
 from nonn_core.partition import Partition
 from nonn_core.recipe import OptimiserRecipe, SingleRecipe, TrainingRecipe
 from nonn_plan.learning import EVALUATION
@@ -122,7 +122,7 @@ def quickstart(
 def _teacher(data: "Dataset", place: Place, seed: int, progress: "Progress") -> "Teacher":
     from nonn_core.learning.teacher_training import train_teacher
 
-    spec = WrnSpec.parse(TEACHER)
+    spec = parse_network(TEACHER)
     return train_teacher(spec, data, TEACHER_TRAINING, seed, place.teacher, progress)
 
 
@@ -159,7 +159,7 @@ def _plan(
             "budgets": typed_budgets(fleet, MEMORY, FLOPS),
             "image": reference.image,
             "classes": reference.classes,
-            "networks": tuple(map(str, student_candidates(WrnSpec.parse(reference.network)))),
+            "networks": tuple(map(str, student_candidates(parse_network(reference.network)))),
             "epsilon_pct": EPSILON_PCT,
             "partition": partition,
             "teacher": reference.path,
@@ -182,9 +182,9 @@ def _recipes(
 ) -> dict[str, TrainingRecipe]:
     """Write the recipes of the NoNN and of the undivided student of the same total size."""
     nonn = recipe(plan, optimiser=STUDENT_TRAINING, seed=seed)
-    depth = WrnSpec.parse(plan.students[0].network).depth
+    like = parse_network(plan.students[0].network)
     image = plan.question.image_shape
-    network = single_network(nonn_params(plan), depth, image, classes)
+    network = single_network(nonn_params(plan), like, image, classes)
     single = nonn.model_copy(update={"model": SingleRecipe(network=str(network))})
     recipes = {"nonn": nonn, "kd": single}
     for kind, each in recipes.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from nonn_core.costs import Cost, classifier_params, group0_cost
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
 from nonn_plan.output import Output
 from planner.plan import PlanDocument
 from planner.workload import fan_out
@@ -47,7 +47,7 @@ class Summary(Document):
 
 def nonn_params(plan: PlanDocument) -> int:
     """Count the NoNN's parameters: students with one copy of G0, and the FC layer."""
-    spec = WrnSpec.parse(plan.students[0].network)
+    spec = parse_network(plan.students[0].network)
     copies = (len(plan.students) - 1) * group0_cost(spec, plan.question.image_shape).params
     features = sum(len(student.filters) for student in plan.students)
     students = sum(student.params for student in plan.students)

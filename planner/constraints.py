@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
-from planner.instance import Instance
+from planner.instance import Head, Instance
 from planner.loads import elements_on, macs_on
 from planner.variables import Variables, total
 
@@ -73,7 +73,7 @@ def filters_follow_students(model: Model, v: Variables, instance: Instance) -> N
     min_c n_c * sum_o runs[s,b,o] <= filters[s,b,h] <= sum_o most[b,o] * runs[s,b,o].
     """
     smallest = min(instance.sizes)
-    choices: dict[tuple[int, int, int], list[tuple[int, cp_model.IntVar]]] = defaultdict(list)
+    choices: dict[tuple[int, int, Head], list[tuple[int, cp_model.IntVar]]] = defaultdict(list)
     for (s, b, o), runs in v.runs.items():
         choices[s, b, instance.options[o].head].append((v.most_filters[b, o], runs))
     for key, filters in v.filters.items():

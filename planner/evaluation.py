@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from nonn_core.costs import student_cost
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
 from planner.plan import BudgetRow, PlannedStudent, Prediction
 from planner.question import Objective, Question
 from profiles.fleet import resolve
@@ -18,7 +18,7 @@ def planned_student(
     """Describe a student of the question with its exact cost."""
     known = question.partition.communities
     filters = tuple(sorted(chain.from_iterable(known[c].filters for c in communities)))
-    cost = student_cost(WrnSpec.parse(network), question.image_shape, len(filters))
+    cost = student_cost(parse_network(network), question.image_shape, len(filters))
     return PlannedStudent(
         name=name,
         network=network,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from nonn_core.costs import student_cost
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
 from planner.plan import BudgetRow, PlanDocument
 from planner.question import Objective
 from profiles.units import format_bytes, format_flops
@@ -44,7 +44,7 @@ def _growths(plan: PlanDocument, row: BudgetRow) -> Iterator[int]:
     """Yield by how much each larger network would raise the use of this budget."""
     question = plan.question
     for student in (one for one in plan.students if one.board == row.board):
-        group0 = WrnSpec.parse(student.network).group0
+        group0 = parse_network(student.network).group0
         used = student.macs if row.budget == "macs" else student.memory_bytes
         for spec in question.specs:
             if spec.group0 != group0:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from nonn_core.costs import StudentCostLine, student_cost_line
-from nonn_core.family import WrnSpec
+from nonn_core.family import NetworkSpec
 from nonn_core.partition import DropStep
 from planner.question import Question
 from planner.scaling import elements_within
@@ -13,20 +13,24 @@ from profiles.device import DeviceProfile
 from profiles.fleet import Board, resolve
 from profiles.link import LinkProfile
 
+Head = tuple[int, int]
+"""Parameters and MACs that one more filter costs a student."""
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """A network that a student may be; options of one `head` cost the same per filter."""
 
     name: str
-    group0: tuple[int, int]
-    head: int
+    group0: str
+    head: Head
     line: StudentCostLine
 
     @classmethod
-    def of(cls, spec: WrnSpec, line: StudentCostLine) -> "Option":
+    def of(cls, spec: NetworkSpec, line: StudentCostLine) -> "Option":
         """Describe a network whose student costs `line`."""
-        return cls(str(spec), spec.group0, spec.widths[2], line)
+        head = (line.params_per_filter, line.macs_per_filter)
+        return cls(str(spec), spec.group0, head, line)
 
     def elements(self, filters: int) -> int:
         """Return parameters plus peak activations, in elements."""

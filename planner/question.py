@@ -12,7 +12,8 @@ from typing import Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from nonn_core.costs import Precision
-from nonn_core.family import Image, ImageShape, NetworkName, WrnSpec
+from nonn_core.family import NetworkName, NetworkSpec, parse_network
+from nonn_core.image import Image, ImageShape
 from nonn_core.partition import DropStep, Partition
 from profiles.document import Record
 from profiles.errors import InputError
@@ -188,9 +189,9 @@ class Question(Record):
         return Image.parse(self.image)
 
     @property
-    def specs(self) -> tuple[WrnSpec, ...]:
+    def specs(self) -> tuple[NetworkSpec, ...]:
         """The networks, parsed."""
-        return tuple(WrnSpec.parse(name) for name in self.networks)
+        return tuple(parse_network(name) for name in self.networks)
 
     def allows(self, step: DropStep) -> bool:
         """Say whether |delta_val| < epsilon holds for this step (A, Eq. 2).

@@ -83,7 +83,7 @@ def _broken_rules(plan: PlanDocument) -> Iterator[str]:
         )
     specs = dict(zip(question.networks, question.specs, strict=True))
     if len({specs[student.network].group0 for student in plan.students}) > 1:
-        yield "students share G0, so depth and first width must be the same for all"
+        yield "students share G0, so family, depth and first width must be the same for all"
     if sorted(plan.send_order) != sorted({student.board for student in plan.students}):
         yield "send_order must name each board that has a student, once"
 

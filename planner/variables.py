@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ortools.sat.python import cp_model
 
-from planner.instance import Instance
+from planner.instance import Head, Instance
 
 Expr = cp_model.LinearExpr
 
@@ -27,7 +27,7 @@ class Variables:
     member[c, s]      community c belongs to student s
     drop[d]           drop step d is what is dropped
     runs[s, b, o]     student s is network o on board b
-    filters[s, b, h]  filters of student s where it is on board b with a head of h channels, else 0
+    filters[s, b, h]  filters of student s where it is on board b with a head of kind h, else 0
     group0[g]         all students share a G0 of shape g
     used[b]           board b has a student
 
@@ -38,8 +38,8 @@ class Variables:
     member: dict[tuple[int, int], cp_model.IntVar]
     drop: tuple[cp_model.IntVar, ...]
     runs: dict[tuple[int, int, int], cp_model.IntVar]
-    filters: dict[tuple[int, int, int], cp_model.IntVar]
-    group0: dict[tuple[int, int], cp_model.IntVar]
+    filters: dict[tuple[int, int, Head], cp_model.IntVar]
+    group0: dict[str, cp_model.IntVar]
     used: dict[int, cp_model.IntVar]
     most_filters: dict[tuple[int, int], int]
 
@@ -62,7 +62,7 @@ class Variables:
             at[student].append(runs)
         return [total(choices) for choices in at]
 
-    def filters_on(self, board: int) -> Iterator[tuple[int, int, cp_model.IntVar]]:
+    def filters_on(self, board: int) -> Iterator[tuple[int, Head, cp_model.IntVar]]:
         """Yield (student, head, filters) of everything that may run on a board."""
         for (student, where, head), filters in self.filters.items():
             if where == board:

@@ -16,7 +16,7 @@ from PIL import Image as Picture
 from torch import Tensor
 
 from nonn_core.data.imagefolder import read_image_folder
-from nonn_core.family import Image
+from nonn_core.image import Image
 from nonn_core.progress import Progress, silent
 from profiles.errors import InputError
 

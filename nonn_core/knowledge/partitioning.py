@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from nonn_core.data.dataset import Dataset, Images
 from nonn_core.knowledge.communities import find_communities, modularity
 from nonn_core.knowledge.filter_network import LinkOptions, Matrix, filter_network, strong_links
+from nonn_core.modules import pooled
 from nonn_core.partition import Community, DropStep, Partition, Rule
 from nonn_core.progress import Progress, silent
 from nonn_core.teacher import Teacher
-from nonn_core.wrn import pooled
 
 _BATCH = 256
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nonn_core.data.dataset import Dataset, Images
+from nonn_core.learning.batches import Batch, Batches
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.weights import load_weights, read_tensors, write_tensors
@@ -26,8 +27,8 @@ WARM_UP_SHARE = 0.1
 _EVALUATION_BATCH = 256
 _MODEL, _MOMENTUM = "model.", "momentum."
 
-Objective = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
-"""Maps normalised images (N, C, H, W) and labels (N,) to named losses; `loss` is minimised."""
+Objective = Callable[[Batch], Mapping[str, Tensor]]
+"""Maps a batch to named losses; `loss` is minimised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,16 @@ class EpochMetrics:
 class Task:
     """What is trained, on what, towards what, and where its checkpoint and metrics lie.
 
-    `identity` says which run a checkpoint belongs to; anything that JSON can hold.
+    `validation` images of `dataset` judge each epoch.  `identity` says which run a checkpoint
+    belongs to; anything that JSON can hold.
     """
 
     network: nn.Module
     objective: Objective
+    batches: Batches
     dataset: Dataset
-    train: Images
     validation: Images
     optimiser: OptimiserRecipe
-    seed: int
     checkpoint: Path
     metrics: Path
     identity: Any
@@ -117,25 +118,23 @@ def _train_epoch(
 ) -> dict[str, float]:
     """Run one pass over the training images and return the mean of each loss."""
     task.network.train()
-    size = task.optimiser.batch_size
-    per_epoch = math.ceil(len(task.train) / size)
+    per_epoch = len(task.batches)
     steps = per_epoch * task.optimiser.epochs
-    # The generator depends on seed and epoch alone: nothing of it needs to be saved.
-    generator = torch.Generator().manual_seed(task.seed * 1_000_003 + epoch)
     sums: dict[str, float] = {}
-    batches = task.dataset.augmented_batches(task.train, size, generator)
-    for number, (pixels, labels) in enumerate(batches):
+    images = 0
+    for number, batch in enumerate(task.batches.epoch(epoch)):
         step = epoch * per_epoch + number
         optimiser.param_groups[0]["lr"] = learning_rate(task.optimiser, step, steps)
-        losses = task.objective(_fast(pixels), labels)
+        losses = task.objective(batch)
         _check_finite(losses, f"epoch {epoch + 1}, batch {number + 1}", task, epoch)
         optimiser.zero_grad()
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         for name, loss in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(loss.detach()) * len(labels)
+            sums[name] = sums.get(name, 0.0) + float(loss.detach()) * len(batch.labels)
+        images += len(batch.labels)
         progress(f"epoch {epoch + 1}/{task.optimiser.epochs}", step + 1, steps)
-    return {name: total / len(task.train) for name, total in sums.items()}
+    return {name: total / images for name, total in sums.items()}
 
 
 def _check_finite(values: Mapping[str, Tensor], when: str, task: Task, kept_epochs: int) -> None:

@@ -13,15 +13,15 @@ from importlib import metadata
 from pathlib import Path
 
 from nonn_core.data.dataset import Dataset, load_dataset
-from nonn_core.family import Image
-from nonn_core.learning.loop import EpochMetrics, Objective, Task, fit
-from nonn_core.learning.objectives import nonn_distillation, single_distillation
-from nonn_core.nonn import Nonn, StudentShape, build_nonn
+from nonn_core.learning.batches import LiveBatches
+from nonn_core.learning.construction import build_network, objective_of, subject_of
+from nonn_core.learning.loop import EpochMetrics, Task, fit
+from nonn_core.modules import Classifier
+from nonn_core.nonn import Nonn
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import NonnRecipe, TrainingRecipe
 from nonn_core.teacher import Teacher
 from nonn_core.weights import load_weights, read_tensors, write_tensors
-from nonn_core.wrn import WideResNet, build_teacher
 from profiles.document import write_atomic
 from profiles.errors import InputError
 
@@ -45,15 +45,21 @@ def train(
     _check_fit(recipe, teacher, data)
     _claim(folder, recipe)
     network = build_network(recipe, data.classes)
+    subject = subject_of(recipe)
     training, validation = data.split(teacher.card.seed)
     task = Task(
         network=network,
-        objective=_objective(network, teacher, recipe),
+        objective=objective_of(network, recipe),
+        batches=LiveBatches(
+            data,
+            training,
+            recipe.optimiser.batch_size,
+            recipe.seed,
+            lambda images: teacher.lesson(images, subject),
+        ),
         dataset=data,
-        train=training,
         validation=validation,
         optimiser=recipe.optimiser,
-        seed=recipe.seed,
         checkpoint=folder / CHECKPOINT,
         metrics=folder / METRICS,
         identity={
@@ -67,16 +73,7 @@ def train(
     return history
 
 
-def build_network(recipe: TrainingRecipe, classes: int) -> Nonn | WideResNet:
-    """Build the untrained network of a recipe; its weights depend on the recipe's seed alone."""
-    channels = Image.parse(recipe.image).channels
-    if isinstance(recipe.model, NonnRecipe):
-        shapes = [StudentShape(s.spec, len(s.filters)) for s in recipe.model.students]
-        return build_nonn(shapes, channels, classes, recipe.seed)
-    return build_teacher(recipe.model.spec, channels, classes, recipe.seed)
-
-
-def load_run(folder: Path, dataset: Dataset) -> tuple[TrainingRecipe, Nonn | WideResNet]:
+def load_run(folder: Path, dataset: Dataset) -> tuple[TrainingRecipe, Nonn | Classifier]:
     """Load a finished run's recipe and trained network, in evaluation mode.
 
     Raises InputError when the folder holds no finished run, or one for other classes.
@@ -99,14 +96,6 @@ def load_run(folder: Path, dataset: Dataset) -> tuple[TrainingRecipe, Nonn | Wid
     network = build_network(recipe, dataset.classes)
     load_weights(network, tensors, folder / MODEL)
     return recipe, network.eval()
-
-
-def _objective(network: Nonn | WideResNet, teacher: Teacher, recipe: TrainingRecipe) -> Objective:
-    if isinstance(network, Nonn) and isinstance(recipe.model, NonnRecipe):
-        partitions = [student.filters for student in recipe.model.students]
-        return nonn_distillation(network, partitions, teacher, recipe.distillation)
-    assert isinstance(network, WideResNet)  # noqa: S101  (build_network follows the recipe)
-    return single_distillation(network, teacher, recipe.distillation)
 
 
 def _check_fit(recipe: TrainingRecipe, teacher: Teacher, data: Dataset) -> None:

@@ -3,19 +3,20 @@
 from pathlib import Path
 
 from nonn_core.data.dataset import Dataset
-from nonn_core.family import WrnSpec
+from nonn_core.family import NetworkSpec
+from nonn_core.learning.batches import LiveBatches
 from nonn_core.learning.loop import Task, fit
 from nonn_core.learning.objectives import classification
+from nonn_core.modules import build_classifier
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.teacher import DEFAULT_FCONV, SUFFIX, Teacher, TeacherCard
-from nonn_core.wrn import build_teacher
 from profiles.document import check_place
 from profiles.errors import InputError
 
 
 def train_teacher(
-    network: WrnSpec,
+    network: NetworkSpec,
     dataset: Dataset,
     optimiser: OptimiserRecipe,
     seed: int,
@@ -32,7 +33,7 @@ def train_teacher(
     check_place(path)
     if path.exists():
         return _finished(path, network, dataset, optimiser, seed)
-    built = build_teacher(network, dataset.image.channels, dataset.classes, seed)
+    built = build_classifier(network, dataset.image.channels, dataset.classes, seed)
     training, validation = dataset.split(seed)
     how = {
         "network": str(network),
@@ -45,11 +46,10 @@ def train_teacher(
     task = Task(
         network=built,
         objective=classification(built),
+        batches=LiveBatches(dataset, training, optimiser.batch_size, seed),
         dataset=dataset,
-        train=training,
         validation=validation,
         optimiser=optimiser,
-        seed=seed,
         checkpoint=path.with_suffix(".checkpoint.safetensors"),
         metrics=path.with_suffix(".metrics.jsonl"),
         identity={**how, "images": dataset.fingerprint},
@@ -66,7 +66,7 @@ def train_teacher(
 
 
 def _finished(
-    path: Path, network: WrnSpec, dataset: Dataset, optimiser: OptimiserRecipe, seed: int
+    path: Path, network: NetworkSpec, dataset: Dataset, optimiser: OptimiserRecipe, seed: int
 ) -> Teacher:
     """Load the teacher that is there already, if it is the one asked for."""
     teacher = Teacher.load(path)

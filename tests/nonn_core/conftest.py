@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Picture
 
 from nonn_core.data.dataset import load_dataset
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
 from nonn_core.learning.teacher_training import train_teacher
 from nonn_core.nonn import StudentShape
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe, TrainingRecipe
@@ -54,7 +54,7 @@ def short():
 @pytest.fixture(scope="session")
 def teacher_path(tmp_path_factory, tiny, short):
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    train_teacher(WrnSpec.parse("wrn10:4,6,8"), tiny, short, 3, path)
+    train_teacher(parse_network("wrn10:4,6,8"), tiny, short, 3, path)
     return path
 
 
@@ -67,8 +67,8 @@ def teacher(teacher_path):
 def two_shapes():
     """Two students of unequal widths and filters that share G0."""
     return [
-        StudentShape(WrnSpec.parse("wrn10:4,5,6"), 3),
-        StudentShape(WrnSpec.parse("wrn10:4,8,7"), 5),
+        StudentShape(parse_network("wrn10:4,5,6"), 3),
+        StudentShape(parse_network("wrn10:4,8,7"), 5),
     ]
 
 

@@ -2,7 +2,9 @@ import pytest
 
 from nonn_core.candidates import single_network, student_candidates
 from nonn_core.costs import teacher_cost
-from nonn_core.family import Image, WrnSpec
+from nonn_core.families.wrn import WrnSpec
+from nonn_core.family import parse_network
+from nonn_core.image import Image
 
 CIFAR = Image(3, 32, 32)
 
@@ -11,7 +13,7 @@ CIFAR = Image(3, 32, 32)
     ("teacher", "depth"), [("wrn40-4", 16), ("wrn22-4", 16), ("wrn16-2", 10), ("wrn10-1", 10)]
 )
 def test_candidates_are_shallower_and_at_most_half_as_wide(teacher, depth):
-    teacher = WrnSpec.parse(teacher)
+    teacher = parse_network(teacher)
     found = student_candidates(teacher)
     assert {spec.depth for spec in found} == {depth}
     assert len(set(found)) == len(found)
@@ -21,7 +23,7 @@ def test_candidates_are_shallower_and_at_most_half_as_wide(teacher, depth):
 
 
 def test_candidates_of_the_published_teacher():
-    found = student_candidates(WrnSpec.parse("wrn40-4"))
+    found = student_candidates(parse_network("wrn40-4"))
     # 2 first widths, 3 second ones and 4 third ones, in every combination.
     assert len(found) == 2 * 3 * 4
     assert {spec.widths[0] for spec in found} == {16, 32}
@@ -36,7 +38,7 @@ def test_a_very_thin_teacher_still_has_candidates():
 
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_the_size_of_a_published_network_gives_that_network(factor):
-    spec = WrnSpec.parse(f"wrn16-{factor}")
+    spec = parse_network(f"wrn16-{factor}")
     assert single_network(teacher_cost(spec, CIFAR, 10).params, 16, CIFAR, 10) == spec
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from nonn_core.data.dataset import load_dataset
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
 from nonn_core.learning.teacher_training import train_teacher
 from nonn_core.recipe import OptimiserRecipe
 
@@ -35,7 +35,7 @@ def test_photographs_are_read_trained_on_and_resumed(few, tmp_path):
     assert (few.classes, str(few.image), few.mirrored) == (10, "3x32x32", True)
     assert (len(few.train), len(few.test)) == (120, 20)
     optimiser = OptimiserRecipe(epochs=2, batch_size=36)
-    spec = WrnSpec.parse("wrn10:4,8,8")
+    spec = parse_network("wrn10:4,8,8")
 
     def dies(what, done, total):
         if what == "epoch 2/2":

@@ -13,7 +13,9 @@ from nonn_core.costs import (
     teacher_cost,
     teacher_layers,
 )
-from nonn_core.family import Image, WrnSpec
+from nonn_core.families.wrn import WrnSpec
+from nonn_core.family import parse_network
+from nonn_core.image import Image
 
 
 def test_a_teacher_computed_by_hand():
@@ -65,19 +67,19 @@ def test_many_filters_raise_the_peak():
 
 @pytest.mark.parametrize("filters", [1, 34, 46, 256, 5000])
 def test_the_line_is_the_cost(filters):
-    spec, image = WrnSpec.parse("wrn16:32,64,88"), Image(3, 32, 32)
+    spec, image = parse_network("wrn16:32,64,88"), Image(3, 32, 32)
     assert student_cost_line(spec, image).at(filters) == student_cost(spec, image, filters)
 
 
 def test_group0_is_the_part_that_students_share():
-    spec, image = WrnSpec.parse("wrn10:4,6,8"), Image(3, 8, 8)
+    spec, image = parse_network("wrn10:4,6,8"), Image(3, 8, 8)
     stem, projection = 3 * 16 * 9, 16 * 4
     block = 2 * 16 + 16 * 4 * 9 + 2 * 4 + 4 * 4 * 9
     cost = group0_cost(spec, image)
     assert cost.params == stem + projection + block
     norms = 2 * 16 + 2 * 4
     assert cost.macs == (stem + projection + 16 * 4 * 9 + 4 * 4 * 9 + norms) * 64
-    narrow, wide = WrnSpec.parse("wrn10:4,6,8"), WrnSpec.parse("wrn10:4,60,80")
+    narrow, wide = parse_network("wrn10:4,6,8"), parse_network("wrn10:4,60,80")
     assert group0_cost(narrow, image) == group0_cost(wide, image)
 
 
@@ -93,7 +95,7 @@ def test_the_classifier_of_the_host():
 
 
 def test_layer_names_are_unique():
-    spec, image = WrnSpec.parse("wrn16-1"), Image(3, 8, 8)
+    spec, image = parse_network("wrn16-1"), Image(3, 8, 8)
     for layers in (teacher_layers(spec, image, 10), student_layers(spec, image, 4)):
         names = [layer.name for layer in layers]
         assert len(set(names)) == len(names)

@@ -1,19 +1,21 @@
 import pytest
 
-from nonn_core.family import Image, WrnSpec
+from nonn_core.families.wrn import WrnSpec
+from nonn_core.family import parse_network
+from nonn_core.image import Image
 from profiles.errors import InputError
 
 
 def test_the_published_notation_is_a_factor_of_16_32_64():
-    assert WrnSpec.parse("wrn40-4") == WrnSpec(40, (64, 128, 256))
-    assert WrnSpec.parse(" WRN28-10 ") == WrnSpec(28, (160, 320, 640))
+    assert parse_network("wrn40-4") == WrnSpec(40, (64, 128, 256))
+    assert parse_network(" WRN28-10 ") == WrnSpec(28, (160, 320, 640))
 
 
 def test_widths_can_be_named_one_by_one():
-    spec = WrnSpec.parse("wrn16:32,64,88")
+    spec = parse_network("wrn16:32,64,88")
     assert spec == WrnSpec(16, (32, 64, 88))
     assert str(spec) == "wrn16:32,64,88"
-    assert WrnSpec.parse(str(spec)) == spec
+    assert parse_network(str(spec)) == spec
 
 
 @pytest.mark.parametrize(("depth", "blocks"), [(10, 1), (16, 2), (28, 4), (40, 6)])
@@ -26,26 +28,26 @@ def test_depth_is_six_layers_per_block_and_four(depth, blocks):
 )
 def test_other_names_are_refused_with_what_is_allowed(text):
     with pytest.raises(InputError, match=r"not the name of a network.*allowed: wrnDEPTH-FACTOR"):
-        WrnSpec.parse(text)
+        parse_network(text)
 
 
 @pytest.mark.parametrize("text", ["wrn4-1", "wrn11-1", "wrn18-2", "wrn0-1"])
 def test_other_depths_are_refused(text):
     with pytest.raises(InputError, match="not the depth"):
-        WrnSpec.parse(text)
+        parse_network(text)
 
 
 @pytest.mark.parametrize("text", ["wrn10-0", "wrn10:0,4,4", "wrn10:4,4,0"])
 def test_widths_of_nothing_are_refused(text):
     with pytest.raises(InputError, match="1 to 16384 channels"):
-        WrnSpec.parse(text)
+        parse_network(text)
 
 
 def test_group0_is_what_students_must_have_in_common():
-    one, other = WrnSpec.parse("wrn16:32,64,88"), WrnSpec.parse("wrn16:32,40,50")
+    one, other = parse_network("wrn16:32,64,88"), parse_network("wrn16:32,40,50")
     assert one.group0 == other.group0
-    assert one.group0 != WrnSpec.parse("wrn10:32,64,88").group0
-    assert one.group0 != WrnSpec.parse("wrn16:16,64,88").group0
+    assert one.group0 != parse_network("wrn10:32,64,88").group0
+    assert one.group0 != parse_network("wrn16:16,64,88").group0
 
 
 def test_an_image_is_channels_height_width():

@@ -4,10 +4,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from nonn_core.costs import group0_cost, student_cost, teacher_cost
-from nonn_core.family import Image, WrnSpec
+from nonn_core.family import parse_network
+from nonn_core.image import Image
 from nonn_core.measure import measured_cost
+from nonn_core.modules import build_classifier
 from nonn_core.nonn import build_nonn
-from nonn_core.wrn import build_teacher
 
 
 class Residual(nn.Module):
@@ -56,7 +57,7 @@ def test_g0_alone_and_a_nonn_s_students_cost_what_the_closed_form_says(two_shape
 
 
 def test_measuring_changes_nothing():
-    network = build_teacher(WrnSpec.parse("wrn10:4,4,4"), 3, 3, seed=0)
+    network = build_classifier(parse_network("wrn10:4,4,4"), 3, 3, seed=0)
     network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     measured = measured_cost(network, Image(3, 8, 8))

@@ -3,7 +3,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
 from nonn_core.nonn import StudentShape, build_nonn
 
 
@@ -26,7 +26,7 @@ def addresses(module):
 
 
 def test_students_share_g0_and_nothing_else():
-    shapes = [StudentShape(WrnSpec.parse("wrn10:4,5,6"), 3)] * 3
+    shapes = [StudentShape(parse_network("wrn10:4,5,6"), 3)] * 3
     network = build_nonn(shapes, 3, 4, seed=0)
     for one, other in combinations([addresses(s) for s in network.deployed()], 2):
         assert one & other == addresses(network.group0)
@@ -38,7 +38,7 @@ def test_the_union_of_the_students_and_the_classifier_is_the_network(network):
 
 
 def test_students_of_equal_shape_start_differently():
-    network = build_nonn([StudentShape(WrnSpec.parse("wrn10:4,5,6"), 3)] * 2, 3, 4, seed=0)
+    network = build_nonn([StudentShape(parse_network("wrn10:4,5,6"), 3)] * 2, 3, 4, seed=0)
     assert not torch.equal(network.heads[0].fconv.weight, network.heads[1].fconv.weight)
 
 

@@ -4,9 +4,9 @@ from torch.nn import functional as F
 
 from nonn_core.learning.losses import activation_transfer, distillation
 from nonn_core.learning.objectives import classification, nonn_distillation, single_distillation
+from nonn_core.modules import build_classifier
 from nonn_core.nonn import build_nonn
 from nonn_core.recipe import DistillationRecipe
-from nonn_core.wrn import build_teacher
 
 RECIPE = DistillationRecipe(alpha=0.7, temperature=3, beta=20)
 
@@ -17,13 +17,13 @@ def batch(tiny):
 
 
 def test_a_teacher_minimises_cross_entropy(teacher, batch):
-    network = build_teacher(teacher.card.spec, 3, 3, seed=1).eval()
+    network = build_classifier(teacher.card.spec, 3, 3, seed=1).eval()
     expected = F.cross_entropy(network(batch[0])[0], batch[1])
     assert classification(network)(*batch) == {"loss": expected}
 
 
 def test_a_single_student_minimises_equation_1(teacher, batch):
-    network = build_teacher(teacher.card.spec, 3, 3, seed=1).eval()
+    network = build_classifier(teacher.card.spec, 3, 3, seed=1).eval()
     losses = single_distillation(network, teacher, RECIPE)(*batch)
     taught = teacher.network(batch[0])[0]
     expected = distillation(network(batch[0])[0], taught, batch[1], 0.7, 3)

@@ -2,7 +2,8 @@ import copy
 
 import pytest
 
-from nonn_core.family import WrnSpec
+from nonn_core.families.wrn import WrnSpec
+from nonn_core.family import parse_network
 from nonn_core.recipe import TrainingRecipe
 from profiles.errors import InputError
 
@@ -48,7 +49,7 @@ def test_networks_are_kept_in_one_form(content):
 
 def test_a_single_network_has_a_network_and_no_students(content):
     content["model"] = {"kind": "single", "network": "wrn16-1"}
-    assert TrainingRecipe.check(content, "this test").model.spec == WrnSpec.parse("wrn16-1")
+    assert TrainingRecipe.check(content, "this test").model.spec == parse_network("wrn16-1")
     content["model"] = {"kind": "single", "students": []}
     with pytest.raises(InputError, match="model"):
         TrainingRecipe.check(content, "this test")

@@ -12,15 +12,15 @@ import torch
 from nonn_core.costs import student_cost, teacher_cost
 from nonn_core.data.dataset import load_dataset
 from nonn_core.evaluation import evaluate
-from nonn_core.family import Image
+from nonn_core.image import Image
 from nonn_core.learning.loop import accuracy_pct
 from nonn_core.learning.run import build_network, load_run, train
 from nonn_core.measure import measured_cost
+from nonn_core.modules import Classifier, build_classifier
 from nonn_core.nonn import Nonn
 from nonn_core.recipe import TrainingRecipe
 from nonn_core.teacher import Teacher, TeacherCard
 from nonn_core.weights import read_tensors, write_tensors
-from nonn_core.wrn import WideResNet, build_teacher
 from profiles.errors import InputError, NonnError
 
 FILES = ["checkpoint.safetensors", "metrics.jsonl", "model.safetensors", "train.yaml"]
@@ -68,7 +68,7 @@ def test_a_trained_network_comes_back_from_its_folder(kind, request, tiny, tmp_p
     found, network = load_run(tmp_path / "run", tiny)
     assert found == recipe
     assert not network.training
-    assert isinstance(network, Nonn if kind == "nonn_recipe" else WideResNet)
+    assert isinstance(network, Nonn if kind == "nonn_recipe" else Classifier)
     assert [metrics.epoch for metrics in history] == [1, 2]
     # The validation images of the teacher's split, not another one's.
     _, validation = tiny.split(3)
@@ -201,7 +201,7 @@ def test_other_classes_than_the_teacher_s_are_refused(nonn_recipe, tiny, short, 
         seed=0,
         validation_accuracy_pct=20,
     )
-    network = build_teacher(card.spec, 3, 5, seed=0)
+    network = build_classifier(card.spec, 3, 5, seed=0)
     other = Teacher(network, card, tmp_path / "five.safetensors")
     other.save()
     recipe = changed(nonn_recipe, "teacher", value=str(other.path))

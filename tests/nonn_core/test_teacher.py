@@ -4,9 +4,9 @@ import shutil
 import pytest
 import torch
 
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
+from nonn_core.modules import build_classifier
 from nonn_core.teacher import Teacher, TeacherCard
-from nonn_core.wrn import build_teacher
 from profiles.errors import InputError
 
 
@@ -127,9 +127,9 @@ def test_a_truncated_teacher_is_named(copied):
 def test_names_of_networks_are_kept_in_one_form(teacher):
     card = TeacherCard.check({**teacher.card.model_dump(), "network": "WRN16-1"}, "this test")
     assert card.network == "wrn16:16,32,64"
-    assert card.spec == WrnSpec.parse("wrn16-1")
+    assert card.spec == parse_network("wrn16-1")
 
 
 def test_an_untrained_network_with_the_right_fconv_is_accepted(teacher, tmp_path):
-    network = build_teacher(WrnSpec.parse("wrn10:4,6,8"), 3, 3, seed=0)
+    network = build_classifier(parse_network("wrn10:4,6,8"), 3, 3, seed=0)
     assert Teacher(network, teacher.card, tmp_path / "t.safetensors").network is network

@@ -7,20 +7,20 @@ import sys
 import pytest
 import torch
 
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
 from nonn_core.learning.loop import accuracy_pct
 from nonn_core.learning.teacher_training import train_teacher
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.teacher import Teacher, TeacherCard
 from profiles.errors import InputError, NonnError
 
-SPEC = WrnSpec.parse("wrn10:4,6,8")
+SPEC = parse_network("wrn10:4,6,8")
 
 KILLED_IN_EPOCH_3 = """
 import signal, sys
 from pathlib import Path
 from nonn_core.data.dataset import load_dataset
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network, NetworkSpec
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.learning.teacher_training import train_teacher
 
@@ -32,7 +32,7 @@ def progress(what, done, total):
 data, path = sys.argv[1:]
 optimiser = OptimiserRecipe(epochs=4, batch_size=14, learning_rate=0.05)
 train_teacher(
-    WrnSpec.parse("wrn10:4,6,8"), load_dataset(data), optimiser, 3, Path(path), progress
+    parse_network("wrn10:4,6,8"), load_dataset(data), optimiser, 3, Path(path), progress
 )
 """
 
@@ -80,7 +80,7 @@ def test_a_finished_teacher_is_returned_as_it_is(teacher_path, tiny, short):
 @pytest.mark.parametrize(
     "change",
     [
-        {"network": WrnSpec.parse("wrn10:4,6,9")},
+        {"network": parse_network("wrn10:4,6,9")},
         {"seed": 4},
         {"optimiser": OptimiserRecipe(epochs=9)},
     ],

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nonn_core.family import WrnSpec
+from nonn_core.family import parse_network
 from nonn_core.learning.loop import Task, accuracy_pct, fit, learning_rate
+from nonn_core.modules import build_classifier
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.weights import read_tensors, write_tensors
-from nonn_core.wrn import build_teacher
 from profiles.errors import InputError, NonnError, TrainingError
 
 
@@ -25,7 +25,7 @@ def task(tiny, tmp_path):
     """Return a function that makes a task whose files lie in this folder of tmp_path."""
 
     def make(folder="run", epochs=4, seed=0, **changes):
-        network = build_teacher(WrnSpec.parse("wrn10:4,6,8"), 3, 3, seed)
+        network = build_classifier(parse_network("wrn10:4,6,8"), 3, 3, seed)
         training, validation = tiny.split(0)
 
         def objective(images, labels):

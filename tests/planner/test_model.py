@@ -5,7 +5,9 @@ import pytest
 from planner_questions import PUBLISHED_SIZES, partition, published, question, stages
 
 from nonn_core.costs import student_cost
-from nonn_core.family import Image, WrnSpec
+from nonn_core.families.wrn import WrnSpec
+from nonn_core.family import parse_network
+from nonn_core.image import Image
 from planner.model import solve
 from planner.plan import PlanDocument
 from planner.workload import fan_out
@@ -35,7 +37,7 @@ def test_the_published_case_has_two_students_within_both_budgets(published_plan)
     for student in published_plan.students:
         assert student.memory_bytes <= 500_000
         assert student.macs <= 100_000_000
-        assert WrnSpec.parse(student.network).depth == 16
+        assert parse_network(student.network).depth == 16
 
 
 def test_each_stage_says_value_bound_and_gap(published_plan):
@@ -104,7 +106,7 @@ def test_all_students_share_one_g0():
     )
     two = asked.model_copy(update={"objective": stages("students", "latency", "capacity")})
     for plan in (solve(asked), solve(two)):
-        assert len({WrnSpec.parse(one.network).group0 for one in plan.students}) == 1
+        assert len({parse_network(one.network).group0 for one in plan.students}) == 1
 
 
 def test_as_much_is_dropped_as_epsilon_allows():

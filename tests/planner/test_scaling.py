@@ -1,7 +1,8 @@
 import pytest
 
 from nonn_core.costs import student_cost_line
-from nonn_core.family import Image, WrnSpec
+from nonn_core.family import parse_network
+from nonn_core.image import Image
 from planner.scaling import (
     UNITS_PER_MJ,
     UNITS_PER_MS,
@@ -42,7 +43,7 @@ def test_a_tolerance_is_taken_from_the_size_of_the_best(best, tolerance_pct, lea
     [(busy_units, busy_ms, UNITS_PER_MS), (energy_units, busy_mj, UNITS_PER_MJ)],
 )
 def test_scaled_figures_are_the_simulators_rounded_up(units, cost, scale, several):
-    line = student_cost_line(WrnSpec.parse("wrn16:32,64,88"), Image(3, 32, 32))
+    line = student_cost_line(parse_network("wrn16:32,64,88"), Image(3, 32, 32))
     students = 3 if several else 1
     for filters in (1, 80):
         real = cost(DEVICES.get("odroid-xu4s"), [line.at(filters).macs] * students) * scale

@@ -13,19 +13,21 @@ from nonn_core.costs import (
     teacher_cost,
     teacher_layers,
 )
-from nonn_core.family import Image, WrnSpec
+from nonn_core.families.wrn import WrnSpec
+from nonn_core.family import NetworkSpec, parse_network
+from nonn_core.image import Image
 from nonn_core.measure import measured_cost
+from nonn_core.modules import build_classifier
 from nonn_core.nonn import StudentShape, build_nonn
-from nonn_core.wrn import build_teacher
 
 small_widths = st.sampled_from([1, 3, 8, 16, 17, 24])
 small_specs = st.builds(
-    WrnSpec, st.sampled_from([10, 16]), st.tuples(small_widths, small_widths, small_widths)
+    NetworkSpec, st.sampled_from([10, 16]), st.tuples(small_widths, small_widths, small_widths)
 )
 small_images = st.builds(Image, st.integers(1, 3), st.integers(1, 13), st.integers(1, 13))
 widths = st.integers(1, 700)
 specs = st.builds(
-    WrnSpec, st.sampled_from([10, 16, 22, 28, 34, 40]), st.tuples(widths, widths, widths)
+    NetworkSpec, st.sampled_from([10, 16, 22, 28, 34, 40]), st.tuples(widths, widths, widths)
 )
 images = st.builds(Image, st.integers(1, 4), st.integers(1, 65), st.integers(1, 65))
 filters = st.integers(1, 4000)
@@ -35,7 +37,7 @@ classes = st.integers(2, 1000)
 @settings(max_examples=8, deadline=None)
 @given(small_specs, small_images, st.integers(2, 20))
 def test_a_built_teacher_costs_what_the_closed_form_says(spec, image, classes):
-    built = build_teacher(spec, image.channels, classes, seed=0)
+    built = build_classifier(spec, image.channels, classes, seed=0)
     assert measured_cost(built, image) == teacher_cost(spec, image, classes)
 
 
@@ -137,5 +139,5 @@ def test_memory_halves_with_the_bytes_per_value(spec, image, filters):
 
 @given(specs, images)
 def test_names_are_read_back(spec, image):
-    assert WrnSpec.parse(str(spec)) == spec
+    assert parse_network(str(spec)) == spec
     assert Image.parse(str(image)) == image

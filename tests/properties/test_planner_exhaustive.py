@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from made_hardware import device, figure, link
 
 from nonn_core.costs import student_cost, student_cost_line
-from nonn_core.family import Image, WrnSpec
+from nonn_core.family import parse_network
+from nonn_core.image import Image
 from planner.instance import DropOption, Instance, Option, Site
 from planner.objective import MEASURES
 from planner.scaling import at_least, at_most, rounding
@@ -79,7 +80,7 @@ def random_instance(seed):
     most_communities = 5 if len(boards) == 2 else 4
     sizes = tuple(rng.choice([1, 4, 7, 12, 30], rng.integers(3, most_communities + 1)).tolist())
     networks = rng.permutation(NETWORKS)[: rng.integers(2, 4 if len(boards) == 2 else 3)]
-    specs = [WrnSpec.parse(name) for name in networks]
+    specs = [parse_network(name) for name in networks]
     options = tuple(Option.of(spec, student_cost_line(spec, image)) for spec in specs)
     return image, Instance(
         host=boards[0].device,
@@ -110,7 +111,7 @@ def set_partitions(things):
 
 def all_plans(image, instance):
     """Yield the value of every objective for every plan that keeps all rules."""
-    cost = cache(lambda name, filters: student_cost(WrnSpec.parse(name), image, filters))
+    cost = cache(lambda name, filters: student_cost(parse_network(name), image, filters))
     names = [option.name for option in instance.options]
     places = range(len(instance.sites))
     for drop in instance.drops:
@@ -120,7 +121,7 @@ def all_plans(image, instance):
                 continue
             filters = [sum(instance.sizes[c] for c in group) for group in groups]
             for networks in product(names, repeat=len(groups)):
-                if len({WrnSpec.parse(name).group0 for name in networks}) > 1:
+                if len({parse_network(name).group0 for name in networks}) > 1:
                     continue
                 costs = [cost(name, size) for name, size in zip(networks, filters, strict=True)]
                 for boards in product(places, repeat=len(groups)):

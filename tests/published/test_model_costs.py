@@ -3,10 +3,11 @@
 import pytest
 
 from nonn_core.costs import student_cost, teacher_cost
-from nonn_core.family import Image, WrnSpec
+from nonn_core.family import parse_network
+from nonn_core.image import Image
 from nonn_core.measure import measured_cost
+from nonn_core.modules import build_classifier
 from nonn_core.nonn import StudentShape, build_nonn
-from nonn_core.wrn import build_teacher
 from profiles.units import FLOPS_PER_MAC
 
 CIFAR = Image(3, 32, 32)
@@ -23,15 +24,15 @@ TEACHERS = [
 
 @pytest.mark.parametrize(("name", "classes", "mparams", "gflops"), TEACHERS)
 def test_a_classifier_costs_what_was_published(name, classes, mparams, gflops):
-    cost = teacher_cost(WrnSpec.parse(name), CIFAR, classes)
+    cost = teacher_cost(parse_network(name), CIFAR, classes)
     assert cost.params / 1e6 == pytest.approx(mparams[0], abs=mparams[1])
     assert FLOPS_PER_MAC * cost.macs / 1e9 == pytest.approx(gflops[0], abs=gflops[1])
 
 
 @pytest.mark.parametrize(("name", "classes"), [(row[0], row[1]) for row in TEACHERS[1:3]])
 def test_the_built_classifier_costs_the_same(name, classes):
-    spec = WrnSpec.parse(name)
-    assert measured_cost(build_teacher(spec, 3, classes, 0), CIFAR) == teacher_cost(
+    spec = parse_network(name)
+    assert measured_cost(build_classifier(spec, 3, classes, 0), CIFAR) == teacher_cost(
         spec, CIFAR, classes
     )
 
@@ -39,7 +40,7 @@ def test_the_built_classifier_costs_the_same(name, classes):
 def test_a_student_of_table_2_fits_its_budgets():
     # NoNN-2S: 0.43 M parameters and 167 MFLOPs per student; students of 34 and 46 filters;
     # budgets 0.5 M parameters and 200 MFLOPs.
-    spec = WrnSpec.parse("wrn16:32,64,88")
+    spec = parse_network("wrn16:32,64,88")
     cost = student_cost(spec, CIFAR, 34)
     assert cost.params / 1e6 == pytest.approx(0.43, abs=0.005)
     # The published students' widths are not known; these give 167 within 2.5 %.
@@ -52,7 +53,7 @@ def test_a_student_of_table_2_fits_its_budgets():
 
 def test_the_whole_nonn_of_table_2_is_smaller_than_its_students_together():
     # 0.82 M in all: G0 is counted once.
-    spec = WrnSpec.parse("wrn16:32,64,88")
+    spec = parse_network("wrn16:32,64,88")
     network = build_nonn([StudentShape(spec, 34), StudentShape(spec, 46)], 3, 10, 0)
     params = sum(parameter.numel() for parameter in network.parameters())
     assert params / 1e6 == pytest.approx(0.82, abs=0.02)
