@@ -21,6 +21,7 @@ from nonn_core.blueprint import (
     Op,
     Ops,
     Residual,
+    activated,
     after,
     after_all,
 )
@@ -94,7 +95,7 @@ def teacher_cost(spec: NetworkSpec, image: Image, classes: int) -> Cost:
 
 def student_cost(spec: NetworkSpec, image: Image, filters: int) -> Cost:
     """Cost of the student that mimics `filters` filters, its copy of G0 included."""
-    return student_cost_line(spec, image).at(filters)
+    return total(student_layers(spec, image, filters))
 
 
 def group0_cost(spec: NetworkSpec, image: Image) -> Cost:
@@ -136,6 +137,15 @@ def teacher_layers(spec: NetworkSpec, image: Image, classes: int) -> Iterator[La
     features = blueprint.features
     yield Layer("pool", 0, pooled.elements, pooled.elements + features)
     yield Layer("fc", features * classes + classes, features * classes, features + classes)
+
+
+def student_layers(spec: NetworkSpec, image: Image, filters: int) -> Iterator[Layer]:
+    """Yield the layers of a student: its stages, 1x1 convolution to its filters, average pool."""
+    blueprint = spec.blueprint(image.channels)
+    yield from _body_layers(blueprint, image, own_group0=True)
+    last = _last_maps(blueprint, image)
+    yield from _row("fconv", activated(Conv(last.channels, filters, 1)), last)
+    yield Layer("pool", 0, filters * last.area, filters * last.area + filters)
 
 
 def _body_layers(blueprint: Blueprint, image: Image, own_group0: bool) -> Iterator[Layer]:

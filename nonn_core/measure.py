@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from nonn_core.costs import Cost
 from nonn_core.image import Image
 
-_IN_PLACE = (nn.BatchNorm2d, nn.ReLU)
+_IN_PLACE = (nn.BatchNorm2d, nn.ReLU, nn.Hardtanh)
 _IN_PLACE_FUNCTIONS = (F.relu, operator.add, torch.flatten, "flatten")
 
 

@@ -2,8 +2,8 @@
 
 `resnet18` has the stem for large images (7x7 convolution of stride 2 and a pooling),
 `resnet18-cifar` the one for small images (a 3x3 convolution).  Depths 50, 101 and 152 have
-bottleneck blocks, whose outputs are four times as wide; the stride lies on their 3x3 convolution, as
-in most libraries.
+bottleneck blocks, whose outputs are four times as wide; the stride lies on their 3x3 convolution,
+as in most libraries.
 """
 
 import re

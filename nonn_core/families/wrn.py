@@ -45,7 +45,7 @@ class WrnSpec:
             raise InputError("not the name of a network", found=text, allowed=NOTATION)
         depth, factor, widths = match.groups()
         if factor is not None:
-            return cls(int(depth), proportion(WIDTHS, WIDTHS[0] * int(factor)))
+            return cls(int(depth), tuple(width * int(factor) for width in WIDTHS))
         return cls(int(depth), parse_widths(widths, text, NOTATION))
 
     def __str__(self) -> str:

@@ -39,12 +39,13 @@ def test_a_very_thin_teacher_still_has_candidates():
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_the_size_of_a_published_network_gives_that_network(factor):
     spec = parse_network(f"wrn16-{factor}")
-    assert single_network(teacher_cost(spec, CIFAR, 10).params, 16, CIFAR, 10) == spec
+    like = parse_network("wrn16:1,2,3")
+    assert single_network(teacher_cost(spec, CIFAR, 10).params, like, CIFAR, 10) == spec
 
 
 @pytest.mark.parametrize("params", [20_000, 123_456, 820_000])
 def test_no_neighbour_is_nearer_to_the_size(params):
-    found = single_network(params, 16, CIFAR, 10)
+    found = single_network(params, parse_network("wrn16-4"), CIFAR, 10)
     step = found.widths[0]
     assert found.widths == (step, 2 * step, 4 * step)
 

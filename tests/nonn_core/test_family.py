@@ -24,10 +24,11 @@ def test_depth_is_six_layers_per_block_and_four(depth, blocks):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "resnet18", "wrn40", "wrn40-", "wrn16:32,64", "wrn16:32,64,88,9", "wrn16:a,b,c"]
+    "text",
+    ["", "lenet5", "wrn40", "wrn40-", "wrn16:32,", "vgg11-2", "resnet18-x", "wrn16:a,b,c"],
 )
 def test_other_names_are_refused_with_what_is_allowed(text):
-    with pytest.raises(InputError, match=r"not the name of a network.*allowed: wrnDEPTH-FACTOR"):
+    with pytest.raises(InputError, match=r"not the name of a network.*allowed: "):
         parse_network(text)
 
 

@@ -51,7 +51,7 @@ def test_a_chain_by_hand():
 @pytest.mark.parametrize("image", [Image(3, 8, 8), Image(1, 9, 6)])
 def test_g0_alone_and_a_nonn_s_students_cost_what_the_closed_form_says(two_shapes, image):
     network = build_nonn(two_shapes, image.channels, 3, seed=0)
-    assert measured_cost(network.group0, image) == group0_cost(two_shapes[0].spec, image)
+    assert measured_cost(network.group0[0], image) == group0_cost(two_shapes[0].spec, image)
     for shape, student in zip(two_shapes, network.deployed(), strict=True):
         assert measured_cost(student, image) == student_cost(shape.spec, image, shape.filters)
 

@@ -29,7 +29,7 @@ def test_students_share_g0_and_nothing_else():
     shapes = [StudentShape(parse_network("wrn10:4,5,6"), 3)] * 3
     network = build_nonn(shapes, 3, 4, seed=0)
     for one, other in combinations([addresses(s) for s in network.deployed()], 2):
-        assert one & other == addresses(network.group0)
+        assert one & other == addresses(network.group0[0])
 
 
 def test_the_union_of_the_students_and_the_classifier_is_the_network(network):
@@ -39,7 +39,7 @@ def test_the_union_of_the_students_and_the_classifier_is_the_network(network):
 
 def test_students_of_equal_shape_start_differently():
     network = build_nonn([StudentShape(parse_network("wrn10:4,5,6"), 3)] * 2, 3, 4, seed=0)
-    assert not torch.equal(network.heads[0].fconv.weight, network.heads[1].fconv.weight)
+    assert not torch.equal(network.heads[0].fconv[0].weight, network.heads[1].fconv[0].weight)
 
 
 def test_maps_have_the_filters_of_each_student_and_are_not_negative(network, images):

@@ -14,7 +14,7 @@ from nonn_core.costs import (
     teacher_layers,
 )
 from nonn_core.families.wrn import WrnSpec
-from nonn_core.family import NetworkSpec, parse_network
+from nonn_core.family import parse_network
 from nonn_core.image import Image
 from nonn_core.measure import measured_cost
 from nonn_core.modules import build_classifier
@@ -22,12 +22,12 @@ from nonn_core.nonn import StudentShape, build_nonn
 
 small_widths = st.sampled_from([1, 3, 8, 16, 17, 24])
 small_specs = st.builds(
-    NetworkSpec, st.sampled_from([10, 16]), st.tuples(small_widths, small_widths, small_widths)
+    WrnSpec, st.sampled_from([10, 16]), st.tuples(small_widths, small_widths, small_widths)
 )
 small_images = st.builds(Image, st.integers(1, 3), st.integers(1, 13), st.integers(1, 13))
 widths = st.integers(1, 700)
 specs = st.builds(
-    NetworkSpec, st.sampled_from([10, 16, 22, 28, 34, 40]), st.tuples(widths, widths, widths)
+    WrnSpec, st.sampled_from([10, 16, 22, 28, 34, 40]), st.tuples(widths, widths, widths)
 )
 images = st.builds(Image, st.integers(1, 4), st.integers(1, 65), st.integers(1, 65))
 filters = st.integers(1, 4000)
@@ -58,7 +58,7 @@ def test_students_share_g0_and_nothing_else(spec, second, third, one, other):
         {p.data_ptr() for p in [*student.parameters(), *student.buffers()]}
         for student in network.deployed()
     )
-    shared = {p.data_ptr() for p in [*network.group0.parameters(), *network.group0.buffers()]}
+    shared = {p.data_ptr() for p in [*network.group0[0].parameters(), *network.group0[0].buffers()]}
     assert left & right == shared
     total = sum(p.numel() for p in network.parameters())
     image = Image(2, 8, 8)
