@@ -10,7 +10,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from nonn_plan import hardware, learning, planning, quickstart
+from nonn_plan import (
+    download,
+    hardware,
+    learning,
+    partitioning,
+    planning,
+    quickstart,
+    tables,
+    tuning,
+)
 from profiles.errors import (
     InfeasibleError,
     InputError,
@@ -50,7 +59,11 @@ def main(
 
 
 hardware.register(app)
+download.register(app)
+partitioning.register(app)
 learning.register(app)
+tuning.register(app)
+tables.register(app)
 planning.register(app)
 quickstart.register(app)
 

@@ -1,12 +1,7 @@
 """A data set as people keep it: `train/CLASS/*` and `test/CLASS/*`, in a folder or a tar file."""
 
 import io
-import lzma
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,14 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 from PIL import UnidentifiedImageError
 
+from nonn_core.data.files import Entry, read_bytes, tar_entries
+from nonn_core.data.raw import Labelled, RawDataset
 from nonn_core.progress import Progress, silent
 from profiles.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".gif", ".webp", ".tif", ".tiff")
 PARTS = ("train", "test")
 
-_Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
-_Entry = tuple[PurePosixPath, bytes | None]
 _Named = list[tuple[PurePosixPath, NDArray[np.uint8]]]
 # Pillow cuts these to white when it converts them.
 _DEEP_MODES = ("I", "F")
@@ -33,17 +28,8 @@ _NO_PICTURE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFolder:
-    """Pixels uint8 (N, 3, H, W) and labels int64 (N,) of both parts; classes in name order."""
-
-    class_names: tuple[str, ...]
-    train: _Labelled
-    test: _Labelled
-
-
-def read_image_folder(path: str, progress: Progress = silent) -> ImageFolder:
-    """Read a whole image folder or tar file into memory.
+def read_image_folder(path: str, progress: Progress = silent) -> RawDataset:
+    """Read a whole image folder or tar file into memory, as 3 channels; classes in name order.
 
     `train/` and `test/` may lie below one top folder.  Raises InputError that names the file when
     the path, a class's images or an image is missing, unreadable, or of another size than the rest.
@@ -52,49 +38,20 @@ def read_image_folder(path: str, progress: Progress = silent) -> ImageFolder:
     if place.is_dir():
         entries = _folder_entries(place)
     elif place.is_file():
-        entries = _tar_entries(place)
+        entries = tar_entries(place, _is_image, "train/ and test/")
     else:
         raise InputError("no such folder or tar file", where=path)
     return _collected(path, entries, progress)
 
 
-def _folder_entries(root: Path) -> Iterator[_Entry]:
+def _folder_entries(root: Path) -> Iterator[Entry]:
     """Yield folders (without content) and images, by their names below `root`."""
     for file in sorted(root.rglob("*")):
         name = PurePosixPath(file.relative_to(root).as_posix())
-        if file.is_dir() and not _is_hidden(name):
+        if file.is_dir():
             yield name, None
         elif _is_image(name):
-            yield name, _file_bytes(file)
-
-
-def _file_bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(file)) from None
-
-
-def _tar_entries(archive: Path) -> Iterator[_Entry]:
-    """Yield folders (without content) and images, by name, in the archive's own order."""
-    if zipfile.is_zipfile(archive):
-        raise InputError("is a zip file", where=str(archive), fix="unpack it and name the folder")
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = PurePosixPath(member.name)
-                stream = tar.extractfile(member) if _is_image(name) else None
-                if stream is not None:
-                    yield name, stream.read()
-                elif member.isdir() and not _is_hidden(name):
-                    yield name, None
-            _check_end(tar)
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(
-            f"cannot be read as a tar file: {' '.join(str(error).split())}",
-            where=str(archive),
-            allowed="a folder, or a tar file (.tar, .tar.gz, ...), with train/ and test/",
-        ) from None
+            yield name, read_bytes(file)
 
 
 def _is_image(name: PurePosixPath) -> bool:
@@ -107,16 +64,7 @@ def _is_hidden(name: PurePosixPath) -> bool:
     return any(part.startswith(".") and part != "." for part in name.parts)
 
 
-def _check_end(tar: tarfile.TarFile) -> None:
-    """Tell the end of the archive from a damaged header, at which tarfile stops in silence."""
-    assert tar.fileobj is not None  # noqa: S101  (open for reading)
-    tar.fileobj.seek(tar.offset)
-    rest = tar.fileobj.read(-1)
-    if len(rest) < tarfile.BLOCKSIZE or rest.strip(tarfile.NUL):
-        raise tarfile.ReadError("damaged before its end")
-
-
-def _collected(path: str, entries: Iterator[_Entry], progress: Progress) -> ImageFolder:
+def _collected(path: str, entries: Iterator[Entry], progress: Progress) -> RawDataset:
     named: dict[str, _Named] = {part: [] for part in PARTS}
     classes: set[str] = set()
     tops: set[PurePosixPath] = set()
@@ -137,6 +85,8 @@ def _collected(path: str, entries: Iterator[_Entry], progress: Progress) -> Imag
 
 def _class_folder(path: str, name: PurePosixPath) -> Iterator[str]:
     """Yield the class whose folder this is, if it is one."""
+    if _is_hidden(name):
+        return
     if len(name.parts) >= 3 and name.parts[-3] in PARTS:
         raise InputError(
             "a folder in a class folder", where=f"{path}: {name}", fix="move or remove it"
@@ -185,13 +135,13 @@ def _check_classes(path: str, classes: set[str], named: dict[str, _Named]) -> No
             )
 
 
-def _ordered(path: str, classes: tuple[str, ...], named: dict[str, _Named]) -> ImageFolder:
+def _ordered(path: str, classes: tuple[str, ...], named: dict[str, _Named]) -> RawDataset:
     """Put images in name order, so that a folder and a tar of it give the same data set."""
     number = {name: label for label, name in enumerate(classes)}
     ordered = {part: sorted(images, key=lambda pair: pair[0]) for part, images in named.items()}
     _check_sizes(path, ordered)
     train, test = (_stacked(ordered[part], number) for part in PARTS)
-    return ImageFolder(classes, train, test)
+    return RawDataset(classes, train, test, mirrored=True)
 
 
 def _pixels(where: str, content: bytes) -> NDArray[np.uint8]:
@@ -228,6 +178,6 @@ def _check_sizes(path: str, named: dict[str, _Named]) -> None:
             )
 
 
-def _stacked(images: _Named, number: dict[str, int]) -> _Labelled:
+def _stacked(images: _Named, number: dict[str, int]) -> Labelled:
     labels = np.array([number[name.parts[-2]] for name, _ in images], dtype=np.int64)
-    return np.stack([pixels for _, pixels in images]), labels
+    return Labelled(np.stack([pixels for _, pixels in images]), labels)

@@ -3,17 +3,12 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from nonn_core.data.dataset import Images, load_dataset, randomly_mirrored, shifted
-from profiles.errors import InputError
+from nonn_core.data.dataset import Images, load_dataset
 
 
 @pytest.fixture(scope="module")
 def digits():
     return load_dataset("digits")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_digits_are_1797_in_two_parts(digits):
@@ -100,80 +95,12 @@ def test_batches_hold_each_image_once_in_order(tiny):
     assert torch.equal(together, tiny.normalised(tiny.train.pixels))
 
 
-def test_augmented_batches_hold_each_image_once_in_an_order_of_the_generator(tiny):
-    numbered = Images(tiny.train.pixels, torch.arange(72))
-    once = [labels for _, labels in tiny.augmented_batches(numbered, 50, generator(1))]
-    same = [labels for _, labels in tiny.augmented_batches(numbered, 50, generator(1))]
-    other = [labels for _, labels in tiny.augmented_batches(numbered, 50, generator(2))]
-    assert [len(labels) for labels in once] == [50, 22]
-    assert torch.equal(torch.cat(once).sort().values, torch.arange(72))
-    assert not torch.equal(torch.cat(once), torch.arange(72))
-    assert torch.equal(torch.cat(once), torch.cat(same))
-    assert not torch.equal(torch.cat(once), torch.cat(other))
-
-
-def test_digits_are_never_mirrored_and_photographs_are(digits, tiny):
-    # An image whose left half is bright: mirrored, its right half is.  Shifts move it little.
-    half = torch.zeros(64, 1, 16, 16, dtype=torch.uint8)
-    half[..., :8] = 255
-    brighter = []
-    for mirrored in (False, True):
-        dataset = type(digits)(
-            source="half",
-            class_names=("a", "b"),
-            train=Images(half, torch.zeros(64, dtype=torch.int64)),
-            test=digits.test,
-            mirrored=mirrored,
-            mean=torch.zeros(1, 1, 1),
-            std=torch.ones(1, 1, 1),
-        )
-        ((pixels, _),) = dataset.augmented_batches(dataset.train, 64, generator())
-        brighter.append((pixels[..., 8:].sum((1, 2, 3)) > pixels[..., :8].sum((1, 2, 3))).sum())
-    assert brighter[0] == 0
-    assert 16 < brighter[1] < 48
+def test_photographs_may_be_mirrored(tiny):
     assert tiny.mirrored
 
 
-def test_a_shift_moves_the_content_and_zeros_enter():
-    rng = np.random.default_rng(0)
-    pixels = torch.from_numpy(rng.integers(1, 256, (40, 3, 16, 16), dtype=np.uint8))
-    moves = set()
-    for before, after in zip(pixels, shifted(pixels, generator()), strict=True):
-        # The move is where the zeros are: they enter at one edge of each axis at most.
-        rows = after.any(dim=2).any(dim=0).nonzero().flatten()
-        columns = after.any(dim=1).any(dim=0).nonzero().flatten()
-        down = int(rows[0]) if rows[0] > 0 else int(rows[-1]) - 15
-        right = int(columns[0]) if columns[0] > 0 else int(columns[-1]) - 15
-        moves.add((down, right))
-        assert max(abs(down), abs(right)) <= 2
-        expected = np.zeros_like(before.numpy())
-        for y in range(16):
-            for x in range(16):
-                if 0 <= y - down < 16 and 0 <= x - right < 16:
-                    expected[:, y, x] = before[:, y - down, x - right]
-        assert np.array_equal(after.numpy(), expected)
-    assert len(moves) > 8
-
-
-@pytest.mark.parametrize(("height", "width"), [(64, 8), (8, 64)])
-def test_a_shift_is_at_most_an_eighth_of_each_side(height, width):
-    pixels = torch.ones(200, 1, height, width, dtype=torch.uint8)
-    after = shifted(pixels, generator())
-    rows, columns = after.any(dim=3).sum(dim=2), after.any(dim=2).sum(dim=2)
-    assert int(rows.min()) == height - height // 8
-    assert int(columns.min()) == width - width // 8
-
-
-def test_a_mirrored_image_is_flipped_left_to_right():
-    pixels = torch.arange(64 * 2 * 3, dtype=torch.uint8).reshape(64, 1, 2, 3)
-    after = randomly_mirrored(pixels, generator())
-    flipped = [torch.equal(a, b.flip(2)) for a, b in zip(after, pixels, strict=True)]
-    kept = [torch.equal(a, b) for a, b in zip(after, pixels, strict=True)]
-    assert all(f != k for f, k in zip(flipped, kept, strict=True))
-    assert 16 < sum(flipped) < 48
-
-
-@pytest.mark.parametrize("source", ["", "cifar10", "imagefolder", "imagefolder:", "folder:/tmp"])
-def test_other_sources_are_refused_with_what_is_allowed(source):
-    with pytest.raises(InputError, match=r"not a data set.*allowed: digits"):
-        load_dataset(source)
+def test_a_data_set_moves_to_a_device_whole(tiny):
+    moved = tiny.to(torch.device("meta"))
+    parts = (*(getattr(p, n) for p in (moved.train, moved.test) for n in ("pixels", "labels")),)
+    assert {each.device.type for each in (*parts, moved.mean, moved.std)} == {"meta"}
+    assert moved.source == tiny.source

@@ -240,6 +240,17 @@ def test_a_tar_file_with_damaged_bytes_is_named(tmp_path, files, mode):
         read_image_folder(str(path))
 
 
+@pytest.mark.parametrize("target", ["nowhere.png", "link.png"])
+def test_a_tar_file_with_a_link_to_nothing_is_named(tmp_path, files, target):
+    path = write_tar(tmp_path / "data.tar", files, "w")
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("train/dog/link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, target
+        tar.addfile(link)
+    with pytest.raises(InputError, match=r"data\.tar: cannot be read as a tar file"):
+        read_image_folder(str(path))
+
+
 def test_a_damaged_header_does_not_end_the_data_set_early(tmp_path, files):
     # Test images first, so that what is in front of the damage would pass for a whole data set.
     ordered = dict(sorted(files.items()))
