@@ -1,19 +1,25 @@
-"""The teacher: a trained classifier, its card, and the layer whose knowledge is shared out."""
+"""The teacher: a trained classifier, ours or anybody's, whose knowledge is shared out."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Self
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from nonn_core.data.dataset import Dataset
+from nonn_core.costs import teacher_cost
+from nonn_core.data.dataset import Dataset, load_dataset
 from nonn_core.family import NetworkName, NetworkSpec, parse_network
+from nonn_core.foreign import ForeignClassifier, load_foreign
+from nonn_core.foreign_source import PROGRAM_SUFFIX
 from nonn_core.image import Image, ImageShape
 from nonn_core.learning.lesson import Lesson, Subject
-from nonn_core.modules import Classifier, build_classifier, pooled
+from nonn_core.learning.losses import attention_map
+from nonn_core.modules import Classifier, build_classifier
 from nonn_core.partition import TeacherReference
+from nonn_core.progress import Progress, silent
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.weights import load_weights, read_tensors, write_tensors
 from profiles.document import Document
@@ -21,10 +27,111 @@ from profiles.errors import InputError
 
 DEFAULT_FCONV = "trunk"
 SUFFIX = ".safetensors"
+REFERENCES = f"a name ending in {SUFFIX} or {PROGRAM_SUFFIX}, or package.module:callable"
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_PROBED = 4
+"""Images on which the fconv of a foreign teacher is looked for."""
+
+
+class Teacher:
+    """A trained classifier in evaluation mode that also shows its maps.
+
+    `reference` is what a partition says of it; `seed` that of its validation split.
+    """
+
+    def __init__(
+        self, network: Classifier | ForeignClassifier, reference: TeacherReference, seed: int
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.reference = reference
+        self.seed = seed
+
+    @staticmethod
+    def load(
+        reference: str | Path,
+        fconv: str | None = None,
+        dataset: Dataset | None = None,
+        seed: int = 0,
+    ) -> "Teacher":
+        """Load `NAME.safetensors`, `NAME.pt2` or `package.module:callable`.
+
+        `fconv` names the layer, where it is not to be found by itself.  The last two say nothing
+        of data: they are for the images and classes of `dataset`, which `seed` splits.  Raises
+        InputError that names the file, or what is wrong with the network.
+        """
+        text = str(reference)
+        if text.endswith(SUFFIX):
+            return TrainedTeacher.read(Path(text), fconv)
+        if not is_teacher(text):
+            raise InputError("teacher", found=text, allowed=REFERENCES)
+        if dataset is None:
+            raise InputError(
+                "this teacher does not say which images it is for", where=text, fix="give --data"
+            )
+        return _foreign_teacher(text, fconv, dataset, seed)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network; images must then come from there."""
+        self.network.to(device)
+        return self
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images (N, C, H, W) to logits (N, classes) and fconv maps (N, filters, H, W)."""
+        logits, maps = self._shown(images)
+        return logits, maps[-1]
+
+    def lesson(self, images: Tensor, subject: Subject) -> Lesson:
+        """Show what the subject asks for of images (N, C, H, W).
+
+        Attention comes from G0 and each further stage of a network of ours; of a foreign one,
+        whose stages are not known, from fconv alone.
+        """
+        logits, maps = self._shown(images)
+        partitions = [maps[-1][:, list(filters)] for filters in subject.partitions]
+        return Lesson(
+            logits, partitions, [attention_map(each) for each in maps] if subject.attention else ()
+        )
+
+    @property
+    def filters(self) -> int:
+        """Number of fconv filters."""
+        return self.classifier()[0].shape[1]
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the weights; another teacher under the same name has another one."""
+        digest = hashlib.blake2b(digest_size=16)
+        for value in self.network.state_dict().values():
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raise InputError unless the teacher is made for such images and classes."""
+        found = f"{dataset.image}, {dataset.classes} classes"
+        allowed = f"{self.reference.image}, {self.reference.classes} classes"
+        if found != allowed:
+            raise InputError(
+                f"data set {dataset.source} is not what the teacher was made for",
+                where=self.reference.path,
+                found=found,
+                allowed=allowed,
+            )
+
+    def classifier(self) -> tuple[Tensor, Tensor]:
+        """Return weight (classes, filters) and bias (classes,) of the last layer."""
+        if isinstance(self.network, Classifier):
+            return self.network.fc.weight, self.network.fc.bias
+        return self.network.fc_weight, self.network.fc_bias
+
+    def _shown(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return logits and the maps of what may be asked for, fconv's last."""
+        with torch.no_grad():
+            logits, maps = self.network(images)
+        return logits, maps
 
 
 class TeacherCard(Document):
-    """What is known of a teacher beside its weights; `teacher.json` beside the weights."""
+    """What is known of a teacher of ours beside its weights; `NAME.json` beside the weights."""
 
     network: NetworkName = Field(description="Network, e.g. wrn16-2.")
     data: str = Field(description="Data set it was trained on.")
@@ -43,30 +150,29 @@ class TeacherCard(Document):
         return parse_network(self.network)
 
 
-class Teacher:
-    """A trained classifier in evaluation mode that also returns its fconv maps."""
+class TrainedTeacher(Teacher):
+    """A teacher that this program trained, of a family of `nonn_core.family`."""
 
     def __init__(self, network: Classifier, card: TeacherCard, path: Path) -> None:
-        """Watch the module that `card.fconv` names.
-
-        Raises InputError when there is no such module, or when its pooled output does not give
-        the teacher's logits, which is what makes a layer the last convolutional one.
-        """
-        self.network = network.eval().requires_grad_(False)
+        """Raise InputError when the card's fconv is not the one that such a network has."""
+        if card.fconv != DEFAULT_FCONV:
+            raise InputError(
+                "is not the last convolutional layer of a network trained here",
+                where=f"{path}: fconv",
+                found=card.fconv,
+                allowed=f"{DEFAULT_FCONV}, the output after the last activation",
+            )
+        layout = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(layout, _reference(card, path), card.seed)
         self.card = card
         self.path = path
-        self._maps: Tensor | None = None
-        _module_named(network, card.fconv, path).register_forward_hook(self._keep)
-        self._check_fconv()
 
     @classmethod
-    def load(cls, path: Path, fconv: str | None = None) -> Self:
-        """Load `teacher.safetensors` and the `.json` beside it; `fconv` overrides the card's.
+    def read(cls, path: Path, fconv: str | None = None) -> Self:
+        """Read the weights and the `.json` beside them; `fconv` overrides the card's.
 
         Raises InputError naming the file, and the tensor if one does not fit.
         """
-        if path.suffix != SUFFIX:
-            raise InputError("teacher file", found=str(path), allowed=f"a name ending in {SUFFIX}")
         if not path.is_file():
             raise InputError(
                 "no such teacher",
@@ -87,81 +193,59 @@ class Teacher:
         self.card.write(self.path.with_suffix(".json"))
         write_tensors(self.path, dict(self.network.state_dict()))
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images (N, C, H, W) to logits (N, classes) and fconv maps (N, filters, H, W)."""
-        with torch.no_grad():
-            logits, _ = self.network(images)
-        assert self._maps is not None  # noqa: S101  (the hook has run)
-        return logits, self._maps
 
-    def lesson(self, images: Tensor, subject: Subject) -> Lesson:
-        """Show what the subject asks for of images (N, C, H, W)."""
-        logits, maps = self(images)
-        return Lesson(logits, [maps[:, list(filters)] for filters in subject.partitions])
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of the weights; another teacher under the same name has another one."""
-        digest = hashlib.blake2b(digest_size=16)
-        for value in self.network.state_dict().values():
-            digest.update(value.contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
-    @property
-    def reference(self) -> TeacherReference:
-        """What a partition says of this teacher."""
-        return TeacherReference(
-            path=str(self.path),
-            network=self.card.network,
-            data=self.card.data,
-            image=self.card.image,
-            classes=self.card.classes,
-        )
-
-    def check_data(self, dataset: Dataset) -> None:
-        """Raise InputError unless the teacher is made for such images and classes."""
-        found = f"{dataset.image}, {dataset.classes} classes"
-        allowed = f"{self.card.image}, {self.card.classes} classes"
-        if found != allowed:
-            raise InputError(
-                f"data set {dataset.source} is not what the teacher was made for",
-                where=str(self.path),
-                found=found,
-                allowed=allowed,
-            )
-
-    def classifier(self) -> tuple[Tensor, Tensor]:
-        """Return weight (classes, filters) and bias (classes,) of the last layer."""
-        return self.network.fc.weight, self.network.fc.bias
-
-    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        del module, inputs
-        self._maps = output
-
-    def _check_fconv(self) -> None:
-        image = Image.parse(self.card.image)
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.randn(2, image.channels, image.height, image.width, generator=generator)
-        logits, maps = self(probe)
-        fits = maps.dim() == 4 and maps.shape[1] == self.network.fc.in_features
-        if not fits or not torch.allclose(self.network.fc(pooled(maps)), logits, atol=1e-4):
-            raise InputError(
-                "is not the last convolutional layer: averaged over height and width, its output "
-                "does not give the teacher's logits",
-                where=f"{self.path}: fconv",
-                found=self.card.fconv,
-                fix=f"use {DEFAULT_FCONV!r}, the output after the last activation",
-            )
+def is_teacher(reference: str) -> bool:
+    """Whether this text refers to a teacher, whether or not it exists."""
+    return (
+        reference.endswith((SUFFIX, PROGRAM_SUFFIX)) or _CALLABLE.fullmatch(reference) is not None
+    )
 
 
-def _module_named(network: nn.Module, name: str, path: Path) -> nn.Module:
-    modules: dict[str, nn.Module] = dict(network.named_modules())
-    modules.pop("")
-    if name not in modules:
-        raise InputError(
-            "the teacher has no such module",
-            where=f"{path}: fconv",
-            found=name,
-            allowed=", ".join(key for key in modules if key.count(".") < 2),
-        )
-    return modules[name]
+def teacher_and_data(
+    reference: str,
+    data: str | None,
+    fconv: str | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[Teacher, Dataset]:
+    """Load a teacher and the data set `data`, or without it that of the teacher's card.
+
+    Raises InputError where neither says which data.
+    """
+    if data is not None:
+        dataset = load_dataset(data, progress)
+        return Teacher.load(reference, fconv, dataset, seed), dataset
+    teacher = Teacher.load(reference, fconv)
+    return teacher, load_dataset(teacher.reference.data, progress)
+
+
+def _reference(card: TeacherCard, path: Path) -> TeacherReference:
+    cost = teacher_cost(card.spec, Image.parse(card.image), card.classes)
+    return TeacherReference(
+        path=str(path),
+        network=card.network,
+        fconv=card.fconv,
+        data=card.data,
+        image=card.image,
+        classes=card.classes,
+        params=cost.params,
+        macs=cost.macs,
+        peak_elements=cost.peak_elements,
+    )
+
+
+def _foreign_teacher(path: str, fconv: str | None, dataset: Dataset, seed: int) -> Teacher:
+    probe = dataset.normalised(dataset.train.pixels[:_PROBED]).cpu()
+    network = load_foreign(path, probe, dataset.classes, fconv)
+    reference = TeacherReference(
+        path=path,
+        network=None,
+        fconv=network.fconv,
+        data=dataset.source,
+        image=str(dataset.image),
+        classes=dataset.classes,
+        params=network.params,
+        macs=network.macs(probe[:1]),
+        peak_elements=network.peak_elements(probe[:1]),
+    )
+    return Teacher(network, reference, seed)

@@ -1,0 +1,197 @@
+"""Finding fconv in a network that is not ours: the maps whose averages the last layer reads.
+
+fconv is the output of the last convolutional layer after its activation (arXiv:1907.11804,
+section 4.1).  It is known by what it does: averaged over height and width it is what one linear
+layer turns into the logits.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from nonn_core.modules import pooled
+from profiles.errors import InputError
+
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class LinearLayer:
+    """One call of a linear layer: `outputs` = `inputs` @ `weight`.T + `bias`."""
+
+    inputs: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    outputs: Tensor
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a network did with a probe: its linear layers and its maps in the order made."""
+
+    linear: list[LinearLayer] = field(default_factory=list)
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+    def add_maps(self, name: str, output: object) -> None:
+        """Keep an output if it can be maps; what a layer said last replaces what it said before."""
+        if isinstance(output, Tensor) and output.dim() == 4:
+            self.maps.pop(name, None)
+            self.maps[name] = output
+
+
+@dataclass(frozen=True, slots=True)
+class Fconv:
+    """The layer that was found, its maps, and the linear layer after it: (classes, filters)."""
+
+    name: str
+    maps: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+def find_fconv(seen: Seen, logits: Tensor, name: str | None, where: str) -> Fconv | None:
+    """Return the layer called `name`, or the last of those with the largest maps; None: no layer.
+
+    Raises InputError when `name` is none of the layers that fit, or when the maps are negative
+    somewhere, for which the rules of partitioning have no meaning.
+    """
+    last = _last_layer(seen.linear, logits)
+    if last is None:
+        return None
+    fitting = {key: maps for key, maps in seen.maps.items() if _gives(maps, last.inputs)}
+    if not fitting:
+        return None
+    if name is not None and name not in fitting:
+        raise InputError(
+            "is not the last convolutional layer: it is not there, or what the last linear layer "
+            "reads is not its output averaged over height and width",
+            where=f"{where}: fconv",
+            found=name,
+            allowed=", ".join(fitting),
+        )
+    # Pooling in steps, or to 1x1 and then flattening, makes smaller maps of the same averages.
+    chosen = name or max(reversed(fitting), key=lambda key: fitting[key][0, 0].numel())
+    maps = fitting[chosen]
+    if maps.min() < 0:
+        raise InputError(
+            "fconv has negative values; partitioning needs activations >= 0, as a ReLU makes them",
+            where=f"{where}: fconv {chosen}",
+            found=float(maps.min()),
+            fix="take a teacher whose last convolutional layer ends in a ReLU",
+        )
+    bias = torch.zeros(len(last.weight)) if last.bias is None else last.bias
+    return Fconv(chosen, maps, last.weight.detach(), bias.detach())
+
+
+def seen_in_modules(network: nn.Module, probe: Tensor) -> tuple[object, Seen]:
+    """Run a network; return its answer and what its modules did.
+
+    Maps of 1x1 are left out: they may be averages already, of maps that a function made and no
+    module; the graph tells.
+    """
+    seen = Seen()
+
+    def larger(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.shape[2:].numel() > 1:
+            seen.add_maps(name, output)
+
+    def linear(module: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.linear.append(LinearLayer(inputs[0], module.weight, module.bias, output))
+
+    handles = [m.register_forward_hook(linear) for m in network.modules() if type(m) is nn.Linear]
+    modules = {name: module for name, module in network.named_modules() if name}
+    try:
+        with outputs_of(modules, larger):
+            answer = network(probe)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return answer, seen
+
+
+def seen_in_graph(graph: fx.GraphModule, probe: Tensor) -> tuple[Tensor, Seen]:
+    """Run an exported graph; return its logits and what its nodes did."""
+    recorder = _Recorder(graph)
+    recorder.run(probe)
+    seen = Seen()
+    for node, value in recorder.values.items():
+        if node.op == "call_function":
+            seen.add_maps(node.name, value)
+            layer = _linear_call(node, recorder.values)
+            if layer is not None:
+                seen.linear.append(layer)
+    return recorder.values[logits_node(graph)], seen
+
+
+def logits_node(graph: fx.GraphModule) -> fx.Node:
+    """Return the node whose value is the first of what an exported graph answers."""
+    (answers,) = graph.graph.output_node().args
+    assert isinstance(answers, Sequence)  # noqa: S101  (exported graphs answer a flat tuple)
+    first = answers[0]
+    assert isinstance(first, fx.Node)  # noqa: S101
+    return first
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal but for rounding, judged against the largest value."""
+    if one.shape != other.shape:
+        return False
+    tolerance = _TOLERANCE * float(other.abs().max())
+    return torch.allclose(one, other, rtol=_TOLERANCE, atol=tolerance)
+
+
+@contextmanager
+def outputs_of(modules: Mapping[str, nn.Module], keep: Any) -> Iterator[None]:
+    """While this lasts, call `keep(name, output)` for each call of one of these modules."""
+
+    def hook(name: str) -> Any:
+        return lambda module, inputs, output: keep(name, output)  # noqa: ARG005
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Recorder(fx.Interpreter):
+    """Keeps what every node of a graph gave."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.values: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        self.values[n] = value
+        return value
+
+
+def _linear_call(node: fx.Node, values: Mapping[fx.Node, Any]) -> LinearLayer | None:
+    """Read a node that is a linear layer, also as decompositions write it; else return None."""
+    given: list[Any] = [values[arg] if isinstance(arg, fx.Node) else arg for arg in node.args]
+    if node.target == torch.ops.aten.linear.default:
+        inputs, weight, *bias = given
+        return LinearLayer(inputs, weight, bias[0] if bias else None, values[node])
+    if node.target == torch.ops.aten.addmm.default:
+        offset, inputs, transposed = given
+        return LinearLayer(inputs, transposed.T, offset, values[node])
+    if node.target == torch.ops.aten.mm.default:
+        inputs, transposed = given
+        return LinearLayer(inputs, transposed.T, None, values[node])
+    return None
+
+
+def _last_layer(layers: Sequence[LinearLayer], logits: Tensor) -> LinearLayer | None:
+    fitting = [layer for layer in layers if alike(layer.outputs, logits)]
+    return fitting[-1] if fitting else None
+
+
+def _gives(maps: Tensor, averages: Tensor) -> bool:
+    """Whether these maps, averaged over height and width, are the averages (N, filters)."""
+    return maps.shape[:2] == averages.shape and alike(pooled(maps), averages)
