@@ -3,14 +3,17 @@
 Written by `nonn-plan config` from a plan, edited by a person, read by training.  Torch-free.
 """
 
-from typing import Literal, Self
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from nonn_core.family import NetworkName, NetworkSpec, parse_network
 from nonn_core.image import ImageShape
 from nonn_core.partition import Filters
+from nonn_core.split_layout import split_layout
 from profiles.document import Document, Record
+from profiles.errors import InputError
 
 
 class OptimiserRecipe(Record):
@@ -36,19 +39,22 @@ class DistillationRecipe(Record):
         default=100.0,
         ge=0,
         le=1e12,
-        description="Weight of activation transfer, Eq. 6; 0 turns it off.",
+        description="Weight of activation transfer, Eq. 6, from the teacher's fconv into a NoNN's "
+        "students; 0 turns it off. Other models have no partitions and do without.",
     )
     attention: float = Field(
         default=0.0,
         ge=0,
         le=1e12,
-        description="Weight of attention transfer (arXiv:1612.03928); 0 turns it off.",
+        description="Weight of attention transfer (arXiv:1612.03928; published 1000): from the "
+        "teacher's groups of layers into an undivided network's, or from each partition into its "
+        "student; 0 turns it off.",
     )
     student_dropout: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="Chance that a student's answer is missing in a training step, so that the "
+        description="Chance that a student's answer to a training image is missing, so that the "
         "others learn to do without; at least one always answers.",
     )
 
@@ -128,13 +134,72 @@ class SingleRecipe(Record):
         return parse_network(self.network)
 
 
+class SplitNetRecipe(Record):
+    """SplitNet (Kim et al. 2017, PMLR 70:1866-1874): one network that learns to fall into groups.
+
+    It trains twice from the full learning rate: from the labels, as published, while groups are
+    being assigned, and after the cut as the distillation says.  The weights of the losses are those
+    of its published program.
+    """
+
+    kind: Literal["splitnet"] = Field(default="splitnet", description="Says which model this is.")
+    network: NetworkName = Field(description="Network before the cut, e.g. wrn16-8.")
+    groups: tuple[Annotated[int, Field(ge=2, le=1024)], ...] = Field(
+        min_length=1,
+        description="Groups of each split stage, from the first to the last, and of the FC layer, "
+        "e.g. [2, 2, 4] splits two stages in two and the FC layer in four; each divides the next.",
+    )
+    assignment_share: float = Field(
+        default=0.6, gt=0, lt=1, description="Share of the epochs before the cut."
+    )
+    gamma_weight: float = Field(
+        default=1.0, ge=0, le=1e6, description="Weight of R_W: no weight leads to another group."
+    )
+    gamma_overlap: float = Field(
+        default=1.0, ge=0, le=1e6, description="Weight of R_D: each channel is in one group."
+    )
+    gamma_balance: float = Field(
+        default=10.0, ge=0, le=1e6, description="Weight of R_E: groups are of equal size."
+    )
+
+    @model_validator(mode="after")
+    def _each_group_falls_into_equally_many(self) -> Self:
+        if any(finer % coarser for coarser, finer in pairwise(self.groups)):
+            raise ValueError("each number of groups must divide the next one")
+        return self
+
+    @model_validator(mode="after")
+    def _network_has_what_is_split(self) -> Self:
+        try:
+            # Neither an image's channels nor the classes of the data are known here, or matter.
+            split_layout(self.spec, 1, self.groups[-1], self.groups)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network before the cut, parsed."""
+        return parse_network(self.network)
+
+
 class TrainingRecipe(Document):
     """All that a training run needs."""
 
     data: str = Field(description="Data set: `digits` or `imagefolder:PATH`.")
     image: ImageShape = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
-    teacher: str = Field(description="Teacher file (.safetensors, its .json beside it).")
-    model: NonnRecipe | SingleRecipe = Field(discriminator="kind", description="What to train.")
+    teacher: str = Field(
+        description="Teacher file (.safetensors, its .json beside it; or .pt2), or "
+        "package.module:callable."
+    )
+    fconv: str | None = Field(
+        default=None,
+        description="Name of the teacher's layer whose output is fconv; null: the one that is "
+        "found.",
+    )
+    model: NonnRecipe | SingleRecipe | SplitNetRecipe = Field(
+        discriminator="kind", description="What to train."
+    )
     optimiser: OptimiserRecipe = Field(description="How the weights are found.")
     distillation: DistillationRecipe = Field(
         default_factory=DistillationRecipe, description="How the losses are weighted."
@@ -145,3 +210,15 @@ class TrainingRecipe(Document):
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of weights, order and augmentation."
     )
+
+    @model_validator(mode="after")
+    def _losses_are_for_this_model(self) -> Self:
+        losses, model = self.distillation, self.model
+        students = len(model.students) if isinstance(model, NonnRecipe) else 0
+        if losses.student_dropout and students < 2:
+            raise ValueError("student_dropout needs a NoNN of two students or more; set it to 0")
+        if losses.attention and isinstance(model, SplitNetRecipe):
+            raise ValueError("a SplitNet trains without attention transfer; set attention to 0")
+        if isinstance(model, SplitNetRecipe) and self.optimiser.epochs < 2:
+            raise ValueError("a SplitNet needs two epochs or more: before and after the cut")
+        return self

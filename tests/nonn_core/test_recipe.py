@@ -55,6 +55,66 @@ def test_a_single_network_has_a_network_and_no_students(content):
         TrainingRecipe.check(content, "this test")
 
 
+def test_students_may_mimic_the_same_filters(content):
+    content["model"]["students"][1]["filters"] = [5, 9]
+    students = TrainingRecipe.check(content, "this test").model.students
+    assert [student.filters for student in students] == [(0, 5), (5, 9)]
+
+
+@pytest.mark.parametrize("network", ["wrn16:16,64,88", "wrn10:32,64,88", "resnet18-cifar"])
+def test_students_with_g0_of_their_own_may_be_of_any_shape(content, network):
+    content["model"]["students"][1]["network"] = network
+    content["model"]["group0"] = "separate"
+    recipe = TrainingRecipe.check(content, "this test")
+    assert recipe.model.students[1].spec == parse_network(network)
+
+
+def test_a_splitnet_has_the_weights_of_its_published_program(content):
+    content["model"] = {"kind": "splitnet", "network": "wrn16-8", "groups": [2, 2, 4]}
+    model = TrainingRecipe.check(content, "this test").model
+    assert model.spec == parse_network("wrn16-8")
+    assert (model.gamma_weight, model.gamma_overlap, model.gamma_balance) == (1, 1, 10)
+
+
+SPLITNET = {"kind": "splitnet", "network": "wrn16-1", "groups": [2, 2]}
+
+
+@pytest.mark.parametrize(
+    ("model", "part", "value", "why"),
+    [
+        (SPLITNET | {"groups": []}, "seed", 0, "groups"),
+        (SPLITNET | {"groups": [1]}, "seed", 0, "groups"),
+        (SPLITNET | {"groups": [2, 3]}, "seed", 0, "must divide the next"),
+        (SPLITNET | {"groups": [4, 2]}, "seed", 0, "must divide the next"),
+        (SPLITNET | {"groups": [2, 2, 2, 2]}, "seed", 0, "more levels of groups.*at most 3"),
+        (SPLITNET | {"groups": [512, 512]}, "seed", 0, "more groups than"),
+        (SPLITNET | {"assignment_share": 1}, "seed", 0, "assignment_share"),
+        (SPLITNET | {"gamma_overlap": -1}, "seed", 0, "gamma_overlap"),
+        (SPLITNET, "optimiser", {"epochs": 1}, "two epochs"),
+        (SPLITNET, "distillation", {"attention": 1000}, "without attention transfer"),
+        (SPLITNET, "distillation", {"student_dropout": 0.1}, "student_dropout needs a NoNN"),
+        (
+            {"kind": "single", "network": "wrn16-1"},
+            "distillation",
+            {"student_dropout": 0.1},
+            "student_dropout needs a NoNN",
+        ),
+    ],
+)
+def test_what_does_not_go_with_a_model_is_refused(content, model, part, value, why):
+    content["model"], content[part] = model, value
+    with pytest.raises(InputError, match=why):
+        TrainingRecipe.check(content, "this test")
+
+
+def test_one_student_cannot_be_dropped(content):
+    content["distillation"] = {"student_dropout": 0.5}
+    TrainingRecipe.check(content, "this test")
+    content["model"]["students"].pop()
+    with pytest.raises(InputError, match="two students or more"):
+        TrainingRecipe.check(content, "this test")
+
+
 def edit(path, value):
     def change(content):
         *way, last = path
@@ -74,11 +134,11 @@ STUDENT = ["model", "students", 1]
     [
         (edit([*STUDENT, "network"], "wrn16:16,64,88"), "share G0"),
         (edit([*STUDENT, "network"], "wrn10:32,64,88"), "share G0"),
-        (edit([*STUDENT, "network"], "resnet18"), "network.*not the name of a network"),
+        (edit([*STUDENT, "network"], "resnet18"), "share G0"),
+        (edit([*STUDENT, "network"], "lenet5"), "network.*not the name of a network"),
         (edit([*STUDENT, "network"], "wrn15-1"), "network.*not the depth"),
         (edit([*STUDENT, "name"], "left"), "different names"),
         (edit([*STUDENT, "name"], ""), "name"),
-        (edit([*STUDENT, "filters"], [5, 9]), "left and right mimic the same filters"),
         (edit([*STUDENT, "filters"], []), "filters"),
         (edit([*STUDENT, "filters"], [-1]), "filters.0"),
         (edit([*STUDENT, "filters"], [3, 3]), "filter"),
@@ -95,6 +155,8 @@ STUDENT = ["model", "students", 1]
         (edit(["distillation"], {"alpha": 1.1}), "distillation.alpha"),
         (edit(["distillation"], {"temperature": 0}), "distillation.temperature"),
         (edit(["distillation"], {"beta": -1}), "distillation.beta"),
+        (edit(["distillation"], {"attention": -1}), "distillation.attention"),
+        (edit(["distillation"], {"student_dropout": 1}), "distillation.student_dropout"),
         (edit(["seed"], -1), "seed"),
         (edit(["surprise"], 1), "surprise: is not a field"),
     ],
