@@ -12,6 +12,11 @@ from nonn_core.family import NetworkName
 from nonn_core.image import ImageShape
 from profiles.document import Document, Record
 
+RESTARTS = 10
+"""Community searches of which the best is kept, unless asked otherwise."""
+EPSILON_PCT = 1.0
+"""Bound on |delta_val| in percentage points, unless asked otherwise."""
+
 Rule = Literal["AH", "CA"]
 Filters = tuple[Annotated[int, Field(ge=0)], ...]
 
@@ -22,7 +27,13 @@ class Community(Record):
     id: int = Field(ge=0, description="Number of the community; 0 is the first in the file.")
     filters: Filters = Field(min_length=1, description="Filter ids in ascending order.")
     linked: bool = Field(
-        description="False for g0, the filters without any link in the filter network (A, 4.2)."
+        description="False where none of the filters has a link in the filter network: g0 of A, "
+        "4.2, or what is left of it."
+    )
+    unneeded: bool = Field(
+        default=False,
+        description="True for single filters of P0 that the teacher does not miss, taken out of "
+        "the communities in which they were found.",
     )
 
 
@@ -40,20 +51,47 @@ class DropStep(Record):
     )
 
 
+class CurvePoint(Record):
+    """One point of the delta_val curve: what went, and what that has done to the teacher."""
+
+    removed: Filters = Field(description="Filters removed here: g0, or a single filter.")
+    filters: int = Field(ge=0, description="How many filters are removed so far.")
+    accuracy_pct: float = Field(description="Teacher's validation accuracy now, in percent.")
+    delta_val_pct: float = Field(
+        description="Change against the whole teacher in percentage points (A, Eq. 2)."
+    )
+
+
 class TeacherReference(Record):
     """The teacher that a partition was measured on, as far as later steps need to know it."""
 
-    path: str = Field(description="Teacher file (.safetensors, its card beside it).")
-    network: NetworkName = Field(description="Network, e.g. wrn40-4.")
-    data: str = Field(description="Data set it was trained on.")
+    path: str = Field(
+        description="Teacher file (.safetensors, its card beside it; or .pt2), or "
+        "package.module:callable."
+    )
+    network: NetworkName | None = Field(
+        description="Network, e.g. wrn40-4; null for one that is of no family known here."
+    )
+    fconv: str = Field(description="Name of the layer whose output is fconv, after activation.")
+    data: str = Field(description="Data set whose validation images were used.")
     image: ImageShape = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
     classes: int = Field(gt=1, le=1_000_000, description="Number of classes.")
+    params: int = Field(ge=0, description="Number of parameters.")
+    macs: int | None = Field(
+        ge=0, description="Multiply-accumulates per image; null where they cannot be counted."
+    )
+    peak_elements: int | None = Field(
+        ge=0,
+        description="Most activation elements alive at once for one image; null where the network "
+        "cannot be traced.",
+    )
 
 
 class Partition(Document):
     """Communities of a teacher's fconv filters, and the nested unions that were tried as P0.
 
-    The first drop step removes nothing; each further one removes one community more.
+    The first drop step removes nothing; each further one removes one community more.  P0 is the
+    largest one with |delta_val| < epsilon; the largest such set of the curve is among them.
     """
 
     teacher: TeacherReference | None = Field(
@@ -65,11 +103,28 @@ class Partition(Document):
     )
     gamma: float = Field(gt=0, description="Gamma of Eq. 5, the reciprocal of `resolution`.")
     seed: int = Field(ge=0, description="Seed of the community search.")
+    restarts: int | None = Field(
+        default=None, ge=1, description="Searches of which the best was kept; null if unknown."
+    )
     filters: int = Field(gt=0, le=1_000_000, description="Number of filters of fconv.")
     images: int | None = Field(description="Validation images behind the network; null if unknown.")
-    modularity: float = Field(description="Modularity (Eq. 5) of these communities.")
+    modularity: float = Field(
+        description="Modularity (Eq. 5) of the communities as found, before unneeded filters were "
+        "taken out of them."
+    )
+    epsilon_pct: float | None = Field(
+        default=None,
+        gt=0,
+        description="Bound on |delta_val| in percentage points under which P0 was sought; null if "
+        "nothing was measured.",
+    )
     communities: tuple[Community, ...] = Field(min_length=1, description="Disjoint, covering all.")
     drop_steps: tuple[DropStep, ...] = Field(min_length=1, description="Nested candidates for P0.")
+    curve: tuple[CurvePoint, ...] = Field(
+        default=(),
+        description="The whole delta_val curve, beginning with nothing removed: g0 where it may go "
+        "under epsilon, then one filter more at each point; empty if nothing was measured.",
+    )
 
     @model_validator(mode="after")
     def _communities_are_a_partition(self) -> Self:
@@ -102,3 +157,31 @@ class Partition(Document):
             if step.filters != sum(len(self.communities[c].filters) for c in dropped):
                 raise ValueError("a drop step's `filters` must count what its communities hold")
         return self
+
+    @model_validator(mode="after")
+    def _the_curve_removes_each_filter_once(self) -> Self:
+        removed: set[int] = set()
+        for position, point in enumerate(self.curve):
+            if bool(point.removed) != (position > 0):
+                raise ValueError("the curve must begin with nothing removed, and go on from there")
+            count = len(removed) + len(point.removed)
+            removed.update(point.removed)
+            if not len(removed) == count == point.filters:
+                raise ValueError("the curve must remove each filter once and count what it removed")
+        if removed and max(removed) >= self.filters:
+            raise ValueError("the curve removes a filter that does not exist")
+        return self
+
+    @property
+    def without_curve(self) -> Self:
+        """The same without the curve, for documents that only need what may be dropped."""
+        return self.model_copy(update={"curve": ()})
+
+    def p0(self, epsilon_pct: float) -> DropStep | None:
+        """Return the largest drop step with |delta_val| < epsilon; None if nothing was measured."""
+        measured = [
+            step
+            for step in self.drop_steps
+            if step.delta_val_pct is not None and abs(step.delta_val_pct) < epsilon_pct
+        ]
+        return measured[-1] if measured else None

@@ -6,33 +6,42 @@ weight.  gamma is the reciprocal of what networkx and igraph call `resolution`; 
 fewer and larger communities.
 """
 
-import math
 from collections.abc import Sequence
 
-import networkx
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
 
-from nonn_core.knowledge.filter_network import Matrix
-from nonn_core.partition import Community
+from nonn_core.knowledge.link_kernel import Matrix
+from nonn_core.knowledge.louvain import louvain
+from nonn_core.partition import RESTARTS, Community
 from profiles.errors import InputError
 
+SMALLEST_GAMMA, LARGEST_GAMMA = 1e-6, 1e6
 
-def find_communities(weights: Matrix, gamma: float, seed: int) -> tuple[Community, ...]:
-    """Split the filters of a symmetric network (filters, filters) by Louvain's method.
 
-    Filters without any link form one community, g0, marked as not linked.  Linked communities
-    come first, largest first; the same network, gamma and seed give the same communities.
+def find_communities(
+    weights: Matrix, gamma: float, seed: int, restarts: int = RESTARTS
+) -> tuple[Community, ...]:
+    """Split the filters of a symmetric network (filters, filters) so that modularity is high.
+
+    The best of `restarts` searches by Louvain's method, the first among equals.  Filters without
+    any link form one community, g0, marked as not linked.  Linked communities come first, largest
+    first; the same network, gamma, seed and restarts give the same communities on every machine.
     """
-    if not 0 < gamma < math.inf:
-        raise InputError("gamma", found=gamma, allowed="a finite number above 0")
+    if not SMALLEST_GAMMA <= gamma <= LARGEST_GAMMA:
+        raise InputError("gamma", found=gamma, allowed=f"{SMALLEST_GAMMA:g} to {LARGEST_GAMMA:g}")
     if seed < 0:
         raise InputError("seed", found=seed, allowed="0 or more")
+    if restarts < 1:
+        raise InputError("restarts", found=restarts, allowed="1 or more")
     # Scaled, so that weights near the smallest numbers still add up; modularity does not change.
     weights = weights / max(weights.max(), np.finfo(np.float64).tiny)
     linked = weights.sum(axis=1) > 0
-    groups = sorted(_louvain(weights, gamma, seed), key=lambda group: (-len(group), group))
+    groups = _search(weights, np.flatnonzero(linked), gamma, seed, restarts)
+    groups.sort(key=lambda group: (-len(group), group))
     found = [Community(id=k, filters=tuple(g), linked=True) for k, g in enumerate(groups)]
-    alone = tuple(int(i) for i in np.flatnonzero(~linked))
+    alone = tuple(np.flatnonzero(~linked).tolist())
     if alone:
         found.append(Community(id=len(found), filters=alone, linked=False))
     return tuple(found)
@@ -52,16 +61,14 @@ def modularity(weights: Matrix, communities: Sequence[Community], gamma: float) 
     return float(value / total)
 
 
-def _louvain(weights: Matrix, gamma: float, seed: int) -> list[list[int]]:
-    """Run networkx's Louvain on the linked filters.
-
-    Nodes and links go in in ascending order, so that the result depends on nothing else.
-    """
-    graph: networkx.Graph[int] = networkx.Graph()
-    rows, columns = (index.tolist() for index in np.nonzero(np.triu(weights, k=1)))
-    graph.add_nodes_from(sorted({*rows, *columns}))
-    graph.add_weighted_edges_from(
-        (i, j, float(weights[i, j])) for i, j in zip(rows, columns, strict=True)
-    )
-    groups = networkx.community.louvain_communities(graph, resolution=1 / gamma, seed=seed)
-    return [sorted(group) for group in groups]
+def _search(
+    weights: Matrix, linked: NDArray[np.intp], gamma: float, seed: int, restarts: int
+) -> list[list[int]]:
+    """Return the filters of each community of the best search."""
+    if not len(linked):
+        return []
+    graph = sparse.csr_array(weights[np.ix_(linked, linked)])
+    rng = np.random.default_rng(seed)
+    searches = [louvain(graph, 1 / gamma, rng) for _ in range(restarts)]
+    labels, _ = max(searches, key=lambda search: search[1])
+    return [linked[labels == label].tolist() for label in range(labels.max() + 1)]

@@ -12,11 +12,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from nonn_core.knowledge.link_kernel import IMAGES, Matrix, add_images
 from nonn_core.partition import Rule
 from nonn_core.progress import Progress, silent
 from profiles.errors import InputError, PartitionError
 
-Matrix = NDArray[np.float64]
 SAVED_KEY = "filter_network"
 # What numpy and zipfile raise, by trial, on damaged or foreign files.
 _UNREADABLE = (
@@ -57,19 +57,20 @@ def filter_network(
     """Build the weights (filters, filters) from average activities (images, filters), all >= 0.
 
     AH: sum of a_i a_j |a_i - a_j|.  CA: sum of a_i a_j / (|a_i - a_j| + 1).  Then the weak links
-    are cut.  Raises PartitionError when no link is left.
+    are cut.  Raises PartitionError when no link is left, or for activities that are none.
     """
-    prepared = _top(_scaled(activities) if options.per_image_scale else activities, options)
-    filters = activities.shape[1]
+    if not np.isfinite(activities).all() or (activities < 0).any():
+        raise PartitionError(
+            "the teacher's average activities must be finite and >= 0; take fconv after an "
+            "activation such as ReLU (--fconv), and check that the teacher's training went well"
+        )
+    images, filters = activities.shape
     weights = np.zeros((filters, filters))
-    for i in range(filters):
-        own, others = prepared[:, i], prepared[:, i + 1 :]
-        distance = np.abs(others - own[:, None])
-        product = others * own[:, None]
-        weights[i, i + 1 :] = (
-            (product * distance) if rule == "AH" else (product / (distance + 1))
-        ).sum(axis=0)
-        progress("building the filter network", i + 1, filters)
+    for start in range(0, images, IMAGES):
+        block = activities[start : start + IMAGES]
+        prepared = _top(_scaled(block) if options.per_image_scale else block, options)
+        add_images(weights, prepared, rule)
+        progress("building the filter network", min(start + IMAGES, images), images)
     return strong_links(weights + weights.T, options.link_percentile)
 
 
@@ -140,7 +141,7 @@ def _top(activities: Matrix, options: LinkOptions) -> Matrix:
     kept = options.top_filters
     if kept is None or kept >= activities.shape[1]:
         return activities
-    order = np.argsort(-activities, axis=1, kind="stable")
-    result = activities.copy()
-    np.put_along_axis(result, order[:, kept:], 0.0, axis=1)
-    return result
+    least = np.partition(activities, -kept, axis=1)[:, [-kept]]
+    above, ties = activities > least, activities == least
+    room = kept - above.sum(axis=1, keepdims=True)
+    return np.where(above | (ties & (ties.cumsum(axis=1) <= room)), activities, 0.0)

@@ -106,10 +106,43 @@ def test_links_above_the_percentile_stay():
     assert np.array_equal(strong_links(weights, 0), weights)
 
 
-def test_progress_ends_at_the_number_of_filters():
+def test_progress_ends_at_the_number_of_images():
     seen = []
-    filter_network(ACTIVITIES, "AH", EVERYTHING, lambda _, done, total: seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    many = np.tile(ACTIVITIES, (200, 1))
+    filter_network(many, "AH", EVERYTHING, lambda _, done, total: seen.append((done, total)))
+    assert seen == [(128, 400), (256, 400), (384, 400), (400, 400)]
+
+
+@pytest.mark.parametrize("filters", [3, 700])
+@pytest.mark.parametrize("images", [1, 4, 131])
+@pytest.mark.parametrize("rule", ["AH", "CA"])
+def test_images_are_added_in_their_order_and_nothing_is_fused(rule, images, filters):
+    """Bit for bit what IEEE 754 gives for one image after the other, over all edges of tiles."""
+    rng = np.random.default_rng(images)
+    activities = rng.random((images, filters)) * (rng.random((images, filters)) < 0.4)
+    activities[0, :2] = 0.5, 0.25
+    expected = np.zeros((filters, filters))
+    for own in activities:
+        gap = np.abs(own[:, None] - own)
+        product = own[:, None] * own
+        expected += product * gap if rule == "AH" else product / (gap + 1.0)
+    np.fill_diagonal(expected, 0.0)
+    assert np.array_equal(filter_network(activities, rule, EVERYTHING), expected)
+
+
+def test_two_filters_of_nearly_one_activity_keep_their_digits():
+    """sum a b |a - b| as a difference of larger sums would cancel here; 2^-40 is exact."""
+    near = np.array([[1.0, 1.0 + 2.0**-40]])
+    found = filter_network(near, "AH", EVERYTHING)
+    assert found[0, 1] == (1.0 + 2.0**-40) * 2.0**-40
+
+
+@pytest.mark.parametrize("value", [-0.5, np.nan, np.inf])
+def test_what_is_no_activity_is_refused(value):
+    wrong = ACTIVITIES.copy()
+    wrong[1, 1] = value
+    with pytest.raises(PartitionError, match=">= 0"):
+        filter_network(wrong, "AH", EVERYTHING)
 
 
 @pytest.mark.parametrize("value", [1, 0, -5])

@@ -5,18 +5,17 @@ import pytest
 import torch
 
 from nonn_core.data.dataset import load_dataset
-from nonn_core.knowledge.filter_network import LinkOptions, read_filter_network
-from nonn_core.knowledge.partitioning import (
-    Activities,
-    average_activities,
-    drop_steps,
-    partition_saved_network,
-    partition_teacher,
-)
-from nonn_core.partition import Community
+from nonn_core.knowledge.activities import average_activities
+from nonn_core.knowledge.communities import find_communities, modularity
+from nonn_core.knowledge.filter_network import LinkOptions, filter_network, read_filter_network
+from nonn_core.knowledge.partitioning import Knowledge, partition, partition_teacher
 from profiles.errors import InputError
 
 ALL_LINKS = LinkOptions(top_filters=None, link_percentile=0)
+
+
+def of_network(weights, link_percentile, gamma=1.0, seed=0):
+    return partition(Knowledge.of_network(weights, link_percentile), gamma, seed)[0]
 
 
 def accuracy_with_zeroed_channels(teacher, tiny, images, dropped):
@@ -27,85 +26,13 @@ def accuracy_with_zeroed_channels(teacher, tiny, images, dropped):
         maps[:, list(dropped)] = 0
         return maps
 
-    handle = teacher.network.trunk.register_forward_hook(zero)
+    handle = teacher.network.trunk[-1].register_forward_hook(zero)
     try:
         with torch.no_grad():
             logits, _ = teacher.network(tiny.normalised(images.pixels))
     finally:
         handle.remove()
     return 100 * (logits.argmax(dim=1) == images.labels).float().mean().item()
-
-
-@pytest.fixture
-def hand_made():
-    """Four images of two classes, three filters; filter 1 decides, 0 helps, 2 only errs.
-
-    Logits are (a_0 + 4 a_1, 3 a_2) with average activities a.
-    """
-    return Activities(
-        average=np.array([[2.0, 1, 0], [1, 0, 0], [0, 0, 1], [3, 0, 2]]),
-        labels=np.array([0, 0, 1, 1]),
-        fc_weight=np.array([[1.0, 4, 0], [0, 0, 3]]),
-        fc_bias=np.array([0.0, 0.5]),
-    )
-
-
-def communities(*groups):
-    return [Community(id=k, filters=tuple(g), linked=True) for k, g in enumerate(groups)]
-
-
-def test_accuracy_without_filters_by_hand(hand_made):
-    # Logits: (6, .5) (1, .5) (0, 3.5) (3, 6.5): all four right.
-    assert hand_made.accuracy_pct() == 100
-    # Without 0: (4, .5) (0, .5) (0, 3.5) (0, 6.5): the second is wrong.
-    assert hand_made.accuracy_pct([0]) == 75
-    # Without 1: (2, .5) (1, .5) (0, 3.5) (3, 6.5).
-    assert hand_made.accuracy_pct([1]) == 100
-    # Without 2: (6, .5) (1, .5) (0, .5) (3, .5): the last is wrong.
-    assert hand_made.accuracy_pct([2]) == 75
-    # Without all: the bias says class 1.
-    assert hand_made.accuracy_pct([0, 1, 2]) == 50
-
-
-def test_drop_steps_by_hand(hand_made):
-    steps = drop_steps(hand_made, communities([0], [1], [2]))
-    # First 1 (nothing is missed).  Then 0: (0, .5) (0, .5) (0, 3.5) (0, 6.5) is 50 %, and
-    # 2: (2, .5) (1, .5) (0, .5) (3, .5) is 75 %.  One community stays.
-    assert [s.communities for s in steps] == [(), (1,), (1, 2)]
-    assert [s.accuracy_pct for s in steps] == [100, 100, 75]
-    assert [s.delta_val_pct for s in steps] == [0, 0, -25]
-    assert [s.filters for s in steps] == [0, 1, 2]
-
-
-def test_among_equally_missed_communities_the_largest_goes_first():
-    nothing = Activities(np.zeros((2, 4)), np.array([0, 1]), np.ones((2, 4)), np.zeros(2))
-    steps = drop_steps(nothing, communities([0], [1, 2], [3]))
-    assert [s.communities for s in steps] == [(), (1,), (1, 0)]
-
-
-def test_a_gain_counts_as_much_as_a_loss():
-    # Whole: (1, 2), wrong, and (9, 0), right.  Without filter 0 (the second loses): one right
-    # less; without filter 1: one right more; neither is smaller, so that the first goes.
-    activities = Activities(
-        np.array([[1.0, 2.0], [9.0, 0.0]]), np.array([0, 0]), np.eye(2), np.array([0.0, 0.25])
-    )
-    steps = drop_steps(activities, communities([0], [1]))
-    assert [s.communities for s in steps] == [(), (0,)]
-    assert steps[1].delta_val_pct == -50
-
-
-def test_an_equal_gain_and_loss_are_equal():
-    # Whole: five of six right, as the fifth image errs.  Without filter 1 the last one errs too;
-    # without filter 0 all are right.  Both change the accuracy by a sixth, so the larger goes.
-    average = np.array([[0.0, 0, 0]] * 4 + [[1, 0, 0], [1, 1, 0]])
-    weight = np.array([[0.0, 0, 0], [1, -1, 0]])
-    activities = Activities(average, np.zeros(6, dtype=np.int64), weight, np.zeros(2))
-    steps = drop_steps(activities, communities([0], [1, 2]))
-    assert [s.communities for s in steps] == [(), (1,)]
-
-
-def test_the_only_community_stays(hand_made):
-    assert len(drop_steps(hand_made, communities([0, 1, 2]))) == 1
 
 
 def test_activities_are_the_means_of_the_maps(teacher, tiny):
@@ -131,7 +58,9 @@ def test_dropping_filters_is_zeroing_channels(teacher, tiny):
     activities = average_activities(teacher, tiny, tiny.train)
     for dropped in [(), (0,), (3, 5), (0, 1, 2, 6), tuple(range(8))]:
         expected = accuracy_with_zeroed_channels(teacher, tiny, tiny.train, dropped)
-        assert activities.accuracy_pct(dropped) == pytest.approx(expected, abs=1e-4), dropped
+        assert activities.accuracy_pct(
+            activities.logits() - activities.share(dropped)
+        ) == pytest.approx(expected, abs=1e-4), dropped
 
 
 @pytest.mark.parametrize("rule", ["AH", "CA"])
@@ -147,9 +76,18 @@ def test_the_partition_of_a_teacher(teacher, tiny, rule, tmp_path):
     assert found.teacher.classes == 3
     assert sorted(i for c in found.communities for i in c.filters) == list(range(8))
     assert len(found.drop_steps) == len(found.communities)
+    assert (found.epsilon_pct, found.restarts) == (1.0, 10)
+    assert found.curve[-1].filters == 7
     whole = accuracy_with_zeroed_channels(teacher, tiny, validation, ())
-    for step in found.drop_steps:
-        filters = [i for c in step.communities for i in found.communities[c].filters]
+    removed = [
+        [i for c in step.communities for i in found.communities[c].filters]
+        for step in found.drop_steps
+    ]
+    removed += [
+        [i for point in found.curve[: k + 1] for i in point.removed]
+        for k in range(len(found.curve))
+    ]
+    for step, filters in zip((*found.drop_steps, *found.curve), removed, strict=True):
         assert step.filters == len(filters)
         without = accuracy_with_zeroed_channels(teacher, tiny, validation, filters)
         assert step.accuracy_pct == pytest.approx(without, abs=1e-4)
@@ -173,14 +111,40 @@ def test_a_teacher_of_other_images_is_refused(teacher):
 @pytest.mark.parametrize(("gamma", "seed"), [(0.0, 0), (float("nan"), 0), (1.0, -1)])
 def test_a_bad_gamma_or_seed_is_an_input_error(gamma, seed):
     with pytest.raises(InputError):
-        partition_saved_network(np.ones((3, 3)) - np.eye(3), gamma, seed, 0)
+        of_network(np.ones((3, 3)) - np.eye(3), 0, gamma, seed)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_bad_epsilon_is_an_input_error(teacher, tiny, epsilon):
+    with pytest.raises(InputError, match="epsilon"):
+        partition_teacher(teacher, tiny, "AH", 1.0, 0, ALL_LINKS, epsilon_pct=epsilon)
+
+
+def test_a_row_of_a_sweep_is_of_the_communities_as_found(teacher, tiny):
+    knowledge = Knowledge.of_teacher(teacher, tiny, "AH", LinkOptions(link_percentile=60))
+    _, validation = tiny.split(teacher.seed)
+    activities = average_activities(teacher, tiny, validation)
+    weights = filter_network(activities.average, "AH", LinkOptions(link_percentile=60))
+    assert np.array_equal(knowledge.weights, weights)
+    for gamma in (0.4, 1.0, 3.0):
+        made, row = partition(knowledge, gamma, 0, epsilon_pct=30.0)
+        found = find_communities(weights, gamma, 0)
+        sizes = [len(one.filters) for one in found if one.linked]
+        assert (row.gamma, row.communities) == (gamma, len(sizes))
+        assert (row.largest, row.smallest) == (max(sizes), min(sizes))
+        assert row.g0_filters == 8 - sum(sizes)
+        assert row.modularity == made.modularity == modularity(weights, found, gamma)
+        assert row.plain_modularity == modularity(weights, found, 1.0)
+        assert row.p0_filters == made.p0(30.0).filters
+        small = [p.filters for p in made.curve if abs(p.delta_val_pct) < 30]
+        assert row.p0_filters >= max(small) > 0
 
 
 def test_without_a_teacher_only_filters_without_a_link_may_go():
     weights = np.zeros((6, 6))
     for i, j, weight in [(0, 1, 5.0), (2, 3, 4.0), (3, 4, 1.0)]:
         weights[i, j] = weights[j, i] = weight
-    found = partition_saved_network(weights, 1.0, 0, link_percentile=10)
+    found = of_network(weights, 10)
     # The lightest link is cut, which leaves 4 and 5 alone.
     assert [(c.filters, c.linked) for c in found.communities] == [
         ((0, 1), True),
@@ -190,13 +154,14 @@ def test_without_a_teacher_only_filters_without_a_link_may_go():
     assert [(s.communities, s.filters) for s in found.drop_steps] == [((), 0), ((2,), 2)]
     assert all(s.accuracy_pct is None and s.delta_val_pct is None for s in found.drop_steps)
     assert (found.teacher, found.rule, found.images) == (None, None, None)
+    assert (found.epsilon_pct, found.curve, found.p0(1.0)) == (None, (), None)
     # Two pairs of weights 5 and 4 (2m = 18): 1 - (10^2 + 8^2) / 18^2.
     assert found.modularity == pytest.approx(1 - (100 + 64) / 324)
 
 
 def test_the_saved_network_of_a_published_teacher(shared_data):
     weights = read_filter_network(shared_data("wrn40-4-cifar10-filter-network.npz"))
-    found = partition_saved_network(weights, 1.0, 0, LinkOptions().link_percentile)
+    found = of_network(weights, LinkOptions().link_percentile)
     assert found.filters == 256
     assert sorted(i for c in found.communities for i in c.filters) == list(range(256))
     assert found.modularity > 0
@@ -206,4 +171,4 @@ def test_the_saved_network_of_a_published_teacher(shared_data):
     alone = [i for i in range(256) if weights[i].max() <= heavy]
     assert alone
     assert [c.filters for c in found.communities if not c.linked] == [tuple(alone)]
-    assert partition_saved_network(weights, 1.0, 0, LinkOptions().link_percentile) == found
+    assert of_network(weights, LinkOptions().link_percentile) == found

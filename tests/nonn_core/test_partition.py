@@ -16,9 +16,13 @@ def content():
         "teacher": {
             "path": "teacher.safetensors",
             "network": "wrn40-4",
+            "fconv": "trunk",
             "data": "digits",
             "image": "1x16x16",
             "classes": 10,
+            "params": 8_949_210,
+            "macs": 325_000_000,
+            "peak_elements": None,
         },
         "rule": "AH",
         "gamma": 1.0,
@@ -44,8 +48,50 @@ def test_a_partition_survives_its_file(content, tmp_path):
     partition.write(tmp_path / "partition.json")
     assert Partition.read(tmp_path / "partition.json") == partition
     plain = json.loads((tmp_path / "partition.json").read_text())
-    assert plain["communities"] == content["communities"]
+    assert plain["communities"] == [{**one, "unneeded": False} for one in content["communities"]]
     assert plain["schema_version"] == 1
+
+
+def point(removed, filters):
+    return {"removed": removed, "filters": filters, "accuracy_pct": 90.0, "delta_val_pct": -1.0}
+
+
+def test_a_file_without_a_curve_is_read(content):
+    found = Partition.check(content, "this test")
+    assert (found.curve, found.epsilon_pct, found.restarts) == ((), None, None)
+    assert not any(one.unneeded for one in found.communities)
+
+
+def test_p0_is_the_largest_step_below_epsilon(content):
+    content["drop_steps"][1]["delta_val_pct"] = -2.0
+    content["drop_steps"][2]["delta_val_pct"] = 0.5
+    found = Partition.check(content, "this test")
+    assert found.p0(0.5).communities == ()
+    assert found.p0(0.6).communities == (2, 0)
+    content["drop_steps"] = [
+        {**step, "accuracy_pct": None, "delta_val_pct": None} for step in content["drop_steps"]
+    ]
+    assert Partition.check(content, "this test").p0(100.0) is None
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        [point([3], 1)],  # does not begin with nothing
+        [point([], 0), point([], 0)],  # removes nothing more
+        [point([], 0), point([3], 1), point([3], 2)],  # removes one twice
+        [point([], 0), point([1, 1], 2)],
+        [point([], 0), point([1, 3], 1)],  # counts wrongly
+        [point([], 0), point([6], 1)],  # no such filter
+        [point([], 0), point([-1], 1)],
+    ],
+)
+def test_a_curve_that_is_not_nested_is_refused(content, curve):
+    content["curve"] = [point([], 0), point([3], 1), point([0, 5], 3)]
+    Partition.check(content, "this test")
+    content["curve"] = curve
+    with pytest.raises(InputError, match="curve"):
+        Partition.check(content, "this test")
 
 
 def edit(path, value):
