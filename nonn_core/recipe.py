@@ -186,7 +186,9 @@ class SplitNetRecipe(Record):
 class TrainingRecipe(Document):
     """All that a training run needs."""
 
-    data: str = Field(description="Data set: `digits` or `imagefolder:PATH`.")
+    data: str = Field(
+        description="Data set: `digits`, or its kind and path, such as `imagefolder:PATH`."
+    )
     image: ImageShape = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
     teacher: str = Field(
         description="Teacher file (.safetensors, its .json beside it; or .pt2), or "
@@ -199,6 +201,15 @@ class TrainingRecipe(Document):
     )
     model: NonnRecipe | SingleRecipe | SplitNetRecipe = Field(
         discriminator="kind", description="What to train."
+    )
+    start: str | None = Field(
+        default=None,
+        description="Folder of a finished run of the same model, whose weights training starts "
+        "from; null: new ones.",
+    )
+    fake_quantised: bool = Field(
+        default=False,
+        description="Whether training rounds weights and activations as int8 will.",
     )
     optimiser: OptimiserRecipe = Field(description="How the weights are found.")
     distillation: DistillationRecipe = Field(

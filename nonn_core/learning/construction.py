@@ -49,7 +49,7 @@ def phases(recipe: TrainingRecipe, classes: int, batches: int) -> Iterator[Phase
     Train each before asking for the next.
     The last phase's network is the one that `build_network` builds.
     """
-    if not isinstance(recipe.model, SplitNetRecipe):
+    if recipe.start is not None or not isinstance(recipe.model, SplitNetRecipe):
         network = build_network(recipe, classes)
         yield Phase("", network, objective_of(network, recipe), recipe.optimiser)
         return

@@ -19,7 +19,7 @@ from nonn_core.measure import measured_cost
 from nonn_core.modules import Classifier, build_classifier
 from nonn_core.nonn import Nonn
 from nonn_core.recipe import TrainingRecipe
-from nonn_core.teacher import Teacher, TeacherCard
+from nonn_core.teacher import Teacher, TeacherCard, TrainedTeacher
 from nonn_core.weights import read_tensors, write_tensors
 from profiles.errors import InputError, NonnError
 
@@ -202,7 +202,7 @@ def test_other_classes_than_the_teacher_s_are_refused(nonn_recipe, tiny, short, 
         validation_accuracy_pct=20,
     )
     network = build_classifier(card.spec, 3, 5, seed=0)
-    other = Teacher(network, card, tmp_path / "five.safetensors")
+    other = TrainedTeacher(network, card, tmp_path / "five.safetensors")
     other.save()
     recipe = changed(nonn_recipe, "teacher", value=str(other.path))
     refused(

@@ -2,14 +2,22 @@ import errno
 import json
 import math
 import os
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from nonn_core.data.dataset import load_dataset
 from nonn_core.family import parse_network
+from nonn_core.learning import loop
+from nonn_core.learning.batches import LiveBatches
+from nonn_core.learning.checkpoint import Checkpoint
+from nonn_core.learning.device import Compute
 from nonn_core.learning.loop import Task, accuracy_pct, fit, learning_rate
+from nonn_core.learning.objectives import classification
 from nonn_core.modules import build_classifier
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.weights import read_tensors, write_tensors
@@ -24,27 +32,36 @@ class KilledError(Exception):
 def task(tiny, tmp_path):
     """Return a function that makes a task whose files lie in this folder of tmp_path."""
 
-    def make(folder="run", epochs=4, seed=0, **changes):
+    def make(
+        folder="run",
+        epochs=4,
+        seed=0,
+        batch_size=14,
+        learning_rate=0.05,
+        identity="this run",
+        **changes,
+    ):
         network = build_classifier(parse_network("wrn10:4,6,8"), 3, 3, seed)
         training, validation = tiny.split(0)
 
-        def objective(images, labels):
-            logits, maps = network(images)
-            return {"loss": F.cross_entropy(logits, labels), "activity": maps.mean()}
+        def objective(batch):
+            logits, maps = network(batch.images)
+            return {"loss": F.cross_entropy(logits, batch.labels), "activity": maps[-1].mean()}
 
         where = tmp_path / folder
         where.mkdir(exist_ok=True)
         made = Task(
             network=network,
             objective=objective,
+            batches=LiveBatches(tiny, training, batch_size, seed),
             dataset=tiny,
-            train=training,
             validation=validation,
-            optimiser=OptimiserRecipe(epochs=epochs, batch_size=14, learning_rate=0.05),
-            seed=seed,
-            checkpoint=where / "checkpoint.safetensors",
-            metrics=where / "metrics.jsonl",
-            identity={"epochs": epochs, "seed": seed},
+            optimiser=OptimiserRecipe(
+                epochs=epochs, batch_size=batch_size, learning_rate=learning_rate
+            ),
+            checkpoint=Checkpoint(
+                where / "checkpoint.safetensors", where / "metrics.jsonl", identity
+            ),
         )
         return replace(made, **changes)
 
@@ -102,7 +119,7 @@ def test_training_learns_and_its_metrics_are_written(task, tiny):
     assert history[-1].losses.keys() == {"loss", "activity"}
     # Three classes: chance is 33 %.
     assert accuracy_pct(done.network, tiny, tiny.test) > 70
-    lines = [json.loads(line) for line in done.metrics.read_text().splitlines()]
+    lines = [json.loads(line) for line in done.checkpoint.metrics.read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert lines[2]["losses"] == history[2].losses
     assert lines[2]["validation_accuracy_pct"] == history[2].validation_accuracy_pct
@@ -125,9 +142,9 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(task, step):
     again = task("killed")
     assert fit(again) == expected
     same_weights(again, whole)
-    assert again.metrics.read_bytes() == whole.metrics.read_bytes()
-    mine, _ = read_tensors(again.checkpoint)
-    theirs, _ = read_tensors(whole.checkpoint)
+    assert again.checkpoint.metrics.read_bytes() == whole.checkpoint.metrics.read_bytes()
+    mine, _ = read_tensors(again.checkpoint.path)
+    theirs, _ = read_tensors(whole.checkpoint.path)
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
@@ -163,10 +180,10 @@ def test_metrics_that_a_kill_cut_short_are_complete_after_resuming(task):
     # KilledError after the last checkpoint was written and before the metrics were.
     done = task()
     fit(done)
-    whole = done.metrics.read_bytes()
-    done.metrics.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    whole = done.checkpoint.metrics.read_bytes()
+    done.checkpoint.metrics.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
     fit(task())
-    assert done.metrics.read_bytes() == whole
+    assert done.checkpoint.metrics.read_bytes() == whole
 
 
 def test_the_global_generator_plays_no_part(task):
@@ -184,10 +201,10 @@ def nan_from(task, step):
     """Return the task with a loss that is not a number from this step on, counted from 1."""
     steps = 0
 
-    def objective(images, labels):
+    def objective(batch):
         nonlocal steps
         steps += 1
-        losses = dict(task.objective(images, labels))
+        losses = dict(task.objective(batch))
         return losses if steps < step else {**losses, "loss": losses["loss"] * math.nan}
 
     return replace(task, objective=objective)
@@ -201,44 +218,96 @@ def test_a_diverging_run_stops_and_keeps_its_last_good_epoch(task):
         TrainingError, match=r"epoch 3, batch 2.*loss is not a finite number.*epoch 2 is kept"
     ) as bad:
         fit(nan_from(task("bad"), 12))
-    checkpoint = good.checkpoint.parent.parent / "bad" / "checkpoint.safetensors"
+    checkpoint = good.checkpoint.path.parent.parent / "bad" / "checkpoint.safetensors"
     assert str(checkpoint) in str(bad.value)
     mine, note = read_tensors(checkpoint)
-    theirs, _ = read_tensors(good.checkpoint)
+    theirs, _ = read_tensors(good.checkpoint.path)
     assert len(note["history"]) == 2
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_where_losses_are_seldom_looked_at_a_diverging_run_stops_too(task, monkeypatch):
+    monkeypatch.setattr(loop, "steps_between_looks", lambda _: 50)
+    bad = nan_from(task(), 12)
+    with pytest.raises(TrainingError, match=r"diverged in epoch 3: loss is not.*epoch 2 is kept"):
+        fit(bad)
+    tensors, note = read_tensors(bad.checkpoint.path)
+    assert len(note["history"]) == 2
+    assert all(torch.isfinite(value).all() for value in tensors.values())
+
+
+def test_too_little_memory_is_said_and_the_run_can_go_on(task):
+    whole = task("whole")
+    expected = fit(whole)
+    small = task("small")
+    steps = 0
+
+    def runs_out(batch):
+        nonlocal steps
+        steps += 1
+        if steps == 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return small.objective(batch)
+
+    with pytest.raises(TrainingError, match=r"memory of cpu is too small; lower optimiser\.batch"):
+        fit(replace(small, objective=runs_out))
+    assert fit(task("small")) == expected
+
+
+def test_half_precision_reaches_the_same_accuracy():
+    digits = load_dataset("digits")
+    found = {"fp32": [], "bf16": []}
+    for precision, accuracies in found.items():
+        for seed in (0, 1):
+            network = build_classifier(parse_network("wrn10:8,16,24"), 1, 10, seed)
+            training, validation = digits.split(seed)
+            with tempfile.TemporaryDirectory() as folder:
+                done = Task(
+                    network=network,
+                    objective=classification(network),
+                    batches=LiveBatches(digits, training, 64, seed),
+                    dataset=digits,
+                    validation=validation,
+                    optimiser=OptimiserRecipe(epochs=8, batch_size=64),
+                    checkpoint=Checkpoint(Path(folder, "c"), Path(folder, "m"), None),
+                    compute=Compute(torch.device("cpu"), precision),
+                )
+                fit(done)
+            accuracies.append(accuracy_pct(network, digits, digits.test))
+    assert min(*found["fp32"], *found["bf16"]) > 92
+    assert sum(found["bf16"]) / 2 > sum(found["fp32"]) / 2 - 1.5
 
 
 def test_a_run_that_diverges_at_once_leaves_no_checkpoint(task):
     bad = nan_from(task(), 1)
     with pytest.raises(TrainingError, match="no epoch was finished"):
         fit(bad)
-    assert list(bad.checkpoint.parent.iterdir()) == []
+    assert list(bad.checkpoint.path.parent.iterdir()) == []
 
 
 def test_a_real_divergence_is_a_training_error(task):
-    bad = task(optimiser=OptimiserRecipe(epochs=3, batch_size=14, learning_rate=1e6))
+    bad = task(epochs=3, learning_rate=1e6)
     with pytest.raises(TrainingError, match="lower the learning rate"):
         fit(bad)
 
 
 def test_weights_that_are_no_numbers_are_never_kept(task):
     # The loss of the only step is finite, about 1e37; the weights after it are not.
-    bad = task(optimiser=OptimiserRecipe(epochs=1, batch_size=100, learning_rate=1e6))
-    steep = replace(bad, objective=lambda *batch: {"loss": bad.objective(*batch)["loss"] * 1e37})
+    bad = task(epochs=1, batch_size=100, learning_rate=1e6)
+    steep = replace(bad, objective=lambda batch: {"loss": bad.objective(batch)["loss"] * 1e37})
     with pytest.raises(TrainingError):
         fit(steep)
-    assert not bad.checkpoint.exists()
+    assert not bad.checkpoint.path.exists()
 
 
 def test_the_checkpoint_of_another_run_is_refused(task):
     first = task()
     fit(first)
-    before = first.checkpoint.read_bytes()
+    before = first.checkpoint.path.read_bytes()
     with pytest.raises(InputError, match="checkpoint of another run") as caught:
         fit(task(identity={"epochs": 4, "seed": 99}))
-    assert str(first.checkpoint) in str(caught.value)
-    assert first.checkpoint.read_bytes() == before
+    assert str(first.checkpoint.path) in str(caught.value)
+    assert first.checkpoint.path.read_bytes() == before
 
 
 def test_identities_are_compared_as_json(task):
@@ -250,7 +319,7 @@ def test_identities_are_compared_as_json(task):
 @pytest.mark.parametrize("content", [b"", b"garbage"])
 def test_a_damaged_checkpoint_is_named(task, content):
     made = task()
-    made.checkpoint.write_bytes(content)
+    made.checkpoint.path.write_bytes(content)
     with pytest.raises(InputError, match=r"checkpoint\.safetensors"):
         fit(made)
 
@@ -258,7 +327,7 @@ def test_a_damaged_checkpoint_is_named(task, content):
 @pytest.mark.parametrize("note", [None, [], {"history": []}, "text"])
 def test_weights_that_are_no_checkpoint_are_refused(task, note):
     made = task()
-    write_tensors(made.checkpoint, made.network.state_dict(), note)
+    write_tensors(made.checkpoint.path, made.network.state_dict(), note)
     with pytest.raises(InputError, match="checkpoint of another run"):
         fit(made)
 
@@ -278,9 +347,9 @@ def test_a_full_disk_is_said_and_the_run_can_go_on(task, monkeypatch):
     with pytest.raises(NonnError, match="No space left on device"):
         fit(stopped, fills_up)
     monkeypatch.undo()
-    folder = stopped.checkpoint.parent
+    folder = stopped.checkpoint.path.parent
     assert sorted(p.name for p in folder.iterdir()) == ["checkpoint.safetensors", "metrics.jsonl"]
-    _, note = read_tensors(stopped.checkpoint)
+    _, note = read_tensors(stopped.checkpoint.path)
     assert len(note["history"]) == 1
     again = task("full")
     assert fit(again) == expected

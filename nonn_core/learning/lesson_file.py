@@ -1,0 +1,167 @@
+"""Many lessons on disk, so that the teacher runs once: too many for memory, read in any order."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nonn_core.learning.lesson import Lesson
+from nonn_core.progress import Progress, silent
+from profiles.document import write_atomic
+from profiles.errors import NonnError
+from profiles.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LessonShape:
+    """What the lesson of one image holds, and its bytes in a file.
+
+    Logits are kept as float32.  Maps and attention are kept as bfloat16, which has the range of
+    float32: nothing overflows, and the unit vectors of Eq. 6 change by less than one part in 256.
+    """
+
+    classes: int
+    maps: tuple[tuple[int, ...], ...]
+    attention: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, lesson: Lesson) -> "LessonShape":
+        """Return the shape of a lesson of any number of images."""
+        return cls(
+            lesson.logits.shape[1],
+            tuple(tuple(part.shape[1:]) for part in lesson.maps),
+            tuple(tuple(part.shape[1:]) for part in lesson.attention),
+        )
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one image's lesson."""
+        return sum(prod(shape) * kind.itemsize for shape, kind in self._fields())
+
+    def packed(self, lesson: Lesson) -> Tensor:
+        """Return the lesson of N images as bytes, uint8 (N, row_bytes)."""
+        parts = (lesson.logits, *lesson.maps, *lesson.attention)
+        columns = [
+            part.to("cpu", kind).flatten(1).contiguous().view(torch.uint8)
+            for part, (_, kind) in zip(parts, self._fields(), strict=True)
+        ]
+        return torch.cat(columns, dim=1)
+
+    def unpacked(self, rows: Tensor) -> Lesson:
+        """Return the lesson that uint8 (N, row_bytes) holds, on the same device."""
+        columns = torch.split(
+            rows, [prod(shape) * kind.itemsize for shape, kind in self._fields()], dim=1
+        )
+        logits, *parts = [
+            column.flatten().view(kind).view(-1, *shape)
+            for column, (shape, kind) in zip(columns, self._fields(), strict=True)
+        ]
+        return Lesson(logits, parts[: len(self.maps)], parts[len(self.maps) :])
+
+    def _fields(self) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        rest = [(shape, torch.bfloat16) for shape in (*self.maps, *self.attention)]
+        return [((self.classes,), torch.float32), *rest]
+
+
+@dataclass(frozen=True, slots=True)
+class LessonFile:
+    """The lessons of several views of all images: a row for each, view after view.
+
+    `path` holds rows alone; the note beside it says whose they are and how many views are whole,
+    so that a killed build loses one view at most.
+    """
+
+    path: Path
+    identity: Any
+    shape: LessonShape
+    views: int
+    images: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole file."""
+        return self.views * self._view_bytes
+
+    def build(
+        self, lessons: Callable[[int], Iterator[Lesson]], progress: Progress = silent
+    ) -> None:
+        """Write the views that are not there yet; `lessons(view)` yields one view's, in order.
+
+        Raises NonnError when the disk is too full: before anything is written, if it is then.
+        """
+        done = self._finished_views()
+        if done == self.views:
+            return
+        what = f"teacher's lessons, {format_bytes(self.size_bytes)} on disk"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._check_room(done)
+            with self.path.open("r+b" if done else "wb") as file:
+                file.truncate(done * self._view_bytes)
+                file.seek(0, os.SEEK_END)
+                for view in range(done, self.views):
+                    shown = view * self.images
+                    for lesson in lessons(view):
+                        file.write(self.shape.packed(lesson).numpy().data)
+                        shown += len(lesson.logits)
+                        progress(what, shown, self.views * self.images)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    self._note_finished(view + 1)
+        except OSError as error:
+            raise self._no_room(error.strerror or str(error)) from None
+
+    def rows(self) -> Tensor:
+        """Return the file's rows, uint8 (views * images, row_bytes), read when they are used."""
+        size = self.size_bytes
+        # Shared, though nobody writes: the system grants a private map only as much as it has RAM.
+        whole = torch.from_file(str(self.path), shared=True, size=size, dtype=torch.uint8)
+        return whole.view(-1, self.shape.row_bytes)
+
+    @property
+    def _view_bytes(self) -> int:
+        return self.images * self.shape.row_bytes
+
+    def _finished_views(self) -> int:
+        """Return how many whole views of this identity the file holds."""
+        try:
+            note = json.loads(_note_of(self.path).read_text())
+            if note["identity"] != json.loads(json.dumps(self.identity)):
+                return 0
+            return min(int(note["views"]), self.path.stat().st_size // self._view_bytes)
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return 0
+
+    def _note_finished(self, views: int) -> None:
+        note = {"identity": self.identity, "views": views}
+        write_atomic(_note_of(self.path), json.dumps(note).encode())
+
+    def _check_room(self, done: int) -> None:
+        held = self.path.stat().st_size if self.path.exists() else 0
+        free = shutil.disk_usage(self.path.parent).free + held
+        if self.size_bytes - done * self._view_bytes > free:
+            raise self._no_room(f"{format_bytes(free)} are free")
+
+    def _no_room(self, why: str) -> NonnError:
+        return NonnError(
+            f"{self.path}: the lessons of {self.views} views need "
+            f"{format_bytes(self.size_bytes)}: {why}; make room or lower compute.cached_views, and "
+            "run the command again"
+        )
+
+
+def remove_lessons(path: Path) -> None:
+    """Remove a file of lessons and its note, where there are any."""
+    _note_of(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_suffix(".json")
