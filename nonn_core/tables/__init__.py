@@ -1,0 +1,1 @@
+"""The published accuracy tables, and what training their rows here comes to."""

@@ -1,0 +1,156 @@
+"""Training the rows of tables: teacher and partition once, then rows, seed by seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nonn_core.data.dataset import Dataset, load_dataset
+from nonn_core.data.subset import first_of_each_class
+from nonn_core.evaluation import Evaluation, evaluate, evaluate_teacher
+from nonn_core.family import parse_network
+from nonn_core.grid import Axis, Setting, best, label, with_setting
+from nonn_core.knowledge.filter_network import LinkOptions
+from nonn_core.knowledge.partitioning import partition_teacher
+from nonn_core.learning.checkpoint import EpochMetrics
+from nonn_core.learning.device import chosen_device
+from nonn_core.learning.loop import accuracy_pct
+from nonn_core.learning.repeats import EVALUATION, seed_folder, train_seeds
+from nonn_core.learning.run import load_run
+from nonn_core.learning.teacher_training import train_teacher
+from nonn_core.learning.tuning import tune
+from nonn_core.merge import merged
+from nonn_core.partition import EPSILON_PCT, Filters, Partition
+from nonn_core.progress import Progress, silent
+from nonn_core.recipe import NonnRecipe, SingleRecipe, SplitNetRecipe
+from nonn_core.tables.experiment import (
+    Experiment,
+    axes_of,
+    partition_path,
+    row_recipe,
+)
+from nonn_core.tables.results import RowResult, RunResult, row_result
+from nonn_core.tables.rows import PARTITIONS, Design, Row
+from nonn_core.teacher import Teacher
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What the rows of an experiment are trained from, and what the teacher itself came to."""
+
+    design: Design
+    experiment: Experiment
+    folder: Path
+    dataset: Dataset
+    teacher: RunResult
+    partitions: tuple[Filters, ...]
+
+
+def prepare(
+    design: Design, experiment: Experiment, folder: Path, progress: Progress = silent
+) -> Bench:
+    """Load the data, train or load the teacher, partition it if a row needs that.
+
+    What is finished is not done again.  Raises InputError when the folder holds another
+    experiment, or the teacher has fewer communities than partitions are needed.
+    """
+    experiment.claim(folder)
+    dataset = load_dataset(experiment.data, progress)
+    if experiment.images_per_class is not None:
+        dataset = first_of_each_class(dataset, experiment.images_per_class)
+    teacher = _teacher(experiment, folder, dataset, progress)
+    partitions: tuple[Filters, ...] = ()
+    if any(row.is_nonn for row in design.rows):
+        partition = _partition(experiment, folder, teacher, dataset, progress)
+        partitions = merged(partition, PARTITIONS, partition.epsilon_pct or EPSILON_PCT)
+    fitting = replace(design, image=dataset.image, classes=dataset.classes)
+    result = _teacher_result(teacher, experiment, dataset)
+    return Bench(fitting, experiment, folder, dataset, result, partitions)
+
+
+def train_row(
+    bench: Bench, row: Row, axes: Sequence[Axis], seeds: int, progress: Progress = silent
+) -> RowResult:
+    """Tune a row by validation with the first seed, train the others, evaluate all.
+
+    Raises InputError when a run of another recipe lies in its folder; TrainingError when training
+    diverges.
+    """
+    accuracy_pct = bench.teacher.accuracy_pct
+    if row.method == "teacher":
+        return row_result(bench.design, row, (), (), {}, (bench.teacher,), accuracy_pct)
+    dataset = bench.dataset
+    recipe = row_recipe(row, bench.experiment, bench.folder, str(dataset.image), bench.partitions)
+
+    def place(setting: Setting) -> Path:
+        return bench.folder / row.name / label(setting)
+
+    def first_run(setting: Setting) -> Path:
+        return seed_folder(place(setting), recipe.seed)
+
+    trials = tune(recipe, axes_of(row, axes), first_run, dataset, progress)
+    setting = best(trials).setting
+    folder = place(setting)
+    histories = train_seeds(with_setting(recipe, setting), folder, seeds, dataset, progress)
+    runs = [
+        _run_result(bench, seed, history[-1], seed_folder(folder, seed), progress)
+        for seed, history in histories.items()
+    ]
+    filters = _filters(recipe.model)
+    return row_result(bench.design, row, filters, trials, setting, runs, accuracy_pct)
+
+
+def _teacher(experiment: Experiment, folder: Path, dataset: Dataset, progress: Progress) -> Teacher:
+    place, seed = experiment.teacher(folder), experiment.seed
+    if experiment.given_teacher is not None:
+        return Teacher.load(place, None, dataset, seed)
+    network, how = parse_network(experiment.teacher_network), experiment.teacher_optimiser
+    return train_teacher(network, dataset, how, seed, Path(place), progress, experiment.compute)
+
+
+def _partition(
+    experiment: Experiment, folder: Path, teacher: Teacher, dataset: Dataset, progress: Progress
+) -> Partition:
+    path = partition_path(folder)
+    if path.exists():
+        return Partition.read(path)
+    options = LinkOptions()
+    found = partition_teacher(teacher, dataset, "AH", 1.0, experiment.seed, options, progress)
+    found.write(path)
+    return found
+
+
+def _teacher_result(teacher: Teacher, experiment: Experiment, dataset: Dataset) -> RunResult:
+    device = chosen_device(experiment.compute.device)
+    moved = dataset.to(device)
+    _, validation = moved.split(teacher.seed)
+    teacher.to(device)
+    return RunResult(
+        seed=teacher.seed,
+        validation_accuracy_pct=accuracy_pct(teacher.network, moved, validation),
+        accuracy_pct=evaluate_teacher(teacher, moved).accuracy_pct,
+        subsets={},
+    )
+
+
+def _run_result(
+    bench: Bench, seed: int, last: EpochMetrics, folder: Path, progress: Progress
+) -> RunResult:
+    """Evaluate a finished run, unless that has been done."""
+    path = folder / EVALUATION
+    if not path.exists():
+        device = chosen_device(bench.experiment.compute.device)
+        recipe, network = load_run(folder, bench.dataset)
+        evaluate(network.to(device), recipe, bench.dataset.to(device), progress).write(path)
+    found = Evaluation.read(path)
+    return RunResult(
+        seed=seed,
+        validation_accuracy_pct=last.validation_accuracy_pct,
+        accuracy_pct=found.accuracy_pct,
+        subsets={" ".join(one.students): one.accuracy_pct for one in found.subsets},
+    )
+
+
+def _filters(model: NonnRecipe | SingleRecipe | SplitNetRecipe) -> list[int]:
+    """Return how many filters each student of a NoNN mimics."""
+    students = model.students if isinstance(model, NonnRecipe) else ()
+    return [len(student.filters) for student in students]

@@ -1,0 +1,118 @@
+"""The published accuracy tables, as the package carries them."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Literal, cast, get_args
+
+import yaml
+from pydantic import Field, PositiveFloat
+
+from profiles.document import Document, Record
+from profiles.errors import InputError
+
+TableName = Literal["2", "3", "4", "5", "fig8"]
+DatasetName = Literal["cifar-10", "cifar-100", "scene", "cub"]
+
+
+class PublishedRow(Record):
+    """One row of a published table; what the table does not say is null."""
+
+    row: str = Field(description="Name of the row here, e.g. nonn-2s.")
+    model: str = Field(description="Name of the model in the publication.")
+    params: PositiveFloat | None = Field(
+        default=None, description="Parameters of the largest student, its copy of G0 included."
+    )
+    flops: PositiveFloat | None = Field(
+        default=None, description="FLOPs per image on the largest board."
+    )
+    total_params: PositiveFloat | None = Field(
+        default=None, description="Parameters of the whole model, G0 counted once."
+    )
+    memory_compression: PositiveFloat | None = Field(
+        default=None, description="Teacher's parameters over those of all boards."
+    )
+    flops_compression: PositiveFloat | None = Field(
+        default=None, description="Teacher's FLOPs over those of all boards."
+    )
+    accuracy_pct: float = Field(ge=0, le=100, description="Mean test accuracy, percent.")
+    std_pct: float | None = Field(
+        default=None, ge=0, description="Its standard deviation over runs, percentage points."
+    )
+
+
+class PublishedRobustness(Record):
+    """What was published about every subset of boards that answers."""
+
+    mean_accuracy_above_pct: Mapping[int, float] = Field(
+        description="By number of boards answering: what the mean over subsets lies above, percent."
+    )
+    best_single_student_pct: float = Field(description="The best student alone, percent.")
+
+
+class PublishedPart(Record):
+    """The rows of one table for one data set."""
+
+    table: TableName = Field(description="Table or figure.")
+    dataset: DatasetName = Field(description="Data set that the rows are measured on.")
+    source: str = Field(description="Where the rows are from.")
+    flops_per_mac: Literal[1, 2] = Field(
+        default=2, description="What this table counts as FLOPs for a multiply-accumulate."
+    )
+    teacher: PublishedRow = Field(description="The teacher of all rows.")
+    rows: tuple[PublishedRow, ...] = Field(min_length=1, description="The other rows, in order.")
+    robustness: PublishedRobustness | None = Field(
+        default=None, description="What was published about missing boards."
+    )
+
+    def of(self, row: str) -> PublishedRow:
+        """Return the row of this name; raises InputError without any."""
+        for found in (self.teacher, *self.rows):
+            if found.row == row:
+                return found
+        raise InputError(
+            f"no row of table {self.table}",
+            found=row,
+            allowed=", ".join(one.row for one in (self.teacher, *self.rows)),
+        )
+
+
+class PublishedAccuracy(Document):
+    """All published accuracy tables; each part names its source."""
+
+    parts: tuple[PublishedPart, ...] = Field(description="Tables, data set by data set.")
+
+    def part(self, table: TableName, dataset: DatasetName | None = None) -> PublishedPart:
+        """Return a table's rows for a data set, or for its first one; raises InputError."""
+        parts = [part for part in self.parts if part.table == table]
+        for part in parts:
+            if dataset in (None, part.dataset):
+                return part
+        raise InputError(
+            f"table {table} has no rows for this data set",
+            found=dataset,
+            allowed=", ".join(part.dataset for part in parts),
+        )
+
+
+@cache
+def published_accuracy() -> PublishedAccuracy:
+    """Return the tables in the package's `accuracy.yaml`."""
+    text = (files("nonn_core.tables") / "accuracy.yaml").read_text(encoding="utf-8")
+    return PublishedAccuracy.check(yaml.safe_load(text), where="accuracy.yaml")
+
+
+def table_name(text: str) -> TableName:
+    """Read the name of a table; raises InputError."""
+    for name in get_args(TableName):
+        if text.lower() == name:
+            return cast(TableName, name)
+    raise InputError("no such table", found=text, allowed=", ".join(get_args(TableName)))
+
+
+def dataset_name(text: str) -> DatasetName:
+    """Read the name of a published data set; raises InputError."""
+    for name in get_args(DatasetName):
+        if text.lower() == name:
+            return cast(DatasetName, name)
+    raise InputError("no such data set", found=text, allowed=", ".join(get_args(DatasetName)))
