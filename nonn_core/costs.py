@@ -103,6 +103,11 @@ def group0_cost(spec: NetworkSpec, image: Image) -> Cost:
     return total(_row("group0", spec.blueprint(image.channels).group0, _maps(image)))
 
 
+def ops_cost(ops: Ops, maps: Maps) -> Cost:
+    """Cost of operations in a row that read maps of this shape."""
+    return total(_row("ops", ops, maps))
+
+
 def classifier_params(features: int, classes: int) -> int:
     """Parameters of the FC layer that the host applies to all students' features."""
     return features * classes + classes

@@ -4,22 +4,24 @@ The only place that touches test images.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, combinations
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from nonn_core.data.dataset import Dataset
+from nonn_core.learning.construction import Network
+from nonn_core.learning.device import chosen_device, images_at_once
 from nonn_core.learning.loop import accuracy_pct
-from nonn_core.modules import Classifier, pooled
+from nonn_core.modules import pooled
 from nonn_core.nonn import Nonn
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import NonnRecipe, TrainingRecipe
 from nonn_core.teacher import Teacher
 from profiles.document import Document, Record
 
-_BATCH = 256
 SUBSET_LIMIT = 12
 """Subsets are enumerated up to this many students: 4,095 of them."""
 
@@ -44,18 +46,19 @@ class Evaluation(Document):
 
 
 def evaluate(
-    network: Nonn | Classifier,
+    network: Network,
     recipe: TrainingRecipe,
     dataset: Dataset,
     progress: Progress = silent,
 ) -> Evaluation:
     """Measure a trained network on the test images, and a NoNN for every subset that answers."""
-    if isinstance(network, Nonn) and isinstance(recipe.model, NonnRecipe):
-        names = [student.name for student in recipe.model.students]
-        subsets = _subset_accuracies(network, names, dataset, progress)
-        whole = subsets[-1].accuracy_pct
-    else:
-        subsets, whole = (), accuracy_pct(network, dataset, dataset.test)
+    with _on_a_gpu_if_there_is_one(network, dataset) as data:
+        if isinstance(network, Nonn) and isinstance(recipe.model, NonnRecipe):
+            names = [student.name for student in recipe.model.students]
+            subsets = _subset_accuracies(network, names, data, progress)
+            whole = subsets[-1].accuracy_pct
+        else:
+            subsets, whole = (), accuracy_pct(network, data, data.test)
     return Evaluation(
         data=dataset.source, images=len(dataset.test), accuracy_pct=whole, subsets=subsets
     )
@@ -64,12 +67,20 @@ def evaluate(
 def evaluate_teacher(teacher: Teacher, dataset: Dataset) -> Evaluation:
     """Measure a teacher on the test images; raises InputError for data it is not made for."""
     teacher.check_data(dataset)
-    return Evaluation(
-        data=dataset.source,
-        images=len(dataset.test),
-        accuracy_pct=accuracy_pct(teacher.network, dataset, dataset.test),
-        subsets=(),
-    )
+    with _on_a_gpu_if_there_is_one(teacher.network, dataset) as data:
+        whole = accuracy_pct(teacher.network, data, data.test)
+    return Evaluation(data=dataset.source, images=len(dataset.test), accuracy_pct=whole, subsets=())
+
+
+@contextmanager
+def _on_a_gpu_if_there_is_one(network: nn.Module, dataset: Dataset) -> Iterator[Dataset]:
+    """Take network and images to the fastest device; the network comes back to the CPU."""
+    device = chosen_device("auto")
+    network.to(device)
+    try:
+        yield dataset.to(device)
+    finally:
+        network.cpu()
 
 
 def _subset_accuracies(
@@ -94,11 +105,14 @@ def _subset_accuracies(
 def _vectors(network: Nonn, dataset: Dataset, progress: Progress) -> list[Tensor]:
     """Each student's answers to all test images, (images, filters) each."""
     network.eval()
+    at_once = images_at_once(dataset.image, dataset.test.pixels.device)
     batches: list[list[Tensor]] = []
-    with torch.no_grad():
-        for pixels, _ in dataset.batches(dataset.test, _BATCH):
+    with torch.inference_mode():
+        for pixels, _ in dataset.batches(dataset.test, at_once):
             batches.append([pooled(maps) for maps in network(pixels)[1]])
-            progress("evaluating", min(len(batches) * _BATCH, len(dataset.test)), len(dataset.test))
+            progress(
+                "evaluating", min(len(batches) * at_once, len(dataset.test)), len(dataset.test)
+            )
     return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
 

@@ -33,14 +33,14 @@ def measured_cost(module: nn.Module, image: Image) -> Cost:
         with torch.no_grad():
             return Cost(
                 params=sum(parameter.numel() for parameter in module.parameters()),
-                macs=_fvcore_macs(module, example),
-                peak_elements=_peak_elements(module, example),
+                macs=fvcore_macs(module, example),
+                peak_elements=peak_elements(module, example),
             )
     finally:
         module.train(was_training)
 
 
-def _fvcore_macs(module: nn.Module, example: Tensor) -> int:
+def fvcore_macs(module: nn.Module, example: Tensor) -> int:
     """Return fvcore's total; it counts one per multiply-accumulate."""
     with warnings.catch_warnings():
         # fvcore still scripts and traces through torch.jit, which torch 2.13 calls deprecated.
@@ -53,7 +53,8 @@ def _fvcore_macs(module: nn.Module, example: Tensor) -> int:
         return int(analysis.total())
 
 
-def _peak_elements(module: nn.Module, example: Tensor) -> int:
+def peak_elements(module: nn.Module, example: Tensor) -> int:
+    """Return the most elements alive at once for one example (1, C, H, W), traced with fx."""
     traced = fx.symbolic_trace(module)
     ShapeProp(traced).propagate(example)
     # What fx records as a tuple of outputs is read by the caller and stays alive.

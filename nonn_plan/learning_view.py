@@ -1,54 +1,29 @@
-"""Partitions, training and evaluation as people see them."""
+"""Training and evaluation as people see them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nonn_core.partition import Partition
-from nonn_plan.output import Output
+from nonn_plan.output import Output, shown_pct
 from profiles.units import format_bytes, format_count, format_flops
 
 if TYPE_CHECKING:
     from boards.fit import BoardFit
-    from nonn_core.evaluation import Evaluation
-    from nonn_core.learning.loop import EpochMetrics
+    from nonn_core.evaluation import Evaluation, SubsetAccuracy
+    from nonn_core.learning.checkpoint import EpochMetrics
+    from nonn_core.learning.repeats import RepeatedEvaluation
 
 
-def show_partition(output: Output, found: Partition) -> None:
-    """Show communities, and what dropping them does to the teacher."""
-    output.table(
-        f"Communities of {found.filters} filters (modularity {found.modularity:.3f})",
-        ("community", "filters", "linked"),
-        [
-            (str(one.id), str(len(one.filters)), "yes" if one.linked else "no (g0)")
-            for one in found.communities
-        ],
-    )
-    output.table(
-        "What may be dropped as P0",
-        ("communities", "filters", "validation accuracy", "delta_val"),
-        [
-            (
-                ", ".join(map(str, step.communities)) or "none",
-                str(step.filters),
-                _pct(step.accuracy_pct),
-                _pct(step.delta_val_pct),
-            )
-            for step in found.drop_steps
-        ],
-    )
-
-
-def show_history(output: Output, history: "list[EpochMetrics]") -> None:
-    """Show the last epochs of a run."""
+def show_history(output: Output, history: "list[EpochMetrics]", of: str = "") -> None:
+    """Show the last epochs of a run; `of` says of which one."""
     names = list(history[-1].losses)
     output.table(
-        "Last epochs",
+        f"Last epochs{of}",
         ("epoch", *names, "validation accuracy"),
         [
             (
                 str(metrics.epoch),
                 *(f"{metrics.losses[name]:.4f}" for name in names),
-                _pct(metrics.validation_accuracy_pct),
+                shown_pct(metrics.validation_accuracy_pct),
             )
             for metrics in history[-3:]
         ],
@@ -58,12 +33,18 @@ def show_history(output: Output, history: "list[EpochMetrics]") -> None:
 def show_evaluation(output: Output, found: "Evaluation") -> None:
     """Show test accuracy, whole and by subset of students."""
     output.say(f"{found.data}: {found.accuracy_pct:.2f} % of {found.images} test images right")
-    if found.subsets:
-        output.table(
-            "When only some students answer",
-            ("students", "test accuracy"),
-            [(", ".join(s.students), _pct(s.accuracy_pct)) for s in found.subsets],
-        )
+    _show_subsets(output, found.subsets)
+
+
+def show_repeats(output: Output, found: "RepeatedEvaluation") -> None:
+    """Show test accuracy over seeds, whole and by subset of students."""
+    deviation = "" if found.deviation_pct is None else f" +- {found.deviation_pct:.2f}"
+    output.table(
+        f"{found.data}: {found.accuracy_pct:.2f}{deviation} % of {found.images} test images right",
+        ("seed", "test accuracy"),
+        [(str(one.seed), shown_pct(one.accuracy_pct)) for one in found.seeds],
+    )
+    _show_subsets(output, found.subsets)
 
 
 def show_fits(output: Output, fits: "Sequence[BoardFit]") -> None:
@@ -86,5 +67,10 @@ def show_fits(output: Output, fits: "Sequence[BoardFit]") -> None:
     )
 
 
-def _pct(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.2f} %"
+def _show_subsets(output: Output, subsets: "Sequence[SubsetAccuracy]") -> None:
+    if subsets:
+        output.table(
+            "When only some students answer",
+            ("students", "test accuracy"),
+            [(", ".join(s.students), shown_pct(s.accuracy_pct)) for s in subsets],
+        )

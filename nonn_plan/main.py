@@ -12,6 +12,7 @@ import typer
 
 from nonn_plan import (
     download,
+    exporting,
     hardware,
     learning,
     partitioning,
@@ -58,14 +59,15 @@ def main(
     del asked
 
 
+quickstart.register(app)
 hardware.register(app)
 download.register(app)
-partitioning.register(app)
 learning.register(app)
 tuning.register(app)
-tables.register(app)
+partitioning.register(app)
 planning.register(app)
-quickstart.register(app)
+exporting.register(app)
+tables.register(app)
 
 
 def exit_code(error: NonnError) -> int:

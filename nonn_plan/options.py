@@ -15,3 +15,26 @@ PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json, as `p
 Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training images.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images per step.")]
 LearningRate = Annotated[float, typer.Option("--learning-rate", help="Initial learning rate.")]
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:1 ..., or auto: a GPU if there is one.")
+]
+Precision = Annotated[
+    str, typer.Option("--precision", help="Of convolutions and matrix products: fp32 or bf16.")
+]
+Views = Annotated[
+    int,
+    typer.Option(
+        "--views",
+        min=0,
+        help="Fixed views of each image that the teacher sees once; 0: always new.",
+    ),
+]
+Tried = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUES",
+        help="e.g. distillation.beta=10,100,1000: of several values the one with the best "
+        "validation accuracy is kept. Repeatable.",
+    ),
+]

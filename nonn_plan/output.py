@@ -86,6 +86,11 @@ class Output:
             raise StoppedError(f"{stopped}; {kept}") from None
 
 
+def shown_pct(value: float | None) -> str:
+    """Show a percentage, or that there is none."""
+    return "not measured" if value is None else f"{value:.2f} %"
+
+
 def _is_number(cell: str) -> bool:
     return cell.lstrip("+-")[:1].isdigit()
 

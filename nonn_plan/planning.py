@@ -8,9 +8,8 @@ from typing import Annotated, TypeVar, cast, get_args
 import typer
 
 from nonn_core.candidates import student_candidates
-from nonn_core.costs import teacher_cost
 from nonn_core.family import parse_network
-from nonn_core.partition import Partition
+from nonn_core.partition import EPSILON_PCT, Partition
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe, TrainingRecipe
 from nonn_plan.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
 from nonn_plan.output import Output
@@ -78,7 +77,10 @@ def plan(
     ] = None,
     teacher_network: Annotated[
         str | None,
-        typer.Option("--teacher-network", help="e.g. wrn40-4, where PARTITION names no teacher."),
+        typer.Option(
+            "--teacher-network",
+            help="Whose students to choose from, e.g. wrn40-4, where PARTITION does not say it.",
+        ),
     ] = None,
     image: Annotated[
         str | None, typer.Option("--image", help="e.g. 3x32x32, where PARTITION names no teacher.")
@@ -87,8 +89,11 @@ def plan(
         int | None, typer.Option("--classes", help="Where PARTITION names no teacher.")
     ] = None,
     epsilon: Annotated[
-        float, typer.Option("--epsilon", help="Points of validation accuracy P0 may cost.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            "--epsilon", help="Points of validation accuracy P0 may cost; default: PARTITION's."
+        ),
+    ] = None,
     objective: Annotated[
         str,
         typer.Option(
@@ -122,8 +127,8 @@ def plan(
             "networks": _networks(student or [], partition, teacher_network),
             "min_students": fewest,
             "max_students": most,
-            "epsilon_pct": epsilon,
-            "partition": partition,
+            "epsilon_pct": epsilon if epsilon is not None else partition.epsilon_pct or EPSILON_PCT,
+            "partition": partition.without_curve,
             "teacher": teacher and teacher.path,
             "data": teacher and teacher.data,
             "objective": tuple(Stage.parse(part) for part in objective.split(",")),
@@ -186,7 +191,7 @@ def config(
     ),
     data: Annotated[str | None, typer.Option("--data", help="Data set, if not the plan's.")] = None,
     teacher: Annotated[
-        str | None, typer.Option("--teacher", help="Teacher file, if not the plan's.")
+        str | None, typer.Option("--teacher", help="Teacher, if not the plan's.")
     ] = None,
     epochs: Epochs = 100,
     batch_size: BatchSize = 128,
@@ -194,6 +199,12 @@ def config(
     beta: Annotated[
         float, typer.Option("--beta", help="Weight of activation transfer, Eq. 6.")
     ] = DistillationRecipe().beta,
+    students: Annotated[
+        int | None,
+        typer.Option(
+            "--students", help="More than the plan has: further ones get its filters reshuffled."
+        ),
+    ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -208,6 +219,7 @@ def config(
         distillation=DistillationRecipe.check({"beta": beta}, where="nonn-plan config"),
         data=data,
         teacher=teacher,
+        students=students,
         seed=seed,
     )
     write_recipe(found, out)
@@ -255,14 +267,12 @@ def typed_budgets(
 
 
 def teachers_alone(answer: PlanDocument) -> dict[str, Alone]:
-    """Return the teacher alone on each kind of device of the fleet, if the plan knows it."""
+    """Return the teacher alone on each kind of device of the fleet, if the plan knows its cost."""
     question, teacher = answer.question, answer.question.partition.teacher
-    if teacher is None:
+    if teacher is None or teacher.macs is None:
         return {}
-    spec = parse_network(teacher.network)
-    macs = teacher_cost(spec, question.image_shape, question.classes).macs
     _, boards = resolve(question.fleet)
-    return {board.device.name: Alone(board.device, macs) for board in boards}
+    return {board.device.name: Alone(board.device, teacher.macs) for board in boards}
 
 
 def _typed(
@@ -299,7 +309,8 @@ def _networks(
     if named:
         return tuple(str(parse_network(name)) for name in named)
     typed = parse_network(teacher_network) if teacher_network is not None else None
-    known = parse_network(partition.teacher.network) if partition.teacher is not None else None
+    network = partition.teacher.network if partition.teacher is not None else None
+    known = parse_network(network) if network is not None else None
     teacher = _given("--teacher-network (or --student)", typed, known)
     return tuple(map(str, student_candidates(teacher)))
 
@@ -311,7 +322,8 @@ def _given(option: str, typed: T | None, known: T | None) -> T:
     """
     if known is None and typed is None:
         raise InputError(
-            f"{option} is needed: the partition was made without a teacher and does not say it"
+            f"{option} is needed: the partition does not say it, as its teacher was not given or "
+            "is of no family known here"
         )
     if known is None or typed is None:
         return cast(T, typed if known is None else known)

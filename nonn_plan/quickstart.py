@@ -16,9 +16,10 @@ from nonn_core.family import parse_network
 from nonn_core.partition import Partition
 from nonn_core.recipe import OptimiserRecipe, SingleRecipe, TrainingRecipe
 from nonn_plan.learning import EVALUATION
-from nonn_plan.learning_view import show_evaluation, show_fits, show_partition
+from nonn_plan.learning_view import show_evaluation, show_fits
 from nonn_plan.options import AsJson, Seed
 from nonn_plan.output import Output
+from nonn_plan.partitioning_view import show_partition
 from nonn_plan.plan_view import show_plan, show_simulation
 from nonn_plan.planning import require_feasible, teachers_alone, typed_budgets, write_recipe
 from nonn_plan.summary import Row, Summary, nonn_params, nonn_row, show_summary, undivided_row
@@ -159,9 +160,9 @@ def _plan(
             "budgets": typed_budgets(fleet, MEMORY, FLOPS),
             "image": reference.image,
             "classes": reference.classes,
-            "networks": tuple(map(str, student_candidates(parse_network(reference.network)))),
+            "networks": tuple(map(str, student_candidates(parse_network(TEACHER)))),
             "epsilon_pct": EPSILON_PCT,
-            "partition": partition,
+            "partition": partition.without_curve,
             "teacher": reference.path,
             "data": reference.data,
             "seed": seed,
@@ -195,7 +196,7 @@ def _recipes(
 def _teacher_row(teacher: "Teacher", data: "Dataset", plan: PlanDocument) -> Row:
     from nonn_core.evaluation import evaluate_teacher
 
-    cost = teacher_cost(teacher.card.spec, data.image, data.classes)
+    cost = teacher_cost(parse_network(TEACHER), data.image, data.classes)
     evaluation = evaluate_teacher(teacher, data)
     return undivided_row(f"teacher {TEACHER}", cost, (evaluation.accuracy_pct,), plan)
 

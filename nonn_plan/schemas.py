@@ -4,9 +4,13 @@ import json
 import sys
 from pathlib import Path
 
+from nonn_core.bundle import Manifest
 from nonn_core.evaluation import Evaluation
+from nonn_core.learning.repeats import RepeatedEvaluation
 from nonn_core.partition import Partition
 from nonn_core.recipe import TrainingRecipe
+from nonn_core.tables.experiment import Experiment
+from nonn_core.tables.results import TableResults
 from nonn_core.teacher import TeacherCard
 from nonn_plan.summary import Summary
 from planner.plan import PlanDocument
@@ -24,7 +28,11 @@ DOCUMENTS: dict[str, type[Document]] = {
     "plan": PlanDocument,
     "train": TrainingRecipe,
     "evaluation": Evaluation,
+    "evaluations": RepeatedEvaluation,
+    "manifest": Manifest,
     "summary": Summary,
+    "table": TableResults,
+    "experiment": Experiment,
 }
 
 

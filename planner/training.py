@@ -7,6 +7,7 @@ from nonn_core.recipe import (
     StudentRecipe,
     TrainingRecipe,
 )
+from nonn_core.reshuffle import reshuffled
 from planner.plan import PlanDocument
 from planner.workload import require_students
 from profiles.errors import InputError
@@ -19,20 +20,25 @@ def recipe(
     distillation: DistillationRecipe | None = None,
     data: str | None = None,
     teacher: str | None = None,
+    students: int | None = None,
     seed: int = 0,
 ) -> TrainingRecipe:
     """Return the training recipe of a plan.
 
-    `data` and `teacher` default to what the plan's question names.  Raises InputError where
-    neither names them or where the plan has no students.
+    `data` and `teacher` default to what the plan's question names.  With more `students` than the
+    plan has, further ones take its networks in turn, and its filters reshuffled (A, section 5.1).
+    Raises InputError where nothing names data or teacher, where the plan has no students, or more
+    than are asked for.
     """
     require_students(plan)
     question = plan.question
+    measured = question.partition.teacher
     return TrainingRecipe(
         data=_named("data", data or question.data),
         image=question.image,
         teacher=_named("teacher", teacher or question.teacher),
-        model=NonnRecipe(students=_students(plan)),
+        fconv=None if teacher or measured is None else measured.fconv,
+        model=NonnRecipe(students=_students(plan) + _further_students(plan, students, seed)),
         optimiser=optimiser,
         distillation=distillation or DistillationRecipe(),
         seed=seed,
@@ -57,6 +63,21 @@ def _students(plan: PlanDocument) -> tuple[StudentRecipe, ...]:
         StudentRecipe(name=one.name, network=one.network, filters=one.filters)
         for one in plan.students
     )
+
+
+def _further_students(
+    plan: PlanDocument, students: int | None, seed: int
+) -> tuple[StudentRecipe, ...]:
+    if students is None:
+        return ()
+    planned = plan.students
+    filters = reshuffled(tuple(one.filters for one in planned), students, seed)
+    further = []
+    for position in range(len(planned), students):
+        group, number = divmod(position, len(planned))
+        name, network = f"{planned[number].name}-{group + 1}", planned[number].network
+        further.append(StudentRecipe(name=name, network=network, filters=filters[position]))
+    return tuple(further)
 
 
 def _named(what: str, value: str | None) -> str:

@@ -12,6 +12,7 @@
     |-- SimulationError         a workload cannot be simulated
     |-- PartitionError          a filter network cannot be partitioned
     |-- TrainingError           training or evaluation failed
+    |-- ExportError             an exported model is not what was trained
     `-- BoardError              a real board did not do what was asked
 
 A message says what is wrong, with which object, what was found, what is allowed, and what to
@@ -85,6 +86,10 @@ class PartitionError(NonnError):
 
 class TrainingError(NonnError):
     """Training or evaluation failed."""
+
+
+class ExportError(NonnError):
+    """An exported model is not what was trained."""
 
 
 class BoardError(NonnError):

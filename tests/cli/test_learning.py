@@ -1,8 +1,12 @@
 """The trained side of the command, on real images small enough for a test."""
 
 import json
+import subprocess
+import sys
 
 import pytest
+
+from profiles.errors import TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,72 @@ def test_the_whole_way(nonn_plan, partition, folder):
     other = nonn_plan("train", recipe, "-o", run, "--seed", 9)
     assert other.code == 2
     assert "another recipe" in other.err
+
+
+@pytest.fixture
+def short_recipe(partition, teacher, pictures, folder):
+    """One epoch of a NoNN with cached views and dropout."""
+    path = folder / "short.yaml"
+    students = [
+        {"name": name, "network": "wrn10:4,5,6", "filters": filters}
+        for name, filters in (("a", [0, 1, 2]), ("b", [3, 5]))
+    ]
+    recipe = {
+        "data": f"imagefolder:{pictures}",
+        "image": "3x9x9",
+        "teacher": str(teacher),
+        "model": {"kind": "nonn", "students": students},
+        "optimiser": {"epochs": 1, "batch_size": 16},
+        "distillation": {"student_dropout": 0.2},
+        "compute": {"cached_views": 1, "device": "cpu"},
+        "seed": 3,
+    }
+    path.write_text(json.dumps(recipe))
+    return path
+
+
+def test_several_seeds_have_a_mean_and_a_deviation(nonn_plan, short_recipe, folder):
+    out = folder / "seeds"
+    said = nonn_plan("train", short_recipe, "-o", out, "--seeds", 2, "--json")
+    assert said.code == 0, said.err
+    assert list(said.document) == ["3", "4"]
+    assert "of seed 4" in nonn_plan("train", short_recipe, "-o", out, "--seeds", 2).out
+    said = nonn_plan("evaluate", out, "--json")
+    assert said.code == 0, said.err
+    found = [one["accuracy_pct"] for one in said.document["seeds"]]
+    assert said.document["accuracy_pct"] == pytest.approx(sum(found) / 2)
+    assert said.document["deviation_pct"] == pytest.approx(abs(found[0] - found[1]) / 2**0.5)
+    assert json.loads((out / "evaluation.json").read_text()) == said.document
+    shown = nonn_plan("evaluate", out)
+    assert "+-" in shown.out
+    assert "a, b" in shown.out
+
+
+def test_two_processes_write_and_say_one_result(nonn_plan, short_recipe, folder):
+    out = folder / "together"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    command += ["2", "-m", "nonn_plan", "train", str(short_recipe), "-o", str(out), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (only,) = json.loads(done.stdout)
+    assert only == json.loads((out / "metrics.jsonl").read_text())
+    assert done.stderr.count("Last epochs") == 1
+    assert not list(out.glob("lessons*"))
+    assert nonn_plan("evaluate", out, "--json").code == 0
+
+
+def test_what_stops_all_processes_the_first_one_says(nonn_plan, short_recipe, folder, monkeypatch):
+    from nonn_core.learning import processes, run
+
+    def diverges(*_, **__):
+        raise TrainingError("training diverged")
+
+    monkeypatch.setattr(run, "train", diverges)
+    said = nonn_plan("train", short_recipe, "-o", folder / "diverged")
+    assert (said.code, said.err) == (1, "nonn-plan: training diverged\n")
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    said = nonn_plan("train", short_recipe, "-o", folder / "diverged")
+    assert (said.code, said.out, said.err) == (1, "", "")
 
 
 def test_a_teacher_is_evaluated_too(nonn_plan, teacher):
@@ -163,6 +233,8 @@ def test_a_saved_network_is_partitioned_without_a_teacher(nonn_plan, tmp_path):
         (["train-teacher", "--network", "wrn10-1", "--data", "imagefolder:none"], "none"),
         (["train-teacher", "--network", "wrn10-1", "-o", "teacher.pt"], "teacher.pt"),
         (["train-teacher", "--network", "wrn10-1", "--learning-rate", "-1"], "learning_rate"),
+        (["train-teacher", "--network", "wrn10-1", "--device", "cuda:99"], "no such device here"),
+        (["train-teacher", "--network", "wrn10-1", "--precision", "fp8"], "precision"),
     ],
 )
 def test_bad_input_is_one_message(nonn_plan, arguments, told, tmp_path, monkeypatch):

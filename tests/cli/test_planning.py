@@ -91,7 +91,8 @@ def test_options_do_not_contradict_the_teacher(
     nonn_plan, plan_arguments, partition_document, partition_file, option, value
 ):
     teacher = {"path": "t.safetensors", "network": "wrn40-4", "data": "d"}
-    teacher |= {"image": "3x32x32", "classes": 10}
+    teacher |= {"image": "3x32x32", "classes": 10, "fconv": "trunk"}
+    teacher |= {"params": 8_949_210, "macs": 1_301_423_616, "peak_elements": None}
     partition_file.write_text(json.dumps({**partition_document, "teacher": teacher}))
     kept = [a for a in plan_arguments if a != "--student" and not str(a).startswith("wrn")]
     assert nonn_plan(*kept, "--teacher-network", "wrn40-4").code == 0

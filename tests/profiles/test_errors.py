@@ -34,6 +34,7 @@ def test_zero_is_something_found():
         (errors.SimulationError, errors.NonnError),
         (errors.PartitionError, errors.NonnError),
         (errors.TrainingError, errors.NonnError),
+        (errors.ExportError, errors.NonnError),
         (errors.BoardError, errors.NonnError),
     ],
 )

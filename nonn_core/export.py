@@ -1,0 +1,203 @@
+"""From a run to a bundle: ONNX models, checked against torch on the test images, and a manifest."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import onnx
+import torch
+from safetensors.numpy import save
+from torch import nn
+
+from nonn_core.agreement import Fc, Models, agreement, together
+from nonn_core.bundle import (
+    Agreement,
+    BundledModel,
+    FcLayer,
+    Manifest,
+    ModelFile,
+    ModelPrecision,
+    PixelScale,
+    check_bundle_place,
+    content_hash,
+    write_bundle,
+)
+from nonn_core.data.dataset import Dataset
+from nonn_core.deployment import Part, parts
+from nonn_core.learning.run import load_run
+from nonn_core.nonn import Nonn
+from nonn_core.onnx_graph import OPSET, Array, inference, to_onnx
+from nonn_core.progress import Progress, silent
+from nonn_core.quantisation import quantised
+from nonn_core.recipe import TrainingRecipe
+from profiles.errors import ExportError
+
+CALIBRATION_IMAGES = 256
+FC_FILE = "fc.safetensors"
+TOLERANCE = 1e-3
+"""Largest difference of an fp32 logit from torch's, beside the largest logit."""
+
+VERSIONED = ("nonn-plan", "torch", "onnx", "onnxscript", "onnxruntime")
+
+_SUFFIXES: dict[ModelPrecision, str] = {"fp32": ".onnx", "int8": ".int8.onnx"}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A network's parts, its FC layer if they answer vectors, and their models by precision."""
+
+    parts: tuple[Part, ...]
+    fc: Fc | None
+    models: dict[ModelPrecision, Models]
+    agreement: tuple[Agreement, ...]
+
+
+def export(
+    run: Path,
+    folder: Path,
+    precisions: Collection[ModelPrecision],
+    dataset: Dataset,
+    progress: Progress = silent,
+) -> Manifest:
+    """Write a finished run's bundle into `folder`: whole, or not at all.
+
+    Raises InputError where the run is unfinished or damaged, or where `folder` holds something
+    else than a bundle; ExportError where the fp32 models do not compute what torch does.
+    """
+    check_bundle_place(folder)
+    recipe, network = load_run(run, dataset)
+    exported = exported_network(network, recipe, precisions, dataset, progress)
+    contents = {
+        file_name(part, precision): models[part.stem].SerializeToString(deterministic=True)
+        for precision, models in exported.models.items()
+        for part in exported.parts
+    }
+    if exported.fc is not None:
+        contents[FC_FILE] = save({"weight": exported.fc.weight, "bias": exported.fc.bias})
+    manifest = _manifest(exported, contents, dataset)
+    write_bundle(folder, manifest, contents)
+    return manifest
+
+
+def exported_network(
+    network: nn.Module,
+    recipe: TrainingRecipe,
+    precisions: Collection[ModelPrecision],
+    dataset: Dataset,
+    progress: Progress = silent,
+) -> Exported:
+    """Turn a trained network into ONNX models and compare them with it on the test images.
+
+    int8 is calibrated on training images, the same for the same recipe.  Raises ExportError where
+    the fp32 models do not compute what torch does.
+    """
+    deployed = tuple(parts(network, recipe, dataset))
+    fc = Fc.of(network.fc) if isinstance(network, Nonn) else None
+    models: dict[ModelPrecision, Models] = {}
+    fp32 = dict(_fp32_models(deployed, progress))
+    if "fp32" in precisions:
+        models["fp32"] = fp32
+    if "int8" in precisions:
+        examples = _calibration_pixels(dataset, recipe.seed)
+        models["int8"] = _int8_models(deployed, fp32, examples, progress)
+    inferences = {precision: together(deployed, each, fc) for precision, each in models.items()}
+    rows = agreement(inferences, network, dataset, progress)
+    for row in rows:
+        if row.precision == "fp32":
+            _check(row)
+    return Exported(deployed, fc, models, rows)
+
+
+def file_name(part: Part, precision: ModelPrecision) -> str:
+    """Return the name of a model's file."""
+    return f"{part.stem}{_SUFFIXES[precision]}"
+
+
+def _fp32_models(
+    deployed: tuple[Part, ...], progress: Progress
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    for number, part in enumerate(deployed):
+        progress("exporting", number, len(deployed))
+        yield part.stem, to_onnx(part.module, part.example, part.reads.name, part.answers.name)
+
+
+def _int8_models(
+    deployed: tuple[Part, ...], fp32: Models, pixels: Array, progress: Progress
+) -> Models:
+    """Quantise each part on what it reads: pixels, or the maps of a G0 that is int8 already."""
+    models: dict[str, onnx.ModelProto] = {}
+    examples = pixels
+    for number, part in enumerate(deployed):
+        progress("quantising", number, len(deployed))
+        models[part.stem] = quantised(fp32[part.stem], examples)
+        if part.role == "group0":
+            examples = inference(models[part.stem])(pixels)
+    return models
+
+
+def _calibration_pixels(dataset: Dataset, seed: int) -> Array:
+    """Return some training images, (N, C, H, W)."""
+    order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))
+    chosen: Array = dataset.train.take(order[:CALIBRATION_IMAGES]).pixels.float().numpy()
+    return chosen
+
+
+def _check(fp32: Agreement) -> None:
+    """Refuse models that do not compute what torch does."""
+    if fp32.largest_difference > TOLERANCE * fp32.largest_logit:
+        raise ExportError(
+            f"the exported models differ from the trained network: a logit by "
+            f"{fp32.largest_difference:.3g}, where the largest is {fp32.largest_logit:.3g}; "
+            "nothing was written; report this with the recipe and the versions of torch, onnx and "
+            "onnxruntime"
+        )
+
+
+def _manifest(exported: Exported, contents: dict[str, bytes], dataset: Dataset) -> Manifest:
+    fc = exported.fc
+    int8 = "int8" in exported.models
+    return Manifest(
+        data=dataset.source,
+        image=str(dataset.image),
+        class_names=dataset.class_names,
+        pixel_scale=PixelScale(
+            mean=tuple(dataset.mean.flatten().tolist()), std=tuple(dataset.std.flatten().tolist())
+        ),
+        models=tuple(_described(part, exported, contents) for part in exported.parts),
+        fc=None
+        if fc is None
+        else FcLayer(
+            file=FC_FILE,
+            sha256=content_hash(contents[FC_FILE]),
+            size_bytes=len(contents[FC_FILE]),
+            inputs=fc.weight.shape[1],
+            classes=fc.weight.shape[0],
+        ),
+        calibration_images=min(CALIBRATION_IMAGES, len(dataset.train)) if int8 else None,
+        agreement=exported.agreement,
+        opset=OPSET,
+        versions={name: metadata.version(name) for name in VERSIONED},
+    )
+
+
+def _described(part: Part, exported: Exported, contents: dict[str, bytes]) -> BundledModel:
+    names = {precision: file_name(part, precision) for precision in exported.models}
+    return BundledModel(
+        name=part.name,
+        role=part.role,
+        network=part.network,
+        reads=part.reads,
+        answers=part.answers,
+        filters=part.filters,
+        fc_offset=part.fc_offset,
+        files=tuple(
+            ModelFile(
+                precision=precision,
+                file=name,
+                sha256=content_hash(contents[name]),
+                size_bytes=len(contents[name]),
+            )
+            for precision, name in names.items()
+        ),
+    )
