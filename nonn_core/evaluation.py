@@ -4,16 +4,15 @@ The only place that touches test images.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain, combinations
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from nonn_core.data.dataset import Dataset
 from nonn_core.learning.construction import Network
-from nonn_core.learning.device import chosen_device, images_at_once
+from nonn_core.learning.device import images_at_once, on_the_fastest_device
 from nonn_core.learning.loop import accuracy_pct
 from nonn_core.modules import pooled
 from nonn_core.nonn import Nonn
@@ -52,7 +51,7 @@ def evaluate(
     progress: Progress = silent,
 ) -> Evaluation:
     """Measure a trained network on the test images, and a NoNN for every subset that answers."""
-    with _on_a_gpu_if_there_is_one(network, dataset) as data:
+    with on_the_fastest_device(network, dataset) as data:
         if isinstance(network, Nonn) and isinstance(recipe.model, NonnRecipe):
             names = [student.name for student in recipe.model.students]
             subsets = _subset_accuracies(network, names, data, progress)
@@ -67,20 +66,9 @@ def evaluate(
 def evaluate_teacher(teacher: Teacher, dataset: Dataset) -> Evaluation:
     """Measure a teacher on the test images; raises InputError for data it is not made for."""
     teacher.check_data(dataset)
-    with _on_a_gpu_if_there_is_one(teacher.network, dataset) as data:
+    with on_the_fastest_device(teacher.network, dataset) as data:
         whole = accuracy_pct(teacher.network, data, data.test)
     return Evaluation(data=dataset.source, images=len(dataset.test), accuracy_pct=whole, subsets=())
-
-
-@contextmanager
-def _on_a_gpu_if_there_is_one(network: nn.Module, dataset: Dataset) -> Iterator[Dataset]:
-    """Take network and images to the fastest device; the network comes back to the CPU."""
-    device = chosen_device("auto")
-    network.to(device)
-    try:
-        yield dataset.to(device)
-    finally:
-        network.cpu()
 
 
 def _subset_accuracies(

@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from nonn_core.data.dataset import Dataset, Images
 from nonn_core.knowledge.link_kernel import Matrix
+from nonn_core.learning.device import images_at_once
 from nonn_core.modules import pooled
 from nonn_core.progress import Progress, silent
 from nonn_core.teacher import Teacher
-
-_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +46,21 @@ class Activities:
 def average_activities(
     teacher: Teacher, dataset: Dataset, images: Images, progress: Progress = silent
 ) -> Activities:
-    """Run the teacher over `images`; a_i is the mean of fconv's channel i (A, section 4.1)."""
+    """Run the teacher over `images`; a_i is the mean of fconv's channel i (A, section 4.1).
+
+    Teacher and images are on the same device.
+    """
+    at_once = images_at_once(dataset.image, images.pixels.device)
     averages = []
     with torch.no_grad():
-        for pixels, _ in dataset.batches(images, _BATCH):
-            averages.append(pooled(teacher(pixels)[1]).double())
-            done = min(len(averages) * _BATCH, len(images))
+        for pixels, _ in dataset.batches(images, at_once):
+            averages.append(pooled(teacher(pixels)[1]).double().cpu())
+            done = min(len(averages) * at_once, len(images))
             progress("reading the teacher's activities", done, len(images))
     weight, bias = teacher.classifier()
     return Activities(
         average=torch.cat(averages).numpy(),
-        labels=images.labels.numpy(),
-        fc_weight=weight.double().numpy(),
-        fc_bias=bias.double().numpy(),
+        labels=images.labels.cpu().numpy(),
+        fc_weight=weight.double().cpu().numpy(),
+        fc_bias=bias.double().cpu().numpy(),
     )

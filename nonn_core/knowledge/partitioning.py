@@ -12,6 +12,7 @@ from nonn_core.knowledge.communities import find_communities, modularity
 from nonn_core.knowledge.dropping import Dropping, find_p0
 from nonn_core.knowledge.filter_network import LinkOptions, filter_network, strong_links
 from nonn_core.knowledge.link_kernel import Matrix
+from nonn_core.learning.device import on_the_fastest_device
 from nonn_core.partition import (
     EPSILON_PCT,
     RESTARTS,
@@ -49,8 +50,9 @@ class Knowledge:
         images or classes.
         """
         teacher.check_data(dataset)
-        _, validation = dataset.split(teacher.seed)
-        activities = average_activities(teacher, dataset, validation, progress)
+        with on_the_fastest_device(teacher.network, dataset) as data:
+            _, validation = data.split(teacher.seed)
+            activities = average_activities(teacher, data, validation, progress)
         weights = filter_network(activities.average, rule, options, progress)
         return cls(weights, activities, rule, teacher.reference)
 

@@ -1,12 +1,15 @@
 """Where training computes, and how precisely."""
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import nn
 
+from nonn_core.data.dataset import Dataset
 from nonn_core.image import Image
 from nonn_core.recipe import ComputeRecipe
 from profiles.errors import InputError
@@ -28,6 +31,17 @@ class Compute:
         """Let what runs inside choose its precision; weights and their gradients stay fp32."""
         enabled = self.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def on_the_fastest_device(network: nn.Module, dataset: Dataset) -> Iterator[Dataset]:
+    """Take network and images to a GPU if there is one; the network comes back to the CPU."""
+    device = chosen_device("auto")
+    network.to(device)
+    try:
+        yield dataset.to(device)
+    finally:
+        network.cpu()
 
 
 ON_CPU = Compute(torch.device("cpu"), "fp32")
