@@ -1,6 +1,5 @@
 """Where the training loop gets its batches from."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -60,7 +59,7 @@ class LiveBatches:
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return math.ceil(len(self.images) / self.size)
+        return batch_count(len(self.images), self.size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield one shuffled, augmented pass over the images."""
@@ -69,11 +68,25 @@ class LiveBatches:
         moves = drawn_moves(
             len(self.images), self.dataset.image, self.dataset.mirrored, generator
         ).to(self.images.labels.device)
-        for position, chosen in enumerate(torch.split(order.to(moves.device), self.size)):
+        for position, chosen in enumerate(in_batches(order.to(moves.device), self.size)):
             own = processes.own_part(chosen)
             images, labels = augmented(self.dataset, self.images.take(own), moves[own])
             lesson = None if self.teach is None else self.teach(images)
             yield Batch(images, labels, lesson, draw_of(self.seed, number, position))
+
+
+def batch_count(images: int, size: int) -> int:
+    """Return how many batches of `size` an epoch of so many images has."""
+    whole, rest = divmod(images, size)
+    return max(1, whole + (rest > 1))
+
+
+def in_batches(order: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Part positions (N,) into batches; a last single one joins the batch before it.
+
+    A normalisation cannot learn from one image whose maps have one place.
+    """
+    return torch.tensor_split(order, [size * k for k in range(1, batch_count(len(order), size))])
 
 
 def augmented(dataset: Dataset, images: Images, moves: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """Batches of fixed views: each image has a few augmented ones, which the teacher sees once."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,15 @@ from torch import Tensor
 from nonn_core.data.augmentation import drawn_moves
 from nonn_core.data.dataset import Dataset, Images
 from nonn_core.learning import processes
-from nonn_core.learning.batches import Batch, Teach, augmented, draw_of, epoch_generator
+from nonn_core.learning.batches import (
+    Batch,
+    Teach,
+    augmented,
+    batch_count,
+    draw_of,
+    epoch_generator,
+    in_batches,
+)
 from nonn_core.learning.lesson import Lesson
 from nonn_core.learning.lesson_file import LessonFile, LessonShape
 from nonn_core.progress import Progress, silent
@@ -45,14 +52,14 @@ class CachedBatches:
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return math.ceil(len(self.images) / self.size)
+        return batch_count(len(self.images), self.size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield one shuffled pass over the images, each in the view that is its turn."""
         shape, rows = self._lessons
         order = torch.randperm(len(self.images), generator=epoch_generator(self.seed, number))
         turns = (self._first_views + number) % self.views
-        for position, chosen in enumerate(torch.split(order, self.size)):
+        for position, chosen in enumerate(in_batches(order, self.size)):
             own = processes.own_part(chosen)
             shown = turns[own] * len(self.images) + own
             images, labels = self._seen(shown, own)

@@ -3,7 +3,7 @@ import torch
 
 from nonn_core.data.dataset import Images
 from nonn_core.learning import processes
-from nonn_core.learning.batches import LiveBatches
+from nonn_core.learning.batches import LiveBatches, batch_count, in_batches
 from nonn_core.learning.lesson import Lesson
 
 
@@ -88,3 +88,22 @@ def test_a_batch_smaller_than_the_processes_is_everybodys(batches, monkeypatch):
     # 72 images in batches of 23: the last one has three.
     sizes = [len(batch.labels) for batch in batches(size=23).epoch(0)]
     assert sizes == [4, 4, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "sizes"),
+    [
+        (72, 50, [50, 22]),
+        (100, 50, [50, 50]),
+        (101, 50, [50, 51]),
+        (51, 50, [51]),
+        (7, 50, [7]),
+        (1, 50, [1]),
+        (3, 1, [1, 1, 1]),
+    ],
+)
+def test_a_last_single_image_joins_the_batch_before_it(images, size, sizes):
+    parts = in_batches(torch.arange(images), size)
+    assert [len(part) for part in parts] == sizes
+    assert torch.equal(torch.cat(parts), torch.arange(images))
+    assert batch_count(images, size) == len(sizes)
