@@ -114,9 +114,9 @@ class Partition(Document):
     )
     epsilon_pct: float | None = Field(
         default=None,
-        gt=0,
-        description="Bound on |delta_val| in percentage points under which P0 was sought; null if "
-        "nothing was measured.",
+        ge=0,
+        description="Bound on |delta_val| in percentage points under which P0 was sought, 0 for "
+        "none; null if nothing was measured.",
     )
     communities: tuple[Community, ...] = Field(min_length=1, description="Disjoint, covering all.")
     drop_steps: tuple[DropStep, ...] = Field(min_length=1, description="Nested candidates for P0.")
@@ -178,10 +178,14 @@ class Partition(Document):
         return self.model_copy(update={"curve": ()})
 
     def p0(self, epsilon_pct: float) -> DropStep | None:
-        """Return the largest drop step with |delta_val| < epsilon; None if nothing was measured."""
-        measured = [
+        """Return the largest drop step with |delta_val| < epsilon; None if nothing was measured.
+
+        Dropping nothing is always allowed.
+        """
+        measured = [step for step in self.drop_steps if step.delta_val_pct is not None]
+        below = [
             step
-            for step in self.drop_steps
-            if step.delta_val_pct is not None and abs(step.delta_val_pct) < epsilon_pct
+            for step in measured
+            if abs(step.delta_val_pct or 0.0) < epsilon_pct or not step.communities
         ]
-        return measured[-1] if measured else None
+        return below[-1] if below else None

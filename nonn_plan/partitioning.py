@@ -63,8 +63,8 @@ def partition(
         float | None,
         typer.Option(
             "--epsilon",
-            help=f"Points of validation accuracy P0 may cost; default {EPSILON_PCT:g}. Give `plan` "
-            "the same.",
+            help="Points of validation accuracy P0 may cost; 0 drops nothing; default "
+            f"{EPSILON_PCT:g}.",
         ),
     ] = None,
     restarts: Annotated[

@@ -29,7 +29,9 @@ def show_partition(output: Output, found: Partition) -> None:
                 str(step.filters),
                 shown_pct(step.accuracy_pct),
                 shown_pct(step.delta_val_pct),
-                f"largest below {found.epsilon_pct:g} %" if step == p0 else "",
+                f"largest below {found.epsilon_pct:g} %"
+                if found.epsilon_pct and step == p0
+                else "",
             )
             for step in found.drop_steps
         ],

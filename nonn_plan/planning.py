@@ -91,7 +91,9 @@ def plan(
     epsilon: Annotated[
         float | None,
         typer.Option(
-            "--epsilon", help="Points of validation accuracy P0 may cost; default: PARTITION's."
+            "--epsilon",
+            help="Points of validation accuracy P0 may cost; 0 drops nothing; default: what "
+            "PARTITION was made with.",
         ),
     ] = None,
     objective: Annotated[
@@ -127,7 +129,7 @@ def plan(
             "networks": _networks(student or [], partition, teacher_network),
             "min_students": fewest,
             "max_students": most,
-            "epsilon_pct": epsilon if epsilon is not None else partition.epsilon_pct or EPSILON_PCT,
+            "epsilon_pct": _epsilon_pct(epsilon, partition),
             "partition": partition.without_curve,
             "teacher": teacher and teacher.path,
             "data": teacher and teacher.data,
@@ -313,6 +315,13 @@ def _networks(
     known = parse_network(network) if network is not None else None
     teacher = _given("--teacher-network (or --student)", typed, known)
     return tuple(map(str, student_candidates(teacher)))
+
+
+def _epsilon_pct(typed: float | None, partition: Partition) -> float:
+    """Return what was typed, or else what the partition was made with, in percentage points."""
+    if typed is not None:
+        return typed
+    return EPSILON_PCT if partition.epsilon_pct is None else partition.epsilon_pct
 
 
 def _given(option: str, typed: T | None, known: T | None) -> T:

@@ -139,7 +139,8 @@ class Question(Record):
         default=None, ge=1, le=1000, description="Most students; null is one per board, as in A."
     )
     epsilon_pct: float = Field(
-        gt=0, description="Bound on |delta_val| in percentage points, epsilon of A, Eq. 2."
+        ge=0,
+        description="Bound on |delta_val| in percentage points, epsilon of A, Eq. 2; 0 for no P0.",
     )
     partition: Partition = Field(description="Communities and what may be dropped as P0.")
     teacher: str | None = Field(default=None, description="Teacher file, for the recipe.")

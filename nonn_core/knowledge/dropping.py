@@ -42,15 +42,17 @@ def find_p0(
     The chain removes g0 as a whole, if that keeps |delta_val| below epsilon, and then one filter
     after the other, of all communities, the one that is missed least first, until one is left.
     The single filters of P0 become a community of their own.  Drop steps beyond P0 remove whole
-    communities; at least one stays.  Raises InputError for an epsilon that is not above 0.
+    communities; at least one stays.  With epsilon 0 nothing is P0, and the communities stay whole.
+    Raises InputError for a negative epsilon.
     """
-    if not 0 < epsilon_pct < math.inf:
-        raise InputError("epsilon", found=epsilon_pct, allowed="a finite number above 0")
+    if not 0 <= epsilon_pct < math.inf:
+        raise InputError("epsilon", found=epsilon_pct, allowed="a finite number, 0 or more")
     chain = _Chain(activities)
     whole = _drop_g0(chain, communities, epsilon_pct)
     _drop_filters(chain, progress)
     curve = tuple(chain.points)
-    size = max(k for k, point in enumerate(curve) if abs(point.delta_val_pct) < epsilon_pct)
+    below = (k for k, point in enumerate(curve) if abs(point.delta_val_pct) < epsilon_pct)
+    size = max(below, default=0)
     single = {point.removed[0] for point in curve[len(whole) + 1 : size + 1]}
     split, order = _split(communities, whole, single)
     return Dropping(split, _steps(activities, split, order, curve), curve)

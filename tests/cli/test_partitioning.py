@@ -128,7 +128,22 @@ def test_a_sweep_of_a_teacher_measures_p0(nonn_plan, teacher, tmp_path):
     assert all(row["p0_filters"] is not None for row in said.document)
 
 
-@pytest.mark.parametrize("epsilon", ["0", "-1", "nan", "inf"])
+def test_epsilon_0_drops_nothing_and_leaves_communities_whole(nonn_plan, teacher, tmp_path):
+    out = tmp_path / "p.json"
+    said = nonn_plan(
+        "partition", teacher, "--link-percentile", 50, "--epsilon", 0, "-o", out, "--json"
+    )
+    assert said.code == 0, said.err
+    assert said.document["epsilon_pct"] == 0
+    assert not any(one["unneeded"] for one in said.document["communities"])
+    assert len(said.document["curve"]) > 2  # the curve is measured all the same
+    plan = ("plan", out, "--fleet", "rpi3x2", "-o", tmp_path / "plan.json", "--json")
+    said = nonn_plan(*plan)
+    assert (said.code, said.document["dropped"]) == (0, [])
+    assert said.document["question"]["epsilon_pct"] == 0
+
+
+@pytest.mark.parametrize("epsilon", ["-1", "nan", "inf"])
 def test_other_epsilons_are_refused(nonn_plan, teacher, tmp_path, epsilon):
     said = nonn_plan(
         "partition", teacher, "--link-percentile", 50, "-o", tmp_path / "p.json",

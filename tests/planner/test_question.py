@@ -45,7 +45,7 @@ def test_a_budget_for_an_unknown_board_is_refused():
         ({"networks": ("wrn11-1",)}, "depth"),
         ({"objective": stages("latency", "latency:5%")}, "each objective is named once"),
         ({"budgets": ()}, "budgets must name each board once"),
-        ({"epsilon_pct": 0}, "greater than 0"),
+        ({"epsilon_pct": -1}, "greater than or equal to 0"),
         ({"image": "32x32"}, "image"),
         ({"cost": 1}, "not a field"),
     ],
@@ -70,6 +70,8 @@ def test_steps_are_allowed_below_epsilon_only():
     asked = question(partition=partition((3, 4, 5), steps))
     allowed = [asked.allows(step) for step in asked.partition.drop_steps]
     assert allowed == [True, True, False, False]  # not below 1.0; and something must remain
+    strict = asked.model_copy(update={"epsilon_pct": 0.0})
+    assert [strict.allows(step) for step in asked.partition.drop_steps] == [True] + [False] * 3
 
 
 def test_without_a_measurement_only_what_has_no_link_may_be_dropped():
