@@ -177,6 +177,11 @@ class Partition(Document):
         """The same without the curve, for documents that only need what may be dropped."""
         return self.model_copy(update={"curve": ()})
 
+    @property
+    def bound_pct(self) -> float:
+        """The bound on |delta_val| that P0 was sought under, or else the usual one."""
+        return EPSILON_PCT if self.epsilon_pct is None else self.epsilon_pct
+
     def p0(self, epsilon_pct: float) -> DropStep | None:
         """Return the largest drop step with |delta_val| < epsilon; None if nothing was measured.
 

@@ -9,7 +9,7 @@ import typer
 
 from nonn_core.candidates import student_candidates
 from nonn_core.family import parse_network
-from nonn_core.partition import EPSILON_PCT, Partition
+from nonn_core.partition import Partition
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe, TrainingRecipe
 from nonn_plan.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
 from nonn_plan.output import Output
@@ -129,7 +129,7 @@ def plan(
             "networks": _networks(student or [], partition, teacher_network),
             "min_students": fewest,
             "max_students": most,
-            "epsilon_pct": _epsilon_pct(epsilon, partition),
+            "epsilon_pct": partition.bound_pct if epsilon is None else epsilon,
             "partition": partition.without_curve,
             "teacher": teacher and teacher.path,
             "data": teacher and teacher.data,
@@ -315,13 +315,6 @@ def _networks(
     known = parse_network(network) if network is not None else None
     teacher = _given("--teacher-network (or --student)", typed, known)
     return tuple(map(str, student_candidates(teacher)))
-
-
-def _epsilon_pct(typed: float | None, partition: Partition) -> float:
-    """Return what was typed, or else what the partition was made with, in percentage points."""
-    if typed is not None:
-        return typed
-    return EPSILON_PCT if partition.epsilon_pct is None else partition.epsilon_pct
 
 
 def _given(option: str, typed: T | None, known: T | None) -> T:

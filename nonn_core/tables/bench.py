@@ -19,7 +19,7 @@ from nonn_core.learning.run import load_run
 from nonn_core.learning.teacher_training import train_teacher
 from nonn_core.learning.tuning import tune
 from nonn_core.merge import merged
-from nonn_core.partition import EPSILON_PCT, Filters, Partition
+from nonn_core.partition import Filters, Partition
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import NonnRecipe, SingleRecipe, SplitNetRecipe
 from nonn_core.tables.experiment import (
@@ -61,7 +61,7 @@ def prepare(
     partitions: tuple[Filters, ...] = ()
     if any(row.is_nonn for row in design.rows):
         partition = _partition(experiment, folder, teacher, dataset, progress)
-        partitions = merged(partition, PARTITIONS, partition.epsilon_pct or EPSILON_PCT)
+        partitions = merged(partition, PARTITIONS, partition.bound_pct)
     fitting = replace(design, image=dataset.image, classes=dataset.classes)
     result = _teacher_result(teacher, experiment, dataset)
     return Bench(fitting, experiment, folder, dataset, result, partitions)
