@@ -20,7 +20,12 @@ class OptimiserRecipe(Record):
     """Stochastic gradient descent with Nesterov momentum and a cosine schedule."""
 
     epochs: int = Field(gt=0, le=1_000_000, description="Passes over the training images.")
-    batch_size: int = Field(default=128, gt=0, le=1_000_000, description="Images per step.")
+    batch_size: int = Field(
+        default=128,
+        ge=2,
+        le=1_000_000,
+        description="Images per step; of one alone, batch normalisation can make nothing.",
+    )
     learning_rate: float = Field(
         default=0.1, gt=0, le=1e6, description="Initial rate (A, section 5.1)."
     )

@@ -1,10 +1,16 @@
-"""Tensors on disk: safetensors, written atomically, read with errors that name the tensor."""
+"""Tensors on disk: safetensors, written atomically, read with errors that name the tensor.
 
+The format says where each tensor lies but not whether it is still what was written, so that a
+digest of all of them goes along.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -12,30 +18,47 @@ from torch import Tensor, nn
 from profiles.document import write_atomic
 from profiles.errors import InputError
 
-_NOTE = "nonn_plan"
+_SEAL = "nonn_plan"
+"""The one entry beside the tensors: safetensors writes several in any order."""
+_START_ANEW = "remove the file to start anew"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], note: object = None) -> None:
     """Write tensors and a JSON-able note to one file, atomically; raises NonnError."""
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, save(content, metadata={_NOTE: json.dumps(note)}))
+    seal = json.dumps({"note": note, "sha256": _digest(content, note)})
+    write_atomic(path, save(content, metadata={_SEAL: seal}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Read tensors and the note; raises InputError that names the file."""
+    """Read tensors and the note; raises InputError that names the file if it is damaged.
+
+    A file of somebody else has neither note nor digest, and is taken as it is.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            note = json.loads((file.metadata() or {}).get(_NOTE, "null"))
+            metadata = file.metadata() or {}
     except FileNotFoundError:
         raise InputError("no such file", where=str(path)) from None
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(
             f"is not a whole safetensors file: {error}",
             where=str(path),
-            fix="remove the file to start anew",
+            fix=_START_ANEW,
         ) from None
-    return tensors, note
+    if _SEAL not in metadata:
+        return tensors, None
+    try:
+        seal = json.loads(metadata[_SEAL])
+        whole = seal["sha256"] == _digest(tensors, seal["note"])
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise InputError(
+            "is damaged: it does not hold what was written", where=str(path), fix=_START_ANEW
+        )
+    return tensors, seal["note"]
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -52,3 +75,11 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
                 allowed=str(allowed),
             )
     module.load_state_dict(dict(tensors))
+
+
+def _digest(tensors: Mapping[str, Tensor], note: object) -> str:
+    digest = hashlib.sha256(json.dumps(note).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

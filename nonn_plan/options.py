@@ -13,7 +13,7 @@ Seed = Annotated[
 ]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json, as `plan` writes it.")]
 Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training images.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images per step.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=2, help="Images per step.")]
 LearningRate = Annotated[float, typer.Option("--learning-rate", help="Initial learning rate.")]
 Device = Annotated[
     str, typer.Option("--device", help="cpu, cuda, cuda:1 ..., or auto: a GPU if there is one.")

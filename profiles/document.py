@@ -53,7 +53,7 @@ class Document(Record):
         Raises InputError, and writes nothing, where the file holds something of another kind.
         """
         target = Path(path)
-        self._refuse_to_replace_another_kind(target)
+        self.check_target(target)
         plain = self.model_dump(mode="json")
         if target.suffix in (".yaml", ".yml"):
             text = _yaml(plain)
@@ -62,15 +62,20 @@ class Document(Record):
         # A name that is no text (a file name may be any bytes) is written escaped.
         write_atomic(target, text.encode(errors="backslashreplace"))
 
-    def _refuse_to_replace_another_kind(self, target: Path) -> None:
+    @classmethod
+    def check_target(cls, target: Path) -> None:
+        """Make sure that `write` may write there, before the work that makes its content.
+
+        Raises what `check_place` raises, and InputError where the file holds another kind.
+        """
         check_place(target)
         if not target.exists():
             return
         try:
-            self.read(target)
+            cls.read(target)
         except InputError:
             raise InputError(
-                f"holds something else than a {type(self).__name__} and is not replaced",
+                f"holds something else than a {cls.__name__} and is not replaced",
                 where=str(target),
                 fix="choose another output or remove the file",
             ) from None

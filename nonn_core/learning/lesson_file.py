@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -74,8 +76,9 @@ class LessonShape:
 class LessonFile:
     """The lessons of several views of all images: a row for each, view after view.
 
-    `path` holds rows alone; the note beside it says whose they are and how many views are whole,
-    so that a killed build loses one view at most.
+    `path` holds rows alone; the note beside it says whose they are and gives a checksum of each
+    view that is whole, so that a killed build loses one view at most, and a damaged view is made
+    anew.
     """
 
     path: Path
@@ -96,7 +99,8 @@ class LessonFile:
 
         Raises NonnError when the disk is too full: before anything is written, if it is then.
         """
-        done = self._finished_views()
+        checksums = self._finished_views()
+        done = len(checksums)
         if done == self.views:
             return
         what = f"teacher's lessons, {format_bytes(self.size_bytes)} on disk"
@@ -107,14 +111,17 @@ class LessonFile:
                 file.truncate(done * self._view_bytes)
                 file.seek(0, os.SEEK_END)
                 for view in range(done, self.views):
-                    shown = view * self.images
+                    shown, checksum = view * self.images, 0
                     for lesson in lessons(view):
-                        file.write(self.shape.packed(lesson).numpy().data)
+                        rows = self.shape.packed(lesson).numpy().data
+                        file.write(rows)
+                        checksum = zlib.crc32(rows, checksum)
                         shown += len(lesson.logits)
                         progress(what, shown, self.views * self.images)
                     file.flush()
                     os.fsync(file.fileno())
-                    self._note_finished(view + 1)
+                    checksums.append(checksum)
+                    self._note_finished(checksums)
         except OSError as error:
             raise self._no_room(error.strerror or str(error)) from None
 
@@ -129,18 +136,22 @@ class LessonFile:
     def _view_bytes(self) -> int:
         return self.images * self.shape.row_bytes
 
-    def _finished_views(self) -> int:
-        """Return how many whole views of this identity the file holds."""
+    def _finished_views(self) -> list[int]:
+        """Return the checksums of the views of this identity that the file holds undamaged."""
         try:
             note = json.loads(_note_of(self.path).read_text())
             if note["identity"] != json.loads(json.dumps(self.identity)):
-                return 0
-            return min(int(note["views"]), self.path.stat().st_size // self._view_bytes)
+                return []
+            noted = [int(checksum) for checksum in note["checksums"]]
+            with self.path.open("rb") as file:
+                held = (zlib.crc32(file.read(self._view_bytes)) for _ in noted)
+                pairs = takewhile(lambda pair: pair[0] == pair[1], zip(noted, held, strict=True))
+                return [checksum for checksum, _ in pairs]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return 0
+            return []
 
-    def _note_finished(self, views: int) -> None:
-        note = {"identity": self.identity, "views": views}
+    def _note_finished(self, checksums: list[int]) -> None:
+        note = {"identity": self.identity, "checksums": checksums}
         write_atomic(_note_of(self.path), json.dumps(note).encode())
 
     def _check_room(self, done: int) -> None:

@@ -176,13 +176,24 @@ def _claim(folder: Path, recipe: TrainingRecipe) -> None:
     if processes.rank() > 0:
         return
     place = folder / RECIPE
-    if place.exists() and _wherever(TrainingRecipe.read(place)) != _wherever(recipe):
+    if not place.exists():
+        found = [
+            name for name in (MODEL, CHECKPOINT, METRICS, VERSIONS) if (folder / name).exists()
+        ]
+        if found:
+            raise InputError(
+                "this folder holds files of somebody else that a run would overwrite",
+                where=str(folder),
+                found=", ".join(found),
+                fix="choose another output folder",
+            )
+        recipe.write(place)
+    elif _wherever(TrainingRecipe.read(place)) != _wherever(recipe):
         raise InputError(
             "this folder holds the run of another recipe",
             where=str(folder),
             fix="choose another output folder",
         )
-    recipe.write(folder / RECIPE)
     names = ("nonn-plan", "torch", "numpy", "safetensors")
     versions = {name: metadata.version(name) for name in names}
     versions["python"] = platform.python_version()

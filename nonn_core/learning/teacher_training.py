@@ -39,6 +39,7 @@ def train_teacher(
     check_place(path)
     if path.exists():
         return _finished(path, network, dataset, optimiser, seed)
+    TeacherCard.check_target(path.with_suffix(".json"))
     built = build_classifier(network, dataset.image.channels, dataset.classes, seed)
     how = {
         "network": str(network),

@@ -150,6 +150,20 @@ def test_rows_that_were_cut_off_are_made_anew(file):
     assert torch.equal(made.rows(), expected)
 
 
+@pytest.mark.parametrize(("byte", "anew"), [(0, [0, 1, 2]), (10 * 134 + 5, [1, 2]), (-1, [2])])
+def test_from_a_damaged_view_on_all_is_made_anew(file, byte, anew):
+    made = file()
+    made.build(view)
+    expected = made.rows().clone()
+    content = bytearray(made.path.read_bytes())
+    content[byte] ^= 4
+    made.path.write_bytes(content)
+    asked = []
+    made.build(lambda number: asked.append(number) or view(number))
+    assert asked == anew
+    assert torch.equal(made.rows(), expected)
+
+
 def test_too_small_a_disk_is_said_before_anything_is_written(file, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
@@ -171,7 +185,7 @@ def test_a_disk_that_fills_up_is_said_and_the_build_can_go_on(file, monkeypatch)
     with pytest.raises(NonnError, match="No space left on device"):
         file().build(view, fills_up)
     monkeypatch.undo()
-    assert json.loads(file().path.with_suffix(".json").read_text())["views"] == 1
+    assert len(json.loads(file().path.with_suffix(".json").read_text())["checksums"]) == 1
     asked = []
     file().build(lambda number: asked.append(number) or view(number))
     assert asked == [1, 2]

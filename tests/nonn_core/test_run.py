@@ -168,6 +168,24 @@ def test_the_folder_of_another_recipe_is_not_touched(single_recipe, tiny, copied
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "checkpoint.safetensors", "metrics.jsonl", "versions.json"]
+)
+def test_files_of_somebody_else_are_not_overwritten(single_recipe, tiny, tmp_path, name):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(InputError, match=f"files of somebody else.*found '{name}'"):
+        train(single_recipe, tmp_path, tiny)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"mine"
+
+
+def test_a_recipe_in_its_own_folder_keeps_its_comments(nonn_recipe, tiny, copied):
+    place = copied / "train.yaml"
+    place.write_text("# mine\n" + place.read_text())
+    train(nonn_recipe, copied, tiny)
+    assert place.read_text().startswith("# mine\n")
+
+
 def refused(recipe, folder, dataset, match):
     """The recipe is refused, and nothing is left behind."""
     with pytest.raises(InputError, match=match):

@@ -115,6 +115,17 @@ def test_the_checkpoint_of_another_teacher_is_refused(tiny, short, tmp_path):
     assert train_teacher(SPEC, tiny, short, 3, path).card.seed == 3
 
 
+def test_a_json_of_somebody_else_is_said_before_training(tiny, short, tmp_path):
+    (tmp_path / "t.json").write_text('{"mine": 1}')
+    with pytest.raises(InputError, match=r"t\.json: holds something else than a TeacherCard"):
+        train_teacher(SPEC, tiny, short, 3, tmp_path / "t.safetensors", fails)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
+
+
+def fails(what, done, total):
+    pytest.fail("training has begun")
+
+
 def test_a_teacher_whose_card_could_not_be_written_is_finished_later(
     tiny, short, tmp_path, monkeypatch
 ):

@@ -3,6 +3,7 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from nonn_core.weights import load_weights, read_tensors, write_tensors
@@ -55,6 +56,26 @@ def test_a_truncated_file_is_refused(file, missing):
     file.write_bytes(file.read_bytes()[:-missing])
     with pytest.raises(InputError, match="is not a whole safetensors file"):
         read_tensors(file)
+
+
+def test_no_bit_that_flips_goes_unnoticed(file):
+    tensors = {"a": torch.randn(2, 3), "b": torch.tensor(7), "c": torch.zeros(2).bfloat16()}
+    write_tensors(file, tensors, {"epoch": 3})
+    whole = file.read_bytes()
+    data = len(whole) - (24 + 8 + 4)
+    for byte in [*range(data, len(whole)), whole.index(b"epoch"), whole.index(b"sha256")]:
+        for bit in (0, 7):
+            content = bytearray(whole)
+            content[byte] ^= 1 << bit
+            file.write_bytes(content)
+            with pytest.raises(InputError, match=r"w\.safetensors"):
+                read_tensors(file)
+
+
+def test_a_file_of_somebody_else_has_no_digest(file):
+    save_file({"a": torch.ones(2)}, file)
+    tensors, note = read_tensors(file)
+    assert (tensors["a"].tolist(), note) == ([1, 1], None)
 
 
 def test_a_folder_is_refused(tmp_path):
