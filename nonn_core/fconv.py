@@ -56,9 +56,11 @@ class Fconv:
 def find_fconv(seen: Seen, logits: Tensor, name: str | None, where: str) -> Fconv | None:
     """Return the layer called `name`, or the last of those with the largest maps; None: no layer.
 
-    Raises InputError when `name` is none of the layers that fit, or when the maps are negative
-    somewhere, for which the rules of partitioning have no meaning.
+    Raises InputError when logits are not finite, when `name` is none of the layers that fit, or
+    when the maps are negative somewhere, for which the rules of partitioning have no meaning.
     """
+    if not logits.isfinite().all():
+        raise InputError("some logits are not finite; are its weights damaged?", where=where)
     last = _last_layer(seen.linear, logits)
     if last is None:
         return None
@@ -138,7 +140,7 @@ def logits_node(graph: fx.GraphModule) -> fx.Node:
 
 def alike(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal but for rounding, judged against the largest value."""
-    if one.shape != other.shape:
+    if one.shape != other.shape or not other.isfinite().all():
         return False
     tolerance = _TOLERANCE * float(other.abs().max())
     return torch.allclose(one, other, rtol=_TOLERANCE, atol=tolerance)

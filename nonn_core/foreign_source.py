@@ -61,7 +61,7 @@ def blamed(where: str, what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = (str(error).strip().splitlines() or [""])[0]
         raise InputError(f"{what}: {type(error).__name__}: {said}", where=where) from error
 

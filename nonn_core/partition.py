@@ -72,6 +72,9 @@ class TeacherReference(Record):
     network: NetworkName | None = Field(
         description="Network, e.g. wrn40-4; null for one that is of no family known here."
     )
+    fingerprint: str | None = Field(
+        default=None, description="Digest of its weights; null if unknown."
+    )
     fconv: str = Field(description="Name of the layer whose output is fconv, after activation.")
     data: str = Field(description="Data set whose validation images were used.")
     image: ImageShape = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")

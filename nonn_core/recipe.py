@@ -199,6 +199,10 @@ class TrainingRecipe(Document):
         description="Teacher file (.safetensors, its .json beside it; or .pt2), or "
         "package.module:callable."
     )
+    teacher_fingerprint: str | None = Field(
+        default=None,
+        description="Digest of the weights of the teacher that was partitioned; null: any teacher.",
+    )
     fconv: str | None = Field(
         default=None,
         description="Name of the teacher's layer whose output is fconv; null: the one that is "

@@ -117,6 +117,15 @@ class Teacher:
                 allowed=allowed,
             )
 
+    def check_fingerprint(self, partitioned: str | None) -> None:
+        """Raise InputError unless this is the teacher that was partitioned, if that is known."""
+        if partitioned is not None and partitioned != self.fingerprint:
+            raise InputError(
+                "this is not the teacher that was partitioned: its weights are others",
+                where=self.reference.path,
+                fix="partition it, then plan and configure again",
+            )
+
     def classifier(self) -> tuple[Tensor, Tensor]:
         """Return weight (classes, filters) and bias (classes,) of the last layer."""
         if isinstance(self.network, Classifier):

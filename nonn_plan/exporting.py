@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nonn_core.recipe import TrainingRecipe
 from nonn_plan.learning import TO_RESUME, UNCHANGED
 from nonn_plan.learning_view import show_history
 from nonn_plan.options import AsJson
@@ -53,11 +52,11 @@ def export(
     from boards.bundle_fit import bundle_fits
     from nonn_core.data.dataset import load_dataset
     from nonn_core.export import export as export_run
-    from nonn_core.learning.run import RECIPE
+    from nonn_core.learning.run import recipe_of
 
     output = Output(as_json)
     precisions = _precisions(precision)
-    recipe = TrainingRecipe.read(run / RECIPE)
+    recipe = recipe_of(run)
     plan = None if plan_file is None else read_plan(plan_file)
     if plan is not None:
         require_recipe_of(plan, recipe, where=str(run))
@@ -91,11 +90,11 @@ def quantise(
     """Fine-tune a run for int8, with rounded weights and activations; a killed one goes on."""
     from nonn_core.data.dataset import load_dataset
     from nonn_core.learning.quantised import fine_tuning
-    from nonn_core.learning.run import RECIPE
+    from nonn_core.learning.run import recipe_of
     from nonn_core.learning.run import train as train_run
 
     output = Output(as_json)
-    recipe = fine_tuning(TrainingRecipe.read(run / RECIPE), run, epochs, learning_rate)
+    recipe = fine_tuning(recipe_of(run), run, epochs, learning_rate)
     with output.progress(TO_RESUME) as progress:
         dataset = load_dataset(recipe.data, progress)
         history = train_run(recipe, out, dataset, progress)

@@ -154,7 +154,7 @@ def evaluate(
     """
     from boards.fit import board_fits
     from nonn_core.learning.repeats import seed_folders
-    from nonn_core.learning.run import RECIPE
+    from nonn_core.learning.run import RECIPE, recipe_of
     from nonn_core.nonn import Nonn
 
     output, folder = Output(as_json), Path(trained)
@@ -162,8 +162,9 @@ def evaluate(
     if plan is not None:
         if not folder.is_dir():
             raise InputError("--plan goes with the folder of a run", found=trained)
-        require_recipe_of(plan, TrainingRecipe.read(folder / RECIPE), where=trained)
-    if plan is None and data is None and seed_folders(folder):
+        require_recipe_of(plan, recipe_of(folder), where=trained)
+    several = not (folder / RECIPE).exists() and seed_folders(folder)
+    if plan is None and data is None and several:
         _evaluate_seeds(folder, output)
         return
     with output.progress(UNCHANGED) as progress:
@@ -182,9 +183,9 @@ def evaluate(
 def _evaluate_seeds(folder: Path, output: Output) -> None:
     from nonn_core.data.dataset import load_dataset
     from nonn_core.learning.repeats import evaluate_seeds, seed_folders
-    from nonn_core.learning.run import RECIPE
+    from nonn_core.learning.run import recipe_of
 
-    recipe = TrainingRecipe.read(seed_folders(folder)[0] / RECIPE)
+    recipe = recipe_of(seed_folders(folder)[0])
     with output.progress(UNCHANGED) as progress:
         found = evaluate_seeds(folder, load_dataset(recipe.data, progress), progress)
     found.write(folder / EVALUATION)
@@ -216,7 +217,7 @@ def _evaluated(
     from nonn_core.data.dataset import load_dataset
     from nonn_core.evaluation import evaluate as evaluate_network
     from nonn_core.evaluation import evaluate_teacher
-    from nonn_core.learning.run import RECIPE, load_run
+    from nonn_core.learning.run import load_run, recipe_of
     from nonn_core.teacher import REFERENCES, is_teacher, teacher_and_data
 
     folder = Path(trained)
@@ -227,7 +228,7 @@ def _evaluated(
         raise InputError(
             "run or teacher", found=trained, allowed=f"the folder of a run, or {REFERENCES}"
         )
-    recipe = TrainingRecipe.read(folder / RECIPE)
+    recipe = recipe_of(folder)
     if data is not None:
         raise InputError("--data goes with a teacher, not with a run", found=data)
     dataset = load_dataset(recipe.data, progress)

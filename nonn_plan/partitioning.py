@@ -176,4 +176,4 @@ def _gammas(text: str) -> list[float]:
 
 
 def _file(out: Path, gamma: float) -> Path:
-    return out.with_name(f"{out.stem}-gamma{gamma:g}{out.suffix}")
+    return out.with_name(f"{out.stem}-gamma{gamma:.15g}{out.suffix}")

@@ -37,6 +37,7 @@ def recipe(
         data=_named("data", data or question.data),
         image=question.image,
         teacher=_named("teacher", teacher or question.teacher),
+        teacher_fingerprint=None if teacher or measured is None else measured.fingerprint,
         fconv=None if teacher or measured is None else measured.fconv,
         model=NonnRecipe(students=_students(plan) + _further_students(plan, students, seed)),
         optimiser=optimiser,

@@ -18,6 +18,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".gif", ".webp", ".
 PARTS = ("train", "test")
 
 _Named = list[tuple[PurePosixPath, NDArray[np.uint8]]]
+_DEPTH = 5
+"""Folders looked into, beginning with the first: TOP/train/CLASS/NAME and one that is too deep."""
 # Pillow cuts these to white when it converts them.
 _DEEP_MODES = ("I", "F")
 _NO_PICTURE = (
@@ -46,7 +48,9 @@ def read_image_folder(path: str, progress: Progress = silent) -> RawDataset:
 
 def _folder_entries(root: Path) -> Iterator[Entry]:
     """Yield folders (without content) and images, by their names below `root`."""
-    for file in sorted(root.rglob("*")):
+    # Level by level, which follows links (rglob does not) and ends in a loop of them.
+    levels = ("/".join("*" * depth) for depth in range(1, _DEPTH + 1))
+    for file in sorted(file for level in levels for file in root.glob(level)):
         name = PurePosixPath(file.relative_to(root).as_posix())
         if file.is_dir():
             yield name, None
@@ -65,7 +69,8 @@ def _is_hidden(name: PurePosixPath) -> bool:
 
 
 def _collected(path: str, entries: Iterator[Entry], progress: Progress) -> RawDataset:
-    named: dict[str, _Named] = {part: [] for part in PARTS}
+    # By name, as a tar file may hold a name twice: the last one is meant.
+    named: dict[str, dict[PurePosixPath, NDArray[np.uint8]]] = {part: {} for part in PARTS}
     classes: set[str] = set()
     tops: set[PurePosixPath] = set()
     for count, (name, content) in enumerate(entries, start=1):
@@ -75,12 +80,14 @@ def _collected(path: str, entries: Iterator[Entry], progress: Progress) -> RawDa
         part, class_name = _labelled(path, name)
         classes.add(class_name)
         tops.add(name.parents[2])
-        named[part].append((name, _pixels(f"{path}: {name}", content)))
+        named[part][name] = _pixels(f"{path}: {name}", content)
         if count % 500 == 0:
             progress("reading images", count, 0)
     _check_one_top(path, tops)
-    _check_classes(path, classes, named)
-    return _ordered(path, tuple(sorted(classes)), named)
+    ordered = {part: sorted(images.items()) for part, images in named.items()}
+    _check_classes(path, classes, ordered)
+    _check_sizes(path, ordered)
+    return _labels_numbered(tuple(sorted(classes)), ordered)
 
 
 def _class_folder(path: str, name: PurePosixPath) -> Iterator[str]:
@@ -135,12 +142,10 @@ def _check_classes(path: str, classes: set[str], named: dict[str, _Named]) -> No
             )
 
 
-def _ordered(path: str, classes: tuple[str, ...], named: dict[str, _Named]) -> RawDataset:
-    """Put images in name order, so that a folder and a tar of it give the same data set."""
+def _labels_numbered(classes: tuple[str, ...], named: dict[str, _Named]) -> RawDataset:
+    """Stack images in name order, so that a folder and a tar of it give the same data set."""
     number = {name: label for label, name in enumerate(classes)}
-    ordered = {part: sorted(images, key=lambda pair: pair[0]) for part, images in named.items()}
-    _check_sizes(path, ordered)
-    train, test = (_stacked(ordered[part], number) for part in PARTS)
+    train, test = (_stacked(named[part], number) for part in PARTS)
     return RawDataset(classes, train, test, mirrored=True)
 
 

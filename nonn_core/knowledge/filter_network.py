@@ -18,6 +18,8 @@ from nonn_core.progress import Progress, silent
 from profiles.errors import InputError, PartitionError
 
 SAVED_KEY = "filter_network"
+_HEAVIEST = 1e100
+"""Sums over the links of any network of such weights still are numbers."""
 # What numpy and zipfile raise, by trial, on damaged or foreign files.
 _UNREADABLE = (
     OSError,
@@ -123,8 +125,8 @@ def _checked(weights: NDArray[np.generic], path: Path) -> Matrix:
     if weights.dtype.kind not in "fiu":
         raise InputError("must hold real numbers", where=str(path), found=str(weights.dtype))
     matrix: Matrix = weights.astype(np.float64)
-    if not np.isfinite(matrix).all() or (matrix < 0).any():
-        raise InputError("weights must be finite and >= 0", where=str(path))
+    if not ((matrix >= 0) & (matrix <= _HEAVIEST)).all():
+        raise InputError(f"weights must be numbers from 0 to {_HEAVIEST:g}", where=str(path))
     if not np.allclose(matrix, matrix.T):
         raise InputError("must be symmetric", where=str(path))
     np.fill_diagonal(matrix, 0.0)

@@ -54,7 +54,8 @@ class Knowledge:
             _, validation = data.split(teacher.seed)
             activities = average_activities(teacher, data, validation, progress)
         weights = filter_network(activities.average, rule, options, progress)
-        return cls(weights, activities, rule, teacher.reference)
+        measured = teacher.reference.model_copy(update={"fingerprint": teacher.fingerprint})
+        return cls(weights, activities, rule, measured)
 
     @classmethod
     def of_network(cls, weights: Matrix, link_percentile: float) -> "Knowledge":

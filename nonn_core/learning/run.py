@@ -96,12 +96,24 @@ def train(
     return history
 
 
+def recipe_of(folder: Path) -> TrainingRecipe:
+    """Read a run's recipe; raises InputError, also for a folder of several seeds' runs."""
+    seeds = sorted(folder.glob(f"seed-*/{RECIPE}"))
+    if seeds and not (folder / RECIPE).exists():
+        raise InputError(
+            "is a folder of several runs",
+            where=str(folder),
+            fix=f"name one of them, such as {seeds[0].parent}",
+        )
+    return TrainingRecipe.read(folder / RECIPE)
+
+
 def load_run(folder: Path, dataset: Dataset) -> tuple[TrainingRecipe, Network]:
     """Load a finished run's recipe and trained network, in evaluation mode.
 
     Raises InputError when the folder holds no finished run, or one for other classes.
     """
-    recipe = TrainingRecipe.read(folder / RECIPE)
+    recipe = recipe_of(folder)
     tensors = _finished_weights(folder)
     if recipe.image != str(dataset.image):
         raise InputError(
@@ -149,6 +161,7 @@ def _batches(
 def _check_fit(recipe: TrainingRecipe, teacher: Teacher, data: Dataset) -> None:
     """Refuse a recipe whose teacher, data and filters are not made for each other."""
     teacher.check_data(data)
+    teacher.check_fingerprint(recipe.teacher_fingerprint)
     if recipe.image != teacher.reference.image:
         raise InputError(
             "the teacher is for images of another shape than the recipe",

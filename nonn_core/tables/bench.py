@@ -112,7 +112,9 @@ def _partition(
 ) -> Partition:
     path = partition_path(folder)
     if path.exists():
-        return Partition.read(path)
+        found = Partition.read(path)
+        teacher.check_fingerprint(found.teacher and found.teacher.fingerprint)
+        return found
     options = LinkOptions()
     found = partition_teacher(teacher, dataset, "AH", 1.0, experiment.seed, options, progress)
     found.write(path)

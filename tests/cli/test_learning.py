@@ -100,6 +100,14 @@ def test_several_seeds_have_a_mean_and_a_deviation(nonn_plan, short_recipe, fold
     shown = nonn_plan("evaluate", out)
     assert "+-" in shown.out
     assert "a, b" in shown.out
+    refused = nonn_plan("export", out, "-o", folder / "bundle")
+    assert refused.code == 2
+    assert f"folder of several runs; name one of them, such as {out / 'seed-3'}" in refused.err
+    # A run beside the seeds' runs is what the folder is.
+    said = nonn_plan("train", short_recipe, "-o", out, "--json")
+    assert said.code == 0, said.err
+    (out / "evaluation.json").unlink()
+    assert "seeds" not in nonn_plan("evaluate", out, "--json").document
 
 
 def test_two_processes_write_and_say_one_result(nonn_plan, short_recipe, folder):

@@ -87,6 +87,13 @@ def test_other_gammas_are_refused_before_anything_is_read(nonn_plan, tmp_path, g
     assert not list(tmp_path.iterdir())
 
 
+def test_files_of_close_gammas_have_names_of_their_own(nonn_plan, network_file, tmp_path):
+    gamma = "1:1.0000002:0.0000001"
+    call = ("partition", network_file, "--gamma", gamma, "-o", tmp_path / "p.json", "--json")
+    assert nonn_plan(*call).code == 0
+    assert len(list(tmp_path.glob("p-gamma*.json"))) == 3
+
+
 def test_ranges_are_counted_in_decimals(nonn_plan, network_file, tmp_path):
     said = nonn_plan(
         "partition", network_file, "--gamma", "0.1:0.3:0.1", "-o", tmp_path / "p.json", "--json"

@@ -173,6 +173,16 @@ def four():
     return Net(nn.ReLU(), classes=4)
 
 
+def broken():
+    net = Net()
+    net.load_state_dict({k: v * float("nan") for k, v in net.state_dict().items()})
+    return net
+
+
+def leaving():
+    raise SystemExit(0)
+
+
 def raising():
     raise ZeroDivisionError("on purpose")
 
@@ -301,6 +311,8 @@ def test_a_wrong_fconv_lists_the_candidates(probe, name):
         ("Together", "answered differently when other images"),
         ("Random", "answered differently"),
         ("Wrong", r"cannot be run on images \(4, 3, 8, 8\): RuntimeError: no such$"),
+        ("broken", "some logits are not finite"),
+        ("leaving", "cannot be built: SystemExit"),
         ("raising", "cannot be built: ZeroDivisionError: on purpose"),
         ("needy", "cannot be built: TypeError.*depth"),
         ("CONSTANT", "cannot be built: TypeError.*not callable"),

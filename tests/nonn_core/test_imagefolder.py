@@ -102,6 +102,25 @@ def test_a_tar_file_in_any_order_is_the_folder(tmp_path, files):
         same(load_dataset(f"imagefolder:{path}"), folder)
 
 
+def test_of_a_name_twice_in_a_tar_file_the_last_is_meant(tmp_path, files):
+    folder = load_dataset(f"imagefolder:{write_folder(tmp_path / 'data', files)}")
+    name, other = list(files)[:2]
+    path = write_tar(tmp_path / "data.tar", {**files, name: files[other]}, "w")
+    with tarfile.open(path, "a") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(files[name])
+        tar.addfile(member, io.BytesIO(files[name]))
+    same(load_dataset(f"imagefolder:{path}"), folder)
+
+
+def test_links_to_class_folders_are_followed(tmp_path, files):
+    plain = write_folder(tmp_path / "plain", files)
+    linked = write_folder(tmp_path / "linked", files)
+    (linked / "train" / "dog").rename(tmp_path / "elsewhere")
+    (linked / "train" / "dog").symlink_to(tmp_path / "elsewhere")
+    same(load_dataset(f"imagefolder:{linked}"), load_dataset(f"imagefolder:{plain}"))
+
+
 def test_a_photograph_may_be_mirrored_and_has_three_channels(written, files):
     dataset = load_dataset(f"imagefolder:{written(files)}")
     assert dataset.mirrored

@@ -228,6 +228,13 @@ def test_other_classes_than_the_teacher_s_are_refused(nonn_recipe, tiny, short, 
     )
 
 
+def test_another_teacher_than_the_partitioned_one_is_refused(nonn_recipe, teacher, tiny, tmp_path):
+    right = changed(nonn_recipe, "teacher_fingerprint", value=teacher.fingerprint)
+    assert train(right, tmp_path / "right", tiny)
+    wrong = changed(nonn_recipe, "teacher_fingerprint", value="0" * 32)
+    refused(wrong, tmp_path / "wrong", tiny, "not the teacher that was partitioned")
+
+
 def test_a_missing_teacher_is_named(nonn_recipe, tiny, tmp_path):
     recipe = changed(nonn_recipe, "teacher", value=str(tmp_path / "nobody.safetensors"))
     refused(recipe, tmp_path / "run", tiny, r"nobody\.safetensors: no such teacher")

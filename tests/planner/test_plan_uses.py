@@ -45,6 +45,7 @@ def test_the_recipe_trains_the_plans_students(plan, tmp_path):
 def test_what_is_given_comes_before_what_the_plan_names(plan):
     made = recipe(plan, optimiser=EPOCHS, data="digits", teacher="other.safetensors")
     assert (made.teacher, made.data) == ("other.safetensors", "digits")
+    assert made.teacher_fingerprint is None
 
 
 @pytest.mark.parametrize("missing", ["data", "teacher"])
