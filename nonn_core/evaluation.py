@@ -19,6 +19,7 @@ from nonn_core.nonn import Nonn
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import NonnRecipe, TrainingRecipe
 from nonn_core.teacher import Teacher
+from nonn_core.weights import fingerprint
 from profiles.document import Document, Record
 
 SUBSET_LIMIT = 12
@@ -37,6 +38,9 @@ class Evaluation(Document):
 
     data: str = Field(description="Data set; its test images were used.")
     images: int = Field(gt=0, description="Number of test images.")
+    weights: str | None = Field(
+        default=None, description="Digest of the weights that were evaluated; null if unknown."
+    )
     accuracy_pct: float = Field(description="Test accuracy with every student, in percent.")
     subsets: tuple[SubsetAccuracy, ...] = Field(
         description="Accuracy for every non-empty subset of students (A, Fig. 8); empty for an "
@@ -59,7 +63,11 @@ def evaluate(
         else:
             subsets, whole = (), accuracy_pct(network, data, data.test)
     return Evaluation(
-        data=dataset.source, images=len(dataset.test), accuracy_pct=whole, subsets=subsets
+        data=dataset.source,
+        images=len(dataset.test),
+        weights=fingerprint(network),
+        accuracy_pct=whole,
+        subsets=subsets,
     )
 
 
@@ -68,7 +76,13 @@ def evaluate_teacher(teacher: Teacher, dataset: Dataset) -> Evaluation:
     teacher.check_data(dataset)
     with on_the_fastest_device(teacher.network, dataset) as data:
         whole = accuracy_pct(teacher.network, data, data.test)
-    return Evaluation(data=dataset.source, images=len(dataset.test), accuracy_pct=whole, subsets=())
+    return Evaluation(
+        data=dataset.source,
+        images=len(dataset.test),
+        weights=teacher.fingerprint,
+        accuracy_pct=whole,
+        subsets=(),
+    )
 
 
 def _subset_accuracies(

@@ -1,6 +1,5 @@
 """The teacher: a trained classifier, ours or anybody's, whose knowledge is shared out."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Self
@@ -21,7 +20,7 @@ from nonn_core.modules import Classifier, build_classifier
 from nonn_core.partition import TeacherReference
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import OptimiserRecipe
-from nonn_core.weights import load_weights, read_tensors, write_tensors
+from nonn_core.weights import fingerprint, load_weights, read_tensors, write_tensors
 from profiles.document import Document
 from profiles.errors import InputError
 
@@ -100,10 +99,7 @@ class Teacher:
     @property
     def fingerprint(self) -> str:
         """A digest of the weights; another teacher under the same name has another one."""
-        digest = hashlib.blake2b(digest_size=16)
-        for value in self.network.state_dict().values():
-            digest.update(value.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint(self.network)
 
     def check_data(self, dataset: Dataset) -> None:
         """Raise InputError unless the teacher is made for such images and classes."""

@@ -143,7 +143,7 @@ def _trained(
     check_place(table_file.with_suffix(".json"))
     with output.progress(f"{out}: {TO_RESUME}") as progress:
         bench = prepare(chosen, experiment, out, progress)
-        rows = _finished_before(table_file.with_suffix(".json"), chosen)
+        rows = _finished_before(table_file.with_suffix(".json"), bench)
         for row in chosen.rows:
             output.say(f"{row.name}: {row.network}")
             rows[row.name] = train_row(bench, row, axes, seeds, progress)
@@ -153,12 +153,16 @@ def _trained(
     return found
 
 
-def _finished_before(path: Path, chosen: Design) -> dict[str, RowResult]:
-    """Return the rows that earlier calls left, by name."""
+def _finished_before(path: Path, bench: "Bench") -> dict[str, RowResult]:
+    """Return the rows that earlier calls left, by name; raises InputError for another teacher's."""
     if not path.exists():
         return {}
     found = TableResults.read(path)
-    same = found.dataset == chosen.published.dataset
+    if found.teacher_fingerprint != bench.teacher_fingerprint:
+        raise InputError(
+            "holds rows of another teacher", where=str(path), fix="choose another output folder"
+        )
+    same = found.dataset == bench.design.published.dataset
     return {row.row: row for row in found.rows} if same else {}
 
 
@@ -173,6 +177,7 @@ def _results(bench: "Bench", rows: Mapping[str, RowResult]) -> TableResults:
         dataset=published.dataset,
         source=published.source,
         experiment=bench.experiment,
+        teacher_fingerprint=bench.teacher_fingerprint,
         classes=dataset.classes,
         training_images=len(training),
         test_images=len(dataset.test),

@@ -31,6 +31,7 @@ from nonn_core.tables.experiment import (
 from nonn_core.tables.results import RowResult, RunResult, row_result
 from nonn_core.tables.rows import PARTITIONS, Design, Row
 from nonn_core.teacher import Teacher
+from nonn_core.weights import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Bench:
     folder: Path
     dataset: Dataset
     teacher: RunResult
+    teacher_fingerprint: str
     partitions: tuple[Filters, ...]
 
 
@@ -53,10 +55,10 @@ def prepare(
     What is finished is not done again.  Raises InputError when the folder holds another
     experiment, or the teacher has fewer communities than partitions are needed.
     """
-    experiment.claim(folder)
     dataset = load_dataset(experiment.data, progress)
     if experiment.images_per_class is not None:
         dataset = first_of_each_class(dataset, experiment.images_per_class)
+    experiment.claim(folder)
     teacher = _teacher(experiment, folder, dataset, progress)
     partitions: tuple[Filters, ...] = ()
     if any(row.is_nonn for row in design.rows):
@@ -64,7 +66,7 @@ def prepare(
         partitions = merged(partition, PARTITIONS, partition.bound_pct)
     fitting = replace(design, image=dataset.image, classes=dataset.classes)
     result = _teacher_result(teacher, experiment, dataset)
-    return Bench(fitting, experiment, folder, dataset, result, partitions)
+    return Bench(fitting, experiment, folder, dataset, result, teacher.fingerprint, partitions)
 
 
 def train_row(
@@ -113,7 +115,8 @@ def _partition(
     path = partition_path(folder)
     if path.exists():
         found = Partition.read(path)
-        teacher.check_fingerprint(found.teacher and found.teacher.fingerprint)
+        if found.teacher is not None:
+            teacher.check_fingerprint(found.teacher.fingerprint)
         return found
     options = LinkOptions()
     found = partition_teacher(teacher, dataset, "AH", 1.0, experiment.seed, options, progress)
@@ -137,11 +140,11 @@ def _teacher_result(teacher: Teacher, experiment: Experiment, dataset: Dataset) 
 def _run_result(
     bench: Bench, seed: int, last: EpochMetrics, folder: Path, progress: Progress
 ) -> RunResult:
-    """Evaluate a finished run, unless that has been done."""
+    """Evaluate a finished run, unless that has been done with these weights."""
     path = folder / EVALUATION
-    if not path.exists():
+    recipe, network = load_run(folder, bench.dataset)
+    if not path.exists() or Evaluation.read(path).weights != fingerprint(network):
         device = chosen_device(bench.experiment.compute.device)
-        recipe, network = load_run(folder, bench.dataset)
         evaluate(network.to(device), recipe, bench.dataset.to(device), progress).write(path)
     found = Evaluation.read(path)
     return RunResult(

@@ -75,6 +75,7 @@ class TableResults(Document):
     dataset: DatasetName = Field(description="Data set of the published rows.")
     source: str = Field(description="Where the published rows are from.")
     experiment: Experiment = Field(description="Data, teacher and training of all rows.")
+    teacher_fingerprint: str = Field(description="Digest of the weights of the rows' teacher.")
     classes: int = Field(gt=1, description="Classes of the data set.")
     training_images: int = Field(ge=1, description="Images that rows are trained on.")
     test_images: int = Field(ge=1, description="Images behind every accuracy.")

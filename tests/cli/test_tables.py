@@ -132,6 +132,37 @@ def test_a_stopped_table_keeps_its_rows_and_goes_on(nonn_plan, pictures, tmp_pat
     assert [row["row"] for row in said.document["rows"]] == ["teacher", "kd", "atkd"]
 
 
+def test_a_stale_evaluation_is_not_believed(nonn_plan, pictures, tmp_path):
+    call = arguments("2", pictures, tmp_path, "--rows", "kd", "--seeds", 1)
+    said = nonn_plan(*call, "--json")
+    assert said.code == 0, said.err
+    (file,) = tmp_path.glob("kd/seed-*/evaluation.json")
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps({**told, "weights": "0" * 32, "accuracy_pct": 1.5}))
+    again = nonn_plan(*call, "--json")
+    assert again.document["rows"] == said.document["rows"]
+    file.write_text(json.dumps({**told, "accuracy_pct": 1.5}))
+    assert nonn_plan(*call, "--json").document["rows"][1]["accuracy_pct"] == 1.5  # as it says so
+
+
+def test_rows_of_another_teacher_are_not_mixed(nonn_plan, pictures, tmp_path):
+    call = arguments("2", pictures, tmp_path / "out", "--rows", "kd", "--seeds", 1)
+    assert nonn_plan(*call).code == 0
+    table = tmp_path / "out" / "table-2.json"
+    kept = json.loads(table.read_text())
+    table.write_text(json.dumps({**kept, "teacher_fingerprint": "0" * 32}))
+    said = nonn_plan(*call)
+    assert said.code == 2
+    assert "rows of another teacher" in said.err
+
+
+def test_a_call_that_cannot_work_leaves_the_folder_free(nonn_plan, pictures, tmp_path):
+    call = arguments("2", pictures / "nowhere", tmp_path, "--rows", "kd", "--seeds", 1)
+    said = nonn_plan(*call)
+    assert said.code == 2, said.err
+    assert not (tmp_path / "experiment.yaml").exists()
+
+
 def test_a_grid_is_tuned_by_validation(call, table_2, folder):
     said = call("2", "--rows", "kd,nonn-2s", "--seeds", 1, "--set", "distillation.beta=1,100",
                 "--json")  # fmt: skip
