@@ -1,5 +1,6 @@
 """Recipes that differ in a few numbers, of which the best is wanted.  Torch-free."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -34,9 +35,12 @@ class Axis:
                 "not a field whose values can be tried", found=field, allowed=", ".join(FIELDS)
             )
         try:
-            return cls(field, tuple(dict.fromkeys(float(value) for value in values.split(","))))
+            numbers = tuple(dict.fromkeys(float(value) for value in values.split(",")))
         except ValueError:
-            raise InputError("not numbers to try", found=text, allowed=_ALLOWED) from None
+            numbers = (math.nan,)
+        if not all(map(math.isfinite, numbers)):
+            raise InputError("not numbers to try", found=text, allowed=_ALLOWED)
+        return cls(field, numbers)
 
 
 @dataclass(frozen=True, slots=True)

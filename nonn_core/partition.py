@@ -12,6 +12,8 @@ from nonn_core.family import NetworkName
 from nonn_core.image import ImageShape
 from profiles.document import Document, Record
 
+TOP_FILTERS = 50
+"""Filters of an image that get links, unless somebody says otherwise: the published figure."""
 RESTARTS = 10
 """Community searches of which the best is kept, unless asked otherwise."""
 EPSILON_PCT = 1.0

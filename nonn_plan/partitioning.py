@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nonn_core.partition import EPSILON_PCT, RESTARTS, Rule
+from nonn_core.partition import EPSILON_PCT, RESTARTS, TOP_FILTERS, Rule
 from nonn_plan.learning import UNCHANGED
 from nonn_plan.options import AsJson, Seed
 from nonn_plan.output import Output
@@ -75,17 +75,20 @@ def partition(
         typer.Option("--fconv", help="Layer whose output is fconv, if not the one that is found."),
     ] = None,
     top_filters: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--top-filters", min=0, help="Most active filters kept per image; 0 keeps all."
+            "--top-filters",
+            min=0,
+            help=f"Most active filters kept per image (default {TOP_FILTERS}); 0 keeps all.",
         ),
-    ] = 50,
+    ] = None,
     link_percentile: Annotated[
         float, typer.Option("--link-percentile", help="Links kept lie above this percentile.")
     ] = 99.0,
     per_image_scale: Annotated[
-        bool, typer.Option(help="Scale each image's activities by its largest.")
-    ] = True,
+        bool | None,
+        typer.Option(help="Scale each image's activities by its largest, the default, or not."),
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Data set, if not the one of the teacher's card.")
     ] = None,
@@ -99,12 +102,20 @@ def partition(
 
     output, gammas = Output(as_json), _gammas(gamma)
     files = {each: _file(out, each) if len(gammas) > 1 else out for each in gammas}
-    options = LinkOptions(per_image_scale, top_filters or None, link_percentile)
+    top = TOP_FILTERS if top_filters is None else top_filters or None
+    options = LinkOptions(per_image_scale is not False, top, link_percentile)
     for file in files.values():
         check_place(file)
     with output.progress(UNCHANGED) as progress:
         if source.endswith(NETWORK_SUFFIX):
-            _refuse_teacher_options(rule=rule, fconv=fconv, data=data, epsilon=epsilon)
+            _refuse_teacher_options(
+                rule=rule,
+                fconv=fconv,
+                data=data,
+                epsilon=epsilon,
+                top_filters=top_filters,
+                per_image_scale=per_image_scale,
+            )
             weights = read_filter_network(Path(source))
             knowledge = Knowledge.of_network(weights, link_percentile)
         else:
@@ -146,7 +157,8 @@ def _refuse_teacher_options(**options: object) -> None:
     for name, value in options.items():
         if value is not None:
             raise InputError(
-                f"--{name} goes with a teacher, not with a saved filter network", found=value
+                f"--{name.replace('_', '-')} goes with a teacher, not with a saved filter network",
+                found=value,
             )
 
 

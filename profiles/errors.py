@@ -12,6 +12,7 @@
     |-- SimulationError         a workload cannot be simulated
     |-- PartitionError          a filter network cannot be partitioned
     |-- TrainingError           training or evaluation failed
+    |   `-- DivergedError       a loss or a weight is no number any more
     |-- ExportError             an exported model is not what was trained
     `-- BoardError              a real board did not do what was asked
 
@@ -86,6 +87,10 @@ class PartitionError(NonnError):
 
 class TrainingError(NonnError):
     """Training or evaluation failed."""
+
+
+class DivergedError(TrainingError):
+    """A loss or a weight is no number any more."""
 
 
 class ExportError(NonnError):

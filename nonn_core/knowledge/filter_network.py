@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonn_core.knowledge.link_kernel import IMAGES, Matrix, add_images
-from nonn_core.partition import Rule
+from nonn_core.partition import TOP_FILTERS, Rule
 from nonn_core.progress import Progress, silent
 from profiles.errors import InputError, PartitionError
 
@@ -43,7 +43,7 @@ class LinkOptions:
     """
 
     per_image_scale: bool = True
-    top_filters: int | None = 50
+    top_filters: int | None = TOP_FILTERS
     link_percentile: float = 99.0
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from nonn_core.learning.checkpoint import Checkpoint, EpochMetrics
 from nonn_core.learning.device import ON_CPU, Compute, images_at_once
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import OptimiserRecipe
-from profiles.errors import TrainingError
+from profiles.errors import DivergedError, TrainingError
 
 WARM_UP_SHARE = 0.1
 
@@ -159,7 +159,7 @@ def _validation_accuracy_pct(task: Task) -> float:
 
 
 def _check_finite(values: Mapping[str, Tensor], when: str, task: Task, kept_epochs: int) -> None:
-    """Raise TrainingError when a loss or a weight is not a number any more."""
+    """Raise DivergedError when a loss or a weight is not a number any more."""
     bad = [name for name, value in values.items() if not torch.isfinite(value).all()]
     if bad:
         kept = (
@@ -167,9 +167,10 @@ def _check_finite(values: Mapping[str, Tensor], when: str, task: Task, kept_epoc
             if kept_epochs
             else "no epoch was finished"
         )
-        raise TrainingError(
+        raise DivergedError(
             f"training diverged in {when}: {bad[0]} is not a finite number; {kept}; lower the "
-            f"learning rate (now {task.optimiser.learning_rate:g}) or beta and start a new run"
+            f"learning rate (now {task.optimiser.learning_rate:g}) or beta, or raise the "
+            "temperature, and start a new run"
         )
 
 

@@ -70,9 +70,11 @@ def seed_folder(folder: Path, seed: int) -> Path:
 def seed_folders(folder: Path) -> list[Path]:
     """Return the folders of all seeds, in the seeds' order; none where there are none."""
     found = [
-        (int(path.name.removeprefix(_PREFIX)), path)
+        (int(digits), path)
         for path in folder.glob(f"{_PREFIX}*")
-        if path.is_dir() and path.name.removeprefix(_PREFIX).isdecimal()
+        if (digits := path.name.removeprefix(_PREFIX)).isdecimal()
+        and path == seed_folder(folder, int(digits))
+        and path.is_dir()
     ]
     return [path for _, path in sorted(found)]
 

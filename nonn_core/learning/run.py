@@ -129,6 +129,8 @@ def load_run(folder: Path, dataset: Dataset) -> tuple[TrainingRecipe, Network]:
 
 def _finished_weights(folder: Path) -> dict[str, Tensor]:
     """Read what a finished run has learnt; raises InputError."""
+    if not folder.is_dir():
+        raise InputError("no such run", where=str(folder))
     if not (folder / MODEL).exists():
         raise InputError(
             "training has not finished",

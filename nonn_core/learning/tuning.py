@@ -8,7 +8,7 @@ from nonn_core.grid import Axis, Setting, Trial, settings, with_setting
 from nonn_core.learning.run import train
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import TrainingRecipe
-from profiles.errors import TrainingError
+from profiles.errors import DivergedError
 
 
 def tune(
@@ -35,5 +35,5 @@ def _validation_accuracy_pct(
 ) -> float | None:
     try:
         return train(recipe, folder, dataset, progress)[-1].validation_accuracy_pct
-    except TrainingError:
+    except DivergedError:
         return None

@@ -161,6 +161,13 @@ def test_other_epsilons_are_refused(nonn_plan, teacher, tmp_path, epsilon):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", [["--top-filters", 3], ["--no-per-image-scale"]])
+def test_what_makes_links_goes_with_a_teacher_only(nonn_plan, network_file, tmp_path, option):
+    said = nonn_plan("partition", network_file, *option, "-o", tmp_path / "p.json")
+    assert said.code == 2
+    assert f"{option[0].replace('no-', '')} goes with a teacher" in said.err
+
+
 def test_epsilon_goes_with_a_teacher_only(nonn_plan, network_file, tmp_path):
     said = nonn_plan("partition", network_file, "--epsilon", 1, "-o", tmp_path / "p.json")
     assert said.code == 2

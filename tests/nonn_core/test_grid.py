@@ -38,6 +38,7 @@ def test_a_setting_changes_its_fields_only(nonn_recipe):
         ("distillation.beta", "not numbers"),
         ("distillation.beta=much", "much"),
         ("distillation.beta=1,,2", "not numbers"),
+        ("distillation.beta=1,nan", "not numbers"),
         ("seed=1,2", "distillation.alpha"),
     ],
 )

@@ -48,7 +48,7 @@ def test_finished_seeds_are_not_trained_again(repeated, recipe, tiny):
 
 
 def test_folders_come_in_the_order_of_seeds(tmp_path):
-    for name in ("seed-10", "seed-9", "seed-x", "seed-", "other"):
+    for name in ("seed-10", "seed-9", "seed-x", "seed-", "seed-09", "other"):
         (tmp_path / name).mkdir()
     (tmp_path / "seed-1").write_text("a file")
     assert [path.name for path in seed_folders(tmp_path)] == ["seed-9", "seed-10"]
