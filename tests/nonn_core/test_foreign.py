@@ -2,6 +2,7 @@
 
 import logging
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -225,8 +226,9 @@ def images(tiny):
 
 def made(name):
     """The network of the package, in evaluation mode."""
-    from strange import nets
-
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path.cwd())
+        from strange import nets
     return getattr(nets, name)().eval()
 
 
