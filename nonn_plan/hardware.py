@@ -1,14 +1,16 @@
-"""`devices` and `fleets`: what the library knows about hardware."""
+"""`devices`, `fleets` and `calibrate`: what is known about hardware."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from nonn_plan import calibrating
 from nonn_plan.options import AsJson
 from nonn_plan.output import Output
 from profiles.device import DEVICES, DeviceProfile
 from profiles.figure import Figure
-from profiles.fleet import FLEETS, Fleet, parse_fleet
+from profiles.fleet import FLEETS, Board, Fleet, parse_fleet, resolve
 from profiles.units import format_bytes
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name in the library.")]
@@ -24,6 +26,7 @@ def register(app: typer.Typer) -> None:
         group.callback()(listing)
         group.command("show")(show)
         app.add_typer(group, name=name)
+    calibrating.register(app)
 
 
 def list_devices(context: typer.Context, as_json: AsJson = False) -> None:
@@ -57,7 +60,7 @@ def show_device(context: typer.Context, name: Name, as_json: AsJson = False) -> 
     device = DEVICES.get(name)
     output.table(
         f"{device.name}: {device.title}",
-        ("figure", "value", "provenance", "residual", "source"),
+        ("figure", "value", "standard error", "provenance", "residual", "source"),
         [_figure_row(name, figure) for name, figure in _figures(device)],
     )
     output.result(device.model_dump(mode="json"))
@@ -89,10 +92,16 @@ def show_fleet(
     """Host and boards of one fleet."""
     output = Output(as_json or bool(context.obj))
     fleet: Fleet = parse_fleet(name)
+    _, boards = resolve(fleet)
     output.table(
         f"{fleet.name}: {fleet.title} (host {fleet.host})",
-        ("board", "device", "link"),
-        [(board.name, board.device, board.link) for board in fleet.boards],
+        ("board", "device", "link", "via"),
+        [(board.name, board.device, board.link, board.via or "") for board in fleet.boards],
+    )
+    output.table(
+        "Links as the boards see them",
+        ("boards", "what", "rate", "latency", "duplex", "loss", "jitter"),
+        _link_rows(boards),
     )
     output.result(fleet.model_dump(mode="json"))
 
@@ -101,9 +110,31 @@ def _figures(device: DeviceProfile) -> list[tuple[str, Figure]]:
     found = [(name, value) for name, value in device if isinstance(value, Figure)]
     if device.hosting is not None:
         found += [(f"hosting.{name}", value) for name, value in device.hosting]
+    for cost in device.layers.kinds if device.layers else ():
+        found += [(f"layers.{cost.kind}.{name}", value) for name, value in cost.terms.items()]
     return found
 
 
 def _figure_row(name: str, figure: Figure) -> tuple[str, ...]:
     residual = "" if figure.residual_pct is None else f"{figure.residual_pct:.1f} %"
-    return name, f"{figure.value:.4g}", figure.provenance, residual, figure.source
+    error = "" if figure.standard_error is None else f"{figure.standard_error:.2g}"
+    return name, f"{figure.value:.4g}", error, figure.provenance, residual, figure.source
+
+
+def _link_rows(boards: Sequence[Board]) -> list[tuple[str, ...]]:
+    names: dict[str, list[str]] = {}
+    links = {board.link.title: board.link for board in boards}
+    for board in boards:
+        names.setdefault(board.link.title, []).append(board.name)
+    return [
+        (
+            ", ".join(names[title]),
+            title,
+            f"{link.bits_per_s.value / 1e6:.4g} Mbit/s",
+            f"{link.latency_ms.value:g} ms",
+            f"{link.duplex}{', shared' if link.shared else ''}",
+            f"{link.loss_pct.value:g} %",
+            f"{link.jitter_ms.value:g} ms",
+        )
+        for title, link in links.items()
+    ]

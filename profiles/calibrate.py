@@ -1,218 +1,253 @@
-"""Calibration: fit the figures of the devices to the published facts, and write their profiles.
+"""Calibration: fit the figures of devices to measurements, and write their profiles.
 
-Three fits by least squares over relative errors, so that a row of 100 ms and one of 1400 ms count
-alike, with no figure below zero (scipy.optimize.lsq_linear)::
+A figure that the facts state is known; the others are fitted, stage by stage, wherever the rows
+tell them, with no figure below zero (`profiles.fitting`); the model is that of
+`profiles.prediction`::
 
-    compute         busy_ms = compute_fixed_ms + compute_ms_per_mmac * mmac       per device
-    energy          mj      = power_fixed_w * compute_fixed_ms
-                            + power_busy_w * compute_ms_per_mmac * mmac           per device
-    communication   ms      = K * (message_ms + wire_ms(image)) + wire_ms(reply)
-                            + join_fixed_ms + fc_ms                       all devices at once
+    communication   message_ms per device, join_fixed_ms of the host, rate of an unknown link:
+                    all devices at once
+    compute         compute_fixed_ms, compute_ms_per_mmac, exchange_ms, peer_message_ms per device
+    sharing         sharing_slowdown per device
+    energy          power_fixed_w, power_busy_w per device
 
-The last is what the simulator makes of K equal boards: the host sends K times, one board after the
-other, the last board's reply follows, then the host joins.  One join_fixed_ms belongs to the host
-and one message_ms to each device.
+After each stage devices take over what they lack from those they are `like`.
 
 `python -m profiles.calibrate` rewrites `profiles/data/devices/*.yaml`; nothing there is typed in.
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import lsq_linear
-
-from profiles.device import DeviceProfile, Hosting, compute_ms, figure_of
+from profiles.device import DeviceProfile, FigureName, Hosting, compute_ms, figure_of
+from profiles.errors import ProfileError
 from profiles.figure import Figure
-from profiles.link import BYTES_PER_FEATURE, LINKS, wire_ms
-from profiles.published import Deployment, PublishedFacts, published_facts
+from profiles.fitting import Line, fit_lines, rounded_figure
+from profiles.lines import communication_line, energy_line, sharing_lines, time_lines
+from profiles.link import LINKS, LinkProfile
+from profiles.measurements import Measurement, Quantity, sources
+from profiles.prediction import predicted
+from profiles.published import PublishedFacts, published_facts
 
 DEVICES_FOLDER = Path(__file__).parent / "data" / "devices"
-SIGNIFICANT_DIGITS = 6
-"""Digits kept of a fitted figure: far below its error, and the same on every machine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """Coefficients of one fit, and the largest relative error it leaves, in per cent."""
+class Calibration:
+    """Every device by name, and the links that the rows name.
 
-    coefficients: tuple[float, ...]
-    residual_pct: float
-
-    def figure(self, position: int, source: str) -> Figure:
-        """Return one coefficient as a fitted figure that rests on `source`."""
-        return Figure(
-            value=self.coefficients[position],
-            provenance="fitted",
-            source=source,
-            residual_pct=self.residual_pct,
-        )
-
-
-def relative_fit(
-    columns: Sequence[Sequence[float]],
-    observed: Sequence[float],
-    known: Sequence[float] | float = 0.0,
-) -> Fit:
-    """Fit `observed` [rows] as `known` [rows] plus a non-negative mix of `columns`.
-
-    `columns` is [coefficients][rows].  Minimises the sum over rows of
-    ((fitted - observed) / observed)^2.
+    The link of a row that names none is the one whose rate was fitted; it is absent where the rows
+    do not tell it.
     """
-    target: NDArray[np.float64] = np.asarray(observed, dtype=np.float64)
-    design: NDArray[np.float64] = np.asarray(columns, dtype=np.float64).T / target[:, np.newaxis]
-    wanted = 1.0 - np.asarray(known, dtype=np.float64) / target
-    solution = lsq_linear(design, wanted, bounds=(0.0, np.inf)).x
-    coefficients = tuple(_rounded(float(value)) for value in solution)
-    errors = np.abs(design @ np.asarray(coefficients) - wanted)
-    return Fit(coefficients, residual_pct=round(100.0 * float(errors.max()), 2))
+
+    facts: PublishedFacts
+    devices: Mapping[str, DeviceProfile]
+    links: Mapping[str | None, LinkProfile] = field(default_factory=dict)
+
+    @property
+    def host(self) -> DeviceProfile:
+        """The device that hosts."""
+        return self.devices[self.facts.host.device]
+
+    def predicted(self, row: Measurement, quantity: Quantity) -> float:
+        """Return `quantity` of `row`; raises ProfileError where a figure was not told."""
+        return predicted(row, quantity, self.devices[row.device], self.host, self.links)
 
 
-def calibrated_devices(facts: PublishedFacts | None = None) -> dict[str, DeviceProfile]:
-    """Return every device of the library, by name, fitted to `facts` (the package's by default)."""
+Stage = Callable[[Calibration, DeviceProfile, Sequence[Measurement]], tuple[list[Line], str]]
+"""What the rows of one device say of some of its figures, and which rows those are."""
+
+
+def calibrated(
+    facts: PublishedFacts | None = None, library: Mapping[str, DeviceProfile] | None = None
+) -> Calibration:
+    """Fit every device of `facts` (the package's by default).
+
+    `library` holds further devices that those of the facts may be like, or that host.  Raises
+    ProfileError where a row names an unknown device or link.
+    """
     facts = facts or published_facts()
-    hosting, message_ms = _communication(facts)
-    slow = _computing(facts, facts.sharing.slow_device)
-    fast = _computing(facts, facts.sharing.fast_device)
-    sharing = _sharing_slowdown(facts, slow, fast)
-    assumed_sharing = sharing.model_copy(
-        update={"provenance": "assumed", "source": f"the same as {fast.name}", "residual_pct": None}
-    )
-    fast = fast.model_copy(
-        update={"message_ms": message_ms[fast.name], "sharing_slowdown": sharing}
-    )
-    slow = slow.model_copy(
-        update={"message_ms": message_ms[slow.name], "sharing_slowdown": assumed_sharing}
-    )
-    devices = (slow, fast, _host(facts, hosting), _microcontroller(facts, slow))
-    return {device.name: device for device in devices}
+    devices = dict(library or {}) | {device.name: device.described() for device in facts.devices}
+    for row in facts.measurements:
+        if row.device not in devices:
+            raise ProfileError(
+                "was measured on an unknown device",
+                where=f"row {row.row}",
+                found=row.device,
+                allowed=", ".join(devices),
+            )
+    links: dict[str | None, LinkProfile] = {
+        row.link: LINKS.get(row.link, f"row {row.row}") for row in facts.measurements if row.link
+    }
+    result = _communicating(Calibration(facts, devices, links))
+    result = _taken_over(result, _no_lines, ("message_ms",))
+    for lines, figures in _STAGES:
+        result = _taken_over(_fitted_devices(result, lines), lines, figures)
+    return _exchanging_assumed(_taken_over(result, _no_lines, get_args(FigureName)))
 
 
 def write_devices(folder: Path = DEVICES_FOLDER) -> tuple[Path, ...]:
     """Write every calibrated device to `folder` as `<name>.yaml`; return the files."""
     paths = []
-    for name, device in calibrated_devices().items():
+    for name, device in calibrated().devices.items():
         paths.append(folder / f"{name}.yaml")
         device.write(paths[-1])
     return tuple(paths)
 
 
-def _computing(facts: PublishedFacts, name: str) -> DeviceProfile:
-    """Fit compute time and power of one device of the deployment tables."""
-    rows = facts.deployments_on(name)
-    mmac = [row.macs / 1e6 for row in rows]
-    time = relative_fit([[1.0] * len(rows), mmac], [row.busy_ms for row in rows])
-    fixed_ms, per_mmac_ms = time.coefficients
-    energy = relative_fit(
-        [[fixed_ms] * len(rows), [per_mmac_ms * each for each in mmac]],
-        [row.energy_per_node_mj for row in rows],
+def _communicating(before: Calibration) -> Calibration:
+    """Fit the host's fixed part, each device's cost per message and the rate of an unknown link."""
+    host = before.facts.host
+    rows = [r for r in before.facts.measurements if r.fans_out and r.fitted_to("communication_ms")]
+    lines = [communication_line(row, host.fc_ms.value, before.links) for row in rows]
+    stated = {name: device.message_ms for name, device in before.devices.items()}
+    note = f"communication of {sources(rows)}, less the time on a link of known rate"
+    figures = fit_lines(lines, {**stated, "join_fixed_ms": host.join_fixed_ms}, note)
+    devices = {
+        name: _with(device, {"message_ms": figures[name]}) if name in figures else device
+        for name, device in before.devices.items()
+    }
+    join = figures.get("join_fixed_ms", host.join_fixed_ms)
+    if join is not None:
+        hosting = Hosting(join_fixed_ms=join, fc_ms=host.fc_ms)
+        devices[host.device] = devices[host.device].model_copy(update={"hosting": hosting})
+    links = dict(before.links)
+    if "ms_per_byte" in figures and figures["ms_per_byte"].value > 0:
+        links[None] = _fitted_link(figures["ms_per_byte"])
+    return replace(before, devices=devices, links=links)
+
+
+def _computing(
+    now: Calibration, device: DeviceProfile, rows: Sequence[Measurement]
+) -> tuple[list[Line], str]:
+    """Return what rows say of time per model and per MAC, and of exchanges."""
+    told = [(row, tuple(time_lines(row, device, now.host, now.links))) for row in rows]
+    lines = [line for _, lines in told for line in lines]
+    return lines, sources([row for row, lines in told if lines])
+
+
+def _sharing(
+    now: Calibration, device: DeviceProfile, rows: Sequence[Measurement]
+) -> tuple[list[Line], str]:
+    """Return what rows and the published sweep say of several models at once."""
+    lines = [line for row in rows for line in sharing_lines(row, device, now.host, now.links)]
+    note = sources([row for row in rows if row.models_per_board > 1])
+    sweep = now.facts.sweep
+    if sweep is None or sweep.fast_device != device.name:
+        return lines, note
+    slow = now.devices[sweep.slow_device]
+    if any(each.missing("compute_ms_per_mmac", "compute_fixed_ms") for each in (slow, device)):
+        return lines, note
+    many_ms = sweep.students_at_once * compute_ms(device, sweep.macs)
+    line = Line(compute_ms(slow, sweep.macs), {"sharing_slowdown": many_ms})
+    said = (
+        f"{sweep.source}: {sweep.students_at_once} students at once take as long as one on "
+        f"{slow.name}"
     )
-    source = _rows_source(rows)
-    return _described(facts, name).model_copy(
+    return [*lines, line], "; ".join(filter(None, [note, said]))
+
+
+def _energy(
+    _now: Calibration, device: DeviceProfile, rows: Sequence[Measurement]
+) -> tuple[list[Line], str]:
+    """Return what rows say of power in the fixed part of the time and in the rest."""
+    measured = [row for row in rows if row.fitted_to("energy_per_node_mj")]
+    return [line for row in measured for line in energy_line(row, device)], sources(measured)
+
+
+def _no_lines(
+    _now: Calibration, _device: DeviceProfile, _rows: Sequence[Measurement]
+) -> tuple[list[Line], str]:
+    return [], ""
+
+
+_STAGES: tuple[tuple[Stage, tuple[FigureName, ...]], ...] = (
+    (_computing, ("compute_fixed_ms", "compute_ms_per_mmac", "exchange_ms", "peer_message_ms")),
+    (_sharing, ("sharing_slowdown",)),
+    (_energy, ("power_fixed_w", "power_busy_w")),
+)
+"""What a stage fits to which figures, in order."""
+
+
+def _fitted_devices(before: Calibration, stage: Stage) -> Calibration:
+    devices = dict(before.devices)
+    for facts in before.facts.devices:
+        device, rows = devices[facts.name], before.facts.measured_on(facts.name)
+        devices[facts.name] = _fitted(device, *stage(before, device, rows))
+    return replace(before, devices=devices)
+
+
+def _fitted(device: DeviceProfile, lines: Sequence[Line], note: str) -> DeviceProfile:
+    """Return `device` with what `lines` tell of the figures that it lacks."""
+    stated = {name: getattr(device, name) for line in lines for name in line.terms}
+    return _with(device, fit_lines(lines, stated, note))
+
+
+def _taken_over(before: Calibration, stage: Stage, figures: Sequence[FigureName]) -> Calibration:
+    """Fill those of `figures` that devices lack with the figures of those they are like.
+
+    One at a time, and the rows are asked again after each: where they do not tell two figures
+    apart, they may tell one when the other is known.
+    """
+    devices = dict(before.devices)
+    for facts in before.facts.devices:
+        lines, note = stage(before, devices[facts.name], before.facts.measured_on(facts.name))
+        for part in facts.like:
+            for name in part.figures:
+                device, other = devices[facts.name], devices[part.device]
+                if name in figures and device.missing(name) and not other.missing(name):
+                    taken = _with(device, {name: _like(name, device, other, part.by_clock)})
+                    devices[facts.name] = _fitted(taken, lines, note)
+    return replace(before, devices=devices)
+
+
+def _like(name: FigureName, device: DeviceProfile, other: DeviceProfile, by_clock: bool) -> Figure:
+    ratio = other.clock_hz / device.clock_hz if by_clock else 1.0
+    note = f"that of {other.name}{', by the clock' if by_clock else ''}"
+    return _assumed(ratio * figure_of(other, name), note)
+
+
+def _exchanging_assumed(before: Calibration) -> Calibration:
+    """Let a message to another board cost as one from the host where no exchange was measured."""
+    devices = dict(before.devices)
+    for facts in before.facts.devices:
+        device = devices[facts.name]
+        measured = any(row.exchanges for row in before.facts.measured_on(facts.name))
+        if measured or device.missing("message_ms"):
+            continue
+        message_ms = figure_of(device, "message_ms")
+        figures = {
+            "exchange_ms": _assumed(0.0, "an exchange costs its messages"),
+            "peer_message_ms": _assumed(message_ms, "that of a message from the host"),
+        }
+        devices[facts.name] = _with(
+            device,
+            {name: figures[name] for name in device.missing("exchange_ms", "peer_message_ms")},
+        )
+    return replace(before, devices=devices)
+
+
+def _fitted_link(ms_per_byte: Figure) -> LinkProfile:
+    rate = 8000.0 / ms_per_byte.value
+    error = ms_per_byte.standard_error
+    figure = ms_per_byte.model_copy(
         update={
-            "compute_fixed_ms": time.figure(0, source),
-            "compute_ms_per_mmac": time.figure(1, source),
-            "power_fixed_w": energy.figure(0, source),
-            "power_busy_w": energy.figure(1, source),
+            "value": rounded_figure(rate),
+            # First order: the relative error of a reciprocal is that of its argument.
+            "standard_error": error and rounded_figure(rate * error / ms_per_byte.value),
         }
     )
+    return LinkProfile(name="fitted", title="Link of the measurements", bits_per_s=figure)
 
 
-def _communication(facts: PublishedFacts) -> tuple[Hosting, dict[str, Figure]]:
-    """Fit the host's fixed part and each device's cost per message, all devices at once."""
-    rows = [row for row in facts.deployments if row.students]
-    names = list(dict.fromkeys(row.device for row in rows))
-    link = LINKS.get(facts.traffic.link)
-    once_ms = facts.host.fc_ms + wire_ms(link, BYTES_PER_FEATURE * facts.traffic.features)
-    image_ms = wire_ms(link, facts.traffic.image_bytes)
-    fit = relative_fit(
-        [
-            [1.0] * len(rows),
-            *([float(row.students * (row.device == name)) for row in rows] for name in names),
-        ],
-        [row.beyond_compute_ms for row in rows],
-        known=[once_ms + row.students * image_ms for row in rows],
-    )
-    note = f"communication of {_rows_source(rows)}, less the time on a {link.name} link"
-    messages = {name: fit.figure(1 + i, note) for i, name in enumerate(names)}
-    fc_ms = Figure(value=facts.host.fc_ms, provenance="published", source=facts.host.fc_source)
-    return Hosting(join_fixed_ms=fit.figure(0, note), fc_ms=fc_ms), messages
-
-
-def _sharing_slowdown(facts: PublishedFacts, slow: DeviceProfile, fast: DeviceProfile) -> Figure:
-    """Solve slowdown * n * compute_ms(fast) = compute_ms(slow) for the slowdown."""
-    sharing = facts.sharing
-    one_ms, many_ms = compute_ms(slow, sharing.macs), compute_ms(fast, sharing.macs)
-    return Figure(
-        value=_rounded(one_ms / (sharing.students_at_once * many_ms)),
-        provenance="fitted",
-        source=f"{sharing.source}: {sharing.students_at_once} students at once take as long as one "
-        f"on {slow.name}",
-        residual_pct=0.0,
-    )
-
-
-def _host(facts: PublishedFacts, hosting: Hosting) -> DeviceProfile:
-    """Derive the host: its hosting from the fit, its computing from one published model."""
-    host = facts.host
-    per_mmac = _derived(host.model_ms / (host.model_macs / 1e6), host.model_source)
-    return _described(facts, host.device).model_copy(
-        update={
-            "compute_fixed_ms": _no_fixed_part(),
-            "compute_ms_per_mmac": per_mmac,
-            "hosting": hosting,
-        }
-    )
-
-
-def _microcontroller(facts: PublishedFacts, networked: DeviceProfile) -> DeviceProfile:
-    """Derive a microcontroller from one benchmark result; its messages from `networked`."""
-    chip = facts.microcontroller
-    inference_ms = 1000.0 / chip.inferences_per_s
-    power_w = _derived(chip.energy_per_inference_mj / inference_ms, chip.source)
-    described = _described(facts, chip.device)
-    message_ms = figure_of(networked, "message_ms") * networked.clock_hz / described.clock_hz
-    return described.model_copy(
-        update={
-            "compute_fixed_ms": _no_fixed_part(),
-            "compute_ms_per_mmac": _derived(
-                inference_ms / (chip.macs_per_inference / 1e6), chip.source
-            ),
-            "power_fixed_w": power_w,
-            "power_busy_w": power_w,
-            "message_ms": _assumed(message_ms, f"that of {networked.name}, slower by the clock"),
-            "sharing_slowdown": _assumed(1.0, "one core: models take turns and lose nothing"),
-        }
-    )
-
-
-def _described(facts: PublishedFacts, name: str) -> DeviceProfile:
-    """Return the device without figures."""
-    return DeviceProfile.model_validate(facts.device(name).model_dump())
-
-
-def _derived(value: float, source: str) -> Figure:
-    return Figure(value=_rounded(value), provenance="fitted", source=source, residual_pct=0.0)
+def _with(device: DeviceProfile, figures: Mapping[str, Figure]) -> DeviceProfile:
+    return device.model_copy(update=dict(figures))
 
 
 def _assumed(value: float, source: str) -> Figure:
-    return Figure(value=_rounded(value), provenance="assumed", source=source)
-
-
-def _no_fixed_part() -> Figure:
-    return _assumed(0.0, "one measurement does not tell a fixed part from the rest")
-
-
-def _rows_source(rows: Sequence[Deployment]) -> str:
-    table = ", ".join(dict.fromkeys(row.table for row in rows))
-    return f"{table}: {', '.join(f'{row.device} {row.row}' for row in rows)}"
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    return Figure(value=rounded_figure(value), provenance="assumed", source=source)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from pydantic import Field
 from profiles.document import Document, Record
 from profiles.errors import InputError, ProfileError
 from profiles.figure import Figure
+from profiles.layer_cost import LayerModel, Precision
 from profiles.shelf import Shelf
 
-FigureName = Literal[
+BoardFigure = Literal[
     "compute_fixed_ms",
     "compute_ms_per_mmac",
     "power_fixed_w",
@@ -26,6 +27,12 @@ FigureName = Literal[
     "message_ms",
     "sharing_slowdown",
 ]
+"""What a device needs to be a board that runs students."""
+
+FigureName = Literal[BoardFigure, "idle_w", "radio_w", "exchange_ms", "peer_message_ms"]
+
+ProfileKey = tuple[str, str, str, int]
+"""Board, runtime, precision and clock in Hz: what a profile holds for."""
 
 
 class Hosting(Record):
@@ -47,13 +54,16 @@ class DeviceProfile(Document):
 
     name: str = Field(min_length=1, description="Name that fleets and commands use.")
     title: str = Field(min_length=1, description="Name that people use.")
+    board: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The hardware, such as raspberry-pi-3b; the profile's name where absent.",
+    )
     clock_hz: int = Field(gt=0, description="Clock of the cores in use, in Hz.")
     cores: int = Field(gt=0, description="Cores in use.")
     ram_bytes: int = Field(gt=0, description="Memory of the device, in bytes.")
     runtime: str = Field(min_length=1, description="What executes the model, such as tvm.")
-    precision: Literal["fp32", "fp16", "int8"] = Field(
-        description="Number format of weights and activations."
-    )
+    precision: Precision = Field(description="Number format of weights and activations.")
     memory_budget_bytes: int | None = Field(
         default=None,
         gt=0,
@@ -81,9 +91,33 @@ class DeviceProfile(Document):
         default=None,
         description="Factor on the summed time of two or more models that run at once.",
     )
+    idle_w: Figure | None = Field(
+        default=None, description="Power while nothing is executed, in W."
+    )
+    radio_w: Figure | None = Field(
+        default=None, description="Power on top of it while messages are on the air, in W."
+    )
+    exchange_ms: Figure | None = Field(
+        default=None,
+        description="Software time of one synchronised exchange of a model that is split over "
+        "boards, in ms, whatever the number of boards.",
+    )
+    peer_message_ms: Figure | None = Field(
+        default=None,
+        description="Software time per message to another board in such an exchange, in ms, on "
+        "top of the time on the wire.",
+    )
+    layers: LayerModel | None = Field(
+        default=None, description="Time of single layers, where layers have been measured."
+    )
     hosting: Hosting | None = Field(
         default=None, description="Cost of being the host; absent where the device cannot be one."
     )
+
+    @property
+    def key(self) -> ProfileKey:
+        """What this profile holds for: board, runtime, precision and clock."""
+        return self.board or self.name, self.runtime, self.precision, self.clock_hz
 
     @property
     def usable_bytes(self) -> int:
@@ -91,9 +125,13 @@ class DeviceProfile(Document):
         return min(self.ram_bytes, self.memory_budget_bytes or self.ram_bytes)
 
     @property
-    def missing_as_board(self) -> tuple[str, ...]:
+    def missing_as_board(self) -> tuple[FigureName, ...]:
         """Figures that this profile lacks to be a board that runs students."""
-        return tuple(name for name in get_args(FigureName) if getattr(self, name) is None)
+        return self.missing(*get_args(BoardFigure))
+
+    def missing(self, *figures: FigureName) -> tuple[FigureName, ...]:
+        """Return those of `figures` that this profile lacks."""
+        return tuple(name for name in figures if getattr(self, name) is None)
 
 
 DEVICES = Shelf(DeviceProfile, "device", "devices")

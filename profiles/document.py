@@ -45,7 +45,7 @@ class Document(Record):
 
         Raises InputError that names the file, the field, what was found and what is allowed.
         """
-        return cls.check(_parsed(Path(path)), where=str(path))
+        return cls.check(parsed(Path(path)), where=str(path))
 
     def write(self, path: Path | str) -> None:
         """Write atomically, as YAML for `.yaml`/`.yml` and as JSON otherwise.
@@ -162,7 +162,8 @@ def _sync_folder(folder: Path) -> None:
         ) from error
 
 
-def _parsed(path: Path) -> object:
+def parsed(path: Path) -> object:
+    """Return the plain content of a YAML or JSON file; raises InputError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

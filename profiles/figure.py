@@ -14,7 +14,7 @@ class Figure(Record):
 
     value: float = Field(ge=0, description="The number, in the unit that ends the field's name.")
     provenance: Provenance = Field(
-        description="measured on this board; published by others; fitted to published figures; "
+        description="measured on this board; published by others; fitted to measurements; "
         "assumed for want of a measurement."
     )
     source: str = Field(min_length=1, description="Table, page or reasoning the number rests on.")
@@ -23,4 +23,10 @@ class Figure(Record):
         ge=0,
         description="Largest relative error, in per cent, that the fit leaves on the rows it used; "
         "0 where it has as many figures as rows, which then says nothing of its error elsewhere.",
+    )
+    standard_error: float | None = Field(
+        default=None,
+        ge=0,
+        description="Standard error of the value, in its unit; absent where there are not more "
+        "rows than figures fitted to them, or where the value lies on its bound of zero.",
     )

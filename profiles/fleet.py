@@ -1,21 +1,25 @@
 """A fleet: one host and the boards it can reach, by name; and a board, with its profiles found.
 
+A fleet may bring devices and links of its own, beside those of the library.
+
 People name a fleet in three ways (`parse_fleet`): a fleet of the library (`rpi3x2`), a file
 (`home.yaml`), or a list of devices (`rpi-3b*2,odroid-xu4s`).
 """
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from profiles.device import DEVICES, DeviceProfile
-from profiles.document import Document, Record
+from profiles.document import Document, Record, parsed
 from profiles.errors import InputError, ProfileError
 from profiles.link import LINKS, LinkProfile
+from profiles.route import in_a_row, route_order
 from profiles.shelf import Shelf, unknown
 
 DEFAULT_HOST = "x86-host"
@@ -29,8 +33,15 @@ class FleetBoard(Record):
     """One board of a fleet, its device and link by name."""
 
     name: str = Field(min_length=1, description="Name of the board, unique in its fleet.")
-    device: str = Field(description="Name of a device of the library.")
-    link: str = Field(default=DEFAULT_LINK, description="Name of a link of the library.")
+    device: str = Field(description="Name of a device of the fleet or of the library.")
+    link: str = Field(
+        default=DEFAULT_LINK, description="Name of a link of the fleet or of the library."
+    )
+    via: str | None = Field(
+        default=None,
+        description="Name of the board that passes messages on; absent where the host reaches "
+        "this board itself.",
+    )
 
 
 class Fleet(Document):
@@ -45,6 +56,14 @@ class Fleet(Document):
         min_length=1, max_length=MOST_BOARDS, description="The boards, in the order people list."
     )
 
+    devices: tuple[DeviceProfile, ...] = Field(
+        default=(),
+        description="Devices of the fleet's own; in a file also the names of their files.",
+    )
+    links: tuple[LinkProfile, ...] = Field(
+        default=(), description="Links of the fleet's own; in a file also the names of their files."
+    )
+
     @model_validator(mode="after")
     def _boards_have_names_of_their_own(self) -> Self:
         counts = Counter(("host", *(board.name for board in self.boards)))
@@ -54,6 +73,30 @@ class Fleet(Document):
                 f"board names must be unique, and none may be host; repeated: {', '.join(repeated)}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _own_profiles_have_names_of_their_own(self) -> Self:
+        for noun, own, shelf in (("device", self.devices, DEVICES), ("link", self.links, LINKS)):
+            counts = Counter((*(profile.name for profile in own), *shelf.names()))
+            repeated = [name for name, count in counts.items() if count > 1]
+            if repeated:
+                raise ValueError(
+                    f"a {noun} of the fleet's own needs a name that no other has; repeated: "
+                    f"{', '.join(repeated)}"
+                )
+        return self
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Read and validate `path`, with the files of devices and links that it names."""
+        content = parsed(Path(path))
+        if isinstance(content, dict):
+            content = content | {
+                field: [_own_profile(entry, kind, Path(path)) for entry in content[field]]
+                for field, kind in (("devices", DeviceProfile), ("links", LinkProfile))
+                if isinstance(content.get(field), list)
+            }
+        return cls.check(content, where=str(path))
 
     @classmethod
     def check(cls, content: object, where: str) -> Self:
@@ -66,9 +109,16 @@ class Fleet(Document):
 FLEETS = Shelf(Fleet, "fleet", "fleets")
 
 
+def _own_profile(entry: object, kind: type[Document], fleet_file: Path) -> object:
+    """Return the content of the file that `entry` names, or `entry` where it names none."""
+    if not isinstance(entry, str):
+        return entry
+    return kind.read(fleet_file.parent / entry).model_dump()
+
+
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One board of a fleet with its device and link."""
+    """One board of a fleet with its device, and the link or links in a row that lead to it."""
 
     name: str
     device: DeviceProfile
@@ -99,7 +149,7 @@ def parse_fleet(text: str) -> Fleet:
 
 
 def _resolved(fleet: Fleet, where: str) -> tuple[DeviceProfile, tuple[Board, ...]]:
-    host = DEVICES.get(fleet.host, f"{where}: field host")
+    host = _device(fleet, fleet.host, f"{where}: field host")
     if host.hosting is None:
         raise ProfileError(
             "this device cannot be the host: its profile has no hosting figures",
@@ -107,12 +157,37 @@ def _resolved(fleet: Fleet, where: str) -> tuple[DeviceProfile, tuple[Board, ...
             found=host.name,
             allowed=", ".join(name for name in DEVICES.names() if DEVICES.get(name).hosting),
         )
-    boards = (_board(board, f"{where}: field boards.{i}") for i, board in enumerate(fleet.boards))
-    return host, tuple(boards)
+    boards = [
+        _board(fleet, board, f"{where}: field boards.{i}") for i, board in enumerate(fleet.boards)
+    ]
+    return host, _routed(fleet, boards, f"{where}: field boards")
 
 
-def _board(board: FleetBoard, where: str) -> Board:
-    device = DEVICES.get(board.device, f"{where}.device")
+def _routed(fleet: Fleet, boards: Sequence[Board], where: str) -> tuple[Board, ...]:
+    """Give boards that are reached through others the links in a row."""
+    via = {board.name: board.via for board in fleet.boards}
+    found = {board.name: board for board in boards}
+    for name in route_order(via, where):
+        between = via[name]
+        if between is not None:
+            first = found[between]
+            link = in_a_row(first.link, first.device, found[name].link)
+            found[name] = replace(found[name], link=link)
+    return tuple(found.values())
+
+
+def _device(fleet: Fleet, name: str, where: str) -> DeviceProfile:
+    own = {device.name: device for device in fleet.devices}
+    return own[name] if name in own else DEVICES.get(name, where, also=own)
+
+
+def _link(fleet: Fleet, name: str, where: str) -> LinkProfile:
+    own = {link.name: link for link in fleet.links}
+    return own[name] if name in own else LINKS.get(name, where, also=own)
+
+
+def _board(fleet: Fleet, board: FleetBoard, where: str) -> Board:
+    device = _device(fleet, board.device, f"{where}.device")
     if device.missing_as_board:
         raise ProfileError(
             f"this device cannot run students: no {', '.join(device.missing_as_board)}",
@@ -120,7 +195,7 @@ def _board(board: FleetBoard, where: str) -> Board:
             found=device.name,
             fix="choose another device for this board",
         )
-    return Board(board.name, device, LINKS.get(board.link, f"{where}.link"))
+    return Board(board.name, device, _link(fleet, board.link, f"{where}.link"))
 
 
 def _typed(text: str) -> Fleet:

@@ -1,8 +1,8 @@
-"""A link: the wire between the host and one board."""
+"""A link: the wire, or the air, between the host and a board."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from profiles.document import Document
 from profiles.errors import InputError, ProfileError
@@ -12,15 +12,43 @@ from profiles.shelf import Shelf
 BYTES_PER_FEATURE = 4
 """A student's features travel as fp32 values (arXiv:1907.11804, section 6.1)."""
 
+_NONE = Figure(value=0.0, provenance="assumed", source="left out of this link's model")
+
 
 class LinkProfile(Document):
-    """A full-duplex, lossless link of constant rate, used by one board alone."""
+    """A link of constant rate; full duplex, lossless and used by one board alone unless it says so.
+
+    A message is on its way for `latency_ms + wire_ms + jitter`, where jitter is exponential with
+    mean `jitter_ms`; with probability `loss_pct` a transmission is lost and repeated after
+    `retransmit_ms`.
+    """
 
     mistake: ClassVar[type[InputError]] = ProfileError
 
     name: str = Field(min_length=1, description="Name that fleets and commands use.")
     title: str = Field(min_length=1, description="Name that people use.")
     bits_per_s: Figure = Field(description="Rate that a message sees, in bit/s; above zero.")
+    latency_ms: Figure = Field(
+        default=_NONE, description="Delay of every message, in ms, on top of its time on the wire."
+    )
+    duplex: Literal["full", "half"] = Field(
+        default="full",
+        description="full: both directions at once; half: one direction at a time.",
+    )
+    shared: bool = Field(
+        default=False,
+        description="Whether all boards on this link share one medium, one message at a time.",
+    )
+    loss_pct: Figure = Field(
+        default=_NONE,
+        description="Transmissions that are lost and repeated, in per cent; below 100.",
+    )
+    retransmit_ms: Figure = Field(
+        default=_NONE, description="Time until a lost transmission is repeated, in ms."
+    )
+    jitter_ms: Figure = Field(
+        default=_NONE, description="Mean of the exponential delay added to each message, in ms."
+    )
 
     @field_validator("bits_per_s")
     @classmethod
@@ -28,6 +56,19 @@ class LinkProfile(Document):
         if rate.value == 0:
             raise ValueError("must be above 0 bit/s")
         return rate
+
+    @field_validator("loss_pct")
+    @classmethod
+    def _delivers_something(cls, loss: Figure) -> Figure:
+        if loss.value >= 100:
+            raise ValueError(f"must be from 0 to below 100 %; found {loss.value:g}")
+        return loss
+
+    @model_validator(mode="after")
+    def _one_medium_has_one_direction_at_a_time(self) -> Self:
+        if self.shared and self.duplex == "full":
+            raise ValueError("a shared medium is half duplex; found duplex full with shared true")
+        return self
 
 
 LINKS = Shelf(LinkProfile, "link", "links")

@@ -5,116 +5,83 @@ from importlib.resources import files
 from typing import Literal, Self
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
+from profiles.device import DeviceProfile, FigureName
 from profiles.document import Document, Record
 from profiles.errors import ProfileError
+from profiles.figure import Figure
+from profiles.measurements import Measurement
 
 
-class DeviceFacts(Record):
-    """What a device is, apart from what was measured on it."""
+class TakenOver(Record):
+    """Figures that a device takes from another one, for want of a measurement of its own."""
 
-    name: str = Field(description="Name of the device in the library.")
-    title: str = Field(description="Name that people use.")
-    clock_hz: PositiveInt = Field(description="Clock of the cores in use, in Hz.")
-    cores: PositiveInt = Field(description="Cores in use.")
-    ram_bytes: PositiveInt = Field(description="Memory of the device, in bytes.")
-    memory_budget_bytes: PositiveInt | None = Field(
-        default=None, description="What one plan may use, in bytes, where that is less."
-    )
-    runtime: str = Field(description="What executes the model.")
-    precision: Literal["fp32", "fp16", "int8"] = Field(description="Number format.")
-    source: str = Field(description="Where these facts are from.")
-
-
-class Traffic(Record):
-    """What travelled between host and boards in the published deployments."""
-
-    image_bytes: PositiveInt = Field(description="Size of the image on the wire, in bytes.")
-    features: PositiveInt = Field(description="fp32 values that a student returns.")
-    link: str = Field(description="Link of the library taken for the published network.")
-    source: str = Field(description="Where these facts are from.")
-
-
-class Deployment(Record):
-    """One row of a deployment table: a teacher alone, or one student on each of some boards."""
-
-    table: str = Field(description="Table the row is from.")
-    device: str = Field(description="Device of every board.")
-    row: str = Field(description="Name of the row within table and device.")
-    students: int = Field(
-        default=0, ge=0, description="Students, one per board; 0 for a teacher alone, no host."
-    )
-    macs: PositiveInt = Field(description="Multiply-accumulates per image on each board.")
-    total_ms: PositiveFloat = Field(description="Latency per image, in ms.")
-    compute_ms: PositiveFloat | None = Field(
-        default=None, description="Share of computing in it, in ms; of a teacher, all."
-    )
-    communication_ms: PositiveFloat | None = Field(
-        default=None, description="The rest of it, in ms; of a teacher, none."
-    )
-    energy_per_node_mj: PositiveFloat = Field(
-        description="Energy of one board's computing per image, in mJ."
+    device: str = Field(description="The other device.")
+    figures: tuple[FigureName, ...] = Field(min_length=1, description="Names of the figures.")
+    by_clock: bool = Field(
+        default=False, description="Whether they shrink as the clock rises: times of software."
     )
 
-    @model_validator(mode="after")
-    def _only_a_nonn_communicates(self) -> Self:
-        split = (self.compute_ms is not None, self.communication_ms is not None)
-        if split != (self.students > 0,) * 2:
-            raise ValueError("compute_ms and communication_ms are for rows with students")
-        return self
 
-    @property
-    def busy_ms(self) -> float:
-        """Time that a board computes, in ms: the compute share, or all of a teacher's latency."""
-        return self.total_ms if self.compute_ms is None else self.compute_ms
+class DeviceFacts(DeviceProfile):
+    """What a device is, the figures that are stated for it, and those that it takes over.
 
-    @property
-    def beyond_compute_ms(self) -> float:
-        """The rest of the latency, in ms: the communication share, or none of a teacher's."""
-        return 0.0 if self.communication_ms is None else self.communication_ms
+    Figures that are neither are fitted to the measurements.
+    """
 
+    like: tuple[TakenOver, ...] = Field(default=(), description="Figures of other devices.")
 
-class Sharing(Record):
-    """How many students at once on the fast device take as long as one on the slow device."""
-
-    slow_device: str = Field(description="Device that runs one student.")
-    fast_device: str = Field(description="Device that runs several at once.")
-    students_at_once: int = Field(ge=2, description="How many.")
-    macs: PositiveInt = Field(description="Multiply-accumulates per image of each student.")
-    source: str = Field(description="Where the fact is from.")
+    def described(self) -> DeviceProfile:
+        """Return the profile with the stated figures only."""
+        return DeviceProfile.model_validate(self.model_dump(exclude={"like"}))
 
 
 class HostFacts(Record):
-    """What was measured on the host."""
+    """What is known of joining the replies."""
 
     device: str = Field(description="Device of the host.")
-    fc_ms: PositiveFloat = Field(description="Final fully-connected layer, in ms per image.")
-    fc_source: str = Field(description="Where that figure is from.")
-    model_ms: PositiveFloat = Field(description="A whole model on the host, in ms per image.")
-    model_macs: PositiveInt = Field(description="Multiply-accumulates of that model.")
-    model_source: str = Field(description="Where that figure is from.")
+    fc_ms: Figure = Field(description="Final fully-connected layer, in ms per image.")
+    join_fixed_ms: Figure | None = Field(
+        default=None, description="The rest of joining, in ms; fitted where absent."
+    )
 
 
-class Microcontroller(Record):
-    """One benchmark result of a microcontroller."""
+class Sweep(Record):
+    """Students that move, one by one, from slow boards of their own to one fast board."""
 
-    device: str = Field(description="Device of the library it stands for.")
-    macs_per_inference: PositiveInt = Field(description="Multiply-accumulates per inference.")
-    inferences_per_s: PositiveFloat = Field(description="Inferences per second.")
-    energy_per_inference_mj: PositiveFloat = Field(description="Energy of an inference, in mJ.")
+    table: str = Field(description="Figure it was published in.")
+    slow_device: str = Field(description="Device that runs one student.")
+    fast_device: str = Field(description="Device that runs several at once.")
+    students: int = Field(ge=2, description="How many there are.")
+    macs: PositiveInt = Field(description="Multiply-accumulates per image of each student.")
+    students_at_once: int = Field(
+        ge=2, description="How many on the fast device take as long as one on the slow device."
+    )
+    least_total_ms_at: int = Field(
+        ge=0, description="Students on the fast device where the total latency is least."
+    )
+    withheld: tuple[Literal["energy_per_fleet_mj", "communication_ms"], ...] = Field(
+        description="What was measured along the sweep, but is to be predicted."
+    )
     source: str = Field(description="Where these facts are from.")
 
 
 class PublishedFacts(Document):
-    """All published facts; each part names its source."""
+    """All published facts; each names its source."""
 
     devices: tuple[DeviceFacts, ...] = Field(description="The devices of the library.")
-    traffic: Traffic = Field(description="Sizes of the messages in the deployments.")
-    deployments: tuple[Deployment, ...] = Field(description="Rows of the deployment tables.")
-    sharing: Sharing = Field(description="What several students at once cost.")
-    host: HostFacts = Field(description="What was measured on the host.")
-    microcontroller: Microcontroller = Field(description="What was measured on one.")
+    host: HostFacts = Field(description="What is known of the host.")
+    sweep: Sweep | None = Field(default=None, description="What several students at once cost.")
+    measurements: tuple[Measurement, ...] = Field(description="Rows of the published tables.")
+
+    @model_validator(mode="after")
+    def _profiles_have_keys_of_their_own(self) -> Self:
+        keys = [device.key for device in self.devices]
+        repeated = {key for key in keys if keys.count(key) > 1}
+        if repeated:
+            raise ValueError(f"board, runtime, precision and clock repeat: {sorted(repeated)}")
+        return self
 
     def device(self, name: str) -> DeviceFacts:
         """Return the facts of the device called `name`; raises ProfileError without any."""
@@ -123,9 +90,14 @@ class PublishedFacts(Document):
                 return facts
         raise ProfileError("no published facts for this device", found=name)
 
-    def deployments_on(self, device: str) -> tuple[Deployment, ...]:
+    def measured_on(self, device: str) -> tuple[Measurement, ...]:
         """Return the rows measured on `device`, in the file's order."""
-        return tuple(row for row in self.deployments if row.device == device)
+        return tuple(row for row in self.measurements if row.device == device)
+
+    def without(self, row: Measurement) -> Self:
+        """Return these facts without one row."""
+        kept = tuple(each for each in self.measurements if each is not row)
+        return self.model_copy(update={"measurements": kept})
 
 
 @cache

@@ -1,6 +1,6 @@
 """A shelf: the YAML profiles of one kind that ship inside this package, found by name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -27,14 +27,14 @@ class Shelf(Generic[Profile]):
         """Return the names of all profiles on this shelf, sorted."""
         return _shipped_names(self.folder)
 
-    def get(self, name: str, where: str | None = None) -> Profile:
+    def get(self, name: str, where: str | None = None, also: Iterable[str] = ()) -> Profile:
         """Return the profile called `name`.
 
         Raises ProfileError, with the names that come close, when there is none; `where` is the
-        file and field, or the option, that asked for it.
+        file and field, or the option, that asked for it; `also` are names known elsewhere.
         """
         if name not in self.names():
-            raise unknown(self.noun, name, self.names(), where)
+            raise unknown(self.noun, name, (*also, *self.names()), where)
         return self.kind.check(_shipped(self.folder, name), where=f"{self.folder}/{name}.yaml")
 
 

@@ -44,3 +44,38 @@ def test_an_unknown_name_is_bad_input(nonn_plan, group):
 @pytest.mark.parametrize(("group", "name"), [("devices", "rpi-3b"), ("fleets", "mixed")])
 def test_json_may_stand_before_show(nonn_plan, group, name):
     assert nonn_plan(group, "--json", "show", name).document["name"] == name
+
+
+def test_a_fleet_shows_what_its_links_do_to_messages(nonn_plan):
+    said = nonn_plan("fleets", "show", "mixed-wifi")
+    assert said.code == 0
+    for part in ("40 Mbit/s", "half, shared", "1 %"):
+        assert part in said.out
+
+
+def test_a_device_shows_standard_errors(nonn_plan):
+    assert "3.7" in nonn_plan("devices", "show", "rpi-3b").out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("", "", ""),
+        ("link: slow", "link: slow, via: b", "in a loop"),
+        ("device: rpi-3b,", "device: rpi-33,", "did you mean rpi-3b"),
+        ("value: 250000", "value: -1", "bits_per_s.value"),
+        ("value: 250000", "value: 250kbit/s", "bits_per_s.value"),
+    ],
+)
+def test_a_wrong_fleet_file_is_one_error_and_exit_2(nonn_plan, tmp_path, old, new, part):
+    path = tmp_path / "f.yaml"
+    text = (
+        "name: f\ntitle: F\nlinks:\n- name: slow\n  title: Slow\n"
+        "  bits_per_s: {value: 250000, provenance: assumed, source: this test}\n"
+        "boards:\n- {name: a, device: rpi-3b, link: slow}\n- {name: b, device: rpi-3b, via: a}\n"
+    )
+    path.write_text(text.replace(old, new) if old else text)
+    said = nonn_plan("fleets", "show", path)
+    assert said.code == (2 if part else 0)
+    assert part in said.err
+    assert "Traceback" not in said.err

@@ -2,8 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiles.device import DEVICES
 from profiles.errors import InputError, ProfileError
 from profiles.fleet import Fleet, FleetBoard, parse_fleet, resolve
+from profiles.link import LINKS, wire_ms
 
 HOME = """\
 name: home
@@ -89,7 +91,7 @@ def test_a_wrong_fleet_is_one_sentence(text, parts):
     ("old", "new", "part"),
     [
         ("device: rpi-3b", "device: rpi-3", "boards.0.device: unknown device; found 'rpi-3'"),
-        ("link: wired-1gbit", "link: wifi", "boards.0.link: unknown link; found 'wifi'"),
+        ("link: wired-1gbit", "link: wi-fi", "boards.0.link: unknown link; found 'wi-fi'"),
         ("name: right", "name: left", "repeated: left"),
         ("name: right", "name: host", "none may be host"),
         ("boards:", "host: rpi-3b\nboards:", "field host: this device cannot be the host"),
@@ -121,3 +123,104 @@ def test_a_fleet_built_in_code_is_checked_when_resolved():
     fleet = Fleet(name="f", title="F", boards=(FleetBoard(name="a", device="abacus"),))
     with pytest.raises(ProfileError, match=r"fleet f: field boards\.0\.device: unknown"):
         resolve(fleet)
+
+
+OWN = """\
+name: own
+title: With a board and a radio of its own
+devices:
+- shelf/my-pi.yaml
+links:
+- name: radio
+  title: Radio
+  bits_per_s: {value: 250000, provenance: measured, source: this test}
+  duplex: half
+boards:
+- {name: left, device: my-pi, link: radio}
+- {name: right, device: rpi-3b}
+"""
+
+
+@pytest.fixture
+def own_fleet(tmp_path):
+    device = DEVICES.get("rpi-3b").model_copy(update={"name": "my-pi", "board": "my-pi"})
+    device.write(tmp_path / "shelf" / "my-pi.yaml")
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN)
+    return path
+
+
+def test_a_fleet_brings_devices_and_links_of_its_own(own_fleet, tmp_path):
+    fleet = parse_fleet(str(own_fleet))
+    _, (left, right) = resolve(fleet)
+    assert (left.device.name, left.link.duplex) == ("my-pi", "half")
+    assert right.device == DEVICES.get("rpi-3b")
+    # Written again it holds the profiles themselves, so that it can be moved.
+    fleet.write(tmp_path / "elsewhere" / "own.json")
+    assert parse_fleet(str(tmp_path / "elsewhere" / "own.json")) == fleet
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("shelf/my-pi.yaml", "shelf/your-pi.yaml", "your-pi.yaml: no such file"),
+        ("name: radio", "name: wifi", "repeated: wifi"),
+        ("value: 250000", "value: -250000", "field links.0.bits_per_s.value"),
+        ("value: 250000", "value: 250 kbit/s", "field links.0.bits_per_s.value"),
+        ("bits_per_s", "bytes_per_s", "field links.0.bits_per_s: is required and missing"),
+        ("device: my-pi", "device: my-py", "did you mean my-pi"),
+        ("link: radio", "link: radia", "did you mean radio?"),
+        ("- shelf/my-pi.yaml", "- 7", "field devices.0: must be a mapping of fields"),
+    ],
+)
+def test_what_is_wrong_with_a_fleets_own_profiles_is_one_sentence(own_fleet, old, new, part):
+    own_fleet.write_text(OWN.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        parse_fleet(str(own_fleet))
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+CHAIN = """\
+name: chain
+title: Two boards behind another
+boards:
+- {name: far, device: rpi-3b, link: serial-921600, via: near}
+- {name: near, device: odroid-xu4s, link: wired-1gbit}
+- {name: farther, device: rpi-3b, link: serial-115200, via: far}
+"""
+
+
+def test_links_in_a_row_take_the_sum_of_their_times(tmp_path):
+    path = tmp_path / "chain.yaml"
+    path.write_text(CHAIN)
+    _, (far, near, farther) = resolve(parse_fleet(str(path)))
+    assert near.link == LINKS.get("wired-1gbit")
+    wires = [wire_ms(LINKS.get(n), 1000) for n in ("wired-1gbit", "serial-921600", "serial-115200")]
+    assert wire_ms(far.link, 1000) == pytest.approx(sum(wires[:2]))
+    assert wire_ms(farther.link, 1000) == pytest.approx(sum(wires))
+    assert far.link.latency_ms.value == DEVICES.get("odroid-xu4s").message_ms.value
+    assert far.link.duplex == "half"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("via: near", "via: nobody", ["does not have", "found 'nobody'", "farther, near"]),
+        ("via: near", "via: far", ["in a loop", "'far via far'"]),
+        ("via: near", "via: farther", ["in a loop", "far via farther via far"]),
+        (
+            "link: wired-1gbit",
+            "link: wired-1gbit, via: farther",
+            ["in a loop", "far via near via farther via far", "reached from the host"],
+        ),
+    ],
+)
+def test_a_loop_in_links_is_one_sentence(tmp_path, old, new, parts):
+    path = tmp_path / "chain.yaml"
+    path.write_text(CHAIN.replace(old, new))
+    with pytest.raises(ProfileError) as caught:
+        parse_fleet(str(path))
+    for part in [str(path), *parts]:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,99 @@
+"""What one layer costs a device: a roofline of fixed time, arithmetic and bytes moved.
+
+Per kind of layer, and for convolutions per shape of kernel (1 x 1, larger, depthwise)::
+
+    ms = fixed_ms + ms_per_<kernel>_mmac * macs / 1e6
+       + ms_per_activation_mb * (inputs + outputs) * b / 1e6 + ms_per_weight_mb * weights * b / 1e6
+
+with b bytes per value.  The sum of arithmetic and memory time, not the larger of the two: it is at
+most twice off, and linear in the coefficients.  As nn-Meter does (Zhang et al. 2021, MobiSys),
+a model's time is the sum over what the device executes one after another.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from profiles.document import Record
+from profiles.figure import Figure
+from profiles.layer import LayerKind, LayerWork
+
+Precision = Literal["fp32", "fp16", "int8"]
+BYTES_PER_VALUE: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+
+Kernel = Literal["pointwise", "spatial", "depthwise"]
+
+Term = Literal[
+    "fixed_ms",
+    "ms_per_pointwise_mmac",
+    "ms_per_spatial_mmac",
+    "ms_per_depthwise_mmac",
+    "ms_per_activation_mb",
+    "ms_per_weight_mb",
+]
+TERMS: tuple[Term, ...] = get_args(Term)
+
+
+class KindCost(Record):
+    """Coefficients of one kind of layer."""
+
+    kind: LayerKind = Field(description="Kind of layer.")
+    kernels: tuple[Kernel, ...] = Field(description="Shapes of kernel that were measured.")
+    layers: int = Field(gt=0, description="Layers that were measured.")
+    terms: dict[Term, Figure] = Field(
+        description="ms per layer, per million MACs, or per million bytes. A term that the "
+        "measured layers do not tell from an earlier one is left out."
+    )
+
+
+class LayerModel(Record):
+    """Time of single layers on one device, fitted to measured ones (profiles.layer_fit)."""
+
+    kinds: tuple[KindCost, ...] = Field(min_length=1, description="One entry per kind.")
+    layers: int = Field(gt=0, description="Layers that were measured.")
+    residual_pct: float = Field(
+        ge=0, description="Largest relative error left on a measured layer, in per cent."
+    )
+    held_out_pct: float | None = Field(
+        ge=0,
+        description="Mean relative error, in per cent, on layers that were left out of the fit, "
+        "one fifth at a time; null where no layer could be predicted from the others.",
+    )
+    source: str = Field(min_length=1, description="Where the layers were measured.")
+
+
+def kernel_of(layer: LayerWork) -> Kernel:
+    """Return the shape of a layer's kernel; a layer without one counts as pointwise."""
+    if layer.groups > 1 and layer.groups == layer.in_channels:
+        return "depthwise"
+    return "pointwise" if layer.kernel == 1 else "spatial"
+
+
+def layer_features(layer: LayerWork, precision: Precision) -> dict[Term, float]:
+    """Return what each term of `layer` is multiplied with."""
+    size = BYTES_PER_VALUE[precision]
+    features: dict[Term, float] = dict.fromkeys(TERMS, 0.0)
+    features["fixed_ms"] = 1.0
+    features[_mmac_term(kernel_of(layer))] = layer.macs / 1e6
+    features["ms_per_activation_mb"] = size * (layer.in_elements + layer.out_elements) / 1e6
+    features["ms_per_weight_mb"] = size * layer.weights / 1e6
+    return features
+
+
+def layer_ms(model: LayerModel, layer: LayerWork, precision: Precision) -> float | None:
+    """Return the time of `layer`, in ms; None for a kind or kernel that was not measured."""
+    for cost in model.kinds:
+        if cost.kind == layer.kind and kernel_of(layer) in cost.kernels:
+            features = layer_features(layer, precision)
+            return sum(figure.value * features[term] for term, figure in cost.terms.items())
+    return None
+
+
+def _mmac_term(kernel: Kernel) -> Term:
+    terms: dict[Kernel, Term] = {
+        "pointwise": "ms_per_pointwise_mmac",
+        "spatial": "ms_per_spatial_mmac",
+        "depthwise": "ms_per_depthwise_mmac",
+    }
+    return terms[kernel]
