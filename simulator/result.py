@@ -2,20 +2,35 @@
 
 Latency has the two parts of Tables 6 and 7 of arXiv:1907.11804: compute_ms is the busy time of the
 board that computes longest, communication_ms is all the rest (sending, waiting, replying, joining).
-Energy is that of computing alone, as published: no idle time and no radio.
+Energy is that of computing alone, as published; idle and radio stand beside it.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-from simulator.trace import InferenceRow, IntervalRow, MessageRow, Trace
+from profiles.errors import SimulationError
+from simulator.trace import InferenceRow, IntervalRow, MessageRow
+
+if TYPE_CHECKING:
+    from simulator.recording import Recording
+
+
+_TOLD_APART = ("utilisation", "survivors", "recording")
 
 
 @dataclass(frozen=True, slots=True)
 class BoardRow:
-    """One board's share of an image; times are ms since the host took up the image."""
+    """One board's share of an image; times are ms since the host took up the image.
+
+    `queue_ms` is what its steps (and the host's sends to it) wait for busy resources or repair;
+    `wait_ms` is the time in which nothing of the image concerns it, until the answer.  Energies
+    are per image: computing (what failures broke off included), idle while it does not compute,
+    radio while its messages are on the wire.  None is what is not known: a closed form has no
+    queues, a profile may have no idle_w or radio_w.
+    """
 
     board: str
     device: str
@@ -24,6 +39,11 @@ class BoardRow:
     busy_ms: float
     done_ms: float
     energy_mj: float
+    queue_ms: float | None = None
+    wait_ms: float | None = None
+    utilisation: float | None = None
+    idle_mj: float | None = None
+    radio_mj: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +58,8 @@ class Breakdown:
 
     @property
     def energy_per_node_mj(self) -> float:
-        """Mean energy of the boards that work, in mJ per image (Table 7's figure)."""
-        return fmean(row.energy_mj for row in self.boards)
+        """Mean energy of the boards that work, in mJ per image (Table 7's figure); NaN of none."""
+        return fmean(row.energy_mj for row in self.boards) if self.boards else math.nan
 
     @property
     def energy_total_mj(self) -> float:
@@ -47,79 +67,104 @@ class Breakdown:
         return sum(row.energy_mj for row in self.boards)
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain data for JSON, energies included."""
+        """Return plain data for JSON, energies included; None where a time never came."""
         return {
-            **asdict(self),
-            "energy_per_node_mj": self.energy_per_node_mj,
+            **{name: _plain(getattr(self, name)) for name in self._told()},
+            "energy_per_node_mj": _plain(self.energy_per_node_mj),
             "energy_total_mj": self.energy_total_mj,
         }
+
+    def _told(self) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(self) if field.name not in _TOLD_APART)
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationResult(Breakdown):
-    """A breakdown computed from a trace, with the trace's other tables."""
+    """A breakdown computed from what was recorded, over all images of a run.
 
-    intervals: tuple[IntervalRow, ...]
-    messages: tuple[MessageRow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What no trace tells about a board: what it is, and the energy of one image on it, in mJ."""
-
-    board: str
-    device: str
-    students: int
-    energy_mj: float
-
-
-def summarise(trace: Trace, shares: Sequence[Share]) -> SimulationResult:
-    """Compute the result of a finished `trace` (at least one inference) of the boards `shares`.
-
-    Each time is the mean over the inferences.
+    `queue_ms` is the time per answer that was spent waiting for busy resources on the way that
+    the answer took, `wait_ms` the mean of the boards'.  A percentile is exact, or off by at most
+    `percentile_error_pct` of itself where only totals were kept; then the tables are empty.
+    `survivors` counts the images by the students whose features are in the answer; a lost image
+    has none.
     """
-    total_ms = fmean(row.latency_ms for row in trace.inferences)
-    compute_ms = _longest_compute_ms(trace.intervals)
-    return SimulationResult(
-        total_ms=total_ms,
-        compute_ms=compute_ms,
-        communication_ms=total_ms - compute_ms,
-        boards=_board_rows(trace, shares),
-        inferences=tuple(trace.inferences),
-        intervals=tuple(trace.intervals),
-        messages=tuple(trace.messages),
-    )
+
+    queue_ms: float
+    wait_ms: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    percentile_error_pct: float
+    duration_ms: float
+    throughput_per_s: float
+    answered: int
+    lost: int
+    utilisation: Mapping[str, float]
+    survivors: Mapping[frozenset[str], int]
+    recording: "Recording | None"
+
+    @property
+    def intervals(self) -> tuple[IntervalRow, ...]:
+        """Who did what when."""
+        return self.recording.intervals if self.recording else ()
+
+    @property
+    def messages(self) -> tuple[MessageRow, ...]:
+        """Who sent what to whom."""
+        return self.recording.messages if self.recording else ()
+
+    @property
+    def idle_total_mj(self) -> float | None:
+        """Energy of all boards while they do not compute, in mJ per image, if known."""
+        return _total([row.idle_mj for row in self.boards])
+
+    @property
+    def radio_total_mj(self) -> float | None:
+        """Energy of all boards' messages, in mJ per image, if known."""
+        return _total([row.radio_mj for row in self.boards])
+
+    def accuracy_pct(self, by_survivors: Mapping[frozenset[str], float]) -> float:
+        """Return the mean accuracy, given that of each set of students that answer, in per cent.
+
+        An image without an answer is not right.  Raises SimulationError for a set that is missing.
+        """
+        missing = [sorted(each) for each in self.survivors if each and each not in by_survivors]
+        if missing or not self.survivors:
+            raise SimulationError(
+                "no accuracy is known for these students alone: "
+                + ("; ".join(map(", ".join, sorted(missing))) or "the workload names no students")
+            )
+        right = sum(count * by_survivors[names] for names, count in self.survivors.items() if names)
+        return right / sum(self.survivors.values())
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data for JSON, energies and tables included."""
+        return {
+            **Breakdown.to_dict(self),
+            "utilisation": dict(self.utilisation),
+            "idle_total_mj": self.idle_total_mj,
+            "radio_total_mj": self.radio_total_mj,
+            "survivors": [
+                {"students": sorted(names), "images": count}
+                for names, count in self.survivors.items()
+            ],
+            "intervals": _plain(self.intervals),
+            "messages": _plain(self.messages),
+        }
 
 
-def _longest_compute_ms(intervals: Iterable[IntervalRow]) -> float:
-    """Return the busy time of the board that computes longest, in ms, mean over inferences."""
-    longest: defaultdict[int, float] = defaultdict(float)
-    for row in intervals:
-        if row.activity == "compute":
-            longest[row.inference] = max(longest[row.inference], row.end_ms - row.start_ms)
-    return fmean(longest.values())
+def _total(energies_mj: Sequence[float | None]) -> float | None:
+    """Return the sum, or None if one is not known."""
+    known = [each for each in energies_mj if each is not None]
+    return sum(known) if len(known) == len(energies_mj) else None
 
 
-def _board_rows(trace: Trace, shares: Sequence[Share]) -> tuple[BoardRow, ...]:
-    """Return each board's row; a board that nobody sends to has its image from the start."""
-    began = {row.inference: row.start_ms for row in trace.inferences}
-    sent, busy = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
-    ended: defaultdict[str, dict[int, float]] = defaultdict(dict)
-    for message in trace.messages:
-        sent[message.receiver].append(message.received_ms - began[message.inference])
-    for row in trace.intervals:
-        ended[row.actor][row.inference] = row.end_ms - began[row.inference]
-        if row.activity == "compute":
-            busy[row.actor].append(row.end_ms - row.start_ms)
-    return tuple(
-        BoardRow(
-            board=share.board,
-            device=share.device,
-            students=share.students,
-            send_done_ms=fmean(sent[share.board]) if sent[share.board] else 0.0,
-            busy_ms=fmean(busy[share.board]),
-            done_ms=fmean(ended[share.board].values()),
-            energy_mj=share.energy_mj,
-        )
-        for share in shares
-    )
+def _plain(value: object) -> object:
+    """Return rows as dictionaries, and None for a time that never came."""
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value

@@ -8,19 +8,21 @@ engine and the planner, so that a plan means the same milliseconds everywhere::
     a board runs all of its students at once    busy_ms  = slowdown * sum of compute_ms(student)
     it replies on its own link                  reply_ms = wire_ms(features of all its students)
     host joins once the last reply is there     join_ms  = join_fixed_ms + fc_ms
+
+A link's latency is paid once on each way; while it lasts, sender and wire are free again.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from profiles.device import DeviceProfile, compute_mj, compute_ms, figure_of, slowdown
 from profiles.errors import SimulationError
 from profiles.fleet import Board
 from profiles.link import BYTES_PER_FEATURE, wire_ms
-
-HOST = "host"
-"""Name of the host among the actors of a workload; no board may be called so."""
+from simulator.hops import JobBuilder
+from simulator.hops import join_ms as join_ms
+from simulator.job import HOST, Job, Node, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,30 @@ class StudentWork:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedGroup:
+    """G0 on a board of its own: `macs` there, then maps of `size_bytes` to each student's board."""
+
+    board: str
+    macs: int
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        if self.macs < 0 or self.size_bytes < 1:
+            raise SimulationError(
+                f"G0 on {self.board}: macs must be at least 0 and its maps at least one byte; "
+                f"found {self.macs} and {self.size_bytes}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class FanOut:
     """The host sends an image of `image_bytes` to each board in `send_order` and joins the replies.
 
-    `boards` may hold boards without a student; `send_order` names the others, each once.  Raises
-    SimulationError where the parts do not fit together.
+    `boards` may hold boards without a student; `send_order` names the others, each once.  A
+    student on several boards is replicated: its first reply counts.  The host joins when `needs`
+    students have replied (all, if None), or at `deadline_ms` after the image's start with what
+    came.  With `g0`, the host sends to that board alone, which sends its maps on in `send_order`.
+    Raises SimulationError where the parts do not fit together.
     """
 
     host: DeviceProfile
@@ -53,15 +74,19 @@ class FanOut:
     students: tuple[StudentWork, ...]
     send_order: tuple[str, ...]
     image_bytes: int
+    needs: int | None = None
+    deadline_ms: float | None = None
+    g0: SharedGroup | None = None
 
     def __post_init__(self) -> None:
         _refuse_repeated("board", (HOST, *(board.name for board in self.boards)))
-        _refuse_repeated("student", (student.name for student in self.students))
+        _refuse_repeated("student", (f"{each.name} on {each.board}" for each in self.students))
         known = {board.name for board in self.boards}
         used = {student.board for student in self.students}
-        if used - known:
+        placed = used | ({self.g0.board} if self.g0 else set())
+        if placed - known:
             raise SimulationError(
-                f"students are placed on unknown boards: {_listed(used - known)}; "
+                f"students are placed on unknown boards: {_listed(placed - known)}; "
                 f"the fleet has: {_listed(known)}"
             )
         if sorted(self.send_order) != sorted(used):
@@ -74,6 +99,15 @@ class FanOut:
                 "a fan-out needs at least one student and an image of at least one byte; "
                 f"found {len(self.students)} students and {self.image_bytes} bytes"
             )
+        if self.needs is not None and not 1 <= self.needs <= len(self.names):
+            raise SimulationError(
+                f"the host can join from 1 to {len(self.names)} students; found {self.needs}"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every student's name, once."""
+        return tuple(dict.fromkeys(student.name for student in self.students))
 
     def sends(self) -> tuple[tuple[Board, tuple[StudentWork, ...]], ...]:
         """Return each board that has students, with them, in the order the host sends."""
@@ -82,6 +116,52 @@ class FanOut:
         for student in self.students:
             students[student.board].append(student)
         return tuple((boards[name], tuple(students[name])) for name in self.send_order)
+
+    def job(self) -> Job:
+        """Return what one image sets off; students of one board share its processor."""
+        build = JobBuilder(self.host)
+        arrived = self._sent(build)
+        replies = {}
+        for board, students in self.sends():
+            lanes = [student.name for student in students] if len(students) > 1 else [None]
+            factor = slowdown(board.device, len(students))
+            done = [
+                build.compute(
+                    board,
+                    after=(arrived[board.name],),
+                    ms=factor * compute_ms(board.device, student.macs),
+                    mj=factor * compute_mj(board.device, student.macs),
+                    lane=lane,
+                )
+                for student, lane in zip(students, lanes, strict=True)
+            ]
+            size_bytes = reply_bytes(sum(student.features for student in students))
+            names = tuple(student.name for student in students)
+            replies[board.name] = build.reply(board, size_bytes, done, names)
+        build.join(self._gathered(build, replies), needs=self.needs, deadline_ms=self.deadline_ms)
+        return build.job()
+
+    def _sent(self, build: JobBuilder) -> Mapping[str, int]:
+        """Add what brings each board its input; return the step after which it is there."""
+        if self.g0 is None:
+            return {board.name: build.send(board, self.image_bytes) for board, _ in self.sends()}
+        source = next(board for board in self.boards if board.name == self.g0.board)
+        image = build.send(source, self.image_bytes)
+        maps = build.compute(source, self.g0.macs, (image,))
+        return {
+            board.name: maps
+            if board.name == source.name
+            else build.exchange(source, board, self.g0.size_bytes, (maps,))
+            for board, _ in self.sends()
+        }
+
+    def _gathered(self, build: JobBuilder, replies: Mapping[str, int]) -> tuple[int, ...]:
+        """Return for each student the step after which the host has its features."""
+        gathered = []
+        for name in self.names:
+            homes = [replies[each.board] for each in self.students if each.name == name]
+            gathered.append(homes[0] if len(homes) == 1 else build.first(homes))
+        return tuple(gathered) if self.needs else tuple(dict.fromkeys(gathered))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +174,18 @@ class Alone:
     def __post_init__(self) -> None:
         if self.macs < 0:
             raise SimulationError(f"macs must be at least 0; found {self.macs}")
+
+    def job(self) -> Job:
+        """Return the one step that an image sets off."""
+        name = self.device.name
+        step = Step(
+            actor=name,
+            activity="compute",
+            resources=(f"{name}.cpu",),
+            duration_ms=busy_ms(self.device, [self.macs]),
+            energy_mj=busy_mj(self.device, [self.macs]),
+        )
+        return Job((step,), answer=0, nodes=(Node(name, self.device, students=1),))
 
 
 Workload = FanOut | Alone
@@ -120,13 +212,6 @@ def reply_ms(board: Board, features: int) -> float:
 def reply_bytes(features: int) -> int:
     """Return the size of a reply of `features` fp32 values, in bytes."""
     return BYTES_PER_FEATURE * features
-
-
-def join_ms(host: DeviceProfile) -> float:
-    """Return how long `host` needs from the last reply to the answer, in ms."""
-    if host.hosting is None:
-        raise SimulationError(f"device {host.name} cannot host: its profile has no hosting figures")
-    return host.hosting.join_fixed_ms.value + host.hosting.fc_ms.value
 
 
 def busy_mj(device: DeviceProfile, macs: Sequence[int]) -> float:

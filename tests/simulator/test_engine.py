@@ -12,20 +12,22 @@ from simulator.workload import Alone
 
 def test_the_story_of_one_image_by_hand(make_fan_out):
     result = simulate(make_fan_out())
-    assert [(row.actor, row.activity) for row in result.intervals] == [
-        ("host", "send"),
-        ("host", "send"),
-        ("fast", "compute"),
-        ("fast", "reply"),
-        ("slow", "compute"),
-        ("slow", "reply"),
-        ("host", "join"),
+    assert [(row.resource, row.activity) for row in result.intervals] == [
+        ("host.nic", "send"),
+        ("host.nic", "send"),
+        ("fast.cpu/b", "compute"),
+        ("fast.cpu/c", "compute"),
+        ("fast.up", "reply"),
+        ("slow.cpu", "compute"),
+        ("slow.up", "reply"),
+        ("host.cpu", "join"),
     ]
     times = [(row.start_ms, row.end_ms) for row in result.intervals]
     expected = [
         (0, 12),
         (12, 13.8),
-        (13.8, 22.55),
+        (13.8, 21.3),  # b has half the processor: 2 * 1.25 * 3 ms
+        (13.8, 22.55),  # c is left with 1.25 ms, alone
         (22.55, 23.35),
         (12, 32),
         (32, 40),
@@ -33,7 +35,7 @@ def test_the_story_of_one_image_by_hand(make_fan_out):
     ]
     for found, wanted in zip(times, expected, strict=True):
         assert found == pytest.approx(wanted)
-    assert result.messages[0] == MessageRow(0, "host", "slow", 1000, 0.0, 12.0)
+    assert result.messages[0] == MessageRow(0, "host", "slow", 1000, 0.0, 12.0, step=0)
     assert [(row.sender, row.receiver, row.size_bytes) for row in result.messages] == [
         ("host", "slow", 1000),
         ("host", "fast", 1000),
@@ -43,6 +45,7 @@ def test_the_story_of_one_image_by_hand(make_fan_out):
     assert (result.total_ms, result.compute_ms, result.communication_ms) == pytest.approx(
         (43, 20, 23)
     )
+    assert (result.queue_ms, result.wait_ms) == pytest.approx((0, (3 + 19.65) / 2))
     assert (result.energy_per_node_mj, result.energy_total_mj) == pytest.approx((35, 70))
 
 
@@ -66,8 +69,8 @@ def test_a_model_alone(slow):
     assert (result.total_ms, result.compute_ms, result.communication_ms) == (20, 20, 0)
     assert result.messages == ()
     assert result.intervals == (
-        IntervalRow(0, "tortoise", "compute", 0.0, 20.0),
-        IntervalRow(1, "tortoise", "compute", 20.0, 40.0),
+        IntervalRow(0, "tortoise", "compute", 0.0, 20.0, 0.0, "tortoise.cpu", 0),
+        IntervalRow(1, "tortoise", "compute", 20.0, 40.0, 20.0, "tortoise.cpu", 0),
     )
     (row,) = result.boards
     assert (row.send_done_ms, row.busy_ms, row.done_ms, row.energy_mj) == (0, 20, 20, 40)
@@ -82,14 +85,17 @@ def test_plain_data_for_json(make_fan_out):
     plain = json.loads(json.dumps(simulate(make_fan_out(), inferences=2).to_dict()))
     assert plain["total_ms"] == pytest.approx(43)
     assert plain["energy_per_node_mj"] == pytest.approx(35)
-    assert (len(plain["intervals"]), len(plain["messages"])) == (14, 8)
+    assert (len(plain["intervals"]), len(plain["messages"])) == (16, 8)
     assert plain["messages"][0]["receiver"] == "slow"
 
 
 def test_the_simulator_loads_no_model_framework_and_no_solver():
     script = (
-        "import sys, simulator, simulator.engine, simulator.closed_form; "
-        "print(sorted({'torch', 'ortools', 'scipy', 'numpy'} & set(sys.modules)))"
+        "import sys, simulator.workload, simulator.closed_form, simulator.result; "
+        "unwanted = {'torch', 'ortools', 'scipy', 'numpy', 'simpy'}; "
+        "print(sorted(unwanted & set(sys.modules))); "
+        "import simulator.engine, simulator.sweep; "
+        "print(sorted({'torch', 'ortools', 'scipy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    assert (done.stdout.split(), done.stderr) == (["[]", "[]"], "")

@@ -53,7 +53,7 @@ def test_names_are_unique(make_fan_out, slow, fast, students):
         make_fan_out(boards=(slow, fast, slow))
     with pytest.raises(SimulationError, match="repeated: host"):
         make_fan_out(boards=(slow, fast, Board("host", slow.device, slow.link)))
-    with pytest.raises(SimulationError, match="student names must be unique; repeated: b"):
+    with pytest.raises(SimulationError, match="student names must be unique; repeated: b on fast"):
         make_fan_out(students=(*students, students[1]))
 
 

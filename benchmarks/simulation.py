@@ -1,0 +1,420 @@
+"""How fast images are simulated, against a textbook SimPy model of the same workload.
+
+    python benchmarks/simulation.py
+
+The textbook model is what SimPy's documentation teaches: a process per image and per board, a
+Resource per network card, link and processor, and per hop a request and a timeout.  Like the
+simulator with a trace, it keeps what each hop did: it as tuples, the simulator as arrays, of which
+rows are made when somebody asks (not timed).  With failures, both begin a hop anew that falls into
+a down time.  A sweep asks for the latency of many fleets; the textbook simulates one after the
+other, the closed form takes them all at once.
+
+All ways to a result are compared before any time is shown: each hop of each image, or each
+latency.  The worst difference is printed.
+"""
+
+import json
+import platform
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Sequence
+from importlib.metadata import version
+from itertools import islice
+from operator import itemgetter
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import simpy
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from profiles.fleet import Board, parse_fleet, resolve
+from simulator import closed_form, events, fused
+from simulator.arrivals import Poisson
+from simulator.engine import Path, run
+from simulator.failures import Outage
+from simulator.hops import JobBuilder
+from simulator.job import HOST, Job, Step
+from simulator.noise import stream
+from simulator.scenario import UNDISTURBED, Scenario
+from simulator.sweep import fan_out_ms
+from simulator.workload import FanOut, StudentWork, busy_ms, join_ms, reply_ms, send_ms
+
+T = TypeVar("T")
+Story = Generator[simpy.Event, Any, None]
+Hop = tuple[int, str, str, float, float]
+"""Image, actor, activity, start and end in ms."""
+
+BOARDS = 8
+PER_S = 5.0  # of images; a board is busy for half of the time
+MEAN_UP_MS, MEAN_DOWN_MS = 60_000.0, 2_000.0
+LAYERS, EXCHANGE_MS, MESSAGE_MS, SHARE_MS, MAPS_BYTES = 40, 1.5, 0.8, 2.5, 4096
+TOLERANCE_MS = 1e-6
+
+
+class Textbook:
+    """A SimPy environment with resources by name, and what each hop did."""
+
+    def __init__(self, outages: Sequence[Outage] = ()) -> None:
+        self.environment = simpy.Environment()
+        self.hops: list[Hop] = []
+        self.latencies_ms: list[float] = []
+        self._resources: dict[str, simpy.Resource] = {}
+        self._downs: dict[str, list[tuple[float, float]]] = {}
+        for outage in outages:
+            for board in outage.boards:
+                self._downs.setdefault(board, []).append((outage.at_ms, outage.repaired_ms or 0.0))
+
+    def resource(self, name: str) -> simpy.Resource:
+        """Return the resource of this name."""
+        if name not in self._resources:
+            self._resources[name] = simpy.Resource(self.environment)
+        return self._resources[name]
+
+    def hop(
+        self, image: int, actor: str, activity: str, server: simpy.Resource, ms: float, board: str
+    ) -> Story:
+        """Hold `server` for a time, anew after each failure of `board` that comes between."""
+        with server.request() as request:
+            yield request
+            while (up_ms := self._up_again_ms(board, ms)) is not None:
+                yield self.environment.timeout(up_ms - self.environment.now)
+            start_ms = self.environment.now
+            yield self.environment.timeout(ms)
+            self.hops.append((image, actor, activity, start_ms, self.environment.now))
+
+    def exchange(self, image: int, sender: str, receiver: str, ms: float) -> Story:
+        """Hold the sender's and the receiver's side for a time."""
+        up, down = self.resource(f"{sender}.up"), self.resource(f"{receiver}.down")
+        with up.request() as one, down.request() as other:
+            yield one & other
+            start_ms = self.environment.now
+            yield self.environment.timeout(ms)
+            self.hops.append((image, sender, "exchange", start_ms, self.environment.now))
+
+    def all_of(self, stories: Sequence[Story]) -> simpy.Event:
+        """Tell stories at once; happens when all are over."""
+        return self.environment.all_of([self.environment.process(story) for story in stories])
+
+    def run(self, image: Callable[[int], Story], images: int, starts_ms: Sequence[float]) -> None:
+        """Run images at their starts, or in a closed loop if there are none."""
+
+        def timed(number: int) -> Story:
+            start_ms = self.environment.now
+            yield from image(number)
+            self.latencies_ms.append(self.environment.now - start_ms)
+
+        def source() -> Story:
+            for number in range(images):
+                if starts_ms:
+                    yield self.environment.timeout(starts_ms[number] - self.environment.now)
+                    self.environment.process(timed(number))
+                else:
+                    yield self.environment.process(timed(number))
+
+        self.environment.process(source())
+        self.environment.run()
+
+    def _up_again_ms(self, board: str, ms: float) -> float | None:
+        """Return when the board is up again, if it fails before a hop that begins now is over."""
+        if not (downs := self._downs.get(board)):
+            return None
+        index = bisect_right(downs, self.environment.now, key=itemgetter(1))
+        if index < len(downs) and downs[index][0] < self.environment.now + ms:
+            return downs[index][1]
+        return None
+
+
+def textbook_fan_out(
+    workload: FanOut, images: int, starts_ms: Sequence[float] = (), outages: Sequence[Outage] = ()
+) -> Textbook:
+    """Send, compute, reply on each board; join."""
+    book = Textbook(outages)
+    sender, joiner = book.resource("host.nic"), book.resource("host.cpu")
+    joining_ms = join_ms(workload.host)
+    posts = [
+        (
+            board.name,
+            book.resource(f"{board.name}.cpu"),
+            book.resource(f"{board.name}.up"),
+            send_ms(board, workload.image_bytes),
+            busy_ms(board.device, [student.macs for student in students]),
+            reply_ms(board, sum(student.features for student in students)),
+        )
+        for board, students in workload.sends()
+    ]
+
+    def on_board(
+        image: int,
+        name: str,
+        cpu: simpy.Resource,
+        link: simpy.Resource,
+        sending_ms: float,
+        computing_ms: float,
+        replying_ms: float,
+    ) -> Story:
+        yield from book.hop(image, HOST, "send", sender, sending_ms, name)
+        yield from book.hop(image, name, "compute", cpu, computing_ms, name)
+        yield from book.hop(image, name, "reply", link, replying_ms, name)
+
+    def image(number: int) -> Story:
+        yield book.all_of([on_board(number, *post) for post in posts])
+        yield from book.hop(number, HOST, "join", joiner, joining_ms, HOST)
+
+    book.run(image, images, starts_ms)
+    return book
+
+
+def textbook_all_to_all(names: Sequence[str], wire_ms: float, images: int) -> Textbook:
+    """Per layer: each board computes a share; all meet; each sends to all others, in rounds."""
+    book = Textbook()
+
+    def share(image: int, name: str) -> Story:
+        yield from book.hop(image, name, "compute", book.resource(f"{name}.cpu"), SHARE_MS, name)
+
+    def sends(image: int, place: int) -> Story:
+        for further in range(1, len(names)):
+            receiver = names[(place + further) % len(names)]
+            yield from book.exchange(image, names[place], receiver, MESSAGE_MS + wire_ms)
+
+    def image(number: int) -> Story:
+        for _ in range(LAYERS):
+            yield book.all_of([share(number, name) for name in names])
+            yield book.environment.timeout(EXCHANGE_MS)
+            yield book.all_of([sends(number, place) for place in range(len(names))])
+
+    book.run(image, images, ())
+    return book
+
+
+def all_to_all(boards: Sequence[Board]) -> Job:
+    """Return the same as steps."""
+    build = JobBuilder()
+    before: tuple[int, ...] = ()
+    for _ in range(LAYERS):
+        shares = [build.compute(board, ms=SHARE_MS, mj=0.0, after=before) for board in boards]
+        met = build.add(Step(HOST, "join", (), EXCHANGE_MS, tuple(shares)))
+        before = tuple(
+            build.exchange(
+                boards[b],
+                boards[(b + further) % len(boards)],
+                MAPS_BYTES,
+                (met,),
+                message_ms=MESSAGE_MS,
+            )
+            for further in range(1, len(boards))
+            for b in range(len(boards))
+        )
+    return build.job(build.add(Step(HOST, "join", (), 0.0, before)))
+
+
+def nonn(boards: Sequence[Board], macs: Sequence[int], features: int = 46) -> FanOut:
+    """Return a NoNN with one student on each board."""
+    host, _ = resolve(parse_fleet("rpi3x2"))
+    students = tuple(
+        StudentWork(f"student-{board.name}", board.name, each, features)
+        for board, each in zip(boards, macs, strict=True)
+    )
+    return FanOut(host, tuple(boards), students, tuple(b.name for b in boards), image_bytes=12_288)
+
+
+def outages(boards: Sequence[Board], until_ms: float, seed: int) -> tuple[Outage, ...]:
+    """Draw when each board is down, a second at a time."""
+    generator = stream(seed, "failures")
+    drawn = []
+    for board in boards:
+        up_ms = 0.0
+        while up_ms < until_ms:
+            down_ms = up_ms + generator.exponential(MEAN_UP_MS)
+            up_ms = down_ms + generator.exponential(MEAN_DOWN_MS)
+            drawn.append(Outage((board.name,), down_ms, up_ms))
+    return tuple(drawn)
+
+
+def timed(make: Callable[[], T], repeats: int) -> tuple[T, float]:
+    """Return what is made, and the least time of `repeats` runs, in s."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        made = make()
+        seconds.append(time.perf_counter() - start)
+    return made, min(seconds)
+
+
+def worst_difference_ms(
+    book: Textbook, path: Path, job: Job, images: int, world: Scenario
+) -> float:
+    """Run `job` with its trace and compare each hop with the textbook's."""
+    result = run(path, job, images, world)
+    ours = sorted(
+        (row.inference, row.actor, row.activity, row.start_ms, row.end_ms)
+        for row in result.intervals
+        if row.resource and not row.lost
+    )
+    theirs = sorted(book.hops)
+    if [hop[:3] for hop in ours] != [hop[:3] for hop in theirs]:
+        raise AssertionError("the simulator and the textbook did not do the same hops")
+    times = np.array([hop[3:] for hop in ours]) - np.array([hop[3:] for hop in theirs])
+    worst_ms = float(np.abs(times).max())
+    if worst_ms > TOLERANCE_MS:
+        raise AssertionError(f"the simulator and the textbook differ by {worst_ms:g} ms")
+    return worst_ms
+
+
+def compare(
+    name: str,
+    textbook: Callable[[], Textbook],
+    ways: dict[str, tuple[Path, Scenario]],
+    job: Job,
+    images: int,
+    repeats: int,
+) -> list[dict[str, object]]:
+    """Time the textbook and some ways through the simulator."""
+    book, textbook_s = timed(textbook, repeats)
+    rows: list[dict[str, object]] = []
+    for way, (path, world) in ways.items():
+        worst_ms = worst_difference_ms(book, path, job, images, world)
+
+        def ours(path: Path = path, world: Scenario = world) -> object:
+            return run(path, job, images, world)
+
+        _, ours_s = timed(ours, repeats)
+        rows.append(_row(name, way, images, textbook_s / images, ours_s / images, worst_ms))
+    return rows
+
+
+def fan_out_rows(images: int, repeats: int, seed: int) -> list[dict[str, object]]:
+    """Eight Raspberry Pi with a student each: open and closed, with and without failures."""
+    _, boards = resolve(parse_fleet(f"rpi-3b*{BOARDS}"))
+    workload = nonn(boards, [83_500_000] * BOARDS)
+    job = workload.job()
+    poisson = Poisson(PER_S)
+    starts_ms = list(islice(poisson.times(stream(seed, "arrivals")), images))
+    failing = outages(boards, starts_ms[-1], seed)
+    disturbed = Scenario(poisson, failing, seed=seed)
+    return [
+        *compare(
+            "NoNN, Poisson, failures",
+            lambda: textbook_fan_out(workload, images, starts_ms, failing),
+            {"events": (events.play, disturbed)},
+            job,
+            images,
+            repeats,
+        ),
+        *compare(
+            "NoNN, Poisson",
+            lambda: textbook_fan_out(workload, images, starts_ms),
+            {
+                "events": (events.play, Scenario(poisson, seed=seed)),
+                "fused": (fused.play, Scenario(poisson, seed=seed)),
+            },
+            job,
+            images,
+            repeats,
+        ),
+        *compare(
+            "NoNN, closed loop",
+            lambda: textbook_fan_out(workload, images),
+            {"events": (events.play, UNDISTURBED), "fused": (fused.play, UNDISTURBED)},
+            job,
+            images,
+            repeats,
+        ),
+    ]
+
+
+def all_to_all_rows(images: int, repeats: int) -> list[dict[str, object]]:
+    """Forty layers, after each of which eight boards send to all others."""
+    _, boards = resolve(parse_fleet(f"rpi-3b*{BOARDS}"))
+    wire_ms = 8000 * MAPS_BYTES / boards[0].link.bits_per_s.value
+    return compare(
+        f"all-to-all, {LAYERS} layers",
+        lambda: textbook_all_to_all([board.name for board in boards], wire_ms, images),
+        {"events": (events.play, UNDISTURBED), "fused": (fused.play, UNDISTURBED)},
+        all_to_all(boards),
+        images,
+        repeats,
+    )
+
+
+def sweep_row(configurations: int, sample: int, repeats: int, seed: int) -> dict[str, object]:
+    """Students of many sizes on eight boards; the textbook gets a sample."""
+    _, boards = resolve(parse_fleet(f"rpi-3b*{BOARDS // 2},odroid-xu4s*{BOARDS // 2}"))
+    macs = np.random.default_rng(seed).integers(10**6, 10**8, (configurations, BOARDS))
+    few = [nonn(boards, each) for each in macs[:sample].tolist()]
+    books, textbook_s = timed(lambda: [textbook_fan_out(each, 1) for each in few], repeats)
+    fixed_ms = np.array([busy_ms(board.device, [0]) for board in boards])
+    per_mac_ms = np.array([busy_ms(board.device, [10**9]) for board in boards]) - fixed_ms
+    send = [send_ms(board, few[0].image_bytes) for board in boards]
+    reply = [reply_ms(board, few[0].students[0].features) for board in boards]
+    joining_ms = join_ms(few[0].host)
+
+    def ours() -> object:
+        return fan_out_ms(send, fixed_ms + per_mac_ms * (macs / 10**9), reply, joining_ms)
+
+    found_ms, ours_s = timed(ours, repeats)
+    simulated_ms = np.array([book.latencies_ms[0] for book in books])
+    formula_ms = np.array([closed_form.fan_out(each).total_ms for each in few])
+    sampled_ms = np.asarray(found_ms)[:sample]
+    worst_ms = max(float(np.abs(sampled_ms - each).max()) for each in (simulated_ms, formula_ms))
+    if worst_ms > TOLERANCE_MS:
+        raise AssertionError(f"the sweep and the textbook differ by {worst_ms:g} ms")
+    name = f"sweep of {configurations:,} NoNNs"
+    return _row(
+        name, "closed form", configurations, textbook_s / sample, ours_s / configurations, worst_ms
+    )
+
+
+def _row(
+    name: str, way: str, images: int, textbook_s: float, ours_s: float, worst_ms: float
+) -> dict[str, object]:
+    return {
+        "workload": name,
+        "way": way,
+        "images": images,
+        "textbook_us": 1e6 * textbook_s,
+        "ours_us": 1e6 * ours_s,
+        "textbook_over_ours": textbook_s / ours_s,
+        "worst_difference_ms": worst_ms,
+    }
+
+
+def main(
+    images: Annotated[int, typer.Option(help="Images of a NoNN per run.")] = 2000,
+    repeats: Annotated[int, typer.Option(help="Runs of each; the quickest counts.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    seed: int = 0,
+) -> None:
+    """Simulate the same workloads both ways, and compare results and times."""
+    rows = [
+        *fan_out_rows(images, repeats, seed),
+        *all_to_all_rows(max(1, images // 40), repeats),
+        sweep_row(10 * images, max(1, images // 20), repeats, seed),
+    ]
+    machine = (
+        f"{platform.machine()}, Python {platform.python_version()}, "
+        f"simpy {version('simpy')}, numpy {np.__version__}"
+    )
+    console = Console()
+    if as_json:
+        console.print_json(json.dumps({"machine": machine, "rows": rows}))
+        return
+    table = Table(title=f"Microseconds per image, one core ({machine})")
+    table.add_column("workload")
+    for name in ("way", "textbook", "ours", "textbook / ours", "worst difference, ms"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["workload"]),
+            str(row["way"]),
+            f"{row['textbook_us']:.1f}",
+            f"{row['ours_us']:.3f}",
+            f"{row['textbook_over_ours']:,.1f}",
+            f"{row['worst_difference_ms']:.1g}",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,186 @@
+"""The fused path: all steps of an image in one go, as a recurrence; one SimPy event per image.
+
+    start = max(ends of what the step waits for, its resources free);  free = start + duration
+
+in an order of the steps that is the same for each image.  That is exact only where nothing can
+change the order in which steps come to a resource (`fits`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from operator import itemgetter
+
+from simulator.arrivals import ClosedLoop
+from simulator.clock import Clock, Moment
+from simulator.events import EventPlay, arrivals_of
+from simulator.image import Image
+from simulator.job import Job, Step
+from simulator.noise import Draws, draws
+from simulator.recorder import Recorder
+from simulator.scenario import UNDISTURBED, Scenario
+
+Gather = Callable[[Sequence[float]], float]
+
+
+def fits(job: Job, scenario: Scenario) -> bool:
+    """Whether the steps of `job` come to each resource in one order, whatever the image."""
+    if scenario.failures or scenario.throttling:
+        return False
+    return keeps_order(job) or (
+        isinstance(scenario.arrivals, ClosedLoop)
+        and job.waits_for_all
+        and all(_same_each_time(step) for step in job.steps)
+    )
+
+
+def keeps_order(job: Job) -> bool:
+    """Whether images pass through `job` in the order in which they come, at each of its steps.
+
+    They do where each resource is used only by steps that become ready together: no image can
+    then overtake an earlier one, as start = max(ready, free) never falls from image to image.
+    Jitter, and random times without a queue, would let one overtake.
+    """
+    if job.processors or any(map(_overtakes, job.steps)):
+        return False
+    waits: dict[int, tuple[frozenset[int], int]] = {}
+    for step, resources in zip(job.steps, job.held, strict=True):
+        wait = frozenset(step.after), step.needed
+        if any(waits.setdefault(resource, wait) != wait for resource in resources):
+            return False
+    return True
+
+
+def play(job: Job, inferences: int, scenario: Scenario, recorder: Recorder) -> None:
+    """Run `inferences` images of `job`, which must fit, and tell `recorder` of each."""
+    _FusedPlay(job, inferences, scenario, recorder).run()
+
+
+def _overtakes(step: Step) -> bool:
+    random = step.service != "constant" or step.transit.loss_pct > 0
+    jitters = step.transit.jitter_ms > 0 or step.deadline_ms is not None
+    return jitters or (random and not step.resources)
+
+
+def _same_each_time(step: Step) -> bool:
+    noisy = step.transit.loss_pct or step.transit.jitter_ms
+    return step.service == "constant" and not noisy
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """A step that is more than one wait, one resource or two, and a constant time."""
+
+    gather: Gather
+    resources: tuple[int, ...]
+    draws: Draws
+
+
+Row = tuple[int, int, int, int, float, _Rest | None]
+"""A step: its index, the step it waits for, its resource (twice) or two, ms; or the rest."""
+
+
+class _FusedPlay:
+    """One run: an image after the other, each in one go."""
+
+    def __init__(self, job: Job, inferences: int, scenario: Scenario, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._inferences, self._number = inferences, 0
+        self._arrivals = arrivals_of(scenario)
+        self._answer = job.answer
+        self._clock, self._on_start = Clock(), (self._image,)
+        self._start_ms = 0.0
+        self._free_ms = [0.0] * len(job.resources)
+        self._ends_ms = [0.0] * (len(job.steps) + 1)  # the last one: the image's start
+        self._starts_ms = [0.0] * len(job.steps)
+        self._frees_ms = [0.0] * len(job.steps)
+        if keeps_order(job):
+            self._rows = [self._row(job, i, scenario) for i in range(len(job.steps))]
+        else:
+            first = _Rehearsal(job)
+            self._rows = [self._row(job, i, scenario, first.held_ms[i]) for i in first.order]
+            for name, busy_ms in first.shared_busy_ms.items():
+                recorder.shared_busy_ms[name] = busy_ms * inferences
+
+    def run(self) -> None:
+        """Run from the first image to the last."""
+        self._next_image(0.0)
+        self._clock.run()
+
+    def _row(self, job: Job, index: int, scenario: Scenario, held_ms: float | None = None) -> Row:
+        """Lay out one step; `held_ms` is how long it held its resources in a rehearsal."""
+        step, resources = job.steps[index], job.held[index]
+        after = step.after or (len(job.steps),)
+        in_lane = any(resource in job.processors for resource in step.resources)
+        duration_ms = held_ms if in_lane and held_ms is not None else step.duration_ms
+        plain = len(after) == 1 and 1 <= len(resources) <= 2 and step.steady and not job.delays
+        if plain:
+            return index, after[0], resources[0], resources[-1], duration_ms, None
+        drawn = draws(replace(step, duration_ms=duration_ms), index, scenario.seed)
+        return index, 0, 0, 0, 0.0, _Rest(_gather(after, step.needed), resources, drawn)
+
+    def _next_image(self, now_ms: float) -> None:
+        if self._number < self._inferences:
+            self._start_ms = next(self._arrivals) if self._arrivals else now_ms
+            self._clock.at(self._start_ms, Moment(self._on_start))
+
+    def _image(self, _: Moment) -> None:
+        """Let one image pass through all steps."""
+        starts, frees, ends, free = self._starts_ms, self._frees_ms, self._ends_ms, self._free_ms
+        begin_ms = ends[-1] = self._start_ms
+        for index, after, resource, other, duration_ms, rest in self._rows:
+            if rest is None:
+                start = ends[after]
+                if start < free[resource]:
+                    start = free[resource]
+                if start < free[other]:
+                    start = free[other]
+                starts[index] = start
+                free[resource] = free[other] = ends[index] = start + duration_ms
+            else:
+                hold_ms, delay_ms = next(rest.draws)
+                start = rest.gather(ends)
+                for each in rest.resources:
+                    if start < free[each]:
+                        start = free[each]
+                starts[index] = start
+                through = frees[index] = start + hold_ms
+                for each in rest.resources:
+                    free[each] = through
+                ends[index] = through + delay_ms
+        answer_ms = ends[self._answer]
+        self._recorder.add(self._number, begin_ms, answer_ms, starts, frees, ends[:-1])
+        self._number += 1
+        self._next_image(answer_ms)
+
+
+class _Rehearsal(EventPlay):
+    """One image through the event path, to see in which order its steps begin."""
+
+    def __init__(self, job: Job) -> None:
+        recorder = Recorder(job, "totals")
+        super().__init__(job, 1, UNDISTURBED, recorder)
+        self.order: list[int] = []
+        self.held_ms: list[float] = []
+        self.run()
+        self.shared_busy_ms = recorder.shared_busy_ms
+
+    def _begin(self, image: Image, step: int, ready_ms: float) -> None:
+        begun: int | None = step
+        while begun is not None:
+            self.order.append(begun)
+            begun = self._next_steps[begun]
+        super()._begin(image, step, ready_ms)
+
+    def _retire(self, image: Image, now_ms: float) -> None:  # noqa: ARG002
+        times = zip(image.starts_ms, image.frees_ms, strict=True)
+        self.held_ms = [free_ms - start_ms for start_ms, free_ms in times]
+
+
+def _gather(after: tuple[int, ...], needed: int) -> Gather:
+    """Return what finds the time at which enough of the steps before one have ended."""
+    if len(after) == 1:
+        return itemgetter(*after)
+    pick: Callable[[Sequence[float]], tuple[float, ...]] = itemgetter(*after)
+    if needed == len(after):
+        return lambda ends: max(pick(ends))
+    return lambda ends: sorted(pick(ends))[needed - 1]

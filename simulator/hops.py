@@ -1,0 +1,228 @@
+"""Hops: a builder that writes down what one image sets off, one call per step.
+
+A workload of one's own is a function that makes a `JobBuilder`, adds steps and returns a job::
+
+    build = JobBuilder(host)
+    replies = []
+    for board in boards:
+        sent = build.send(board, image_bytes)
+        done = build.compute(board, macs, after=(sent,))
+        replies.append(build.reply(board, 200, after=(done,), students=(board.name,)))
+    return build.job(build.join(replies))
+
+Each call returns the index of its step.  What waits for nothing begins when the host takes up the
+image; steps that become ready at the same time queue in the order of the calls.
+"""
+
+from collections.abc import Iterable
+
+from profiles.device import DeviceProfile, compute_mj, compute_ms, figure_of
+from profiles.errors import SimulationError
+from profiles.fleet import Board
+from profiles.link import LinkProfile, wire_ms
+from simulator.job import HOST, Activity, Job, Message, Node, Step, Transit
+
+NIC = f"{HOST}.nic"
+HOST_CPU = f"{HOST}.cpu"
+
+
+class JobBuilder:
+    """The steps of one image so far; `host` is needed only to join."""
+
+    def __init__(self, host: DeviceProfile | None = None) -> None:
+        self._host = host
+        self._steps: list[Step] = []
+        self._students: dict[int, tuple[str, ...]] = {}
+        self._nodes: dict[str, DeviceProfile] = {}
+        self._running: dict[str, set[str]] = {}
+
+    def add(self, step: Step) -> int:
+        """Add a step as it is."""
+        self._steps.append(step)
+        return len(self._steps) - 1
+
+    def send(self, board: Board, size_bytes: int, after: Iterable[int] = ()) -> int:
+        """Let the host send to `board`: message_ms and the wire, on its serial network card."""
+        message_ms = figure_of(board.device, "message_ms")
+        message = Message(HOST, board.name, size_bytes)
+        return self._carry("send", message, message_ms, (board,), (NIC, down(board)), after)
+
+    def compute(
+        self,
+        board: Board,
+        macs: int = 0,
+        after: Iterable[int] = (),
+        *,
+        ms: float | None = None,
+        mj: float | None = None,
+        lane: str | None = None,
+    ) -> int:
+        """Let `board` compute `macs`, or for `ms` at `mj`, in a lane of its own if one is named.
+
+        Given `ms` alone, the energy is that of the device's power_busy_w, or 0 where it has none.
+        """
+        resource = cpu(board) if lane is None else f"{cpu(board)}/{lane}"
+        step = _computing(board.name, board.device, resource, macs, after, ms, mj)
+        self._nodes.setdefault(board.name, board.device)
+        return self.add(step)
+
+    def reply(
+        self,
+        board: Board,
+        size_bytes: int,
+        after: Iterable[int] = (),
+        students: Iterable[str] = (),
+    ) -> int:
+        """Let `board` send to the host on its own link, with the features of `students`."""
+        message = Message(board.name, HOST, size_bytes)
+        index = self._carry("reply", message, 0.0, (board,), (up(board),), after)
+        if names := tuple(students):
+            self._students[index] = names
+            self._running.setdefault(board.name, set()).update(names)
+        return index
+
+    def exchange(
+        self,
+        sender: Board,
+        receiver: Board,
+        size_bytes: int,
+        after: Iterable[int] = (),
+        *,
+        message_ms: float | None = None,
+    ) -> int:
+        """Let `sender` send to `receiver`, at the rate of the slower of their links.
+
+        The time beside the wire is `message_ms`, or the receiver's where None.
+        """
+        if message_ms is None:
+            message_ms = figure_of(receiver.device, "message_ms")
+        message = Message(sender.name, receiver.name, size_bytes)
+        resources = (up(sender), down(receiver))
+        return self._carry("exchange", message, message_ms, (sender, receiver), resources, after)
+
+    def join(
+        self,
+        after: Iterable[int],
+        *,
+        ms: float | None = None,
+        needs: int | None = None,
+        deadline_ms: float | None = None,
+    ) -> int:
+        """Let the host join what came, for as long as its profile says, or for `ms`."""
+        duration_ms = self._join_ms() if ms is None else ms
+        return self.add(
+            Step(
+                HOST, "join", (HOST_CPU,), duration_ms, tuple(after), needs, None, 0.0, deadline_ms
+            )
+        )
+
+    def first(self, after: Iterable[int]) -> int:
+        """Let the host go on when the first of `after` has ended, which takes no time."""
+        return self.add(Step(HOST, "join", (), 0.0, tuple(after), needs=1))
+
+    def job(self, answer: int | None = None) -> Job:
+        """Return the job that ends with the step `answer`, or with the last one."""
+        nodes = (
+            Node(name, device, len(self._running.get(name, ())))
+            for name, device in self._nodes.items()
+        )
+        last = len(self._steps) - 1
+        return Job(
+            steps=tuple(self._steps),
+            answer=last if answer is None else answer,
+            students=self._students,
+            nodes=tuple(nodes),
+        )
+
+    def _carry(
+        self,
+        activity: Activity,
+        message: Message,
+        message_ms: float,
+        ends: tuple[Board, ...],
+        resources: tuple[str, ...],
+        after: Iterable[int],
+    ) -> int:
+        for board in ends:
+            self._nodes.setdefault(board.name, board.device)
+        links = tuple(board.link for board in ends)
+        on_wire_ms = max(wire_ms(link, message.size_bytes) for link in links)
+        return self.add(
+            Step(
+                actor=message.sender,
+                activity=activity,
+                resources=tuple(dict.fromkeys(resources)),
+                duration_ms=message_ms + on_wire_ms,
+                after=tuple(after),
+                message=message,
+                transit=transit(links, on_wire_ms),
+            )
+        )
+
+    def _join_ms(self) -> float:
+        if self._host is None:
+            raise SimulationError("a join without `ms` needs a JobBuilder with a host")
+        return join_ms(self._host)
+
+
+def join_ms(host: DeviceProfile) -> float:
+    """Return how long `host` needs from the last reply to the answer, in ms."""
+    if host.hosting is None:
+        raise SimulationError(f"device {host.name} cannot host: its profile has no hosting figures")
+    return host.hosting.join_fixed_ms.value + host.hosting.fc_ms.value
+
+
+def cpu(board: Board) -> str:
+    """Name the processor of `board`."""
+    return f"{board.name}.cpu"
+
+
+def down(board: Board) -> str:
+    """Name what carries messages to `board`."""
+    return _carrier(board, "down")
+
+
+def up(board: Board) -> str:
+    """Name what carries messages from `board`."""
+    return _carrier(board, "up")
+
+
+def transit(links: tuple[LinkProfile, ...], on_wire_ms: float) -> Transit:
+    """Return what `links`, one behind the other, do to a message that needs `on_wire_ms`.
+
+    Latency and jitter add up (the sum's mean; jitter stays exponential), a message passes if no
+    link loses it, and a lost one is tried again after the longest of their times.
+    """
+    passing = 1.0
+    for link in links:
+        passing *= 1 - link.loss_pct.value / 100
+    loss_pct = 100 * (1 - passing)
+    return Transit(
+        latency_ms=sum(link.latency_ms.value for link in links),
+        jitter_ms=sum(link.jitter_ms.value for link in links),
+        loss_pct=loss_pct,
+        retry_ms=max(link.retransmit_ms.value for link in links) + on_wire_ms if loss_pct else 0.0,
+        wire_ms=on_wire_ms,
+    )
+
+
+def _carrier(board: Board, direction: str) -> str:
+    if board.link.shared:
+        return f"medium:{board.link.name}"
+    return f"{board.name}.wire" if board.link.duplex == "half" else f"{board.name}.{direction}"
+
+
+def _computing(
+    name: str,
+    device: DeviceProfile,
+    resource: str,
+    macs: int,
+    after: Iterable[int],
+    ms: float | None,
+    mj: float | None,
+) -> Step:
+    if ms is None:
+        ms, mj = compute_ms(device, macs), compute_mj(device, macs) if mj is None else mj
+    elif mj is None:
+        mj = device.power_busy_w.value * ms if device.power_busy_w else 0.0
+    return Step(name, "compute", (resource,), ms, tuple(after), energy_mj=mj)

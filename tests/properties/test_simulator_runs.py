@@ -1,0 +1,301 @@
+"""What holds for every job in every scenario, and that all ways to the same result agree."""
+
+import tracemalloc
+from collections import Counter
+from dataclasses import replace
+from itertools import groupby, pairwise
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from made_hardware import figure
+from test_fan_out_properties import boards, devices, milliseconds
+
+from profiles.device import Hosting
+from simulator import closed_form, events, fused, recorder
+from simulator.arrivals import Periodic, Poisson, Times
+from simulator.engine import run, simulate
+from simulator.failures import Outage
+from simulator.hops import JobBuilder
+from simulator.job import Job, Message, Step, Transit
+from simulator.scenario import UNDISTURBED, Scenario
+from simulator.throttling import Throttle
+from simulator.workload import FanOut, StudentWork
+
+TOLERANCE_MS = 1e-6  # 1e-9 s
+RESOURCES = ("host.nic", "a.cpu", "a.up", "b.cpu", "b.down", "medium:air")
+
+whole = st.integers(0, 8).map(float)  # sums of these are exact, so that ties are ties
+
+
+@st.composite
+def steps(draw, index, lanes):
+    resources = draw(st.lists(st.sampled_from(RESOURCES), max_size=2, unique=True))
+    in_lane = lanes and draw(st.booleans())
+    if in_lane:
+        resources = [draw(st.sampled_from(("c.cpu/1", "c.cpu/2", "c.cpu")))]
+    after = draw(st.lists(st.integers(0, index - 1), max_size=4)) if index else []
+    ends = draw(st.permutations(("host", "a", "b")))[:2]
+    carries = not in_lane and draw(st.booleans())
+    return Step(
+        actor="c" if in_lane else ends[0],
+        activity="send" if carries else "compute",
+        resources=tuple(resources),
+        duration_ms=draw(whole),
+        after=tuple(after),
+        needs=draw(st.none() | st.integers(1, len(after))) if after else None,
+        message=Message(*ends, draw(st.integers(0, 1000))) if carries else None,
+        transit=Transit(latency_ms=draw(whole)) if carries else Transit(),
+    )
+
+
+@st.composite
+def jobs(draw, lanes=True):
+    made = tuple(draw(steps(index, lanes)) for index in range(draw(st.integers(1, 9))))
+    return Job(made, answer=draw(st.integers(0, len(made) - 1)))
+
+
+arrivals = st.lists(whole, min_size=6, max_size=6).map(
+    lambda gaps: Times(tuple(sum(gaps[: i + 1]) for i in range(6)))
+)
+open_scenarios = arrivals.map(Scenario)
+
+
+@st.composite
+def disturbed(draw, job):
+    """Failures and throttling of what has a part in the job."""
+    places = sorted(job.places)
+    outages = draw(
+        st.lists(
+            st.tuples(st.sampled_from(places), st.integers(0, 60), st.none() | st.integers(1, 30)),
+            max_size=3,
+        )
+    )
+    throttles = draw(
+        st.lists(
+            st.tuples(st.sampled_from(places), st.integers(0, 60), st.sampled_from((0.25, 0.5, 2))),
+            max_size=2,
+        )
+    )
+    return Scenario(
+        draw(st.just(UNDISTURBED.arrivals) | arrivals),
+        tuple(
+            Outage((name,), at, None if takes is None else at + takes)
+            for name, at, takes in outages
+        ),
+        tuple(Throttle(*each) for each in throttles),
+        draw(st.sampled_from(("wait", "lose"))),
+    )
+
+
+@st.composite
+def runs(draw):
+    job = draw(jobs())
+    return simulate(job, 6, draw(disturbed(job)))
+
+
+def bytes_of(result):
+    batch = result.recording.batch
+    return [getattr(batch, name).tobytes() for name in type(batch).__slots__]
+
+
+@settings(max_examples=300)
+@given(jobs(lanes=False), st.just(UNDISTURBED) | open_scenarios)
+def test_fused_is_the_same_as_events_to_the_last_bit(job, scenario):
+    assume(fused.fits(job, scenario))
+    one, other = (run(path, job, 6, scenario) for path in (events.play, fused.play))
+    assert bytes_of(one) == bytes_of(other)
+
+
+@given(jobs())
+def test_fused_is_the_same_as_events_with_shared_processors(job):
+    assume(fused.fits(job, UNDISTURBED))
+    one, other = (run(path, job, 6) for path in (events.play, fused.play))
+    for found, wanted in zip(other.inferences, one.inferences, strict=True):
+        assert found.end_ms == pytest.approx(wanted.end_ms, rel=0, abs=TOLERANCE_MS)
+    assert other.utilisation == pytest.approx(one.utilisation)
+
+
+@given(runs())
+def test_a_resource_does_one_thing_at_a_time_first_come_first_served(result):
+    job = result.recording.job
+    for resource in job.resources:
+        users = {i for i, step in enumerate(job.steps) if resource in step.resources}
+        rows = sorted(
+            (row for row in result.intervals if row.step in users),
+            key=lambda row: (row.start_ms, row.end_ms),
+        )
+        for earlier, later in pairwise(rows):
+            assert earlier.end_ms <= later.start_ms + TOLERANCE_MS
+            if not (earlier.lost or later.lost):
+                assert earlier.ready_ms <= later.ready_ms or earlier.end_ms == later.start_ms
+
+
+@given(runs())
+def test_nothing_begins_before_it_is_ready_or_while_its_board_is_down(result):
+    for row in result.intervals:
+        assert row.ready_ms <= row.start_ms <= row.end_ms
+        assert row.ready_ms >= result.inferences[row.inference].start_ms
+
+
+@given(st.data())
+def test_what_was_done_was_done_while_everything_was_up(data):
+    job = data.draw(jobs())
+    scenario = data.draw(disturbed(job))
+    for row in simulate(job, 6, scenario).intervals:
+        for outage in scenario.failures:
+            if set(outage.boards) & job.steps[row.step].places and not row.lost:
+                before = row.end_ms <= outage.at_ms
+                after = outage.repaired_ms is not None and row.start_ms >= outage.repaired_ms
+                assert before or after or row.end_ms == row.start_ms
+
+
+@given(runs())
+def test_little_s_law(result):
+    """Mean number of images in the system = rate of answers x mean latency; so for each queue."""
+    answered = [row for row in result.inferences if row.answered]
+    assume(answered and result.duration_ms > 0)
+    changes = [(row.start_ms, 1) for row in answered] + [(row.end_ms, -1) for row in answered]
+    per_ms = result.throughput_per_s / 1000
+    assert mean_level(changes, result.duration_ms) == pytest.approx(per_ms * result.total_ms)
+    done = [row for row in result.intervals if not row.lost]
+    for resource in {row.resource for row in done}:
+        rows = [row for row in done if row.resource == resource]
+        changes = [(row.ready_ms, 1) for row in rows] + [(row.start_ms, -1) for row in rows]
+        wait_ms = sum(row.start_ms - row.ready_ms for row in rows) / len(rows)
+        rate = len(rows) / result.duration_ms
+        assert mean_level(changes, result.duration_ms) == pytest.approx(rate * wait_ms)
+
+
+def mean_level(changes, duration_ms):
+    """Mean over time of a level that starts at 0, from its changes."""
+    level, area, since = 0, 0.0, 0.0
+    for time, group in groupby(sorted(changes), key=lambda change: change[0]):
+        area += level * (time - since)
+        level, since = level + sum(change for _, change in group), time
+    assert level == 0
+    return area / duration_ms
+
+
+@given(runs())
+def test_bytes_are_conserved(result):
+    """Each message that a step carried came once, whole; what was not carried did not come."""
+    job = result.recording.job
+    wanted, found = Counter(), Counter()
+    for row in result.intervals:
+        message = job.steps[row.step].message
+        if message is not None and not row.lost:
+            wanted[row.inference, message.sender, message.receiver] += message.size_bytes
+    for row in result.messages:
+        found[row.inference, row.sender, row.receiver] += row.size_bytes
+        assert row.sent_ms <= row.received_ms
+    assert +wanted == +found
+    if result.lost == 0 and job.waits_for_all:
+        each = sum(step.message.size_bytes for step in job.steps if step.message)
+        assert found.total() == each * len(result.inferences)
+
+
+@given(runs())
+def test_work_is_conserved(result):
+    """A resource is busy for as long as its steps say, and no longer than the run."""
+    job = result.recording.job
+    for resource, share in result.utilisation.items():
+        assert -1e-9 <= share <= 1 + 1e-9
+        rows = [row for row in result.intervals if resource in job.steps[row.step].resources]
+        if resource not in job.processors.values():
+            busy_ms = sum(row.end_ms - row.start_ms for row in rows)
+            assert share * result.duration_ms == pytest.approx(busy_ms)
+
+
+@given(st.data())
+def test_the_same_seed_gives_the_same_bytes(data):
+    job = data.draw(jobs())
+    scenario = data.draw(disturbed(job))
+    one, other = (simulate(job, 6, scenario) for _ in range(2))
+    assert bytes_of(one) == bytes_of(other)
+    assert (one.intervals, one.messages) == (other.intervals, other.messages)
+
+
+@st.composite
+def fan_outs(draw):
+    """One student on each board, so that a recurrence describes it."""
+    names = [f"board-{i}" for i in range(draw(st.integers(1, 5)))]
+    work = tuple(
+        StudentWork(f"on {name}", name, draw(st.integers(0, 10**8)), draw(st.integers(1, 640)))
+        for name in names
+    )
+    hosting = Hosting(join_fixed_ms=figure(draw(milliseconds)), fc_ms=figure(draw(milliseconds)))
+    fleet = []
+    for name in names:
+        board, latency_ms = draw(boards(name)), figure(draw(st.sampled_from((0, 3.7))))
+        link = board.link.model_copy(update={"latency_ms": latency_ms})
+        fleet.append(replace(board, link=link))
+    return FanOut(
+        host=draw(devices(hosting=hosting)),
+        boards=tuple(fleet),
+        students=work,
+        send_order=tuple(draw(st.permutations(names))),
+        image_bytes=draw(st.integers(1, 200_000)),
+        needs=draw(st.none() | st.integers(1, len(names))),
+    )
+
+
+@given(
+    fan_outs(),
+    st.just(UNDISTURBED)
+    | st.builds(Scenario, st.builds(Poisson, st.floats(0.5, 200)), seed=whole.map(int)),
+)
+def test_engine_equals_recurrence_on_each_inference(workload, scenario):
+    images = 12
+    for path in (events.play, fused.play):
+        rows = run(path, workload.job(), images, scenario).inferences
+        starts = None if scenario is UNDISTURBED else [row.start_ms for row in rows]
+        for found, wanted in zip(rows, closed_form.answers(workload, images, starts), strict=True):
+            assert found.start_ms == pytest.approx(wanted.start_ms, rel=0, abs=TOLERANCE_MS)
+            assert found.end_ms == pytest.approx(wanted.end_ms, rel=0, abs=TOLERANCE_MS)
+
+
+@given(
+    st.integers(2, 5),
+    st.lists(st.tuples(milliseconds, st.integers(0, 100_000)), min_size=1, max_size=4),
+    milliseconds,
+    milliseconds,
+    st.data(),
+)
+def test_a_channel_split_takes_its_closed_form(count, layers, exchange_ms, message_ms, data):
+    """Equal boards: per layer a share each, a barrier, then messages to all others in rounds."""
+    first = data.draw(boards("board-0"))
+    fleet = [type(first)(f"board-{i}", first.device, first.link) for i in range(count)]
+    build, barrier = JobBuilder(), ()
+    for share_ms, size in layers:
+        done = [build.compute(board, ms=share_ms, mj=0, after=barrier) for board in fleet]
+        met = build.add(Step("host", "join", (), exchange_ms, tuple(done)))
+        barrier = tuple(
+            build.exchange(fleet[b], fleet[(b + k) % count], size, (met,), message_ms=message_ms)
+            for k in range(1, count)
+            for b in range(count)
+        )
+    job = build.job(build.join(barrier, ms=0))
+    formula = closed_form.channel_split_ms(
+        boards=count,
+        fixed_ms=0,
+        shares_ms=[share_ms for share_ms, _ in layers],
+        wires_ms=[8000 * size / first.link.bits_per_s.value for _, size in layers],
+        exchange_ms=exchange_ms,
+        peer_message_ms=message_ms,
+    )
+    for path in (events.play, fused.play):
+        for row in run(path, job, 2).inferences:
+            assert row.latency_ms == pytest.approx(formula, rel=1e-12, abs=TOLERANCE_MS)
+
+
+def test_totals_need_no_more_memory_for_more_images(monkeypatch):
+    monkeypatch.setattr(recorder, "BATCH_VALUES", 2**10)
+    job = Job((Step("a", "compute", ("a.cpu",), 1.0, service="exponential"),), answer=0)
+    peaks = []
+    for images in (3_000, 30_000):
+        tracemalloc.start()
+        simulate(job, images, Scenario(Periodic(2)), keep="totals")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]

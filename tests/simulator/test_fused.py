@@ -1,0 +1,73 @@
+import pytest
+
+from simulator import events, fused
+from simulator.arrivals import Periodic, Poisson
+from simulator.engine import run
+from simulator.failures import Outage
+from simulator.job import Job, Step, Transit
+from simulator.scenario import UNDISTURBED, Scenario
+from simulator.throttling import Throttle
+
+
+def on(resource, duration_ms=1.0, after=(), **parts):
+    return Step("a", "compute", (resource,) if resource else (), duration_ms, tuple(after), **parts)
+
+
+def assert_same_bytes(job, scenario, inferences=50):
+    one, other = (run(path, job, inferences, scenario) for path in (events.play, fused.play))
+    for name in type(one.recording.batch).__slots__:
+        left, right = (getattr(each.recording.batch, name) for each in (one, other))
+        assert left.tobytes() == right.tobytes()
+
+
+@pytest.mark.parametrize("scenario", [UNDISTURBED, Scenario(Poisson(20), seed=8)])
+@pytest.mark.parametrize("needs", [None, 1])
+def test_a_fan_out_is_the_same_on_both_paths(make_fan_out, students, scenario, needs):
+    job = make_fan_out(students=students[:2], needs=needs).job()
+    assert fused.keeps_order(job)
+    assert_same_bytes(job, scenario)
+
+
+def test_a_resource_used_twice_keeps_its_order_only_in_a_closed_loop():
+    job = Job((on("a.cpu", 3), on("b.cpu", 5, (0,)), on("a.cpu", 2, (1,))), answer=2)
+    assert fused.fits(job, UNDISTURBED)
+    assert not fused.fits(job, Scenario(Periodic(1)))
+    assert_same_bytes(job, UNDISTURBED)
+
+
+def test_the_order_in_a_closed_loop_is_that_of_the_first_image_not_of_the_steps():
+    # The third step is ready at 1, the second at 4: the third comes first to a.cpu.
+    steps = (on("x.cpu", 4), on("a.cpu", 2, (0,)), on("y.cpu", 1), on("a.cpu", 9, (2,)))
+    job = Job((*steps, on("z.cpu", 1, (1, 3))), answer=4)
+    assert run(events.play, job).total_ms == 13
+    assert_same_bytes(job, UNDISTURBED)
+
+
+def test_latency_alone_keeps_the_order():
+    job = Job((on("a.up", transit=Transit(latency_ms=5)), on("h.cpu", 2, (0,))), answer=1)
+    assert_same_bytes(job, Scenario(Periodic(1)))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (on("a.up", transit=Transit(jitter_ms=1)),),
+        (on("", service="exponential"),),
+        (on("a.cpu"), on("b.cpu", after=(0,), deadline_ms=4)),
+    ],
+)
+def test_what_may_overtake_is_not_fused(steps):
+    assert not fused.fits(Job(steps, answer=len(steps) - 1), UNDISTURBED)
+
+
+def test_what_disturbs_is_not_fused():
+    job = Job((on("a.cpu"),), answer=0)
+    assert fused.fits(job, UNDISTURBED)
+    assert not fused.fits(job, Scenario(failures=(Outage(("a",), 1),)))
+    assert not fused.fits(job, Scenario(throttling=(Throttle("a", 1, 0.5),)))
+
+
+def test_lanes_are_fused_only_in_a_closed_loop():
+    job = Job((on("a.cpu/1"), on("a.cpu/2"), on("h.cpu", after=(0, 1))), answer=2)
+    assert fused.fits(job, UNDISTURBED)
+    assert not fused.fits(job, Scenario(Periodic(1)))

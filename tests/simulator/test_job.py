@@ -1,0 +1,102 @@
+import pytest
+
+from profiles.errors import SimulationError
+from simulator.job import Job, Message, Step, Transit, owner, shared_cpu
+
+
+def step(*resources, after=(), **parts):
+    return Step("a", "compute", resources, 1.0, after, **parts)
+
+
+def test_resources_belong_to_boards_by_their_names():
+    assert owner("rpi-3b-1.cpu") == owner("rpi-3b-1.cpu/s2") == owner("rpi-3b-1.wire") == "rpi-3b-1"
+    assert owner("medium:wifi.home") is None
+    assert shared_cpu("a.b.cpu/s/2") == "a.b.cpu"
+    assert shared_cpu("a.cpu") is None
+
+
+def test_a_step_needs_all_places_of_its_actor_message_and_resources():
+    sent = Step("host", "send", ("host.nic", "medium:air"), 1.0, message=Message("host", "a", 1))
+    assert sent.places == {"host", "a"}
+    assert step("b.cpu").places == {"a", "b"}
+
+
+def test_a_resource_behind_a_busier_one_never_makes_anybody_wait():
+    both = [step("host.nic", f"{name}.down") for name in "abc"]
+    job = Job((*both, step("a.down", "b.up"), step()), answer=4)
+    # b.down and c.down are never held without host.nic; a.down is, and b.up never without it.
+    assert job.resources == ("host.nic", "a.down", "b.down", "c.down", "b.up")
+    assert job.held == ((0, 1), (0,), (0,), (1,), ())
+
+
+def test_of_two_resources_that_go_together_one_counts():
+    assert Job((step("a.up", "b.down"), step("a.up", "b.down")), answer=1).held == ((0,), (0,))
+
+
+def test_a_processor_named_as_a_whole_beside_its_lanes_is_a_lane_too():
+    job = Job((step("a.cpu"), step("a.cpu/s"), step("b.cpu")), answer=0)
+    assert job.processors == {"a.cpu": "a.cpu", "a.cpu/s": "a.cpu"}
+
+
+def test_whether_the_answer_waits_for_all():
+    first, second = step("a.cpu"), step("b.cpu")
+    assert Job((first, second, step(after=(0, 1))), answer=2).waits_for_all
+    assert not Job((first, second, step(after=(0,))), answer=2).waits_for_all
+    assert not Job((first, second, step(after=(0, 1), needs=1)), answer=2).waits_for_all
+    assert not Job((first, second, step(after=(0, 1), deadline_ms=5)), answer=2).waits_for_all
+
+
+def test_what_can_queue_before_the_step_before_it_has_ended():
+    def following(first, second, *more, answer=1):
+        return Job((first, second, *more), answer).next_steps[0]
+
+    after = step("b.cpu", after=(0,))
+    assert following(step("a.cpu"), after) == 1
+    assert following(step("a.cpu"), step(after=(0,))) == 1
+    assert following(step("a.cpu"), after, answer=0) is None
+    assert following(step("a.cpu"), after, step("c.cpu", after=(0,))) is None
+    assert following(step("a.cpu"), after, step("b.cpu")) is None  # it may come between
+    assert following(step("a.cpu"), step("b.cpu", after=(0,), deadline_ms=9)) is None
+    assert following(step("a.cpu"), step("a.cpu/1", after=(0,))) is None
+    assert following(step(), after) is None  # ends in any order, as service may be random
+    assert following(step("a.up", transit=Transit(jitter_ms=1)), after) is None
+    assert following(step("a.up", transit=Transit(latency_ms=1)), after) == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"duration_ms": -1.0}, "found -1.0 ms"),
+        ({"duration_ms": float("nan")}, "found nan ms"),
+        ({"energy_mj": float("inf")}, "inf mJ"),
+        ({"after": (1,)}, "only for steps before it"),
+        ({"after": (-1,)}, "only for steps before it"),
+        ({"after": (0,), "needs": 2}, "needs must be from 1 to 1; found 2"),
+        ({"needs": 1}, "needs must be from 1 to 0"),
+        ({"deadline_ms": 1.0}, "a deadline is for a step that waits"),
+        ({"resources": ("x.up", "x.up")}, "resources must differ"),
+        ({"resources": ("a.cpu/1", "a.up")}, "is all that a step may hold"),
+        ({"resources": ("a.cpu/1",), "transit": Transit(1.0)}, "no latency"),
+        ({"resources": ("x.cpu/1",)}, "is for its own board"),
+        ({"message": Message("a", "b", -1)}, "found -1"),
+    ],
+)
+def test_steps_that_make_no_sense_are_refused(parts, message):
+    fine = {"actor": "a", "activity": "compute", "resources": (), "duration_ms": 1.0}
+    with pytest.raises(SimulationError, match=f"step 1 .compute of a.: .*{message}"):
+        Job((step(), Step(**{**fine, **parts})), answer=0)
+
+
+def test_an_answer_and_students_are_of_steps_that_exist():
+    with pytest.raises(SimulationError, match="one of 1 steps; found step 1"):
+        Job((step(),), answer=1)
+    with pytest.raises(SimulationError, match=r"unknown steps: \[3\]"):
+        Job((step(),), answer=0, students={3: ("a",)})
+
+
+@pytest.mark.parametrize(
+    "parts", [{"loss_pct": 100}, {"latency_ms": -1}, {"jitter_ms": float("inf")}]
+)
+def test_a_message_is_lost_less_than_always_and_delayed_forwards(parts):
+    with pytest.raises(SimulationError, match="loss from 0 to below 100"):
+        Transit(**parts)

@@ -1,0 +1,35 @@
+"""Longest first is the best of all orders."""
+
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+from made_hardware import figure
+
+from profiles.fleet import Board
+from simulator.closed_form import fan_out
+from simulator.send_order import longest_first
+from simulator.workload import FanOut, StudentWork
+
+
+@pytest.mark.parametrize("macs", [(5, 4, 6, 1), (1, 2, 3, 90), (30, 1, 1, 1)])
+@pytest.mark.parametrize("latency_ms", [0, 25])
+def test_no_order_is_faster(host, slow, fast, macs, latency_ms):
+    far = fast.link.model_copy(update={"latency_ms": figure(latency_ms)})
+    boards = (slow, fast, replace(fast, name="far", link=far), Board("last", slow.device, far))
+    works = tuple(
+        StudentWork(f"on {board.name}", board.name, each * 1_000_000, 100)
+        for board, each in zip(boards, macs, strict=True)
+    )
+
+    def total_ms(order):
+        return fan_out(FanOut(host, boards, works, order, image_bytes=1000)).total_ms
+
+    names = [board.name for board in boards]
+    best_ms = min(total_ms(order) for order in permutations(names))
+    assert total_ms(longest_first(boards, works)) == pytest.approx(best_ms, abs=1e-9)
+
+
+def test_boards_without_students_get_nothing(slow, fast, idle):
+    works = (StudentWork("a", "fast", 1_000_000, 10),)
+    assert longest_first((slow, fast, idle), works) == ("fast",)
