@@ -9,7 +9,8 @@ from planner.plan import BudgetRow, PlannedStudent, Prediction
 from planner.question import Objective, Question
 from profiles.fleet import resolve
 from simulator.closed_form import fan_out
-from simulator.workload import FanOut, StudentWork, busy_ms, reply_ms
+from simulator.send_order import longest_first
+from simulator.workload import FanOut, StudentWork
 
 
 def planned_student(
@@ -61,19 +62,9 @@ def budget_rows(question: Question, students: Sequence[PlannedStudent]) -> tuple
 
 
 def best_send_order(question: Question, students: Sequence[PlannedStudent]) -> tuple[str, ...]:
-    """Return the used boards, those first that need longest after their image has come.
-
-    This order is optimal whatever the sends take: one machine, all jobs there from the start,
-    delivery times, longest delivery time first (Jackson 1955).  Ties keep the fleet's order.
-    """
+    """Return the used boards, those first that need longest after their image has come."""
     _, boards = resolve(question.fleet)
-    tails = {}
-    for board in boards:
-        here = [student for student in students if student.board == board.name]
-        if here:
-            computing_ms = busy_ms(board.device, [student.macs for student in here])
-            tails[board.name] = computing_ms + reply_ms(board, sum(len(s.filters) for s in here))
-    return tuple(sorted(tails, key=lambda name: -tails[name]))
+    return longest_first(boards, _works(students))
 
 
 def workload_of(
@@ -84,10 +75,7 @@ def workload_of(
     return FanOut(
         host=host,
         boards=boards,
-        students=tuple(
-            StudentWork(student.name, student.board, student.macs, len(student.filters))
-            for student in students
-        ),
+        students=_works(students),
         send_order=tuple(send_order),
         image_bytes=question.image_shape.size_bytes,
     )
@@ -105,6 +93,13 @@ def predict(
         energy_per_node_mj=breakdown.energy_per_node_mj,
         energy_highest_mj=max(row.energy_mj for row in breakdown.boards),
         energy_fleet_mj=breakdown.energy_total_mj,
+    )
+
+
+def _works(students: Sequence[PlannedStudent]) -> tuple[StudentWork, ...]:
+    return tuple(
+        StudentWork(student.name, student.board, student.macs, len(student.filters))
+        for student in students
     )
 
 

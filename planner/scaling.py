@@ -61,6 +61,11 @@ def send_units(board: Board, image_bytes: int) -> int:
     return up(send_ms(board, image_bytes), UNITS_PER_MS)
 
 
+def delay_units(board: Board) -> int:
+    """Time under way to `board` and back, while nothing is busy."""
+    return up(2 * board.link.latency_ms.value, UNITS_PER_MS)
+
+
 def reply_units(board: Board) -> int:
     """Time of a reply from `board` per filter; the model's reply has no fixed part."""
     return up(reply_ms(board, 1), UNITS_PER_MS)
@@ -85,7 +90,7 @@ def energy_units(device: DeviceProfile, line: StudentCostLine, several: bool) ->
 def rounding(boards: int, students: int, filters: int) -> int:
     """Bound, in solver units, what rounding up adds to a latency or to a fleet's energy.
 
-    Each send, each student's constant, each filter's compute and reply, and the join are rounded
-    once, by less than one unit.
+    Each send and delay, each student's constant, each filter's compute and reply, and the join are
+    rounded once, by less than one unit.
     """
-    return boards + students + 2 * filters + 1
+    return 2 * boards + students + 2 * filters + 1

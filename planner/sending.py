@@ -1,7 +1,8 @@
 """The order in which the host sends, and the latency that follows (one machine, delivery times).
 
 The host serves boards one after the other; each then needs its own time until its reply is there.
-Total = max_b (sent[b] + busy[b] + reply[b]) + join.
+Total = max_b (sent[b] + busy[b] + reply[b] + delay[b]) + join, the delay being the link's latency
+on both ways.
 """
 
 from itertools import combinations, permutations
@@ -10,7 +11,7 @@ from ortools.sat.python import cp_model
 
 from planner.instance import Instance
 from planner.loads import slowed_on
-from planner.scaling import UNITS_PER_MS, busy_units, reply_units, send_units, up
+from planner.scaling import UNITS_PER_MS, busy_units, delay_units, reply_units, send_units, up
 from planner.variables import Expr, Variables, total
 from simulator.workload import join_ms
 
@@ -23,7 +24,7 @@ Precedence = dict[tuple[int, int], cp_model.IntVar]
 def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
     """Return the latency of one image: no board replies later than this, plus the join.
 
-    latency >= sent[b] + busy[b] + reply[b] + join for each board b.
+    latency >= sent[b] + busy[b] + reply[b] + delay[b] + join for each board b.
     """
     sends = [send_units(site.board, instance.image_bytes) for site in instance.sites]
     precedes = _precedence(model, v, instance)
@@ -33,7 +34,8 @@ def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
         earlier = [sends[a] * before for (a, later), before in precedes.items() if later == b]
         sent = total([sends[b] * v.used[b], *earlier])
         work = slowed_on(model, v, instance, b, busy_units)
-        model.add(longest >= sent + work + _reply_on(v, instance, b) + join)
+        delay = delay_units(instance.sites[b].board) * v.used[b]
+        model.add(longest >= sent + work + _reply_on(v, instance, b) + delay + join)
     return longest
 
 

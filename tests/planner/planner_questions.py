@@ -48,7 +48,7 @@ def partition(sizes, steps=(), unlinked=()):
 
 def question(fleet="rpi3x2", sizes=(3, 4, 5), *, memory=None, macs=None, own=None, **fields):
     """A question on the small networks; `memory`, `macs` and `own` go to `budgets`."""
-    boards = parse_fleet(fleet)
+    boards = parse_fleet(fleet) if isinstance(fleet, str) else fleet
     return Question.check(
         {
             "fleet": boards,

@@ -12,6 +12,8 @@ from planner.model import solve
 from planner.plan import PlanDocument
 from planner.workload import fan_out
 from profiles.errors import UnprovenError
+from profiles.fleet import Fleet
+from profiles.link import LINKS
 from simulator.engine import simulate
 
 
@@ -57,6 +59,28 @@ def test_the_simulator_gives_the_planners_milliseconds(published_plan):
     assert result.total_ms == pytest.approx(predicted.total_ms, abs=1e-6)
     assert result.compute_ms == pytest.approx(predicted.compute_ms, abs=1e-6)
     assert result.energy_total_mj == pytest.approx(predicted.energy_fleet_mj)
+
+
+def test_delay_on_the_way_is_part_of_the_plan_s_latency():
+    delay = {"value": 40.0, "provenance": "assumed", "source": "this test"}
+    far = LINKS.get("wired-100mbit").model_dump() | {"name": "far", "latency_ms": delay}
+    boards = [
+        {"name": "near", "device": "rpi-3b"},
+        {"name": "far", "device": "rpi-3b", "link": "far"},
+    ]
+    fleet = Fleet.check({"name": "f", "title": "F", "boards": boards, "links": [far]}, "test")
+    answers = {}
+    for least in (1, 2):
+        asked = question(
+            fleet, memory=10**9, objective=stages("latency"), min_students=least, max_students=least
+        )
+        plan = solve(asked)
+        assert simulate(fan_out(plan)).total_ms == pytest.approx(plan.predicted.total_ms, abs=1e-6)
+        assert plan.stages[0].value == pytest.approx(plan.predicted.total_ms, abs=1e-3)
+        answers[least] = plan
+    assert [student.board for student in answers[1].students] == ["near"]
+    # Two students on the near board are quicker than one beyond 80 ms of delay.
+    assert {student.board for student in answers[2].students} == {"near"}
 
 
 def test_the_same_question_gets_the_same_plan(published_plan):
