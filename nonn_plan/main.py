@@ -18,6 +18,9 @@ from nonn_plan import (
     partitioning,
     planning,
     quickstart,
+    reproducing,
+    simulating,
+    sweeping,
     tables,
     tuning,
 )
@@ -66,6 +69,9 @@ learning.register(app)
 tuning.register(app)
 partitioning.register(app)
 planning.register(app)
+simulating.register(app)
+sweeping.register(app)
+reproducing.register(app)
 exporting.register(app)
 tables.register(app)
 

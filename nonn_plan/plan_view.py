@@ -1,11 +1,8 @@
-"""Plans and simulations as people see them."""
-
-from collections.abc import Mapping
+"""Plans as people see them."""
 
 from nonn_plan.output import Output
 from planner.plan import PlanDocument, StageResult
 from profiles.units import format_bytes, format_count, format_flops
-from simulator.result import SimulationResult
 
 
 def show_plan(output: Output, answer: PlanDocument) -> None:
@@ -37,36 +34,6 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
     )
 
 
-def show_simulation(
-    output: Output, found: SimulationResult, alone: Mapping[str, SimulationResult]
-) -> None:
-    """Show what each board does with an image, and the teacher alone beside it."""
-    output.table(
-        "Each board, ms since the host took up the image",
-        ("board", "device", "students", "image there", "busy", "reply there", "energy"),
-        [
-            (
-                row.board,
-                row.device,
-                str(row.students),
-                f"{row.send_done_ms:.2f}",
-                f"{row.busy_ms:.2f}",
-                f"{row.done_ms:.2f}",
-                f"{row.energy_mj:.1f} mJ",
-            )
-            for row in found.boards
-        ],
-    )
-    output.table(
-        "One image",
-        ("", "latency", "compute", "communication", "energy per node"),
-        [
-            _latency_row("the plan", found),
-            *(_latency_row(f"teacher alone on {name}", one) for name, one in alone.items()),
-        ],
-    )
-
-
 def _show_budgets(output: Output, answer: PlanDocument) -> None:
     rows = []
     for row in answer.budgets:
@@ -86,13 +53,3 @@ def _proof_row(stage: StageResult) -> tuple[str, ...]:
     bound = "none" if stage.bound is None else f"{stage.bound:.7g}"
     gap = "none" if stage.gap_pct is None else f"{stage.gap_pct:.2f} %"
     return stage.objective, f"{stage.value:.7g}", f"{stage.best:.7g}", bound, gap
-
-
-def _latency_row(name: str, found: SimulationResult) -> tuple[str, ...]:
-    return (
-        name,
-        f"{found.total_ms:.1f} ms",
-        f"{found.compute_ms:.1f} ms",
-        f"{found.communication_ms:.1f} ms",
-        f"{found.energy_per_node_mj:.1f} mJ",
-    )

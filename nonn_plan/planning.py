@@ -1,4 +1,4 @@
-"""`plan`, `explain`, `simulate`, `config`: what works on plans; none of it loads torch."""
+"""`plan`, `explain`, `config`: what works on plans; none of it loads torch."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from nonn_core.partition import Partition
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe, TrainingRecipe
 from nonn_plan.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
 from nonn_plan.output import Output
-from nonn_plan.plan_view import show_plan, show_simulation
+from nonn_plan.plan_view import show_plan
 from planner.explanation import explanation
 from planner.plan import PlanDocument
 from planner.question import (
@@ -26,12 +26,10 @@ from planner.question import (
 )
 from planner.training import recipe
 from planner.validation import require_valid
-from planner.workload import fan_out
 from profiles.document import check_place
 from profiles.errors import InfeasibleError, InputError, UnprovenError
-from profiles.fleet import Fleet, parse_fleet, resolve
+from profiles.fleet import Fleet, parse_fleet
 from profiles.units import parse_bytes, parse_macs
-from simulator.workload import Alone
 
 T = TypeVar("T")
 _RANGE = re.compile(r"(\d{1,4})(?::(\d{1,4}))?")
@@ -41,7 +39,6 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command()(plan)
     app.command()(explain)
-    app.command()(simulate)
     app.command()(config)
 
 
@@ -163,29 +160,6 @@ def explain(plan_file: PlanFile, as_json: AsJson = False) -> None:
     output.result({"status": answer.status, "explanation": sentences})
 
 
-def simulate(
-    plan_file: PlanFile,
-    inferences: Annotated[
-        int, typer.Option("--inferences", min=1, max=1_000_000, help="Images, one after the other.")
-    ] = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Run a plan on its fleet, and the teacher alone on each kind of board, in the simulator."""
-    from simulator.engine import simulate as run
-
-    output = Output(as_json)
-    answer = read_plan(plan_file)
-    found = run(fan_out(answer), inferences)
-    alone = {name: run(teacher) for name, teacher in teachers_alone(answer).items()}
-    show_simulation(output, found, alone)
-    output.result(
-        {
-            "plan": found.to_dict(),
-            "teacher_alone": {name: result.to_dict() for name, result in alone.items()},
-        }
-    )
-
-
 def config(
     plan_file: PlanFile,
     out: Annotated[Path, typer.Option("-o", "--output", help="Where to write the recipe.")] = Path(
@@ -266,15 +240,6 @@ def typed_budgets(
         for board in own_memory.keys() | own_macs.keys()
     }
     return budgets(fleet, all_memory, all_macs, own)
-
-
-def teachers_alone(answer: PlanDocument) -> dict[str, Alone]:
-    """Return the teacher alone on each kind of device of the fleet, if the plan knows its cost."""
-    question, teacher = answer.question, answer.question.partition.teacher
-    if teacher is None or teacher.macs is None:
-        return {}
-    _, boards = resolve(question.fleet)
-    return {board.device.name: Alone(board.device, teacher.macs) for board in boards}
 
 
 def _typed(

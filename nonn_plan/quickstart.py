@@ -20,13 +20,14 @@ from nonn_plan.learning_view import show_evaluation, show_fits
 from nonn_plan.options import AsJson, Seed
 from nonn_plan.output import Output
 from nonn_plan.partitioning_view import show_partition
-from nonn_plan.plan_view import show_plan, show_simulation
-from nonn_plan.planning import require_feasible, teachers_alone, typed_budgets, write_recipe
+from nonn_plan.plan_view import show_plan
+from nonn_plan.planning import require_feasible, typed_budgets, write_recipe
+from nonn_plan.simulating import planned, teachers_alone
+from nonn_plan.simulating_view import show_simulation
 from nonn_plan.summary import Row, Summary, nonn_params, nonn_row, show_summary, undivided_row
 from planner.plan import PlanDocument
 from planner.question import Question
 from planner.training import recipe
-from planner.workload import fan_out
 from profiles.fleet import parse_fleet
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def _plan(
     show_plan(output, plan)
     require_feasible(plan)
     alone = {name: simulate(teacher) for name, teacher in teachers_alone(plan).items()}
-    show_simulation(output, simulate(fan_out(plan)), alone)
+    asked = planned(plan)
+    show_simulation(output, simulate(asked.workload), alone, asked)
     return plan
 
 

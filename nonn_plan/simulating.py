@@ -1,0 +1,328 @@
+"""`simulate`: a plan, a model or students on a fleet, when images come and boards fail."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from nonn_core.image import Image
+from nonn_plan import typed_workload
+from nonn_plan.options import AsJson, Seed
+from nonn_plan.output import Output
+from nonn_plan.planning import read_plan
+from nonn_plan.simulating_view import show_simulation
+from nonn_plan.typed_scenario import ARRIVALS, arrivals, failures, throttling
+from nonn_plan.typed_workload import SPLITS, Asked, joined
+from planner.plan import PlanDocument
+from planner.workload import fan_out
+from profiles.document import check_place
+from profiles.errors import InputError, SimulationError
+from profiles.fleet import resolve
+from profiles.units import parse_ms
+from simulator.workload import Alone
+
+if TYPE_CHECKING:
+    from simulator.job import Job
+    from simulator.recorder import Keep
+    from simulator.result import SimulationResult
+    from simulator.scenario import OnFailure, Scenario
+
+MANY = 1000
+"""Images where they come on their own and nobody says how many."""
+
+IMAGE, CLASSES, FILTERS = "3x32x32", 10, 46
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    app.command()(simulate)
+
+
+def simulate(
+    plan_file: Annotated[
+        Path | None, typer.Argument(metavar="PLAN", help="plan.json, as `plan` writes it.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Instead of PLAN: one network, wrn40-4.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help=f"How --model is divided: {SPLITS}.")
+    ] = None,
+    student: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--student",
+            help="Instead of PLAN: the network of every student, wrn16:32,64,88; or one each.",
+        ),
+    ] = None,
+    students: Annotated[
+        int | None, typer.Option("--students", min=1, help="How many; over the boards in turn.")
+    ] = None,
+    place: Annotated[
+        list[str] | None,
+        typer.Option("--place", help="Students per board instead: rpi-3b-1=2,odroid-xu4s-1=6."),
+    ] = None,
+    filters: Annotated[
+        int | None,
+        typer.Option("--filters", min=1, help=f"Features of each student; default {FILTERS}."),
+    ] = None,
+    fleet: Annotated[
+        str | None,
+        typer.Option("--fleet", help="Library name, file, or list: rpi-3b*2,odroid-xu4s"),
+    ] = None,
+    image: Annotated[str | None, typer.Option("--image", help=f"Default {IMAGE}.")] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", min=2, help=f"Default {CLASSES}.")
+    ] = None,
+    inferences: Annotated[
+        int | None,
+        typer.Option(
+            "--inferences",
+            min=1,
+            max=1_000_000,
+            help=f"Images; default 1, all of a CSV file, or {MANY} where they come on their own.",
+        ),
+    ] = None,
+    coming: Annotated[
+        str, typer.Option("--arrivals", help=f"When images come: {ARRIVALS}.")
+    ] = "closed",
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail",
+            help="BOARD@500ms..900ms, or without repair BOARD@500ms; BOARD,BOARD@... fail as one.",
+        ),
+    ] = None,
+    mttf: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mttf",
+            help="Mean time to failure of each board, 60s; BOARD=60s; BOARD,BOARD=60s fail as one.",
+        ),
+    ] = None,
+    mttr: Annotated[
+        list[str] | None, typer.Option("--mttr", help="Mean time to repair, as --mttf.")
+    ] = None,
+    throttle: Annotated[
+        list[str] | None,
+        typer.Option("--throttle", help="BOARD@2s=0.6: from 2 s on, 0.6 of its clock."),
+    ] = None,
+    on_failure: Annotated[
+        str,
+        typer.Option(
+            "--on-failure", help="Work that a failure breaks off: wait for repair, or lose it."
+        ),
+    ] = "wait",
+    needs: Annotated[
+        int | None, typer.Option("--needs", min=1, help="Students that the host waits for.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", help="The host then uses what came: 40ms.")
+    ] = None,
+    accuracy: Annotated[
+        Path | None,
+        typer.Option(
+            "--accuracy", help="evaluation.json of `evaluate`: accuracy of those that answer."
+        ),
+    ] = None,
+    keep: Annotated[
+        str,
+        typer.Option("--keep", help="all, or totals: memory that does not grow with the images."),
+    ] = "all",
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev, t.json.")
+    ] = None,
+    gantt: Annotated[
+        Path | None, typer.Option("--gantt", help="Draw the first images, picture.png.")
+    ] = None,
+    tables: Annotated[
+        Path | None,
+        typer.Option("-o", "--tables", help="Folder for tables as CSV and Parquet."),
+    ] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Run a plan, a model or students on a fleet: latency, energy, queues, failures.
+
+    With a plan also the teacher alone on each kind of board.
+    """
+    from simulator.engine import simulate as run
+
+    output = Output(as_json)
+    outputs = Outputs(trace, gantt, tables)
+    kept = cast("Keep", _one_of("--keep", keep, ("all", "totals")))
+    outputs.check(kept)
+    plan = None if plan_file is None else read_plan(plan_file)
+    shape = {
+        "--split": split,
+        "--students": students,
+        "--place": place,
+        "--filters": filters,
+        "--fleet": fleet,
+        "--image": image,
+        "--classes": classes,
+    }
+    _refuse_mixed(plan_file, model, student, shape)
+    form = Image.parse(image or IMAGE)
+    if plan is not None:
+        asked = planned(plan)
+    elif model is not None:
+        asked = typed_workload.model(model, split, _fleet(fleet), form, classes or CLASSES)
+    else:
+        asked = typed_workload.students(
+            student or (), students, filters or FILTERS, _fleet(fleet), form, place or ()
+        )
+    asked = joined(asked, needs, None if deadline is None else parse_ms(deadline, "--deadline"))
+    job = asked.job()
+    scenario = _scenario(
+        job, coming, (fail or (), mttf or (), mttr or ()), throttle or (), on_failure, seed
+    )
+    found = run(job, _images(inferences, scenario), scenario, kept)
+    alone = {} if plan is None else {name: run(one) for name, one in teachers_alone(plan).items()}
+    accuracy_pct = None if accuracy is None else _accuracy_pct(found, accuracy)
+    show_simulation(output, found, alone, asked, accuracy_pct)
+    written = outputs.write(found)
+    for path in written:
+        output.say(f"written to {path}")
+    output.result(
+        {
+            "plan" if plan is not None else "simulation": found.to_dict(),
+            "workload": asked.title,
+            "latency_model": dict(asked.latency_model),
+            "accuracy_pct": accuracy_pct,
+            "teacher_alone": {name: result.to_dict() for name, result in alone.items()},
+            "written": [str(path) for path in written],
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where to write what was recorded."""
+
+    trace: Path | None
+    gantt: Path | None
+    tables: Path | None
+
+    def check(self, keep: "Keep") -> None:
+        """Refuse places that cannot be written, and pictures of what is not kept."""
+        for option, path in (
+            ("--trace", self.trace),
+            ("--gantt", self.gantt),
+            ("--tables", self.tables),
+        ):
+            if path is None:
+                continue
+            if keep == "totals":
+                raise InputError(f"{option} needs what --keep totals does not keep")
+            check_place(path / "boards.csv" if option == "--tables" else path)
+
+    def write(self, found: "SimulationResult") -> tuple[Path, ...]:
+        """Write what was asked for; return the files."""
+        from simulator.gantt import write_gantt
+        from simulator.perfetto import write_trace
+        from simulator.tables import write_tables
+
+        written: list[Path] = []
+        for path, write in ((self.trace, write_trace), (self.gantt, write_gantt)):
+            if path is not None:
+                write(found, path)
+                written.append(path)
+        return (*written, *(write_tables(found, self.tables) if self.tables else ()))
+
+
+def planned(plan: PlanDocument) -> Asked:
+    """Return the workload of a plan, whose milliseconds are affine in the FLOPs."""
+    workload = fan_out(plan)
+    devices = [board.device.name for board, _ in workload.sends()]
+    return Asked(workload, "the plan", dict.fromkeys(devices, "flop-affine"))
+
+
+def teachers_alone(plan: PlanDocument) -> dict[str, Alone]:
+    """Return the teacher alone on each kind of device of the fleet, if the plan knows its cost."""
+    question, teacher = plan.question, plan.question.partition.teacher
+    if teacher is None or teacher.macs is None:
+        return {}
+    _, boards = resolve(question.fleet)
+    return {board.device.name: Alone(board.device, teacher.macs) for board in boards}
+
+
+def _refuse_mixed(
+    plan_file: Path | None,
+    model: str | None,
+    student: Sequence[str] | None,
+    shape: Mapping[str, object],
+) -> None:
+    """Refuse more or less than one workload, and options that are not for the one that is there."""
+    named = {"PLAN": plan_file, "--model": model, "--student": student}
+    there = [name for name, value in named.items() if value]
+    if len(there) != 1:
+        raise InputError(
+            "what is to be simulated?",
+            found=" and ".join(there) or None,
+            allowed="one of PLAN, --model NETWORK or --student NETWORK",
+        )
+    fitting = {
+        "PLAN": (),
+        "--model": ("--split", "--fleet", "--image", "--classes"),
+        "--student": ("--students", "--place", "--filters", "--fleet", "--image"),
+    }[there[0]]
+    for option, value in shape.items():
+        if value and option not in fitting:
+            raise InputError(f"{option} is not for {there[0]}", allowed=", ".join(fitting) or None)
+
+
+def _fleet(text: str | None) -> str:
+    if text is None:
+        raise InputError("--fleet is needed: which boards?", allowed="rpi3x8, rpi-3b*2, fleet.yaml")
+    return text
+
+
+def _one_of(option: str, text: str, allowed: Sequence[str]) -> str:
+    if text not in allowed:
+        raise InputError(option, found=text, allowed=" or ".join(allowed))
+    return text
+
+
+def _scenario(
+    job: "Job",
+    coming: str,
+    failing: tuple[Sequence[str], Sequence[str], Sequence[str]],
+    throttle: Sequence[str],
+    on_failure: str,
+    seed: int,
+) -> "Scenario":
+    from simulator.scenario import OnFailure, Scenario
+
+    boards = [node.name for node in job.nodes]
+    return Scenario(
+        arrivals=arrivals(coming),
+        failures=failures(*failing, boards),
+        throttling=throttling(throttle, boards),
+        on_failure=cast("OnFailure", _one_of("--on-failure", on_failure, get_args(OnFailure))),
+        seed=seed,
+    )
+
+
+def _images(inferences: int | None, scenario: "Scenario") -> int:
+    from simulator.arrivals import ClosedLoop, Times
+
+    if isinstance(scenario.arrivals, Times):
+        there = len(scenario.arrivals.ms)
+        if inferences is not None and inferences > there:
+            raise InputError("--inferences", found=inferences, allowed=f"{there} in the CSV file")
+        return inferences or there
+    return inferences or (1 if isinstance(scenario.arrivals, ClosedLoop) else MANY)
+
+
+def _accuracy_pct(found: "SimulationResult", path: Path) -> float:
+    """Return the mean accuracy of what came, by the table of `evaluate`."""
+    from nonn_core.evaluation import Evaluation
+
+    table = {frozenset(row.students): row.accuracy_pct for row in Evaluation.read(path).subsets}
+    try:
+        return found.accuracy_pct(table)
+    except SimulationError as error:
+        raise InputError(str(error), where=str(path)) from None

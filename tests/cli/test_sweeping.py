@@ -1,0 +1,38 @@
+"""`sweep`: Figure 7 as one command."""
+
+import csv
+
+import pytest
+
+FIGURE_7 = ("sweep", "--from", "rpi-3b", "--to", "odroid-xu4s", "--student", "wrn16:32,64,88")
+
+
+def test_the_least_latency_of_figure_7_is_at_four(nonn_plan, tmp_path):
+    table, picture = tmp_path / "sweep.csv", tmp_path / "sweep.png"
+    said = nonn_plan(*FIGURE_7, "--students", 8, "-o", table, "--plot", picture, "--json")
+    assert said.code == 0, said.err
+    assert said.document["least_total_ms_at"] == 4
+    totals = [row["total_ms"] for row in said.document["rows"]]
+    assert min(totals) == totals[4]
+    assert len(totals) == 9
+    with table.open(newline="") as stream:
+        assert [float(row["total_ms"]) for row in csv.DictReader(stream)] == totals
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_people_see_where_it_is(nonn_plan):
+    said = nonn_plan(*FIGURE_7)
+    (line,) = [line for line in said.out.splitlines() if "least latency" in line]
+    assert line.split()[0] == "4"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--from", "rpi-9"), ("--to", "x86-host"), ("--link", "string"), ("--host", "rpi-3b"),
+     ("--student", "lenet"), ("--image", "32")],
+)  # fmt: skip
+def test_a_wrong_value_is_named(nonn_plan, option, value):
+    said = nonn_plan(*FIGURE_7, option, value)
+    assert said.code == 2
+    assert value in said.err
+    assert said.err.count("\n") == 1
