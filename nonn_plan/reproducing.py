@@ -8,11 +8,12 @@ import typer
 
 from nonn_plan.options import AsJson
 from nonn_plan.output import Output
-from profiles.document import check_place, write_atomic
+from profiles.document import check_own_place, write_atomic
 
 if TYPE_CHECKING:
     from nonn_plan.reproduction import Reproduced
 
+TITLE = "# Reproduction of published deployment figures"
 COLUMNS = ("row", "quantity", "published", "simulated", "error %", "fitted", "left out %")
 
 
@@ -38,7 +39,7 @@ def reproduce(
 
     output = Output(as_json)
     if out is not None:
-        check_place(out)
+        check_own_place(out, TITLE.encode())
     rows = reproduced()
     for table in dict.fromkeys(row.table for row in rows):
         output.table(table, COLUMNS, [_cells(row) for row in rows if row.table == table])
@@ -66,7 +67,7 @@ def summary(rows: "Sequence[Reproduced]") -> str:
 def markdown(rows: "Sequence[Reproduced]") -> str:
     """Return the page of the documentation."""
     parts = [
-        "# Reproduction of published deployment figures",
+        TITLE,
         "Written by `nonn-plan reproduce -o docs/reproduction.md`; not edited by hand.",
         "Each published measurement is run as a workload in the simulator, on the profiles of the "
         "library. These were fitted (`profiles.calibrate`) to the figures marked so under "

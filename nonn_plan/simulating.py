@@ -1,6 +1,6 @@
 """`simulate`: a plan, a model or students on a fleet, when images come and boards fail."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
@@ -17,7 +17,7 @@ from nonn_plan.typed_scenario import ARRIVALS, arrivals, failures, throttling
 from nonn_plan.typed_workload import SPLITS, Asked, joined
 from planner.plan import PlanDocument
 from planner.workload import fan_out
-from profiles.document import check_place
+from profiles.document import PNG, check_own_place
 from profiles.errors import InputError, SimulationError
 from profiles.fleet import resolve
 from profiles.units import parse_ms
@@ -208,19 +208,27 @@ class Outputs:
 
     def check(self, keep: "Keep") -> None:
         """Refuse places that cannot be written, and pictures of what is not kept."""
-        for option, path in (
-            ("--trace", self.trace),
-            ("--gantt", self.gantt),
-            ("--tables", self.tables),
-        ):
+        if self.trace is self.gantt is self.tables is None:
+            return
+        from simulator.perfetto import START
+        from simulator.tables import check_folder
+
+        checks: tuple[tuple[str, Path | None, Callable[[Path], None]], ...] = (
+            ("--trace", self.trace, lambda path: check_own_place(path, START)),
+            ("--gantt", self.gantt, lambda path: check_own_place(path, PNG)),
+            ("--tables", self.tables, check_folder),
+        )
+        for option, path, check in checks:
             if path is None:
                 continue
             if keep == "totals":
                 raise InputError(f"{option} needs what --keep totals does not keep")
-            check_place(path / "boards.csv" if option == "--tables" else path)
+            check(path)
 
     def write(self, found: "SimulationResult") -> tuple[Path, ...]:
         """Write what was asked for; return the files."""
+        if self.trace is self.gantt is self.tables is None:
+            return ()
         from simulator.gantt import write_gantt
         from simulator.perfetto import write_trace
         from simulator.tables import write_tables

@@ -12,7 +12,7 @@ from nonn_core.image import Image
 from nonn_plan.options import AsJson
 from nonn_plan.output import Output
 from nonn_plan.typed_workload import MOST_STUDENTS
-from profiles.document import check_place
+from profiles.document import PNG, check_own_place
 from profiles.fleet import DEFAULT_HOST, DEFAULT_LINK, Fleet, FleetBoard, resolve
 
 if TYPE_CHECKING:
@@ -52,13 +52,15 @@ def sweep(
     Figure 7 of arXiv:1907.11804 is
     sweep --from rpi-3b --to odroid-xu4s --student wrn16:32,64,88 --plot figure-7.png
     """
-    from simulator.moving import least_total_at, write_table
+    from simulator.moving import Moved, least_total_at, write_table
     from simulator.moving_plot import write_plot
+    from simulator.tables import check_table
 
     output = Output(as_json)
-    for path in (table, plot):
-        if path is not None:
-            check_place(path)
+    if table is not None:
+        check_table(Moved, table)
+    if plot is not None:
+        check_own_place(plot, PNG)
     form = Image.parse(image)
     macs = student_cost(parse_network(student), form, filters).macs
     move = _move(slow, fast, link, host, (students, macs, filters, form.size_bytes))

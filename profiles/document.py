@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from profiles.errors import InputError, NonnError
 
+PNG = b"\x89PNG"
+"""How a picture begins."""
+
 
 class Record(BaseModel):
     """A validated, immutable part of a document; unknown fields are refused.
@@ -99,6 +102,27 @@ def check_place(path: Path) -> None:
         raise NonnError(
             f"{path}: cannot be written: {error.strerror or error}; choose another place"
         ) from None
+
+
+def check_own_place(path: Path, start: bytes) -> None:
+    """`check_place`, for a file without a schema: what is there must begin as ours do, or be empty.
+
+    Raises also InputError where the file holds something else.
+    """
+    check_place(path)
+    try:
+        with path.open("rb") as file:
+            found = file.read(len(start))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NonnError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if found not in (b"", start):
+        raise InputError(
+            "holds something else than what is to be written, and is not replaced",
+            where=str(path),
+            fix="choose another output or remove the file",
+        )
 
 
 def _yaml(plain: dict[str, Any]) -> str:

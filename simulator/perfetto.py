@@ -26,6 +26,8 @@ from simulator.result import SimulationResult
 from simulator.timeline import actors, lanes, never_overlapping, recorded
 from simulator.trace import IntervalRow
 
+START = b'{"traceEvents"'
+"""How the file of a trace begins."""
 UNDER_WAY = "under way"
 """Title of the threads for messages between two resources and for steps without any."""
 

@@ -14,23 +14,25 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 from pyarrow import parquet
 
-from profiles.document import write_atomic
+from profiles.document import check_own_place, write_atomic
 from simulator.result import BoardRow, SimulationResult
 from simulator.trace import InferenceRow, IntervalRow, MessageRow
 
+_KINDS: dict[str, type[Any]] = {
+    "inferences": InferenceRow,
+    "intervals": IntervalRow,
+    "messages": MessageRow,
+    "boards": BoardRow,
+}
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "bool": pa.bool_()}
 
 
 def tables(result: SimulationResult) -> dict[str, pa.Table]:
     """Return the tables of `result` by name; only boards have rows where totals were kept."""
-    inferences = table_of(InferenceRow, result.inferences)
-    latencies = [row.latency_ms for row in result.inferences]
-    return {
-        "inferences": inferences.append_column("latency_ms", _column(latencies, pa.float64())),
-        "intervals": table_of(IntervalRow, result.intervals),
-        "messages": table_of(MessageRow, result.messages),
-        "boards": table_of(BoardRow, result.boards),
-    }
+    found = {name: table_of(kind, getattr(result, name)) for name, kind in _KINDS.items()}
+    latencies = _column((row.latency_ms for row in result.inferences), pa.float64())
+    found["inferences"] = found["inferences"].append_column("latency_ms", latencies)
+    return found
 
 
 def write_tables(result: SimulationResult, folder: Path) -> tuple[Path, ...]:
@@ -42,6 +44,23 @@ def write_tables(result: SimulationResult, folder: Path) -> tuple[Path, ...]:
             write_atomic(path, content)
             written.append(path)
     return tuple(written)
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that the tables can be written into `folder`, over nothing but such tables."""
+    for name, kind in _KINDS.items():
+        check_table(kind, folder / f"{name}.csv")
+        check_table(kind, folder / f"{name}.parquet")
+
+
+def check_table(kind: type[Any], path: Path) -> None:
+    """Make sure that a table of the dataclass `kind` can be written, over nothing else.
+
+    Raises InputError where the file holds another table, or none, and NonnError where it cannot be
+    written.
+    """
+    column = fields(kind)[0].name
+    check_own_place(path, b"PAR1" if path.suffix == ".parquet" else f'"{column}"'.encode())
 
 
 def table_of(kind: type[Any], rows: Sequence[object]) -> pa.Table:

@@ -193,6 +193,35 @@ def test_trace_picture_and_tables_are_written(simulated, tmp_path):
     assert len(found["written"]) == 10
 
 
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--trace", "mine"),
+        ("--gantt", "mine"),
+        ("--tables", "boards.csv"),
+        ("--tables", "boards.parquet"),
+    ],
+)
+def test_files_of_somebody_else_are_not_replaced(nonn_plan, tmp_path, option, name):
+    call = ["simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi3x2", option]
+    place = tmp_path if option == "--tables" else tmp_path / name
+    (tmp_path / name).write_text("mine")
+    said = nonn_plan(*call, place)
+    assert said.code == 2
+    assert f"{name}: holds something else" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+    (tmp_path / name).unlink()
+    assert nonn_plan(*call, place).code == 0
+    assert nonn_plan(*call, place).code == 0  # its own it replaces
+
+
+def test_a_plan_is_not_replaced_by_its_trace(nonn_plan, plan_file):
+    before = plan_file.read_bytes()
+    assert nonn_plan("simulate", plan_file, "--trace", plan_file).code == 2
+    assert plan_file.read_bytes() == before
+
+
 def test_same_seed_same_trace(nonn_plan, tmp_path):
     for name in ("one", "two"):
         said = nonn_plan(

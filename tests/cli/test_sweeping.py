@@ -20,6 +20,18 @@ def test_the_least_latency_of_figure_7_is_at_four(nonn_plan, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("option", ["-o", "--plot"])
+def test_files_of_somebody_else_are_not_replaced(nonn_plan, tmp_path, option):
+    file = tmp_path / "mine.csv"
+    file.write_text("mine")
+    said = nonn_plan(
+        "sweep", "--from", "rpi-3b", "--to", "odroid-xu4s", "--student", "wrn10-1", option, file
+    )
+    assert said.code == 2
+    assert "mine.csv: holds something else" in said.err
+    assert file.read_text() == "mine"
+
+
 def test_people_see_where_it_is(nonn_plan):
     said = nonn_plan(*FIGURE_7)
     (line,) = [line for line in said.out.splitlines() if "least latency" in line]
