@@ -186,16 +186,17 @@ def simulate(
     written = outputs.write(found)
     for path in written:
         output.say(f"written to {path}")
-    output.result(
-        {
-            "plan" if plan is not None else "simulation": found.to_dict(),
-            "workload": asked.title,
-            "latency_model": dict(asked.latency_model),
-            "accuracy_pct": accuracy_pct,
-            "teacher_alone": {name: result.to_dict() for name, result in alone.items()},
-            "written": [str(path) for path in written],
-        }
-    )
+    if as_json:  # a row for each step of each image is much, for nobody
+        output.result(
+            {
+                "plan" if plan is not None else "simulation": found.to_dict(),
+                "workload": asked.title,
+                "latency_model": dict(asked.latency_model),
+                "accuracy_pct": accuracy_pct,
+                "teacher_alone": {name: result.to_dict() for name, result in alone.items()},
+                "written": [str(path) for path in written],
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,9 @@ class Outputs:
             ("--gantt", self.gantt, lambda path: check_own_place(path, PNG)),
             ("--tables", self.tables, check_folder),
         )
+        places = [path.absolute() for _, path, _ in checks if path is not None]
+        if len(set(places)) < len(places):
+            raise InputError("two outputs of one name", found=str(places[0]))
         for option, path, check in checks:
             if path is None:
                 continue

@@ -13,6 +13,7 @@ from nonn_plan.options import AsJson
 from nonn_plan.output import Output
 from nonn_plan.typed_workload import MOST_STUDENTS
 from profiles.document import PNG, check_own_place
+from profiles.errors import InputError
 from profiles.fleet import DEFAULT_HOST, DEFAULT_LINK, Fleet, FleetBoard, resolve
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def sweep(
     from simulator.tables import check_table
 
     output = Output(as_json)
+    if table is not None and plot is not None and table.absolute() == plot.absolute():
+        raise InputError("two outputs of one name", found=str(plot))
     if table is not None:
         check_table(Moved, table)
     if plot is not None:

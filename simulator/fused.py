@@ -42,9 +42,9 @@ def keeps_order(job: Job) -> bool:
     """
     if job.processors or any(map(_overtakes, job.steps)):
         return False
-    waits: dict[int, tuple[frozenset[int], int]] = {}
+    waits: dict[int, tuple[tuple[int, ...], int]] = {}
     for step, resources in zip(job.steps, job.held, strict=True):
-        wait = frozenset(step.after), step.needed
+        wait = tuple(sorted(step.after)), step.needed
         if any(waits.setdefault(resource, wait) != wait for resource in resources):
             return False
     return True

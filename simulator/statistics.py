@@ -124,7 +124,9 @@ class Statistics:
         ready = ready_ms(self.job, batch)
         self.images += len(batch.inferences)
         self.last_ms = max(
-            self.last_ms, float(np.fmax.reduce(batch.ends_ms, axis=None, initial=0.0))
+            self.last_ms,
+            float(np.fmax.reduce(batch.ends_ms, axis=None, initial=0.0)),
+            self._given_up_ms(batch),
         )
         self._add_steps(batch)
         self._add_boards(batch, ready)
@@ -145,6 +147,12 @@ class Statistics:
         if self._latencies is not None:
             return tuple(np.percentile(np.concatenate(self._latencies), PERCENTILES).tolist())
         return tuple(self._sketch.get_quantile_value(each / 100) or 0.0 for each in PERCENTILES)
+
+    def _given_up_ms(self, batch: Batch) -> float:
+        """Return until when the host waited for the last image: at least until it came."""
+        deadlines_ms = [step.deadline_ms or 0.0 for step in self.job.steps]
+        lost = np.isnan(batch.end_ms)
+        return float((batch.start_ms + max(deadlines_ms) * lost).max(initial=0.0))
 
     def _add_steps(self, batch: Batch) -> None:
         held = batch.frees_ms - batch.starts_ms

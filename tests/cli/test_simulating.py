@@ -216,6 +216,13 @@ def test_files_of_somebody_else_are_not_replaced(nonn_plan, tmp_path, option, na
     assert nonn_plan(*call, place).code == 0  # its own it replaces
 
 
+def test_two_outputs_need_two_names(nonn_plan, tmp_path):
+    call = ["simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi3x2"]
+    said = nonn_plan(*call, "--trace", tmp_path / "x", "--gantt", tmp_path / "x")
+    assert (said.code, list(tmp_path.iterdir())) == (2, [])
+    assert "two outputs of one name" in said.err
+
+
 def test_a_plan_is_not_replaced_by_its_trace(nonn_plan, plan_file):
     before = plan_file.read_bytes()
     assert nonn_plan("simulate", plan_file, "--trace", plan_file).code == 2

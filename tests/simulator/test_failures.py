@@ -95,6 +95,17 @@ def test_a_deadline_that_nothing_meets_loses_the_image_there():
     assert result.accuracy_pct({}) == 0
 
 
+def test_a_run_lasts_until_its_last_image_came_and_was_given_up():
+    dead = Scenario(Periodic(100), (Outage(("a",), 15),), on_failure="lose")
+    assert simulate(ALONE, 4, dead).duration_ms == 300
+    job = Job((*PAIR.steps[:2], join((0, 1), deadline_ms=50.0)), answer=2, students=PAIR.students)
+    gone = Scenario(Periodic(100), (Outage(("a", "b"), 105),), on_failure="lose")
+    for keep in ("all", "totals"):
+        result = simulate(job, 4, gone, keep=keep)
+        assert (result.answered, result.duration_ms) == (1, 350)
+        assert result.throughput_per_s == pytest.approx(1 / 0.35)
+
+
 def test_what_comes_at_the_very_deadline_counts():
     job = Job((*PAIR.steps[:2], join((0, 1), deadline_ms=20.0)), answer=2, students=PAIR.students)
     assert simulate(job).survivors == {frozenset("xy"): 1}

@@ -43,6 +43,23 @@ def test_the_order_in_a_closed_loop_is_that_of_the_first_image_not_of_the_steps(
     assert_same_bytes(job, UNDISTURBED)
 
 
+def test_a_step_that_waits_twice_for_one_is_ready_at_another_time():
+    # Ready at 5 and at 1: the second step comes first to the resource that both use.
+    job = Job(
+        (
+            Step("a", "compute", ("a.cpu",), 1.0),
+            Step("b", "compute", ("b.cpu",), 5.0),
+            Step("a", "reply", ("medium:air",), 1.0, after=(0, 1), needs=2),
+            Step("a", "reply", ("medium:air",), 1.0, after=(0, 0, 1), needs=2),
+            Step("host", "join", ("host.cpu",), 0.0, after=(2, 3)),
+        ),
+        answer=4,
+    )
+    assert not fused.keeps_order(job)
+    taken = [row for row in run(events.play, job).intervals if row.resource == "medium:air"]
+    assert [(row.step, row.start_ms) for row in taken] == [(3, 1.0), (2, 5.0)]
+
+
 def test_latency_alone_keeps_the_order():
     job = Job((on("a.up", transit=Transit(latency_ms=5)), on("h.cpu", 2, (0,))), answer=1)
     assert_same_bytes(job, Scenario(Periodic(1)))
