@@ -1,8 +1,9 @@
 """A figure: one number of a profile, with where it comes from and how far off it may be."""
 
+from contextlib import suppress
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from profiles.document import Record
 
@@ -30,3 +31,14 @@ class Figure(Record):
         description="Standard error of the value, in its unit; absent where there are not more "
         "rows than figures fitted to them, or where the value lies on its bound of zero.",
     )
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _is_a_plain_number(cls, value: object) -> float:
+        # YAML's 1e8 is a text, which counts; 100Mbit/s is none, and `true` is no 1.
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            with suppress(ValueError):
+                return float(value)
+        raise ValueError(
+            f"must be a plain number, in the unit that ends the field's name; found {value!r}"
+        )

@@ -75,7 +75,7 @@ class Times:
     def from_csv(cls, path: Path) -> Self:
         """Read the column `start_ms` of a CSV file with a header; raises InputError."""
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            with path.open(newline="", encoding="utf-8-sig") as file:
                 return cls(tuple(_column(path, csv.DictReader(file))))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"cannot read this trace: {error}", where=str(path)) from error

@@ -50,3 +50,17 @@ def test_a_value_that_no_link_can_have_is_one_sentence(wrong, part):
     assert "my.yaml" in str(caught.value)
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [True, "100Mbit/s", "", None, [1]])
+def test_a_figure_is_a_plain_number(value):
+    content = plain()
+    content["bits_per_s"]["value"] = value
+    with pytest.raises(ProfileError, match="plain number, in the unit that ends the field's name"):
+        LinkProfile.check(content, "a test")
+
+
+def test_yaml_s_exponents_are_numbers():
+    content = plain()
+    content["bits_per_s"]["value"] = "1e8"
+    assert LinkProfile.check(content, "a test").bits_per_s.value == 1e8

@@ -31,6 +31,8 @@ def test_times_from_a_csv_trace(tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("image,start_ms\na,0\nb,12.5\nc,12.5\n")
     assert Times.from_csv(path) == Times((0.0, 12.5, 12.5))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as spreadsheets write it
+    assert Times.from_csv(path) == Times((0.0, 12.5, 12.5))
 
 
 @pytest.mark.parametrize(
