@@ -166,4 +166,4 @@ def _boards(
             found=", ".join(unknown) or text,
             allowed=", ".join(sorted(known)),
         )
-    return names
+    return tuple(sorted(set(names)))  # however they were put, the same boards

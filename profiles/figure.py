@@ -1,6 +1,7 @@
 """A figure: one number of a profile, with where it comes from and how far off it may be."""
 
 from contextlib import suppress
+from numbers import Real
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -36,7 +37,7 @@ class Figure(Record):
     @classmethod
     def _is_a_plain_number(cls, value: object) -> float:
         # YAML's 1e8 is a text, which counts; 100Mbit/s is none, and `true` is no 1.
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
+        if isinstance(value, str | Real) and not isinstance(value, bool):
             with suppress(ValueError):
                 return float(value)
         raise ValueError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from profiles.device import DEVICES, DeviceProfile
 from profiles.document import Document, Record, parsed
@@ -26,6 +26,8 @@ DEFAULT_HOST = "x86-host"
 DEFAULT_LINK = "wired-100mbit"
 MOST_BOARDS = 1000
 
+_RESERVED = ",=@/:"
+"""What options and the names of resources put beside a board's name."""
 _ITEM = re.compile(r"\s*(?P<device>[^\s*]+)\s*(?:\*\s*(?P<count>[^\s*]+)\s*)?")
 
 
@@ -42,6 +44,13 @@ class FleetBoard(Record):
         description="Name of the board that passes messages on; absent where the host reaches "
         "this board itself.",
     )
+
+    @field_validator("name")
+    @classmethod
+    def _can_be_typed(cls, name: str) -> str:
+        if set(name) & set(_RESERVED):
+            raise ValueError(f"a board's name may not hold any of {_RESERVED}; found {name!r}")
+        return name
 
 
 class Fleet(Document):

@@ -61,6 +61,8 @@ class JobBuilder:
 
         Given `ms` alone, the energy is that of the device's power_busy_w, or 0 where it has none.
         """
+        if macs < 0:
+            raise SimulationError(f"a model has at least 0 MACs; found {macs} on {board.name}")
         resource = cpu(board) if lane is None else f"{cpu(board)}/{lane}"
         step = _computing(board.name, board.device, resource, macs, after, ms, mj)
         self._nodes.setdefault(board.name, board.device)
@@ -110,10 +112,11 @@ class JobBuilder:
     ) -> int:
         """Let the host join what came, for as long as its profile says, or for `ms`."""
         duration_ms = self._join_ms() if ms is None else ms
+        replies = tuple(after)
+        if not replies:
+            raise SimulationError("there is nothing to join: name the steps that bring replies")
         return self.add(
-            Step(
-                HOST, "join", (HOST_CPU,), duration_ms, tuple(after), needs, None, 0.0, deadline_ms
-            )
+            Step(HOST, "join", (HOST_CPU,), duration_ms, replies, needs, None, 0.0, deadline_ms)
         )
 
     def first(self, after: Iterable[int]) -> int:

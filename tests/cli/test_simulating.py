@@ -160,6 +160,11 @@ def test_mean_times_to_failure_and_repair(simulated):
         "--on-failure", "lose",
     )["simulation"]  # fmt: skip
     assert 0 < group["lost"] < 200
+    turned = simulated(
+        "--inferences", 200, "--mttf", "rpi-3b-1,rpi-3b-2=2s", "--mttr", "rpi-3b-2,rpi-3b-1=300ms",
+        "--on-failure", "lose",
+    )["simulation"]  # fmt: skip
+    assert turned == group
 
 
 def test_throttling_slows_a_board_down(simulated):

@@ -109,6 +109,13 @@ def test_a_wrong_fleet_file_names_file_and_field(tmp_path, old, new, part):
     assert part in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["c.cpu/1", "medium:wifi", "a,b", "a=b", "a@2s"])
+def test_a_board_s_name_can_be_typed(name):
+    board = {"name": name, "device": "rpi-3b"}
+    with pytest.raises(ProfileError, match=r"boards\.0\.name: a board's name may not hold any of"):
+        Fleet.check({"name": "f", "title": "F", "boards": [board]}, "a test")
+
+
 def test_a_fleet_needs_a_board():
     with pytest.raises(ProfileError, match="field boards"):
         Fleet.check({"name": "n", "title": "t", "boards": []}, where="none.yaml")

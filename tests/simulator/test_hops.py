@@ -15,6 +15,14 @@ def over(board, **parts):
     return replace(board, link=board.link.model_copy(update=figures))
 
 
+def test_what_no_step_can_be(host, slow):
+    build = JobBuilder(host)
+    with pytest.raises(SimulationError, match="at least 0 MACs; found -5 on slow"):
+        build.compute(slow, -5)
+    with pytest.raises(SimulationError, match="nothing to join"):
+        build.join([])
+
+
 def test_a_workload_of_one_s_own(host, slow, fast):
     build = JobBuilder(host)
     replies = []
