@@ -5,9 +5,9 @@
 The textbook model is what SimPy's documentation teaches: a process per image and per board, a
 Resource per network card, link and processor, and per hop a request and a timeout.  Like the
 simulator with a trace, it keeps what each hop did: it as tuples, the simulator as arrays, of which
-rows are made when somebody asks (not timed).  With failures, both begin a hop anew that falls into
-a down time.  A sweep asks for the latency of many fleets; the textbook simulates one after the
-other, the closed form takes them all at once.
+rows are made when somebody asks (not timed).  With failures, both let a hop that falls into a down
+time queue anew after it.  A sweep asks for the latency of many fleets; the textbook simulates one
+after the other, the closed form takes them all at once.
 
 All ways to a result are compared before any time is shown: each hop of each image, or each
 latency.  The worst difference is printed.
@@ -75,14 +75,17 @@ class Textbook:
     def hop(
         self, image: int, actor: str, activity: str, server: simpy.Resource, ms: float, board: str
     ) -> Story:
-        """Hold `server` for a time, anew after each failure of `board` that comes between."""
-        with server.request() as request:
-            yield request
-            while (up_ms := self._up_again_ms(board, ms)) is not None:
-                yield self.environment.timeout(up_ms - self.environment.now)
-            start_ms = self.environment.now
-            yield self.environment.timeout(ms)
-            self.hops.append((image, actor, activity, start_ms, self.environment.now))
+        """Hold `server` for a time, queueing anew after each failure of `board` that hits it."""
+        while True:
+            with server.request() as request:
+                yield request
+                start_ms = self.environment.now
+                if (down := self._next_down(board, ms)) is None:
+                    yield self.environment.timeout(ms)
+                    self.hops.append((image, actor, activity, start_ms, self.environment.now))
+                    return
+                yield self.environment.timeout(max(0.0, down[0] - start_ms))
+            yield self.environment.timeout(down[1] - self.environment.now)
 
     def exchange(self, image: int, sender: str, receiver: str, ms: float) -> Story:
         """Hold the sender's and the receiver's side for a time."""
@@ -116,13 +119,13 @@ class Textbook:
         self.environment.process(source())
         self.environment.run()
 
-    def _up_again_ms(self, board: str, ms: float) -> float | None:
-        """Return when the board is up again, if it fails before a hop that begins now is over."""
+    def _next_down(self, board: str, ms: float) -> tuple[float, float] | None:
+        """Return when the board is down, if it is before a hop that begins now is over."""
         if not (downs := self._downs.get(board)):
             return None
         index = bisect_right(downs, self.environment.now, key=itemgetter(1))
         if index < len(downs) and downs[index][0] < self.environment.now + ms:
-            return downs[index][1]
+            return downs[index]
         return None
 
 

@@ -8,17 +8,17 @@ once, too, and there is no event between.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from simulator.arrivals import ClosedLoop
 from simulator.clock import LATE, Clock, Moment
 from simulator.failures import Uptime, Uptimes
-from simulator.image import Hop, Image
+from simulator.image import Hop, Image, Retry, answerable_ms
 from simulator.job import Job
-from simulator.noise import Draws, draws, stream
+from simulator.noise import draws, stream
 from simulator.recorder import Recorder
 from simulator.scenario import Scenario
 from simulator.shared_cpu import MOST_TRIES, Hooks, SharedCpu, Task, endless
+from simulator.special import Special
 from simulator.throttling import Speed
 
 
@@ -31,18 +31,6 @@ _Plain = tuple[int, int, float, Uptime | None]
 """A step on one resource (named twice) or two, for a constant time; when its boards are up."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Special:
-    """A step that may be more than that."""
-
-    resources: tuple[int, ...]
-    draws: Draws
-    uptime: Uptime | None
-    speed: Speed | None
-    cpu: SharedCpu | None
-    lane: str
-
-
 class EventPlay:
     """One run: it takes up images, begins each step when it is ready, and passes on its end."""
 
@@ -53,7 +41,7 @@ class EventPlay:
         self._inferences = inferences
         self._loses = scenario.on_failure == "lose"
         self._arrivals = arrivals_of(scenario)
-        self._answer = job.answer
+        self._job, self._answer = job, job.answer
         self._followers, self._next_steps = job.followers, job.next_steps
         self._missing = [step.needed for step in job.steps]
         self._roots = tuple(i for i, step in enumerate(job.steps) if not step.after)
@@ -64,6 +52,7 @@ class EventPlay:
         )
         self._on_end, self._on_loss = (self._ended,), (self._gone,)
         self._on_deadline, self._on_start = (self._due,), (self._take_up,)
+        self._on_repair = (self._again,)
         self._free_ms = [0.0] * len(job.resources)
         self._lay_out(job, scenario)
         self._number = 0
@@ -81,7 +70,7 @@ class EventPlay:
         uptimes = scenario.uptimes()
         self._cpus: dict[str, SharedCpu] = {}
         self._plain: list[_Plain | None] = []
-        self._special: list[_Special] = []
+        self._special: list[Special] = []
         for index, step in enumerate(job.steps):
             held = job.held[index]
             uptime = uptimes.of(step.places) if scenario.failures else None
@@ -91,7 +80,10 @@ class EventPlay:
             if processor := job.processors.get(lane):
                 cpu = self._cpus.get(processor) or self._shared(processor, scenario, uptimes)
             drawn = draws(step, index, scenario.seed)
-            self._special.append(_Special(held, drawn, uptime, speed, cpu, lane))
+            stays = job.alike[index] and not self._loses
+            self._special.append(
+                Special(index, held, drawn, uptime, speed, cpu, lane, stays, self._recorder)
+            )
             plain = speed is None and cpu is None and 1 <= len(held) <= 2 and step.steady
             self._plain.append((held[0], held[-1], step.duration_ms, uptime) if plain else None)
 
@@ -130,8 +122,14 @@ class EventPlay:
             if self._arrivals is None:
                 self._next_image(now_ms)
 
+    def _give_up(self, image: Image, now_ms: float) -> None:
+        """Settle a lost image once the next one could be answered; at once if it never could."""
+        repair_ms = answerable_ms(self._job, image)
+        self._settle(image, max(now_ms, repair_ms) if repair_ms < math.inf else now_ms)
+
     def _retire(self, image: Image, now_ms: float) -> None:
-        self._settle(image, now_ms)
+        if not image.settled:
+            self._give_up(image, now_ms)
         self._recorder.add(
             image.inference,
             image.start_ms,
@@ -176,45 +174,59 @@ class EventPlay:
     def _begin_special(self, image: Image, step: int, ready_ms: float) -> bool:
         """Queue a step that is not plain; return whether its end is known already."""
         special = self._special[step]
-        hold_ms, delay_ms = next(special.draws)
+        drawn_ms = next(special.draws)
         if special.cpu is not None:
             image.under_way += 1
-            special.cpu.take(special.lane, Task(image, step, hold_ms), ready_ms)
+            special.cpu.take(special.lane, Task(image, step, drawn_ms[0]), ready_ms)
             return False
+        return self._queue(image, step, ready_ms, drawn_ms)
+
+    def _queue(
+        self,
+        image: Image,
+        step: int,
+        ready_ms: float,
+        drawn_ms: tuple[float, float],
+        tries: int = 0,
+    ) -> bool:
+        """Queue a step that broke off `tries` times; return whether its end is known already."""
+        special = self._special[step]
+        hold_ms, delay_ms = drawn_ms
         start_ms = max((self._free_ms[each] for each in special.resources), default=ready_ms)
-        start_ms, free_ms, lost = self._hold(image, step, max(start_ms, ready_ms), hold_ms)
+        start_ms, free_ms, repair_ms = special.hold(
+            image.inference, max(start_ms, ready_ms), hold_ms
+        )
         for resource in special.resources:
             self._free_ms[resource] = free_ms
-        if lost:
-            image.under_way += 1
+        if repair_ms is None:
+            image.starts_ms[step], image.frees_ms[step] = start_ms, free_ms
+            image.ends_ms[step] = free_ms + delay_ms
+            return True
+        image.under_way += 1
+        if self._loses or repair_ms == math.inf:
+            image.repairs_ms[step] = repair_ms
             self._at(free_ms, Hop(self._on_loss, image, step))
-            return False
-        image.starts_ms[step], image.frees_ms[step] = start_ms, free_ms
-        image.ends_ms[step] = free_ms + delay_ms
-        return True
+        else:
+            if tries + 1 == MOST_TRIES:
+                raise endless(step, hold_ms)
+            self._at(repair_ms, Retry(self._on_repair, image, step, drawn_ms, tries + 1))
+        return False
 
-    def _hold(
-        self, image: Image, step: int, start_ms: float, hold_ms: float
-    ) -> tuple[float, float, bool]:
-        """Return when a step begins for good, when its resources are free, and if it is lost."""
-        special = self._special[step]
-        for _ in range(MOST_TRIES):
-            if special.speed is None:
-                free_ms = start_ms + hold_ms
-            else:
-                free_ms = special.speed.end_ms(start_ms, hold_ms)
-            down = special.uptime.touched(start_ms, free_ms) if special.uptime else None
-            if down is None:
-                return start_ms, free_ms, False
-            down_ms, up_ms = down
-            if start_ms < down_ms:
-                speed = special.speed or Speed()
-                done_ms = speed.work_ms(start_ms, down_ms)
-                self._recorder.broke(image.inference, step, start_ms, down_ms, done_ms)
-            if self._loses or up_ms == math.inf:
-                return start_ms, max(start_ms, down_ms), True
-            start_ms = up_ms
-        raise endless(step, hold_ms)
+    def _again(self, retry: Retry) -> None:
+        """Queue a step again whose boards are up again."""
+        image, step = retry.image, retry.step
+        image.under_way -= 1
+        if self._queue(image, step, self._clock.now, retry.drawn_ms, retry.tries):
+            self._go_on(image, step)
+
+    def _go_on(self, image: Image, step: int) -> None:
+        """Begin what `step`, whose end is known, alone sets off, or wait for the end."""
+        following = self._next_steps[step]
+        if following is not None:
+            self._begin(image, following, image.ends_ms[step])
+        else:
+            image.under_way += 1
+            self._at(image.ends_ms[step], Hop(self._on_end, image, step))
 
     def _ended(self, hop: Hop) -> None:
         """Pass on the end of a step: begin what waits for nothing else."""
@@ -263,7 +275,8 @@ class EventPlay:
         done_ms = task.work_ms - task.left_ms
         self._recorder.broke(task.image.inference, task.step, task.start_ms, now_ms, done_ms)
 
-    def _lost(self, task: Task, _: float) -> None:
+    def _lost(self, task: Task, repair_ms: float) -> None:
+        task.image.repairs_ms[task.step] = repair_ms
         self._gone(task)
 
 

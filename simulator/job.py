@@ -31,11 +31,17 @@ Service = Literal["constant", "exponential"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a step carries from one actor to another."""
+    """What a step carries from one actor to another; boards of `via` pass it on, in this order."""
 
     sender: str
     receiver: str
     size_bytes: int
+    via: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> frozenset[str]:
+        """Everybody who must be up for it: its ends and the boards in between."""
+        return frozenset((self.sender, self.receiver, *self.via))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,8 @@ class Transit:
     Lost with probability `loss_pct`, it holds its resources `retry_ms` longer for each further
     try; then it is under way for `latency_ms` plus an exponential delay of mean `jitter_ms`, with
     its resources free again.  `wire_ms` is how long one try is on the wire or on the air (the
-    step's whole duration if None); only the energy of the radio asks for it.
+    step's whole duration if None), and `radio_parts` which part of that time is of a board's own
+    hops, all of it for a board that is not named; only the energy of the radio asks for them.
     """
 
     latency_ms: float = 0.0
@@ -53,6 +60,7 @@ class Transit:
     loss_pct: float = 0.0
     retry_ms: float = 0.0
     wire_ms: float | None = None
+    radio_parts: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         times_ms = (self.latency_ms, self.jitter_ms, self.retry_ms)
@@ -102,14 +110,14 @@ class Step:
     @property
     def places(self) -> frozenset[str]:
         """Host and boards that must be up for this step."""
-        ends = (self.message.sender, self.message.receiver) if self.message else ()
+        passed = self.message.places if self.message else ()
         owners = (owner(each) for each in self.resources)
-        return frozenset(each for each in chain((self.actor,), ends, owners) if each)
+        return frozenset(each for each in chain((self.actor,), passed, owners) if each)
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A board at work: what it is, and how many students it runs."""
+    """A board with a part in a job: what it is, and how many students it runs."""
 
     name: str
     device: DeviceProfile
@@ -167,6 +175,18 @@ class Job:
         )
 
     @cached_property
+    def alike(self) -> tuple[bool, ...]:
+        """For each step whether all who wait for its resources hold the same and need the same.
+
+        Its resources have then nothing else to do while one of its places is down.
+        """
+        users: dict[int, set[tuple[tuple[int, ...], frozenset[str]]]] = {}
+        for step, held in zip(self.steps, self.held, strict=True):
+            for each in held:
+                users.setdefault(each, set()).add((held, step.places))
+        return tuple(all(len(users[each]) == 1 for each in held) for held in self.held)
+
+    @cached_property
     def processors(self) -> Mapping[str, str]:
         """The shared processor behind each lane; itself a lane where steps name it as a whole."""
         lanes = {each: cpu for each in self.resources if (cpu := shared_cpu(each))}
@@ -176,6 +196,11 @@ class Job:
     def places(self) -> frozenset[str]:
         """The host and the boards that have a part in it."""
         return frozenset(chain.from_iterable(step.places for step in self.steps))
+
+    @cached_property
+    def computing(self) -> frozenset[str]:
+        """The boards, and perhaps the host, that compute."""
+        return frozenset(step.actor for step in self.steps if step.activity == "compute")
 
     @cached_property
     def followers(self) -> tuple[tuple[int, ...], ...]:

@@ -16,9 +16,12 @@ OnFailure = Literal["wait", "lose"]
 class Scenario:
     """What happens around a job; nothing disturbs it by default.
 
-    A step that a down time touches is lost.  With `on_failure` wait it begins anew when its boards
-    are up again, holding its resources meanwhile; with lose it never ends, and its resources are
-    free at once.
+    What a step did is lost when a board that it needs goes down.  With `on_failure` wait it queues
+    again when that board is up again; only resources that serve nothing but that board's steps, as
+    its processor does, are kept for it meanwhile.  With lose, and where no repair comes, it never
+    ends and its resources are free.  In a closed loop the host gives up a lost image when nothing
+    of it is under way any more and enough of what it lost is up again for an answer, at once if
+    that never comes, or at its deadline.
     """
 
     arrivals: Arrivals = field(default_factory=ClosedLoop)

@@ -33,7 +33,10 @@ class Task(Hop):
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Whom a processor tells: a task is done, a try of it broke off, it never ends; and when."""
+    """Whom a processor tells: a task is done, a try of it broke off; and when.
+
+    Or it is lost; and when the board is up again.
+    """
 
     done: Callable[[Task, float], None]
     broke: Callable[[Task, float], None]
@@ -123,7 +126,7 @@ class SharedCpu:
             if task.start_ms < now_ms:
                 self._hooks.broke(task, now_ms)
         if self._loses or up_ms == float("inf"):
-            self._lose_all(now_ms)
+            self._lose_all(up_ms)
             return
         self._since_ms = up_ms
         for task in self._heads:
@@ -132,14 +135,14 @@ class SharedCpu:
                 raise endless(task.step, task.work_ms)
         self._plan()
 
-    def _lose_all(self, now_ms: float) -> None:
+    def _lose_all(self, up_ms: float) -> None:
         """Lose what waits, too: it would begin on a board that is down."""
         lost = [task for queue in self._lanes.values() for task in queue]
         self._lanes.clear()
         self._heads = []
         self._next = None
         for task in lost:
-            self._hooks.lost(task, now_ms)
+            self._hooks.lost(task, up_ms)
 
 
 def endless(step: int, work_ms: float) -> SimulationError:

@@ -57,10 +57,12 @@ def test_work_in_vain_costs_energy(slow):
 def test_a_lost_step_never_ends_and_the_image_is_counted_as_lost():
     scenario = Scenario(failures=(Outage(("a",), 25, 31),), on_failure="lose")
     result = simulate(ALONE, 4, scenario)
-    # The third image breaks off at 25, the others find the board down until 31: lost at once.
-    assert [row.answered for row in result.inferences] == [True, True, False, False]
-    assert (result.answered, result.lost) == (2, 2)
+    # The third image, taken up at 20, breaks off at 25; the fourth is taken up at the repair.
+    assert [row.answered for row in result.inferences] == [True, True, False, True]
+    assert [row.start_ms for row in result.inferences] == [0, 10, 20, 31]
+    assert (result.answered, result.lost) == (3, 1)
     assert result.total_ms == 10
+    assert result.duration_ms == 41
 
 
 def test_a_board_that_stays_down_never_hangs_a_run():

@@ -33,6 +33,21 @@ def test_of_two_resources_that_go_together_one_counts():
     assert Job((step("a.up", "b.down"), step("a.up", "b.down")), answer=1).held == ((0,), (0,))
 
 
+def test_resources_whose_every_user_holds_the_same_and_needs_the_same():
+    def alike(*steps):
+        return Job(steps, answer=0).alike
+
+    def sent(name, *resources):
+        return Step("host", "send", resources, 1.0, message=Message("host", name, 1))
+
+    assert alike(step("a.cpu"), step("a.cpu"), step()) == (True, True, True)
+    assert alike(sent("a", "host.nic", "a.down"), sent("b", "host.nic", "b.down")) == (False,) * 2
+    assert alike(sent("a", "host.nic", "a.down"), step("a.cpu")) == (True, True)
+    # One way: the reply may not keep the wire, or the send that waits for it keeps the card.
+    wires = [sent(name, "host.nic", f"{name}.wire") for name in "ab"]
+    assert alike(*wires, step("a.wire"), step("b.cpu")) == (False, False, False, True)
+
+
 def test_a_processor_named_as_a_whole_beside_its_lanes_is_a_lane_too():
     job = Job((step("a.cpu"), step("a.cpu/s"), step("b.cpu")), answer=0)
     assert job.processors == {"a.cpu": "a.cpu", "a.cpu/s": "a.cpu"}

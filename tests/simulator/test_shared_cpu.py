@@ -10,6 +10,8 @@ from simulator.job import Job, Step
 from simulator.scenario import Scenario
 from simulator.workload import FanOut, StudentWork, busy_ms
 
+FAILURE = (Outage(("a",), 8, 20),)
+
 
 def lanes(*works_ms):
     steps = (Step("a", "compute", (f"a.cpu/{i}",), work_ms) for i, work_ms in enumerate(works_ms))
@@ -68,7 +70,7 @@ def test_one_lane_is_a_plain_server():
 
 
 def test_a_failure_takes_all_students_of_a_board_with_it():
-    scenario = Scenario(failures=(Outage(("a",), 8, 20),))
+    scenario = Scenario(failures=FAILURE)
     result = simulate(lanes(5.0, 10.0), 1, scenario)
     assert [(row.resource, row.start_ms, row.end_ms, row.lost) for row in result.intervals] == [
         ("a.cpu/0", 0, 8, True),
@@ -81,10 +83,17 @@ def test_a_failure_takes_all_students_of_a_board_with_it():
 
 
 def test_a_failure_loses_what_waits_behind_the_heads_too():
-    scenario = Scenario(Times((0.0, 1.0, 50.0)), (Outage(("a",), 8, 20),), on_failure="lose")
+    scenario = Scenario(Times((0.0, 1.0, 50.0)), FAILURE, on_failure="lose")
     result = simulate(lanes(5.0, 10.0), 3, scenario)
     assert [row.answered for row in result.inferences] == [False, False, True]
     assert result.duration_ms == 65
+
+
+def test_a_closed_loop_takes_up_the_next_image_when_the_board_is_up_again():
+    result = simulate(lanes(5.0, 10.0), 3, Scenario(failures=FAILURE, on_failure="lose"))
+    # Broken off at 8; from 20 on 5 + 10 ms of work per image.
+    assert [row.start_ms for row in result.inferences] == [0, 20, 35]
+    assert [row.answered for row in result.inferences] == [False, True, True]
 
 
 def test_a_closed_loop_is_the_same_on_both_paths():
