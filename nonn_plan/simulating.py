@@ -9,6 +9,7 @@ import typer
 
 from nonn_core.image import Image
 from nonn_plan import typed_workload
+from nonn_plan.learning import UNCHANGED
 from nonn_plan.options import AsJson, Seed
 from nonn_plan.output import Output
 from nonn_plan.planning import read_plan
@@ -179,7 +180,9 @@ def simulate(
     scenario = _scenario(
         job, coming, (fail or (), mttf or (), mttr or ()), throttle or (), on_failure, seed
     )
-    found = run(job, _images(inferences, scenario), scenario, kept)
+    images = _images(inferences, scenario)
+    with output.progress(UNCHANGED) as progress:
+        found = run(job, images, scenario, kept, lambda done: progress("images", done, images))
     alone = {} if plan is None else {name: run(one) for name, one in teachers_alone(plan).items()}
     accuracy_pct = None if accuracy is None else _accuracy_pct(found, accuracy)
     show_simulation(output, found, alone, asked, accuracy_pct)
@@ -309,10 +312,11 @@ def _scenario(
     from simulator.scenario import OnFailure, Scenario
 
     boards = [node.name for node in job.nodes]
+    computing = [board for board in boards if board in job.computing]
     return Scenario(
         arrivals=arrivals(coming),
         failures=failures(*failing, boards),
-        throttling=throttling(throttle, boards),
+        throttling=throttling(throttle, computing),
         on_failure=cast("OnFailure", _one_of("--on-failure", on_failure, get_args(OnFailure))),
         seed=seed,
     )

@@ -68,7 +68,8 @@ def model(name: str, split: str | None, fleet: str, image: Image, classes: int) 
         else:
             found = splits.divided(cast("Split", split), table, boards, host)
             job, told = found.job, found.told
-    used = {node.device.name: node.device for node in job.nodes}
+    computing = [node.device for node in job.nodes if node.name in job.computing]
+    used = {device.name: device for device in computing}
     return Asked(
         job,
         f"{name}{f', {split}' if split else ''}",

@@ -126,12 +126,22 @@ def _own_profile(entry: object, kind: type[Document], fleet_file: Path) -> objec
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
-    """One board of a fleet with its device, and the link or links in a row that lead to it."""
+class Relay:
+    """A board in between, that passes messages on; `link` stands for all that leads to it."""
 
     name: str
     device: DeviceProfile
     link: LinkProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Board(Relay):
+    """One board of a fleet with its device, and the link or links in a row that lead to it.
+
+    `via` are the boards in between, nearest to the host first.
+    """
+
+    via: tuple[Relay, ...] = ()
 
 
 def resolve(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
@@ -173,7 +183,7 @@ def _resolved(fleet: Fleet, where: str) -> tuple[DeviceProfile, tuple[Board, ...
 
 
 def _routed(fleet: Fleet, boards: Sequence[Board], where: str) -> tuple[Board, ...]:
-    """Give boards that are reached through others the links in a row."""
+    """Give boards that are reached through others the links in a row and the boards in between."""
     via = {board.name: board.via for board in fleet.boards}
     found = {board.name: board for board in boards}
     for name in route_order(via, where):
@@ -181,7 +191,8 @@ def _routed(fleet: Fleet, boards: Sequence[Board], where: str) -> tuple[Board, .
         if between is not None:
             first = found[between]
             link = in_a_row(first.link, first.device, found[name].link)
-            found[name] = replace(found[name], link=link)
+            relay = Relay(first.name, first.device, first.link)
+            found[name] = replace(found[name], link=link, via=(*first.via, relay))
     return tuple(found.values())
 
 

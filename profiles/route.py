@@ -2,7 +2,8 @@
 
 A message is taken in whole and passed on (store and forward), so that times on the wire add up and
 one link of the summed time per bit stands for the row.  The rates of loss and the delays add up as
-well; the board in between spends its own time per message.  That its processor and its other
+well; the board in between spends its own time per message.  While it is down nothing comes through,
+and its radio draws for what it passes on (`simulator.relays`).  That its processor and its other
 messages are held up by passing on is not modelled.
 """
 

@@ -11,7 +11,7 @@ from profiles.errors import SimulationError
 from simulator import events, fused
 from simulator.arrivals import Times
 from simulator.job import Job
-from simulator.recorder import Keep, Recorder
+from simulator.recorder import Keep, Progress, Recorder
 from simulator.result import SimulationResult
 from simulator.scenario import UNDISTURBED, Scenario
 from simulator.summary import summarise
@@ -25,16 +25,18 @@ def simulate(
     inferences: int = 1,
     scenario: Scenario = UNDISTURBED,
     keep: Keep = "all",
+    progress: Progress | None = None,
 ) -> SimulationResult:
     """Run `inferences` images of `workload` and return what happened.
 
     With `keep` totals, memory does not grow with the images: no tables, and percentiles with the
-    error that the result states.  Raises SimulationError for fewer than one inference and where
-    scenario and workload do not fit, ProfileError where a profile lacks a figure.
+    error that the result states.  `progress` hears of each batch of images.  Raises
+    SimulationError for fewer than one inference and where scenario and workload do not fit,
+    ProfileError where a profile lacks a figure.
     """
     job = workload if isinstance(workload, Job) else workload.job()
     path = fused.play if inferences > 1 and fused.fits(job, scenario) else events.play
-    return run(path, job, inferences, scenario, keep)
+    return run(path, job, inferences, scenario, keep, progress)
 
 
 def run(
@@ -43,6 +45,7 @@ def run(
     inferences: int = 1,
     scenario: Scenario = UNDISTURBED,
     keep: Keep = "all",
+    progress: Progress | None = None,
 ) -> SimulationResult:
     """Run `job` on the path that the caller names, `events.play` or `fused.play`."""
     if inferences < 1:
@@ -53,7 +56,7 @@ def run(
             f"the trace holds {len(arrivals.ms)} arrivals; {inferences} inferences are too many"
         )
     scenario.check(job)
-    recorder = Recorder(job, keep)
+    recorder = Recorder(job, keep, progress)
     path(job, inferences, scenario, recorder)
     recording = recorder.finish()
     return summarise(recorder.statistics, recording)

@@ -15,12 +15,14 @@ image; steps that become ready at the same time queue in the order of the calls.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from profiles.device import DeviceProfile, compute_mj, compute_ms, figure_of
 from profiles.errors import SimulationError
-from profiles.fleet import Board
+from profiles.fleet import Board, Relay
 from profiles.link import LinkProfile, wire_ms
 from simulator.job import HOST, Activity, Job, Message, Node, Step, Transit
+from simulator.relays import between, radio_parts
 
 NIC = f"{HOST}.nic"
 HOST_CPU = f"{HOST}.cpu"
@@ -44,7 +46,7 @@ class JobBuilder:
     def send(self, board: Board, size_bytes: int, after: Iterable[int] = ()) -> int:
         """Let the host send to `board`: message_ms and the wire, on its serial network card."""
         message_ms = figure_of(board.device, "message_ms")
-        message = Message(HOST, board.name, size_bytes)
+        message = Message(HOST, board.name, size_bytes, _names(board.via))
         return self._carry("send", message, message_ms, (board,), (NIC, down(board)), after)
 
     def compute(
@@ -76,7 +78,7 @@ class JobBuilder:
         students: Iterable[str] = (),
     ) -> int:
         """Let `board` send to the host on its own link, with the features of `students`."""
-        message = Message(board.name, HOST, size_bytes)
+        message = Message(board.name, HOST, size_bytes, _names(board.via[::-1]))
         index = self._carry("reply", message, 0.0, (board,), (up(board),), after)
         if names := tuple(students):
             self._students[index] = names
@@ -98,7 +100,8 @@ class JobBuilder:
         """
         if message_ms is None:
             message_ms = figure_of(receiver.device, "message_ms")
-        message = Message(sender.name, receiver.name, size_bytes)
+        way = _names(between(sender, receiver))
+        message = Message(sender.name, receiver.name, size_bytes, way)
         resources = (up(sender), down(receiver))
         return self._carry("exchange", message, message_ms, (sender, receiver), resources, after)
 
@@ -146,8 +149,7 @@ class JobBuilder:
         resources: tuple[str, ...],
         after: Iterable[int],
     ) -> int:
-        for board in ends:
-            self._nodes.setdefault(board.name, board.device)
+        self._know(message, ends)
         links = tuple(board.link for board in ends)
         on_wire_ms = max(wire_ms(link, message.size_bytes) for link in links)
         return self.add(
@@ -158,9 +160,19 @@ class JobBuilder:
                 duration_ms=message_ms + on_wire_ms,
                 after=tuple(after),
                 message=message,
-                transit=transit(links, on_wire_ms),
+                transit=replace(
+                    transit(links, on_wire_ms),
+                    radio_parts=radio_parts(ends[0]) if len(ends) == 1 else (),
+                ),
             )
         )
+
+    def _know(self, message: Message, ends: tuple[Board, ...]) -> None:
+        """Note the boards that a message passes and those at its ends."""
+        for board in ends:
+            for each in (*board.via, board):
+                if each.name in message.places:
+                    self._nodes.setdefault(each.name, each.device)
 
     def _join_ms(self) -> float:
         if self._host is None:
@@ -207,6 +219,10 @@ def transit(links: tuple[LinkProfile, ...], on_wire_ms: float) -> Transit:
         retry_ms=max(link.retransmit_ms.value for link in links) + on_wire_ms if loss_pct else 0.0,
         wire_ms=on_wire_ms,
     )
+
+
+def _names(boards: Iterable[Relay]) -> tuple[str, ...]:
+    return tuple(board.name for board in boards)
 
 
 def _carrier(board: Board, direction: str) -> str:

@@ -7,7 +7,7 @@ there, shortcuts included; the host computes the others.  Nothing follows::
     latency = [fixed + layers before the cut, on the board]
             + [wire_ms(alive bytes) + latency_ms of the link + join_fixed_ms
                + fixed + layers behind the cut, on the host]
-    energy  = compute energy of the board + radio_w * wire_ms(alive bytes)
+    energy  = compute energy of the board + radio_w * wire_ms(alive bytes) of its own hop
 
 A cut of 0 sends the image; a cut behind the last layer leaves all to the board and sends nothing.
 The way back of the answer, a few bytes, is left out, as published.
@@ -22,6 +22,7 @@ from profiles.layer import LayerTable
 from simulator.hops import JobBuilder
 from simulator.job import Job
 from simulator.pace import Pace
+from simulator.radio import radio_part
 from simulator.splitting import alive_bytes, check, on_host, receive_ms
 
 Aim = Literal["latency", "energy"]
@@ -67,7 +68,7 @@ def board_mj(table: LayerTable, board: Board, host: DeviceProfile, cut: int) -> 
     radio = board.device.radio_w
     radio_w = radio.value if radio else 0.0
     return sum(
-        step.energy_mj + (radio_w * step.duration_ms if step.activity == "reply" else 0.0)
+        step.energy_mj + radio_w * radio_part(step, board.name) * step.duration_ms
         for step in job(table, board, host, cut).steps
         if step.actor == board.name
     )

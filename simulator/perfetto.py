@@ -3,7 +3,8 @@
 A process is an actor (the host, a board, a shared medium), a thread one of its resources; a step is
 a slice on each resource that it holds.  Messages under way, and steps that need no resource, lie on
 threads of their own, as many as it takes for none to overlap.  Arrows lead from each step to those
-that began because of it.  Counters: how many steps wait for a resource, and what a board draws.
+that began because of it; what takes no time has no slice, and arrows from it come from what set it
+off.  Counters: how many steps wait for a resource, and what a board draws.
 
 The format counts in microseconds.  Each moment is rounded once, to whole nanoseconds, and written
 with three decimals; a duration is the difference of two such moments, so that what touches in the
@@ -12,7 +13,7 @@ simulation touches in the picture and never overlaps.  Same recording, same byte
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from math import fsum
@@ -67,7 +68,7 @@ def trace_json(result: SimulationResult) -> str:
     """Return the trace of a recorded `result` as JSON, one event per line."""
     recording = recorded(result)
     boxes = sorted(
-        chain(_held(recording), _under_way(recording)),
+        (box for box in chain(_held(recording), _under_way(recording)) if box.start < box.end),
         key=lambda box: (box.start, box.key or (-1, -1)),
     )
     numbers = _numbers(recording, boxes)
@@ -121,12 +122,12 @@ def _under_way(recording: Recording) -> Iterator[Slice]:
     delays: defaultdict[str, list[tuple[Ns, Ns, IntervalRow, bool]]] = defaultdict(list)
     came = {(row.inference, row.step): row.received_ms for row in recording.messages}
     for row in recording.intervals:
-        free = nanoseconds(row.end_ms)
+        start, free = nanoseconds(row.start_ms), nanoseconds(row.end_ms)
         if not row.resource:
-            delays[row.actor].append((nanoseconds(row.start_ms), free, row, not row.lost))
+            delays[row.actor].append((start, free, row, not row.lost))
         received_ms = came.get((row.inference, row.step))
         if received_ms is not None and not row.lost and received_ms > row.end_ms:
-            delays[row.actor].append((free, nanoseconds(received_ms), row, False))
+            delays[row.actor].append((free, nanoseconds(received_ms), row, start == free))
     for actor, delayed in delays.items():
         delayed.sort(key=lambda delay: delay[0])
         rows = never_overlapping((start, end) for start, end, _, _ in delayed)
@@ -197,12 +198,30 @@ def _arrows(recording: Recording, boxes: Iterable[Slice]) -> Mapping[Key, list[t
     there = {box.key for box in boxes if box.key}
     number = 0
     for image, step in sorted(there):
-        for earlier in dict.fromkeys(recording.job.steps[step].after):
-            if batch.ends_ms[image, earlier] <= ready_ms[image, step]:
+        came = (
+            _shown(recording, there, (image, earlier))
+            for earlier in recording.job.steps[step].after
+            if batch.ends_ms[image, earlier] <= ready_ms[image, step]
+        )
+        for source in dict.fromkeys(came):
+            if source is not None:
                 number += 1
-                arrows[image, earlier].append(("s", number))
+                arrows[source].append(("s", number))
                 arrows[image, step].append(("f", number))
     return arrows
+
+
+def _shown(recording: Recording, there: Collection[Key | None], key: Key) -> Key | None:
+    """Return a step that has a slice: this one, or what set it off, if anything did."""
+    image, step = key
+    ends_ms, ready_ms = recording.batch.ends_ms, recording.ready_ms
+    while (image, step) not in there:
+        after = recording.job.steps[step].after
+        last = [each for each in after if ends_ms[image, each] == ready_ms[image, step]]
+        if not last:
+            return None
+        step = last[0]
+    return image, step
 
 
 def _images(recording: Recording, numbers: Numbers) -> Iterator[Event]:

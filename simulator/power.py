@@ -4,10 +4,11 @@ Three parts, as in the result: computing, idle while nothing holds the processor
 while a message is on the wire.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from simulator.job import Job, Node, Step, owner
+from simulator.radio import on_wire, radio_part
 from simulator.recording import Recording
 from simulator.result import SimulationResult
 from simulator.timeline import recorded
@@ -66,23 +67,27 @@ def _idle(recording: Recording, node: Node, duration_ms: float) -> Iterator[Draw
 
 
 def _radio(recording: Recording, node: Node) -> Iterator[Draw]:
-    """Yield each try of each message while it is on the wire: the last part of the try."""
+    """Yield each try of each message while it is on the wire, at the board's part of that."""
     if node.device.radio_w is None:
         return
-    watts = node.device.radio_w.value
     steps = recording.job.steps
+    parts = {i: part for i, step in enumerate(steps) if (part := radio_part(step, node.name))}
     tries = {(row.inference, row.step): row.tries for row in recording.messages}
-    for row in _rows(recording, {i for i, step in enumerate(steps) if _carries(step, node)}):
-        step = steps[row.step]
-        wire_ms = step.transit.wire_ms
-        begins_ms = row.start_ms + (step.duration_ms - wire_ms if wire_ms is not None else 0.0)
-        if row.lost or wire_ms is None:
-            if begins_ms < row.end_ms:
-                yield Draw(begins_ms, row.end_ms, watts)
-            continue
-        for number in range(tries[row.inference, row.step]):
-            again_ms = begins_ms + number * step.transit.retry_ms
-            yield Draw(again_ms, again_ms + wire_ms, watts)
+    for row in _rows(recording, parts):
+        watts = parts[row.step] * node.device.radio_w.value
+        number = 0 if row.lost else tries[row.inference, row.step]
+        for begin_ms, end_ms in _on_wire(steps[row.step], row, number):
+            yield Draw(row.start_ms + begin_ms, row.start_ms + end_ms, watts)
+
+
+def _on_wire(step: Step, row: IntervalRow, tries: int) -> Iterable[tuple[float, float]]:
+    """Return when a message was on the wire, in ms since its step began: `tries`, or until lost."""
+    wire_ms = step.transit.wire_ms
+    if row.lost or wire_ms is None:
+        return on_wire(step, row.end_ms - row.start_ms)
+    begin_ms = step.duration_ms - wire_ms
+    again_ms = (begin_ms + number * step.transit.retry_ms for number in range(tries))
+    return ((each, each + wire_ms) for each in again_ms)
 
 
 def _rows(recording: Recording, steps: Collection[int]) -> Iterator[IntervalRow]:
@@ -91,10 +96,6 @@ def _rows(recording: Recording, steps: Collection[int]) -> Iterator[IntervalRow]
 
 def _computes(step: Step, node: Node) -> bool:
     return step.actor == node.name and step.activity == "compute"
-
-
-def _carries(step: Step, node: Node) -> bool:
-    return step.message is not None and node.name in (step.message.sender, step.message.receiver)
 
 
 def _on_processor(job: Job, node: Node) -> set[int]:

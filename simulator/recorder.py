@@ -1,6 +1,7 @@
 """The recorder: what the paths through the simulator tell it of each image, it keeps or adds up."""
 
 from array import array
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,9 @@ from simulator.statistics import Statistics
 
 Keep = Literal["all", "totals"]
 
+Progress = Callable[[int], None]
+"""Called with how many images are through, whenever some more are."""
+
 BATCH_VALUES = 2**18
 """How many values of one kind wait until they are added up: 2 MiB."""
 
@@ -18,11 +22,12 @@ BATCH_VALUES = 2**18
 class Recorder:
     """Collects images; each batch goes into the statistics, and on if all is to be kept."""
 
-    def __init__(self, job: Job, keep: Keep = "all") -> None:
+    def __init__(self, job: Job, keep: Keep = "all", progress: Progress | None = None) -> None:
         self.job = job
         self.statistics = Statistics(job, exact=keep == "all")
         self.shared_busy_ms: dict[str, float] = {}
         self._keeps = keep == "all"
+        self._progress = progress
         self._batches: list[Batch] = []
         self._breaks: list[Break] = []
         self._delays = job.delays
@@ -84,6 +89,8 @@ class Recorder:
         self.statistics.add(batch)
         if self._keeps:
             self._batches.append(batch)
+        if self._progress:
+            self._progress(self.statistics.images)
         self._start_batch()
 
     @staticmethod

@@ -28,8 +28,9 @@ class BoardRow:
     `queue_ms` is what its steps (and the host's sends to it) wait for busy resources or repair;
     `wait_ms` is the time in which nothing of the image concerns it, until the answer.  Energies
     are per image: computing (what failures broke off included), idle while it does not compute,
-    radio while its messages are on the wire.  None is what is not known: a closed form has no
-    queues, a profile may have no idle_w or radio_w.
+    radio while messages are on the wire that it sends, receives or passes on.  None is what is not
+    known: a closed form has no queues, a profile may have no idle_w or radio_w.  `passes_on` marks
+    a board that only passes on what is for others; what it passes on is all that concerns it.
     """
 
     board: str
@@ -44,6 +45,7 @@ class BoardRow:
     utilisation: float | None = None
     idle_mj: float | None = None
     radio_mj: float | None = None
+    passes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Breakdown:
     @property
     def energy_per_node_mj(self) -> float:
         """Mean energy of the boards that work, in mJ per image (Table 7's figure); NaN of none."""
-        return fmean(row.energy_mj for row in self.boards) if self.boards else math.nan
+        working = [row.energy_mj for row in self.boards if not row.passes_on]
+        return fmean(working) if working else math.nan
 
     @property
     def energy_total_mj(self) -> float:
@@ -83,10 +86,10 @@ class SimulationResult(Breakdown):
     """A breakdown computed from what was recorded, over all images of a run.
 
     `queue_ms` is the time per answer that was spent waiting for busy resources on the way that
-    the answer took, `wait_ms` the mean of the boards'.  A percentile is exact, or off by at most
-    `percentile_error_pct` of itself where only totals were kept; then the tables are empty.
-    `survivors` counts the images by the students whose features are in the answer; a lost image
-    has none.
+    the answer took, `wait_ms` the mean of the boards that do more than pass on.  A percentile is
+    exact, or off by at most `percentile_error_pct` of itself where only totals were kept; then the
+    tables are empty.  `survivors` counts the images by the students whose features are in the
+    answer; a lost image has none.
     """
 
     queue_ms: float

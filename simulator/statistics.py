@@ -14,6 +14,7 @@ from ddsketch import DDSketch
 from numpy.typing import NDArray
 
 from simulator.job import HOST, Job
+from simulator.radio import on_wire_ms
 from simulator.recording import Batch, Times, ready_ms
 
 SKETCH_ERROR_PCT = 0.1
@@ -24,13 +25,21 @@ Steps = list[int]
 
 @dataclass(frozen=True, slots=True)
 class BoardSteps:
-    """Which steps concern one board, by what they tell about it."""
+    """Which steps concern one board, by what they tell about it.
+
+    A board that does nothing but pass on what is for others is concerned by that.
+    """
 
     computing: Steps = field(default_factory=list)
     queueing: Steps = field(default_factory=list)  # where it acts, or the host sends to it
     concerning: Steps = field(default_factory=list)
     receiving: Steps = field(default_factory=list)
-    carrying: Steps = field(default_factory=list)  # where it sends or receives
+    carrying: Steps = field(default_factory=list)  # where it sends, receives or passes on
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether it does nothing else: it never acts and nothing is for it."""
+        return bool(self.carrying) and not (self.queueing or self.receiving)
 
 
 def board_steps(job: Job) -> list[BoardSteps]:
@@ -50,8 +59,11 @@ def board_steps(job: Job) -> list[BoardSteps]:
         receiver.concerning.append(index)
         if step.actor == HOST:
             receiver.queueing.append(index)
-        for name in {step.message.sender, step.message.receiver}:
+        for name in step.message.places:
             boards.get(name, nobody).carrying.append(index)
+    for board in boards.values():
+        if board.passes_on:
+            board.concerning.extend(board.carrying)
     return list(boards.values())
 
 
@@ -110,6 +122,7 @@ class Statistics:
         self.held_ms = np.zeros(len(steps))
         self.wasted_ms = np.zeros(len(steps))
         self.wasted_work_ms = np.zeros(len(steps))
+        self.wasted_wire_ms = np.zeros(len(steps))
         self.shared_busy_ms: dict[str, float] = {}
         self._latencies: list[Times] | None = [] if exact else None
         self._sketch = DDSketch(SKETCH_ERROR_PCT / 100)
@@ -139,6 +152,7 @@ class Statistics:
         self.last_ms = max(self.last_ms, end_ms)
         self.wasted_ms[step] += end_ms - start_ms
         self.wasted_work_ms[step] += work_ms
+        self.wasted_wire_ms[step] += on_wire_ms(self.job.steps[step], end_ms - start_ms)
 
     def percentiles(self) -> tuple[float, ...]:
         """Return the latencies that 50, 95 and 99 % of the answers do not exceed; NaN of none."""

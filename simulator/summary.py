@@ -5,6 +5,7 @@ from statistics import fmean
 
 from profiles.figure import Figure
 from simulator.job import Node
+from simulator.radio import radio_part
 from simulator.recording import Recording
 from simulator.result import BoardRow, SimulationResult
 from simulator.statistics import BoardStatistics, Statistics
@@ -28,7 +29,7 @@ def summarise(statistics: Statistics, recording: Recording | None) -> Simulation
         boards=boards,
         inferences=recording.inferences if recording else (),
         queue_ms=statistics.queue.value,
-        wait_ms=fmean(board.wait.value for board in statistics.boards) if boards else 0.0,
+        wait_ms=_mean_wait_ms(statistics.boards),
         p50_ms=p50_ms,
         p95_ms=p95_ms,
         p99_ms=p99_ms,
@@ -55,6 +56,11 @@ def busy_ms(statistics: Statistics) -> dict[str, float]:
     return busy | statistics.shared_busy_ms
 
 
+def _mean_wait_ms(boards: Iterable[BoardStatistics]) -> float:
+    waits_ms = [board.wait.value for board in boards if not board.steps.passes_on]
+    return fmean(waits_ms) if waits_ms else 0.0
+
+
 def _board_row(
     node: Node, board: BoardStatistics, statistics: Statistics, busy: dict[str, float]
 ) -> BoardRow:
@@ -74,8 +80,9 @@ def _board_row(
         utilisation=_part(computing_ms, statistics.last_ms),
         idle_mj=_spent_mj(node.device.idle_w, idle_ms, images),
         radio_mj=_spent_mj(
-            node.device.radio_w, _on_air_ms(statistics, board.steps.carrying), images
+            node.device.radio_w, _on_air_ms(statistics, node.name, board.steps.carrying), images
         ),
+        passes_on=board.steps.passes_on,
     )
 
 
@@ -91,23 +98,25 @@ def _computing_mj(statistics: Statistics, computing: Iterable[int]) -> float:
     return energy_mj
 
 
-def _on_air_ms(statistics: Statistics, carried: Iterable[int]) -> float:
-    """Return how long these messages were on the wire or on the air, each try of them."""
-    on_air_ms = 0.0
-    for index in carried:
-        step = statistics.job.steps[index]
-        held_ms = float(statistics.held_ms[index] + statistics.wasted_ms[index])
-        if step.transit.wire_ms is None:
-            on_air_ms += held_ms
-            continue
-        tries = float(statistics.done[index])
-        if step.duration_ms:
-            tries += float(statistics.wasted_work_ms[index]) / step.duration_ms
-        if step.transit.retry_ms:
-            first_ms = float(statistics.done[index]) * step.duration_ms
-            tries += (float(statistics.held_ms[index]) - first_ms) / step.transit.retry_ms
-        on_air_ms += tries * step.transit.wire_ms
-    return on_air_ms
+def _on_air_ms(statistics: Statistics, board: str, carried: Iterable[int]) -> float:
+    """Return how long these messages were on the board's hops, each try of them."""
+    steps = statistics.job.steps
+    return sum(
+        radio_part(steps[index], board)
+        * (_came_on_wire_ms(statistics, index) + float(statistics.wasted_wire_ms[index]))
+        for index in carried
+    )
+
+
+def _came_on_wire_ms(statistics: Statistics, index: int) -> float:
+    """Return how long the messages of a step that came were on the wire, each try of them."""
+    step = statistics.job.steps[index]
+    held_ms, tries = float(statistics.held_ms[index]), float(statistics.done[index])
+    if step.transit.wire_ms is None:
+        return held_ms
+    if step.transit.retry_ms and step.service == "constant":
+        tries += (held_ms - tries * step.duration_ms) / step.transit.retry_ms
+    return tries * step.transit.wire_ms
 
 
 def _spent_mj(power: Figure | None, time_ms: float, images: int) -> float | None:

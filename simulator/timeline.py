@@ -45,7 +45,7 @@ def lanes(job: Job) -> tuple[Lane, ...]:
 def actors(job: Job) -> tuple[str, ...]:
     """Return the host, the boards in the order of nodes, then shared media; those there are."""
     there = {_lane(resource).owner for resource in job.resources}
-    there |= {step.actor for step in job.steps}
+    there |= {step.actor for step in job.steps} | {node.name for node in job.nodes}
     named = (HOST, *(node.name for node in job.nodes))
     return tuple(dict.fromkeys([name for name in named if name in there] + sorted(there)))
 

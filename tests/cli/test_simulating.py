@@ -1,9 +1,15 @@
 """`simulate`: plans, models and students; scenarios, outputs, and every wrong value named."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pyarrow.csv as arrow_csv
 import pytest
+
+from nonn_plan.output import _Reporter
+from simulator import recorder
 
 STUDENTS = ("simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi3x2")
 MODEL = ("simulate", "--model", "wrn40-4", "--fleet")
@@ -149,6 +155,13 @@ def test_the_host_needs_only_some(simulated):
     assert one["total_ms"] < both["total_ms"]
 
 
+def test_a_board_that_is_down_holds_up_nobody_else(simulated):
+    """Two like boards with like students: the second takes the place of the first."""
+    usual = simulated("--needs", 1)["simulation"]["total_ms"]
+    found = simulated("--needs", 1, "--fail", "rpi-3b-1@0..10s")["simulation"]
+    assert found["total_ms"] == pytest.approx(usual)
+
+
 def test_mean_times_to_failure_and_repair(simulated):
     arguments = ("--inferences", 200, "--mttf", "2s", "--mttr", "300ms", "--on-failure", "lose")
     each = simulated(*arguments)["simulation"]
@@ -167,6 +180,50 @@ def test_mean_times_to_failure_and_repair(simulated):
     assert turned == group
 
 
+VIA = """\
+name: via
+title: A board that is reached through another
+boards:
+- {name: hub, device: rpi-4b, link: wired-1gbit}
+- {name: leaf, device: rpi-3b, link: wifi, via: hub}
+"""
+
+
+@pytest.fixture
+def via(nonn_plan, tmp_path):
+    """Simulate students on a board behind a hub, or on both."""
+    (tmp_path / "via.yaml").write_text(VIA)
+
+    def call(*arguments):
+        fleet = ("--fleet", tmp_path / "via.yaml")
+        return nonn_plan("simulate", "--student", "wrn16:32,64,88", *fleet, *arguments, "--json")
+
+    return call
+
+
+@pytest.mark.parametrize("places", [("--place", "hub,leaf", "--students", 2), ("--place", "leaf")])
+def test_behind_a_hub_that_is_down_nobody_answers(via, places):
+    for fail in ("hub@0", "hub,leaf@0"):
+        found = via(*places, "--needs", 1, "--fail", fail).document["simulation"]
+        assert (found["answered"], found["lost"]) == (0, 1)
+
+
+def test_a_hub_alone_is_one_of_the_boards_that_fail_and_draw(via):
+    found = via("--place", "leaf").document
+    assert [row["board"] for row in found["simulation"]["boards"]] == ["hub", "leaf"]
+    assert [row["passes_on"] for row in found["simulation"]["boards"]] == [True, False]
+    assert found["simulation"]["boards"][0]["radio_mj"] > 0
+    assert found["latency_model"] == {"rpi-3b": "flop-affine"}
+    failing = ("--mttf", "2s", "--mttf", "leaf=900000s", "--mttr", "300ms", "--on-failure", "lose")
+    assert via("--place", "leaf", "--inferences", 100, *failing).document["simulation"]["lost"] > 0
+
+
+def test_a_hub_that_computes_nothing_has_no_clock_to_slow_down(via):
+    said = via("--place", "leaf", "--throttle", "hub@0=0.5")
+    assert said.code == 2
+    assert "found 'hub'; allowed: leaf" in said.err
+
+
 def test_throttling_slows_a_board_down(simulated):
     usual = simulated()["simulation"]["boards"][0]["busy_ms"]
     slower = simulated("--throttle", "rpi-3b-1@0=0.5")["simulation"]["boards"][0]["busy_ms"]
@@ -180,6 +237,46 @@ def test_accuracy_of_those_that_answer(simulated, tmp_path):
     assert simulated("--accuracy", path)["accuracy_pct"] == 90
     dead = ("--fail", "rpi-3b-1@0ms", "--on-failure", "lose", "--deadline", "200ms")
     assert simulated("--accuracy", path, *dead)["accuracy_pct"] == 72
+
+
+def test_many_images_show_how_far_they_are(nonn_plan, monkeypatch):
+    monkeypatch.setattr(recorder, "BATCH_VALUES", 500)
+    told = []
+    monkeypatch.setattr(_Reporter, "__call__", lambda _, *shown: told.append(shown))
+    assert nonn_plan(*STUDENTS, "--students", 2, "--inferences", 200).code == 0
+    done = [count for _, count, _ in told]
+    assert done == sorted(done) and done[-1] == 200 and len(done) > 2
+    assert {(what, total) for what, _, total in told} == {("images", 200)}
+
+
+# Announces that images are through, so that the test needs no clock.
+SIMULATE_LONG = """
+import sys
+from simulator import recorder
+recorder.BATCH_VALUES = 1
+flush = recorder.Recorder._flush
+def announced(self):
+    flush(self)
+    if self.statistics.images == 1:
+        print("flushed", file=sys.stderr, flush=True)
+recorder.Recorder._flush = announced
+from nonn_plan.main import run
+run()
+"""
+
+
+def test_ctrl_c_ends_many_images_and_leaves_nothing(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SIMULATE_LONG, *STUDENTS, "--inferences", "1000000",
+         "--trace", tmp_path / "t.json"],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr.readline() == "flushed\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (1, "")
+    assert err == "nonn-plan: stopped by Ctrl-C; nothing was written\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_totals_keep_no_tables(simulated):

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from profiles.device import DEVICES
 from profiles.errors import InputError, ProfileError
-from profiles.fleet import Fleet, FleetBoard, parse_fleet, resolve
+from profiles.fleet import Fleet, FleetBoard, Relay, parse_fleet, resolve
 from profiles.link import LINKS, wire_ms
 
 HOME = """\
@@ -208,6 +208,15 @@ def test_links_in_a_row_take_the_sum_of_their_times(tmp_path):
     assert wire_ms(farther.link, 1000) == pytest.approx(sum(wires))
     assert far.link.latency_ms.value == DEVICES.get("odroid-xu4s").message_ms.value
     assert far.link.duplex == "half"
+
+
+def test_a_board_knows_the_boards_in_between_nearest_to_the_host_first(tmp_path):
+    path = tmp_path / "chain.yaml"
+    path.write_text(CHAIN)
+    _, (far, near, farther) = resolve(parse_fleet(str(path)))
+    assert near.via == ()
+    assert far.via == (Relay("near", near.device, near.link),)
+    assert farther.via == (*far.via, Relay("far", far.device, far.link))
 
 
 @pytest.mark.parametrize(

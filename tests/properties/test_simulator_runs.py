@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from made_hardware import figure
+from made_hardware import device, figure
 from test_fan_out_properties import boards, devices, milliseconds
 
 from profiles.device import Hosting
@@ -17,7 +17,8 @@ from simulator.arrivals import Periodic, Poisson, Times
 from simulator.engine import run, simulate
 from simulator.failures import Outage
 from simulator.hops import JobBuilder
-from simulator.job import Job, Message, Step, Transit
+from simulator.job import Job, Message, Node, Step, Transit
+from simulator.power import draws
 from simulator.scenario import UNDISTURBED, Scenario
 from simulator.throttling import Throttle
 from simulator.workload import FanOut, StudentWork
@@ -89,9 +90,14 @@ def disturbed(draw, job):
 
 
 @st.composite
-def runs(draw):
+def scenes(draw):
+    """A scenario and what happened in it."""
     job = draw(jobs())
-    return simulate(job, 6, draw(disturbed(job)))
+    scenario = draw(disturbed(job))
+    return scenario, simulate(job, 6, scenario)
+
+
+runs = scenes().map(lambda scene: scene[1])
 
 
 def bytes_of(result):
@@ -116,8 +122,19 @@ def test_fused_is_the_same_as_events_with_shared_processors(job):
     assert other.utilisation == pytest.approx(one.utilisation)
 
 
-@given(runs())
-def test_a_resource_does_one_thing_at_a_time_first_come_first_served(result):
+def queued_ms(row, places, failures):
+    """When a step queued for the last time, at the latest: at a repair of what it needs, or so."""
+    repairs = [
+        failure.repaired_ms
+        for failure in failures
+        if failure.repaired_ms is not None and places & set(failure.boards)
+    ]
+    return max([row.ready_ms, *(each for each in repairs if row.ready_ms < each <= row.start_ms)])
+
+
+@given(scenes())
+def test_a_resource_does_one_thing_at_a_time_first_come_first_served(scene):
+    scenario, result = scene
     job = result.recording.job
     for resource in job.resources:
         users = {i for i, step in enumerate(job.steps) if resource in step.resources}
@@ -128,10 +145,11 @@ def test_a_resource_does_one_thing_at_a_time_first_come_first_served(result):
         for earlier, later in pairwise(rows):
             assert earlier.end_ms <= later.start_ms + TOLERANCE_MS
             if not (earlier.lost or later.lost):
-                assert earlier.ready_ms <= later.ready_ms or earlier.end_ms == later.start_ms
+                queued = queued_ms(later, job.steps[later.step].places, scenario.failures)
+                assert earlier.ready_ms <= queued or earlier.end_ms == later.start_ms
 
 
-@given(runs())
+@given(runs)
 def test_nothing_begins_before_it_is_ready_or_while_its_board_is_down(result):
     for row in result.intervals:
         assert row.ready_ms <= row.start_ms <= row.end_ms
@@ -150,7 +168,7 @@ def test_what_was_done_was_done_while_everything_was_up(data):
                 assert before or after or row.end_ms == row.start_ms
 
 
-@given(runs())
+@given(runs)
 def test_little_s_law(result):
     """Mean number of images in the system = rate of answers x mean latency; so for each queue."""
     answered = [row for row in result.inferences if row.answered]
@@ -177,7 +195,7 @@ def mean_level(changes, duration_ms):
     return area / duration_ms
 
 
-@given(runs())
+@given(runs)
 def test_bytes_are_conserved(result):
     """Each message that a step carried came once, whole; what was not carried did not come."""
     job = result.recording.job
@@ -195,7 +213,7 @@ def test_bytes_are_conserved(result):
         assert found.total() == each * len(result.inferences)
 
 
-@given(runs())
+@given(runs)
 def test_work_is_conserved(result):
     """A resource is busy for as long as its steps say, and no longer than the run."""
     job = result.recording.job
@@ -205,6 +223,53 @@ def test_work_is_conserved(result):
         if resource not in job.processors.values():
             busy_ms = sum(row.end_ms - row.start_ms for row in rows)
             assert share * result.duration_ms == pytest.approx(busy_ms)
+
+
+watts = st.floats(0, 5)
+
+
+@st.composite
+def on_the_air(draw, step):
+    """The step with its energy; a message is on the wire at the end of each of its tries."""
+    step = replace(step, energy_mj=draw(watts) * step.duration_ms)
+    if step.message is None:
+        return step
+    wire_ms = draw(st.none() | st.sampled_from((0.25, 0.5, 1.0)).map(step.duration_ms.__mul__))
+    loss_pct = draw(st.sampled_from((0, 0, 60)))
+    transit = replace(
+        step.transit,
+        wire_ms=wire_ms,
+        loss_pct=loss_pct,
+        retry_ms=(wire_ms or 0.0) + draw(whole) if loss_pct else 0.0,
+        radio_parts=draw(st.sampled_from(((), (("c", 1.0), (step.message.receiver, 0.3))))),
+    )
+    via = draw(st.sampled_from(((), ("c",))))
+    return replace(step, message=replace(step.message, via=via), transit=transit)
+
+
+@st.composite
+def powered_runs(draw):
+    """Runs with failures in which every board draws, computing, idle and for its radio."""
+    job = draw(jobs())
+    made = tuple(draw(on_the_air(step)) for step in job.steps)
+    ends = (step.message.places for step in made if step.message)
+    boards = {step.actor for step in made}.union(*ends) - {"host"}
+    nodes = tuple(
+        Node(name, device(name, idle_w=draw(watts), radio_w=draw(watts))) for name in sorted(boards)
+    )
+    job = Job(made, job.answer, nodes=nodes)
+    return simulate(job, 6, replace(draw(disturbed(job)), seed=draw(st.integers(0, 3))))
+
+
+@settings(max_examples=300)
+@given(powered_runs())
+def test_what_a_board_draws_over_time_is_its_energy(result):
+    for row in result.boards:
+        drawn = draws(result)[row.board]
+        area_mj = sum(each.watts * (each.end_ms - each.start_ms) for each in drawn)
+        energy_mj = row.energy_mj + row.idle_mj + row.radio_mj
+        assert area_mj / 6 == pytest.approx(energy_mj, rel=1e-6, abs=1e-9)
+        assert all(each.watts >= 0 and each.start_ms <= each.end_ms for each in drawn)
 
 
 @given(st.data())

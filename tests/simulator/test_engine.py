@@ -5,9 +5,18 @@ import sys
 import pytest
 
 from profiles.errors import SimulationError
+from simulator import recorder
 from simulator.engine import simulate
 from simulator.trace import IntervalRow, MessageRow
 from simulator.workload import Alone
+
+
+def test_progress_is_told_batch_by_batch(make_fan_out, monkeypatch):
+    job = make_fan_out().job()
+    monkeypatch.setattr(recorder, "BATCH_VALUES", 3 * len(job.steps))
+    told = []
+    simulate(job, 8, progress=told.append)
+    assert told == [3, 6, 8]
 
 
 def test_the_story_of_one_image_by_hand(make_fan_out):

@@ -7,7 +7,8 @@ from made_hardware import device, figure, link
 from split_models import conv, fc
 
 from profiles.errors import SimulationError
-from profiles.fleet import Board
+from profiles.fleet import Board, Relay
+from profiles.route import in_a_row
 from simulator import layer_cut
 from simulator.engine import simulate
 from simulator.layer_cut import best_cut, board_mj, latency_ms
@@ -69,6 +70,19 @@ def test_latency_and_energy_may_want_different_cuts(near, desk):
     slow = replace(near, device=near.device.model_copy(update=changes))
     assert best_cut(TABLE, slow, desk) == 0
     assert best_cut(TABLE, slow, desk, "energy") == 3
+
+
+def test_behind_another_board_the_radio_sends_on_its_own_hop_alone(near, desk):
+    wired = link("wire", 2_000_000)
+    relay = Relay("hub", device("hub", message_ms=2), wired)
+    row = in_a_row(wired, relay.device, near.link)
+    far = replace(near, link=row, via=(relay,))
+    assert latency_ms(TABLE, far, desk, 2) == pytest.approx(
+        latency_ms(TABLE, near, desk, 2) + 3.072 / 2 + 2
+    )
+    assert board_mj(TABLE, far, desk, 2) == pytest.approx(board_mj(TABLE, near, desk, 2))
+    (phone,) = [r for r in simulate(layer_cut.job(TABLE, far, desk, 2)).boards if not r.passes_on]
+    assert phone.energy_mj + phone.radio_mj == pytest.approx(board_mj(TABLE, far, desk, 2))
 
 
 def test_a_cut_lies_in_the_model(near, desk):

@@ -16,6 +16,8 @@ from simulator import channel_split
 from simulator.arrivals import Periodic, Poisson
 from simulator.engine import simulate
 from simulator.failures import Outage, Renewal
+from simulator.hops import JobBuilder
+from simulator.job import Message, Step, Transit
 from simulator.perfetto import trace_json, write_trace
 from simulator.scenario import Scenario
 
@@ -108,9 +110,9 @@ def _powered(profile):
     return profile.model_copy(update={"idle_w": figure(0.7), "radio_w": figure(0.3)})
 
 
-def split(host):
+def split(host, exchange_ms=2):
     profile = device(
-        "tortoise", compute_fixed_ms=1, compute_ms_per_mmac=1000, exchange_ms=2,
+        "tortoise", compute_fixed_ms=1, compute_ms_per_mmac=1000, exchange_ms=exchange_ms,
         peer_message_ms=0.3, message_ms=1, power_fixed_w=1, power_busy_w=2, idle_w=1,
     )  # fmt: skip
     wire = link("wire", 1_000_000)
@@ -127,10 +129,12 @@ FAILING = Scenario(
 LOSING = replace(FAILING, on_failure="lose")
 
 
-@pytest.fixture(params=["closed", "busy", "failing", "losing", "split"])
+@pytest.fixture(params=["closed", "busy", "failing", "losing", "split", "at once", "no host"])
 def run(request, noisy, make_fan_out, host):
     if request.param == "split":
         return simulate(split(host), 3, BUSY)
+    if request.param in ("at once", "no host"):  # what takes no time: exchange, and also the join
+        return simulate(split(host if request.param == "at once" else None, exchange_ms=0), 3)
     if request.param == "closed":
         return simulate(make_fan_out(), 4)
     return simulate(noisy, 25, {"busy": BUSY, "failing": FAILING, "losing": LOSING}[request.param])
@@ -160,7 +164,8 @@ def test_numbers_are_unique_not_zero_and_named(run):
 def test_every_interval_is_a_box_on_each_resource_that_it_holds(run):
     trace = Trace(trace_json(run))
     steps = run.recording.job.steps
-    expected = sum(len(steps[row.step].resources) for row in run.intervals)
+    lasting = [row for row in run.intervals if row.start_ms < row.end_ms]
+    expected = sum(len(steps[row.step].resources) for row in lasting)
     found = [
         box
         for place, boxes in trace.boxes.items()
@@ -168,12 +173,45 @@ def test_every_interval_is_a_box_on_each_resource_that_it_holds(run):
         if not trace.threads[place].startswith("under way")
     ]
     assert len(found) == expected
-    for row in run.intervals:
+    for row in lasting:
         if not row.resource:
             continue
         start, end = round(row.start_ms * 1e6), round(row.end_ms * 1e6)
         own = [box for box in found if (box.start, box.end) == (start, end)]
         assert any(box.args["image"] == row.inference for box in own)
+
+
+def test_no_box_is_empty_and_every_end_of_an_arrow_lies_in_one(run):
+    trace = Trace(trace_json(run))
+    assert all(box.start < box.end for boxes in trace.boxes.values() for box in boxes)
+    ends = [end for arrow in trace.arrows.values() for end in arrow]
+    assert len(ends) == 2 * len(trace.arrows) > 0
+    for _, place, at, _ in ends:
+        assert any(box.start <= at < box.end for box in trace.boxes[place])
+
+
+def test_arrows_come_from_what_set_off_a_step_of_no_time():
+    """A barrier of 0 ms: messages come from the board that was last to compute, not from nobody."""
+    trace = Trace(trace_json(simulate(split(None, exchange_ms=0))))
+    sources = defaultdict(set)
+    for (there, box), (here, other) in trace.ends():
+        sources[other.cat, here, other.start].add((box.cat, trace.title(there)[0]))
+    messages = [found for (kind, _, _), found in sources.items() if kind == "exchange"]
+    assert messages
+    # 4 channels on 3 boards: the first board has two of them and is the last to be through.
+    assert all(found == {("compute", "board-0")} for found in messages)
+
+
+def test_a_message_that_holds_nothing_is_under_way_all_the_time(host, slow):
+    build = JobBuilder(host)
+    sent = build.add(
+        Step("host", "send", (), 0.0, message=Message("host", "slow", 0), transit=Transit(3.0))
+    )
+    build.compute(slow, ms=1, after=(sent,))
+    trace = Trace(trace_json(simulate(build.job())))
+    (((there, box), (_, other)),) = trace.ends()
+    assert (trace.title(there), box.start, box.end) == (("host", "under way 1"), 0, 3_000_000)
+    assert (other.cat, other.start) == ("compute", 3_000_000)
 
 
 def test_arrows_bind_to_boxes_and_point_forward(run):
