@@ -86,6 +86,11 @@ class Output:
             raise StoppedError(f"{stopped}; {kept}") from None
 
 
+def shown(value: float, decimals: int) -> str:
+    """Show a figure; from a thousand million on only its first digits and its magnitude."""
+    return f"{value:.{decimals}f}" if abs(value) < 1e9 else f"{value:g}"
+
+
 def shown_pct(value: float | None) -> str:
     """Show a percentage, or that there is none."""
     return "not measured" if value is None else f"{value:.2f} %"

@@ -2,6 +2,7 @@
 
 from nonn_plan.output import Output
 from planner.plan import PlanDocument, StageResult
+from profiles.fleet import resolve
 from profiles.units import format_bytes, format_count, format_flops
 
 
@@ -32,6 +33,18 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
         f"{cost.communication_ms:.1f}); energy per node {cost.energy_per_node_mj:.1f} mJ; "
         f"dropped {answer.dropped_filters} filters"
     )
+    if noisy := _noisy_links(answer):
+        output.say(
+            f"predicted without loss and jitter of {', '.join(noisy)}: `nonn-plan simulate` shows "
+            "them"
+        )
+
+
+def _noisy_links(answer: PlanDocument) -> list[str]:
+    """Return the links of the plan's boards that lose messages, or delay them by chance."""
+    _, boards = resolve(answer.question.fleet)
+    links = (board.link for board in boards if board.name in answer.send_order)
+    return sorted({link.name for link in links if link.loss_pct.value or link.jitter_ms.value})
 
 
 def _show_budgets(output: Output, answer: PlanDocument) -> None:

@@ -1,7 +1,6 @@
 """`simulate`: a plan, a model or students on a fleet, when images come and boards fail."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -13,12 +12,12 @@ from nonn_plan.learning import UNCHANGED
 from nonn_plan.options import AsJson, Seed
 from nonn_plan.output import Output
 from nonn_plan.planning import read_plan
+from nonn_plan.simulated_files import Outputs
 from nonn_plan.simulating_view import show_simulation
 from nonn_plan.typed_scenario import ARRIVALS, arrivals, failures, throttling
 from nonn_plan.typed_workload import SPLITS, Asked, joined
 from planner.plan import PlanDocument
 from planner.workload import fan_out
-from profiles.document import PNG, check_own_place
 from profiles.errors import InputError, SimulationError
 from profiles.fleet import resolve
 from profiles.units import parse_ms
@@ -200,52 +199,6 @@ def simulate(
                 "written": [str(path) for path in written],
             }
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """Where to write what was recorded."""
-
-    trace: Path | None
-    gantt: Path | None
-    tables: Path | None
-
-    def check(self, keep: "Keep") -> None:
-        """Refuse places that cannot be written, and pictures of what is not kept."""
-        if self.trace is self.gantt is self.tables is None:
-            return
-        from simulator.perfetto import START
-        from simulator.tables import check_folder
-
-        checks: tuple[tuple[str, Path | None, Callable[[Path], None]], ...] = (
-            ("--trace", self.trace, lambda path: check_own_place(path, START)),
-            ("--gantt", self.gantt, lambda path: check_own_place(path, PNG)),
-            ("--tables", self.tables, check_folder),
-        )
-        places = [path.absolute() for _, path, _ in checks if path is not None]
-        if len(set(places)) < len(places):
-            raise InputError("two outputs of one name", found=str(places[0]))
-        for option, path, check in checks:
-            if path is None:
-                continue
-            if keep == "totals":
-                raise InputError(f"{option} needs what --keep totals does not keep")
-            check(path)
-
-    def write(self, found: "SimulationResult") -> tuple[Path, ...]:
-        """Write what was asked for; return the files."""
-        if self.trace is self.gantt is self.tables is None:
-            return ()
-        from simulator.gantt import write_gantt
-        from simulator.perfetto import write_trace
-        from simulator.tables import write_tables
-
-        written: list[Path] = []
-        for path, write in ((self.trace, write_trace), (self.gantt, write_gantt)):
-            if path is not None:
-                write(found, path)
-                written.append(path)
-        return (*written, *(write_tables(found, self.tables) if self.tables else ()))
 
 
 def planned(plan: PlanDocument) -> Asked:

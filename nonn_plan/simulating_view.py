@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 
-from nonn_plan.output import Output, shown_pct
+from nonn_plan.output import Output, shown, shown_pct
 from nonn_plan.typed_workload import Asked
 from simulator.result import SimulationResult
 
@@ -72,8 +72,7 @@ def _sentences(found: SimulationResult, asked: Asked, accuracy_pct: float | None
             f"p99 {p99} ms{f' (to {error:g} %)' if error else ''}"
         )
     busiest = sorted(found.utilisation.items(), key=lambda item: -item[1])[:3]
-    shown = ", ".join(f"{name} {100 * part:.0f} %" for name, part in busiest)
-    yield f"busiest: {shown}"
+    yield "busiest: " + ", ".join(f"{name} {100 * part:.0f} %" for name, part in busiest)
     if accuracy_pct is not None:
         yield f"accuracy of what came in time: {shown_pct(accuracy_pct)}"
     for how in dict.fromkeys(asked.latency_model.values()):
@@ -83,12 +82,12 @@ def _sentences(found: SimulationResult, asked: Asked, accuracy_pct: float | None
 
 
 def _ms(*times_ms: float | None) -> tuple[str, ...]:
-    return tuple(map(_shown, times_ms))
+    return tuple(map(_shown_ms, times_ms))
 
 
 def _mj(*energies_mj: float | None) -> tuple[str, ...]:
-    return tuple("" if each is None else f"{each:.1f}" for each in energies_mj)
+    return tuple("" if each is None else shown(each, 1) for each in energies_mj)
 
 
-def _shown(time_ms: float | None) -> str:
-    return "" if time_ms is None else "never" if math.isnan(time_ms) else f"{time_ms:.2f}"
+def _shown_ms(time_ms: float | None) -> str:
+    return "" if time_ms is None else "never" if math.isnan(time_ms) else shown(time_ms, 2)

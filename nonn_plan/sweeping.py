@@ -10,9 +10,9 @@ from nonn_core.costs import student_cost
 from nonn_core.family import parse_network
 from nonn_core.image import Image
 from nonn_plan.options import AsJson
-from nonn_plan.output import Output
+from nonn_plan.output import Output, shown
 from nonn_plan.typed_workload import MOST_STUDENTS
-from profiles.document import PNG, check_own_place
+from profiles.document import check_picture
 from profiles.errors import InputError
 from profiles.fleet import DEFAULT_HOST, DEFAULT_LINK, Fleet, FleetBoard, resolve
 
@@ -63,7 +63,7 @@ def sweep(
     if table is not None:
         check_table(Moved, table)
     if plot is not None:
-        check_own_place(plot, PNG)
+        check_picture(plot)
     form = Image.parse(image)
     macs = student_cost(parse_network(student), form, filters).macs
     move = _move(slow, fast, link, host, (students, macs, filters, form.size_bytes))
@@ -100,11 +100,11 @@ def _show(output: Output, move: "Move", moved: "Sequence[Moved]", least: int) ->
         [
             (
                 str(row.moved),
-                f"{row.total_ms:.2f}",
-                f"{row.compute_ms:.2f}",
-                f"{row.communication_ms:.2f}",
-                f"{row.energy_per_node_mj:.1f}",
-                f"{row.energy_per_fleet_mj:.1f}",
+                shown(row.total_ms, 2),
+                shown(row.compute_ms, 2),
+                shown(row.communication_ms, 2),
+                shown(row.energy_per_node_mj, 1),
+                shown(row.energy_per_fleet_mj, 1),
                 "least latency" if row.moved == least else "",
             )
             for row in moved

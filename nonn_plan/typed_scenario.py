@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from simulator.throttling import Throttle
 
 ARRIVALS = "closed, poisson:20/s, every:15ms, or a CSV file with a column start_ms"
-_NOW = re.compile(r"\s*0+(\.0*)?\s*(us|ms|s)?\s*")
+_NOW = re.compile(r"\s*0+(\.0*)?\s*(us|ms|s|min|h)?\s*")
 _RATE = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)(?:/s)?")
 
 

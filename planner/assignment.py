@@ -14,7 +14,12 @@ class AssignedStudent:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """All students, and the ids of the communities that are dropped."""
+    """All students, and the ids of the communities that are dropped.
+
+    `send_order` names boards by their places in the fleet.  It is empty where the solver decided
+    nothing that longest first (`simulator.send_order`) does not do as well.
+    """
 
     students: tuple[AssignedStudent, ...]
     dropped: tuple[int, ...]
+    send_order: tuple[int, ...] = ()

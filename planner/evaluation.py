@@ -61,10 +61,19 @@ def budget_rows(question: Question, students: Sequence[PlannedStudent]) -> tuple
     return tuple(rows)
 
 
-def best_send_order(question: Question, students: Sequence[PlannedStudent]) -> tuple[str, ...]:
-    """Return the used boards, those first that need longest after their image has come."""
+def best_send_order(
+    question: Question, students: Sequence[PlannedStudent], found: Sequence[int] = ()
+) -> tuple[str, ...]:
+    """Return the used boards, those first that need longest after their image has come.
+
+    Where boards share a medium, another order may be quicker: `found`, places in the fleet, is
+    returned if it is.
+    """
     _, boards = resolve(question.fleet)
-    return longest_first(boards, _works(students))
+    orders = [longest_first(boards, _works(students))]
+    if found:
+        orders.append(tuple(boards[place].name for place in found))
+    return min(orders, key=lambda order: predict(question, students, order).total_ms)
 
 
 def workload_of(

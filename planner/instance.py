@@ -123,6 +123,16 @@ class Instance:
         """Places of the boards that matter, in the fleet's order."""
         return tuple(sorted(chain.from_iterable(self.kinds)))
 
+    @property
+    def media(self) -> dict[str, tuple[int, ...]]:
+        """Places of the boards that matter, for each medium that several of them share."""
+        media: dict[str, list[int]] = defaultdict(list)
+        for place in self.boards:
+            link = self.sites[place].board.link
+            if link.shared:
+                media[link.name].append(place)
+        return {name: tuple(places) for name, places in media.items() if len(places) > 1}
+
 
 def instance_of(question: Question) -> Instance:
     """Resolve profiles and costs; raises ProfileError for an unknown device or link."""

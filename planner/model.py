@@ -19,7 +19,7 @@ from planner.instance import Instance, instance_of
 from planner.objective import MEASURES, Measure
 from planner.plan import PlanDocument, PlannedStudent, SolverRun, StageResult
 from planner.question import Question, Stage
-from planner.scaling import at_least, at_most, rounding, up
+from planner.scaling import at_least, at_most, rounding, unlike_delays, up
 from planner.search import Limit, Outcome, search
 from planner.validation import violations
 from profiles.errors import PlanningError, UnprovenError
@@ -98,10 +98,13 @@ def _limit(question: Question, instance: Instance, solved: _Solved) -> Limit:
 
 
 def _rounding(instance: Instance, measure: Measure) -> int:
-    """Return what rounding up may add to a measure, in solver units."""
+    """Return what rounding up, and taking latencies alike, may add to a measure, in its units."""
     if not measure.rounded:
         return 0
-    return rounding(len(instance.sites), instance.max_students, instance.filters)
+    rounded = rounding(len(instance.sites), instance.max_students, instance.filters)
+    if measure.uses_turns:
+        rounded += unlike_delays(site.board for site in instance.sites)
+    return rounded
 
 
 def _students(question: Question, assignment: Assignment) -> tuple[PlannedStudent, ...]:
@@ -119,14 +122,15 @@ def _students(question: Question, assignment: Assignment) -> tuple[PlannedStuden
 def _value(question: Question, stage: Stage, assignment: Assignment) -> float:
     """Return the value of a stage's objective in an assignment, as people read it."""
     students = _students(question, assignment)
-    predicted = predict(question, students, best_send_order(question, students))
+    order = best_send_order(question, students, assignment.send_order)
+    predicted = predict(question, students, order)
     return measured(stage.objective, question, students, assignment.dropped, predicted)
 
 
 def _plan(question: Question, instance: Instance, solved: Sequence[_Solved]) -> PlanDocument:
     final = solved[-1].assignment
     students = _students(question, final)
-    send_order = best_send_order(question, students)
+    send_order = best_send_order(question, students, final.send_order)
     communities = question.partition.communities
     return PlanDocument(
         question=question,

@@ -39,11 +39,20 @@ class BudgetRow(Record):
 
 
 class Prediction(Record):
-    """What one image costs by the closed form of the simulator, without noise."""
+    """What one image costs by the closed form of the simulator: without a link's loss and jitter.
 
-    total_ms: float = Field(ge=0, description="Latency of one image.")
+    The time that replies wait for each other on a shared medium is in it.
+    """
+
+    total_ms: float = Field(
+        ge=0,
+        description="Latency of one image; waiting on shared media is in it, loss and jitter of "
+        "links are not.",
+    )
     compute_ms: float = Field(ge=0, description="Busy time of the board that computes longest.")
-    communication_ms: float = Field(description="Total minus compute.")
+    communication_ms: float = Field(
+        description="Total minus compute; without loss and jitter of links."
+    )
     energy_per_node_mj: float = Field(
         ge=0, description="Mean computing energy of the boards that work, as in A, Table 7."
     )
@@ -64,7 +73,10 @@ class StageResult(Record):
     gap_pct: float | None = Field(
         ge=0, description="Distance from best to bound in percent of best; null without a bound."
     )
-    proven: bool = Field(description="The solver proved `best` optimal, up to its rounding.")
+    proven: bool = Field(
+        description="The solver proved `best` optimal, up to its rounding and, for a latency, to "
+        "how much latencies of boards on one shared medium differ."
+    )
 
 
 class SolverRun(Record):

@@ -6,6 +6,8 @@ the promise that what the solver accepts really fits; what rounding can hide is 
 """
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nonn_core.costs import BYTES_PER_VALUE, Precision, StudentCostLine
@@ -66,6 +68,11 @@ def delay_units(board: Board) -> int:
     return up(2 * board.link.latency_ms.value, UNITS_PER_MS)
 
 
+def one_way_units(board: Board) -> int:
+    """Time under way to `board`, or back from it."""
+    return up(board.link.latency_ms.value, UNITS_PER_MS)
+
+
 def reply_units(board: Board) -> int:
     """Time of a reply from `board` per filter; the model's reply has no fixed part."""
     return up(reply_ms(board, 1), UNITS_PER_MS)
@@ -91,6 +98,19 @@ def rounding(boards: int, students: int, filters: int) -> int:
     """Bound, in solver units, what rounding up adds to a latency or to a fleet's energy.
 
     Each send and delay, each student's constant, each filter's compute and reply, and the join are
-    rounded once, by less than one unit.
+    rounded once, by less than one unit; a delay twice where boards share a medium, but then only
+    the delays of two boards count.
     """
     return 2 * boards + students + 2 * filters + 1
+
+
+def unlike_delays(boards: Iterable[Board]) -> int:
+    """Bound, in solver units, what unlike latencies on one medium add to a latency.
+
+    The model lets the last reply on a shared medium take the longest latency of its boards.
+    """
+    media: dict[str, list[int]] = defaultdict(list)
+    for board in boards:
+        if board.link.shared:
+            media[board.link.name].append(one_way_units(board))
+    return max((max(delays) - min(delays) for delays in media.values()), default=0)

@@ -12,6 +12,7 @@ from planner.assignment import AssignedStudent, Assignment
 from planner.dominance import without_dominated
 from planner.instance import Instance
 from planner.objective import Measure
+from planner.sending import send_order
 from planner.variables import Variables, make_variables
 
 
@@ -175,4 +176,8 @@ def _assignment(solver: cp_model.CpSolver, variables: Variables, instance: Insta
         if solver.boolean_value(runs)
     )
     (drop,) = (d for d, taken in enumerate(variables.drop) if solver.boolean_value(taken))
-    return Assignment(students, tuple(sorted(instance.drops[drop].communities)))
+    return Assignment(
+        students=students,
+        dropped=tuple(sorted(instance.drops[drop].communities)),
+        send_order=send_order(variables, solver) if instance.media and variables.precedes else (),
+    )

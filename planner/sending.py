@@ -2,7 +2,8 @@
 
 The host serves boards one after the other; each then needs its own time until its reply is there.
 Total = max_b (sent[b] + busy[b] + reply[b] + delay[b]) + join, the delay being the link's latency
-on both ways.
+on both ways.  On a medium that boards share, replies also wait for the last send there and for each
+other (`planner.medium`).
 """
 
 from itertools import combinations, permutations
@@ -11,32 +12,63 @@ from ortools.sat.python import cp_model
 
 from planner.instance import Instance
 from planner.loads import slowed_on
-from planner.scaling import UNITS_PER_MS, busy_units, delay_units, reply_units, send_units, up
+from planner.medium import Turn, cleared
+from planner.scaling import (
+    UNITS_PER_MS,
+    busy_units,
+    delay_units,
+    one_way_units,
+    reply_units,
+    send_units,
+    up,
+)
 from planner.variables import Expr, Variables, total
 from simulator.workload import join_ms
 
 LONGEST_MS = 10**9
 """No plan is slower; a bound that only the solver's arithmetic needs."""
 
-Precedence = dict[tuple[int, int], cp_model.IntVar]
-
 
 def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
     """Return the latency of one image: no board replies later than this, plus the join.
 
-    latency >= sent[b] + busy[b] + reply[b] + delay[b] + join for each board b.
+    latency >= sent[b] + busy[b] + reply[b] + delay[b] + join for each board b, and
+    latency >= cleared[m] + delay[b] / 2 + join for each used board b on a shared medium m.
     """
     sends = [send_units(site.board, instance.image_bytes) for site in instance.sites]
-    precedes = _precedence(model, v, instance)
+    _put_in_order(model, v, instance)
     join = up(join_ms(instance.host), UNITS_PER_MS)
     longest = model.new_int_var(join, LONGEST_MS * UNITS_PER_MS, "latency")
+    turns: dict[int, Turn] = {}
     for b in instance.boards:
-        earlier = [sends[a] * before for (a, later), before in precedes.items() if later == b]
+        earlier = [sends[a] * before for (a, later), before in v.precedes.items() if later == b]
         sent = total([sends[b] * v.used[b], *earlier])
         work = slowed_on(model, v, instance, b, busy_units)
+        reply = _reply_on(v, instance, b)
         delay = delay_units(instance.sites[b].board) * v.used[b]
-        model.add(longest >= sent + work + _reply_on(v, instance, b) + delay + join)
+        model.add(longest >= sent + work + reply + delay + join)
+        longest_reply = reply_units(instance.sites[b].board) * instance.filters
+        turns[b] = Turn(sent, sent + work + _one_way(v, instance, b), reply, longest_reply)
+    for name, sharing in instance.media.items():
+        clear = cleared(model, name, [turns[b] for b in sharing], LONGEST_MS * UNITS_PER_MS)
+        for b in sharing:
+            model.add(longest >= clear + _one_way(v, instance, b) + join)
     return longest
+
+
+def send_order(v: Variables, solver: cp_model.CpSolver) -> tuple[int, ...]:
+    """Return the used boards in the order of a solution."""
+    used = [b for b, there in v.used.items() if solver.boolean_value(there)]
+    before = {
+        b: sum(solver.boolean_value(v.precedes[a, b]) for a in used if (a, b) in v.precedes)
+        for b in used
+    }
+    return tuple(sorted(used, key=lambda b: before[b]))
+
+
+def _one_way(v: Variables, instance: Instance, board: int) -> Expr:
+    """Return the latency of a board's link, once; 0 where the board is not used."""
+    return one_way_units(instance.sites[board].board) * v.used[board]
 
 
 def _reply_on(v: Variables, instance: Instance, board: int) -> Expr:
@@ -45,7 +77,7 @@ def _reply_on(v: Variables, instance: Instance, board: int) -> Expr:
     return total(per_filter * filters for _, _, filters in v.filters_on(board))
 
 
-def _precedence(model: cp_model.CpModel, v: Variables, instance: Instance) -> Precedence:
+def _put_in_order(model: cp_model.CpModel, v: Variables, instance: Instance) -> None:
     """Put the used boards in one order: precedes[a,b] says that the host sends to a before b.
 
     Of two used boards one precedes: used[a] + used[b] - 1 <= precedes[a,b] + precedes[b,a] <= 1.
@@ -53,7 +85,7 @@ def _precedence(model: cp_model.CpModel, v: Variables, instance: Instance) -> Pr
     Boards that are alike keep the fleet's order (`constraints.alike_boards_by_turn`), so that
     precedes[a,b] = used[b] for these.
     """
-    precedes: Precedence = {}
+    precedes = v.precedes
     for a, b in combinations(instance.boards, 2):
         if instance.sites[a].kind == instance.sites[b].kind:
             precedes[a, b] = v.used[b]
@@ -66,4 +98,3 @@ def _precedence(model: cp_model.CpModel, v: Variables, instance: Instance) -> Pr
         if (a, b) in precedes and (b, c) in precedes:
             implied = [precedes[a, c]] if (a, c) in precedes else []
             model.add_bool_or([~precedes[a, b], ~precedes[b, c], *implied])
-    return precedes

@@ -30,6 +30,7 @@ class Variables:
     filters[s, b, h]  filters of student s where it is on board b with a head of kind h, else 0
     group0[g]         all students share a G0 of shape g
     used[b]           board b has a student
+    precedes[a, b]    the host sends to board a before b; only where latency is measured
 
     `most_filters[b, o]` is a figure: the most filters of a student that runs o on b.
     """
@@ -41,6 +42,7 @@ class Variables:
     filters: dict[tuple[int, int, Head], cp_model.IntVar]
     group0: dict[str, cp_model.IntVar]
     used: dict[int, cp_model.IntVar]
+    precedes: dict[tuple[int, int], cp_model.IntVar]
     most_filters: dict[tuple[int, int], int]
 
     def size(self, instance: Instance, student: int) -> Expr:
@@ -93,6 +95,7 @@ def make_variables(model: cp_model.CpModel, instance: Instance) -> Variables:
             for shape in sorted({option.group0 for option in instance.options})
         },
         used={b: model.new_bool_var(f"used{b}") for b in instance.boards},
+        precedes={},
         most_filters=most,
     )
 

@@ -125,6 +125,23 @@ def check_own_place(path: Path, start: bytes) -> None:
         )
 
 
+def check_suffix(path: Path, *allowed: str) -> None:
+    """Refuse a file whose name would say that it is of another kind; raises InputError."""
+    if path.suffix not in allowed:
+        raise InputError(
+            "the name does not end as the file's kind does",
+            where=str(path),
+            found=path.suffix or None,
+            allowed=" or ".join(allowed),
+        )
+
+
+def check_picture(path: Path) -> None:
+    """`check_own_place` for a picture, whose name ends in .png."""
+    check_suffix(path, ".png")
+    check_own_place(path, PNG)
+
+
 def _yaml(plain: dict[str, Any]) -> str:
     """Write `plain` as YAML with letters of every script as they are.
 

@@ -24,7 +24,7 @@ _FLOPS = dict(_DECIMAL) | {f"{prefix}flop": scale for prefix, scale in _DECIMAL.
 _FLOPS |= {f"{prefix}flops": scale for prefix, scale in _DECIMAL.items()}
 _HERTZ = {f"{prefix}hz": scale for prefix, scale in _DECIMAL.items()}
 _BITS_PER_S = {f"{prefix}bit/s": scale for prefix, scale in _DECIMAL.items()}
-_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "min": 60e3, "h": 3600e3}
 
 
 def parse_bytes(text: str | int, where: str | None = None) -> int:
@@ -50,8 +50,8 @@ def parse_bits_per_s(text: str | int, where: str | None = None) -> int:
 
 
 def parse_ms(text: str | int, where: str | None = None) -> float:
-    """Read a duration such as `15ms` or `1.5s` and return milliseconds; raises InputError."""
-    return _scaled(text, _MS, "a duration such as 15ms or 1.5s", where)
+    """Read a duration in us, ms, s, min or h and return milliseconds; raises InputError."""
+    return _scaled(text, _MS, "a duration such as 250us, 15ms, 1.5s, 10min or 2h", where)
 
 
 def _whole(

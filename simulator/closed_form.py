@@ -2,20 +2,29 @@
 
 For one image, boards b = 1..K in send order, all times from the moment the host takes it up::
 
-    sent_b = sent_(b-1) + send_b          sent_0 = 0
-    done_b = sent_b + latency_b + busy_b + reply_b + latency_b
-    total  = max_b done_b + join
+    sent_b  = sent_(b-1) + send_b         sent_0 = 0
+    ready_b = sent_b + latency_b + busy_b
+    done_b  = ready_b + reply_b + latency_b
+    total   = max_b done_b + join
+
+On a medium that boards share, replies wait for the last send there and for each other, first come
+first served (ties in send order, a board of several students last)::
+
+    free    = max(free, ready_b) + reply_b        from free = the last sent_b on that medium
+    done_b  = free + latency_b
 
 In a closed loop the host takes up the next image when it has the answer to the last one, so that
 start_(n+1) = end_n = start_n + total.  `answers` is the same with every server busy until the
-image before is through, for images that come when they like.  No noise, no failures, links that
-no other board shares; `sweep.fan_out_ms` is the same for many configurations at once.
+image before is through, for images that come when they like.  No noise and no failures;
+`sweep.fan_out_ms` is the same for many configurations at once, without shared media.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from profiles.errors import SimulationError
 from profiles.fleet import Board
+from simulator.hops import down, up
 from simulator.result import BoardRow, Breakdown
 from simulator.trace import InferenceRow
 from simulator.workload import (
@@ -39,26 +48,20 @@ def fan_out(workload: FanOut, inferences: int = 1) -> Breakdown:
     if workload.needs is not None:
         raise _unknown("that joins k of n students")
     _refuse_more_than_recurs(workload)
-    rows = []
-    sent_ms = 0.0
-    for board, students in workload.sends():
-        macs = [student.macs for student in students]
-        features = sum(student.features for student in students)
-        sent_ms += send_ms(board, workload.image_bytes)
-        latency_ms = board.link.latency_ms.value
-        arrived_ms = sent_ms + latency_ms
-        computing_ms = busy_ms(board.device, macs)
-        rows.append(
-            BoardRow(
-                board=board.name,
-                device=board.device.name,
-                students=len(students),
-                send_done_ms=arrived_ms,
-                busy_ms=computing_ms,
-                done_ms=arrived_ms + computing_ms + reply_ms(board, features) + latency_ms,
-                energy_mj=busy_mj(board.device, macs),
-            )
+    turns = _turns(workload)
+    done_ms = _done_ms(turns)
+    rows = [
+        BoardRow(
+            board=turn.board.name,
+            device=turn.board.device.name,
+            students=turn.students,
+            send_done_ms=turn.sent_ms + turn.latency_ms,
+            busy_ms=turn.computing_ms,
+            done_ms=done_ms[turn.board.name],
+            energy_mj=turn.energy_mj,
         )
+        for turn in turns
+    ]
     total_ms = max(row.done_ms for row in rows) + join_ms(workload.host)
     return _breakdown(total_ms, rows, inferences)
 
@@ -83,12 +86,15 @@ def answers(
 ) -> tuple[InferenceRow, ...]:
     """Return when each image is answered; they come at `arrivals_ms`, or in a closed loop.
 
-    Each board runs one student: several that share a processor follow no recurrence when images
-    overlap.  Raises SimulationError there, and for deadlines, replicas and a board for G0 alone.
+    Each board runs one student on a full-duplex link: several that share a processor follow no
+    recurrence when images overlap, nor do sends and replies that wait for each other.  Raises
+    SimulationError there, and for deadlines, replicas and a board for G0 alone.
     """
     _refuse_more_than_recurs(workload)
     if any(len(students) > 1 for _, students in workload.sends()):
         raise _unknown("with several students on a board")
+    if any(up(board) == down(board) for board, _ in workload.sends()):
+        raise _unknown("of overlapping images on a half-duplex link or a shared medium")
     boards = [_times_ms(board, students, workload) for board, students in workload.sends()]
     needed = workload.needs or len(boards)
     joining_ms = join_ms(workload.host)
@@ -124,6 +130,48 @@ def channel_split_ms(
     others = boards - 1
     exchanged_ms = (exchange_ms + others * (peer_message_ms + wire_ms) for wire_ms in wires_ms)
     return fixed_ms + sum(shares_ms) + sum(exchanged_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A board's part in one image, up to the moment when its reply is ready."""
+
+    board: Board
+    students: int
+    sent_ms: float
+    computing_ms: float
+    replying_ms: float
+    energy_mj: float
+
+    @property
+    def latency_ms(self) -> float:
+        return self.board.link.latency_ms.value
+
+    @property
+    def ready_ms(self) -> float:
+        return self.sent_ms + self.latency_ms + self.computing_ms
+
+
+def _turns(workload: FanOut) -> list[_Turn]:
+    turns = []
+    sent_ms = 0.0
+    for board, students in workload.sends():
+        sending_ms, _, computing_ms, replying_ms = _times_ms(board, students, workload)
+        sent_ms += sending_ms
+        energy_mj = busy_mj(board.device, [student.macs for student in students])
+        turns.append(_Turn(board, len(students), sent_ms, computing_ms, replying_ms, energy_mj))
+    return turns
+
+
+def _done_ms(turns: Sequence[_Turn]) -> dict[str, float]:
+    """Return when the host has each board's reply; what carries it may be busy with others'."""
+    free_ms = {down(turn.board): turn.sent_ms for turn in turns}
+    done_ms = {}
+    for turn in sorted(turns, key=lambda turn: (turn.ready_ms, turn.students > 1)):
+        carrier = up(turn.board)
+        free_ms[carrier] = max(free_ms.get(carrier, 0.0), turn.ready_ms) + turn.replying_ms
+        done_ms[turn.board.name] = free_ms[carrier] + turn.latency_ms
+    return done_ms
 
 
 def _times_ms(

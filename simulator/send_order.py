@@ -1,7 +1,8 @@
 """The order in which a host sends: boards that need longest once their image is there come first.
 
 This order gives the least latency, whatever the sends take: one machine, all jobs there from the
-start, delivery times, longest delivery time first (Jackson 1955).
+start, delivery times, longest delivery time first (Jackson 1955).  Where boards share a medium,
+their replies wait for each other, and another order may be quicker: the planner searches for it.
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,9 @@ def fan_out_ms(
 
         total = max_b (send_1 + ... + send_b + latency_b + busy_b + reply_b + latency_b) + join
 
-    A configuration with fewer boards than others has a busy time of -inf on those that it lacks.
+    No two boards share a medium: there replies wait for each other, and `closed_form.fan_out`
+    counts it.  A configuration with fewer boards than others has a busy time of -inf on those that
+    it lacks.
     """
     sent_ms = np.cumsum(np.asarray(send_ms, dtype=float), axis=-1)
     latency = np.asarray(latency_ms, dtype=float)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 from pyarrow import parquet
 
-from profiles.document import check_own_place, write_atomic
+from profiles.document import check_own_place, check_suffix, write_atomic
 from simulator.result import BoardRow, SimulationResult
 from simulator.trace import InferenceRow, IntervalRow, MessageRow
 
@@ -56,9 +56,10 @@ def check_folder(folder: Path) -> None:
 def check_table(kind: type[Any], path: Path) -> None:
     """Make sure that a table of the dataclass `kind` can be written, over nothing else.
 
-    Raises InputError where the file holds another table, or none, and NonnError where it cannot be
-    written.
+    Raises InputError where the name ends in neither .csv nor .parquet and where the file holds
+    another table, or none, and NonnError where it cannot be written.
     """
+    check_suffix(path, ".csv", ".parquet")
     column = fields(kind)[0].name
     check_own_place(path, b"PAR1" if path.suffix == ".parquet" else f'"{column}"'.encode())
 

@@ -2,6 +2,7 @@
 
 from profiles.device import DeviceProfile
 from profiles.figure import Figure
+from profiles.fleet import Fleet
 from profiles.link import LinkProfile
 
 
@@ -25,3 +26,15 @@ def device(name, hosting=None, **figures):
 
 def link(name, bits_per_s):
     return LinkProfile(name=name, title=name, bits_per_s=figure(bits_per_s))
+
+
+def on_air(bits_per_s, *boards, **figures):
+    """A fleet of boards b0, b1, ... as (device, link[, via]), with a shared medium `air`."""
+    air = link("air", bits_per_s).model_dump() | {"duplex": "half", "shared": True}
+    air |= {key: figure(value).model_dump() for key, value in figures.items()}
+    named = [
+        {"name": f"b{i}", "device": device, "link": on} | ({"via": via[0]} if via else {})
+        for i, (device, on, *via) in enumerate(boards)
+    ]
+    content = {"name": "on-air", "title": "On air", "boards": named, "links": [air]}
+    return Fleet.check(content, "this test")

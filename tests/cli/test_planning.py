@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from made_hardware import on_air
 
 
 def test_the_published_example_of_a_merge(nonn_plan, plan_arguments):
@@ -21,6 +22,40 @@ def test_people_see_students_budgets_and_proof(nonn_plan, plan_arguments):
     said = nonn_plan(*plan_arguments)
     for word in ("student-1", "rpi-3b-2", "500.0 KB", "200.0 MFLOP", "bound", "latency"):
         assert word in said.out
+
+
+def test_boards_on_one_medium_are_predicted_as_they_are_simulated(
+    nonn_plan, plan_arguments, tmp_path
+):
+    """Four boards on one medium of 200 kbit/s, where replies wait for each other."""
+    fleet = on_air(2e5, *[("odroid-xu4s", "air")] * 4)
+    fleet.write(tmp_path / "fleet.yaml")
+    options = ["--fleet", tmp_path / "fleet.yaml", "--students", "4", "--image", "1x8x8"]
+    memory = ["--memory", "190KB", "--objective", "latency"]
+    said = nonn_plan(*plan_arguments, *options, *memory, "--json")
+    assert said.code == 0, said.err
+    assert len(said.document["send_order"]) == 4
+    simulated = nonn_plan("simulate", tmp_path / "plan.json", "--json").document["plan"]
+    predicted = said.document["predicted"]
+    assert predicted["total_ms"] == pytest.approx(simulated["total_ms"], rel=1e-9)
+    reply_ms = {one["board"]: 32 * len(one["filters"]) / 200 for one in said.document["students"]}
+    waited_ms = [
+        row["done_ms"] - row["send_done_ms"] - row["busy_ms"] - reply_ms[row["board"]]
+        for row in simulated["boards"]
+    ]
+    assert max(waited_ms) > 1
+
+
+@pytest.mark.parametrize(
+    ("figures", "told"),
+    [({}, False), ({"loss_pct": 1, "retransmit_ms": 5}, True), ({"jitter_ms": 0.5}, True)],
+)
+def test_people_see_what_a_prediction_leaves_out(
+    nonn_plan, plan_arguments, tmp_path, figures, told
+):
+    on_air(4e7, *[("rpi-3b", "air")] * 2, **figures).write(tmp_path / "fleet.yaml")
+    said = nonn_plan(*plan_arguments, "--fleet", tmp_path / "fleet.yaml")
+    assert ("predicted without loss and jitter of air: `nonn-plan simulate`" in said.out) == told
 
 
 def test_same_question_same_plan(nonn_plan, plan_arguments):

@@ -7,6 +7,7 @@ import sys
 
 import pyarrow.csv as arrow_csv
 import pytest
+from made_hardware import on_air
 
 from nonn_plan.output import _Reporter
 from simulator import recorder
@@ -299,7 +300,7 @@ def test_trace_picture_and_tables_are_written(simulated, tmp_path):
     ("option", "name"),
     [
         ("--trace", "mine"),
-        ("--gantt", "mine"),
+        ("--gantt", "mine.png"),
         ("--tables", "boards.csv"),
         ("--tables", "boards.parquet"),
     ],
@@ -316,6 +317,23 @@ def test_files_of_somebody_else_are_not_replaced(nonn_plan, tmp_path, option, na
     (tmp_path / name).unlink()
     assert nonn_plan(*call, place).code == 0
     assert nonn_plan(*call, place).code == 0  # its own it replaces
+
+
+@pytest.mark.parametrize("name", ["g.jpg", "g", "g.PNG.txt"])
+def test_a_picture_is_called_what_it_is(nonn_plan, tmp_path, name):
+    said = nonn_plan(*STUDENTS, "--gantt", tmp_path / name)
+    assert said.code == 2
+    assert name in said.err
+    assert ".png" in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_absurd_figures_fit_their_columns(nonn_plan, tmp_path):
+    on_air(1e-200, ("rpi-3b", "air")).write(tmp_path / "fleet.yaml")
+    said = nonn_plan("simulate", "--student", "wrn10-1", "--fleet", tmp_path / "fleet.yaml")
+    assert said.code == 0, said.err
+    assert "e+20" in said.out
+    assert "00000000" not in said.out
 
 
 def test_two_outputs_need_two_names(nonn_plan, tmp_path):

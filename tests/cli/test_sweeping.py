@@ -20,15 +20,28 @@ def test_the_least_latency_of_figure_7_is_at_four(nonn_plan, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("option", ["-o", "--plot"])
-def test_files_of_somebody_else_are_not_replaced(nonn_plan, tmp_path, option):
-    file = tmp_path / "mine.csv"
+@pytest.mark.parametrize(
+    ("option", "name", "allowed"),
+    [("-o", "f7.xyz", ".csv or .parquet"), ("--plot", "f7.txt", ".png"), ("--plot", "f7", ".png")],
+)
+def test_a_file_is_called_what_it_is(nonn_plan, tmp_path, option, name, allowed):
+    said = nonn_plan(*FIGURE_7, option, tmp_path / name)
+    assert said.code == 2
+    assert name in said.err
+    assert allowed in said.err
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("option", "name"), [("-o", "mine.csv"), ("--plot", "mine.png")])
+def test_files_of_somebody_else_are_not_replaced(nonn_plan, tmp_path, option, name):
+    file = tmp_path / name
     file.write_text("mine")
     said = nonn_plan(
         "sweep", "--from", "rpi-3b", "--to", "odroid-xu4s", "--student", "wrn10-1", option, file
     )
     assert said.code == 2
-    assert "mine.csv: holds something else" in said.err
+    assert f"{name}: holds something else" in said.err
     assert file.read_text() == "mine"
 
 

@@ -1,7 +1,10 @@
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import permutations
 
 import pytest
+from made_hardware import on_air
 from planner_questions import PUBLISHED_SIZES, partition, published, question, stages
 
 from nonn_core.costs import student_cost
@@ -15,6 +18,7 @@ from profiles.errors import UnprovenError
 from profiles.fleet import Fleet
 from profiles.link import LINKS
 from simulator.engine import simulate
+from simulator.send_order import longest_first
 
 
 def sizes_of(plan):
@@ -81,6 +85,31 @@ def test_delay_on_the_way_is_part_of_the_plan_s_latency():
     assert [student.board for student in answers[1].students] == ["near"]
     # Two students on the near board are quicker than one beyond 80 ms of delay.
     assert {student.board for student in answers[2].students} == {"near"}
+
+
+def test_replies_on_one_medium_call_for_another_order_than_longest_first():
+    fleet = on_air(2e5, ("rpi-3b", "air"), ("rpi-4b", "air"), ("odroid-xu4s", "air"))
+    fields = {"memory": 40_000, "min_students": 3, "objective": stages("latency")}
+    plan = solve(question(fleet, (40, 60, 80), **fields))
+    assert plan.status == "optimal"
+    workload = fan_out(plan)
+    assert len(workload.send_order) == 3
+    best_ms = min(
+        simulate(replace(workload, send_order=order)).total_ms
+        for order in permutations(workload.send_order)
+    )
+    assert plan.predicted.total_ms == pytest.approx(best_ms, rel=1e-9)
+    longest = longest_first(workload.boards, workload.students)
+    assert simulate(replace(workload, send_order=longest)).total_ms > 1.04 * best_ms
+    assert plan.stages[0].bound == pytest.approx(best_ms, abs=1e-3)
+
+
+def test_longest_first_stays_where_no_stage_measures_latency():
+    fleet = on_air(2e5, ("rpi-3b", "air"), ("rpi-4b", "air"), ("odroid-xu4s", "air"))
+    fields = {"memory": 40_000, "min_students": 3, "objective": stages("energy")}
+    plan = solve(question(fleet, (40, 60, 80), **fields))
+    workload = fan_out(plan)
+    assert plan.send_order == longest_first(workload.boards, workload.students)
 
 
 def test_the_same_question_gets_the_same_plan(published_plan):

@@ -34,6 +34,8 @@ PARSERS = [
         (units.parse_ms, "15ms", 15.0),
         (units.parse_ms, "1.5s", 1_500.0),
         (units.parse_ms, "250us", 0.25),
+        (units.parse_ms, "1.5min", 90_000.0),
+        (units.parse_ms, "2h", 7_200_000.0),
     ],
 )
 def test_reads_what_people_type(parse, text, expected):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise, permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_hardware import device, figure, link
 
@@ -64,6 +64,49 @@ def fan_outs(draw, most_boards=6):
     )
 
 
+@st.composite
+def half_duplex(draw, workload, latencies_ms):
+    """The same fan-out, its boards on one of two shared media, a half-duplex or a full link."""
+
+    def changed(board):
+        kind = draw(st.sampled_from(("air", "bus", "half", "full")))
+        link = {
+            "name": kind,
+            "duplex": "full" if kind == "full" else "half",
+            "shared": kind in ("air", "bus"),
+            "latency_ms": figure(draw(latencies_ms)),
+        }
+        return replace(board, link=board.link.model_copy(update=link))
+
+    return replace(workload, boards=tuple(map(changed, workload.boards)))
+
+
+any_media = fan_outs().flatmap(lambda workload: half_duplex(workload, milliseconds))
+
+
+@st.composite
+def tied(draw):
+    """Whole milliseconds, so that replies become ready at once; one board may have two students."""
+    few = st.integers(0, 3)
+    names = [f"board-{i}" for i in range(draw(st.integers(2, 6)))]
+
+    def board(name):
+        whole = {"compute_fixed_ms": draw(few), "message_ms": draw(few), "sharing_slowdown": 1}
+        nothing = {"compute_ms_per_mmac": 0, "power_fixed_w": 0, "power_busy_w": 0}
+        return Board(name, device("device", **whole, **nothing), link("link", 32_000))
+
+    homes = [*names, *([draw(st.sampled_from(names))] if draw(st.booleans()) else [])]
+    students = [StudentWork(f"{i}", home, 0, 1 + draw(few)) for i, home in enumerate(homes)]
+    workload = FanOut(
+        host=device("host", Hosting(join_fixed_ms=figure(0), fc_ms=figure(0))),
+        boards=tuple(map(board, names)),
+        students=tuple(students),
+        send_order=tuple(names),
+        image_bytes=4,
+    )
+    return draw(half_duplex(workload, few))
+
+
 def assert_same(simulated, formula):
     for found, wanted in zip(simulated.inferences, formula.inferences, strict=True):
         assert found.inference == wanted.inference
@@ -85,6 +128,14 @@ def assert_same(simulated, formula):
 @given(fan_outs(), st.integers(1, 5))
 def test_engine_equals_closed_form(workload, inferences):
     assert_same(simulate(workload, inferences), closed_form.fan_out(workload, inferences))
+
+
+@settings(max_examples=200)
+@given(any_media | tied(), st.integers(1, 3))
+def test_engine_equals_closed_form_where_replies_wait_for_each_other(workload, inferences):
+    simulated, formula = simulate(workload, inferences), closed_form.fan_out(workload, inferences)
+    assert simulated.total_ms == pytest.approx(formula.total_ms, rel=1e-9)
+    assert_same(simulated, formula)
 
 
 @given(devices(), st.integers(0, 2_000_000_000), st.integers(1, 5))

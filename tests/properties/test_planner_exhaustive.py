@@ -15,7 +15,7 @@ from nonn_core.family import parse_network
 from nonn_core.image import Image
 from planner.instance import DropOption, Instance, Option, Site
 from planner.objective import MEASURES
-from planner.scaling import at_least, at_most, rounding
+from planner.scaling import UNITS_PER_MS, at_least, at_most, rounding
 from planner.search import Limit, search
 from profiles.device import Hosting
 from profiles.fleet import Board
@@ -45,6 +45,18 @@ def random_boards(rng):
     return [Board(f"b{b}", kinds[rng.integers(2)], wire) for b in range(rng.integers(2, 4))]
 
 
+def boards_on_media(rng):
+    """Two to four boards: two or more on one medium, others on wires or on a medium of two."""
+    kinds = [random_device(rng, f"kind-{k}") for k in range(2)]
+    half = {"duplex": "half", "shared": True}
+    rates = {name: 10 ** rng.uniform(3.5, 5.5) for name in ("air", "bus", "wire")}
+    air, bus, wire = (link(name, rate) for name, rate in rates.items())
+    air = air.model_copy(update=half | {"latency_ms": figure(rng.integers(0, 4))})
+    others = (air, bus.model_copy(update=half), wire)
+    links = [air, air, *(others[rng.integers(3)] for _ in range(rng.integers(0, 3)))]
+    return [Board(f"b{b}", kinds[rng.integers(2)], each) for b, each in enumerate(links)]
+
+
 def random_site(rng, board, options, sizes):
     """Budgets, if any, are what up to three random students need, or one less."""
     elements = macs = 0
@@ -72,12 +84,12 @@ def random_drops(rng, sizes):
     )
 
 
-def random_instance(seed):
+def random_instance(seed, boards_of=random_boards):
     """A few boards of two kinds, 3 to 5 communities (some alike), 2 or 3 networks."""
     rng = np.random.default_rng(seed)
     image = IMAGES[rng.integers(len(IMAGES))]
-    boards = random_boards(rng)
-    most_communities = 5 if len(boards) == 2 else 4
+    boards = boards_of(rng)
+    most_communities = 7 - len(boards)
     sizes = tuple(rng.choice([1, 4, 7, 12, 30], rng.integers(3, most_communities + 1)).tolist())
     networks = rng.permutation(NETWORKS)[: rng.integers(2, 4 if len(boards) == 2 else 3)]
     specs = [parse_network(name) for name in networks]
@@ -94,7 +106,16 @@ def random_instance(seed):
     )
 
 
+def crowded_media(seed):
+    """Boards on shared media, each too small for all filters, so that several have to reply."""
+    image, instance = random_instance(seed, boards_on_media)
+    room = max(option.elements(instance.filters * 2 // 3) for option in instance.options)
+    sites = tuple(replace(site, elements=room) for site in instance.sites)
+    return image, replace(instance, sites=sites)
+
+
 instances = st.integers(0, 2**32 - 1).map(random_instance)
+on_media = st.integers(0, 2**32 - 1).map(crowded_media)
 
 
 def set_partitions(things):
@@ -143,32 +164,38 @@ def fits(instance, load):
 
 
 def values(instance, drop, load):
-    tails, energy_mj = [], 0.0
+    turns, energy_mj = [], 0.0
     for b, site in enumerate(instance.sites):
         here = [(cost.macs, filters) for board, cost, filters in load if board == b]
         if here:
             macs = [each for each, _ in here]
+            send = send_ms(site.board, instance.image_bytes)
             reply = reply_ms(site.board, sum(filters for _, filters in here))
-            tail = busy_ms(site.board.device, macs) + reply
-            tails.append((send_ms(site.board, instance.image_bytes), tail))
+            turns.append((send, busy_ms(site.board.device, macs), reply, site.board.link))
             energy_mj += busy_mj(site.board.device, macs)
     sizes = [filters for _, _, filters in load]
     return {
         "capacity": sum(cost.params for _, cost, _ in load),
         "imbalance": max(sizes) - min(sizes),
         "dropped": drop.delta_val_pct - drop.filters,
-        "latency": min(map(makespan, permutations(tails))) + join_ms(instance.host),
+        "latency": min(map(makespan, permutations(turns))) + join_ms(instance.host),
         "energy": energy_mj,
-        "boards": len(tails),
+        "boards": len(turns),
         "students": len(load),
     }
 
 
 def makespan(order):
     sent = latest = 0.0
-    for send, tail in order:
+    free, ready = {}, []
+    for send, busy, reply, on in order:
         sent += send
-        latest = max(latest, sent + tail)
+        free[on.name] = sent if on.shared else 0.0
+        ready.append((sent + on.latency_ms.value + busy, reply, on))
+    for at, reply, on in sorted(ready, key=lambda each: each[0]):
+        end = max(at, free[on.name]) + reply
+        free[on.name] = end if on.shared else 0.0
+        latest = max(latest, end + on.latency_ms.value)
     return latest
 
 
@@ -222,8 +249,24 @@ def test_stages_equal_exhaustive_search_one_after_the_other(case, names, toleran
         plans = [plan for plan in plans if sign * plan[name] <= sign * top + room]
 
 
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(on_media, st.sampled_from([0, 30]))
+def test_latency_on_shared_media_equals_exhaustive_search(case, tolerance_pct):
+    """All send orders of all plans, replies queueing; then the fewest boards near that latency."""
+    image, instance = case
+    plans = list(all_plans(image, instance))
+    assume(plans)
+    outcome = solved(instance, "latency")
+    top, slack = best(plans, "latency"), precision(instance, "latency")
+    assert outcome.proven
+    assert outcome.value / UNITS_PER_MS == pytest.approx(top, abs=slack)
+    limit = Limit(MEASURES["latency"], at_most(outcome.value, tolerance_pct))
+    near = [plan for plan in plans if plan["latency"] <= top * (1 + tolerance_pct / 100) + slack]
+    assert solved(instance, "boards", [limit]).value == best(near, "boards")
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(instances, st.sampled_from(sorted(MEASURES)))
+@given(instances | on_media, st.sampled_from(sorted(MEASURES)))
 def test_more_memory_and_more_macs_never_make_the_optimum_worse(case, name):
     _, instance = case
     measure = MEASURES[name]

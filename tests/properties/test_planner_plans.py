@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_hardware import on_air
 
 from nonn_core.partition import Partition
 from planner.model import solve
@@ -13,7 +14,13 @@ from planner.workload import fan_out
 from profiles.fleet import parse_fleet
 from simulator.engine import simulate
 
-FLEETS = ("rpi3x2", "mixed", "rpi-3b*2,mcu-500kb", "odroidx2", "mcu-500kb")
+WIRE = "wired-100mbit"
+FLEETS = (
+    *map(parse_fleet, ("rpi3x2", "mixed", "rpi-3b*2,mcu-500kb", "odroidx2", "mcu-500kb")),
+    on_air(2e5, *[("odroid-xu4s", "air")] * 3, latency_ms=2),
+    on_air(1e6, ("rpi-3b", "air"), ("odroid-xu4s", "air"), ("mcu-500kb", WIRE)),
+    on_air(1e5, ("rpi-3b", "air"), ("mcu-500kb", "air", "b0"), ("rpi-3b", WIRE, "b1")),
+)
 NETWORKS = ("wrn10:4,8,8", "wrn10:4,8,16", "wrn10:8,8,16", "wrn16:4,8,8")
 OBJECTIVES = (
     DEFAULT_OBJECTIVE,
@@ -51,7 +58,7 @@ def random_partition(rng):
 
 def random_question(seed):
     rng = np.random.default_rng(seed)
-    fleet = parse_fleet(FLEETS[rng.integers(len(FLEETS))])
+    fleet = FLEETS[rng.integers(len(FLEETS))]
     memory_bytes = (None, 20_000, 30_000, 60_000)[rng.integers(4)]
     macs = (None, 100_000, 200_000)[rng.integers(3)]
     return Question(
@@ -68,7 +75,7 @@ def random_question(seed):
     )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=90, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1).map(random_question))
 def test_every_plan_is_valid_proven_and_what_the_simulator_says(question):
     plan = solve(question)

@@ -1,11 +1,15 @@
 import json
+from dataclasses import replace
 
 import pytest
+from made_hardware import figure
 
 from profiles.errors import SimulationError
 from simulator import closed_form
 from simulator.result import BoardRow
-from simulator.workload import Alone
+from simulator.workload import Alone, StudentWork
+
+SLOWER = {"compute_fixed_ms": figure(8.2)}
 
 
 def test_two_unlike_boards_by_hand(make_fan_out):
@@ -27,6 +31,38 @@ def test_sending_to_the_quick_board_first_costs_its_send(make_fan_out):
     result = closed_form.fan_out(make_fan_out(send_order=("fast", "slow")))
     assert [row.done_ms for row in result.boards] == pytest.approx([11.35, 41.8])
     assert result.total_ms == pytest.approx(44.8)
+
+
+def on_medium(board, **changed):
+    half = {"name": "air", "duplex": "half", "shared": True} | changed
+    return replace(board, link=board.link.model_copy(update=half))
+
+
+def test_replies_on_one_medium_wait_for_the_last_send_and_for_each_other(make_fan_out, slow, fast):
+    boards = (on_medium(fast), on_medium(slow))
+    students = (StudentWork("a", "fast", 0, 250), StudentWork("b", "slow", 0, 250))
+    given = {"boards": boards, "students": students, "image_bytes": 1000}
+    # Sends end at 1.8 and 13.8; replies of 0.8 and 8 ms are ready at 2.8 and 23.8.
+    result = closed_form.fan_out(make_fan_out(**given, send_order=("fast", "slow")))
+    assert [row.done_ms for row in result.boards] == pytest.approx([14.6, 31.8])
+    # Sends end at 12 and 13.8; the replies are ready at 22 and 14.8.
+    result = closed_form.fan_out(make_fan_out(**given, send_order=("slow", "fast")))
+    assert [row.done_ms for row in result.boards] == pytest.approx([30, 15.6])
+    # Both ready at 22: the one that was sent to first replies first.
+    slower = on_medium(replace(fast, device=fast.device.model_copy(update=SLOWER)))
+    result = closed_form.fan_out(
+        make_fan_out(**given | {"boards": (slower, boards[1])}, send_order=("slow", "fast"))
+    )
+    assert [row.done_ms for row in result.boards] == pytest.approx([30, 30.8])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_overlapping_images_that_wait_for_each_other_follow_no_recurrence(
+    make_fan_out, slow, fast, students, shared
+):
+    boards = (on_medium(slow, shared=shared), fast)
+    with pytest.raises(SimulationError, match="half-duplex link or a shared medium"):
+        closed_form.answers(make_fan_out(boards=boards, students=students[:2]), 2, [0.0, 5.0])
 
 
 def test_a_closed_loop_takes_up_an_image_when_the_last_is_answered(make_fan_out):
