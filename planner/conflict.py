@@ -8,16 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ortools.sat.python import cp_model
-
 from nonn_core.costs import BYTES_PER_VALUE
 from planner.instance import DropOption, Instance, drop_option, instance_of
-from planner.loads import elements_on, macs_on
 from planner.objective import MEASURES, Measure
 from planner.question import Question
-from planner.scaling import UNITS_PER_POINT, up
+from planner.scaling import UNITS_PER_POINT
 from planner.search import Outcome, search
-from planner.variables import Expr, Variables, total
 from profiles.units import format_bytes, format_flops
 
 
@@ -167,22 +163,9 @@ def _relaxation(one: Requirement) -> Measure:
     if one.kind == "min_students":
         return MEASURES["students"]
     if one.kind == "max_students":
-        return Measure(MEASURES["students"].express)
+        return Measure(lambda view: view.students())
     if one.kind == "epsilon":
-        return Measure(_delta_val)
-
-    def on_board(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
-        if one.kind == "macs":
-            return macs_on(v, instance, one.board)
-        return elements_on(model, v, instance, one.board)
-
-    return Measure(on_board, wants_elements=one.kind == "memory")
-
-
-def _delta_val(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
-    """|delta_val| of what is dropped."""
-    del model
-    return total(
-        up(drop.delta_val_pct, UNITS_PER_POINT) * taken
-        for drop, taken in zip(instance.drops, v.drop, strict=True)
-    )
+        return Measure(lambda view: view.dropped(1, 0))
+    if one.kind == "macs":
+        return Measure(lambda view: view.on(one.board, "macs"), of_board=True)
+    return Measure(lambda view: view.on(one.board, "elements"), wants_elements=True, of_board=True)

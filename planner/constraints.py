@@ -70,15 +70,15 @@ def filters_follow_students(model: Model, v: Variables, instance: Instance) -> N
     """Count a student's filters where it runs.
 
     sum_{b,h} filters[s,b,h] = |P_s| for each s; and for each s, b, h, over the options o of head h,
-    min_c n_c * sum_o runs[s,b,o] <= filters[s,b,h] <= sum_o most[b,o] * runs[s,b,o].
+    least[s] * sum_o runs[s,b,o] <= filters[s,b,h] <= sum_o most[s,b,o] * runs[s,b,o].
     """
-    smallest = min(instance.sizes)
     choices: dict[tuple[int, int, Head], list[tuple[int, cp_model.IntVar]]] = defaultdict(list)
     for (s, b, o), runs in v.runs.items():
-        choices[s, b, instance.options[o].head].append((v.most_filters[b, o], runs))
+        choices[s, b, instance.options[o].head].append((v.most_filters[s, b, o], runs))
     for key, filters in v.filters.items():
+        least = v.least_filters[key[0]]
         model.add(filters <= total(most * runs for most, runs in choices[key]))
-        model.add(filters >= total(smallest * runs for _, runs in choices[key]))
+        model.add(filters >= total(least * runs for _, runs in choices[key]))
     for s in range(instance.slots):
         counted = [filters for (student, _, _), filters in v.filters.items() if student == s]
         model.add(total(counted) == v.size(instance, s))

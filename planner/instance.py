@@ -1,17 +1,26 @@
 """An instance: the question in numbers, with profiles resolved and costs in closed form."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from nonn_core.costs import StudentCostLine, student_cost_line
 from nonn_core.family import NetworkSpec
 from nonn_core.partition import DropStep
 from planner.question import Question
-from planner.scaling import elements_within
+from planner.scaling import (
+    UNITS_PER_MS,
+    busy_units,
+    delay_units,
+    elements_within,
+    reply_units,
+    send_units,
+    up,
+)
 from profiles.device import DeviceProfile
 from profiles.fleet import Board, resolve
 from profiles.link import LinkProfile
+from simulator.workload import join_ms
 
 Head = tuple[int, int]
 """Parameters and MACs that one more filter costs a student."""
@@ -40,11 +49,15 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A board with what one plan may put on it; None is no limit."""
+    """A board with what one plan may put on it; None is no limit.
+
+    `latest` bounds the time that computing and replying take, in solver units.
+    """
 
     board: Board
     elements: int | None
     macs: int | None
+    latest: int | None = None
 
     @property
     def kind(self) -> tuple[DeviceProfile, LinkProfile, int | None, int | None]:
@@ -52,10 +65,18 @@ class Site:
         return self.board.device, self.board.link, self.elements, self.macs
 
     def fits(self, option: Option, filters: int) -> bool:
-        """Say whether one student of this network and size fits alone on this board."""
-        return (self.elements is None or option.elements(filters) <= self.elements) and (
-            self.macs is None or option.line.at(filters).macs <= self.macs
-        )
+        """Say whether a student of this network and size fits on this board, alone or not."""
+        if self.elements is not None and option.elements(filters) > self.elements:
+            return False
+        if self.macs is not None and option.line.at(filters).macs > self.macs:
+            return False
+        return self.latest is None or self._tail(option, filters) <= self.latest
+
+    def _tail(self, option: Option, filters: int) -> int:
+        """Return the least time that computing and replying take, in solver units."""
+        device = self.board.device
+        busy = (busy_units(device, option.line, several).at(filters) for several in (False, True))
+        return min(busy) + filters * reply_units(self.board)
 
     def most_filters(self, option: Option, at_most: int) -> int:
         """Return the most filters, up to `at_most`, that such a student may mimic here; -1: none.
@@ -103,6 +124,22 @@ class Instance:
         return min(self.max_students, kept)
 
     @property
+    def spare(self) -> int:
+        """Communities that are left over where each student has one, at most."""
+        kept = len(self.sizes) - min(len(drop.communities) for drop in self.drops)
+        return kept - self.min_students
+
+    def sizes_of_slot(self, slot: int) -> tuple[int, int]:
+        """Return the fewest and the most filters of a student, students going by first community.
+
+        Of the communities, larger ones first, those before a student's first one belong to earlier
+        students, more than one to some of them, or are dropped.
+        """
+        sizes = sorted(self.sizes, reverse=True)
+        last = min(slot + len(sizes) - self.min_students, len(sizes) - 1)
+        return sizes[last], sum(sizes[slot : slot + 1 + max(0, self.spare)])
+
+    @property
     def filters(self) -> int:
         """All filters of fconv."""
         return sum(self.sizes)
@@ -122,6 +159,18 @@ class Instance:
     def boards(self) -> tuple[int, ...]:
         """Places of the boards that matter, in the fleet's order."""
         return tuple(sorted(chain.from_iterable(self.kinds)))
+
+    def answered_by(self, latency: int) -> "Instance":
+        """Return the instance in which no board takes longer than this latency allows."""
+        after = latency - up(join_ms(self.host), UNITS_PER_MS)
+        sites = tuple(
+            replace(
+                site,
+                latest=after - send_units(site.board, self.image_bytes) - delay_units(site.board),
+            )
+            for site in self.sites
+        )
+        return replace(self, sites=sites)
 
     @property
     def media(self) -> dict[str, tuple[int, ...]]:

@@ -1,12 +1,13 @@
 """What the students of a board ask of it, as linear expressions: memory, MACs, time, energy."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from ortools.sat.python import cp_model
 
 from nonn_core.costs import StudentCostLine
 from planner.instance import Instance
-from planner.scaling import Affine
+from planner.scaling import Affine, busy_units, reply_units
 from planner.variables import Expr, Variables, total
 from profiles.device import DeviceProfile
 
@@ -53,11 +54,10 @@ def _peaks(model: cp_model.CpModel, v: Variables, instance: Instance, board: int
     the whole range it is a constant; else what exceeds its least value is a variable above each
     line: excess >= fixed_i - least + slope_i filters.
     """
-    smallest = min(instance.sizes)
     for s, o, runs in v.on(board):
         option = instance.options[o]
-        least = option.line.at(smallest).peak_elements
-        largest = option.line.at(v.most_filters[board, o]).peak_elements
+        least = option.line.at(v.least_filters[s]).peak_elements
+        largest = option.line.at(v.most_filters[s, board, o]).peak_elements
         yield least * runs
         if largest == least:
             continue
@@ -74,33 +74,69 @@ def slowed_on(
     """Return a variable that is at least the time (or energy) of all students of a board.
 
     Students that run at once share the processor and slow each other down:
-    load >= sum_s alone[s]     where one student runs,
-    load >= sum_s share[s]     where several run,
-    load >= 2 min share        where several run (implied; rules crowded boards out early).
+    load >= sum_s alone[s]                where one student runs,
+    load >= sum_s share[s]                where several run,
+    load >= the two least shares' sum     where several run (implied; rules crowds out early).
     The first two hold always once the most by which they can be wrong is taken off, which needs
     no conditional constraint.
     """
     device = instance.sites[board].board.device
     alone = [figures(device, option.line, False) for option in instance.options]
     share = [figures(device, option.line, True) for option in instance.options]
-    runnable = [(alone[o], share[o], most) for (b, o), most in v.most_filters.items() if b == board]
-    ends = [(a.at(f), s.at(f)) for a, s, most in runnable for f in (0, most)]
-    saved = max((max(0, a - s) for a, s in ends), default=0)
-    added = max((max(0, s - a) for a, s in ends), default=0)
-    least = min((s.at(min(instance.sizes)) for _, s, _ in runnable), default=0)
-    highest = instance.slots * max(map(max, ends), default=0)
+    ends = [
+        (s, alone[o].at(filters), share[o].at(filters))
+        for s, o, _ in v.on(board)
+        for filters in (v.least_filters[s], v.most_filters[s, board, o])
+    ]
+    most = most_together(v, instance, board)
+    saved = max((max(0, one - together) for _, one, together in ends), default=0)
+    added = max((max(0, together - one) for _, one, together in ends), default=0)
+    highest = most * max((max(one, together) for _, one, together in ends), default=0)
     load = model.new_int_var(0, highest, f"load{board}")
-    several = _several_on(model, v, board)
-    model.add(load >= cost_on(v, instance, board, alone) - instance.slots * saved * several)
+    several = _several_on(model, v, board, most)
+    model.add(load >= cost_on(v, instance, board, alone) - most * saved * several)
     model.add(load >= cost_on(v, instance, board, share) - added * (1 - several))
-    model.add(load >= 2 * least * several)
+    least = _least_of_each((s, together) for s, _, together in ends)
+    model.add(load >= sum(least[:2]) * several)
     return load
 
 
-def _several_on(model: cp_model.CpModel, v: Variables, board: int) -> cp_model.IntVar:
-    """Say whether two or more run on a board: 2 several <= sum_s at[s,b] <= 1 + slots several."""
+def most_together(v: Variables, instance: Instance, board: int) -> int:
+    """Return the most students that can run on a board at once, going by the least of each."""
+    site = instance.sites[board]
+    device, reply = site.board.device, reply_units(site.board)
+    needs: list[tuple[int | None, list[tuple[int, int]]]] = [
+        (site.elements, []),
+        (site.macs, []),
+        (site.latest, []),
+    ]
+    for s, o, _ in v.on(board):
+        option, filters = instance.options[o], v.least_filters[s]
+        busy = busy_units(device, option.line, True).at(filters) + reply * filters
+        costs = (option.elements(filters), option.line.at(filters).macs, busy)
+        for (_, rows), cost in zip(needs, costs, strict=True):
+            rows.append((s, cost))
+    counts = [
+        sum(used <= limit for used in accumulate(_least_of_each(rows)))
+        for limit, rows in needs
+        if limit is not None
+    ]
+    students = len({s for s, _, _ in v.on(board)})
+    return max(1, min([students, *counts]))
+
+
+def _least_of_each(costs: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the least cost of each student, in order."""
+    least: dict[int, int] = {}
+    for student, cost in costs:
+        least[student] = min(cost, least.get(student, cost))
+    return sorted(least.values())
+
+
+def _several_on(model: cp_model.CpModel, v: Variables, board: int, most: int) -> cp_model.IntVar:
+    """Say whether several run on a board: 2 several <= sum_s at[s,b] <= 1 + (most-1) several."""
     count = total(v.students_on(board))
     several = model.new_bool_var(f"several{board}")
     model.add(count >= 2 * several)
-    model.add(count <= 1 + len(v.active) * several)
+    model.add(count <= 1 + (most - 1) * several)
     return several

@@ -16,11 +16,11 @@ from planner.evaluation import (
     predict,
 )
 from planner.instance import Instance, instance_of
-from planner.objective import MEASURES, Measure
+from planner.objective import MEASURES, Limit, Measure
 from planner.plan import PlanDocument, PlannedStudent, SolverRun, StageResult
 from planner.question import Question, Stage
 from planner.scaling import at_least, at_most, rounding, unlike_delays, up
-from planner.search import Limit, Outcome, search
+from planner.search import Outcome, search
 from planner.validation import violations
 from profiles.errors import PlanningError, UnprovenError
 
@@ -58,6 +58,7 @@ def solve(question: Question, progress: Progress = silent) -> PlanDocument:
             limits,
             seed=question.seed,
             deterministic_limit=question.deterministic_limit - _time(solved),
+            known=solved[-1].assignment if solved else None,
         )
         if outcome.infeasible and not solved:
             return _checked(_no_plan(question, outcome))
@@ -102,7 +103,7 @@ def _rounding(instance: Instance, measure: Measure) -> int:
     if not measure.rounded:
         return 0
     rounded = rounding(len(instance.sites), instance.max_students, instance.filters)
-    if measure.uses_turns:
+    if measure.timed:
         rounded += unlike_delays(site.board for site in instance.sites)
     return rounded
 

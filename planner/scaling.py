@@ -18,6 +18,8 @@ from simulator.workload import busy_mj, busy_ms, reply_ms, send_ms
 UNITS_PER_MS = 10**6
 UNITS_PER_MJ = 10**6
 UNITS_PER_POINT = 10**6
+LATEST = 10**9 * UNITS_PER_MS
+"""No plan answers later; a bound that only the solver's arithmetic needs."""
 TOGETHER = 2
 """How many students stand for `several` where a device slows down for two or more."""
 

@@ -7,21 +7,15 @@ from dataclasses import dataclass
 
 from ortools.sat.python import cp_model
 
-from planner import constraints as rules
-from planner.assignment import AssignedStudent, Assignment
+from planner.assignment import Assignment
+from planner.catalogue import catalogue
+from planner.counted import CountedModel
 from planner.dominance import without_dominated
 from planner.instance import Instance
-from planner.objective import Measure
-from planner.sending import send_order
-from planner.variables import Variables, make_variables
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A bound, in solver units, on an earlier measure: from below where more is better."""
-
-    measure: Measure
-    bound: int
+from planner.local_search import local_search
+from planner.objective import Limit, Measure
+from planner.slots import SlotModel
+from planner.variables import choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +41,12 @@ def search(
     *,
     seed: int,
     deterministic_limit: float,
+    known: Assignment | None = None,
 ) -> Outcome:
     """Find the best assignment for `goal`, or any where it is None, and prove it.
 
-    One worker, a fixed seed and a limit on deterministic time: the same call gives the same
-    outcome on every machine.
+    `known` keeps all limits.  One worker, a fixed seed and a limit on deterministic time: the same
+    call gives the same outcome on every machine.
     """
     measures = [*(limit.measure for limit in limits), *([goal] if goal else [])]
     instance = without_dominated(
@@ -59,58 +54,53 @@ def search(
         more_params=any(measure.wants_params for measure in measures),
         fewer_elements=any(measure.wants_elements for measure in measures),
     )
-    model = cp_model.CpModel()
-    variables = make_variables(model, instance)
-    _add_rules(model, variables, instance, any(measure.uses_turns for measure in measures))
-    for limit in limits:
-        _add_limit(model, variables, instance, limit)
+    found = local_search(instance, goal, limits, seed=seed, known=known) if goal else None
+    timed = any(measure.timed for measure in measures)
+    bounds = list(limits)
+    # Of a shared medium the model and the local search have bounds of their own.
+    if goal and found and not (timed and instance.media):
+        bounds.append(Limit(goal, found[1]))
+        instance = _answered(instance, bounds)
+    told_apart = any(measure.of_board for measure in measures)
+    model = _model(instance, timed=timed, told_apart=told_apart)
+    for bound in bounds:
+        _add_limit(model, bound)
     if goal:
-        _add_goal(model, variables, instance, goal)
-    solver = _solver(seed, deterministic_limit)
-    status = _solved(solver, model)
-    return _outcome(solver, status, variables, instance, goal)
+        _add_goal(model, goal)
+    if found:
+        model.hint(found[0])
+    solver = _solver(seed, deterministic_limit, model.linearization_level)
+    return _outcome(solver, _solved(solver, model.model), model, goal)
 
 
-def _add_rules(
-    model: cp_model.CpModel, variables: Variables, instance: Instance, by_turn: bool
-) -> None:
-    rules.one_drop_step(model, variables)
-    rules.communities_stay_whole(model, variables, instance)
-    rules.students_have_knowledge(model, variables, instance)
-    rules.number_of_students(model, variables, instance)
-    rules.one_network_and_board(model, variables, instance)
-    rules.filters_follow_students(model, variables, instance)
-    rules.students_share_group0(model, variables, instance)
-    rules.boards_in_use(model, variables)
-    rules.memory_within_budget(model, variables, instance)
-    rules.macs_within_budget(model, variables, instance)
-    rules.students_in_order(model, variables, instance)
-    rules.twin_communities_in_order(model, variables, instance)
-    if by_turn:
-        rules.alike_boards_by_turn(model, variables, instance)
-    else:
-        rules.alike_boards_by_first_student(model, variables, instance)
+def _answered(instance: Instance, bounds: Sequence[Limit]) -> Instance:
+    """Leave out what alone would break a bound on the latency."""
+    latencies = [bound.bound for bound in bounds if bound.measure.timed]
+    return instance.answered_by(min(latencies)) if latencies else instance
 
 
-def _add_limit(
-    model: cp_model.CpModel, variables: Variables, instance: Instance, limit: Limit
-) -> None:
-    """Keep an earlier stage's measure: measure >= bound where more is better, else <= bound."""
-    value = limit.measure.express(model, variables, instance)
-    model.add(value >= limit.bound if limit.measure.maximise else value <= limit.bound)
+def _model(instance: Instance, *, timed: bool, told_apart: bool) -> CountedModel | SlotModel:
+    """Count where that leaves fewer choices, and where no medium mixes the boards' times."""
+    told_apart = told_apart or (timed and bool(instance.media))
+    entries = None if told_apart else catalogue(instance, most=len(choices(instance)))
+    return SlotModel(instance, timed=timed) if entries is None else CountedModel(instance, entries)
 
 
-def _add_goal(
-    model: cp_model.CpModel, variables: Variables, instance: Instance, goal: Measure
-) -> None:
-    value = goal.express(model, variables, instance)
+def _add_limit(model: CountedModel | SlotModel, limit: Limit) -> None:
+    """Keep a bound: measure >= bound where more is better, else <= bound."""
+    value = limit.measure.read(model)
+    model.model.add(value >= limit.bound if limit.measure.maximise else value <= limit.bound)
+
+
+def _add_goal(model: CountedModel | SlotModel, goal: Measure) -> None:
+    value = goal.read(model)
     if goal.maximise:
-        model.maximize(value)
+        model.model.maximize(value)
     else:
-        model.minimize(value)
+        model.model.minimize(value)
 
 
-def _solver(seed: int, deterministic_limit: float) -> cp_model.CpSolver:
+def _solver(seed: int, deterministic_limit: float, linearization_level: int) -> cp_model.CpSolver:
     """Set up the solver; docs/decisions/0007 holds the measurements behind the last three lines."""
     solver = cp_model.CpSolver()
     # The solver's own handler would end a stage early and leave Ctrl-C without one afterwards.
@@ -118,7 +108,7 @@ def _solver(seed: int, deterministic_limit: float) -> cp_model.CpSolver:
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
     solver.parameters.max_deterministic_time = max(0.0, deterministic_limit)
-    solver.parameters.linearization_level = 2
+    solver.parameters.linearization_level = linearization_level
     solver.parameters.cp_model_probing_level = 0
     solver.parameters.cut_level = 0
     return solver
@@ -141,13 +131,12 @@ def _solved(solver: cp_model.CpSolver, model: cp_model.CpModel) -> cp_model.CpSo
 def _outcome(
     solver: cp_model.CpSolver,
     status: cp_model.CpSolverStatus,
-    variables: Variables,
-    instance: Instance,
+    model: CountedModel | SlotModel,
     goal: Measure | None,
 ) -> Outcome:
     found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
     return Outcome(
-        assignment=_assignment(solver, variables, instance) if found else None,
+        assignment=model.assignment(solver) if found else None,
         value=round(solver.objective_value) if found and goal else None,
         bound=_whole(solver.best_objective_bound, goal) if found and goal else None,
         proven=status == cp_model.OPTIMAL,
@@ -159,25 +148,3 @@ def _outcome(
 def _whole(bound: float, goal: Measure) -> int:
     """Sharpen a proven bound: the measure is whole, so that it ends at the next whole number."""
     return math.ceil(bound - 1e-6) if not goal.maximise else math.floor(bound + 1e-6)
-
-
-def _assignment(solver: cp_model.CpSolver, variables: Variables, instance: Instance) -> Assignment:
-    students = tuple(
-        AssignedStudent(
-            communities=tuple(
-                c
-                for c in range(len(instance.sizes))
-                if solver.boolean_value(variables.member[c, s])
-            ),
-            network=instance.options[o].name,
-            board=b,
-        )
-        for (s, b, o), runs in variables.runs.items()
-        if solver.boolean_value(runs)
-    )
-    (drop,) = (d for d, taken in enumerate(variables.drop) if solver.boolean_value(taken))
-    return Assignment(
-        students=students,
-        dropped=tuple(sorted(instance.drops[drop].communities)),
-        send_order=send_order(variables, solver) if instance.media and variables.precedes else (),
-    )

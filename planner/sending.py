@@ -14,6 +14,7 @@ from planner.instance import Instance
 from planner.loads import slowed_on
 from planner.medium import Turn, cleared
 from planner.scaling import (
+    LATEST,
     UNITS_PER_MS,
     busy_units,
     delay_units,
@@ -25,9 +26,6 @@ from planner.scaling import (
 from planner.variables import Expr, Variables, total
 from simulator.workload import join_ms
 
-LONGEST_MS = 10**9
-"""No plan is slower; a bound that only the solver's arithmetic needs."""
-
 
 def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
     """Return the latency of one image: no board replies later than this, plus the join.
@@ -38,7 +36,7 @@ def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
     sends = [send_units(site.board, instance.image_bytes) for site in instance.sites]
     _put_in_order(model, v, instance)
     join = up(join_ms(instance.host), UNITS_PER_MS)
-    longest = model.new_int_var(join, LONGEST_MS * UNITS_PER_MS, "latency")
+    longest = model.new_int_var(join, LATEST, "latency")
     turns: dict[int, Turn] = {}
     for b in instance.boards:
         earlier = [sends[a] * before for (a, later), before in v.precedes.items() if later == b]
@@ -50,7 +48,7 @@ def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
         longest_reply = reply_units(instance.sites[b].board) * instance.filters
         turns[b] = Turn(sent, sent + work + _one_way(v, instance, b), reply, longest_reply)
     for name, sharing in instance.media.items():
-        clear = cleared(model, name, [turns[b] for b in sharing], LONGEST_MS * UNITS_PER_MS)
+        clear = cleared(model, name, [turns[b] for b in sharing], LATEST)
         for b in sharing:
             model.add(longest >= clear + _one_way(v, instance, b) + join)
     return longest

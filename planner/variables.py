@@ -32,7 +32,8 @@ class Variables:
     used[b]           board b has a student
     precedes[a, b]    the host sends to board a before b; only where latency is measured
 
-    `most_filters[b, o]` is a figure: the most filters of a student that runs o on b.
+    Two figures: `most_filters[s, b, o]`, the most filters of student s where it runs o on b, and
+    `least_filters[s]`, the fewest that it has at all.
     """
 
     active: tuple[cp_model.IntVar, ...]
@@ -43,7 +44,8 @@ class Variables:
     group0: dict[str, cp_model.IntVar]
     used: dict[int, cp_model.IntVar]
     precedes: dict[tuple[int, int], cp_model.IntVar]
-    most_filters: dict[tuple[int, int], int]
+    most_filters: dict[tuple[int, int, int], int]
+    least_filters: tuple[int, ...]
 
     def size(self, instance: Instance, student: int) -> Expr:
         """Return |P_s|, the filters of a student's communities."""
@@ -74,8 +76,9 @@ class Variables:
 def make_variables(model: cp_model.CpModel, instance: Instance) -> Variables:
     """Create the variables of `instance` in `model`."""
     students = range(instance.slots)
-    most = _most_filters(instance)
-    heads = sorted({(board, instance.options[option].head) for board, option in most})
+    least = tuple(instance.sizes_of_slot(s)[0] for s in students)
+    most = choices(instance)
+    heads = sorted({(s, b, instance.options[o].head) for s, b, o in most})
     return Variables(
         active=tuple(model.new_bool_var(f"active{s}") for s in students),
         member={
@@ -84,11 +87,10 @@ def make_variables(model: cp_model.CpModel, instance: Instance) -> Variables:
             for s in students
         },
         drop=tuple(model.new_bool_var(f"drop{d}") for d in range(len(instance.drops))),
-        runs={(s, b, o): model.new_bool_var(f"runs{s},{b},{o}") for s in students for b, o in most},
+        runs={(s, b, o): model.new_bool_var(f"runs{s},{b},{o}") for s, b, o in most},
         filters={
             (s, b, h): model.new_int_var(0, instance.filters, f"filters{s},{b},{h}")
-            for s in students
-            for b, h in heads
+            for s, b, h in heads
         },
         group0={
             shape: model.new_bool_var(f"group0{shape}")
@@ -97,14 +99,18 @@ def make_variables(model: cp_model.CpModel, instance: Instance) -> Variables:
         used={b: model.new_bool_var(f"used{b}") for b in instance.boards},
         precedes={},
         most_filters=most,
+        least_filters=least,
     )
 
 
-def _most_filters(instance: Instance) -> dict[tuple[int, int], int]:
-    """Return, for each (board, option) that fits with some community, the most filters it takes."""
-    found = {
-        (b, o): instance.sites[b].most_filters(option, instance.filters)
-        for b in instance.boards
-        for o, option in enumerate(instance.options)
-    }
-    return {pair: most for pair, most in found.items() if most >= min(instance.sizes)}
+def choices(instance: Instance) -> dict[tuple[int, int, int], int]:
+    """Return the most filters of each (student, board, option) that fits with the fewest."""
+    found = {}
+    for b in instance.boards:
+        for o, option in enumerate(instance.options):
+            fits = instance.sites[b].most_filters(option, instance.filters)
+            for s in range(instance.slots):
+                least, most = instance.sizes_of_slot(s)
+                if fits >= least:
+                    found[s, b, o] = min(fits, most)
+    return dict(sorted(found.items()))

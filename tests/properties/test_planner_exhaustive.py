@@ -14,9 +14,9 @@ from nonn_core.costs import student_cost, student_cost_line
 from nonn_core.family import parse_network
 from nonn_core.image import Image
 from planner.instance import DropOption, Instance, Option, Site
-from planner.objective import MEASURES
+from planner.objective import MEASURES, Limit
 from planner.scaling import UNITS_PER_MS, at_least, at_most, rounding
-from planner.search import Limit, search
+from planner.search import search
 from profiles.device import Hosting
 from profiles.fleet import Board
 from simulator.workload import busy_mj, busy_ms, join_ms, reply_ms, send_ms
@@ -65,7 +65,7 @@ def random_site(rng, board, options, sizes):
         filters = int(rng.choice(sizes, rng.integers(1, len(sizes)), replace=False).sum())
         elements += option.elements(filters)
         macs += option.line.at(filters).macs
-    elements, macs = elements - int(rng.integers(2)), macs - int(rng.integers(2))
+    elements, macs = (max(0, size - int(rng.integers(2))) for size in (elements, macs))
     return Site(
         board, elements if rng.random() < 0.7 else None, macs if rng.random() < 0.3 else None
     )

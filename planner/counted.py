@@ -1,0 +1,181 @@
+"""The model that counts: how many boards of a kind run which loading of the catalogue.
+
+Alike communities and alike boards are counted, not told apart, so that no plan appears twice; and
+what a loading costs is a constant, so that the order in which the host sends needs no variable.
+
+Symbols: e entry of the catalogue, for boards of one kind; boards[e] how many run it; there[e] one
+at least does; d drop step; c class of communities.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+
+from ortools.sat.python import cp_model
+
+from planner.assignment import AssignedStudent, Assignment
+from planner.catalogue import Catalogue, Entry, Row, StudentType
+from planner.instance import Instance
+from planner.scaling import LATEST, UNITS_PER_MS, UNITS_PER_POINT, up
+from planner.variables import Expr, total
+from planner.view import Figure
+from simulator.workload import join_ms
+
+
+class CountedModel:
+    """All plans of an instance, as a view for objectives and as a model for the solver."""
+
+    linearization_level = 2
+
+    def __init__(self, instance: Instance, entries: Catalogue) -> None:
+        self.model = cp_model.CpModel()
+        self._instance, self._catalogue = instance, entries
+        self._boards = [self._count(entry, e) for e, entry in enumerate(entries.entries)]
+        self._there = [self._presence(e) for e in range(len(self._boards))]
+        self._drop = [self.model.new_bool_var(f"drop{d}") for d in range(len(instance.drops))]
+        self._each_board_runs_one_loading()
+        self._each_community_has_one_place()
+        self._number_of_students()
+        self._students_share_group0()
+
+    def _count(self, entry: Entry, e: int) -> cp_model.IntVar:
+        return self.model.new_int_var(0, len(self._instance.kinds[entry.kind]), f"boards{e}")
+
+    def _presence(self, e: int) -> cp_model.IntVar:
+        """Say whether a loading is there: there[e] <= boards[e] <= boards of the kind there[e]."""
+        boards = len(self._instance.kinds[self._catalogue.entries[e].kind])
+        if boards == 1:
+            return self._boards[e]
+        there = self.model.new_bool_var(f"there{e}")
+        self.model.add(self._boards[e] >= there)
+        self.model.add(self._boards[e] <= boards * there)
+        return there
+
+    # The rules.
+
+    def _each_board_runs_one_loading(self) -> None:
+        """sum_{e of kind k} boards[e] <= boards of kind k."""
+        for kind, boards in enumerate(self._instance.kinds):
+            here = self._sum(int(entry.kind == kind) for entry in self._entries)
+            self.model.add(here <= len(boards))
+
+    def _each_community_has_one_place(self) -> None:
+        """Sum up for each class c: sum_e c(e) boards[e] + sum_d c(d) drop[d] = communities of c."""
+        self.model.add_exactly_one(self._drop)
+        for place, ids in enumerate(self._catalogue.classes):
+            held = self._sum(entry.communities(place) for entry in self._entries)
+            dropped = (
+                len(drop.communities & set(ids)) * taken
+                for drop, taken in zip(self._instance.drops, self._drop, strict=True)
+            )
+            self.model.add(held + total(dropped) == len(ids))
+
+    def _number_of_students(self) -> None:
+        """Min <= sum_e students(e) boards[e] <= max."""
+        self.model.add(self.students() >= self._instance.min_students)
+        self.model.add(self.students() <= self._instance.max_students)
+
+    def _students_share_group0(self) -> None:
+        """there[e] <= group0[g] for the G0 shape g of e, and sum_g group0[g] = 1."""
+        shapes = sorted({entry.group0 for entry in self._entries})
+        if len(shapes) < 2:
+            return
+        shared = {shape: self.model.new_bool_var(f"group0{shape}") for shape in shapes}
+        self.model.add_exactly_one(shared.values())
+        for entry, there in zip(self._entries, self._there, strict=True):
+            self.model.add_implication(there, shared[entry.group0])
+
+    # The view.
+
+    def total(self, figure: Figure) -> Expr:
+        """Return a figure, added up over all boards."""
+        return self._sum(getattr(entry.loading, figure) for entry in self._entries)
+
+    def boards(self) -> Expr:
+        """Return how many boards have a student."""
+        return total(self._boards)
+
+    def students(self) -> Expr:
+        """Return how many students there are."""
+        return self._sum(len(entry.types) for entry in self._entries)
+
+    def dropped(self, delta_val: int, filters: int) -> Expr:
+        """Return |delta_val| times one factor plus |P0| times the other."""
+        return total(
+            (delta_val * up(drop.delta_val_pct, UNITS_PER_POINT) + filters * drop.filters) * taken
+            for drop, taken in zip(self._instance.drops, self._drop, strict=True)
+        )
+
+    def spread(self) -> Expr:
+        """High >= largest(e) there[e], low <= smallest(e) where e is there."""
+        most = self._instance.filters
+        high, low = (self.model.new_int_var(0, most, name) for name in ("high", "low"))
+        for entry, there in zip(self._entries, self._there, strict=True):
+            sizes = [filters for _, filters in entry.loading.tasks]
+            self.model.add(high >= max(sizes) * there)
+            self.model.add(low <= most - (most - min(sizes)) * there)
+        self.model.add(high >= low)
+        return high - low
+
+    def latency(self) -> Expr:
+        """Let the host send to boards with the longest tail first (Jackson 1955).
+
+        latency >= sum_{e' <= e} send(e') boards[e'] + tail(e) there[e] + join for each e, the
+        entries e' <= e having no shorter tail.
+        """
+        join = up(join_ms(self._instance.host), UNITS_PER_MS)
+        longest = self.model.new_int_var(join, LATEST, "latency")
+        by_tail = sorted(range(len(self._entries)), key=lambda e: -self._entries[e].loading.tail)
+        sent: Expr | int = 0
+        for e in by_tail:
+            loading = self._entries[e].loading
+            until = self.model.new_int_var(0, LATEST, f"sent{e}")
+            self.model.add(until == sent + loading.send * self._boards[e])
+            self.model.add(longest >= until + loading.tail * self._there[e] + join)
+            sent = until
+        return longest
+
+    def hint(self, known: Assignment) -> None:
+        """Tell the solver of a plan."""
+        found = Counter(self._rows(known))
+        for entry, boards in zip(self._entries, self._boards, strict=True):
+            self.model.add_hint(boards, found[entry.kind, entry.key])
+        taken = set(known.dropped)
+        for drop, chosen in zip(self._instance.drops, self._drop, strict=True):
+            self.model.add_hint(chosen, set(drop.communities) == taken)
+
+    def assignment(self, solver: cp_model.CpSolver) -> Assignment:
+        """Return the assignment of a solution: alike communities and boards one after the other."""
+        (drop,) = (d for d, taken in enumerate(self._drop) if solver.boolean_value(taken))
+        dropped = self._instance.drops[drop].communities
+        left = [[c for c in ids if c not in dropped] for ids in self._catalogue.classes]
+        free = [list(boards) for boards in self._instance.kinds]
+        students = []
+        for entry, boards in zip(self._entries, self._boards, strict=True):
+            for _ in range(solver.value(boards)):
+                board = free[entry.kind].pop(0)
+                for each in entry.types:
+                    own = [left[c].pop(0) for c, n in enumerate(each.communities) for _ in range(n)]
+                    network = self._instance.options[each.task[0]].name
+                    students.append(AssignedStudent(tuple(sorted(own)), network, board))
+        return Assignment(tuple(students), tuple(sorted(dropped)))
+
+    def _rows(self, known: Assignment) -> Iterator[tuple[int, Row]]:
+        """Yield the kind of each board of a plan, and the types of its students."""
+        instance = self._instance
+        kinds = {b: k for k, boards in enumerate(instance.kinds) for b in boards}
+        places = {option.name: o for o, option in enumerate(instance.options)}
+        rows: dict[int, list[StudentType]] = defaultdict(list)
+        for student in known.students:
+            own = set(student.communities)
+            share = tuple(len(own.intersection(ids)) for ids in self._catalogue.classes)
+            filters = sum(instance.sizes[c] for c in own)
+            rows[student.board].append(StudentType(share, (places[student.network], filters)))
+        for board, types in rows.items():
+            yield kinds[board], tuple(sorted(types))
+
+    @property
+    def _entries(self) -> tuple[Entry, ...]:
+        return self._catalogue.entries
+
+    def _sum(self, weights: Iterable[int]) -> Expr:
+        return total(w * boards for w, boards in zip(weights, self._boards, strict=True) if w)

@@ -1,0 +1,148 @@
+"""A draft: a plan in numbers, which a search changes and values thousands of times."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from planner.assignment import AssignedStudent, Assignment
+from planner.instance import Instance
+from planner.loading import Loading, Task, loader
+from planner.scaling import UNITS_PER_MS, UNITS_PER_POINT, up
+from planner.view import Figure
+from simulator.workload import join_ms
+
+DROPPED = -1
+
+
+@dataclass(slots=True)
+class Draft:
+    """Who owns each community (or `DROPPED`), each student's option and board, the drop step."""
+
+    owners: list[int]
+    options: list[int]
+    boards: list[int]
+    drop: int
+
+    def copy(self) -> "Draft":
+        """Return a draft of its own."""
+        return Draft(self.owners[:], self.options[:], self.boards[:], self.drop)
+
+
+class Appraiser:
+    """Values drafts of one instance; remembers every loading it has seen."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self._load = loader(instance)
+        self._join = up(join_ms(instance.host), UNITS_PER_MS)
+        self._places = {option.name: o for o, option in enumerate(instance.options)}
+
+    def view(self, draft: Draft) -> "Appraisal":
+        """Return what can be read of a draft; each of its students must have a community."""
+        sizes = [0] * len(draft.options)
+        for community, owner in enumerate(draft.owners):
+            if owner != DROPPED:
+                sizes[owner] += self.instance.sizes[community]
+        tasks: dict[int, list[Task]] = defaultdict(list)
+        for board, option, size in zip(draft.boards, draft.options, sizes, strict=True):
+            tasks[board].append((option, size))
+        loadings = {b: self._load(b, tuple(sorted(here))) for b, here in tasks.items()}
+        return Appraisal(self.instance, draft, sizes, loadings, self._join)
+
+    def draft(self, found: Assignment) -> Draft:
+        """Return an assignment as a draft."""
+        owners = [DROPPED] * len(self.instance.sizes)
+        for s, student in enumerate(found.students):
+            for community in student.communities:
+                owners[community] = s
+        taken = set(found.dropped)
+        return Draft(
+            owners,
+            [self._places[student.network] for student in found.students],
+            [student.board for student in found.students],
+            next(d for d, one in enumerate(self.instance.drops) if set(one.communities) == taken),
+        )
+
+    def assignment(self, draft: Draft) -> Assignment:
+        """Return a draft as an assignment."""
+        owned: list[list[int]] = [[] for _ in draft.options]
+        for community, owner in enumerate(draft.owners):
+            if owner != DROPPED:
+                owned[owner].append(community)
+        return Assignment(
+            tuple(
+                AssignedStudent(tuple(mine), self.instance.options[option].name, board)
+                for mine, option, board in zip(owned, draft.options, draft.boards, strict=True)
+            ),
+            tuple(sorted(self.instance.drops[draft.drop].communities)),
+        )
+
+
+class Appraisal:
+    """A draft as a view: all amounts are whole numbers of solver units."""
+
+    __slots__ = ("_draft", "_instance", "_join", "_loadings", "_sizes")
+
+    def __init__(
+        self,
+        instance: Instance,
+        draft: Draft,
+        sizes: list[int],
+        loadings: Mapping[int, Loading],
+        join: int,
+    ) -> None:
+        self._instance, self._draft, self._sizes = instance, draft, sizes
+        self._loadings, self._join = loadings, join
+
+    def excess(self) -> float:
+        """Return by how much budgets, shared G0 and number of students are broken; 0 if not."""
+        instance = self._instance
+        over = sum(one.excess(instance.sites[b]) for b, one in self._loadings.items())
+        over += len({instance.options[o].group0 for o in self._draft.options}) - 1
+        count = len(self._sizes)
+        return over + max(0, count - instance.max_students, instance.min_students - count)
+
+    def tails(self) -> dict[int, int]:
+        """Return what follows the send to each board that is used, until its reply is there."""
+        return {board: one.tail for board, one in self._loadings.items()}
+
+    def crowding(self) -> int:
+        """Return a measure that falls where work is spread, to tell plans of one latency apart."""
+        return sum(one.tail * one.tail for one in self._loadings.values())
+
+    def total(self, figure: Figure) -> int:
+        """Return a figure, added up over all boards."""
+        return sum(getattr(one, figure) for one in self._loadings.values())
+
+    def on(self, board: int, figure: Figure) -> int:
+        """Return a figure of one board."""
+        return getattr(self._loadings[board], figure) if board in self._loadings else 0
+
+    def boards(self) -> int:
+        """Return how many boards have a student."""
+        return len(self._loadings)
+
+    def students(self) -> int:
+        """Return how many students there are."""
+        return len(self._sizes)
+
+    def latency(self) -> int:
+        """Return the latency of one image."""
+        sent = longest = 0
+        for one in sorted(self._loadings.values(), key=_tail, reverse=True):
+            sent += one.send
+            longest = max(longest, sent + one.tail)
+        return longest + self._join
+
+    def spread(self) -> int:
+        """Return the largest partition less the smallest."""
+        return max(self._sizes) - min(self._sizes)
+
+    def dropped(self, delta_val: int, filters: int) -> int:
+        """Return |delta_val| times one factor plus |P0| times the other."""
+        drop = self._instance.drops[self._draft.drop]
+        return delta_val * up(drop.delta_val_pct, UNITS_PER_POINT) + filters * drop.filters
+
+
+def _tail(loading: Loading) -> int:
+    return loading.tail

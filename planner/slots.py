@@ -1,0 +1,160 @@
+"""The model of student slots: which communities, network and board each of them has, if any.
+
+It tells all students apart, so that it holds whatever the communities are; where these or the
+boards are alike, `planner.counted` has fewer plans to choose from.
+"""
+
+from collections.abc import Collection, Hashable, Mapping
+from typing import TypeVar
+
+from ortools.sat.python import cp_model
+
+from planner import constraints as rules
+from planner.assignment import AssignedStudent, Assignment
+from planner.instance import Instance
+from planner.loads import elements_on, macs_on, params_on, slowed_on
+from planner.ordering import in_order
+from planner.scaling import UNITS_PER_POINT, busy_units, energy_units, up
+from planner.sending import latency, send_order
+from planner.variables import Expr, make_variables, total
+from planner.view import Figure
+
+K = TypeVar("K", bound=Hashable)
+
+
+class SlotModel:
+    """All plans of an instance, as a view for objectives and as a model for the solver."""
+
+    linearization_level = 1
+
+    def __init__(self, instance: Instance, *, timed: bool) -> None:
+        self.model = cp_model.CpModel()
+        self._instance = instance
+        self._v = make_variables(self.model, instance)
+        self._add_rules(timed)
+
+    def _add_rules(self, timed: bool) -> None:
+        model, v, instance = self.model, self._v, self._instance
+        rules.one_drop_step(model, v)
+        rules.communities_stay_whole(model, v, instance)
+        rules.students_have_knowledge(model, v, instance)
+        rules.number_of_students(model, v, instance)
+        rules.one_network_and_board(model, v, instance)
+        rules.filters_follow_students(model, v, instance)
+        rules.students_share_group0(model, v, instance)
+        rules.boards_in_use(model, v)
+        rules.memory_within_budget(model, v, instance)
+        rules.macs_within_budget(model, v, instance)
+        rules.students_in_order(model, v, instance)
+        rules.twin_communities_in_order(model, v, instance)
+        if timed:
+            rules.alike_boards_by_turn(model, v, instance)
+        else:
+            rules.alike_boards_by_first_student(model, v, instance)
+
+    def total(self, figure: Figure) -> Expr:
+        """Return a figure, added up over all boards."""
+        return total(self.on(b, figure) for b in self._instance.boards)
+
+    def on(self, board: int, figure: Figure) -> Expr:
+        """Return a figure of one board."""
+        model, v, instance = self.model, self._v, self._instance
+        if figure == "params":
+            return params_on(v, instance, board)
+        if figure == "macs":
+            return macs_on(v, instance, board)
+        if figure == "elements":
+            return elements_on(model, v, instance, board)
+        units = busy_units if figure == "busy" else energy_units
+        return slowed_on(model, v, instance, board, units)
+
+    def boards(self) -> Expr:
+        """Return how many boards have a student."""
+        return total(self._v.used.values())
+
+    def students(self) -> Expr:
+        """Return how many students there are."""
+        return total(self._v.active)
+
+    def latency(self) -> Expr:
+        """Return the latency of one image."""
+        return latency(self.model, self._v, self._instance)
+
+    def spread(self) -> Expr:
+        """High >= |P_s| >= low for each student s."""
+        most = self._instance.filters
+        high, low = (self.model.new_int_var(0, most, name) for name in ("high", "low"))
+        for s, active in enumerate(self._v.active):
+            size = self._v.size(self._instance, s)
+            self.model.add(high >= size)
+            self.model.add(low <= size + most * (1 - active))
+        self.model.add(high >= low)
+        return high - low
+
+    def dropped(self, delta_val: int, filters: int) -> Expr:
+        """Return |delta_val| times one factor plus |P0| times the other."""
+        return total(
+            (delta_val * up(drop.delta_val_pct, UNITS_PER_POINT) + filters * drop.filters) * taken
+            for drop, taken in zip(self._instance.drops, self._v.drop, strict=True)
+        )
+
+    def hint(self, known: Assignment) -> None:
+        """Tell the solver of a plan, in the model's own order."""
+        v, instance = self._v, self._instance
+        plan = in_order(instance, known, timed=bool(v.precedes))
+        numbered = list(enumerate(plan.students))
+        options = {(one.name): o for o, one in enumerate(instance.options)}
+        members = {(c, s) for s, one in numbered for c in one.communities}
+        runs = {(s, one.board, options[one.network]) for s, one in numbered}
+        turn = {board: place for place, board in enumerate(plan.send_order)}
+        self._hint(v.member, members)
+        self._hint(v.runs, runs)
+        self._hint(v.used, set(turn))
+        self._hint(dict(enumerate(v.active)), {s for s, _ in numbered})
+        self._hint(v.group0, {instance.options[o].group0 for _, _, o in runs})
+        self._hint(
+            dict(enumerate(v.drop)),
+            {
+                d
+                for d, one in enumerate(instance.drops)
+                if set(one.communities) == set(plan.dropped)
+            },
+        )
+        self._hint(
+            {pair: before for pair, before in v.precedes.items() if before is not v.used[pair[1]]},
+            {(a, b) for a in turn for b in turn if turn[a] < turn[b]},
+        )
+        filters = {
+            (s, b, instance.options[o].head): sum(
+                instance.sizes[c] for c in plan.students[s].communities
+            )
+            for s, b, o in runs
+        }
+        for key, variable in v.filters.items():
+            self.model.add_hint(variable, filters.get(key, 0))
+
+    def _hint(self, variables: Mapping[K, cp_model.IntVar], true: Collection[K]) -> None:
+        """Hint that the variables of these keys are true, and all others false."""
+        for key, variable in variables.items():
+            self.model.add_hint(variable, key in true)
+
+    def assignment(self, solver: cp_model.CpSolver) -> Assignment:
+        """Return the assignment of a solution."""
+        v, instance = self._v, self._instance
+        students = tuple(
+            AssignedStudent(
+                communities=tuple(
+                    c for c in instance.communities if solver.boolean_value(v.member[c, s])
+                ),
+                network=instance.options[o].name,
+                board=b,
+            )
+            for (s, b, o), runs in v.runs.items()
+            if solver.boolean_value(runs)
+        )
+        (drop,) = (d for d, taken in enumerate(v.drop) if solver.boolean_value(taken))
+        return Assignment(
+            students=students,
+            dropped=tuple(sorted(instance.drops[drop].communities)),
+            send_order=send_order(v, solver) if instance.media and v.precedes else (),
+        )

@@ -1,0 +1,37 @@
+"""What can be read of a plan, whether it is numbers or expressions of a model."""
+
+from typing import Literal, Protocol, TypeVar
+
+Figure = Literal["params", "elements", "macs", "busy", "energy"]
+"""What a board's students cost together, in solver units."""
+
+Amount_co = TypeVar("Amount_co", covariant=True)
+
+
+class View(Protocol[Amount_co]):
+    """A plan, or all plans at once: amounts are numbers, or linear expressions of a model."""
+
+    def total(self, figure: Figure) -> Amount_co:
+        """Return a figure, added up over all boards."""
+
+    def boards(self) -> Amount_co:
+        """Return how many boards have a student."""
+
+    def students(self) -> Amount_co:
+        """Return how many students there are."""
+
+    def latency(self) -> Amount_co:
+        """Return the latency of one image, in solver units."""
+
+    def spread(self) -> Amount_co:
+        """Return the filters of the largest student less those of the smallest."""
+
+    def dropped(self, delta_val: int, filters: int) -> Amount_co:
+        """Return |delta_val| in solver units times one factor plus |P0| times the other."""
+
+
+class BoardView(View[Amount_co], Protocol[Amount_co]):
+    """A view that tells boards apart even where they are alike."""
+
+    def on(self, board: int, figure: Figure) -> Amount_co:
+        """Return a figure of one board, by its place in the fleet."""

@@ -1,0 +1,97 @@
+"""The two models hold the same plans, and take hints in their own order."""
+
+import pytest
+from ortools.sat.python import cp_model
+from planner_questions import SMALL, question
+
+from planner.catalogue import catalogue, classes_of
+from planner.counted import CountedModel
+from planner.draft import Appraiser
+from planner.instance import instance_of
+from planner.local_search import local_search
+from planner.objective import MEASURES
+from planner.slots import SlotModel
+
+FLEETS = ("rpi-3b*3", "rpi-3b,odroid-xu4s*2", "rpi-4b,rpi-3b,odroid-xu4s")
+SIZES = ((4, 4, 4, 4), (3, 3, 5), (2, 5, 7, 7))
+
+
+def instance(fleet, sizes, **fields):
+    return instance_of(question(fleet, sizes, memory=60_000, **fields))
+
+
+def counted(asked):
+    return CountedModel(asked, catalogue(asked, most=10**6))
+
+
+def slots(asked):
+    return SlotModel(asked, timed=True)
+
+
+def best(model, name):
+    measure = MEASURES[name]
+    value = measure.read(model)
+    if measure.maximise:
+        model.model.maximize(value)
+    else:
+        model.model.minimize(value)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    assert solver.solve(model.model) == cp_model.OPTIMAL
+    return round(solver.objective_value), model.assignment(solver)
+
+
+@pytest.mark.parametrize("name", sorted(MEASURES))
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("fleet", FLEETS)
+def test_both_models_have_the_same_optimum_and_their_plans_have_that_value(fleet, sizes, name):
+    asked = instance(fleet, sizes, min_students=2)
+    values = set()
+    for model in (counted(asked), slots(asked)):
+        value, plan = best(model, name)
+        appraiser = Appraiser(asked)
+        view = appraiser.view(appraiser.draft(plan))
+        assert view.excess() == 0
+        assert MEASURES[name].read(view) == value
+        values.add(value)
+    assert len(values) == 1
+
+
+@pytest.mark.parametrize("name", ["latency", "energy", "imbalance"])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("fleet", FLEETS)
+@pytest.mark.parametrize("build", [counted, slots])
+def test_a_hint_is_a_plan_of_the_model(build, fleet, sizes, name):
+    asked = instance(fleet, sizes, min_students=2)
+    known, value = local_search(asked, MEASURES[name], (), seed=1)
+    model = build(asked)
+    model.model.minimize(MEASURES[name].read(model))
+    model.hint(known)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.fix_variables_to_their_hinted_value = True
+    assert solver.solve(model.model) == cp_model.OPTIMAL
+    assert round(solver.objective_value) == value
+
+
+@pytest.mark.parametrize("name", sorted(MEASURES))
+@pytest.mark.parametrize("sizes", SIZES)
+def test_local_search_is_never_better_than_the_proof(sizes, name):
+    asked = instance(FLEETS[1], sizes)
+    known, value = local_search(asked, MEASURES[name], (), seed=0)
+    optimum, _ = best(slots(asked), name)
+    sign = -1 if MEASURES[name].maximise else 1
+    assert sign * value >= sign * optimum
+    assert local_search(asked, MEASURES[name], (), seed=0) == (known, value)
+
+
+def test_alike_students_and_boards_are_counted():
+    asked = instance_of(
+        question("rpi-3b*20", (5,) * 20, networks=SMALL[:2], min_students=20, max_students=20)
+    )
+    (twins,) = classes_of(asked)
+    assert len(twins) == 20
+    # One to four students of two networks on one kind of boards: 2 + 3 + 4 + 5 + ... loadings.
+    listed = catalogue(asked, most=10_000)
+    assert len(listed.entries) == sum(students + 1 for students in range(1, 21))
+    assert catalogue(asked, most=229) is None
