@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from itertools import chain, combinations
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from nonn_core.data.dataset import Dataset
+from nonn_core.evaluated import Evaluation as Evaluation
+from nonn_core.evaluated import SubsetAccuracy as SubsetAccuracy
 from nonn_core.learning.construction import Network
 from nonn_core.learning.device import images_at_once, on_the_fastest_device
 from nonn_core.learning.loop import accuracy_pct
@@ -20,32 +21,9 @@ from nonn_core.progress import Progress, silent
 from nonn_core.recipe import NonnRecipe, TrainingRecipe
 from nonn_core.teacher import Teacher
 from nonn_core.weights import fingerprint
-from profiles.document import Document, Record
 
 SUBSET_LIMIT = 12
 """Subsets are enumerated up to this many students: 4,095 of them."""
-
-
-class SubsetAccuracy(Record):
-    """Accuracy when only these students answer."""
-
-    students: tuple[str, ...] = Field(description="Names of the students that answer.")
-    accuracy_pct: float = Field(description="Test accuracy in percent.")
-
-
-class Evaluation(Document):
-    """Test accuracy of one trained network."""
-
-    data: str = Field(description="Data set; its test images were used.")
-    images: int = Field(gt=0, description="Number of test images.")
-    weights: str | None = Field(
-        default=None, description="Digest of the weights that were evaluated; null if unknown."
-    )
-    accuracy_pct: float = Field(description="Test accuracy with every student, in percent.")
-    subsets: tuple[SubsetAccuracy, ...] = Field(
-        description="Accuracy for every non-empty subset of students (A, Fig. 8); empty for an "
-        "undivided network."
-    )
 
 
 def evaluate(

@@ -1,0 +1,1 @@
+"""How accurate a plan will be: fitted to published rows and to finished runs."""
