@@ -1,0 +1,205 @@
+"""Compress or segment: four ways side by side, and which wins."""
+
+import subprocess
+import sys
+
+import pytest
+from planner_questions import PUBLISHED_SIZES, WRN16, partition, question, stages
+
+from nonn_core.family import parse_network
+from planner.alternatives import Alternative, alternatives, period_ms, verdict
+from planner.model import solve
+from planner.question import Stage
+from planner.segments.costs import cut_model
+from planner.segments.segmentation import described, job_of
+from planner.workload import fan_out
+from profiles.fleet import resolve
+from simulator.arrivals import Times
+from simulator.engine import simulate
+from simulator.scenario import Scenario
+
+TEACHER = parse_network("wrn40-4")
+LATENCY = stages("latency")
+
+
+def asked(memory, fleet="rpi3x2", **fields):
+    """The published case with this memory for each board, two students, in the least time."""
+    return question(
+        fleet,
+        PUBLISHED_SIZES,
+        memory=memory,
+        **{
+            "precision": "int8",
+            "image": "3x32x32",
+            "networks": WRN16,
+            "min_students": 2,
+            "objective": LATENCY,
+        }
+        | fields,
+    )
+
+
+def ways(one, plan=None, teacher=TEACHER, **fields):
+    found = alternatives(one, plan or solve(one), teacher, **fields)
+    assert [each.kind for each in found] == ["nonn", "segmented", "compressed", "both"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def roomy():
+    one = asked(5_500_000)
+    plan = solve(one)
+    return one, plan, ways(one, plan)
+
+
+def test_each_way_costs_what_a_simulation_says(roomy):
+    one, plan, found = roomy
+    for each in found:
+        job = job_of(one, each.segmentation) if each.segmentation else fan_out(plan).job()
+        result = simulate(job)
+        assert result.total_ms == pytest.approx(each.total_ms, abs=1e-6)
+        assert result.energy_total_mj == pytest.approx(each.energy_fleet_mj)
+        assert len(result.boards) == each.boards
+        assert each.status == "feasible"
+        assert each.reason is None
+
+
+def test_a_nonn_beats_the_teacher_on_two_boards(roomy):
+    _, plan, (nonn, teacher, compressed, both) = roomy
+    assert nonn.total_ms == plan.predicted.total_ms
+    assert teacher.networks == (str(TEACHER),)
+    assert teacher.boards == both.boards == 2
+    assert compressed.boards == 1
+    assert teacher.memory_highest_bytes <= 5_500_000
+    told = verdict((nonn, teacher), LATENCY)
+    assert told.winner == "nonn"
+    assert told.why[0].startswith("Best is the NoNN on 2 boards (up to ")
+    assert "The teacher (wrn40:64,128,256) on 2 boards" in told.why[1]
+    assert (
+        f"loses by latency, {teacher.total_ms:.4g} ms against {nonn.total_ms:.4g} ms" in told.why[1]
+    )
+
+
+def test_a_compressed_network_is_the_best_of_all_on_all_boards():
+    one = asked(400_000, "odroid-xu4s,rpi-3b,rpi-zero-2w", objective=stages("energy"))
+    _, boards = resolve(one.fleet)
+    known = [
+        described(one, cut_model(spec, one.image_shape, one.classes), (board,), ())
+        for spec in one.specs
+        for board in boards
+    ]
+    least = min(each.energy_fleet_mj for each in known if each.memory_highest_bytes <= 400_000)
+    _, _, compressed, both = ways(one)
+    assert compressed.energy_fleet_mj == pytest.approx(least)
+    assert both.boards >= 2
+
+
+def test_what_does_not_fit_says_why():
+    one = asked(80_000, min_students=1, epsilon_pct=0.0)
+    found = ways(one)
+    assert {each.status for each in found} == {"infeasible"}
+    nonn, teacher, compressed, both = (each.reason for each in found)
+    assert nonn
+    assert "needs 639.0 KB, the largest board has 80.0 KB" in teacher
+    assert compressed == "wrn16:16,32,64: it needs 224.2 KB, the largest board has 80.0 KB"
+    assert "wrn16:16,32,64: its weights need 175.1 KB, all boards together have 160.0 KB" in both
+    told = verdict(found, LATENCY)
+    assert told.winner is None
+    assert told.why[0].startswith("The NoNN does not fit (")
+
+
+def test_a_teacher_that_nobody_names_is_undecided():
+    one = asked(500_000)
+    found = ways(one, teacher=None)
+    assert (found[1].status, found[1].networks) == ("undecided", ())
+    assert "The teacher is undecided" not in verdict(found, LATENCY).why[0]
+    assert "the teacher is undecided (" in verdict(found, LATENCY).why[1]
+
+
+def test_a_search_that_is_too_large_is_undecided(monkeypatch, roomy):
+    one, plan, _ = roomy
+    monkeypatch.setattr("planner.segments.search.MOST_LABELS", 1)
+    _, teacher, *_ = ways(one, plan)
+    assert teacher.status == "undecided"
+    assert "too large a search" in teacher.reason
+
+
+def test_accuracy_is_measured_or_estimated(roomy):
+    _, plan, _ = roomy
+    reference = {
+        "path": "t.safetensors",
+        "network": "wrn40-4",
+        "fconv": "f",
+        "data": "cifar10",
+        "image": "3x32x32",
+        "classes": 10,
+        "params": 1,
+        "macs": 1,
+        "peak_elements": 1,
+    }
+    measured = partition(PUBLISHED_SIZES).model_dump() | {"teacher": reference}
+    measured["drop_steps"][0]["accuracy_pct"] = 95.5
+    one = asked(5_500_000, partition=measured)
+    found = ways(one, plan, accuracy=lambda *each: 90.0 + each[2])
+    assert [each.accuracy_pct for each in found] == [92.0, 95.5, 91.0, 91.0]
+    assert verdict(found, (stage("accuracy", 4), stage("latency"))).winner == "nonn"
+    assert verdict(found, (stage("accuracy"),)).winner == "segmented"
+    assert [each.accuracy_pct for each in ways(one, plan)] == [None, 95.5, None, None]
+
+
+def stage(objective, tolerance_pct=0):
+    return Stage.model_construct(objective=objective, tolerance_pct=tolerance_pct)
+
+
+def made(kind, **figures):
+    plain = {"total_ms": 100.0, "energy_fleet_mj": 50.0, "energy_highest_mj": 20.0, "boards": 2}
+    more = {"throughput_per_s": 10.0, "params": 1000, "memory_highest_bytes": 4000}
+    return Alternative(kind=kind, networks=(), status="feasible", **plain | more | figures)
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "winner"),
+    [
+        ((stage("latency"),), "nonn"),
+        ((stage("latency", 50), stage("energy")), "segmented"),
+        ((stage("latency", 30), stage("energy")), "nonn"),
+        ((stage("boards"),), "compressed"),
+        ((stage("throughput"),), "segmented"),
+        ((stage("throughput", 20), stage("boards")), "compressed"),
+        ((stage("energy-node"),), "compressed"),
+        ((stage("capacity"),), "segmented"),
+        ((stage("imbalance"), stage("students"), stage("dropped")), "nonn"),
+        ((stage("accuracy"), stage("energy")), "segmented"),
+    ],
+)
+def test_the_verdict_is_lexicographic(asked_for, winner):
+    found = (
+        made("nonn", accuracy_pct=93.0),
+        made("segmented", total_ms=140.0, energy_fleet_mj=30.0, throughput_per_s=20, params=9000),
+        made("compressed", total_ms=200.0, boards=1, energy_highest_mj=5.0, throughput_per_s=17),
+    )
+    told = verdict(found, asked_for)
+    assert told.winner == winner
+    assert told.why[1].count(" loses by ") == 2
+
+
+def test_equals_go_to_the_first():
+    told = verdict((made("nonn"), made("compressed")), LATENCY)
+    assert told.winner == "nonn"
+    assert told.why[1] == "One network whole is its equal."
+
+
+def test_images_of_a_nonn_leave_at_its_throughput():
+    one = asked(2_000_000, "rpi-3b", max_students=2)
+    plan = solve(one)
+    job = fan_out(plan).job()
+    nonn, *_ = ways(one, plan)
+    assert nonn.throughput_per_s == pytest.approx(1000 / period_ms(job))
+    rows = simulate(job, 300, Scenario(arrivals=Times((0.0,) * 300))).inferences
+    mean_ms = (rows[-1].end_ms - rows[0].end_ms) / 299
+    assert mean_ms == pytest.approx(period_ms(job), rel=1e-3)
+
+
+def test_alternatives_load_neither_torch_nor_a_solver():
+    code = "import planner.alternatives, sys; assert not {'torch', 'ortools'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
