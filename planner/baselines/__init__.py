@@ -1,0 +1,1 @@
+"""Ways to answer a question without a solver, which the planner is compared with."""
