@@ -27,8 +27,8 @@ from planner.baselines.worth import stage_values
 from planner.instances import unlike_question
 from planner.model import solve
 from planner.plan import PlanDocument
-from planner.question import Objective, Question, Stage
-from planner.validation import MORE_IS_BETTER
+from planner.question import Question
+from planner.stage import MORE_IS_BETTER, Objective, Stage
 from profiles.document import write_atomic
 
 OBJECTIVES: tuple[Objective, ...] = ("latency", "energy", "capacity", "imbalance")

@@ -10,8 +10,8 @@ from pydantic import Field
 from nonn_core.costs import Cost
 from nonn_core.measure import measured_cost
 from nonn_core.nonn import Nonn
+from planner.budget import BoardBudget
 from planner.plan import PlanDocument, PlannedStudent
-from planner.question import BoardBudget
 from planner.workload import require_students
 from profiles.document import Record
 from profiles.errors import BoardError
@@ -52,7 +52,7 @@ def board_fits(plan: PlanDocument, network: Nonn) -> tuple[BoardFit, ...]:
         _check_as_planned(planned, cost)
         students[planned.board].append((planned, cost))
     fits = tuple(
-        _fit(plan, budget, students[budget.board])
+        _fit(budget, students[budget.board])
         for budget in plan.question.budgets
         if budget.board in students
     )
@@ -61,18 +61,16 @@ def board_fits(plan: PlanDocument, network: Nonn) -> tuple[BoardFit, ...]:
     return fits
 
 
-def _fit(
-    plan: PlanDocument, budget: BoardBudget, students: list[tuple[PlannedStudent, Cost]]
-) -> BoardFit:
+def _fit(budget: BoardBudget, students: list[tuple[PlannedStudent, Cost]]) -> BoardFit:
     costs = [cost for _, cost in students]
     return BoardFit(
         board=budget.board,
         students=tuple(planned.name for planned, _ in students),
         params=sum(cost.params for cost in costs),
         macs=sum(cost.macs for cost in costs),
-        memory_bytes=sum(cost.memory_bytes(plan.question.precision) for cost in costs),
+        memory_bytes=sum(cost.memory_bytes(one.precision) for one, cost in students),
         macs_limit=budget.macs,
-        memory_limit_bytes=budget.memory_bytes,
+        memory_limit_bytes=budget.room_bytes,
     )
 
 

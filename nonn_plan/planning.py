@@ -1,7 +1,7 @@
 """`plan`, `explain`, `config`: what works on plans; none of it loads torch."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar, cast, get_args
 
@@ -14,22 +14,22 @@ from nonn_core.recipe import DistillationRecipe, OptimiserRecipe, TrainingRecipe
 from nonn_plan.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
 from nonn_plan.output import Output
 from nonn_plan.plan_view import show_plan
+from nonn_plan.typed_question import (
+    typed_accuracy,
+    typed_budgets,
+    typed_objective,
+    typed_range,
+    typed_requirements,
+)
 from planner.explanation import explanation
 from planner.plan import PlanDocument
-from planner.question import (
-    DEFAULT_OBJECTIVE,
-    BoardBudget,
-    Objective,
-    Question,
-    Stage,
-    budgets,
-)
+from planner.question import DEFAULT_OBJECTIVE, Question
+from planner.stage import Objective
 from planner.training import recipe
 from planner.validation import require_valid
 from profiles.document import check_place
 from profiles.errors import InfeasibleError, InputError, UnprovenError
-from profiles.fleet import Fleet, parse_fleet
-from profiles.units import parse_bytes, parse_macs
+from profiles.fleet import parse_fleet
 
 T = TypeVar("T")
 _RANGE = re.compile(r"(\d{1,4})(?::(\d{1,4}))?")
@@ -62,8 +62,23 @@ def plan(
         list[str] | None,
         typer.Option("--flops", help="FLOP budget per image, 200M; of one board: BOARD=200M."),
     ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option("--runtime", help="What the runtime takes of the memory, 40KB; BOARD=40KB."),
+    ] = None,
+    time: Annotated[
+        list[str] | None,
+        typer.Option("--time", help="How long a board may compute per image, 100ms; BOARD=100ms."),
+    ] = None,
+    energy: Annotated[
+        list[str] | None,
+        typer.Option("--energy", help="Energy of a board per image, 250mJ; BOARD=250mJ."),
+    ] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="Weights and activations: fp32, fp16 or int8.")
+        str,
+        typer.Option(
+            "--precision", help="Weights and activations, of fp32, fp16, int8: int8 or fp32,int8."
+        ),
     ] = "fp32",
     students: Annotated[
         str | None, typer.Option("--students", help="Number, 4, or range, 2:8; default 1:BOARDS.")
@@ -101,6 +116,38 @@ def plan(
             "later ones give up 5 %.",
         ),
     ] = ",".join(map(str, DEFAULT_OBJECTIVE)),
+    minimise: Annotated[
+        list[str] | None,
+        typer.Option("--minimise", help="In place of --objective: latency. Repeatable."),
+    ] = None,
+    at_least: Annotated[
+        list[str] | None,
+        typer.Option("--at-least", help="Require: accuracy=94.5, throughput=20/s. Repeatable."),
+    ] = None,
+    at_most: Annotated[
+        list[str] | None,
+        typer.Option("--at-most", help="Require: latency=50ms, energy=900mJ. Repeatable."),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", help="A device that may be the host; default: the fleet's."),
+    ] = None,
+    teacher_accuracy: Annotated[
+        float | None,
+        typer.Option("--teacher-accuracy", help="The teacher's test accuracy in percent."),
+    ] = None,
+    rows: Annotated[
+        list[Path] | None,
+        typer.Option("--rows", help="A finished run or a table, to predict accuracy from."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            help="A baseline in place of the solver, without proof: greedy, lpt, "
+            "rocoin-style, ram or random.",
+        ),
+    ] = None,
     limit: Annotated[
         float, typer.Option("--limit", help="Deterministic time limit, about seconds of one core.")
     ] = 120.0,
@@ -108,21 +155,28 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Choose students, networks, merge and placement under each board's budgets; prove it."""
+    from planner.baselines.plan import plan_by
     from planner.model import solve
 
     output = Output(as_json)
     partition = Partition.read(partition_file)
     check_place(out)
     boards = parse_fleet(fleet)
-    fewest, most = _range(students)
+    fewest, most = typed_range(students)
     teacher = partition.teacher
+    precisions = tuple(part.strip() for part in precision.split(","))
+    shape = str(_given("--image", image, teacher and teacher.image))
+    count = _given("--classes", classes, teacher.classes if teacher else None)
     question = Question.check(
         {
             "fleet": boards,
-            "budgets": typed_budgets(boards, memory or [], flops or []),
-            "precision": precision,
-            "image": _given("--image", image, teacher and teacher.image),
-            "classes": _given("--classes", classes, teacher and teacher.classes),
+            "budgets": typed_budgets(
+                boards, memory or [], flops or [], runtime or [], time or [], energy or []
+            ),
+            "precisions": precisions,
+            "hosts": host or (),
+            "image": shape,
+            "classes": count,
             "networks": _networks(student or [], partition, teacher_network),
             "min_students": fewest,
             "max_students": most,
@@ -130,20 +184,24 @@ def plan(
             "partition": partition.without_curve,
             "teacher": teacher and teacher.path,
             "data": teacher and teacher.data,
-            "objective": tuple(Stage.parse(part) for part in objective.split(",")),
+            "accuracy": typed_accuracy(
+                partition, teacher_network, shape, count, teacher_accuracy, rows or []
+            ),
+            "objective": typed_objective(objective, minimise or [], precisions),
+            "requirements": typed_requirements(at_least or [], at_most or []),
             "deterministic_limit": limit,
             "seed": seed,
         },
         where="nonn-plan plan",
     )
     with output.progress("no plan was written") as progress:
-        answer = solve(question, progress)
+        answer = plan_by(question, method) if method else solve(question, progress)
     answer.write(out)
     show_plan(output, answer)
     output.say(f"written to {out}")
     output.result(answer.model_dump(mode="json"))
     require_feasible(answer)
-    if answer.status == "feasible":
+    if answer.status == "feasible" and not method:
         raise UnprovenError(
             f"the limit of {limit:g} stopped the proof: {out} holds a plan that keeps every "
             "requirement and may not be the best; raise --limit"
@@ -227,46 +285,6 @@ def require_feasible(answer: PlanDocument) -> None:
         raise InfeasibleError(
             "proven infeasible; these cannot hold together:\n  - " + "\n  - ".join(answer.conflict)
         )
-
-
-def typed_budgets(
-    fleet: Fleet, memory: Sequence[str], flops: Sequence[str]
-) -> tuple[BoardBudget, ...]:
-    """Read budgets as people type them: `500KB` for all boards, `BOARD=500KB` for one."""
-    all_memory, own_memory = _typed(memory, "--memory", parse_bytes)
-    all_macs, own_macs = _typed(flops, "--flops", parse_macs)
-    own = {
-        board: (own_memory.get(board), own_macs.get(board))
-        for board in own_memory.keys() | own_macs.keys()
-    }
-    return budgets(fleet, all_memory, all_macs, own)
-
-
-def _typed(
-    texts: Sequence[str], option: str, parse: Callable[[str, str], int]
-) -> tuple[int | None, dict[str, int]]:
-    """Read a budget option's values: one for all boards, and those of single boards."""
-    for_all: int | None = None
-    own: dict[str, int] = {}
-    for text in texts:
-        board, equals, quantity = text.rpartition("=")
-        value = parse(quantity, f"{option} {text}")
-        if equals:
-            own[board] = value
-        else:
-            for_all = value
-    return for_all, own
-
-
-def _range(text: str | None) -> tuple[int, int | None]:
-    """Read `4` or `2:8`; nothing means one student or more, at most one per board."""
-    if text is None:
-        return 1, None
-    match = _RANGE.fullmatch(text.strip())
-    if match is None:
-        raise InputError("--students", found=text, allowed="a number, 4, or a range, 2:8")
-    fewest, most = match.groups()
-    return int(fewest), int(most or fewest)
 
 
 def _networks(

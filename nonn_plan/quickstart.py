@@ -21,10 +21,11 @@ from nonn_plan.options import AsJson, Seed
 from nonn_plan.output import Output
 from nonn_plan.partitioning_view import show_partition
 from nonn_plan.plan_view import show_plan
-from nonn_plan.planning import require_feasible, typed_budgets, write_recipe
+from nonn_plan.planning import require_feasible, write_recipe
 from nonn_plan.simulating import planned, teachers_alone
 from nonn_plan.simulating_view import show_simulation
 from nonn_plan.summary import Row, Summary, nonn_params, nonn_row, show_summary, undivided_row
+from nonn_plan.typed_question import typed_budgets
 from planner.plan import PlanDocument
 from planner.question import Question
 from planner.training import recipe

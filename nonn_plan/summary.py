@@ -59,7 +59,7 @@ def undivided_row(
 ) -> Row:
     """Describe an undivided network, alone on the weakest kind of board of the fleet."""
     found = closed_form.alone(Alone(weakest_device(plan), cost.macs))
-    memory_bytes = cost.memory_bytes(plan.question.precision)
+    memory_bytes = cost.memory_bytes(plan.question.smallest_precision)
     return Row(
         model=model,
         total_params=cost.params,

@@ -9,7 +9,6 @@ As in JointCS (Li et al. 2021, ICPADS), compression and cut are chosen together:
 boards and their order are the best there are for the question's objective.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -18,15 +17,16 @@ from pydantic import Field
 from nonn_core.costs import teacher_cost
 from nonn_core.family import NetworkSpec
 from planner.plan import PlanDocument
-from planner.question import Question, Stage
+from planner.question import Question
 from planner.segments.choice import SLACK, Accuracy, segment, why_not
 from planner.segments.costs import Parts
 from planner.segments.segmentation import Segmentation
+from planner.stage import Stage
 from planner.workload import fan_out
 from profiles.document import Record
 from profiles.errors import UnprovenError
 from profiles.units import format_bytes, format_count
-from simulator.job import Job
+from simulator.job import period_ms
 
 Kind = Literal["nonn", "segmented", "compressed", "both"]
 
@@ -158,18 +158,6 @@ def _nonn(plan: PlanDocument, accuracy: Accuracy | None) -> Alternative:
         memory_highest_bytes=max(row.used for row in plan.budgets if row.budget == "memory_bytes"),
         accuracy_pct=accuracy(params, macs, len(students)) if accuracy else None,
     )
-
-
-def period_ms(job: Job) -> float:
-    """Return the longest time that one image holds anything, lanes of a processor taken together.
-
-    It is the time from image to image once many are under way.
-    """
-    held_ms: defaultdict[str, float] = defaultdict(float)
-    for step in job.steps:
-        for resource in step.resources:
-            held_ms[job.processors.get(resource, resource)] += step.duration_ms
-    return max(held_ms.values())
 
 
 def _single(

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
+from nonn_core.costs import Precision
+
 
 @dataclass(frozen=True, slots=True)
 class AssignedStudent:
-    """One student: the ids of its communities, its network, the place of its board in the fleet."""
+    """One student: its communities, network, precision, and the place of its board in the fleet."""
 
     communities: tuple[int, ...]
     network: str
+    precision: Precision
     board: int
 
 

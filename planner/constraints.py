@@ -10,7 +10,8 @@ from itertools import pairwise
 from ortools.sat.python import cp_model
 
 from planner.instance import Head, Instance
-from planner.loads import elements_on, macs_on
+from planner.loads import macs_on, memory_on, slowed_on
+from planner.scaling import busy_units, energy_units
 from planner.variables import Variables, total
 
 Model = cp_model.CpModel
@@ -117,12 +118,12 @@ def boards_in_use(model: Model, v: Variables) -> None:
 def memory_within_budget(model: Model, v: Variables, instance: Instance) -> None:
     """Keep weights and peak activations of a board's students within its memory.
 
-    sum_{s on b} (params + peak) <= B_mem[b], in elements (h of A, Eq. 2).
+    sum_{s on b} bytes of (params + peak) <= B_mem[b] less the runtime (h of A, Eq. 2).
     """
     for b in instance.boards:
-        limit = instance.sites[b].elements
+        limit = instance.sites[b].memory_bytes
         if limit is not None:
-            model.add(elements_on(model, v, instance, b) <= limit)
+            model.add(memory_on(model, v, instance, b) <= limit)
 
 
 def macs_within_budget(model: Model, v: Variables, instance: Instance) -> None:
@@ -134,6 +135,18 @@ def macs_within_budget(model: Model, v: Variables, instance: Instance) -> None:
         limit = instance.sites[b].macs
         if limit is not None:
             model.add(macs_on(v, instance, b) <= limit)
+
+
+def time_and_energy_within_budget(model: Model, v: Variables, instance: Instance) -> None:
+    """Keep what a board computes per image within its time and its energy.
+
+    busy[b] <= B_ms[b] and energy[b] <= B_mj[b].
+    """
+    for b in instance.boards:
+        site = instance.sites[b]
+        for limit, units in ((site.busy, busy_units), (site.energy, energy_units)):
+            if limit is not None:
+                model.add(slowed_on(model, v, instance, b, units) <= limit)
 
 
 def students_in_order(model: Model, v: Variables, instance: Instance) -> None:

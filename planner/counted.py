@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator
 
 from ortools.sat.python import cp_model
 
-from planner.assignment import AssignedStudent, Assignment
+from planner.assignment import Assignment
 from planner.catalogue import Catalogue, Entry, Row, StudentType
 from planner.instance import Instance
-from planner.scaling import LATEST, UNITS_PER_MS, UNITS_PER_POINT, up
+from planner.logarithm import Logarithm
+from planner.scaling import LATEST, UNITS_PER_MS
+from planner.scaling import up as rounded_up
 from planner.variables import Expr, total
-from planner.view import Figure
+from planner.view import SENDER, Figure
+from simulator.hops import down, up
 from simulator.workload import join_ms
 
 
@@ -32,6 +35,7 @@ class CountedModel:
         self._boards = [self._count(entry, e) for e, entry in enumerate(entries.entries)]
         self._there = [self._presence(e) for e in range(len(self._boards))]
         self._drop = [self.model.new_bool_var(f"drop{d}") for d in range(len(instance.drops))]
+        self.logarithms: list[Logarithm] = []
         self._each_board_runs_one_loading()
         self._each_community_has_one_place()
         self._number_of_students()
@@ -101,9 +105,41 @@ class CountedModel:
     def dropped(self, delta_val: int, filters: int) -> Expr:
         """Return |delta_val| times one factor plus |P0| times the other."""
         return total(
-            (delta_val * up(drop.delta_val_pct, UNITS_PER_POINT) + filters * drop.filters) * taken
+            (delta_val * drop.delta_units + filters * drop.filters) * taken
             for drop, taken in zip(self._instance.drops, self._drop, strict=True)
         )
+
+    def highest(self, figure: Figure) -> Expr:
+        """Let highest >= the figure of each entry that is there."""
+        highest = self.model.new_int_var(0, LATEST, f"highest {figure}")
+        for entry, there in zip(self._entries, self._there, strict=True):
+            self.model.add(highest >= getattr(entry.loading, figure) * there)
+        return highest
+
+    def period(self) -> Expr:
+        """Let period >= what sender, wires, processors and host are busy with one image."""
+        period = self.model.new_int_var(0, LATEST, "period")
+        media: dict[str, list[Expr]] = defaultdict(list)
+        for entry, boards, there in zip(self._entries, self._boards, self._there, strict=True):
+            one, site = entry.loading, self._instance.sites[self._first(entry)].board
+            wire = one.send + one.reply if down(site) == up(site) else one.reply
+            self.model.add(period >= max(one.busy, wire) * there)
+            media[SENDER].append(one.send * boards)
+            if site.link.shared:
+                media[up(site)].append(wire * boards)
+        for times in media.values():
+            self.model.add(period >= total(times))
+        self.model.add(period >= rounded_up(join_ms(self._instance.host), UNITS_PER_MS))
+        return period
+
+    def size(self) -> Expr:
+        """Sum up the logarithms of parameters and of MACs."""
+        if not self.logarithms:
+            for figure in ("params", "macs"):
+                least, most = self._instance.extent(figure)
+                amount = self.total(figure)
+                self.logarithms.append(Logarithm(self.model, amount, least, most, figure))
+        return total(each.value for each in self.logarithms)
 
     def spread(self) -> Expr:
         """High >= largest(e) there[e], low <= smallest(e) where e is there."""
@@ -122,7 +158,7 @@ class CountedModel:
         latency >= sum_{e' <= e} send(e') boards[e'] + tail(e) there[e] + join for each e, the
         entries e' <= e having no shorter tail.
         """
-        join = up(join_ms(self._instance.host), UNITS_PER_MS)
+        join = rounded_up(join_ms(self._instance.host), UNITS_PER_MS)
         longest = self.model.new_int_var(join, LATEST, "latency")
         by_tail = sorted(range(len(self._entries)), key=lambda e: -self._entries[e].loading.tail)
         sent: Expr | int = 0
@@ -155,23 +191,27 @@ class CountedModel:
                 board = free[entry.kind].pop(0)
                 for each in entry.types:
                     own = [left[c].pop(0) for c, n in enumerate(each.communities) for _ in range(n)]
-                    network = self._instance.options[each.task[0]].name
-                    students.append(AssignedStudent(tuple(sorted(own)), network, board))
+                    students.append(self._instance.options[each.task[0]].student(own, board))
         return Assignment(tuple(students), tuple(sorted(dropped)))
 
     def _rows(self, known: Assignment) -> Iterator[tuple[int, Row]]:
         """Yield the kind of each board of a plan, and the types of its students."""
         instance = self._instance
         kinds = {b: k for k, boards in enumerate(instance.kinds) for b in boards}
-        places = {option.name: o for o, option in enumerate(instance.options)}
+        places = {(one.name, one.precision): o for o, one in enumerate(instance.options)}
         rows: dict[int, list[StudentType]] = defaultdict(list)
         for student in known.students:
             own = set(student.communities)
             share = tuple(len(own.intersection(ids)) for ids in self._catalogue.classes)
             filters = sum(instance.sizes[c] for c in own)
-            rows[student.board].append(StudentType(share, (places[student.network], filters)))
+            task = (places[student.network, student.precision], filters)
+            rows[student.board].append(StudentType(share, task))
         for board, types in rows.items():
             yield kinds[board], tuple(sorted(types))
+
+    def _first(self, entry: Entry) -> int:
+        """Return the place of the first board of an entry's kind."""
+        return self._instance.kinds[entry.kind][0]
 
     @property
     def _entries(self) -> tuple[Entry, ...]:

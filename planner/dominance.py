@@ -1,20 +1,21 @@
 """Network options that no optimal plan needs, removed before a model is built."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from planner.instance import Instance, Option
+from planner.objective import Want
 
 
-def without_dominated(instance: Instance, *, more_params: bool, fewer_elements: bool) -> Instance:
+def without_dominated(instance: Instance, wants: Collection[Want]) -> Instance:
     """Remove each option that another one with the same G0 replaces without a loss.
 
     The other must be no worse in everything that counts, from the fewest to the most filters: in
-    MACs always, in parameters where a stage asks for more of them, in elements where a stage asks
-    for fewer or where a memory budget can bind.
+    no more MACs always; in parameters, MACs or bytes per value where a stage asks for more of them;
+    in memory where a stage asks for less or where a budget can bind.
     """
-    fewer = fewer_elements or _memory_can_bind(instance)
-    worth = {o: tuple(_costs(o, instance, more_params, fewer)) for o in instance.options}
+    counts = {*wants, *(("memory",) if _memory_can_bind(instance) else ())}
+    worth = {o: tuple(_costs(o, instance, counts)) for o in instance.options}
     kept: list[Option] = []
     for option in sorted(instance.options, key=lambda one: worth[one]):
         if not any(_replaces(worth, other, option) for other in kept):
@@ -28,9 +29,7 @@ def _replaces(worth: dict[Option, tuple[int, ...]], other: Option, option: Optio
     )
 
 
-def _costs(
-    option: Option, instance: Instance, more_params: bool, fewer_elements: bool
-) -> Iterator[int]:
+def _costs(option: Option, instance: Instance, counts: Collection[str]) -> Iterator[int]:
     """Yield what counts, less being better, at both ends of the range of filters.
 
     Everything is linear in the filters (a peak line by line), so that the ends decide.
@@ -38,14 +37,19 @@ def _costs(
     for filters in (min(instance.sizes), instance.filters):
         cost = option.line.at(filters)
         yield cost.macs
-        if more_params:
+        if "macs" in counts:
+            yield -cost.macs
+        if "params" in counts:
             yield -cost.params
-        if fewer_elements:
+        if "precision" in counts:
+            yield -option.value_bytes
+        if "memory" in counts:
             for fixed, slope in option.line.peaks:
-                yield cost.params + fixed + slope * filters
+                yield option.value_bytes * (cost.params + fixed + slope * filters)
 
 
 def _memory_can_bind(instance: Instance) -> bool:
     """Say whether as many students as there may be, of the largest kind, overfill some board."""
-    most = instance.slots * max(o.elements(instance.filters) for o in instance.options)
-    return any(site.elements is not None and most > site.elements for site in instance.sites)
+    most = instance.slots * max(o.memory_bytes(instance.filters) for o in instance.options)
+    limits = (site.memory_bytes for site in instance.sites)
+    return any(limit is not None and most > limit for limit in limits)

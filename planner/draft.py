@@ -1,14 +1,17 @@
 """A draft: a plan in numbers, which a search changes and values thousands of times."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from planner.assignment import AssignedStudent, Assignment
+from planner.assignment import Assignment
 from planner.instance import Instance
 from planner.loading import Loading, Task, loader
-from planner.scaling import UNITS_PER_MS, UNITS_PER_POINT, up
-from planner.view import Figure
+from planner.logarithm import units
+from planner.scaling import UNITS_PER_MS
+from planner.scaling import up as rounded_up
+from planner.view import SENDER, Figure
+from simulator.hops import down, up
 from simulator.workload import join_ms
 
 DROPPED = -1
@@ -34,8 +37,8 @@ class Appraiser:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self._load = loader(instance)
-        self._join = up(join_ms(instance.host), UNITS_PER_MS)
-        self._places = {option.name: o for o, option in enumerate(instance.options)}
+        self._join = rounded_up(join_ms(instance.host), UNITS_PER_MS)
+        self._places = {(one.name, one.precision): o for o, one in enumerate(instance.options)}
 
     def view(self, draft: Draft) -> "Appraisal":
         """Return what can be read of a draft; each of its students must have a community."""
@@ -58,7 +61,7 @@ class Appraiser:
         taken = set(found.dropped)
         return Draft(
             owners,
-            [self._places[student.network] for student in found.students],
+            [self._places[one.network, one.precision] for one in found.students],
             [student.board for student in found.students],
             next(d for d, one in enumerate(self.instance.drops) if set(one.communities) == taken),
         )
@@ -71,7 +74,7 @@ class Appraiser:
                 owned[owner].append(community)
         return Assignment(
             tuple(
-                AssignedStudent(tuple(mine), self.instance.options[option].name, board)
+                self.instance.options[option].student(mine, board)
                 for mine, option, board in zip(owned, draft.options, draft.boards, strict=True)
             ),
             tuple(sorted(self.instance.drops[draft.drop].communities)),
@@ -118,6 +121,25 @@ class Appraisal:
         """Return a figure of one board."""
         return getattr(self._loadings[board], figure) if board in self._loadings else 0
 
+    def highest(self, figure: Figure) -> int:
+        """Return a figure of the board where it is highest."""
+        return max(int(getattr(one, figure)) for one in self._loadings.values())
+
+    def size(self) -> int:
+        """Return ln(parameters) + ln(MACs) of all students."""
+        return units(self.total("params")) + units(self.total("macs"))
+
+    def period(self) -> int:
+        """Return the longest time that anything is busy with one image."""
+        held: Counter[str] = Counter()
+        for board, one in self._loadings.items():
+            site = self._instance.sites[board].board
+            held[SENDER] += one.send
+            held[down(site)] += one.send
+            held[up(site)] += one.reply
+            held[f"{site.name}.cpu"] += one.busy
+        return max(self._join, *held.values())
+
     def boards(self) -> int:
         """Return how many boards have a student."""
         return len(self._loadings)
@@ -141,7 +163,7 @@ class Appraisal:
     def dropped(self, delta_val: int, filters: int) -> int:
         """Return |delta_val| times one factor plus |P0| times the other."""
         drop = self._instance.drops[self._draft.drop]
-        return delta_val * up(drop.delta_val_pct, UNITS_PER_POINT) + filters * drop.filters
+        return delta_val * drop.delta_units + filters * drop.filters
 
 
 def _tail(loading: Loading) -> int:

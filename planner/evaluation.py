@@ -1,20 +1,32 @@
 """What a plan costs and is worth, recomputed from the question alone; knows nothing of a solver."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from nonn_core.costs import student_cost
+from nonn_core.costs import BYTES_PER_VALUE, Precision, student_cost
 from nonn_core.family import parse_network
+from planner.accuracy.model import AccuracyEstimate
+from planner.budget import BoardBudget, BudgetName
+from planner.instance import host_of
 from planner.plan import BudgetRow, PlannedStudent, Prediction
-from planner.question import Objective, Question
+from planner.question import Question
+from planner.stage import Objective
+from profiles.device import DeviceProfile
 from profiles.fleet import resolve
+from profiles.units import FLOPS_PER_MAC
 from simulator.closed_form import fan_out
+from simulator.job import period_ms
 from simulator.send_order import longest_first
-from simulator.workload import FanOut, StudentWork
+from simulator.workload import FanOut, StudentWork, busy_mj, busy_ms
 
 
 def planned_student(
-    question: Question, name: str, network: str, board: str, communities: Sequence[int]
+    question: Question,
+    name: str,
+    network: str,
+    precision: Precision,
+    board: str,
+    communities: Sequence[int],
 ) -> PlannedStudent:
     """Describe a student of the question with its exact cost."""
     known = question.partition.communities
@@ -23,42 +35,47 @@ def planned_student(
     return PlannedStudent(
         name=name,
         network=network,
+        precision=precision,
         board=board,
         communities=tuple(sorted(communities)),
         filters=filters,
         params=cost.params,
         macs=cost.macs,
         peak_elements=cost.peak_elements,
-        memory_bytes=cost.memory_bytes(question.precision),
+        memory_bytes=cost.memory_bytes(precision),
     )
 
 
 def budget_rows(question: Question, students: Sequence[PlannedStudent]) -> tuple[BudgetRow, ...]:
-    """Return use and slack of each board's memory and MAC budget."""
-    rows = []
-    for budget in question.budgets:
-        here = [student for student in students if student.board == budget.board]
-        memory_bytes = sum(student.memory_bytes for student in here)
-        macs = sum(student.macs for student in here)
-        rows.append(
-            BudgetRow(
-                board=budget.board,
-                budget="memory_bytes",
-                used=memory_bytes,
-                limit=budget.memory_bytes,
-                slack=budget.memory_bytes - memory_bytes,
-            )
+    """Return use and slack of each board's budgets."""
+    _, boards = resolve(question.fleet)
+    return tuple(
+        row
+        for board, budget in zip(boards, question.budgets, strict=True)
+        for row in _rows(
+            board.device, budget, [one for one in students if one.board == budget.board]
         )
-        rows.append(
-            BudgetRow(
-                board=budget.board,
-                budget="macs",
-                used=macs,
-                limit=budget.macs,
-                slack=None if budget.macs is None else budget.macs - macs,
-            )
-        )
-    return tuple(rows)
+    )
+
+
+def _rows(
+    device: DeviceProfile, budget: BoardBudget, here: Sequence[PlannedStudent]
+) -> Iterator[BudgetRow]:
+    """Yield a row for memory and for MACs, and for each further limit that there is."""
+    macs = [student.macs for student in here]
+    memory_bytes = sum(student.memory_bytes for student in here)
+    runtime_bytes = budget.runtime_bytes if here else 0
+    yield _row(budget.board, "memory_bytes", memory_bytes + runtime_bytes, budget.memory_bytes)
+    yield _row(budget.board, "macs", sum(macs), budget.macs)
+    if budget.busy_ms is not None:
+        yield _row(budget.board, "busy_ms", busy_ms(device, macs), budget.busy_ms)
+    if budget.energy_mj is not None:
+        yield _row(budget.board, "energy_mj", busy_mj(device, macs), budget.energy_mj)
+
+
+def _row(board: str, budget: BudgetName, used: float, limit: float | None) -> BudgetRow:
+    slack = None if limit is None else limit - used
+    return BudgetRow(board=board, budget=budget, used=used, limit=limit, slack=slack)
 
 
 def best_send_order(
@@ -80,9 +97,9 @@ def workload_of(
     question: Question, students: Sequence[PlannedStudent], send_order: Sequence[str]
 ) -> FanOut:
     """Return what one image makes the boards do; raises SimulationError for a wrong order."""
-    host, boards = resolve(question.fleet)
+    _, boards = resolve(question.fleet)
     return FanOut(
-        host=host,
+        host=host_of(question),
         boards=boards,
         students=_works(students),
         send_order=tuple(send_order),
@@ -94,7 +111,8 @@ def predict(
     question: Question, students: Sequence[PlannedStudent], send_order: Sequence[str]
 ) -> Prediction:
     """Return latency and energy of one image by the simulator's closed form."""
-    breakdown = fan_out(workload_of(question, students, send_order))
+    workload = workload_of(question, students, send_order)
+    breakdown = fan_out(workload)
     return Prediction(
         total_ms=breakdown.total_ms,
         compute_ms=breakdown.compute_ms,
@@ -102,7 +120,16 @@ def predict(
         energy_per_node_mj=breakdown.energy_per_node_mj,
         energy_highest_mj=max(row.energy_mj for row in breakdown.boards),
         energy_fleet_mj=breakdown.energy_total_mj,
+        throughput_per_s=1000 / period_ms(workload.job()),
     )
+
+
+def estimate(question: Question, students: Sequence[PlannedStudent]) -> AccuracyEstimate | None:
+    """Return the predicted accuracy; None where the question says nothing of it."""
+    if question.accuracy is None:
+        return None
+    params = sum(student.params for student in students)
+    return question.accuracy_model.estimate(params, sum(student.macs for student in students))
 
 
 def _works(students: Sequence[PlannedStudent]) -> tuple[StudentWork, ...]:
@@ -135,12 +162,19 @@ def measured(
     if objective == "dropped":
         removed = sum(len(question.partition.communities[c].filters) for c in dropped)
         return abs(delta_val_pct(question, dropped) or 0.0) - removed
-    values: dict[Objective, float] = {
+    accuracy = estimate(question, students)
+    values: dict[Objective, float | None] = {
+        "accuracy": accuracy.value_pct if accuracy else None,
         "capacity": sum(student.params for student in students),
         "imbalance": max(sizes) - min(sizes),
         "latency": predicted.total_ms,
+        "throughput": predicted.throughput_per_s,
         "energy": predicted.energy_fleet_mj,
+        "energy-node": predicted.energy_highest_mj,
+        "memory": sum(student.memory_bytes for student in students),
+        "flops": FLOPS_PER_MAC * sum(student.macs for student in students),
         "boards": len({student.board for student in students}),
         "students": len(students),
+        "precision": sum(BYTES_PER_VALUE[student.precision] for student in students),
     }
-    return float(values[objective])
+    return float(values[objective] or 0.0)

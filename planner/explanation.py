@@ -4,18 +4,24 @@ from collections.abc import Iterator
 
 from nonn_core.costs import student_cost
 from nonn_core.family import parse_network
+from planner.budget import BUDGETS
 from planner.plan import BudgetRow, PlanDocument
-from planner.question import Objective
-from profiles.units import format_bytes, format_flops
+from planner.stage import Objective
 
 UNITS: dict[Objective, str] = {
+    "accuracy": " (%)",
     "capacity": " (parameters)",
     "imbalance": " (filters)",
     "dropped": " (points - filters)",
     "latency": " (ms)",
+    "throughput": " (images per second)",
     "energy": " (mJ, fleet)",
+    "energy-node": " (mJ, highest board)",
+    "memory": " (bytes)",
+    "flops": " (FLOPs)",
     "boards": "",
     "students": "",
+    "precision": " (bytes per value, added up)",
 }
 
 
@@ -34,7 +40,7 @@ def binds(plan: PlanDocument, row: BudgetRow) -> bool:
     It binds where some network of the question, with the students' G0, is larger in this budget
     than the network of some student there, and none such fits into the slack.
     """
-    if row.slack is None:
+    if row.slack is None or row.budget not in ("memory_bytes", "macs"):
         return False
     steps = list(_growths(plan, row))
     return bool(steps) and min(steps) > row.slack
@@ -50,7 +56,7 @@ def _growths(plan: PlanDocument, row: BudgetRow) -> Iterator[int]:
             if spec.group0 != group0:
                 continue
             cost = student_cost(spec, question.image_shape, len(student.filters))
-            need = cost.macs if row.budget == "macs" else cost.memory_bytes(question.precision)
+            need = cost.macs if row.budget == "macs" else cost.memory_bytes(student.precision)
             if need > used:
                 yield need - used
 
@@ -74,8 +80,9 @@ def _stages(plan: PlanDocument) -> Iterator[str]:
 
 
 def _budget(plan: PlanDocument, row: BudgetRow) -> str:
-    show, noun = (format_flops, "FLOPs") if row.budget == "macs" else (format_bytes, "memory")
+    shown = BUDGETS[row.budget]
     if row.limit is None or row.slack is None:
-        return f"{noun} {show(row.used)}, no limit"
+        return f"{shown.noun} {shown.text(row.used)}, no limit"
     verdict = "; binds: no larger network of the question fits" if binds(plan, row) else ""
-    return f"{noun} {show(row.used)} of {show(row.limit)}, slack {show(row.slack)}{verdict}"
+    slack = shown.text(row.slack)
+    return f"{shown.noun} {shown.text(row.used)} of {shown.text(row.limit)}, slack {slack}{verdict}"

@@ -1,82 +1,109 @@
 """An instance: the question in numbers, with profiles resolved and costs in closed form."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Literal
 
-from nonn_core.costs import StudentCostLine, student_cost_line
+from nonn_core.costs import BYTES_PER_VALUE, Precision, StudentCostLine, student_cost_line
 from nonn_core.family import NetworkSpec
 from nonn_core.partition import DropStep
+from planner.assignment import AssignedStudent
 from planner.question import Question
 from planner.scaling import (
+    UNITS_PER_MJ,
     UNITS_PER_MS,
+    UNITS_PER_POINT,
+    Units,
     busy_units,
     delay_units,
-    elements_within,
+    energy_units,
     reply_units,
     send_units,
     up,
+    within,
 )
-from profiles.device import DeviceProfile
+from profiles.device import DEVICES, DeviceProfile
 from profiles.fleet import Board, resolve
-from profiles.link import LinkProfile
 from simulator.workload import join_ms
 
-Head = tuple[int, int]
-"""Parameters and MACs that one more filter costs a student."""
+Head = tuple[int, int, int]
+"""Parameters and MACs that one more filter costs a student, and bytes of a value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A network that a student may be; options of one `head` cost the same per filter."""
+    """A network at a precision, as a student may be.
+
+    Options of one `head` have as many parameters, MACs and bytes more per filter.
+    """
 
     name: str
+    precision: Precision
     group0: str
     head: Head
     line: StudentCostLine
 
     @classmethod
-    def of(cls, spec: NetworkSpec, line: StudentCostLine) -> "Option":
+    def of(cls, spec: NetworkSpec, precision: Precision, line: StudentCostLine) -> "Option":
         """Describe a network whose student costs `line`."""
-        head = (line.params_per_filter, line.macs_per_filter)
-        return cls(str(spec), spec.group0, head, line)
+        head = (line.params_per_filter, line.macs_per_filter, BYTES_PER_VALUE[precision])
+        return cls(str(spec), precision, spec.group0, head, line)
 
-    def elements(self, filters: int) -> int:
-        """Return parameters plus peak activations, in elements."""
-        cost = self.line.at(filters)
-        return cost.params + cost.peak_elements
+    def student(self, communities: Sequence[int], board: int) -> AssignedStudent:
+        """Return a student of this option."""
+        return AssignedStudent(tuple(sorted(communities)), self.name, self.precision, board)
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of one parameter or activation."""
+        return BYTES_PER_VALUE[self.precision]
+
+    def memory_bytes(self, filters: int) -> int:
+        """Return what parameters and peak activations take, in bytes."""
+        return self.line.at(filters).memory_bytes(self.precision)
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
     """A board with what one plan may put on it; None is no limit.
 
-    `latest` bounds the time that computing and replying take, in solver units.
+    `busy`, `energy` and `latest` are in solver units; the last bounds the time that computing and
+    replying take.
     """
 
     board: Board
-    elements: int | None
+    memory_bytes: int | None
     macs: int | None
+    busy: int | None = None
+    energy: int | None = None
     latest: int | None = None
 
     @property
-    def kind(self) -> tuple[DeviceProfile, LinkProfile, int | None, int | None]:
+    def kind(self) -> tuple[object, ...]:
         """What makes boards interchangeable: device, link and budgets."""
-        return self.board.device, self.board.link, self.elements, self.macs
+        limits = (self.memory_bytes, self.macs, self.busy, self.energy)
+        return self.board.device, self.board.link, *limits
 
     def fits(self, option: Option, filters: int) -> bool:
         """Say whether a student of this network and size fits on this board, alone or not."""
-        if self.elements is not None and option.elements(filters) > self.elements:
+        if self.memory_bytes is not None and option.memory_bytes(filters) > self.memory_bytes:
             return False
         if self.macs is not None and option.line.at(filters).macs > self.macs:
             return False
-        return self.latest is None or self._tail(option, filters) <= self.latest
+        if self.energy is not None and self._least(energy_units, option, filters) > self.energy:
+            return False
+        busy = self._least(busy_units, option, filters)
+        replied = busy + filters * reply_units(self.board)
+        return (self.busy is None or busy <= self.busy) and (
+            self.latest is None or replied <= self.latest
+        )
 
-    def _tail(self, option: Option, filters: int) -> int:
-        """Return the least time that computing and replying take, in solver units."""
+    def _least(self, units: Units, option: Option, filters: int) -> int:
+        """Return the least cost of one student, alone or as its share among several."""
         device = self.board.device
-        busy = (busy_units(device, option.line, several).at(filters) for several in (False, True))
-        return min(busy) + filters * reply_units(self.board)
+        return min(units(device, option.line, several).at(filters) for several in (False, True))
 
     def most_filters(self, option: Option, at_most: int) -> int:
         """Return the most filters, up to `at_most`, that such a student may mimic here; -1: none.
@@ -97,6 +124,11 @@ class DropOption:
     communities: frozenset[int]
     filters: int
     delta_val_pct: float
+
+    @property
+    def delta_units(self) -> int:
+        """|delta_val| in solver units."""
+        return up(self.delta_val_pct, UNITS_PER_POINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +192,15 @@ class Instance:
         """Places of the boards that matter, in the fleet's order."""
         return tuple(sorted(chain.from_iterable(self.kinds)))
 
+    def extent(self, figure: Literal["params", "macs"]) -> tuple[int, int]:
+        """Return the least and the most that all students together can have."""
+        costs = (
+            (option.line.at(min(self.sizes)), option.line.at(self.filters))
+            for option in self.options
+        )
+        ends = [(getattr(least, figure), getattr(most, figure)) for least, most in costs]
+        return max(1, min(least for least, _ in ends)), self.slots * max(most for _, most in ends)
+
     def answered_by(self, latency: int) -> "Instance":
         """Return the instance in which no board takes longer than this latency allows."""
         after = latency - up(join_ms(self.host), UNITS_PER_MS)
@@ -185,22 +226,41 @@ class Instance:
 
 def instance_of(question: Question) -> Instance:
     """Resolve profiles and costs; raises ProfileError for an unknown device or link."""
-    host, boards = resolve(question.fleet)
+    _, boards = resolve(question.fleet)
     sites = tuple(
-        Site(board, elements_within(budget.memory_bytes, question.precision), budget.macs)
+        Site(
+            board,
+            budget.room_bytes,
+            budget.macs,
+            busy=within(budget.busy_ms, UNITS_PER_MS),
+            energy=within(budget.energy_mj, UNITS_PER_MJ),
+        )
         for board, budget in zip(boards, question.budgets, strict=True)
     )
     image = question.image_shape
     return Instance(
-        host=host,
+        host=host_of(question),
         sites=sites,
-        options=tuple(Option.of(s, student_cost_line(s, image)) for s in question.specs),
+        options=tuple(
+            Option.of(spec, precision, student_cost_line(spec, image))
+            for spec in question.specs
+            for precision in question.precisions
+        ),
         sizes=tuple(len(one.filters) for one in question.partition.communities),
         drops=tuple(drop_option(s) for s in question.partition.drop_steps if question.allows(s)),
         min_students=question.min_students,
         max_students=question.most_students,
         image_bytes=image.size_bytes,
     )
+
+
+def host_of(question: Question) -> DeviceProfile:
+    """Return the host: of those that may be it, the one that joins replies soonest.
+
+    Whatever is asked for, a quicker join is never worse.
+    """
+    host, _ = resolve(question.fleet)
+    return min((DEVICES.get(name) for name in question.hosts), key=join_ms, default=host)
 
 
 def drop_option(step: DropStep) -> DropOption:

@@ -12,7 +12,9 @@ from nonn_core.costs import Precision, student_cost
 from nonn_core.family import parse_network
 from nonn_core.image import Image
 from nonn_core.partition import Community, DropStep, Partition
-from planner.question import BoardBudget, Question, Stage, budgets
+from planner.budget import BoardBudget, Limits, budgets
+from planner.question import Question
+from planner.stage import Stage
 from profiles.device import DEVICES, DeviceProfile
 from profiles.figure import Figure
 from profiles.fleet import Fleet, FleetBoard, parse_fleet
@@ -73,7 +75,7 @@ def unlike_question(
         budgets=_unlike_budgets(
             draw, fleet, networks, partition.filters // asked, max(1.0, asked / len(fleet.boards))
         ),
-        precision=_PRECISION,
+        precisions=(_PRECISION,),
         image=_IMAGE,
         classes=10,
         networks=tuple(networks),
@@ -99,10 +101,11 @@ def alike_question(
     fleet = parse_fleet(f"rpi-3b*{boards}")
     sizes = (16,) * students
     needs = [_needs(name, 16) for name in networks]
+    memory, macs = (3 * max(need) for need in zip(*needs, strict=True))
     return Question(
         fleet=fleet,
-        budgets=budgets(fleet, *(3 * max(need) for need in zip(*needs, strict=True))),
-        precision=_PRECISION,
+        budgets=budgets(fleet, Limits(memory, macs=macs)),
+        precisions=(_PRECISION,),
         image=_IMAGE,
         classes=10,
         networks=tuple(networks),
@@ -222,7 +225,9 @@ def _unlike_budgets(
     own = {
         board.name: tuple(int(draw.uniform(*limit)) for limit in limits) for board in fleet.boards
     }
-    return budgets(fleet, overrides={name: (memory, macs) for name, (memory, macs) in own.items()})
+    return budgets(
+        fleet, own={name: Limits(memory, macs=macs) for name, (memory, macs) in own.items()}
+    )
 
 
 def _needs(network: str, filters: int) -> tuple[int, int]:

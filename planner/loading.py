@@ -16,15 +16,17 @@ Task = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Tasks of one board and their cost: elements, MACs, parameters, and solver units.
+    """Tasks of one board and their cost: bytes, MACs, parameters, and solver units.
 
-    `send` is the host's time for the image, `delay` the time under way on both ways.
+    `value_bytes` adds up the bytes per value of the students, `send` is the host's time for the
+    image, `delay` the time under way on both ways.
     """
 
     tasks: tuple[Task, ...]
-    elements: int
+    memory_bytes: int
     macs: int
     params: int
+    value_bytes: int
     busy: int
     energy: int
     send: int
@@ -39,8 +41,10 @@ class Loading:
     def excess(self, site: Site) -> float:
         """Return by which part of them the budgets of `site` are exceeded, added up."""
         needs = (
-            (self.elements, site.elements),
+            (self.memory_bytes, site.memory_bytes),
             (self.macs, site.macs),
+            (self.busy, site.busy),
+            (self.energy, site.energy),
             (self.busy + self.reply, site.latest),
         )
         return sum(
@@ -65,9 +69,10 @@ def _loading(instance: Instance, board: int, tasks: tuple[Task, ...]) -> Loading
     costs = [option.line.at(filters) for option, filters in students]
     return Loading(
         tasks=tasks,
-        elements=sum(cost.params + cost.peak_elements for cost in costs),
+        memory_bytes=sum(option.memory_bytes(filters) for option, filters in students),
         macs=sum(cost.macs for cost in costs),
         params=sum(cost.params for cost in costs),
+        value_bytes=sum(option.value_bytes for option, _ in students),
         busy=sum(busy_units(device, o.line, several).at(n) for o, n in students),
         energy=sum(energy_units(device, o.line, several).at(n) for o, n in students),
         send=send_units(site.board, instance.image_bytes),

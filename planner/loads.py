@@ -1,18 +1,13 @@
 """What the students of a board ask of it, as linear expressions: memory, MACs, time, energy."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from ortools.sat.python import cp_model
 
-from nonn_core.costs import StudentCostLine
 from planner.instance import Instance
-from planner.scaling import Affine, busy_units, reply_units
+from planner.scaling import Affine, Units, busy_units, reply_units
 from planner.variables import Expr, Variables, total
-from profiles.device import DeviceProfile
-
-Figures = Callable[[DeviceProfile, StudentCostLine, bool], Affine]
-"""Cost of one student on a device, alone (False) or as its share among several (True)."""
 
 
 def cost_on(v: Variables, instance: Instance, board: int, costs: Sequence[Affine]) -> Expr:
@@ -41,14 +36,16 @@ def macs_on(v: Variables, instance: Instance, board: int) -> Expr:
     return cost_on(v, instance, board, costs)
 
 
-def elements_on(model: cp_model.CpModel, v: Variables, instance: Instance, board: int) -> Expr:
-    """Return parameters plus peak activations of a board's students, in elements."""
+def memory_on(model: cp_model.CpModel, v: Variables, instance: Instance, board: int) -> Expr:
+    """Return what parameters and peak activations of a board's students take, in bytes."""
+    sizes = ((option.line, option.value_bytes) for option in instance.options)
+    weights = [Affine(size * line.params, size * line.params_per_filter) for line, size in sizes]
     peaks = _peaks(model, v, instance, board)
-    return total([params_on(v, instance, board), *peaks])
+    return total([cost_on(v, instance, board, weights), *peaks])
 
 
 def _peaks(model: cp_model.CpModel, v: Variables, instance: Instance, board: int) -> Iterator[Expr]:
-    """Yield the peak activations of everything that may run on a board.
+    """Yield the peak activations of everything that may run on a board, in bytes.
 
     A peak is the largest of a few lines in the filters.  Where the same line is the largest over
     the whole range it is a constant; else what exceeds its least value is a variable above each
@@ -58,18 +55,18 @@ def _peaks(model: cp_model.CpModel, v: Variables, instance: Instance, board: int
         option = instance.options[o]
         least = option.line.at(v.least_filters[s]).peak_elements
         largest = option.line.at(v.most_filters[s, board, o]).peak_elements
-        yield least * runs
+        yield option.value_bytes * least * runs
         if largest == least:
             continue
         excess = model.new_int_var(0, largest - least, f"excess{s},{board},{o}")
         for fixed, slope in option.line.peaks:
             grown = fixed - least + slope * v.filters[s, board, option.head]
             model.add(excess >= grown).only_enforce_if(runs)
-        yield excess
+        yield option.value_bytes * excess
 
 
 def slowed_on(
-    model: cp_model.CpModel, v: Variables, instance: Instance, board: int, figures: Figures
+    model: cp_model.CpModel, v: Variables, instance: Instance, board: int, units: Units
 ) -> cp_model.IntVar:
     """Return a variable that is at least the time (or energy) of all students of a board.
 
@@ -81,8 +78,8 @@ def slowed_on(
     no conditional constraint.
     """
     device = instance.sites[board].board.device
-    alone = [figures(device, option.line, False) for option in instance.options]
-    share = [figures(device, option.line, True) for option in instance.options]
+    alone = [units(device, option.line, False) for option in instance.options]
+    share = [units(device, option.line, True) for option in instance.options]
     ends = [
         (s, alone[o].at(filters), share[o].at(filters))
         for s, o, _ in v.on(board)
@@ -106,14 +103,16 @@ def most_together(v: Variables, instance: Instance, board: int) -> int:
     site = instance.sites[board]
     device, reply = site.board.device, reply_units(site.board)
     needs: list[tuple[int | None, list[tuple[int, int]]]] = [
-        (site.elements, []),
+        (site.memory_bytes, []),
         (site.macs, []),
+        (site.busy, []),
         (site.latest, []),
     ]
     for s, o, _ in v.on(board):
         option, filters = instance.options[o], v.least_filters[s]
-        busy = busy_units(device, option.line, True).at(filters) + reply * filters
-        costs = (option.elements(filters), option.line.at(filters).macs, busy)
+        busy = busy_units(device, option.line, True).at(filters)
+        macs = option.line.at(filters).macs
+        costs = (option.memory_bytes(filters), macs, busy, busy + reply * filters)
         for (_, rows), cost in zip(needs, costs, strict=True):
             rows.append((s, cost))
     counts = [

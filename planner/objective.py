@@ -1,35 +1,61 @@
 """What a plan is measured by: each objective of a question, read from a view."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from planner.question import Objective
-from planner.scaling import UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT
+from planner.question import Question
+from planner.scaling import (
+    UNITS_PER_INDEX,
+    UNITS_PER_MJ,
+    UNITS_PER_MS,
+    UNITS_PER_POINT,
+    at_least,
+    at_most,
+    rounding,
+    unlike_delays,
+)
+from planner.stage import Objective
+from profiles.fleet import resolve
+
+Want = Literal["params", "macs", "memory", "precision"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Between what a model counts and what people read; `read` and `count` undo each other."""
+
+    read: Callable[[Question, float], float]
+    count: Callable[[Question, float], float]
+
+
+def _linear(units: float) -> Scale:
+    return Scale(lambda _, counted: counted / units, lambda _, value: value * units)
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How to read an objective, which way is better, and its solver units per unit of people.
+    """How to read an objective, which way is better, and its scale.
 
     `rounded` measures are sums of figures that were rounded up; `timed` ones depend on the order
-    in which the host sends; two say what makes one network better than another; those `of_board`
-    tell alike boards apart.
+    in which the host sends; `wants` says what makes one network better than another; those
+    `of_board` tell alike boards apart; of `curved` ones a model knows tangents only.
     """
 
     read: Callable[[Any], Any]
     maximise: bool = False
-    units: int = 1
+    scale: Scale = field(default_factory=lambda: _linear(1))
     rounded: bool = False
     timed: bool = False
-    wants_params: bool = False
-    wants_elements: bool = False
+    wants: frozenset[Want] = frozenset()
     of_board: bool = False
+    curved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A bound, in solver units, on an earlier measure: from below where more is better."""
+    """A bound, in solver units, on a measure: from below where more is better."""
 
     measure: Measure
     bound: int
@@ -41,15 +67,98 @@ class Limit:
 
 
 MEASURES: dict[Objective, Measure] = {
+    # Accuracy grows with the size of all students, and with nothing else (`planner.accuracy`).
+    "accuracy": Measure(
+        lambda view: view.size(),
+        maximise=True,
+        scale=Scale(
+            lambda question, counted: question.accuracy_model.accuracy_pct(
+                counted / UNITS_PER_INDEX / 2
+            ),
+            lambda question, value: max(
+                0.0, 2 * UNITS_PER_INDEX * question.accuracy_model.index_for(value)
+            ),
+        ),
+        wants=frozenset({"params", "macs"}),
+        curved=True,
+    ),
     # Accuracy grows with the number and size of students (A, Table 4).
-    "capacity": Measure(lambda view: view.total("params"), maximise=True, wants_params=True),
+    "capacity": Measure(
+        lambda view: view.total("params"), maximise=True, wants=frozenset({"params"})
+    ),
     # Largest minus smallest partition (A, Eq. 2).
     "imbalance": Measure(lambda view: view.spread()),
     # |delta_val| - |P0| (A, Eq. 2), percentage points minus filters.
-    "dropped": Measure(lambda view: view.dropped(1, -UNITS_PER_POINT), units=UNITS_PER_POINT),
-    "latency": Measure(lambda view: view.latency(), units=UNITS_PER_MS, rounded=True, timed=True),
-    # Computing only, over all boards.
-    "energy": Measure(lambda view: view.total("energy"), units=UNITS_PER_MJ, rounded=True),
+    "dropped": Measure(
+        lambda view: view.dropped(1, -UNITS_PER_POINT), scale=_linear(UNITS_PER_POINT)
+    ),
+    "latency": Measure(
+        lambda view: view.latency(), scale=_linear(UNITS_PER_MS), rounded=True, timed=True
+    ),
+    # Images per second: the inverse of the longest time that anything is busy with one.
+    "throughput": Measure(
+        lambda view: view.period(),
+        scale=Scale(
+            lambda _, counted: 1000 * UNITS_PER_MS / counted,
+            lambda _, value: 1000 * UNITS_PER_MS / value,
+        ),
+        rounded=True,
+    ),
+    # Computing only, over all boards, and of the board that spends most.
+    "energy": Measure(lambda view: view.total("energy"), scale=_linear(UNITS_PER_MJ), rounded=True),
+    "energy-node": Measure(
+        lambda view: view.highest("energy"), scale=_linear(UNITS_PER_MJ), rounded=True
+    ),
+    "memory": Measure(lambda view: view.total("memory_bytes"), wants=frozenset({"memory"})),
+    "flops": Measure(lambda view: view.total("macs"), scale=_linear(0.5)),
     "boards": Measure(lambda view: view.boards()),
     "students": Measure(lambda view: view.students(), maximise=True),
+    "precision": Measure(
+        lambda view: view.total("value_bytes"), maximise=True, wants=frozenset({"precision"})
+    ),
 }
+
+
+def limit_of(question: Question, objective: Objective, value: float) -> Limit:
+    """Return the limit that keeps an objective at `value`, as people read it, or better."""
+    measure = MEASURES[objective]
+    counted = measure.scale.count(question, value)
+    # A thousandth of a unit is noise of binary fractions.
+    bound = math.ceil(counted - 1e-3) if measure.maximise else math.floor(counted + 1e-3)
+    return Limit(measure, bound)
+
+
+def relaxed(question: Question, objective: Objective, best: int, tolerance_pct: float) -> Limit:
+    """Return the limit that lets an objective worsen by a tolerance of its best value."""
+    measure = MEASURES[objective]
+    if measure.curved and tolerance_pct:
+        value = measure.scale.read(question, best) * (1 - tolerance_pct / 100)
+        return limit_of(question, objective, value)
+    worst = at_least if measure.maximise else at_most
+    return Limit(measure, worst(best, tolerance_pct))
+
+
+def hidden_units(question: Question, measure: Measure) -> int:
+    """Bound, in solver units, what rounding can hide of a measure.
+
+    Costs are rounded up, a logarithm is known to a few units, and latencies on one shared medium
+    are taken alike.
+    """
+    if measure.curved:
+        return 4
+    if not measure.rounded:
+        return 0
+    _, boards = resolve(question.fleet)
+    hidden = rounding(len(boards), question.most_students, question.partition.filters)
+    return hidden + unlike_delays(boards) if measure.timed else hidden
+
+
+def hidden(question: Question, objective: Objective, value: float) -> float:
+    """Return how much of a value, as people read it, rounding can hide."""
+    measure = MEASURES[objective]
+    units = hidden_units(question, measure)
+    if not units:
+        return 0.0
+    counted = measure.scale.count(question, value)
+    worse = counted - units if measure.maximise else counted + units
+    return abs(measure.scale.read(question, worse) - value)

@@ -7,8 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from nonn_core.costs import Precision
 from nonn_core.partition import Filters
-from planner.question import Objective, Question
+from planner.accuracy.model import AccuracyEstimate
+from planner.budget import BudgetName
+from planner.question import Question
+from planner.stage import Objective
 from profiles.document import Document, Record
 
 
@@ -17,6 +21,7 @@ class PlannedStudent(Record):
 
     name: str = Field(min_length=1, description="Name of the student.")
     network: str = Field(description="Network, one of the question's.")
+    precision: Precision = Field(description="Storage of its weights and activations.")
     board: str = Field(description="Name of the board that runs it.")
     communities: tuple[int, ...] = Field(min_length=1, description="Ids of its communities.")
     filters: Filters = Field(min_length=1, description="Ids of the fconv filters it mimics.")
@@ -24,7 +29,7 @@ class PlannedStudent(Record):
     macs: int = Field(ge=0, description="Multiply-accumulates per image.")
     peak_elements: int = Field(ge=0, description="Most activation values alive at once.")
     memory_bytes: int = Field(
-        ge=0, description="Bytes of parameters and peak activations at the question's precision."
+        ge=0, description="Bytes of parameters and peak activations at its precision."
     )
 
 
@@ -32,10 +37,10 @@ class BudgetRow(Record):
     """What the students of one board use of one budget."""
 
     board: str = Field(description="Name of the board.")
-    budget: Literal["memory_bytes", "macs"] = Field(description="Which budget; also its unit.")
-    used: int = Field(ge=0, description="What the board's students use together.")
-    limit: int | None = Field(description="The budget; null is no limit.")
-    slack: int | None = Field(description="Limit minus used; null without a limit.")
+    budget: BudgetName = Field(description="Which budget; also its unit.")
+    used: int | float = Field(ge=0, description="What the board's students, and runtime, use.")
+    limit: int | float | None = Field(description="The budget; null is no limit.")
+    slack: int | float | None = Field(description="Limit minus used; null without a limit.")
 
 
 class Prediction(Record):
@@ -58,6 +63,9 @@ class Prediction(Record):
     )
     energy_highest_mj: float = Field(ge=0, description="Energy of the board that spends most.")
     energy_fleet_mj: float = Field(ge=0, description="Energy of all boards together.")
+    throughput_per_s: float = Field(
+        gt=0, description="Images per second where they come as fast as they are served."
+    )
 
 
 class StageResult(Record):
@@ -105,9 +113,14 @@ class PlanDocument(Document):
         description="The teacher's measured change of validation accuracy without P0, in "
         "percentage points; null if unmeasured."
     )
+    host: str | None = Field(default=None, description="Device that hosts; null if infeasible.")
     send_order: tuple[str, ...] = Field(description="Boards in the order the host sends.")
     budgets: tuple[BudgetRow, ...] = Field(description="Use and slack, per board and budget.")
     predicted: Prediction | None = Field(description="Cost of one image; null if infeasible.")
+    accuracy: AccuracyEstimate | None = Field(
+        default=None,
+        description="Predicted accuracy; null where the question says nothing of the teacher.",
+    )
     stages: tuple[StageResult, ...] = Field(description="The objective's stages, in order.")
     solver: SolverRun = Field(description="How the answer was found.")
     conflict: tuple[str, ...] = Field(

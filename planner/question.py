@@ -4,60 +4,23 @@ Everything the answer depends on is in here, so that a plan, which embeds its qu
 checked, simulated and trained from its own file alone.  Loads no solver.
 """
 
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Literal, Self, get_args
+from collections.abc import Sequence
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from nonn_core.costs import Precision
+from nonn_core.costs import BYTES_PER_VALUE, Precision
 from nonn_core.family import NetworkName, NetworkSpec, parse_network
 from nonn_core.image import Image, ImageShape
 from nonn_core.partition import DropStep, Partition
+from planner.accuracy.model import AccuracyModel
+from planner.accuracy.question import AccuracyBasis
+from planner.budget import BoardBudget
+from planner.stage import Requirement, Stage
+from profiles.device import DEVICES
 from profiles.document import Record
-from profiles.errors import InputError
-from profiles.fleet import Fleet, resolve
-from profiles.units import LARGEST
-
-Objective = Literal["capacity", "imbalance", "dropped", "latency", "energy", "boards", "students"]
-
-_STAGE = re.compile(r"(?P<objective>[a-z]+)(?::(?P<tolerance>[0-9]*\.?[0-9]+)%)?")
-
-
-class Stage(Record):
-    """One objective of a lexicographic list, and how much of it later ones may give up."""
-
-    objective: Objective = Field(
-        description="capacity: most parameters in all students together, the stand-in for accuracy "
-        "(A, Table 4). imbalance: max |Pi| - min |Pi| in filters (A, Eq. 2). dropped: |delta_val| "
-        "in points - |P0| in filters (A, Eq. 2). latency: ms of one image. energy: mJ of one image "
-        "over all boards. boards: fewest boards. students: most students."
-    )
-    tolerance_pct: float = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="How far, in percent of its optimum, later stages may worsen this objective.",
-    )
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `latency` or `capacity:5%`; raises InputError."""
-        match = _STAGE.fullmatch(text.strip().lower())
-        tolerance_pct = float(match["tolerance"] or 0) if match else 0.0
-        if match is None or match["objective"] not in get_args(Objective) or tolerance_pct > 100:
-            names = ", ".join(get_args(Objective))
-            raise InputError(
-                "not an objective",
-                found=text,
-                allowed=f"one of {names}, with a tolerance of 0% to 100% if wanted: capacity:5%",
-            )
-        return cls.model_validate({"objective": match["objective"], "tolerance_pct": tolerance_pct})
-
-    def __str__(self) -> str:
-        return f"{self.objective}:{self.tolerance_pct:g}%" if self.tolerance_pct else self.objective
-
+from profiles.fleet import Fleet
 
 DEFAULT_OBJECTIVE = (
     Stage(objective="dropped"),
@@ -65,56 +28,6 @@ DEFAULT_OBJECTIVE = (
     Stage(objective="imbalance"),
     Stage(objective="latency"),
 )
-
-
-class BoardBudget(Record):
-    """What the students of one board may use together."""
-
-    board: str = Field(min_length=1, description="Name of the board in the fleet.")
-    memory_bytes: int = Field(
-        gt=0, le=LARGEST, description="Bytes of weights and peak activations, B_mem of A, Eq. 2."
-    )
-    macs: int | None = Field(
-        default=None,
-        gt=0,
-        le=LARGEST,
-        description="MACs per image, B_FLOP of A, Eq. 2; null is no limit.",
-    )
-
-
-def budgets(
-    fleet: Fleet,
-    memory_bytes: int | None = None,
-    macs: int | None = None,
-    overrides: Mapping[str, tuple[int | None, int | None]] | None = None,
-) -> tuple[BoardBudget, ...]:
-    """Return one budget per board of `fleet`.
-
-    `memory_bytes` and `macs` hold for every board; `overrides` maps a board's name to its own
-    (memory_bytes, macs).  Where nothing is said, memory is what the device may use
-    (`usable_bytes`) and MACs are not limited.  Raises InputError for an unknown board.
-    """
-    own = dict(overrides or {})
-    _, boards = resolve(fleet)
-    names = [board.name for board in boards]
-    if unknown := set(own) - set(names):
-        raise InputError(
-            "no such board in the fleet",
-            where=f"fleet {fleet.name}",
-            found=min(unknown),
-            allowed=", ".join(names),
-        )
-    rows = []
-    for board in boards:
-        own_memory, own_macs = own.get(board.name, (None, None))
-        rows.append(
-            BoardBudget(
-                board=board.name,
-                memory_bytes=own_memory or memory_bytes or board.device.usable_bytes,
-                macs=own_macs or macs,
-            )
-        )
-    return tuple(rows)
 
 
 def _repeated(values: Sequence[str]) -> str:
@@ -126,8 +39,13 @@ class Question(Record):
 
     fleet: Fleet = Field(description="Host and boards.")
     budgets: tuple[BoardBudget, ...] = Field(description="One per board, in the fleet's order.")
-    precision: Precision = Field(
-        default="fp32", description="Storage of weights and activations on the boards."
+    precisions: tuple[Precision, ...] = Field(
+        default=("fp32",),
+        min_length=1,
+        description="How a student may store weights and activations on its board.",
+    )
+    hosts: tuple[str, ...] = Field(
+        default=(), description="Devices that may be the host; the fleet's where none is named."
     )
     image: ImageShape = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
     classes: int = Field(gt=1, le=1_000_000, description="Classes of the classifier.")
@@ -143,10 +61,16 @@ class Question(Record):
         description="Bound on |delta_val| in percentage points, epsilon of A, Eq. 2; 0 for no P0.",
     )
     partition: Partition = Field(description="Communities and what may be dropped as P0.")
+    accuracy: AccuracyBasis | None = Field(
+        default=None, description="What predictions of accuracy rest on; null for none."
+    )
     teacher: str | None = Field(default=None, description="Teacher file, for the recipe.")
     data: str | None = Field(default=None, description="Data set, for the recipe.")
     objective: tuple[Stage, ...] = Field(
         default=DEFAULT_OBJECTIVE, min_length=1, description="Stages, most important first."
+    )
+    requirements: tuple[Requirement, ...] = Field(
+        default=(), description="What must hold of the whole plan."
     )
     deterministic_limit: float = Field(
         default=120.0,
@@ -175,14 +99,47 @@ class Question(Record):
     def _nothing_is_named_twice(self) -> Self:
         if twice := _repeated(self.networks):
             raise ValueError(f"each network is named once; repeated: {twice}")
+        if twice := _repeated(self.precisions):
+            raise ValueError(f"each precision is named once; repeated: {twice}")
         if twice := _repeated([stage.objective for stage in self.objective]):
             raise ValueError(f"each objective is named once; repeated: {twice}")
+        if twice := _repeated([requirement.objective for requirement in self.requirements]):
+            raise ValueError(f"each objective is bounded once; repeated: {twice}")
+        return self
+
+    @model_validator(mode="after")
+    def _hosts_can_host(self) -> Self:
+        for name in self.hosts:
+            if DEVICES.get(name, "field hosts").hosting is None:
+                raise ValueError(f"{name} cannot be the host: its profile has no hosting figures")
+        return self
+
+    @model_validator(mode="after")
+    def _accuracy_can_be_predicted(self) -> Self:
+        named = {stage.objective for stage in self.objective}
+        named |= {requirement.objective for requirement in self.requirements}
+        if "accuracy" in named and (self.accuracy is None or not self.accuracy.known):
+            raise ValueError(
+                "accuracy cannot be predicted: the teacher or its accuracy is not known"
+            )
         return self
 
     @property
     def most_students(self) -> int:
         """Most students; one per board where the question does not say."""
         return self.max_students or len(self.fleet.boards)
+
+    @property
+    def accuracy_model(self) -> AccuracyModel:
+        """The accuracy model; raises ValueError where the question knows no teacher."""
+        if self.accuracy is None:
+            raise ValueError("the question says nothing of accuracy")
+        return self.accuracy.model
+
+    @property
+    def smallest_precision(self) -> Precision:
+        """The precision with the fewest bytes per value."""
+        return min(self.precisions, key=BYTES_PER_VALUE.__getitem__)
 
     @property
     def image_shape(self) -> Image:

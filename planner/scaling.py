@@ -7,10 +7,10 @@ the promise that what the solver accepts really fits; what rounding can hide is 
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from nonn_core.costs import BYTES_PER_VALUE, Precision, StudentCostLine
+from nonn_core.costs import StudentCostLine
 from profiles.device import DeviceProfile
 from profiles.fleet import Board
 from simulator.workload import busy_mj, busy_ms, reply_ms, send_ms
@@ -18,6 +18,8 @@ from simulator.workload import busy_mj, busy_ms, reply_ms, send_ms
 UNITS_PER_MS = 10**6
 UNITS_PER_MJ = 10**6
 UNITS_PER_POINT = 10**6
+UNITS_PER_INDEX = 10**6
+"""Units per 1 of ln(parameters) + ln(MACs), what accuracy grows with."""
 LATEST = 10**9 * UNITS_PER_MS
 """No plan answers later; a bound that only the solver's arithmetic needs."""
 TOGETHER = 2
@@ -36,6 +38,10 @@ class Affine:
         return self.constant + self.per_filter * filters
 
 
+Units = Callable[[DeviceProfile, StudentCostLine, bool], Affine]
+"""Cost of one student on a device, alone (False) or as its share among several (True)."""
+
+
 def up(value: float, units: int) -> int:
     """Scale a cost: the least whole number of units that is not below it.
 
@@ -45,9 +51,9 @@ def up(value: float, units: int) -> int:
     return math.ceil(value * units - 1e-3)
 
 
-def elements_within(memory_bytes: int, precision: Precision) -> int:
-    """Scale a memory budget: the most values of this precision that fit."""
-    return memory_bytes // BYTES_PER_VALUE[precision]
+def within(limit: float | None, units: int) -> int | None:
+    """Scale a capacity: the most whole units that fit; None stays None."""
+    return None if limit is None else math.floor(limit * units + 1e-3)
 
 
 def at_least(best: int, tolerance_pct: float) -> int:

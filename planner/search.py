@@ -50,9 +50,7 @@ def search(
     """
     measures = [*(limit.measure for limit in limits), *([goal] if goal else [])]
     instance = without_dominated(
-        instance,
-        more_params=any(measure.wants_params for measure in measures),
-        fewer_elements=any(measure.wants_elements for measure in measures),
+        instance, frozenset().union(*(measure.wants for measure in measures))
     )
     found = local_search(instance, goal, limits, seed=seed, known=known) if goal else None
     timed = any(measure.timed for measure in measures)
@@ -69,8 +67,26 @@ def search(
         _add_goal(model, goal)
     if found:
         model.hint(found[0])
-    solver = _solver(seed, deterministic_limit, model.linearization_level)
-    return _outcome(solver, _solved(solver, model.model), model, goal)
+    return _proven(model, goal, seed, deterministic_limit)
+
+
+def _proven(
+    model: CountedModel | SlotModel, goal: Measure | None, seed: int, deterministic_limit: float
+) -> Outcome:
+    """Solve, and again with further tangents as long as a solution lies above its logarithms."""
+    took = 0.0
+    while True:
+        solver = _solver(seed, deterministic_limit - took, model.linearization_level)
+        status = _solved(solver, model.model)
+        took += solver.response_proto.deterministic_time
+        found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
+        if not found or not _tightened(model, solver):
+            return _outcome(solver, status, model, goal, took)
+
+
+def _tightened(model: CountedModel | SlotModel, solver: cp_model.CpSolver) -> bool:
+    """Add tangents wherever the solution is too optimistic; say whether it was anywhere."""
+    return sum(each.tighten(solver) for each in model.logarithms) > 0
 
 
 def _answered(instance: Instance, bounds: Sequence[Limit]) -> Instance:
@@ -133,6 +149,7 @@ def _outcome(
     status: cp_model.CpSolverStatus,
     model: CountedModel | SlotModel,
     goal: Measure | None,
+    deterministic_time: float,
 ) -> Outcome:
     found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
     return Outcome(
@@ -141,7 +158,7 @@ def _outcome(
         bound=_whole(solver.best_objective_bound, goal) if found and goal else None,
         proven=status == cp_model.OPTIMAL,
         infeasible=status == cp_model.INFEASIBLE,
-        deterministic_time=solver.response_proto.deterministic_time,
+        deterministic_time=deterministic_time,
     )
 
 

@@ -42,7 +42,7 @@ def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
         earlier = [sends[a] * before for (a, later), before in v.precedes.items() if later == b]
         sent = total([sends[b] * v.used[b], *earlier])
         work = slowed_on(model, v, instance, b, busy_units)
-        reply = _reply_on(v, instance, b)
+        reply = reply_on(v, instance, b)
         delay = delay_units(instance.sites[b].board) * v.used[b]
         model.add(longest >= sent + work + reply + delay + join)
         longest_reply = reply_units(instance.sites[b].board) * instance.filters
@@ -69,7 +69,7 @@ def _one_way(v: Variables, instance: Instance, board: int) -> Expr:
     return one_way_units(instance.sites[board].board) * v.used[board]
 
 
-def _reply_on(v: Variables, instance: Instance, board: int) -> Expr:
+def reply_on(v: Variables, instance: Instance, board: int) -> Expr:
     """Return the time of a board's reply, which carries the features of all its students."""
     per_filter = reply_units(instance.sites[board].board)
     return total(per_filter * filters for _, _, filters in v.filters_on(board))

@@ -4,20 +4,31 @@ It tells all students apart, so that it holds whatever the communities are; wher
 boards are alike, `planner.counted` has fewer plans to choose from.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping
 from typing import TypeVar
 
 from ortools.sat.python import cp_model
 
 from planner import constraints as rules
-from planner.assignment import AssignedStudent, Assignment
+from planner.assignment import Assignment
 from planner.instance import Instance
-from planner.loads import elements_on, macs_on, params_on, slowed_on
+from planner.loads import macs_on, memory_on, params_on, slowed_on
+from planner.logarithm import Logarithm
 from planner.ordering import in_order
-from planner.scaling import UNITS_PER_POINT, busy_units, energy_units, up
-from planner.sending import latency, send_order
+from planner.scaling import (
+    LATEST,
+    UNITS_PER_MS,
+    busy_units,
+    energy_units,
+    send_units,
+)
+from planner.scaling import up as rounded_up
+from planner.sending import latency, reply_on, send_order
 from planner.variables import Expr, make_variables, total
-from planner.view import Figure
+from planner.view import SENDER, Figure
+from simulator.hops import down, up
+from simulator.workload import join_ms
 
 K = TypeVar("K", bound=Hashable)
 
@@ -31,6 +42,7 @@ class SlotModel:
         self.model = cp_model.CpModel()
         self._instance = instance
         self._v = make_variables(self.model, instance)
+        self.logarithms: list[Logarithm] = []
         self._add_rules(timed)
 
     def _add_rules(self, timed: bool) -> None:
@@ -45,6 +57,7 @@ class SlotModel:
         rules.boards_in_use(model, v)
         rules.memory_within_budget(model, v, instance)
         rules.macs_within_budget(model, v, instance)
+        rules.time_and_energy_within_budget(model, v, instance)
         rules.students_in_order(model, v, instance)
         rules.twin_communities_in_order(model, v, instance)
         if timed:
@@ -63,8 +76,10 @@ class SlotModel:
             return params_on(v, instance, board)
         if figure == "macs":
             return macs_on(v, instance, board)
-        if figure == "elements":
-            return elements_on(model, v, instance, board)
+        if figure == "memory_bytes":
+            return memory_on(model, v, instance, board)
+        if figure == "value_bytes":
+            return total(instance.options[o].value_bytes * runs for _, o, runs in v.on(board))
         units = busy_units if figure == "busy" else energy_units
         return slowed_on(model, v, instance, board, units)
 
@@ -80,6 +95,39 @@ class SlotModel:
         """Return the latency of one image."""
         return latency(self.model, self._v, self._instance)
 
+    def highest(self, figure: Figure) -> Expr:
+        """Let highest >= the figure of each board."""
+        highest = self.model.new_int_var(0, LATEST, f"highest {figure}")
+        for b in self._instance.boards:
+            self.model.add(highest >= self.on(b, figure))
+        return highest
+
+    def period(self) -> Expr:
+        """Let period >= what sender, wires, processors and host are busy with one image."""
+        v, instance = self._v, self._instance
+        period = self.model.new_int_var(0, LATEST, "period")
+        held: dict[str, list[Expr]] = defaultdict(list)
+        for b in instance.boards:
+            site = instance.sites[b].board
+            send = send_units(site, instance.image_bytes) * v.used[b]
+            held[SENDER].append(send)
+            held[down(site)].append(send)
+            held[up(site)].append(reply_on(v, instance, b))
+            held[f"{site.name}.cpu"].append(self.on(b, "busy"))
+        for times in held.values():
+            self.model.add(period >= total(times))
+        self.model.add(period >= rounded_up(join_ms(instance.host), UNITS_PER_MS))
+        return period
+
+    def size(self) -> Expr:
+        """Sum up the logarithms of parameters and of MACs."""
+        if not self.logarithms:
+            for figure in ("params", "macs"):
+                least, most = self._instance.extent(figure)
+                amount = self.total(figure)
+                self.logarithms.append(Logarithm(self.model, amount, least, most, figure))
+        return total(each.value for each in self.logarithms)
+
     def spread(self) -> Expr:
         """High >= |P_s| >= low for each student s."""
         most = self._instance.filters
@@ -94,7 +142,7 @@ class SlotModel:
     def dropped(self, delta_val: int, filters: int) -> Expr:
         """Return |delta_val| times one factor plus |P0| times the other."""
         return total(
-            (delta_val * up(drop.delta_val_pct, UNITS_PER_POINT) + filters * drop.filters) * taken
+            (delta_val * drop.delta_units + filters * drop.filters) * taken
             for drop, taken in zip(self._instance.drops, self._v.drop, strict=True)
         )
 
@@ -103,9 +151,9 @@ class SlotModel:
         v, instance = self._v, self._instance
         plan = in_order(instance, known, timed=bool(v.precedes))
         numbered = list(enumerate(plan.students))
-        options = {(one.name): o for o, one in enumerate(instance.options)}
+        options = {(one.name, one.precision): o for o, one in enumerate(instance.options)}
         members = {(c, s) for s, one in numbered for c in one.communities}
-        runs = {(s, one.board, options[one.network]) for s, one in numbered}
+        runs = {(s, one.board, options[one.network, one.precision]) for s, one in numbered}
         turn = {board: place for place, board in enumerate(plan.send_order)}
         self._hint(v.member, members)
         self._hint(v.runs, runs)
@@ -142,12 +190,8 @@ class SlotModel:
         """Return the assignment of a solution."""
         v, instance = self._v, self._instance
         students = tuple(
-            AssignedStudent(
-                communities=tuple(
-                    c for c in instance.communities if solver.boolean_value(v.member[c, s])
-                ),
-                network=instance.options[o].name,
-                board=b,
+            instance.options[o].student(
+                [c for c in instance.communities if solver.boolean_value(v.member[c, s])], b
             )
             for (s, b, o), runs in v.runs.items()
             if solver.boolean_value(runs)

@@ -9,15 +9,20 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from planner.evaluation import budget_rows, delta_val_pct, measured, planned_student, predict
+from planner.budget import BUDGETS
+from planner.evaluation import (
+    budget_rows,
+    delta_val_pct,
+    estimate,
+    measured,
+    planned_student,
+    predict,
+)
+from planner.instance import host_of
+from planner.objective import hidden
 from planner.plan import PlanDocument, PlannedStudent, Prediction, StageResult
-from planner.question import Objective, Question
-from planner.scaling import UNITS_PER_MS, rounding, unlike_delays
+from planner.stage import MORE_IS_BETTER
 from profiles.errors import InputError
-from profiles.fleet import resolve
-from profiles.units import format_bytes, format_flops
-
-MORE_IS_BETTER = ("capacity", "students")
 
 
 def require_valid(plan: PlanDocument, where: str | None = None) -> None:
@@ -61,6 +66,8 @@ def _unknown_names(plan: PlanDocument) -> Iterator[str]:
     for student in plan.students:
         if student.network not in question.networks:
             yield f"{student.name}: network {student.network} is not among the question's"
+        if student.precision not in question.precisions:
+            yield f"{student.name}: precision {student.precision} is not among the question's"
         if student.board not in boards:
             yield f"{student.name}: board {student.board} is not in the fleet"
         if unknown := set(student.communities) - ids:
@@ -118,17 +125,26 @@ def _wrong_drop(plan: PlanDocument) -> Iterator[str]:
 
 
 def _broken_budgets(plan: PlanDocument) -> Iterator[str]:
-    """Sum of memory and sum of MACs of each board's students are within its budgets."""
+    """Find budgets that a board's students exceed together."""
     for row in budget_rows(plan.question, _recomputed(plan)):
-        if row.slack is not None and row.slack < 0:
-            show, noun = _SHOWN[row.budget]
+        if row.slack is not None and row.slack < -1e-9 * row.used:
+            shown = BUDGETS[row.budget]
             yield (
-                f"{noun} budget of {row.board}: its students need {show(row.used)}, "
-                f"allowed {show(row.limit or 0)}"
+                f"{shown.noun} budget of {row.board}: its students need {shown.text(row.used)}, "
+                f"allowed {shown.text(row.limit or 0)}"
             )
 
 
-_SHOWN = {"memory_bytes": (format_bytes, "memory"), "macs": (format_flops, "FLOP")}
+def _broken_requirements(
+    plan: PlanDocument, students: tuple[PlannedStudent, ...], predicted: Prediction
+) -> Iterator[str]:
+    """Find requirements of the whole plan that do not hold."""
+    question = plan.question
+    for one in question.requirements:
+        value = measured(one.objective, question, students, plan.dropped, predicted)
+        slack = hidden(question, one.objective, value) + 1e-9 * abs(value)
+        if not one.met_by(value, slack):
+            yield f"{one} is required; the plan has {one.objective} {value:g}"
 
 
 def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
@@ -145,6 +161,11 @@ def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
         yield f"delta_val_pct is {plan.delta_val_pct}; the drop step says otherwise"
     predicted = predict(question, students, plan.send_order)
     yield from _wrong_prediction(plan, predicted)
+    if plan.accuracy != estimate(question, students):
+        yield "the predicted accuracy is not what the question's rows give"
+    if plan.host != host_of(question).name:
+        yield f"the host is {plan.host}; the question gives {host_of(question).name}"
+    yield from _broken_requirements(plan, students, predicted)
     yield from _wrong_stages(plan, students, predicted)
 
 
@@ -179,7 +200,7 @@ def _wrong_stages(
         value = measured(stage.objective, plan.question, students, plan.dropped, predicted)
         if not math.isclose(stage.value, value, rel_tol=1e-9, abs_tol=1e-9):
             yield f"{stage.objective} is {stage.value:g}; the plan gives {value:g}"
-        yield from _wrong_proof(stage, hidden_by_rounding(plan.question, stage.objective))
+        yield from _wrong_proof(stage, hidden(plan.question, stage.objective, stage.best))
     if (plan.status == "optimal") != all(stage.proven for stage in plan.stages):
         yield f"status is {plan.status}; the stages' proofs say otherwise"
 
@@ -200,20 +221,10 @@ def _wrong_proof(stage: StageResult, hidden: float) -> Iterator[str]:
         yield f"{stage.objective} is called proven, yet best and bound differ"
 
 
-def hidden_by_rounding(question: Question, objective: Objective) -> float:
-    """Return how much of a latency (ms) or energy (mJ) the solver's rounding up can hide.
-
-    Of a latency also what it hides by taking unlike latencies on one medium alike.
-    """
-    _, boards = resolve(question.fleet)
-    hidden = rounding(len(boards), question.most_students, question.partition.filters)
-    if objective == "latency":
-        hidden += unlike_delays(boards)
-    return hidden / UNITS_PER_MS
-
-
 def _recomputed(plan: PlanDocument) -> tuple[PlannedStudent, ...]:
     return tuple(
-        planned_student(plan.question, one.name, one.network, one.board, one.communities)
+        planned_student(
+            plan.question, one.name, one.network, one.precision, one.board, one.communities
+        )
         for one in plan.students
     )

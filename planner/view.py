@@ -2,8 +2,11 @@
 
 from typing import Literal, Protocol, TypeVar
 
-Figure = Literal["params", "elements", "macs", "busy", "energy"]
+Figure = Literal["params", "memory_bytes", "macs", "value_bytes", "busy", "energy"]
 """What a board's students cost together, in solver units."""
+
+SENDER = "host"
+"""What the host sends with: one message at a time."""
 
 Amount_co = TypeVar("Amount_co", covariant=True)
 
@@ -20,8 +23,17 @@ class View(Protocol[Amount_co]):
     def students(self) -> Amount_co:
         """Return how many students there are."""
 
+    def highest(self, figure: Figure) -> Amount_co:
+        """Return a figure of the board where it is highest."""
+
     def latency(self) -> Amount_co:
         """Return the latency of one image, in solver units."""
+
+    def period(self) -> Amount_co:
+        """Return the longest time that anything is busy with one image, in solver units."""
+
+    def size(self) -> Amount_co:
+        """Return ln(parameters) + ln(MACs) of all students, in solver units."""
 
     def spread(self) -> Amount_co:
         """Return the filters of the largest student less those of the smallest."""

@@ -12,7 +12,7 @@ A resource is a first-come-first-served server that does one thing at a time.  T
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -292,3 +292,15 @@ def _problems(index: int, step: Step) -> Iterable[str]:
         yield "a step in a lane of a processor carries nothing, so it has no latency and no jitter"
     if step.message is not None and step.message.size_bytes < 0:
         yield f"a message has at least 0 bytes; found {step.message.size_bytes}"
+
+
+def period_ms(job: Job) -> float:
+    """Return the longest time that one image holds anything, lanes of a processor taken together.
+
+    It is the time from image to image once many are under way.
+    """
+    held_ms: defaultdict[str, float] = defaultdict(float)
+    for step in job.steps:
+        for resource in step.resources:
+            held_ms[job.processors.get(resource, resource)] += step.duration_ms
+    return max(held_ms.values())

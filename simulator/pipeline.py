@@ -14,7 +14,6 @@ programming over (board, layers done), for either aim, as in Neurosurgeon's cut 
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -68,15 +67,6 @@ def job(
 def latency_ms(split: Job) -> float:
     """Return the latency of one image of a pipeline alone, in ms: one step follows the other."""
     return sum(map(_step_ms, split.steps), 0.0)
-
-
-def period_ms(split: Job) -> float:
-    """Return the time between two images at the highest throughput, in ms."""
-    held_ms: defaultdict[str, float] = defaultdict(float)
-    for step in split.steps:
-        for resource in step.resources:
-            held_ms[resource] += step.duration_ms
-    return max(held_ms.values())
 
 
 def best_cuts(

@@ -24,6 +24,7 @@ def best_attempt(
     for merge in merges(instance, most):
         drafts = [rule(instance, merge, menu) for menu in menus(instance)]
         found = [draft.assignment(merge.dropped) for draft in drafts if draft is not None]
-        if found:
-            return best_of(question, found)
+        best = best_of(question, found)
+        if best is not None:
+            return best
     return None

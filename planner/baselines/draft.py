@@ -8,7 +8,7 @@ from planner.instance import Instance, Option
 from simulator.workload import busy_ms, reply_ms, send_ms
 
 Use = tuple[int, int]
-"""Elements and MACs that the students of a board need together."""
+"""Bytes and MACs that the students of a board need together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ class Draft:
 
     def _takes(self, board: int, more: Use) -> bool:
         site = self.instance.sites[board]
-        elements, macs = self._used(board, more)
-        return (site.elements is None or elements <= site.elements) and (
+        size, macs = self._used(board, more)
+        return (site.memory_bytes is None or size <= site.memory_bytes) and (
             site.macs is None or macs <= site.macs
         )
 
     def _used(self, board: int, more: Use) -> Use:
-        elements, macs = self.use.get(board, (0, 0))
-        return elements + more[0], macs + more[1]
+        size, macs = self.use.get(board, (0, 0))
+        return size + more[0], macs + more[1]
 
     def filters(self, communities: Sequence[int]) -> int:
         """Return how many filters these communities hold."""
@@ -90,12 +90,13 @@ class Draft:
     def assignment(self, dropped: Sequence[int]) -> Assignment:
         """Return what has been decided."""
         students = tuple(
-            AssignedStudent(tuple(sorted(each.communities)), each.option.name, each.board)
+            AssignedStudent(
+                tuple(sorted(each.communities)), each.option.name, each.option.precision, each.board
+            )
             for each in self.placed
         )
         return Assignment(students, tuple(sorted(dropped)))
 
 
 def _needs(option: Option, filters: int) -> Use:
-    cost = option.line.at(filters)
-    return cost.params + cost.peak_elements, cost.macs
+    return option.memory_bytes(filters), option.line.at(filters).macs

@@ -26,7 +26,7 @@ def random_search(question: Question, samples: int = SAMPLES) -> Assignment | No
     draw = np.random.default_rng(question.seed)
     drawn = (_plan(instance, draw) for _ in range(samples))
     found = list(dict.fromkeys(plan for plan in drawn if plan is not None))
-    return best_of(question, found) if found else None
+    return best_of(question, found)
 
 
 def _plan(instance: Instance, draw: np.random.Generator) -> Assignment | None:

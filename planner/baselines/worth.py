@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from planner.answer import students_of, value_of
 from planner.assignment import Assignment
-from planner.evaluation import best_send_order, measured, planned_student, predict
+from planner.evaluation import budget_rows
 from planner.question import Question
-from planner.validation import MORE_IS_BETTER
+from planner.stage import MORE_IS_BETTER
 
 Values = tuple[float, ...]
 """One value per stage of an objective, in the unit that people read."""
@@ -13,26 +14,19 @@ Values = tuple[float, ...]
 
 def stage_values(question: Question, assignment: Assignment) -> Values:
     """Return the value of each stage of the question's objective."""
-    boards = question.fleet.boards
-    students = tuple(
-        planned_student(
-            question, f"student-{n}", one.network, boards[one.board].name, one.communities
-        )
-        for n, one in enumerate(assignment.students, start=1)
-    )
-    predicted = predict(question, students, best_send_order(question, students))
-    return tuple(
-        measured(stage.objective, question, students, assignment.dropped, predicted)
-        for stage in question.objective
-    )
+    return tuple(value_of(question, stage.objective, assignment) for stage in question.objective)
 
 
-def best_of(question: Question, candidates: Sequence[Assignment]) -> Assignment:
-    """Return the best of at least one candidate, the first of equal ones.
+def best_of(question: Question, candidates: Sequence[Assignment]) -> Assignment | None:
+    """Return the best of the candidates that keep all budgets and requirements; None if none does.
 
+    The first of equal ones.
     Stage by stage, those within the stage's tolerance of its best stay; the last stage decides.
     """
-    rows = [(stage_values(question, candidate), candidate) for candidate in candidates]
+    kept = [candidate for candidate in candidates if _keeps_all(question, candidate)]
+    if not kept:
+        return None
+    rows = [(stage_values(question, candidate), candidate) for candidate in kept]
     for place, stage in enumerate(question.objective):
         sign = -1.0 if stage.objective in MORE_IS_BETTER else 1.0
         rows.sort(key=lambda row: sign * row[0][place])
@@ -40,3 +34,15 @@ def best_of(question: Question, candidates: Sequence[Assignment]) -> Assignment:
         allowed = best + abs(best) * stage.tolerance_pct / 100
         rows = [row for row in rows if sign * row[0][place] <= allowed]
     return rows[0][1]
+
+
+def _keeps_all(question: Question, candidate: Assignment) -> bool:
+    """Say whether an assignment keeps each board's budgets, and what is required of the whole."""
+    students = students_of(question, candidate)
+    rows = budget_rows(question, students)
+    if any(row.slack is not None and row.slack < 0 for row in rows):
+        return False
+    return all(
+        required.met_by(value_of(question, required.objective, candidate), 0.0)
+        for required in question.requirements
+    )

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import get_args
 
-from nonn_core.costs import BYTES_PER_VALUE
 from nonn_core.family import NetworkSpec
 from planner.instance import Site
-from planner.question import Question, Stage
-from planner.scaling import elements_within
+from planner.question import Question
 from planner.segments.costs import Aim, CutModel, Parts, SegmentCosts, cut_model
 from planner.segments.search import Search
 from planner.segments.segmentation import Segmentation, described
+from planner.stage import Stage
 from profiles.device import DeviceProfile
 from profiles.fleet import resolve
 from profiles.units import format_bytes, format_flops
@@ -78,7 +77,9 @@ class _Candidate:
     def __init__(self, question: Question, network: NetworkSpec, parts: Parts) -> None:
         self._question = question
         self._host, self._sites = _places(question)
-        model = cut_model(network, question.image_shape, question.classes)
+        model = cut_model(
+            network, question.image_shape, question.classes, question.smallest_precision
+        )
         self.costs = SegmentCosts(model, self._sites, self._host, parts)
         self._search = Search(self.costs)
 
@@ -150,41 +151,35 @@ def _places(question: Question) -> tuple[DeviceProfile, tuple[Site, ...]]:
     """Return the host, and the boards with their budgets."""
     host, boards = resolve(question.fleet)
     return host, tuple(
-        Site(board, elements_within(budget.memory_bytes, question.precision), budget.macs)
+        Site(board, budget.room_bytes, budget.macs)
         for board, budget in zip(boards, question.budgets, strict=True)
     )
 
 
 def why_not(question: Question, network: NetworkSpec, parts: Parts = "any") -> str:
     """Say what keeps a network that `segment` found no place for from fitting."""
-    model = cut_model(network, question.image_shape, question.classes)
+    model = cut_model(network, question.image_shape, question.classes, question.smallest_precision)
     _, sites = _places(question)
     if parts == "one":
-        whole = [("it", model.elements(0, len(model.table)), model.macs)]
-        reason = _too_much(question, sites, whole)
+        whole = [("it", model.memory_bytes(0, len(model.table)), model.macs)]
+        reason = _too_much(sites, whole)
     elif parts == "several" and len(sites) == 1:
         reason = "there is one board only"
     else:
         layers = [
-            (f"its layer {layer.name}", model.elements(place, place + 1), layer.macs)
+            (f"its layer {layer.name}", model.memory_bytes(place, place + 1), layer.macs)
             for place, layer in enumerate(model.table)
         ]
-        reason = _too_much(question, sites, layers) or _too_much_in_all(question, sites, model)
+        reason = _too_much(sites, layers) or _too_much_in_all(sites, model)
     return f"{model.name}: {reason or 'no cut of it fits these boards, in whatever order'}"
 
 
-def _too_much(
-    question: Question, sites: Sequence[Site], wholes: Sequence[tuple[str, int, int]]
-) -> str | None:
-    """Name the largest of what cannot be cut, (name, elements, MACs), if no board can hold it."""
-    size = BYTES_PER_VALUE[question.precision]
-    name, elements, _ = max(wholes, key=lambda each: each[1])
+def _too_much(sites: Sequence[Site], wholes: Sequence[tuple[str, int, int]]) -> str | None:
+    """Name the largest of what cannot be cut, (name, bytes, MACs), if no board can hold it."""
+    name, size, _ = max(wholes, key=lambda each: each[1])
     memory = max(_memory(sites))
-    if elements > memory:
-        return (
-            f"{name} needs {format_bytes(size * elements)}, "
-            f"the largest board has {format_bytes(size * memory)}"
-        )
+    if size > memory:
+        return f"{name} needs {format_bytes(size)}, the largest board has {format_bytes(memory)}"
     name, _, macs = max(wholes, key=lambda each: each[2])
     most = max(_macs(sites))
     if macs > most:
@@ -192,14 +187,14 @@ def _too_much(
     return None
 
 
-def _too_much_in_all(question: Question, sites: Sequence[Site], model: CutModel) -> str | None:
+def _too_much_in_all(sites: Sequence[Site], model: CutModel) -> str | None:
     """Say so if all boards together have too little for the model."""
-    size = BYTES_PER_VALUE[question.precision]
     memory, macs = sum(_memory(sites)), sum(_macs(sites))
-    if model.params > memory:
+    weights = model.value_bytes * model.params
+    if weights > memory:
         return (
-            f"its weights need {format_bytes(size * model.params)}, "
-            f"all boards together have {format_bytes(size * memory)}"
+            f"its weights need {format_bytes(weights)}, "
+            f"all boards together have {format_bytes(memory)}"
         )
     if model.macs > macs:
         return f"it needs {format_flops(model.macs)}, all budgets are {format_flops(macs)}"
@@ -207,8 +202,8 @@ def _too_much_in_all(question: Question, sites: Sequence[Site], model: CutModel)
 
 
 def _memory(sites: Iterable[Site]) -> list[float]:
-    """Return the elements that each board may hold."""
-    return [inf if site.elements is None else site.elements for site in sites]
+    """Return the bytes that each board may hold."""
+    return [inf if site.memory_bytes is None else site.memory_bytes for site in sites]
 
 
 def _macs(sites: Iterable[Site]) -> list[float]:

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nonn_core.costs import teacher_layers
+from nonn_core.costs import BYTES_PER_VALUE, Precision, teacher_layers
 from nonn_core.family import NetworkSpec
 from nonn_core.image import Image
 from nonn_core.layer_table import teacher_table
@@ -52,6 +52,7 @@ class CutModel:
     name: str
     table: LayerTable
     live_elements: tuple[int, ...]
+    value_bytes: int = 1
 
     @property
     def params(self) -> int:
@@ -63,16 +64,20 @@ class CutModel:
         """Multiply-accumulates of all layers, per image."""
         return sum(layer.macs for layer in self.table)
 
-    def elements(self, start: int, end: int) -> int:
-        """Return parameters plus peak activations of a part, in elements."""
+    def memory_bytes(self, start: int, end: int) -> int:
+        """Return what parameters and peak activations of a part take."""
         weights = sum(layer.weights for layer in self.table[start:end])
-        return weights + max(self.live_elements[start:end])
+        return self.value_bytes * (weights + max(self.live_elements[start:end]))
 
 
-def cut_model(spec: NetworkSpec, image: Image, classes: int) -> CutModel:
-    """Return the layers of the whole classifier of this network."""
+def cut_model(
+    spec: NetworkSpec, image: Image, classes: int, precision: Precision = "fp32"
+) -> CutModel:
+    """Return the layers of the whole classifier of this network, stored at this precision."""
     live = tuple(layer.live_elements for layer in teacher_layers(spec, image, classes))
-    return CutModel(str(spec), teacher_table(spec, image, classes), live)
+    return CutModel(
+        str(spec), teacher_table(spec, image, classes), live, BYTES_PER_VALUE[precision]
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,12 +156,12 @@ class SegmentCosts:
         peaks = np.zeros((cuts, cuts), dtype=np.int64)
         for start in range(self.layers):
             peaks[start, start + 1 :] = np.maximum.accumulate(self.model.live_elements[start:])
-        elements = weights[None, :] - weights[:, None] + peaks
+        needed = self.model.value_bytes * (weights[None, :] - weights[:, None] + peaks)
         fits = np.zeros((len(self.kinds), cuts, cuts), dtype=np.bool_)
         for kind, site in enumerate(self._sites):
             fits[kind] = np.triu(np.ones((cuts, cuts), dtype=np.bool_), 1)
-            if site.elements is not None:
-                fits[kind] &= elements <= site.elements
+            if site.memory_bytes is not None:
+                fits[kind] &= needed <= site.memory_bytes
             if site.macs is not None:
                 fits[kind] &= macs[None, :] - macs[:, None] <= site.macs
         whole = fits[:, 0, -1].copy()

@@ -10,14 +10,14 @@ from itertools import accumulate, pairwise
 
 from pydantic import Field
 
-from nonn_core.costs import BYTES_PER_VALUE, Precision
+from nonn_core.costs import Precision
 from nonn_core.family import parse_network
 from planner.question import Question
 from planner.segments.costs import Aim, CutModel, cut_model
 from profiles.document import Record
 from profiles.fleet import Board, resolve
 from simulator import pipeline
-from simulator.job import Job
+from simulator.job import Job, period_ms
 from simulator.splitting import alive_bytes
 
 
@@ -97,7 +97,7 @@ def described(
     bounds = pairwise((0, *cuts, len(model.table)))
     return Segmentation(
         network=model.name,
-        precision=question.precision,
+        precision=question.smallest_precision,
         parts=tuple(
             SegmentPart(
                 board=board.name,
@@ -106,7 +106,7 @@ def described(
                 layers=end - start,
                 params=sum(layer.weights for layer in model.table[start:end]),
                 macs=sum(layer.macs for layer in model.table[start:end]),
-                memory_bytes=BYTES_PER_VALUE[question.precision] * model.elements(start, end),
+                memory_bytes=model.memory_bytes(start, end),
                 sent_bytes=alive_bytes(model.table, end),
                 compute_ms=step.duration_ms,
                 energy_mj=step.energy_mj,
@@ -118,7 +118,7 @@ def described(
         communication_ms=total_ms - compute_ms,
         energy_fleet_mj=sum(step.energy_mj for step in computing),
         energy_highest_mj=max(step.energy_mj for step in computing),
-        throughput_per_s=1000.0 / pipeline.period_ms(job),
+        throughput_per_s=1000.0 / period_ms(job),
     )
 
 
@@ -127,6 +127,6 @@ def job_of(question: Question, segmentation: Segmentation) -> Job:
     host, boards = resolve(question.fleet)
     by_name = {board.name: board for board in boards}
     network = parse_network(segmentation.network)
-    model = cut_model(network, question.image_shape, question.classes)
+    model = cut_model(network, question.image_shape, question.classes, question.smallest_precision)
     cuts = tuple(accumulate(part.layers for part in segmentation.parts))[:-1]
     return pipeline.job(model.table, [by_name[name] for name in segmentation.boards], host, cuts)

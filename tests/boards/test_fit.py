@@ -5,8 +5,9 @@ import pytest
 from boards.fit import board_fits
 from nonn_core.nonn import StudentShape, build_nonn
 from nonn_core.partition import Community, DropStep, Partition
+from planner.budget import Limits, budgets
 from planner.model import solve
-from planner.question import Question, budgets
+from planner.question import Question
 from profiles.errors import BoardError
 from profiles.fleet import parse_fleet
 
@@ -35,7 +36,9 @@ def plan():
     return solve(
         Question(
             fleet=fleet,
-            budgets=budgets(fleet, 60_000, 3_000_000, {"odroid-xu4s-1": (300_000, None)}),
+            budgets=budgets(
+                fleet, Limits(60_000, macs=3_000_000), {"odroid-xu4s-1": Limits(300_000)}
+            ),
             image="3x16x16",
             classes=4,
             networks=("wrn10:4,6,8", "wrn10:4,12,16"),

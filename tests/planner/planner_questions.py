@@ -1,7 +1,8 @@
 """Questions for the planner's tests: small ones, and the published one."""
 
 from nonn_core.partition import Partition
-from planner.question import Question, budgets
+from planner.budget import Limits, budgets
+from planner.question import Question
 from profiles.fleet import parse_fleet
 
 SMALL = ("wrn10:4,8,8", "wrn10:4,8,16", "wrn10:8,8,16")
@@ -52,7 +53,11 @@ def question(fleet="rpi3x2", sizes=(3, 4, 5), *, memory=None, macs=None, own=Non
     return Question.check(
         {
             "fleet": boards,
-            "budgets": budgets(boards, memory, macs, own),
+            "budgets": budgets(
+                boards,
+                Limits(memory, macs=macs),
+                {name: Limits(size, macs=most) for name, (size, most) in (own or {}).items()},
+            ),
             "image": "1x8x8",
             "classes": 10,
             "networks": SMALL,
@@ -70,11 +75,11 @@ def published(**fields):
         sizes=PUBLISHED_SIZES,
         memory=500_000,
         macs=100_000_000,
-        **{"precision": "int8", "image": "3x32x32", "networks": WRN16} | fields,
+        **{"precisions": ("int8",), "image": "3x32x32", "networks": WRN16} | fields,
     )
 
 
 def stages(*texts):
-    from planner.question import Stage
+    from planner.stage import Stage
 
     return tuple(Stage.parse(text) for text in texts)

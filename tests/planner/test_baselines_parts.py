@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from baseline_plans import plan_of
 from planner_questions import partition, question, stages
 
 from nonn_core.merge import largest_first
@@ -12,6 +11,7 @@ from planner.assignment import AssignedStudent, Assignment
 from planner.baselines.draft import Draft
 from planner.baselines.menu import menus
 from planner.baselines.merge import merges
+from planner.baselines.plan import unproven
 from planner.baselines.worth import best_of, stage_values
 from planner.instance import instance_of
 from planner.instances import unlike_question
@@ -28,7 +28,7 @@ def test_a_drafts_times_and_use_are_those_of_the_plan(seed):
     for community in range(len(instance.sizes)):
         option = instance.options[draw.integers(3)]
         draft = draft.plus(int(draw.integers(3)), option, (community,))
-    plan = plan_of(asked, draft.assignment(()))
+    plan = unproven(asked, draft.assignment(()), "baseline")
     done_ms = {row.board: row.done_ms for row in fan_out(workload_of(plan)).boards}
     used = {(row.board, row.budget): row.used for row in plan.budgets}
     for board in draft.use:
@@ -48,7 +48,7 @@ def test_a_draft_offers_exactly_the_boards_that_have_room():
 def test_a_board_that_is_full_is_not_offered_again():
     instance = instance_of(question(sizes=(3, 3)))
     option = instance.options[0]
-    need = option.elements(3) * 4
+    need = option.memory_bytes(3)
     instance = instance_of(question(sizes=(3, 3), memory=2 * need - 1))
     draft = Draft.empty(instance).plus(0, option, (0,))
     assert draft.boards_for(option, (1,)) == (1,)
@@ -84,7 +84,10 @@ def candidates(asked):
     """Two students on one board or two, in each pair of networks that share G0."""
     pairs = itertools.product(("wrn10:4,8,8", "wrn10:4,8,16"), repeat=2)
     return [
-        Assignment((AssignedStudent((0, 1), one, 0), AssignedStudent((2,), other, board)), ())
+        Assignment(
+            (AssignedStudent((0, 1), one, "int8", 0), AssignedStudent((2,), other, "int8", board)),
+            (),
+        )
         for one, other in pairs
         for board in (0, 1)
     ]

@@ -1,19 +1,18 @@
 import pytest
 from planner_questions import partition, question
 
-from planner.conflict import Requirement, irreducible
+from planner.budget import Limits, budgets
+from planner.conflict import Demand, irreducible
 from planner.instance import instance_of
 from planner.model import solve
-from planner.question import budgets
 from profiles.units import format_bytes, format_flops
 
 
 def cheapest(asked, filters):
     """Least bytes and MACs of one student with this many filters."""
     options = instance_of(asked).options
-    width = {"fp32": 4, "int8": 1}[asked.precision]
     return (
-        min(option.elements(filters) for option in options) * width,
+        min(option.memory_bytes(filters) for option in options),
         min(option.line.at(filters).macs for option in options),
     )
 
@@ -35,8 +34,8 @@ def test_memory_that_no_student_fits_is_named_with_what_would_do():
 def test_what_would_do_does():
     asked = question("rpi3x2", (3, 4, 5), memory=8_000)
     whole, _ = cheapest(asked, 12)
-    enough = budgets(asked.fleet, 8_000, overrides={"rpi-3b-2": (whole, None)})
-    short = budgets(asked.fleet, 8_000, overrides={"rpi-3b-2": (whole - 4, None)})
+    enough = budgets(asked.fleet, Limits(8_000), {"rpi-3b-2": Limits(whole)})
+    short = budgets(asked.fleet, Limits(8_000), {"rpi-3b-2": Limits(whole - 4)})
     assert solve(asked.model_copy(update={"budgets": enough})).status == "optimal"
     assert solve(asked.model_copy(update={"budgets": short})).status == "infeasible"
 
@@ -62,8 +61,8 @@ def test_epsilon_is_named_where_dropping_more_would_fit():
     steps = [((2,), 0.5), ((1, 2), 2.5)]
     asked = question("rpi-3b", partition=partition((3, 30, 60), steps))
     room, _ = cheapest(asked, 3)
-    tight = asked.model_copy(update={"budgets": budgets(asked.fleet, room)})
-    assert irreducible(tight) == (Requirement("epsilon"), Requirement("memory", 0))
+    tight = asked.model_copy(update={"budgets": budgets(asked.fleet, Limits(room))})
+    assert irreducible(tight) == (Demand("epsilon"), Demand("memory_bytes", 0))
     assert solve(tight).conflict[0] == (
         "|delta_val| below epsilon, 1 percentage points; more than 2.5 would do if the rest stays"
     )
@@ -72,8 +71,8 @@ def test_epsilon_is_named_where_dropping_more_would_fit():
 def test_too_few_students_are_named_where_knowledge_could_be_spread():
     asked = question("rpi3x2", (40, 40), networks=("wrn10:4,8,8",), max_students=1)
     both, _ = cheapest(asked, 80)
-    tight = asked.model_copy(update={"budgets": budgets(asked.fleet, both - 4)})
-    assert irreducible(tight)[0] == Requirement("max_students")
+    tight = asked.model_copy(update={"budgets": budgets(asked.fleet, Limits(both - 4))})
+    assert irreducible(tight)[0] == Demand("max_students")
     assert solve(tight).conflict[0] == "at most 1 student; 2 would do if the rest stays"
 
 
@@ -103,12 +102,12 @@ def feasible_with(asked, requirements):
     """Rebuild the question with only these requirements, the others set out of reach."""
 
     def keeps(kind, board):
-        return Requirement(kind, board) in requirements
+        return Demand(kind, board) in requirements
 
     rows = [
         row.model_copy(
             update={
-                "memory_bytes": row.memory_bytes if keeps("memory", b) else 2**50,
+                "memory_bytes": row.memory_bytes if keeps("memory_bytes", b) else 2**50,
                 "macs": row.macs if keeps("macs", b) else None,
             }
         )
@@ -116,8 +115,8 @@ def feasible_with(asked, requirements):
     ]
     changes = {"budgets": tuple(rows), "max_students": 99, "min_students": 1, "epsilon_pct": 99.0}
     for field in ("max_students", "min_students"):
-        if Requirement(field) in requirements:
+        if Demand(field) in requirements:
             changes[field] = getattr(asked, field)
-    if Requirement("epsilon") in requirements:
+    if Demand("epsilon") in requirements:
         changes["epsilon_pct"] = asked.epsilon_pct
     return solve(asked.model_copy(update=changes)).status == "optimal"

@@ -1,7 +1,9 @@
 import pytest
 from planner_questions import partition, question, stages
 
-from planner.question import Question, Stage, budgets
+from planner.budget import Limits, budgets
+from planner.question import Question
+from planner.stage import Stage
 from profiles.errors import InputError, ProfileError
 from profiles.fleet import parse_fleet
 
@@ -24,7 +26,7 @@ def test_a_wrong_stage_says_what_is_allowed(text):
 
 def test_a_budget_is_the_devices_own_unless_somebody_says_otherwise():
     fleet = parse_fleet("mcu-500kb,rpi-3b*2")
-    found = budgets(fleet, macs=7, overrides={"rpi-3b-2": (1000, None)})
+    found = budgets(fleet, Limits(macs=7), {"rpi-3b-2": Limits(1000)})
     assert [(one.board, one.memory_bytes, one.macs) for one in found] == [
         ("mcu-500kb-1", 500_000, 7),
         ("rpi-3b-1", 2**30, 7),
@@ -34,7 +36,7 @@ def test_a_budget_is_the_devices_own_unless_somebody_says_otherwise():
 
 def test_a_budget_for_an_unknown_board_is_refused():
     with pytest.raises(InputError, match=r"no such board.*rpi-3b-9.*rpi-3b-1, rpi-3b-2"):
-        budgets(parse_fleet("rpi3x2"), overrides={"rpi-3b-9": (1, None)})
+        budgets(parse_fleet("rpi3x2"), own={"rpi-3b-9": Limits(1)})
 
 
 @pytest.mark.parametrize(

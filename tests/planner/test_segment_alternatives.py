@@ -7,15 +7,16 @@ import pytest
 from planner_questions import PUBLISHED_SIZES, WRN16, partition, question, stages
 
 from nonn_core.family import parse_network
-from planner.alternatives import Alternative, alternatives, period_ms, verdict
+from planner.alternatives import Alternative, alternatives, verdict
 from planner.model import solve
-from planner.question import Stage
 from planner.segments.costs import cut_model
 from planner.segments.segmentation import described, job_of
+from planner.stage import Stage
 from planner.workload import fan_out
 from profiles.fleet import resolve
 from simulator.arrivals import Times
 from simulator.engine import simulate
+from simulator.job import period_ms
 from simulator.scenario import Scenario
 
 TEACHER = parse_network("wrn40-4")
@@ -29,7 +30,7 @@ def asked(memory, fleet="rpi3x2", **fields):
         PUBLISHED_SIZES,
         memory=memory,
         **{
-            "precision": "int8",
+            "precisions": ("int8",),
             "image": "3x32x32",
             "networks": WRN16,
             "min_students": 2,
@@ -84,7 +85,7 @@ def test_a_compressed_network_is_the_best_of_all_on_all_boards():
     one = asked(400_000, "odroid-xu4s,rpi-3b,rpi-zero-2w", objective=stages("energy"))
     _, boards = resolve(one.fleet)
     known = [
-        described(one, cut_model(spec, one.image_shape, one.classes), (board,), ())
+        described(one, cut_model(spec, one.image_shape, one.classes, "int8"), (board,), ())
         for spec in one.specs
         for board in boards
     ]

@@ -14,7 +14,8 @@ from profiles.device import Hosting
 from profiles.errors import UnprovenError
 from profiles.fleet import Board
 from profiles.link import LinkProfile
-from simulator.pipeline import job, latency_ms, period_ms
+from simulator.job import period_ms
+from simulator.pipeline import job, latency_ms
 
 AIMS = ("latency", "energy", "energy-node", "throughput", "boards")
 HOST = device("desk", Hosting(join_fixed_ms=figure(3.0), fc_ms=figure(0.1)))
@@ -59,7 +60,7 @@ def random_case(seed):
     """Boards of a few kinds, which are often alike, and budgets that often bind."""
     rng = np.random.default_rng(seed)
     model = random_model(rng, int(rng.integers(2, 6)))
-    whole = model.elements(0, len(model.table))
+    whole = model.memory_bytes(0, len(model.table))
     kinds = [
         (
             random_device(rng, f"device{kind}"),
@@ -81,7 +82,7 @@ def fits(model, sites, cuts):
     bounds = (0, *cuts, len(model.table))
     for site, (start, end) in zip(sites, pairwise(bounds), strict=True):
         macs = sum(layer.macs for layer in model.table[start:end])
-        if site.elements is not None and model.elements(start, end) > site.elements:
+        if site.memory_bytes is not None and model.memory_bytes(start, end) > site.memory_bytes:
             return False
         if site.macs is not None and macs > site.macs:
             return False
@@ -182,7 +183,7 @@ def test_many_boards_that_are_alike_are_counted():
     model = random_model(np.random.default_rng(0), 6)
     rng = np.random.default_rng(1)
     made, link = random_device(rng, "device"), random_link(rng, "link")
-    most = max(map(model.elements, range(6), range(1, 7)))
+    most = max(map(model.memory_bytes, range(6), range(1, 7)))
     many = [Site(Board(f"board{n}", made, link), most, None) for n in range(200)]
     assert len(SegmentCosts(model, many, HOST).kinds) == 1
     few = many[:6]

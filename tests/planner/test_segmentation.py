@@ -9,10 +9,10 @@ from planner_questions import PUBLISHED_SIZES, question, stages
 
 from nonn_core.costs import teacher_cost
 from nonn_core.family import parse_network
-from planner.question import Stage
 from planner.segments.choice import segment, why_not
 from planner.segments.costs import cut_model
 from planner.segments.segmentation import Segmentation, described, job_of
+from planner.stage import Stage
 from profiles.fleet import FLEETS, Fleet, resolve
 from profiles.link import LINKS
 from simulator.arrivals import Times
@@ -26,7 +26,10 @@ TINY = tuple(map(parse_network, ("wrn10:4,8,8", "wrn10:4,8,16", "wrn10:8,8,16"))
 
 def asked(fleet=UNLIKE, memory=12_000_000, **fields):
     return question(
-        fleet, PUBLISHED_SIZES, memory=memory, **{"image": "3x32x32", "precision": "fp32"} | fields
+        fleet,
+        PUBLISHED_SIZES,
+        memory=memory,
+        **{"image": "3x32x32", "precisions": ("fp32",)} | fields,
     )
 
 

@@ -1,8 +1,10 @@
 """The planner's optimum equals the best of all plans, enumerated and costed without a solver."""
 
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from itertools import permutations, product
+from math import log
 
 import numpy as np
 import pytest
@@ -10,12 +12,20 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made_hardware import device, figure, link
 
-from nonn_core.costs import student_cost, student_cost_line
+from nonn_core.costs import BYTES_PER_VALUE, student_cost, student_cost_line
 from nonn_core.family import parse_network
 from nonn_core.image import Image
 from planner.instance import DropOption, Instance, Option, Site
 from planner.objective import MEASURES, Limit
-from planner.scaling import UNITS_PER_MS, at_least, at_most, rounding
+from planner.scaling import (
+    UNITS_PER_INDEX,
+    UNITS_PER_MJ,
+    UNITS_PER_MS,
+    UNITS_PER_POINT,
+    at_least,
+    at_most,
+    rounding,
+)
 from planner.search import search
 from profiles.device import Hosting
 from profiles.fleet import Board
@@ -23,7 +33,7 @@ from simulator.workload import busy_mj, busy_ms, join_ms, reply_ms, send_ms
 
 IMAGES = (Image(1, 8, 8), Image(3, 2, 2), Image(1, 1, 1))
 NETWORKS = ("wrn10:4,8,8", "wrn10:4,4,16", "wrn10:6,8,8", "wrn16:4,8,8")
-MAXIMISED = ("capacity", "students")
+MAXIMISED = [name for name, measure in MEASURES.items() if measure.maximise]
 
 
 def random_device(rng, name):
@@ -59,15 +69,19 @@ def boards_on_media(rng):
 
 def random_site(rng, board, options, sizes):
     """Budgets, if any, are what up to three random students need, or one less."""
-    elements = macs = 0
+    size = macs = 0
     for _ in range(rng.integers(0, 4)):
         option = options[rng.integers(len(options))]
         filters = int(rng.choice(sizes, rng.integers(1, len(sizes)), replace=False).sum())
-        elements += option.elements(filters)
+        size += option.memory_bytes(filters)
         macs += option.line.at(filters).macs
-    elements, macs = (max(0, size - int(rng.integers(2))) for size in (elements, macs))
+    size, macs = (max(0, limit - int(rng.integers(2))) for limit in (size, macs))
     return Site(
-        board, elements if rng.random() < 0.7 else None, macs if rng.random() < 0.3 else None
+        board,
+        size if rng.random() < 0.7 else None,
+        macs if rng.random() < 0.3 else None,
+        busy=int(rng.integers(1, 60) * UNITS_PER_MS) if rng.random() < 0.2 else None,
+        energy=int(rng.integers(1, 120) * UNITS_PER_MJ) if rng.random() < 0.2 else None,
     )
 
 
@@ -93,7 +107,12 @@ def random_instance(seed, boards_of=random_boards):
     sizes = tuple(rng.choice([1, 4, 7, 12, 30], rng.integers(3, most_communities + 1)).tolist())
     networks = rng.permutation(NETWORKS)[: rng.integers(2, 4 if len(boards) == 2 else 3)]
     specs = [parse_network(name) for name in networks]
-    options = tuple(Option.of(spec, student_cost_line(spec, image)) for spec in specs)
+    precisions = [("fp32",), ("int8", "fp32")][rng.random() < 0.2]
+    options = tuple(
+        Option.of(spec, precision, student_cost_line(spec, image))
+        for spec in specs
+        for precision in precisions
+    )
     return image, Instance(
         host=boards[0].device,
         sites=tuple(random_site(rng, board, options, sizes) for board in boards),
@@ -109,8 +128,8 @@ def random_instance(seed, boards_of=random_boards):
 def crowded_media(seed):
     """Boards on shared media, each too small for all filters, so that several have to reply."""
     image, instance = random_instance(seed, boards_on_media)
-    room = max(option.elements(instance.filters * 2 // 3) for option in instance.options)
-    sites = tuple(replace(site, elements=room) for site in instance.sites)
+    room = max(option.memory_bytes(instance.filters * 2 // 3) for option in instance.options)
+    sites = tuple(replace(site, memory_bytes=room) for site in instance.sites)
     return image, replace(instance, sites=sites)
 
 
@@ -133,7 +152,6 @@ def set_partitions(things):
 def all_plans(image, instance):
     """Yield the value of every objective for every plan that keeps all rules."""
     cost = cache(lambda name, filters: student_cost(parse_network(name), image, filters))
-    names = [option.name for option in instance.options]
     places = range(len(instance.sites))
     for drop in instance.drops:
         kept = [c for c in range(len(instance.sizes)) if c not in drop.communities]
@@ -141,47 +159,67 @@ def all_plans(image, instance):
             if not instance.min_students <= len(groups) <= instance.max_students:
                 continue
             filters = [sum(instance.sizes[c] for c in group) for group in groups]
-            for networks in product(names, repeat=len(groups)):
-                if len({parse_network(name).group0 for name in networks}) > 1:
+            for options in product(instance.options, repeat=len(groups)):
+                if len({option.group0 for option in options}) > 1:
                     continue
-                costs = [cost(name, size) for name, size in zip(networks, filters, strict=True)]
+                costs = [cost(o.name, size) for o, size in zip(options, filters, strict=True)]
+                precisions = [option.precision for option in options]
                 for boards in product(places, repeat=len(groups)):
-                    load = tuple(zip(boards, costs, filters, strict=True))
+                    load = tuple(zip(boards, costs, filters, precisions, strict=True))
                     if fits(instance, load):
                         yield values(instance, drop, load)
 
 
 def fits(instance, load):
     for b, site in enumerate(instance.sites):
-        here = [cost for board, cost, _ in load if board == b]
-        elements = sum(cost.params + cost.peak_elements for cost in here)
-        macs = sum(cost.macs for cost in here)
-        if site.elements is not None and elements > site.elements:
-            return False
-        if site.macs is not None and macs > site.macs:
+        here = [(cost, precision) for board, cost, _, precision in load if board == b]
+        macs = [cost.macs for cost, _ in here]
+        device = site.board.device
+        needs = (
+            (sum(cost.memory_bytes(precision) for cost, precision in here), site.memory_bytes),
+            (sum(macs), site.macs),
+            (busy_ms(device, macs) * UNITS_PER_MS, site.busy),
+            (busy_mj(device, macs) * UNITS_PER_MJ, site.energy),
+        )
+        if any(limit is not None and need > limit for need, limit in needs):
             return False
     return True
 
 
 def values(instance, drop, load):
-    turns, energy_mj = [], 0.0
+    """Each objective in solver units, though not whole ones; for throughput the period."""
+    turns, energies_mj, held_ms = [], [], Counter(host=0.0)
     for b, site in enumerate(instance.sites):
-        here = [(cost.macs, filters) for board, cost, filters in load if board == b]
+        here = [(cost.macs, filters) for board, cost, filters, _ in load if board == b]
         if here:
             macs = [each for each, _ in here]
             send = send_ms(site.board, instance.image_bytes)
             reply = reply_ms(site.board, sum(filters for _, filters in here))
-            turns.append((send, busy_ms(site.board.device, macs), reply, site.board.link))
-            energy_mj += busy_mj(site.board.device, macs)
-    sizes = [filters for _, _, filters in load]
+            busy = busy_ms(site.board.device, macs)
+            turns.append((send, busy, reply, site.board.link))
+            energies_mj.append(busy_mj(site.board.device, macs))
+            wire = site.board.link.name if site.board.link.shared else f"wire {b}"
+            back = wire if site.board.link.duplex == "half" else f"back {b}"
+            held_ms.update({"host": send, f"cpu {b}": busy})
+            held_ms.update({wire: send})
+            held_ms.update({back: reply})
+    sizes = [filters for _, _, filters, _ in load]
+    params, macs = (sum(getattr(row[1], name) for row in load) for name in ("params", "macs"))
+    join = join_ms(instance.host)
     return {
-        "capacity": sum(cost.params for _, cost, _ in load),
+        "accuracy": (log(params) + log(macs)) * UNITS_PER_INDEX,
+        "capacity": params,
         "imbalance": max(sizes) - min(sizes),
-        "dropped": drop.delta_val_pct - drop.filters,
-        "latency": min(map(makespan, permutations(turns))) + join_ms(instance.host),
-        "energy": energy_mj,
+        "dropped": (drop.delta_val_pct - drop.filters) * UNITS_PER_POINT,
+        "latency": (min(map(makespan, permutations(turns))) + join) * UNITS_PER_MS,
+        "throughput": max(join, *held_ms.values()) * UNITS_PER_MS,
+        "energy": sum(energies_mj) * UNITS_PER_MJ,
+        "energy-node": max(energies_mj) * UNITS_PER_MJ,
+        "memory": sum(cost.memory_bytes(precision) for _, cost, _, precision in load),
+        "flops": macs,
         "boards": len(turns),
         "students": len(load),
+        "precision": sum(BYTES_PER_VALUE[precision] for *_, precision in load),
     }
 
 
@@ -207,10 +245,12 @@ def solved(instance, name, limits=()):
     return search(instance, MEASURES[name], limits, seed=0, deterministic_limit=60)
 
 
-def precision(instance, name):
-    """How far the solver's rounding up may carry a value."""
+def slack_of(instance, name):
+    """How far rounding up may carry a value, in solver units."""
+    if MEASURES[name].curved:
+        return 4
     size = rounding(len(instance.sites), instance.max_students, instance.filters)
-    return size / MEASURES[name].units if MEASURES[name].rounded else 1e-9
+    return size if MEASURES[name].rounded else 1e-6
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -218,15 +258,14 @@ def precision(instance, name):
 def test_each_objective_equals_exhaustive_search(case):
     image, instance = case
     plans = list(all_plans(image, instance))
-    for name, measure in MEASURES.items():
+    for name in MEASURES:
         outcome = solved(instance, name)
         if not plans:
             assert outcome.infeasible
             continue
         assert outcome.proven
-        assert outcome.value / measure.units == pytest.approx(
-            best(plans, name), abs=precision(instance, name)
-        )
+        slack = slack_of(instance, name)
+        assert outcome.value == pytest.approx(best(plans, name), abs=slack), name
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -240,8 +279,8 @@ def test_stages_equal_exhaustive_search_one_after_the_other(case, names, toleran
         measure = MEASURES[name]
         outcome = solved(instance, name, limits)
         top = best(plans, name)
-        slack = precision(instance, name)
-        assert outcome.value / measure.units == pytest.approx(top, abs=slack)
+        slack = slack_of(instance, name)
+        assert outcome.value == pytest.approx(top, abs=slack), name
         worst = at_least if measure.maximise else at_most
         limits.append(Limit(measure, worst(outcome.value, tolerance_pct)))
         room = abs(top) * tolerance_pct / 100 + slack
@@ -257,9 +296,9 @@ def test_latency_on_shared_media_equals_exhaustive_search(case, tolerance_pct):
     plans = list(all_plans(image, instance))
     assume(plans)
     outcome = solved(instance, "latency")
-    top, slack = best(plans, "latency"), precision(instance, "latency")
+    top, slack = best(plans, "latency"), slack_of(instance, "latency")
     assert outcome.proven
-    assert outcome.value / UNITS_PER_MS == pytest.approx(top, abs=slack)
+    assert outcome.value == pytest.approx(top, abs=slack)
     limit = Limit(MEASURES["latency"], at_most(outcome.value, tolerance_pct))
     near = [plan for plan in plans if plan["latency"] <= top * (1 + tolerance_pct / 100) + slack]
     assert solved(instance, "boards", [limit]).value == best(near, "boards")
@@ -274,7 +313,9 @@ def test_more_memory_and_more_macs_never_make_the_optimum_worse(case, name):
     assume(not before.infeasible)
     grown = tuple(
         replace(
-            site, elements=site.elements and 2 * site.elements, macs=site.macs and 2 * site.macs
+            site,
+            memory_bytes=site.memory_bytes and 2 * site.memory_bytes,
+            macs=site.macs and 2 * site.macs,
         )
         for site in instance.sites
     )

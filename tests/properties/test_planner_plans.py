@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from made_hardware import on_air
 
 from nonn_core.partition import Partition
+from planner.budget import Limits, budgets
 from planner.model import solve
-from planner.question import DEFAULT_OBJECTIVE, Question, Stage, budgets
+from planner.question import DEFAULT_OBJECTIVE, Question
+from planner.stage import Stage
 from planner.validation import violations
 from planner.workload import fan_out
 from profiles.fleet import parse_fleet
@@ -63,8 +65,8 @@ def random_question(seed):
     macs = (None, 100_000, 200_000)[rng.integers(3)]
     return Question(
         fleet=fleet,
-        budgets=budgets(fleet, memory_bytes, macs),
-        precision=("fp32", "fp16", "int8")[rng.integers(3)],
+        budgets=budgets(fleet, Limits(memory_bytes, macs=macs)),
+        precisions=(("fp32", "fp16", "int8")[rng.integers(3)],),
         image="1x8x8",
         classes=10,
         networks=NETWORKS,

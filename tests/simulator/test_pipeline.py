@@ -11,7 +11,8 @@ from profiles.fleet import Board
 from simulator import pipeline
 from simulator.arrivals import Times
 from simulator.engine import simulate
-from simulator.pipeline import best_cuts, latency_ms, period_ms
+from simulator.job import period_ms
+from simulator.pipeline import best_cuts, latency_ms
 from simulator.scenario import Scenario
 
 # Image of 1 x 8 x 8 (256 bytes, 2.048 ms), 2 x 8 x 8 (4.096 ms), 2 x 4 x 4 (1.024 ms), 10 values.
