@@ -1,6 +1,8 @@
 """Plans as people see them."""
 
 from nonn_plan.output import Output
+from planner.accuracy.model import AccuracyEstimate
+from planner.budget import BUDGETS
 from planner.plan import PlanDocument, StageResult
 from profiles.fleet import resolve
 from profiles.units import format_bytes, format_count, format_flops
@@ -33,11 +35,28 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
         f"{cost.communication_ms:.1f}); energy per node {cost.energy_per_node_mj:.1f} mJ; "
         f"dropped {answer.dropped_filters} filters"
     )
+    output.say(f"throughput {cost.throughput_per_s:.3g} images per second; host {answer.host}")
+    if answer.accuracy is not None:
+        _show_accuracy(output, answer.accuracy)
     if noisy := _noisy_links(answer):
         output.say(
             f"predicted without loss and jitter of {', '.join(noisy)}: `nonn-plan simulate` shows "
             "them"
         )
+
+
+def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:
+    """Say what accuracy to expect, how sure that is, and what it rests on."""
+    if accuracy.value_pct is None:
+        interval = f"{accuracy.drop_low_pct:.2f} to {accuracy.drop_high_pct:.2f}"
+        expected = f"{accuracy.drop_pct:.2f} points below the teacher (95 %: {interval})"
+    else:
+        interval = f"{accuracy.low_pct:.2f} to {accuracy.high_pct:.2f}"
+        expected = f"{accuracy.value_pct:.2f} % (95 %: {interval})"
+    output.say(
+        f"expected accuracy {expected}, from {accuracy.basis}; leave-one-out error "
+        f"{accuracy.leave_one_out_pct:.2f} points"
+    )
 
 
 def _noisy_links(answer: PlanDocument) -> list[str]:
@@ -50,10 +69,10 @@ def _noisy_links(answer: PlanDocument) -> list[str]:
 def _show_budgets(output: Output, answer: PlanDocument) -> None:
     rows = []
     for row in answer.budgets:
-        show = format_flops if row.budget == "macs" else format_bytes
+        shown = BUDGETS[row.budget]
         if row.limit is not None and row.slack is not None:
-            noun = "FLOPs" if row.budget == "macs" else "memory"
-            rows.append((row.board, noun, show(row.used), show(row.limit), show(row.slack)))
+            amounts = (shown.text(amount) for amount in (row.used, row.limit, row.slack))
+            rows.append((row.board, shown.noun, *amounts))
     output.table("Budgets", ("board", "budget", "used", "limit", "slack"), rows)
     output.table(
         "Proof",

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from math import log
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
 
 from nonn_core.costs import teacher_cost
 from nonn_core.family import parse_network
@@ -28,18 +30,21 @@ _BUILT_AS: Mapping[str, str] = {"kd-nonn-2s-xl": "nonn-2s-xl"}
 
 @dataclass(frozen=True, slots=True)
 class TeacherFacts:
-    """A teacher on a data set, as far as accuracy depends on it; equal ones share their rows.
+    """A teacher on a data set, as far as accuracy depends on it; equal ones share their rows."""
 
-    `network` is None for one of no family known here.
-    """
-
-    network: str | None
-    image: str
-    classes: int
-    params: float
-    macs: float
-    fingerprint: str | None = None
-    title: str = field(default="the teacher", compare=False)
+    network: Annotated[
+        str | None, Field(description="Its network; null for one of no family known here.")
+    ]
+    image: Annotated[str, Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")]
+    classes: Annotated[int, Field(description="Number of classes.")]
+    params: Annotated[float, Field(description="Parameters.")]
+    macs: Annotated[float, Field(description="Multiply-accumulates per image.")]
+    fingerprint: Annotated[
+        str | None, Field(description="Digest of its weights; null if unknown.")
+    ] = None
+    title: Annotated[str, Field(description="Name for people.")] = field(
+        default="the teacher", compare=False
+    )
 
     @classmethod
     def of_network(cls, network: str, image: Image, classes: int) -> Self:
@@ -88,17 +93,17 @@ class TeacherFacts:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyRow:
-    """One trained row: `params` and `macs` (per image) of all boards, accuracies in percent."""
+    """One trained row."""
 
-    name: str
-    source: str
-    method: Method
-    students: int
-    teacher: TeacherFacts
-    teacher_accuracy_pct: float
-    params: float
-    macs: float
-    accuracy_pct: float
+    name: Annotated[str, Field(description="Name of the row.")]
+    source: Annotated[str, Field(description="Where its accuracy is from.")]
+    method: Annotated[Method, Field(description="How it was trained: nonn, atkd or kd.")]
+    students: Annotated[int, Field(description="Number of students.")]
+    teacher: Annotated[TeacherFacts, Field(description="Its teacher.")]
+    teacher_accuracy_pct: Annotated[float, Field(description="The teacher's accuracy, percent.")]
+    params: Annotated[float, Field(description="Parameters of all boards.")]
+    macs: Annotated[float, Field(description="Multiply-accumulates per image, all boards.")]
+    accuracy_pct: Annotated[float, Field(description="Test accuracy, percent.")]
 
     @property
     def missing(self) -> float:
