@@ -38,6 +38,8 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
     output.say(f"throughput {cost.throughput_per_s:.3g} images per second; host {answer.host}")
     if answer.accuracy is not None:
         _show_accuracy(output, answer.accuracy)
+    for sentence in answer.verdict.why if answer.verdict else ():
+        output.say(sentence)
     if noisy := _noisy_links(answer):
         output.say(
             f"predicted without loss and jitter of {', '.join(noisy)}: `nonn-plan simulate` shows "

@@ -155,6 +155,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Choose students, networks, merge and placement under each board's budgets; prove it."""
+    from planner.alternatives import compared
     from planner.baselines.plan import plan_by
     from planner.model import solve
 
@@ -195,7 +196,7 @@ def plan(
         where="nonn-plan plan",
     )
     with output.progress("no plan was written") as progress:
-        answer = plan_by(question, method) if method else solve(question, progress)
+        answer = plan_by(question, method) if method else compared(solve(question, progress))
     answer.write(out)
     show_plan(output, answer)
     output.say(f"written to {out}")

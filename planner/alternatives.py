@@ -10,25 +10,18 @@ boards and their order are the best there are for the question's objective.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
-from pydantic import Field
-
-from nonn_core.costs import teacher_cost
-from nonn_core.family import NetworkSpec
+from nonn_core.costs import BYTES_PER_VALUE, Cost, teacher_cost
+from nonn_core.family import NetworkSpec, parse_network
+from planner.accuracy.rows import Method
+from planner.alternative import Alternative, Kind, Verdict
 from planner.plan import PlanDocument
 from planner.question import Question
 from planner.segments.choice import SLACK, Accuracy, segment, why_not
-from planner.segments.costs import Parts
-from planner.segments.segmentation import Segmentation
-from planner.stage import Stage
-from planner.workload import fan_out
-from profiles.document import Record
+from planner.segments.costs import Aim, Parts
+from planner.stage import Objective, Stage
 from profiles.errors import UnprovenError
-from profiles.units import format_bytes, format_count
-from simulator.job import period_ms
-
-Kind = Literal["nonn", "segmented", "compressed", "both"]
+from profiles.units import FLOPS_PER_MAC, format_bytes, format_count
 
 _LABELS: Mapping[Kind, str] = {
     "nonn": "the NoNN",
@@ -38,69 +31,34 @@ _LABELS: Mapping[Kind, str] = {
 }
 
 
-class Alternative(Record):
-    """One way to answer on these boards, at its best; figures are null where there is none."""
+def alternatives(plan: PlanDocument) -> tuple[Alternative, ...]:
+    """Return the four ways, each at its best for the question's objective and requirements.
 
-    kind: Kind = Field(description="Which way.")
-    networks: tuple[str, ...] = Field(description="Its network, or that of each student.")
-    status: Literal["feasible", "infeasible", "undecided"] = Field(
-        description="infeasible: nothing of this kind is within the budgets, proven; undecided: "
-        "not known, or too large a search."
-    )
-    reason: str | None = Field(default=None, description="Why it is not feasible.")
-    boards: int | None = Field(default=None, ge=1, description="Boards that work.")
-    total_ms: float | None = Field(default=None, ge=0, description="Latency of one image.")
-    energy_fleet_mj: float | None = Field(
-        default=None, ge=0, description="Computing energy of one image, all boards together."
-    )
-    energy_highest_mj: float | None = Field(
-        default=None, ge=0, description="Computing energy of the board that spends most."
-    )
-    throughput_per_s: float | None = Field(
-        default=None, gt=0, description="Images per second, many being under way."
-    )
-    params: int | None = Field(default=None, ge=0, description="Parameters, all boards together.")
-    memory_highest_bytes: int | None = Field(
-        default=None, ge=0, description="Weights and peak activations on the fullest board."
-    )
-    accuracy_pct: float | None = Field(
-        default=None,
-        description="The teacher's measured validation accuracy, or an estimate; null if unknown.",
-    )
-    segmentation: Segmentation | None = Field(
-        default=None, description="Its parts; null for a NoNN."
-    )
-
-
-class Verdict(Record):
-    """Which alternative wins, and why."""
-
-    winner: Kind | None = Field(description="Null where none is feasible.")
-    why: tuple[str, ...] = Field(min_length=1, description="Sentences for people.")
-
-
-def alternatives(
-    question: Question,
-    plan: PlanDocument,
-    teacher_network: NetworkSpec | None,
-    *,
-    accuracy: Accuracy | None = None,
-) -> tuple[Alternative, ...]:
-    """Return the four ways, each at its best for the question's objective.
-
-    `accuracy` estimates that of students and smaller networks.  The teacher's is the one measured
-    with nothing dropped, if this is the partition's teacher.  Raises ProfileError for unknown
-    devices.
+    A smaller network is taken to be trained by attention transfer (ATKD), which the rows do not
+    tell from a NoNN of its size.  Raises ProfileError for unknown devices.
     """
-    smaller = question.specs
-    teacher = (teacher_network,) if teacher_network is not None else ()
-    teacher_pct = _teacher_pct(question, teacher_network)
+    question, smaller = plan.question, plan.question.specs
+    known = question.accuracy
+    named = known.teacher.network if known is not None else None
+    teacher = (parse_network(named),) if named is not None else ()
     return (
-        _nonn(plan, accuracy),
-        _single("segmented", question, teacher, "any", lambda *_: teacher_pct),
-        _single("compressed", question, smaller, "one", accuracy),
-        _single("both", question, smaller, "several", accuracy),
+        _nonn(plan),
+        _single("segmented", question, teacher, "any", lambda *_: _teacher_pct(question)),
+        _single("compressed", question, smaller, "one", _estimate(question)),
+        _single("both", question, smaller, "several", _estimate(question)),
     )
+
+
+def _estimate(question: Question) -> Accuracy:
+    """Return what estimates the accuracy of one network of the question."""
+
+    def estimated(params: int, macs: int, students: int) -> float | None:
+        if question.accuracy is None or not question.accuracy.known:
+            return None
+        method: Method = "atkd" if students == 1 else "nonn"
+        return question.accuracy_model.estimate(params, macs, method).value_pct
+
+    return estimated
 
 
 def verdict(found: Sequence[Alternative], stages: Sequence[Stage]) -> Verdict:
@@ -137,14 +95,12 @@ def verdict(found: Sequence[Alternative], stages: Sequence[Stage]) -> Verdict:
     )
 
 
-def _nonn(plan: PlanDocument, accuracy: Accuracy | None) -> Alternative:
+def _nonn(plan: PlanDocument) -> Alternative:
     if plan.predicted is None:
         return Alternative(
             kind="nonn", networks=(), status="infeasible", reason="; ".join(plan.conflict)
         )
     students = plan.students
-    params = sum(student.params for student in students)
-    macs = sum(student.macs for student in students)
     return Alternative(
         kind="nonn",
         networks=tuple(student.network for student in students),
@@ -153,10 +109,12 @@ def _nonn(plan: PlanDocument, accuracy: Accuracy | None) -> Alternative:
         total_ms=plan.predicted.total_ms,
         energy_fleet_mj=plan.predicted.energy_fleet_mj,
         energy_highest_mj=plan.predicted.energy_highest_mj,
-        throughput_per_s=1000.0 / period_ms(fan_out(plan).job()),
-        params=params,
-        memory_highest_bytes=max(row.used for row in plan.budgets if row.budget == "memory_bytes"),
-        accuracy_pct=accuracy(params, macs, len(students)) if accuracy else None,
+        throughput_per_s=plan.predicted.throughput_per_s,
+        params=sum(student.params for student in students),
+        memory_highest_bytes=max(
+            int(row.used) for row in plan.budgets if row.budget == "memory_bytes"
+        ),
+        accuracy_pct=plan.accuracy.value_pct if plan.accuracy else None,
     )
 
 
@@ -165,9 +123,9 @@ def _single(
     question: Question,
     networks: Sequence[NetworkSpec],
     parts: Parts,
-    accuracy: Accuracy | None,
+    accuracy: Accuracy,
 ) -> Alternative:
-    """Return the best way to run one of `networks`."""
+    """Return the best way to run one of `networks` that does what is required."""
     if not networks:
         return Alternative(
             kind=kind,
@@ -175,12 +133,17 @@ def _single(
             status="undecided",
             reason="the network of the teacher is not known",
         )
+    able = [network for network in networks if _does(question, network, accuracy)]
+    if not able:
+        return Alternative(
+            kind=kind, networks=(), status="infeasible", reason=_none_does(question, networks)
+        )
     try:
-        best = segment(question, networks, parts=parts, accuracy=accuracy)
+        best = segment(question, able, parts=parts, limits=_limits(question), accuracy=accuracy)
     except UnprovenError as error:
         return Alternative(kind=kind, networks=(), status="undecided", reason=str(error))
     if best is None:
-        smallest = min(networks, key=lambda spec: _cost_params(question, spec))
+        smallest = min(able, key=lambda spec: _cost(question, spec).params)
         reason = why_not(question, smallest, parts)
         return Alternative(kind=kind, networks=(), status="infeasible", reason=reason)
     return Alternative(
@@ -194,21 +157,49 @@ def _single(
         throughput_per_s=best.throughput_per_s,
         params=best.params,
         memory_highest_bytes=best.memory_highest_bytes,
-        accuracy_pct=accuracy(best.params, best.macs, 1) if accuracy else None,
+        accuracy_pct=accuracy(best.params, best.macs, 1),
         segmentation=best,
     )
 
 
-def _cost_params(question: Question, network: NetworkSpec) -> int:
-    return teacher_cost(network, question.image_shape, question.classes).params
+def _limits(question: Question) -> dict[Aim, float]:
+    """Return what is required of figures that depend on the cut; throughput as ms per image."""
+    bounds = {one.objective: one.bound for one in question.requirements}
+    aims: tuple[Aim, ...] = ("latency", "energy", "energy-node", "boards")
+    limits: dict[Aim, float] = {aim: bounds[aim] for aim in aims if aim in bounds}
+    return limits | ({"throughput": 1000 / bounds["throughput"]} if "throughput" in bounds else {})
 
 
-def _teacher_pct(question: Question, network: NetworkSpec | None) -> float | None:
-    """Return the teacher's measured accuracy, if this network is the one that was measured."""
-    measured = question.partition.teacher
-    if measured is None or network is None or measured.network != str(network):
-        return None
-    return question.partition.drop_steps[0].accuracy_pct
+def _does(question: Question, network: NetworkSpec, accuracy: Accuracy) -> bool:
+    """Say whether a network, however cut, has the size and accuracy that are required."""
+    cost = _cost(question, network)
+    size = BYTES_PER_VALUE[question.smallest_precision]
+    known: dict[Objective, float | None] = {
+        "accuracy": accuracy(cost.params, cost.macs, 1),
+        "capacity": cost.params,
+        "flops": FLOPS_PER_MAC * cost.macs,
+        "memory": size * cost.params,
+        "precision": size,
+    }
+    return all(
+        one.met_by(value, 0.0)
+        for one in question.requirements
+        if (value := known.get(one.objective)) is not None
+    )
+
+
+def _none_does(question: Question, networks: Sequence[NetworkSpec]) -> str:
+    which = ", ".join(map(str, question.requirements))
+    return f"none of {len(networks)} networks alone keeps what is required: {which}"
+
+
+def _cost(question: Question, network: NetworkSpec) -> Cost:
+    return teacher_cost(network, question.image_shape, question.classes)
+
+
+def _teacher_pct(question: Question) -> float | None:
+    """Return the teacher's accuracy, if it is known."""
+    return question.accuracy_model.teacher_accuracy_pct if question.accuracy else None
 
 
 def _value(one: Alternative, objective: str) -> float | None:
@@ -277,3 +268,10 @@ def _unfit(one: Alternative) -> str:
 def _all(sentences: Iterable[str]) -> str:
     text = "; ".join(sentences)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def compared(plan: PlanDocument) -> PlanDocument:
+    """Return the plan with its alternatives and the verdict on them."""
+    found = alternatives(plan)
+    judged = verdict(found, plan.question.objective)
+    return plan.model_copy(update={"alternatives": found, "verdict": judged})

@@ -226,21 +226,10 @@ class Instance:
 
 def instance_of(question: Question) -> Instance:
     """Resolve profiles and costs; raises ProfileError for an unknown device or link."""
-    _, boards = resolve(question.fleet)
-    sites = tuple(
-        Site(
-            board,
-            budget.room_bytes,
-            budget.macs,
-            busy=within(budget.busy_ms, UNITS_PER_MS),
-            energy=within(budget.energy_mj, UNITS_PER_MJ),
-        )
-        for board, budget in zip(boards, question.budgets, strict=True)
-    )
     image = question.image_shape
     return Instance(
         host=host_of(question),
-        sites=sites,
+        sites=sites_of(question),
         options=tuple(
             Option.of(spec, precision, student_cost_line(spec, image))
             for spec in question.specs
@@ -251,6 +240,21 @@ def instance_of(question: Question) -> Instance:
         min_students=question.min_students,
         max_students=question.most_students,
         image_bytes=image.size_bytes,
+    )
+
+
+def sites_of(question: Question) -> tuple[Site, ...]:
+    """Return the boards with their budgets."""
+    _, boards = resolve(question.fleet)
+    return tuple(
+        Site(
+            board,
+            budget.room_bytes,
+            budget.macs,
+            busy=within(budget.busy_ms, UNITS_PER_MS),
+            energy=within(budget.energy_mj, UNITS_PER_MJ),
+        )
+        for board, budget in zip(boards, question.budgets, strict=True)
     )
 
 

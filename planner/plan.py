@@ -10,6 +10,7 @@ from pydantic import Field
 from nonn_core.costs import Precision
 from nonn_core.partition import Filters
 from planner.accuracy.model import AccuracyEstimate
+from planner.alternative import Alternative, Verdict
 from planner.budget import BudgetName
 from planner.question import Question
 from planner.stage import Objective
@@ -120,6 +121,14 @@ class PlanDocument(Document):
     accuracy: AccuracyEstimate | None = Field(
         default=None,
         description="Predicted accuracy; null where the question says nothing of the teacher.",
+    )
+    alternatives: tuple[Alternative, ...] = Field(
+        default=(),
+        description="The NoNN, and one network whole or cut by layers over the same boards, each "
+        "at its best; empty where they were not compared.",
+    )
+    verdict: Verdict | None = Field(
+        default=None, description="Which alternative wins; null where they were not compared."
     )
     stages: tuple[StageResult, ...] = Field(description="The objective's stages, in order.")
     solver: SolverRun = Field(description="How the answer was found.")

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
+from planner.alternatives import verdict
 from planner.budget import BUDGETS
 from planner.evaluation import (
     budget_rows,
@@ -21,6 +22,7 @@ from planner.evaluation import (
 from planner.instance import host_of
 from planner.objective import hidden
 from planner.plan import PlanDocument, PlannedStudent, Prediction, StageResult
+from planner.segments.segmentation import recomputed
 from planner.stage import MORE_IS_BETTER
 from profiles.errors import InputError
 
@@ -166,7 +168,20 @@ def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
     if plan.host != host_of(question).name:
         yield f"the host is {plan.host}; the question gives {host_of(question).name}"
     yield from _broken_requirements(plan, students, predicted)
+    yield from _wrong_alternatives(plan)
     yield from _wrong_stages(plan, students, predicted)
+
+
+def _wrong_alternatives(plan: PlanDocument) -> Iterator[str]:
+    """Each alternative costs what its cut gives, and the verdict follows from them."""
+    if not plan.alternatives:
+        return
+    for one in plan.alternatives:
+        known = one.segmentation
+        if known is not None and known != recomputed(plan.question, known):
+            yield f"alternative {one.kind}: its figures are not those of its cut"
+    if plan.verdict != verdict(plan.alternatives, plan.question.objective):
+        yield "the verdict does not follow from the alternatives"
 
 
 def _differences(what: str, written: PlannedStudent, computed: PlannedStudent) -> Iterator[str]:

@@ -9,14 +9,13 @@ from math import inf
 from typing import get_args
 
 from nonn_core.family import NetworkSpec
-from planner.instance import Site
+from planner.instance import Site, host_of, sites_of
 from planner.question import Question
 from planner.segments.costs import Aim, CutModel, Parts, SegmentCosts, cut_model
 from planner.segments.search import Search
 from planner.segments.segmentation import Segmentation, described
 from planner.stage import Stage
 from profiles.device import DeviceProfile
-from profiles.fleet import resolve
 from profiles.units import format_bytes, format_flops
 
 Accuracy = Callable[[int, int, int], float | None]
@@ -149,11 +148,7 @@ def _loosely(aim: Aim, tolerance_pct: float) -> float:
 
 def _places(question: Question) -> tuple[DeviceProfile, tuple[Site, ...]]:
     """Return the host, and the boards with their budgets."""
-    host, boards = resolve(question.fleet)
-    return host, tuple(
-        Site(board, budget.room_bytes, budget.macs)
-        for board, budget in zip(boards, question.budgets, strict=True)
-    )
+    return host_of(question), sites_of(question)
 
 
 def why_not(question: Question, network: NetworkSpec, parts: Parts = "any") -> str:

@@ -26,6 +26,7 @@ from nonn_core.family import NetworkSpec
 from nonn_core.image import Image
 from nonn_core.layer_table import teacher_table
 from planner.instance import Site
+from planner.scaling import UNITS_PER_MJ, UNITS_PER_MS
 from profiles.device import DeviceProfile, figure_of
 from profiles.errors import UnprovenError
 from profiles.layer import LayerTable
@@ -164,6 +165,10 @@ class SegmentCosts:
                 fits[kind] &= needed <= site.memory_bytes
             if site.macs is not None:
                 fits[kind] &= macs[None, :] - macs[:, None] <= site.macs
+            if site.busy is not None:
+                fits[kind] &= self._part_ms[kind] * UNITS_PER_MS <= site.busy
+            if site.energy is not None:
+                fits[kind] &= self._part_mj[kind] * UNITS_PER_MJ <= site.energy
         whole = fits[:, 0, -1].copy()
         if parts == "one":
             fits[:] = False

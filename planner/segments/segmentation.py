@@ -12,6 +12,7 @@ from pydantic import Field
 
 from nonn_core.costs import Precision
 from nonn_core.family import parse_network
+from planner.instance import host_of
 from planner.question import Question
 from planner.segments.costs import Aim, CutModel, cut_model
 from profiles.document import Record
@@ -89,8 +90,7 @@ def described(
     question: Question, model: CutModel, boards: Sequence[Board], cuts: Sequence[int]
 ) -> Segmentation:
     """Describe a model cut behind `cuts` layers over `boards`, one more than cuts."""
-    host, _ = resolve(question.fleet)
-    job = pipeline.job(model.table, boards, host, cuts)
+    job = pipeline.job(model.table, boards, host_of(question), cuts)
     computing = [step for step in job.steps if step.activity == "compute"]
     total_ms = pipeline.latency_ms(job)
     compute_ms = max(step.duration_ms for step in computing)
@@ -124,9 +124,21 @@ def described(
 
 def job_of(question: Question, segmentation: Segmentation) -> Job:
     """Return what one image sets off, for the simulator."""
-    host, boards = resolve(question.fleet)
+    _, boards = resolve(question.fleet)
     by_name = {board.name: board for board in boards}
     network = parse_network(segmentation.network)
     model = cut_model(network, question.image_shape, question.classes, question.smallest_precision)
     cuts = tuple(accumulate(part.layers for part in segmentation.parts))[:-1]
-    return pipeline.job(model.table, [by_name[name] for name in segmentation.boards], host, cuts)
+    return pipeline.job(
+        model.table, [by_name[name] for name in segmentation.boards], host_of(question), cuts
+    )
+
+
+def recomputed(question: Question, segmentation: Segmentation) -> Segmentation:
+    """Describe the same cut on the same boards anew, from the question alone."""
+    _, boards = resolve(question.fleet)
+    by_name = {board.name: board for board in boards}
+    network = parse_network(segmentation.network)
+    model = cut_model(network, question.image_shape, question.classes, segmentation.precision)
+    cuts = tuple(accumulate(part.layers for part in segmentation.parts))[:-1]
+    return described(question, model, [by_name[name] for name in segmentation.boards], cuts)

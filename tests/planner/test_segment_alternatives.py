@@ -4,14 +4,19 @@ import subprocess
 import sys
 
 import pytest
-from planner_questions import PUBLISHED_SIZES, WRN16, partition, question, stages
+from planner_questions import PUBLISHED_SIZES, WRN16, question, stages
 
 from nonn_core.family import parse_network
-from planner.alternatives import Alternative, alternatives, verdict
+from nonn_core.image import Image
+from planner.accuracy.question import AccuracyBasis
+from planner.accuracy.rows import TeacherFacts
+from planner.alternative import Alternative
+from planner.alternatives import alternatives, compared, verdict
 from planner.model import solve
 from planner.segments.costs import cut_model
 from planner.segments.segmentation import described, job_of
-from planner.stage import Stage
+from planner.stage import Requirement, Stage
+from planner.validation import violations
 from planner.workload import fan_out
 from profiles.fleet import resolve
 from simulator.arrivals import Times
@@ -20,6 +25,7 @@ from simulator.job import period_ms
 from simulator.scenario import Scenario
 
 TEACHER = parse_network("wrn40-4")
+KNOWN = AccuracyBasis(teacher=TeacherFacts.of_network("wrn40-4", Image(3, 32, 32), 10))
 LATENCY = stages("latency")
 
 
@@ -35,13 +41,14 @@ def asked(memory, fleet="rpi3x2", **fields):
             "networks": WRN16,
             "min_students": 2,
             "objective": LATENCY,
+            "accuracy": KNOWN,
         }
         | fields,
     )
 
 
-def ways(one, plan=None, teacher=TEACHER, **fields):
-    found = alternatives(one, plan or solve(one), teacher, **fields)
+def ways(one, plan=None):
+    found = alternatives(plan or solve(one))
     assert [each.kind for each in found] == ["nonn", "segmented", "compressed", "both"]
     return found
 
@@ -110,8 +117,7 @@ def test_what_does_not_fit_says_why():
 
 
 def test_a_teacher_that_nobody_names_is_undecided():
-    one = asked(500_000)
-    found = ways(one, teacher=None)
+    found = ways(asked(500_000, accuracy=None))
     assert (found[1].status, found[1].networks) == ("undecided", ())
     assert "The teacher is undecided" not in verdict(found, LATENCY).why[0]
     assert "the teacher is undecided (" in verdict(found, LATENCY).why[1]
@@ -125,27 +131,43 @@ def test_a_search_that_is_too_large_is_undecided(monkeypatch, roomy):
     assert "too large a search" in teacher.reason
 
 
-def test_accuracy_is_measured_or_estimated(roomy):
-    _, plan, _ = roomy
-    reference = {
-        "path": "t.safetensors",
-        "network": "wrn40-4",
-        "fconv": "f",
-        "data": "cifar10",
-        "image": "3x32x32",
-        "classes": 10,
-        "params": 1,
-        "macs": 1,
-        "peak_elements": 1,
-    }
-    measured = partition(PUBLISHED_SIZES).model_dump() | {"teacher": reference}
-    measured["drop_steps"][0]["accuracy_pct"] = 95.5
-    one = asked(5_500_000, partition=measured)
-    found = ways(one, plan, accuracy=lambda *each: 90.0 + each[2])
-    assert [each.accuracy_pct for each in found] == [92.0, 95.5, 91.0, 91.0]
-    assert verdict(found, (stage("accuracy", 4), stage("latency"))).winner == "nonn"
+def test_accuracy_is_known_or_estimated(roomy):
+    one, plan, found = roomy
+    nonn, teacher, compressed, both = (each.accuracy_pct for each in found)
+    assert nonn == plan.accuracy.value_pct
+    assert teacher == 95.49
+    for each, accuracy_pct in zip(found[2:], (compressed, both), strict=True):
+        cut = each.segmentation
+        estimate = one.accuracy_model.estimate(cut.params, cut.macs, "atkd")
+        assert accuracy_pct == estimate.value_pct
+    assert verdict(found, (stage("accuracy", 4), stage("latency"))).winner != "segmented"
     assert verdict(found, (stage("accuracy"),)).winner == "segmented"
-    assert [each.accuracy_pct for each in ways(one, plan)] == [None, 95.5, None, None]
+    unknown = ways(asked(5_500_000, accuracy=None))
+    assert {each.accuracy_pct for each in unknown} == {None}
+
+
+def test_what_is_required_holds_for_every_alternative():
+    loose = ways(asked(5_500_000))
+    fast = Requirement(objective="latency", bound=loose[1].total_ms - 1)
+    sure = Requirement(objective="accuracy", bound=94.4)
+    nonn, teacher, compressed, both = ways(asked(5_500_000, requirements=(fast,)))
+    assert teacher.status == "infeasible"
+    assert max(each.total_ms for each in (nonn, compressed, both)) <= fast.bound
+    nonn, teacher, compressed, both = ways(asked(5_500_000, requirements=(sure,)))
+    assert min(nonn.accuracy_pct, teacher.accuracy_pct) >= 94.4
+    assert "none of 30 networks alone keeps what is required" in compressed.reason
+    assert both.status == "infeasible"
+
+
+def test_a_plan_with_wrong_alternatives_is_refused(roomy):
+    plan = compared(roomy[1])
+    assert violations(plan) == []
+    _, teacher, *_ = plan.alternatives
+    quicker = teacher.segmentation.model_copy(update={"total_ms": 1.0})
+    changed = teacher.model_copy(update={"segmentation": quicker})
+    wrong = plan.model_copy(update={"alternatives": (changed,)})
+    assert any("figures are not those of its cut" in each for each in violations(wrong))
+    assert any("verdict does not follow" in each for each in violations(wrong))
 
 
 def stage(objective, tolerance_pct=0):
