@@ -168,3 +168,9 @@ class Appraisal:
 
 def _tail(loading: Loading) -> int:
     return loading.tail
+
+
+def appraised(instance: Instance, plan: Assignment) -> Appraisal:
+    """Return an assignment as a view."""
+    appraiser = Appraiser(instance)
+    return appraiser.view(appraiser.draft(plan))

@@ -12,6 +12,8 @@ from nonn_core.costs import Precision, student_cost
 from nonn_core.family import parse_network
 from nonn_core.image import Image
 from nonn_core.partition import Community, DropStep, Partition
+from planner.accuracy.question import AccuracyBasis
+from planner.accuracy.rows import TeacherFacts
 from planner.budget import BoardBudget, Limits, budgets
 from planner.question import Question
 from planner.stage import Stage
@@ -43,6 +45,7 @@ _LATENCY_MS = (0.0, 1.0, 3.0)
 _COMMUNITY_FILTERS = (6, 39)
 _IMAGE = "3x32x32"
 _PRECISION: Precision = "int8"
+_ACCURACY = AccuracyBasis(teacher=TeacherFacts.of_network("wrn40-4", Image.parse(_IMAGE), 10))
 _EPSILON_PCT = 1.0
 _MOST_DROPPED = 2
 
@@ -77,6 +80,7 @@ def unlike_question(
         ),
         precisions=(_PRECISION,),
         image=_IMAGE,
+        accuracy=_ACCURACY,
         classes=10,
         networks=tuple(networks),
         min_students=asked,
@@ -107,6 +111,7 @@ def alike_question(
         budgets=budgets(fleet, Limits(memory, macs=macs)),
         precisions=(_PRECISION,),
         image=_IMAGE,
+        accuracy=_ACCURACY,
         classes=10,
         networks=tuple(networks),
         min_students=students,

@@ -5,11 +5,15 @@ pessimistic; where it is too optimistic, a tangent at that very amount is added 
 """
 
 import math
+from typing import Literal
 
 from ortools.sat.python import cp_model
 
 from planner.scaling import UNITS_PER_INDEX
 from planner.variables import Expr
+
+LOGARITHMS: tuple[Literal["params", "macs"], ...] = ("params", "macs")
+"""The amounts whose logarithms accuracy grows with."""
 
 _TANGENTS = 16
 """Tangents to begin with."""
@@ -28,6 +32,11 @@ class Logarithm:
         ratio = (most / least) ** (1 / _TANGENTS)
         for point in sorted({round(least * ratio**step) for step in range(_TANGENTS + 1)}):
             self._touch(point)
+
+    def hint(self, amount: int) -> None:
+        """Tell the solver what a plan has."""
+        self._model.add_hint(self._amount, amount)
+        self._model.add_hint(self.value, units(amount))
 
     def tighten(self, solver: cp_model.CpSolver) -> bool:
         """Add a tangent where a solution is too optimistic, and say whether that was so."""

@@ -107,8 +107,10 @@ def _stage_result(question: Question, solved: _Solved, final: Assignment) -> Sta
     best = value_of(question, solved.stage.objective, solved.assignment)
     bound = None
     if solved.outcome.bound is not None:
-        hidden = (1 if measure.maximise else -1) * hidden_units(question, measure)
-        bound = measure.scale.read(question, solved.outcome.bound + hidden)
+        bound = measure.scale.read(question, solved.outcome.bound)
+        if bound != best:
+            hidden = (1 if measure.maximise else -1) * hidden_units(question, measure)
+            bound = measure.scale.read(question, solved.outcome.bound + hidden)
     return StageResult(
         objective=solved.stage.objective,
         tolerance_pct=solved.stage.tolerance_pct,

@@ -38,7 +38,8 @@ def _linear(units: float) -> Scale:
 class Measure:
     """How to read an objective, which way is better, and its scale.
 
-    `rounded` measures are sums of figures that were rounded up; `timed` ones depend on the order
+    `rounded` measures are sums of figures that were rounded up, `noise` is what else rounding may
+    hide, in solver units; `timed` ones depend on the order
     in which the host sends; `wants` says what makes one network better than another; those
     `of_board` tell alike boards apart; of `curved` ones a model knows tangents only.
     """
@@ -47,6 +48,7 @@ class Measure:
     maximise: bool = False
     scale: Scale = field(default_factory=lambda: _linear(1))
     rounded: bool = False
+    noise: int = 0
     timed: bool = False
     wants: frozenset[Want] = frozenset()
     of_board: bool = False
@@ -79,6 +81,7 @@ MEASURES: dict[Objective, Measure] = {
                 0.0, 2 * UNITS_PER_INDEX * question.accuracy_model.index_for(value)
             ),
         ),
+        noise=4,
         wants=frozenset({"params", "macs"}),
         curved=True,
     ),
@@ -90,7 +93,7 @@ MEASURES: dict[Objective, Measure] = {
     "imbalance": Measure(lambda view: view.spread()),
     # |delta_val| - |P0| (A, Eq. 2), percentage points minus filters.
     "dropped": Measure(
-        lambda view: view.dropped(1, -UNITS_PER_POINT), scale=_linear(UNITS_PER_POINT)
+        lambda view: view.dropped(1, -UNITS_PER_POINT), scale=_linear(UNITS_PER_POINT), noise=1
     ),
     "latency": Measure(
         lambda view: view.latency(), scale=_linear(UNITS_PER_MS), rounded=True, timed=True
@@ -144,10 +147,8 @@ def hidden_units(question: Question, measure: Measure) -> int:
     Costs are rounded up, a logarithm is known to a few units, and latencies on one shared medium
     are taken alike.
     """
-    if measure.curved:
-        return 4
     if not measure.rounded:
-        return 0
+        return measure.noise
     _, boards = resolve(question.fleet)
     hidden = rounding(len(boards), question.most_students, question.partition.filters)
     return hidden + unlike_delays(boards) if measure.timed else hidden

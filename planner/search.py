@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ortools.sat.python import cp_model
 
@@ -11,11 +12,26 @@ from planner.assignment import Assignment
 from planner.catalogue import catalogue
 from planner.counted import CountedModel
 from planner.dominance import without_dominated
+from planner.draft import appraised
 from planner.instance import Instance
 from planner.local_search import local_search
-from planner.objective import Limit, Measure
+from planner.logarithm import LOGARITHMS
+from planner.objective import Limit, Measure, Want
 from planner.slots import SlotModel
 from planner.variables import choices
+from profiles.errors import PlanningError
+
+FIRST_SHARE = 0.2
+"""Part of the time after which an unproven latency is bracketed first."""
+PROBES_SHARE = 0.4
+"""Part of the time for asking whether less is possible."""
+CLOSE = 0.005
+"""A bracket narrower than this part of its upper end is left to the solver."""
+
+Model = CountedModel | SlotModel
+
+Known = tuple[Assignment, int]
+"""An assignment and its value, in solver units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,42 +65,117 @@ def search(
     call gives the same outcome on every machine.
     """
     measures = [*(limit.measure for limit in limits), *([goal] if goal else [])]
-    instance = without_dominated(
-        instance, frozenset().union(*(measure.wants for measure in measures))
-    )
+    wants = frozenset[Want]().union(*(measure.wants for measure in measures))
+    instance = without_dominated(instance, wants)
     found = local_search(instance, goal, limits, seed=seed, known=known) if goal else None
-    timed = any(measure.timed for measure in measures)
-    bounds = list(limits)
-    # Of a shared medium the model and the local search have bounds of their own.
-    if goal and found and not (timed and instance.media):
-        bounds.append(Limit(goal, found[1]))
-        instance = _answered(instance, bounds)
-    told_apart = any(measure.of_board for measure in measures)
-    model = _model(instance, timed=timed, told_apart=told_apart)
-    for bound in bounds:
-        _add_limit(model, bound)
-    if goal:
-        _add_goal(model, goal)
-    if found:
-        model.hint(found[0])
-    return _proven(model, goal, seed, deterministic_limit)
+    attempt = _Attempt(instance, goal, tuple(limits), seed)
+    if goal is None or found is None or not goal.timed or instance.media:
+        return attempt.run(found, deterministic_limit)
+    first = attempt.run(found, FIRST_SHARE * deterministic_limit)
+    if first.proven or first.assignment is None or first.value is None:
+        return first
+    best = (first.assignment, first.value)
+    probing = PROBES_SHARE * deterministic_limit
+    low, best, took = attempt.bracketed(goal, best, first.bound, probing)
+    took += first.deterministic_time
+    last = attempt.run(best, deterministic_limit - took, low=low)
+    return replace(last, deterministic_time=last.deterministic_time + took)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What does not change from one run of the solver to the next."""
+
+    instance: Instance
+    goal: Measure | None
+    limits: tuple[Limit, ...]
+    seed: int
+
+    def run(
+        self, known: Known | None, deterministic_limit: float, low: int | None = None
+    ) -> Outcome:
+        """Optimise, no worse than what is known and no better than a proven bound."""
+        bounds = list(self.limits)
+        # Of a shared medium the model and the local search have bounds of their own.
+        if self.goal and known and not (self._timed and self.instance.media):
+            bounds.append(Limit(self.goal, known[1]))
+        model = self._model(bounds)
+        if self.goal:
+            value = _add_goal(model, self.goal)
+            if low is not None:
+                model.model.add(value >= low)
+        if known:
+            model.hint(known[0])
+            view = appraised(self.instance, known[0])
+            for each, figure in zip(model.logarithms, LOGARITHMS, strict=False):
+                each.hint(view.total(figure))
+        return _proven(model, self.goal, known, self.seed, deterministic_limit)
+
+    def bracketed(
+        self, goal: Measure, known: Known, bound: int | None, deterministic_limit: float
+    ) -> tuple[int, Known, float]:
+        """Raise the bound of a bottleneck by asking whether less is possible at all.
+
+        The less is asked for, the fewer choices are left, and the sooner that is refuted.  Returns
+        the bound, the best plan known, and the time it took.
+        """
+        low, took = bound or 0, 0.0
+        stuck = known[1]
+        while stuck - low > CLOSE * known[1] and took < deterministic_limit:
+            middle = (low + stuck) // 2
+            model = self._model([*self.limits, Limit(goal, middle)])
+            found = _proven(model, None, None, self.seed, deterministic_limit / 8)
+            took += found.deterministic_time
+            if found.infeasible:
+                low = middle + 1
+            elif found.assignment is not None:
+                value = goal.read(appraised(self.instance, found.assignment))
+                known, stuck = (found.assignment, value), min(stuck, value)
+            else:
+                stuck = middle
+        return low, known, took
+
+    @property
+    def _timed(self) -> bool:
+        return any(one.timed for one in self._measures)
+
+    @property
+    def _measures(self) -> tuple[Measure, ...]:
+        return (*(limit.measure for limit in self.limits), *([self.goal] if self.goal else []))
+
+    def _model(self, bounds: Sequence[Limit]) -> Model:
+        """Model all plans within the bounds."""
+        told_apart = any(measure.of_board for measure in self._measures)
+        instance = self.instance
+        if not (self._timed and instance.media):
+            instance = _answered(instance, bounds)
+        model = _model(instance, timed=self._timed, told_apart=told_apart)
+        for bound in bounds:
+            _add_limit(model, bound)
+        return model
 
 
 def _proven(
-    model: CountedModel | SlotModel, goal: Measure | None, seed: int, deterministic_limit: float
+    model: Model, goal: Measure | None, known: Known | None, seed: int, deterministic_limit: float
 ) -> Outcome:
-    """Solve, and again with further tangents as long as a solution lies above its logarithms."""
+    """Solve, and again with further tangents as long as a solution lies above its logarithms.
+
+    Where the solver finds nothing within its limit, what was `known` before is the answer.
+    """
     took = 0.0
     while True:
         solver = _solver(seed, deterministic_limit - took, model.linearization_level)
         status = _solved(solver, model.model)
         took += solver.response_proto.deterministic_time
-        found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
-        if not found or not _tightened(model, solver):
-            return _outcome(solver, status, model, goal, took)
+        if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            if not _tightened(model, solver):
+                known = model.assignment(solver), round(solver.objective_value)
+            elif status == cp_model.OPTIMAL:
+                continue
+        return _outcome(solver, status, goal, known, took)
 
 
-def _tightened(model: CountedModel | SlotModel, solver: cp_model.CpSolver) -> bool:
+def _tightened(model: Model, solver: cp_model.CpSolver) -> bool:
     """Add tangents wherever the solution is too optimistic; say whether it was anywhere."""
     return sum(each.tighten(solver) for each in model.logarithms) > 0
 
@@ -95,25 +186,27 @@ def _answered(instance: Instance, bounds: Sequence[Limit]) -> Instance:
     return instance.answered_by(min(latencies)) if latencies else instance
 
 
-def _model(instance: Instance, *, timed: bool, told_apart: bool) -> CountedModel | SlotModel:
+def _model(instance: Instance, *, timed: bool, told_apart: bool) -> Model:
     """Count where that leaves fewer choices, and where no medium mixes the boards' times."""
     told_apart = told_apart or (timed and bool(instance.media))
     entries = None if told_apart else catalogue(instance, most=len(choices(instance)))
     return SlotModel(instance, timed=timed) if entries is None else CountedModel(instance, entries)
 
 
-def _add_limit(model: CountedModel | SlotModel, limit: Limit) -> None:
+def _add_limit(model: Model, limit: Limit) -> None:
     """Keep a bound: measure >= bound where more is better, else <= bound."""
     value = limit.measure.read(model)
     model.model.add(value >= limit.bound if limit.measure.maximise else value <= limit.bound)
 
 
-def _add_goal(model: CountedModel | SlotModel, goal: Measure) -> None:
+def _add_goal(model: Model, goal: Measure) -> Any:
+    """Set the objective, and return it."""
     value = goal.read(model)
     if goal.maximise:
         model.model.maximize(value)
     else:
         model.model.minimize(value)
+    return value
 
 
 def _solver(seed: int, deterministic_limit: float, linearization_level: int) -> cp_model.CpSolver:
@@ -147,19 +240,32 @@ def _solved(solver: cp_model.CpSolver, model: cp_model.CpModel) -> cp_model.CpSo
 def _outcome(
     solver: cp_model.CpSolver,
     status: cp_model.CpSolverStatus,
-    model: CountedModel | SlotModel,
     goal: Measure | None,
+    known: Known | None,
     deterministic_time: float,
 ) -> Outcome:
-    found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
+    if status == cp_model.INFEASIBLE and known is not None:
+        raise PlanningError(
+            "the solver rules out a plan that keeps every rule; this is a mistake of the program: "
+            "please report it with the question"
+        )
     return Outcome(
-        assignment=model.assignment(solver) if found else None,
-        value=round(solver.objective_value) if found and goal else None,
-        bound=_whole(solver.best_objective_bound, goal) if found and goal else None,
+        assignment=known[0] if known else None,
+        value=known[1] if known and goal else None,
+        bound=_bound(solver, known, goal),
         proven=status == cp_model.OPTIMAL,
         infeasible=status == cp_model.INFEASIBLE,
         deterministic_time=deterministic_time,
     )
+
+
+def _bound(solver: cp_model.CpSolver, known: Known | None, goal: Measure | None) -> int | None:
+    """Return the proven bound; None where the solver had no time to find any."""
+    if known is None or goal is None:
+        return None
+    bound = _whole(solver.best_objective_bound, goal)
+    beyond = bound < known[1] if goal.maximise else bound > known[1]
+    return None if beyond else bound
 
 
 def _whole(bound: float, goal: Measure) -> int:

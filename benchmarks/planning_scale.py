@@ -1,0 +1,78 @@
+"""How long the proof takes as questions grow: unlike students on unlike boards, and alike ones.
+
+Unlike: as many students and communities as boards, no two of them alike, three widths, budgets that
+bind on some boards.  Alike: one community of one size for each student.  Each row is one question,
+solved to optimality for one objective; seconds of one core, start of the interpreter not counted.
+
+    python benchmarks/planning_scale.py [--seeds 3]
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from planner.instances import alike_question, unlike_question
+from planner.model import solve
+from planner.question import Question
+from planner.stage import Stage
+from profiles.errors import NonnError
+
+OBJECTIVES = (
+    "latency",
+    "accuracy",
+    "energy",
+    "throughput",
+    "dropped,capacity:5%,imbalance,latency",
+)
+LIMIT = 60.0
+"""Deterministic time, about seconds."""
+
+
+def questions(seeds: int) -> Iterator[tuple[str, Question]]:
+    """Yield name and question, without an objective of their own."""
+    for count in (8, 16, 32):
+        for seed in range(seeds if count < 32 else 1):
+            same = (count, count)
+            yield (
+                f"{count} unlike students x {count} unlike boards, seed {seed}",
+                unlike_question(seed, boards=same, students=same, communities=same),
+            )
+    yield "64 alike students x 64 alike boards", alike_question(64, 64)
+    unlike = unlike_question(0, boards=(64, 64), students=(64, 64), communities=(64, 64))
+    alike = alike_question(64, 64).partition
+    yield "64 alike students x 64 unlike boards", unlike.model_copy(update={"partition": alike})
+
+
+def solved(question: Question, objective: str) -> tuple[str, float]:
+    """Return how a question was answered, and the seconds that took."""
+    stages = tuple(Stage.parse(part) for part in objective.split(","))
+    asked = question.model_copy(update={"objective": stages, "deterministic_limit": LIMIT})
+    begun = time.perf_counter()
+    try:
+        plan = solve(asked)
+    except NonnError as error:
+        return type(error).__name__, time.perf_counter() - begun
+    gaps = [stage.gap_pct for stage in plan.stages if not stage.proven]
+    found = f"gap {max(gap or 0.0 for gap in gaps):.1f} %" if gaps else plan.status
+    return found, time.perf_counter() - begun
+
+
+def main() -> None:
+    """Print a table, row by row."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    console = Console(width=140)
+    table = Table("question", "objective", "answer", "seconds", title="Seconds to the proof")
+    for name, question in questions(parser.parse_args().seeds):
+        for objective in OBJECTIVES:
+            found, seconds = solved(question, objective)
+            console.print(f"{name}: {objective}: {found}, {seconds:.2f} s", style="dim")
+            table.add_row(name, objective, found, f"{seconds:.2f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
