@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= quickstart
 
-.PHONY: demo test lint types contracts tests schemas calibrate clean
+.PHONY: demo test lint types contracts tests schemas calibrate bench clean
 
 demo: .venv/installed
 	$(BIN)/nonn-plan quickstart -o $(DEMO)
@@ -34,6 +34,10 @@ schemas: .venv/installed
 # The figures of the shipped devices, fitted anew to the published ones.
 calibrate: .venv/installed
 	$(BIN)/python -m profiles.calibrate
+
+# docs/planner-benchmark.md: baselines beside the proven optimum.
+bench: .venv/installed
+	$(BIN)/python benchmarks/planning.py --samples 32
 
 clean:
 	rm -rf .venv build dist

@@ -4,10 +4,12 @@ Unlike: as many students and communities as boards, no two of them alike, three 
 bind on some boards.  Alike: one community of one size for each student.  Each row is one question,
 solved to optimality for one objective; seconds of one core, start of the interpreter not counted.
 
-    python benchmarks/planning_scale.py [--seeds 3]
+    python benchmarks/planning_scale.py [--seeds 3] [--json]
 """
 
 import argparse
+import json
+import platform
 import time
 from collections.abc import Iterator
 
@@ -27,6 +29,7 @@ OBJECTIVES = (
     "throughput",
     "dropped,capacity:5%,imbalance,latency",
 )
+COLUMNS = ("question", "objective", "answer", "seconds")
 LIMIT = 60.0
 """Deterministic time, about seconds."""
 
@@ -61,17 +64,25 @@ def solved(question: Question, objective: str) -> tuple[str, float]:
 
 
 def main() -> None:
-    """Print a table, row by row."""
+    """Print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    console = Console(width=140)
-    table = Table("question", "objective", "answer", "seconds", title="Seconds to the proof")
-    for name, question in questions(parser.parse_args().seeds):
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    rows = []
+    progress = Console(stderr=True)
+    for name, question in questions(given.seeds):
         for objective in OBJECTIVES:
-            found, seconds = solved(question, objective)
-            console.print(f"{name}: {objective}: {found}, {seconds:.2f} s", style="dim")
-            table.add_row(name, objective, found, f"{seconds:.2f}")
-    console.print(table)
+            answer, seconds = solved(question, objective)
+            progress.print(f"{name}: {objective}: {answer}, {seconds:.2f} s", style="dim")
+            rows.append((name, objective, answer, f"{seconds:.2f}"))
+    if given.json:
+        print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=2))
+        return
+    table = Table(*COLUMNS, title=f"Seconds to the proof, one core ({platform.machine()})")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":
