@@ -153,6 +153,7 @@ def evaluate(
     Of a folder that `train --seeds` made, also the mean and the standard deviation over the seeds.
     """
     from boards.fit import board_fits
+    from nonn_core.evaluated import Evaluation
     from nonn_core.learning.repeats import seed_folders
     from nonn_core.learning.run import RECIPE, recipe_of
     from nonn_core.nonn import Nonn
@@ -167,6 +168,8 @@ def evaluate(
     if plan is None and data is None and several:
         _evaluate_seeds(folder, output)
         return
+    if folder.is_dir():
+        Evaluation.check_target(folder / EVALUATION)
     with output.progress(UNCHANGED) as progress:
         found, network = _evaluated(trained, data, progress)
     if folder.is_dir():

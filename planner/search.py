@@ -79,7 +79,8 @@ def search(
     low, best, took = attempt.bracketed(goal, best, first.bound, probing)
     took += first.deterministic_time
     last = attempt.run(best, deterministic_limit - took, low=low)
-    return replace(last, deterministic_time=last.deterministic_time + took)
+    bound = max(low, last.bound or low)
+    return replace(last, bound=bound, deterministic_time=last.deterministic_time + took)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,10 @@ _MODEL, _MOMENTUM = "model.", "momentum."
 _BUFFER = "momentum_buffer"
 
 
+FIRST_BYTES = b'{"epoch"'
+"""What a file of metrics begins with."""
+
+
 @dataclass(frozen=True, slots=True)
 class EpochMetrics:
     """What one epoch did: mean training losses, and accuracy on the validation images."""

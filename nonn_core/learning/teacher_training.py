@@ -6,7 +6,7 @@ from nonn_core.data.dataset import Dataset
 from nonn_core.family import NetworkSpec
 from nonn_core.learning import processes
 from nonn_core.learning.batches import LiveBatches
-from nonn_core.learning.checkpoint import Checkpoint
+from nonn_core.learning.checkpoint import FIRST_BYTES, Checkpoint
 from nonn_core.learning.device import Compute
 from nonn_core.learning.loop import Task, fit
 from nonn_core.learning.objectives import classification
@@ -14,7 +14,7 @@ from nonn_core.modules import build_classifier
 from nonn_core.progress import Progress, silent
 from nonn_core.recipe import ComputeRecipe, OptimiserRecipe
 from nonn_core.teacher import DEFAULT_FCONV, SUFFIX, TeacherCard, TrainedTeacher
-from profiles.document import check_place
+from profiles.document import check_own_place, check_place
 from profiles.errors import InputError
 
 
@@ -40,6 +40,8 @@ def train_teacher(
     if path.exists():
         return _finished(path, network, dataset, optimiser, seed)
     TeacherCard.check_target(path.with_suffix(".json"))
+    metrics = path.with_suffix(".metrics.jsonl")
+    check_own_place(metrics, FIRST_BYTES)
     built = build_classifier(network, dataset.image.channels, dataset.classes, seed)
     how = {
         "network": str(network),
@@ -51,7 +53,7 @@ def train_teacher(
     }
     checkpoint = Checkpoint(
         path.with_suffix(".checkpoint.safetensors"),
-        path.with_suffix(".metrics.jsonl"),
+        metrics,
         {**how, "images": dataset.fingerprint, "precision": compute.precision},
     )
     data = dataset.to(compute.device)

@@ -143,6 +143,27 @@ def test_a_teacher_is_evaluated_too(nonn_plan, teacher):
     assert said.document["subsets"] == []
 
 
+def test_what_is_not_ours_is_found_before_the_work(
+    nonn_plan, short_recipe, folder, pictures, monkeypatch
+):
+    notes = folder / "mine.metrics.jsonl"
+    notes.write_text("my own notes")
+    said = nonn_plan(
+        "train-teacher", "--network", "wrn10-1", "--data", f"imagefolder:{pictures}",
+        "-o", folder / "mine.safetensors",
+    )  # fmt: skip
+    assert said.code == 2
+    assert "is not replaced" in said.err
+    assert notes.read_text() == "my own notes"
+    run = folder / "noted"
+    assert nonn_plan("train", short_recipe, "-o", run).code == 0
+    (run / "evaluation.json").write_text("mine")
+    monkeypatch.setattr("nonn_plan.learning._evaluated", None)
+    said = nonn_plan("evaluate", run)
+    assert said.code == 2
+    assert "is not replaced" in said.err
+
+
 def test_a_plan_does_not_go_with_a_teacher(nonn_plan, teacher, plan_file):
     said = nonn_plan("evaluate", teacher, "--plan", plan_file)
     assert said.code == 2
