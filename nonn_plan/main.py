@@ -12,6 +12,7 @@ import typer
 
 from nonn_plan import (
     download,
+    explaining,
     exporting,
     hardware,
     learning,
@@ -69,6 +70,7 @@ learning.register(app)
 tuning.register(app)
 partitioning.register(app)
 planning.register(app)
+explaining.register(app)
 simulating.register(app)
 sweeping.register(app)
 reproducing.register(app)

@@ -1,6 +1,5 @@
-"""`plan`, `explain`, `config`: what works on plans; none of it loads torch."""
+"""`plan`, `config`: what works on plans; none of it loads torch."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar, cast, get_args
@@ -21,7 +20,6 @@ from nonn_plan.typed_question import (
     typed_range,
     typed_requirements,
 )
-from planner.explanation import explanation
 from planner.plan import PlanDocument
 from planner.question import DEFAULT_OBJECTIVE, Question
 from planner.stage import Objective
@@ -32,13 +30,11 @@ from profiles.errors import InfeasibleError, InputError, UnprovenError
 from profiles.fleet import parse_fleet
 
 T = TypeVar("T")
-_RANGE = re.compile(r"(\d{1,4})(?::(\d{1,4}))?")
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command()(plan)
-    app.command()(explain)
     app.command()(config)
 
 
@@ -207,16 +203,6 @@ def plan(
             f"the limit of {limit:g} stopped the proof: {out} holds a plan that keeps every "
             "requirement and may not be the best; raise --limit"
         )
-
-
-def explain(plan_file: PlanFile, as_json: AsJson = False) -> None:
-    """Which budgets bind and what was proven; or which requirements conflict."""
-    output = Output(as_json)
-    answer = read_plan(plan_file)
-    sentences = explanation(answer)
-    for sentence in sentences:
-        output.say(sentence)
-    output.result({"status": answer.status, "explanation": sentences})
 
 
 def config(

@@ -15,6 +15,7 @@ from nonn_core.costs import BYTES_PER_VALUE, Cost, teacher_cost
 from nonn_core.family import NetworkSpec, parse_network
 from planner.accuracy.rows import Method
 from planner.alternative import Alternative, Kind, Verdict
+from planner.objective import kept
 from planner.plan import PlanDocument
 from planner.question import Question
 from planner.segments.choice import SLACK, Accuracy, segment, why_not
@@ -182,7 +183,7 @@ def _does(question: Question, network: NetworkSpec, accuracy: Accuracy) -> bool:
         "precision": size,
     }
     return all(
-        one.met_by(value, 0.0)
+        kept(question, one, value)
         for one in question.requirements
         if (value := known.get(one.objective)) is not None
     )

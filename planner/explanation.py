@@ -1,12 +1,22 @@
-"""Why a plan is what it is: which budgets bind, or which requirements conflict; in sentences."""
+"""Why a plan is what it is: proof and thresholds; or the conflict, and what would repair it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
-from nonn_core.costs import student_cost
-from nonn_core.family import parse_network
-from planner.budget import BUDGETS
-from planner.plan import BudgetRow, PlanDocument
+from pydantic import Field
+
+from nonn_core.progress import Progress, silent
+from planner.conflict import irreducible, sentences
+from planner.demand import Demand, demands
+from planner.evaluation import measured
+from planner.optimum import optimum
+from planner.plan import PlanDocument, StageResult
+from planner.prover import Meter, Prover
+from planner.repair import Repair, repairs
+from planner.sensitivity import Sensitivity, sensitivities
 from planner.stage import Objective
+from profiles.document import Record
+from profiles.errors import InputError
 
 UNITS: dict[Objective, str] = {
     "accuracy": " (%)",
@@ -25,64 +35,100 @@ UNITS: dict[Objective, str] = {
 }
 
 
-def explanation(plan: PlanDocument) -> tuple[str, ...]:
-    """Return sentences for people: proof, objective, budgets; or the conflict."""
-    if plan.status == "infeasible":
-        head = "infeasible: these requirements cannot hold together; without any one they can"
-        return (head, *plan.conflict)
-    budgets = (f"{row.board}: {_budget(plan, row)}" for row in plan.budgets)
-    return (_status(plan), *_stages(plan), *budgets)
+class Explanation(Record):
+    """What binds a plan, and what would change it; or why there is none, and what would help."""
+
+    status: Literal["optimal", "feasible", "infeasible"] = Field(
+        description="As the plan says; thresholds are of the question's optimum in any case."
+    )
+    stages: tuple[StageResult, ...] = Field(description="The plan's proof.")
+    sensitivities: tuple[Sensitivity, ...] = Field(
+        description="Of each budget and requirement; empty if infeasible."
+    )
+    conflict: tuple[str, ...] = Field(
+        description="If infeasible: an irreducible set of demands that cannot hold together."
+    )
+    repairs: tuple[Repair, ...] = Field(
+        description="If infeasible: changes with which there is a plan, found and checked."
+    )
+    irreducible: bool = Field(
+        description="If infeasible: without any one of the conflict the others, proven, can hold."
+    )
+    proven: bool = Field(description="All of it is proven; else the solver was stopped.")
 
 
-def binds(plan: PlanDocument, row: BudgetRow) -> bool:
-    """Say whether a budget is what keeps its board's students from being larger.
+def explain(
+    plan: PlanDocument, deterministic_limit: float, progress: Progress = silent
+) -> Explanation:
+    """Explain a plan by solving its question again, moved.
 
-    It binds where some network of the question, with the students' G0, is larger in this budget
-    than the network of some student there, and none such fits into the slack.
+    The limit is for all of it together.  Raises UnprovenError where it does not suffice to find
+    the question's optimum, and InputError where the plan wrongly says infeasible.
     """
-    if row.slack is None or row.budget not in ("memory_bytes", "macs"):
-        return False
-    steps = list(_growths(plan, row))
-    return bool(steps) and min(steps) > row.slack
+    prover = Prover(plan.question, Meter(deterministic_limit))
+    if plan.status == "infeasible":
+        return _infeasible(plan, prover, progress)
+    rows = sensitivities(prover, optimum(prover), dict(_uses(plan)), progress)
+    return Explanation(
+        status=plan.status,
+        stages=plan.stages,
+        sensitivities=rows,
+        conflict=(),
+        repairs=(),
+        irreducible=False,
+        proven=all(row.proven for row in rows),
+    )
 
 
-def _growths(plan: PlanDocument, row: BudgetRow) -> Iterator[int]:
-    """Yield by how much each larger network would raise the use of this budget."""
-    question = plan.question
-    for student in (one for one in plan.students if one.board == row.board):
-        group0 = parse_network(student.network).group0
-        used = student.macs if row.budget == "macs" else student.memory_bytes
-        for spec in question.specs:
-            if spec.group0 != group0:
-                continue
-            cost = student_cost(spec, question.image_shape, len(student.filters))
-            need = cost.macs if row.budget == "macs" else cost.memory_bytes(student.precision)
-            if need > used:
-                yield need - used
+def _infeasible(plan: PlanDocument, prover: Prover, progress: Progress) -> Explanation:
+    if prover.plan().assignment is not None:
+        raise InputError("the plan says infeasible and its question has a plan", fix="plan again")
+    progress("finding the conflict", 0, 0)
+    found = irreducible(prover)
+    repaired = repairs(prover, found.demands, progress)
+    return Explanation(
+        status=plan.status,
+        stages=(),
+        sensitivities=(),
+        conflict=sentences(prover, found),
+        repairs=repaired,
+        irreducible=found.proven,
+        proven=found.proven and all(one.least for one in repaired) and prover.meter.left > 0,
+    )
 
 
-def _status(plan: PlanDocument) -> str:
+def _uses(plan: PlanDocument) -> Iterator[tuple[Demand, float]]:
+    """Yield what the plan has of each demand."""
+    used = {(row.board, row.budget): row.used for row in plan.budgets}
+    for one in demands(plan.question):
+        if one.budget is not None:
+            yield one, used[plan.question.budgets[one.board].board, one.budget]
+        elif one.objective is not None and plan.predicted is not None:
+            found = measured(
+                one.objective, plan.question, plan.students, plan.dropped, plan.predicted
+            )
+            yield one, found
+        elif one.kind == "epsilon":
+            yield one, abs(plan.delta_val_pct or 0.0)
+        else:
+            yield one, len(plan.students)
+
+
+def proof(plan: PlanDocument) -> tuple[str, ...]:
+    """Return sentences for people: what the plan is and what was proven of each stage."""
     run = plan.solver
-    return (
+    head = (
         f"{plan.status}: {len(plan.students)} students on {len(plan.send_order)} of "
         f"{len(plan.question.fleet.boards)} boards, {plan.dropped_filters} filters dropped; "
         f"{run.name} {run.version}, seed {run.seed}"
     )
+    return head, *_stages(plan.stages)
 
 
-def _stages(plan: PlanDocument) -> Iterator[str]:
-    for stage in plan.stages:
-        proof = "proven" if stage.proven else "not proven"
+def _stages(stages: Sequence[StageResult]) -> Iterator[str]:
+    for stage in stages:
+        proven = "proven" if stage.proven else "not proven"
         bound = "" if stage.bound is None else f", bound {stage.bound:.10g}"
         gap = "" if stage.gap_pct is None else f", gap {stage.gap_pct:.2f} %"
-        best = f"best {stage.best:.10g}{bound}{gap}, {proof}"
+        best = f"best {stage.best:.10g}{bound}{gap}, {proven}"
         yield f"{stage.objective}{UNITS[stage.objective]}: {stage.value:.10g} ({best})"
-
-
-def _budget(plan: PlanDocument, row: BudgetRow) -> str:
-    shown = BUDGETS[row.budget]
-    if row.limit is None or row.slack is None:
-        return f"{shown.noun} {shown.text(row.used)}, no limit"
-    verdict = "; binds: no larger network of the question fits" if binds(plan, row) else ""
-    slack = shown.text(row.slack)
-    return f"{shown.noun} {shown.text(row.used)} of {shown.text(row.limit)}, slack {slack}{verdict}"

@@ -16,8 +16,11 @@ from planner.scaling import (
     rounding,
     unlike_delays,
 )
-from planner.stage import Objective
+from planner.stage import Objective, Requirement
 from profiles.fleet import resolve
+
+NOISE = 1e-3
+"""Part of a solver unit that is taken for noise of binary fractions."""
 
 Want = Literal["params", "macs", "memory", "precision"]
 
@@ -126,9 +129,18 @@ def limit_of(question: Question, objective: Objective, value: float) -> Limit:
     """Return the limit that keeps an objective at `value`, as people read it, or better."""
     measure = MEASURES[objective]
     counted = measure.scale.count(question, value)
-    # A thousandth of a unit is noise of binary fractions.
-    bound = math.ceil(counted - 1e-3) if measure.maximise else math.floor(counted + 1e-3)
+    bound = math.ceil(counted - NOISE) if measure.maximise else math.floor(counted + NOISE)
     return Limit(measure, bound)
+
+
+def kept(question: Question, required: Requirement, value: float) -> bool:
+    """Say whether a value keeps a requirement, up to what rounding can hide."""
+    limit = limit_of(question, required.objective, required.bound)
+    counted = limit.measure.scale.count(question, value)
+    slack = hidden_units(question, limit.measure) + NOISE
+    if limit.measure.maximise:
+        return counted >= limit.bound - slack
+    return counted <= limit.bound + slack
 
 
 def relaxed(question: Question, objective: Objective, best: int, tolerance_pct: float) -> Limit:

@@ -89,12 +89,10 @@ class Requirement(Record):
         description="At least this where more is better, else at most this, in its unit."
     )
 
-    def met_by(self, value: float, slack: float) -> bool:
-        """Say whether a value keeps the bound, up to a slack."""
-        if self.objective in MORE_IS_BETTER:
-            return value >= self.bound - slack
-        return value <= self.bound + slack
+    @property
+    def relation(self) -> str:
+        """The objective and which way it is bounded."""
+        return f"{self.objective} {'>=' if self.objective in MORE_IS_BETTER else '<='}"
 
     def __str__(self) -> str:
-        sign = ">=" if self.objective in MORE_IS_BETTER else "<="
-        return f"{self.objective} {sign} {self.bound:g}"
+        return f"{self.relation} {self.bound:g}"

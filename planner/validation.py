@@ -20,7 +20,7 @@ from planner.evaluation import (
     predict,
 )
 from planner.instance import host_of
-from planner.objective import hidden
+from planner.objective import hidden, kept
 from planner.plan import PlanDocument, PlannedStudent, Prediction, StageResult
 from planner.segments.segmentation import recomputed
 from planner.stage import MORE_IS_BETTER
@@ -144,8 +144,7 @@ def _broken_requirements(
     question = plan.question
     for one in question.requirements:
         value = measured(one.objective, question, students, plan.dropped, predicted)
-        slack = hidden(question, one.objective, value) + 1e-9 * abs(value)
-        if not one.met_by(value, slack):
+        if not kept(question, one, value):
             yield f"{one} is required; the plan has {one.objective} {value:g}"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from planner.answer import students_of, value_of
 from planner.assignment import Assignment
 from planner.evaluation import budget_rows
+from planner.objective import kept
 from planner.question import Question
 from planner.stage import MORE_IS_BETTER
 
@@ -23,10 +24,10 @@ def best_of(question: Question, candidates: Sequence[Assignment]) -> Assignment 
     The first of equal ones.
     Stage by stage, those within the stage's tolerance of its best stay; the last stage decides.
     """
-    kept = [candidate for candidate in candidates if _keeps_all(question, candidate)]
-    if not kept:
+    able = [candidate for candidate in candidates if _keeps_all(question, candidate)]
+    if not able:
         return None
-    rows = [(stage_values(question, candidate), candidate) for candidate in kept]
+    rows = [(stage_values(question, candidate), candidate) for candidate in able]
     for place, stage in enumerate(question.objective):
         sign = -1.0 if stage.objective in MORE_IS_BETTER else 1.0
         rows.sort(key=lambda row: sign * row[0][place])
@@ -43,6 +44,6 @@ def _keeps_all(question: Question, candidate: Assignment) -> bool:
     if any(row.slack is not None and row.slack < 0 for row in rows):
         return False
     return all(
-        required.met_by(value_of(question, required.objective, candidate), 0.0)
+        kept(question, required, value_of(question, required.objective, candidate))
         for required in question.requirements
     )

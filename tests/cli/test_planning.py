@@ -136,14 +136,6 @@ def test_options_do_not_contradict_the_teacher(
     assert option in said.err
 
 
-def test_explain_names_every_board(nonn_plan, plan_file):
-    said = nonn_plan("explain", plan_file, "--json")
-    assert said.document["status"] == "optimal"
-    text = " ".join(said.document["explanation"])
-    assert "rpi-3b-1" in text
-    assert "rpi-3b-2" in text
-
-
 def test_simulate_returns_the_milliseconds_of_the_plan(nonn_plan, plan_file):
     predicted = json.loads(plan_file.read_text())["predicted"]
     said = nonn_plan("simulate", plan_file, "--inferences", 3, "--json")

@@ -1,10 +1,12 @@
 import pytest
-from planner_questions import partition, question
+from planner_questions import partition, question, stages
 
 from planner.budget import Limits, budgets
-from planner.conflict import Demand, irreducible
+from planner.conflict import irreducible
+from planner.demand import Demand
 from planner.instance import instance_of
 from planner.model import solve
+from planner.prover import Meter, Prover
 from profiles.units import format_bytes, format_flops
 
 
@@ -17,16 +19,23 @@ def cheapest(asked, filters):
     )
 
 
+def needed_of(asked):
+    found = irreducible(Prover(asked, Meter(600)))
+    assert found.proven
+    return found.demands
+
+
 def test_memory_that_no_student_fits_is_named_with_what_would_do():
     asked = question("rpi3x2", (3, 4, 5), memory=8_000)
     smallest, _ = cheapest(asked, 3)
     whole, _ = cheapest(asked, 12)
     plan = solve(asked)
+    assert whole == 19_232
     assert plan.status == "infeasible"
     assert plan.students == plan.stages == plan.send_order == ()
     assert plan.conflict == tuple(
         f"memory budget of rpi-3b-{n}: 8.0 KB; the smallest student needs {format_bytes(smallest)};"
-        f" {format_bytes(whole)} would do if the rest stays"
+        " 19.3 KB would do if all else stays"
         for n in (1, 2)
     )
 
@@ -46,14 +55,14 @@ def test_a_flop_budget_is_named_where_memory_is_ample():
     _, whole = cheapest(asked, 12)
     assert solve(asked).conflict == (
         f"FLOP budget of rpi-3b-1: {format_flops(30_000)}; the smallest student needs "
-        f"{format_flops(smallest)}; {format_flops(whole)} would do if the rest stays",
+        f"{format_flops(smallest)}; {format_flops(whole)} would do if all else stays",
     )
 
 
 def test_more_students_than_communities_cannot_be():
     asked = question("rpi3x8", (3, 4, 5), min_students=4)
     assert solve(asked).conflict == (
-        "at least 4 students; each needs a community and there are 3; 3 would do if the rest stays",
+        "at least 4 students; each needs a community and there are 3; 3 would do if all else stays",
     )
 
 
@@ -62,9 +71,9 @@ def test_epsilon_is_named_where_dropping_more_would_fit():
     asked = question("rpi-3b", partition=partition((3, 30, 60), steps))
     room, _ = cheapest(asked, 3)
     tight = asked.model_copy(update={"budgets": budgets(asked.fleet, Limits(room))})
-    assert irreducible(tight) == (Demand("epsilon"), Demand("memory_bytes", 0))
+    assert needed_of(tight) == (Demand("epsilon"), Demand("memory_bytes", 0))
     assert solve(tight).conflict[0] == (
-        "|delta_val| below epsilon, 1 percentage points; more than 2.5 would do if the rest stays"
+        "|delta_val| below epsilon, 1 percentage points; more than 2.5 would do if all else stays"
     )
 
 
@@ -72,11 +81,37 @@ def test_too_few_students_are_named_where_knowledge_could_be_spread():
     asked = question("rpi3x2", (40, 40), networks=("wrn10:4,8,8",), max_students=1)
     both, _ = cheapest(asked, 80)
     tight = asked.model_copy(update={"budgets": budgets(asked.fleet, Limits(both - 4))})
-    assert irreducible(tight)[0] == Demand("max_students")
-    assert solve(tight).conflict[0] == "at most 1 student; 2 would do if the rest stays"
+    assert needed_of(tight)[0] == Demand("max_students")
+    assert solve(tight).conflict[0] == "at most 1 student; 2 would do if all else stays"
 
 
-@pytest.mark.parametrize("seed", range(12))
+def test_of_alike_boards_as_many_are_needed_as_conflict():
+    """Two students of at least 19 KB on three boards of 8 KB: any one board more would do."""
+    asked = question("rpi-3b*3", (3, 4, 5), memory=8_000, min_students=2)
+    assert needed_of(asked) == tuple(Demand("memory_bytes", board) for board in range(3))
+
+
+def test_a_proof_that_was_stopped_is_no_proof():
+    asked = question("rpi-3b*2", (3, 4, 5), memory=8_000)
+    assert not irreducible(Prover(asked, Meter(0))).proven
+
+
+def test_what_would_do_is_least_where_another_board_became_alike():
+    """Without a FLOP budget the first board would be like the second, and be taken first."""
+    asked = question(
+        "rpi-3b*2",
+        (3, 40),
+        networks=("wrn10:4,8,8",),
+        min_students=2,
+        own={"rpi-3b-1": (None, 1_000)},
+        requirements=({"objective": "energy-node", "bound": 60.0},),
+        objective=stages("capacity"),
+    )
+    tightest = Prover(asked, Meter(600)).tightest(Demand("macs", 0))
+    assert tightest.value == instance_of(asked).options[0].line.at(3).macs
+
+
+@pytest.mark.parametrize("seed", range(24))
 def test_no_requirement_of_a_conflict_can_be_left_out(seed):
     steps = [((0,), 0.5), ((0, 1), 1.5)]
     asked = question(
@@ -85,14 +120,18 @@ def test_no_requirement_of_a_conflict_can_be_left_out(seed):
         min_students=1 + seed % 4,
         max_students=4,
         memory=(15_000, 22_000, 50_000)[seed % 3],
-        macs=(80_000, 170_000)[seed // 6],
+        macs=(80_000, 170_000)[seed // 6 % 2],
         own={"rpi-3b-2": (19_000, None)},
+        requirements=({"objective": "latency", "bound": (25.0, 60.0)[seed % 2]},),
     )
+    rows = list(asked.budgets)
+    rows[2] = rows[2].model_copy(update={"busy_ms": 18.0 + 4 * (seed % 4), "energy_mj": 90.0})
+    asked = asked.model_copy(update={"budgets": tuple(rows)})
     plan = solve(asked)
     if plan.status != "infeasible":
         assert plan.conflict == ()
         return
-    needed = irreducible(asked)
+    needed = needed_of(asked)
     assert not feasible_with(asked, needed)
     for one in needed:
         assert feasible_with(asked, [other for other in needed if other != one])
@@ -109,11 +148,18 @@ def feasible_with(asked, requirements):
             update={
                 "memory_bytes": row.memory_bytes if keeps("memory_bytes", b) else 2**50,
                 "macs": row.macs if keeps("macs", b) else None,
+                "busy_ms": row.busy_ms if keeps("busy_ms", b) else None,
+                "energy_mj": row.energy_mj if keeps("energy_mj", b) else None,
             }
         )
         for b, row in enumerate(asked.budgets)
     ]
     changes = {"budgets": tuple(rows), "max_students": 99, "min_students": 1, "epsilon_pct": 99.0}
+    changes["requirements"] = tuple(
+        one
+        for one in asked.requirements
+        if Demand("requirement", objective=one.objective) in requirements
+    )
     for field in ("max_students", "min_students"):
         if Demand(field) in requirements:
             changes[field] = getattr(asked, field)

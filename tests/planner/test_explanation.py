@@ -1,8 +1,9 @@
 import pytest
 from planner_questions import published, question
 
-from planner.explanation import binds, explanation
+from planner.explanation import Explanation, explain, proof
 from planner.model import solve
+from profiles.errors import UnprovenError
 
 
 @pytest.fixture(scope="module")
@@ -10,37 +11,56 @@ def plan():
     return solve(published())
 
 
-def test_a_plan_is_explained_by_its_proof_its_stages_and_its_budgets(plan):
-    head, dropped, capacity, imbalance, latency, *budgets = explanation(plan)
+@pytest.fixture(scope="module")
+def found(plan):
+    return explain(plan, 600)
+
+
+def test_a_plan_is_explained_by_its_proof_and_its_stages(plan):
+    head, dropped, capacity, imbalance, latency = proof(plan)
     assert head.startswith("optimal: 2 students on 2 of 2 boards, 0 filters dropped; OR-Tools")
     assert dropped.startswith("dropped (points - filters): 0 (best 0, bound 0,")
     assert capacity.startswith("capacity (parameters): ")
     assert imbalance == "imbalance (filters): 3 (best 3, bound 3, gap 0.00 %, proven)"
     assert latency.startswith("latency (ms): ")
-    assert len(budgets) == 4
-    assert all(row.startswith(("rpi-3b-1: ", "rpi-3b-2: ")) for row in budgets)
 
 
-def test_a_budget_binds_exactly_where_no_larger_network_fits(plan):
-    for row in plan.budgets:
-        grown = row.limit + 10**9
-        assert not binds(plan, row.model_copy(update={"slack": grown - row.used, "limit": grown}))
-        assert binds(plan, row.model_copy(update={"slack": 0, "limit": row.used}))
+def test_used_limit_and_slack_are_those_of_the_plan(plan, found):
+    rows = {(row.board, row.kind): row for row in found.sensitivities}
+    for budget in plan.budgets:
+        row = rows[budget.board, budget.budget]
+        assert (row.used, row.limit, row.slack) == (budget.used, budget.limit, budget.slack)
+    assert (rows[None, "max_students"].used, rows[None, "epsilon"].slack) == (2, 1.0)
 
 
-def test_a_network_that_cannot_grow_is_not_held_back_by_a_budget():
-    only = solve(question("rpi-3b", networks=("wrn10:4,8,8",), memory=20_000, macs=90_000))
-    assert [binds(only, row) for row in only.budgets] == [False, False]
-    assert "binds" not in " ".join(explanation(only))
+def test_of_the_published_case_memory_binds_and_flops_do_not(found):
+    binding = {(row.board, row.kind) for row in found.sensitivities if row.binds}
+    assert binding == {("rpi-3b-1", "memory_bytes"), ("rpi-3b-2", "memory_bytes")}
+    assert found.proven
 
 
-def test_no_limit_is_said_so():
-    plan = solve(question("rpi-3b"))
-    assert explanation(plan)[-1].endswith("no limit")
-    assert not binds(plan, plan.budgets[-1])
+def test_an_explanation_is_a_record_that_json_keeps(found):
+    assert Explanation.model_validate_json(found.model_dump_json()) == found
 
 
 def test_an_infeasible_question_is_explained_by_its_conflict():
     plan = solve(question(memory=1000))
-    assert explanation(plan)[0].startswith("infeasible: these requirements cannot hold together")
-    assert explanation(plan)[1:] == plan.conflict
+    found = explain(plan, 600)
+    assert found.status == "infeasible"
+    assert found.conflict == plan.conflict
+    assert found.irreducible
+    assert found.sensitivities == ()
+    assert found.stages == ()
+
+
+def test_progress_is_told():
+    told = []
+    asked = question("rpi-3b", (3, 4))
+    explain(solve(asked), 600, lambda what, done, total: told.append((what, done, total)))
+    assert told[0] == ("moving memory of rpi-3b-1", 0, 4)
+    assert [done for _, done, _ in told] == [0, 1, 2, 3]
+
+
+def test_a_limit_that_finds_no_optimum_is_said(plan):
+    with pytest.raises(UnprovenError, match="raise --limit"):
+        explain(plan, 0)

@@ -207,7 +207,7 @@ def test_a_limit_in_a_later_stage_leaves_a_plan_without_full_proof():
 
 
 def test_reading_plans_needs_no_solver_and_planning_no_torch():
-    light = "planner.plan, planner.question, planner.validation, planner.explanation"
+    light = "planner.plan, planner.question, planner.validation, planner.demand"
     code = f"""if True:
         import sys, {light}, planner.training, planner.workload
         assert "ortools" not in sys.modules

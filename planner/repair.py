@@ -1,0 +1,279 @@
+"""Repairs of an infeasible question: single changes with which it has a plan, the cheapest first.
+
+A single change can only help where it moves a demand of each conflict, so that the demands of one
+irreducible conflict are all that need to be tried.  Each repair is a changed question, of which a
+plan was found and checked before it is shown.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from nonn_core.costs import BYTES_PER_VALUE, Precision
+from nonn_core.progress import Progress, silent
+from planner.amounts import budget_text, shown, students
+from planner.baselines.plan import unproven
+from planner.budget import BUDGETS, BudgetName
+from planner.demand import (
+    Demand,
+    DemandKind,
+    alike,
+    amount,
+    changed,
+    demands,
+    figure_of,
+    limit_now,
+    required,
+    requirement_of,
+    wants,
+    without,
+)
+from planner.draft import Appraisal
+from planner.instance import instance_of
+from planner.objective import Measure
+from planner.prover import Prover
+from planner.question import Question
+from planner.scaling import LATEST
+from planner.stage import Objective
+from planner.validation import violations
+from profiles.document import Record
+
+MOST_NAMES = 4
+"""Of more boards than this a sentence does not name all."""
+
+
+class Repair(Record):
+    """A change with which the question has a plan; one was found and checked."""
+
+    kind: DemandKind | Literal["precision", "board", "together"] = Field(
+        description="What changes: a demand, the precisions, the fleet; or several demands."
+    )
+    text: str = Field(description="The change as a sentence.")
+    boards: tuple[str, ...] = Field(
+        default=(), description="Boards of which any one, or each, has the new budget."
+    )
+    each: bool = Field(default=False, description="Each of the boards, not any one of them.")
+    objective: Objective | None = Field(default=None, description="Whose requirement changes.")
+    value: int | float | str | None = Field(
+        default=None,
+        description="The new limit (what epsilon must allow), the further precision, or the "
+        "board that the further one is like; null where several demands change.",
+    )
+    least: bool = Field(description="Proven: no smaller change of this kind alone does.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A repair, the question that it leads to, and its cost beside others of its kind."""
+
+    repair: Repair
+    question: Question
+    cost: float
+
+
+def repairs(
+    prover: Prover, needed: Sequence[Demand], progress: Progress = silent
+) -> tuple[Repair, ...]:
+    """Return the repairs of an infeasible question whose conflict is `needed`, cheapest first.
+
+    Where no single change does, the one repair is a set of changes of which none can be left out.
+    """
+    found: dict[str, list[_Tried]] = defaultdict(list)
+    for number, one in enumerate(_single(prover, needed)):
+        progress("repairing", number, 0)
+        if has_plan(prover.about(one.question)):
+            found[one.repair.kind].append(one)
+    single = tuple(
+        one.repair for kind in found for one in sorted(found[kind], key=lambda each: each.cost)
+    )
+    return single or tuple(_together(prover))
+
+
+def has_plan(prover: Prover) -> bool:
+    """Find a plan of the question and check it, as a plan file is checked."""
+    found = prover.plan().assignment
+    return found is not None and not violations(unproven(prover.question, found, "explain"))
+
+
+def _single(prover: Prover, needed: Sequence[Demand]) -> Iterator[_Tried]:
+    """Yield every single change that may help."""
+    question = prover.question
+    tried: set[Demand] = set()
+    for demand in needed:
+        if demand not in tried:
+            twins = alike(question, demand)
+            tried.update(twins)
+            yield from _relaxed(prover, demand, twins)
+    for budget in reversed(get_args(BudgetName)):
+        if any(demand.kind == budget for demand in needed):
+            yield from _everywhere(prover, budget)
+    yield from _precisions(question)
+    yield from _boards(question)
+
+
+def _relaxed(prover: Prover, demand: Demand, twins: Sequence[Demand]) -> Iterator[_Tried]:
+    """Relax one demand by as little as does."""
+    question = prover.question
+    outcome = prover.tightest(demand)
+    if outcome.value is None:
+        return
+    to, now = amount(question, demand, outcome.value), limit_now(question, demand)
+    boards = _boards_of(question, twins)
+    repair = Repair(
+        kind=demand.kind,
+        text=_sentence(question, demand, to, boards),
+        boards=boards,
+        objective=demand.objective,
+        value=to,
+        least=outcome.proven,
+    )
+    yield _Tried(repair, changed(question, demand, to), abs(to - now))
+
+
+def _boards_of(question: Question, of: Sequence[Demand]) -> tuple[str, ...]:
+    return tuple(question.budgets[one.board].board for one in of if one.board >= 0)
+
+
+def _sentence(question: Question, demand: Demand, to: float, boards: Sequence[str]) -> str:
+    now = limit_now(question, demand)
+    if demand.budget is not None:
+        return f"{_more(demand.budget, to, now)} on {_any_of(boards)}"
+    if demand.kind == "min_students":
+        return f"at least {students(to)} in place of {now:g}"
+    if demand.kind == "max_students":
+        return f"at most {students(to)} in place of {now:g}"
+    if demand.kind == "epsilon":
+        return f"epsilon above {shown(demand, to)} points in place of {now:g}"
+    relation = requirement_of(question, demand).relation
+    return f"{relation} {shown(demand, to)} in place of {now:g}"
+
+
+def _more(budget: BudgetName, to: float, now: float) -> str:
+    more, in_all = budget_text(budget, to - now), budget_text(budget, to)
+    return f"{BUDGETS[budget].noun} +{more}, to {in_all},"
+
+
+def _any_of(boards: Sequence[str]) -> str:
+    if len(boards) > MOST_NAMES:
+        return f"any one of {len(boards)} boards like {boards[0]}"
+    return boards[0] if len(boards) == 1 else f"any one of {', '.join(boards)}"
+
+
+def _everywhere(prover: Prover, budget: BudgetName) -> Iterator[_Tried]:
+    """Raise a budget by as little as does on all boards that have the same."""
+    question = prover.question
+    groups: dict[object, list[Demand]] = defaultdict(list)
+    for place, row in enumerate(question.budgets):
+        if getattr(row, budget) is not None:
+            key = getattr(row, budget), budget == "memory_bytes" and row.runtime_bytes
+            groups[key].append(Demand(budget, place))
+    for group in groups.values():
+        if len(group) > 1:
+            yield from _raised(prover, budget, group)
+
+
+def _raised(prover: Prover, budget: BudgetName, group: Sequence[Demand]) -> Iterator[_Tried]:
+    question = prover.question
+    boards = [one.board for one in group]
+    measure = Measure(
+        lambda view: _highest(view, boards, budget), wants=wants(budget), of_board=True
+    )
+    outcome = prover.search(without(question, (), group), measure, required(question))
+    if outcome.value is None:
+        return
+    to, now = amount(question, group[0], outcome.value), limit_now(question, group[0])
+    names = _boards_of(question, group)
+    every = "every board" if len(names) == len(question.budgets) else f"each of {', '.join(names)}"
+    raised = question
+    for one in group:
+        raised = changed(raised, one, to)
+    repair = Repair(
+        kind=budget,
+        text=f"{_more(budget, to, now)} on {every}",
+        boards=names,
+        each=True,
+        value=to,
+        least=outcome.proven,
+    )
+    yield _Tried(repair, raised, len(names) * (to - now))
+
+
+def _highest(view: Any, boards: Sequence[int], budget: BudgetName) -> Any:
+    """Return what the one of these boards uses that uses most; of a model, a bound on it."""
+    uses = [view.on(board, figure_of(budget)) for board in boards]
+    if isinstance(view, Appraisal):
+        return max(uses)
+    highest = view.model.new_int_var(0, LATEST, "highest use")
+    for use in uses:
+        view.model.add(highest >= use)
+    return highest
+
+
+def _precisions(question: Question) -> Iterator[_Tried]:
+    """Allow a further precision."""
+    for precision in get_args(Precision):
+        if precision not in question.precisions:
+            allowed = (*question.precisions, precision)
+            repair = Repair(
+                kind="precision", text=f"allow {precision}", value=precision, least=True
+            )
+            other = question.model_copy(update={"precisions": allowed})
+            yield _Tried(repair, other, -BYTES_PER_VALUE[precision])
+
+
+def _boards(question: Question) -> Iterator[_Tried]:
+    """Add one board more, like one that is there, with its link and budgets."""
+    kinds: dict[object, int] = {}
+    for place, site in enumerate(instance_of(question).sites):
+        kinds.setdefault(site.kind, place)
+    for place in kinds.values():
+        like = question.fleet.boards[place]
+        repair = Repair(
+            kind="board",
+            text=f"one more {like.device}, with link and budgets as {like.name} has",
+            value=like.name,
+            least=True,
+        )
+        yield _Tried(repair, _with_one_more(question, place), 0)
+
+
+def _with_one_more(question: Question, place: int) -> Question:
+    like = question.fleet.boards[place]
+    taken = {board.name for board in question.fleet.boards}
+    numbers = range(1, len(taken) + 2)
+    name = next(n for n in (f"{like.device}-{number}" for number in numbers) if n not in taken)
+    boards = (*question.fleet.boards, like.model_copy(update={"name": name}))
+    budget = question.budgets[place].model_copy(update={"board": name})
+    return question.model_copy(
+        update={
+            "fleet": question.fleet.model_copy(update={"boards": boards}),
+            "budgets": (*question.budgets, budget),
+        }
+    )
+
+
+def _together(prover: Prover) -> Iterator[Repair]:
+    """Relax several demands, each by as little as does, of which none can stay as it is.
+
+    Budgets are relaxed before requirements, and these before the number of students.
+    """
+    lifted = list(demands(prover.question))
+    for one in tuple(lifted):
+        others = [other for other in lifted if other != one]
+        if prover.plan_without(others).assignment is not None:
+            lifted = others
+    texts, least = [], True
+    for place, one in enumerate(lifted):
+        question = prover.question
+        outcome = prover.tightest(one, lifted=lifted[place + 1 :])
+        if outcome.value is None:
+            return
+        least = least and outcome.proven
+        to = amount(question, one, outcome.value)
+        texts.append(_sentence(question, one, to, _boards_of(question, [one])))
+        prover = prover.about(changed(question, one, to))
+    if has_plan(prover):
+        yield Repair(kind="together", text="together: " + "; ".join(texts), least=least)
