@@ -16,7 +16,7 @@ from planner.scaling import (
     rounding,
     unlike_delays,
 )
-from planner.stage import Objective, Requirement
+from planner.stage import MORE_IS_BETTER, Objective, Requirement
 from profiles.fleet import resolve
 
 NOISE = 1e-3
@@ -136,11 +136,11 @@ def limit_of(question: Question, objective: Objective, value: float) -> Limit:
 def kept(question: Question, required: Requirement, value: float) -> bool:
     """Say whether a value keeps a requirement, up to what rounding can hide."""
     limit = limit_of(question, required.objective, required.bound)
-    counted = limit.measure.scale.count(question, value)
     slack = hidden_units(question, limit.measure) + NOISE
-    if limit.measure.maximise:
-        return counted >= limit.bound - slack
-    return counted <= limit.bound + slack
+    worst = limit.measure.scale.read(
+        question, limit.bound + (-slack if limit.measure.maximise else slack)
+    )
+    return value >= worst if required.objective in MORE_IS_BETTER else value <= worst
 
 
 def relaxed(question: Question, objective: Objective, best: int, tolerance_pct: float) -> Limit:

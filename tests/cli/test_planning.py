@@ -241,3 +241,14 @@ def test_students_of_a_saved_network_need_a_teacher_network(nonn_plan, plan_argu
     said = nonn_plan(*kept, "--teacher-network", "wrn40-4", "--json")
     assert said.code == 0
     assert all(name.startswith("wrn16:") for name in said.document["question"]["networks"])
+
+
+def test_an_accuracy_out_of_reach_is_infeasible_and_says_what_would_do(
+    nonn_plan, plan_arguments, tmp_path
+):
+    asked = ["--teacher-network", "wrn40-4", "--at-least", "accuracy=95.48"]
+    said = nonn_plan(*plan_arguments, *asked)
+    assert said.code == 3
+    assert "accuracy >= 95.48; accuracy >= " in said.err
+    written = json.loads((tmp_path / "plan.json").read_text())
+    assert written["verdict"]["winner"] in (None, "segmented")
