@@ -110,7 +110,12 @@ class _Attempt:
             view = appraised(self.instance, known[0])
             for each, figure in zip(model.logarithms, LOGARITHMS, strict=False):
                 each.hint(view.total(figure))
-        return _proven(model, self.goal, known, self.seed, deterministic_limit)
+        outcome = _proven(model, self.goal, known, self.seed, deterministic_limit)
+        if self.goal is None or not self.goal.curved or outcome.assignment is None:
+            return outcome
+        # The solver's value lies a few units above, and no other model may reach it again.
+        value = self.goal.read(appraised(self.instance, outcome.assignment))
+        return replace(outcome, value=value)
 
     def bracketed(
         self, goal: Measure, known: Known, bound: int | None, deterministic_limit: float

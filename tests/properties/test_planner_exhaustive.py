@@ -288,6 +288,16 @@ def test_stages_equal_exhaustive_search_one_after_the_other(case, names, toleran
         plans = [plan for plan in plans if sign * plan[name] <= sign * top + room]
 
 
+@pytest.mark.parametrize("energy", [21_633_000, 21_626_699, 21_318_599, 14_730_599])
+def test_the_accuracy_that_a_stage_found_can_be_kept_in_the_next(energy):
+    """A logarithm is known to a unit, and each model has tangents of its own."""
+    _, instance = random_instance(161)
+    limits = [Limit(MEASURES["energy"], energy)]
+    accuracy = solved(instance, "accuracy", limits)
+    limits.append(Limit(MEASURES["accuracy"], accuracy.value))
+    assert solved(instance, "boards", limits).proven
+
+
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(on_media, st.sampled_from([0, 30]))
 def test_latency_on_shared_media_equals_exhaustive_search(case, tolerance_pct):
