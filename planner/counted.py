@@ -15,7 +15,7 @@ from ortools.sat.python import cp_model
 from planner.assignment import Assignment
 from planner.catalogue import Catalogue, Entry, Row, StudentType
 from planner.instance import Instance
-from planner.logarithm import LOGARITHMS, Logarithm
+from planner.logarithm import Logarithm, logarithms
 from planner.scaling import LATEST, UNITS_PER_MS
 from planner.scaling import up as rounded_up
 from planner.variables import Expr, total
@@ -134,11 +134,7 @@ class CountedModel:
 
     def size(self) -> Expr:
         """Sum up the logarithms of parameters and of MACs."""
-        if not self.logarithms:
-            for figure in LOGARITHMS:
-                least, most = self._instance.extent(figure)
-                amount = self.total(figure)
-                self.logarithms.append(Logarithm(self.model, amount, least, most, figure))
+        self.logarithms = self.logarithms or logarithms(self.model, self, self._instance)
         return total(each.value for each in self.logarithms)
 
     def spread(self) -> Expr:

@@ -9,8 +9,10 @@ from typing import Literal
 
 from ortools.sat.python import cp_model
 
+from planner.instance import Instance
 from planner.scaling import UNITS_PER_INDEX
 from planner.variables import Expr
+from planner.view import View
 
 LOGARITHMS: tuple[Literal["params", "macs"], ...] = ("params", "macs")
 """The amounts whose logarithms accuracy grows with."""
@@ -50,6 +52,14 @@ class Logarithm:
         """Value <= ln(point) + (amount - point) / point."""
         above = point * (self.value - units(point) - 1)
         self._model.add(above <= UNITS_PER_INDEX * (self._amount - point))
+
+
+def logarithms(model: cp_model.CpModel, view: View[Expr], instance: Instance) -> list[Logarithm]:
+    """Return the logarithms of all that accuracy grows with, of all plans in a model."""
+    return [
+        Logarithm(model, view.total(figure), *instance.extent(figure), figure)
+        for figure in LOGARITHMS
+    ]
 
 
 def units(amount: int) -> int:

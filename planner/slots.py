@@ -14,7 +14,7 @@ from planner import constraints as rules
 from planner.assignment import Assignment
 from planner.instance import Instance
 from planner.loads import macs_on, memory_on, params_on, slowed_on
-from planner.logarithm import LOGARITHMS, Logarithm
+from planner.logarithm import Logarithm, logarithms
 from planner.ordering import in_order
 from planner.scaling import (
     LATEST,
@@ -121,11 +121,7 @@ class SlotModel:
 
     def size(self) -> Expr:
         """Sum up the logarithms of parameters and of MACs."""
-        if not self.logarithms:
-            for figure in LOGARITHMS:
-                least, most = self._instance.extent(figure)
-                amount = self.total(figure)
-                self.logarithms.append(Logarithm(self.model, amount, least, most, figure))
+        self.logarithms = self.logarithms or logarithms(self.model, self, self._instance)
         return total(each.value for each in self.logarithms)
 
     def spread(self) -> Expr:

@@ -124,21 +124,21 @@ def described(
 
 def job_of(question: Question, segmentation: Segmentation) -> Job:
     """Return what one image sets off, for the simulator."""
-    _, boards = resolve(question.fleet)
-    by_name = {board.name: board for board in boards}
-    network = parse_network(segmentation.network)
-    model = cut_model(network, question.image_shape, question.classes, question.smallest_precision)
-    cuts = tuple(accumulate(part.layers for part in segmentation.parts))[:-1]
-    return pipeline.job(
-        model.table, [by_name[name] for name in segmentation.boards], host_of(question), cuts
-    )
+    model, boards, cuts = _cut(question, segmentation)
+    return pipeline.job(model.table, boards, host_of(question), cuts)
 
 
 def recomputed(question: Question, segmentation: Segmentation) -> Segmentation:
     """Describe the same cut on the same boards anew, from the question alone."""
-    _, boards = resolve(question.fleet)
-    by_name = {board.name: board for board in boards}
+    return described(question, *_cut(question, segmentation))
+
+
+def _cut(
+    question: Question, segmentation: Segmentation
+) -> tuple[CutModel, list[Board], tuple[int, ...]]:
+    """Return the model, its boards in a row, and behind how many layers it is cut."""
+    boards = {board.name: board for board in resolve(question.fleet)[1]}
     network = parse_network(segmentation.network)
     model = cut_model(network, question.image_shape, question.classes, segmentation.precision)
     cuts = tuple(accumulate(part.layers for part in segmentation.parts))[:-1]
-    return described(question, model, [by_name[name] for name in segmentation.boards], cuts)
+    return model, [boards[name] for name in segmentation.boards], cuts
