@@ -175,6 +175,7 @@ def plan(
             "image": shape,
             "classes": count,
             "networks": _networks(student or [], partition, teacher_network),
+            "reuse": True,
             "min_students": fewest,
             "max_students": most,
             "epsilon_pct": partition.bound_pct if epsilon is None else epsilon,

@@ -4,6 +4,7 @@ from typing import Literal
 
 from planner.assignment import Assignment
 from planner.evaluation import (
+    Decided,
     best_send_order,
     budget_rows,
     delta_val_pct,
@@ -49,20 +50,21 @@ def answered(
 
 
 def students_of(question: Question, assignment: Assignment) -> tuple[PlannedStudent, ...]:
-    """Describe the students of an assignment, numbered in the order of their boards."""
+    """Describe the students of an assignment, numbered by round, then in their boards' order."""
     boards = question.fleet.boards
-    placed = sorted(assignment.students, key=lambda one: (one.board, one.communities))
-    return tuple(
-        planned_student(
-            question,
+    placed = sorted(assignment.students, key=lambda one: (one.round, one.board, one.communities))
+    decided = (
+        Decided(
             f"student-{n}",
             one.network,
             one.precision,
             boards[one.board].name,
             one.communities,
+            one.round,
         )
         for n, one in enumerate(placed, start=1)
     )
+    return tuple(planned_student(question, one, assignment.dropped) for one in decided)
 
 
 def value_of(question: Question, objective: Objective, assignment: Assignment) -> float:

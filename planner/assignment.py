@@ -7,12 +7,17 @@ from nonn_core.costs import Precision
 
 @dataclass(frozen=True, slots=True)
 class AssignedStudent:
-    """One student: its communities, network, precision, and the place of its board in the fleet."""
+    """One student: its communities, network, precision, and the place of its board in the fleet.
+
+    A student of a later round than the first mimics as many filters as its community has, of all
+    kept ones reshuffled.
+    """
 
     communities: tuple[int, ...]
     network: str
     precision: Precision
     board: int
+    round: int = 1
 
 
 @dataclass(frozen=True, slots=True)

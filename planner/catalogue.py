@@ -42,6 +42,11 @@ class Entry:
         """The types, in an order of their own."""
         return tuple(sorted(self.types))
 
+    @property
+    def merges(self) -> bool:
+        """Say whether a student has several communities."""
+        return any(sum(each.communities) > 1 for each in self.types)
+
     def communities(self, place: int) -> int:
         """Return how many communities of a class the students have together."""
         return sum(each.communities[place] for each in self.types)
@@ -99,7 +104,7 @@ def _entries(
 ) -> Iterator[Entry]:
     """Yield every entry that keeps the budgets."""
     load = loader(instance)
-    limits = [len(ids) for ids in classes]
+    limits = [instance.rounds * len(ids) for ids in classes]
     for kind, (board, *_) in enumerate(instance.kinds):
         site = instance.sites[board]
 

@@ -113,7 +113,7 @@ def _found(question: Question, one: Demand) -> tuple[str, str]:
         return _budget(question, one.budget, one.board)
     if one.kind == "min_students":
         communities = len(question.partition.communities)
-        short = question.min_students > communities
+        short = question.min_students > communities and not question.reuse
         cause = f"; each needs a community and there are {communities}" if short else ""
         return f"at least {students(question.min_students)}", cause
     if one.kind == "max_students":

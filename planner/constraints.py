@@ -39,9 +39,10 @@ def communities_stay_whole(model: Model, v: Variables, instance: Instance) -> No
 def students_have_knowledge(model: Model, v: Variables, instance: Instance) -> None:
     """Give each student that exists at least one community.
 
-    active[s] = max_c member[c,s] for each s.
+    active[s] = max_c member[c,s] for each s of the first round.
     """
-    for s, active in enumerate(v.active):
+    for s in v.first_round:
+        active = v.active[s]
         members = [v.member[c, s] for c in instance.communities]
         model.add_bool_or([*members, ~active])
         for member in members:
@@ -57,21 +58,61 @@ def number_of_students(model: Model, v: Variables, instance: Instance) -> None:
     model.add(total(v.active) <= instance.max_students)
 
 
-def one_network_and_board(model: Model, v: Variables, instance: Instance) -> None:
+def further_rounds(model: Model, v: Variables, instance: Instance) -> None:
+    """Hand out all kept communities again, one each, where each student of the first round has one.
+
+    follow[r,c] <= 1 - drop[d] for each d that drops c, and
+    follow[2,c] implies sum_{s of the first round} active[s] = communities that are kept.
+    The round before is full: follow[r,c] <= follow[r-1,c'] + sum_{d drops c'} drop[d], all c, c'.
+    Of communities that are alike the earlier ones come first.
+    """
+    follow = {(number, c): active for number, c, active in v.follow()}
+    dropped = {
+        c: [v.drop[d] for d, one in enumerate(instance.drops) if c in one.communities]
+        for c in instance.communities
+    }
+    kept = total(
+        (len(instance.sizes) - len(one.communities)) * v.drop[d]
+        for d, one in enumerate(instance.drops)
+    )
+    first = total(v.active[s] for s in v.first_round)
+    for (number, c), active in follow.items():
+        if number == 2:
+            model.add(first == kept).only_enforce_if(active)
+        for step in dropped[c]:
+            model.add_implication(active, ~step)
+        for other in instance.communities if number > 2 else ():
+            before = [follow[number - 1, other]] if (number - 1, other) in follow else []
+            model.add_bool_or([~active, *before, *dropped[other]])
+    for c, twin in pairwise(instance.communities):
+        for number in range(2, instance.rounds + 1) if _alike(instance, c, twin) else ():
+            if (number, c) in follow and (number, twin) in follow:
+                model.add_implication(follow[number, twin], follow[number, c])
+
+
+def _alike(instance: Instance, community: int, other: int) -> bool:
+    """Say whether communities are of one size, and dropped together or not at all."""
+    return instance.sizes[community] == instance.sizes[other] and all(
+        (community in drop.communities) == (other in drop.communities) for drop in instance.drops
+    )
+
+
+def one_network_and_board(model: Model, v: Variables) -> None:
     """Make each student one network on one board.
 
     sum_{b,o} runs[s,b,o] = active[s] for each s.
     """
-    for s in range(instance.slots):
+    for s, active in enumerate(v.active):
         choices = [runs for (student, _, _), runs in v.runs.items() if student == s]
-        model.add_exactly_one([*choices, ~v.active[s]])
+        model.add_exactly_one([*choices, ~active])
 
 
 def filters_follow_students(model: Model, v: Variables, instance: Instance) -> None:
     """Count a student's filters where it runs.
 
-    sum_{b,h} filters[s,b,h] = |P_s| for each s; and for each s, b, h, over the options o of head h,
-    least[s] * sum_o runs[s,b,o] <= filters[s,b,h] <= sum_o most[s,b,o] * runs[s,b,o].
+    sum_{b,h} filters[s,b,h] = |P_s| for each s of the first round; and for each s, b, h, over the
+    options o of head h, least[s] * sum_o runs[s,b,o] <= filters[s,b,h] and
+    filters[s,b,h] <= sum_o most[s,b,o] * runs[s,b,o], which for a further one are equal.
     """
     choices: dict[tuple[int, int, Head], list[tuple[int, cp_model.IntVar]]] = defaultdict(list)
     for (s, b, o), runs in v.runs.items():
@@ -80,7 +121,7 @@ def filters_follow_students(model: Model, v: Variables, instance: Instance) -> N
         least = v.least_filters[key[0]]
         model.add(filters <= total(most * runs for most, runs in choices[key]))
         model.add(filters >= total(least * runs for _, runs in choices[key]))
-    for s in range(instance.slots):
+    for s in v.first_round:
         counted = [filters for (student, _, _), filters in v.filters.items() if student == s]
         model.add(total(counted) == v.size(instance, s))
 
@@ -93,7 +134,7 @@ def students_share_group0(model: Model, v: Variables, instance: Instance) -> Non
     model.add_exactly_one(v.group0.values())
     if len(v.group0) == 1:
         return
-    for s in range(instance.slots):
+    for s in range(len(v.active)):
         for shape, shared in v.group0.items():
             choices = [
                 runs
@@ -169,10 +210,7 @@ def twin_communities_in_order(model: Model, v: Variables, instance: Instance) ->
     dropped together or not at all.
     """
     for c, twin in pairwise(instance.communities):
-        alike = instance.sizes[c] == instance.sizes[twin] and all(
-            (c in drop.communities) == (twin in drop.communities) for drop in instance.drops
-        )
-        if not alike:
+        if not _alike(instance, c, twin):
             continue
         for last in range(instance.slots - 1):
             first_ones = range(last + 1)
@@ -190,7 +228,7 @@ def alike_boards_by_first_student(model: Model, v: Variables, instance: Instance
     for kind in instance.kinds:
         for board, following in pairwise(kind):
             before, after = v.students_on(board), v.students_on(following)
-            for s in range(instance.slots):
+            for s in range(len(v.active)):
                 model.add(after[s] <= total(before[:s]))
 
 

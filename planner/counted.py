@@ -4,7 +4,8 @@ Alike communities and alike boards are counted, not told apart, so that no plan 
 what a loading costs is a constant, so that the order in which the host sends needs no variable.
 
 Symbols: e entry of the catalogue, for boards of one kind; boards[e] how many run it; there[e] one
-at least does; d drop step; c class of communities.
+at least does; c class of communities; d drop step; dealt[d,r] it is the one and all kept
+communities are handed out r times, the last time perhaps in part.
 """
 
 from collections import Counter, defaultdict
@@ -34,7 +35,11 @@ class CountedModel:
         self._instance, self._catalogue = instance, entries
         self._boards = [self._count(entry, e) for e, entry in enumerate(entries.entries)]
         self._there = [self._presence(e) for e in range(len(self._boards))]
-        self._drop = [self.model.new_bool_var(f"drop{d}") for d in range(len(instance.drops))]
+        self._dealt = {
+            (d, r): self.model.new_bool_var(f"dealt{d},{r}")
+            for d in range(len(instance.drops))
+            for r in range(1, instance.rounds + 1)
+        }
         self.logarithms: list[Logarithm] = []
         self._each_board_runs_one_loading()
         self._each_community_has_one_place()
@@ -63,15 +68,25 @@ class CountedModel:
             self.model.add(here <= len(boards))
 
     def _each_community_has_one_place(self) -> None:
-        """Sum up for each class c: sum_e c(e) boards[e] + sum_d c(d) drop[d] = communities of c."""
-        self.model.add_exactly_one(self._drop)
+        """Sum up for each class c, with kept[c,d] communities of c that d keeps.
+
+        sum_{d,r} (r - 1 + [r = 1]) kept[c,d] dealt[d,r] <= sum_e c(e) boards[e], which is
+        <= sum_{d,r} r kept[c,d] dealt[d,r]; and no student has several where r > 1.
+        """
+        self.model.add_exactly_one(self._dealt.values())
         for place, ids in enumerate(self._catalogue.classes):
             held = self._sum(entry.communities(place) for entry in self._entries)
-            dropped = (
-                len(drop.communities & set(ids)) * taken
-                for drop, taken in zip(self._instance.drops, self._drop, strict=True)
-            )
-            self.model.add(held + total(dropped) == len(ids))
+            kept = [len(set(ids) - drop.communities) for drop in self._instance.drops]
+            full = (max(1, r - 1) * kept[d] * one for (d, r), one in self._dealt.items())
+            self.model.add(held >= total(full))
+            self.model.add(held <= total(r * kept[d] * one for (d, r), one in self._dealt.items()))
+        for entry, there in zip(self._entries, self._there, strict=True):
+            if entry.merges:
+                self.model.add(there <= total(self._dealt_once()))
+
+    def _dealt_once(self) -> list[cp_model.IntVar]:
+        """Return dealt[d,1] of each drop step."""
+        return [one for (_, r), one in self._dealt.items() if r == 1]
 
     def _number_of_students(self) -> None:
         """Min <= sum_e students(e) boards[e] <= max."""
@@ -104,9 +119,10 @@ class CountedModel:
 
     def dropped(self, delta_val: int, filters: int) -> Expr:
         """Return |delta_val| times one factor plus |P0| times the other."""
+        drops = self._instance.drops
         return total(
-            (delta_val * drop.delta_units + filters * drop.filters) * taken
-            for drop, taken in zip(self._instance.drops, self._drop, strict=True)
+            (delta_val * drops[d].delta_units + filters * drops[d].filters) * one
+            for (d, _), one in self._dealt.items()
         )
 
     def highest(self, figure: Figure) -> Expr:
@@ -171,15 +187,19 @@ class CountedModel:
         found = Counter(self._rows(known))
         for entry, boards in zip(self._entries, self._boards, strict=True):
             self.model.add_hint(boards, found[entry.kind, entry.key])
-        taken = set(known.dropped)
-        for drop, chosen in zip(self._instance.drops, self._drop, strict=True):
-            self.model.add_hint(chosen, set(drop.communities) == taken)
+        rounds = max(student.round for student in known.students)
+        for (d, r), one in self._dealt.items():
+            taken = set(self._instance.drops[d].communities) == set(known.dropped)
+            self.model.add_hint(one, taken and r == rounds)
 
     def assignment(self, solver: cp_model.CpSolver) -> Assignment:
         """Return the assignment of a solution: alike communities and boards one after the other."""
-        (drop,) = (d for d, taken in enumerate(self._drop) if solver.boolean_value(taken))
+        ((drop, rounds),) = (key for key, one in self._dealt.items() if solver.boolean_value(one))
         dropped = self._instance.drops[drop].communities
-        left = [[c for c in ids if c not in dropped] for ids in self._catalogue.classes]
+        left = [
+            [(c, number) for number in range(1, rounds + 1) for c in ids if c not in dropped]
+            for ids in self._catalogue.classes
+        ]
         free = [list(boards) for boards in self._instance.kinds]
         students = []
         for entry, boards in zip(self._entries, self._boards, strict=True):
@@ -187,7 +207,8 @@ class CountedModel:
                 board = free[entry.kind].pop(0)
                 for each in entry.types:
                     own = [left[c].pop(0) for c, n in enumerate(each.communities) for _ in range(n)]
-                    students.append(self._instance.options[each.task[0]].student(own, board))
+                    option = self._instance.options[each.task[0]]
+                    students.append(option.student([c for c, _ in own], board, own[0][1]))
         return Assignment(tuple(students), tuple(sorted(dropped)))
 
     def _rows(self, known: Assignment) -> Iterator[tuple[int, Row]]:

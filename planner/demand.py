@@ -105,7 +105,7 @@ def without(
         sites=sites,
         min_students=1 if Demand("min_students") in out else instance.min_students,
         max_students=(
-            max(len(instance.sizes), instance.max_students)
+            max(len(instance.sizes), len(sites), instance.max_students)
             if Demand("max_students") in out
             else instance.max_students
         ),

@@ -50,6 +50,6 @@ def _costs(option: Option, instance: Instance, counts: Collection[str]) -> Itera
 
 def _memory_can_bind(instance: Instance) -> bool:
     """Say whether as many students as there may be, of the largest kind, overfill some board."""
-    most = instance.slots * max(o.memory_bytes(instance.filters) for o in instance.options)
+    most = instance.most * max(o.memory_bytes(instance.filters) for o in instance.options)
     limits = (site.memory_bytes for site in instance.sites)
     return any(limit is not None and most > limit for limit in limits)

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from planner.assignment import Assignment
 from planner.instance import Instance
@@ -19,16 +19,26 @@ DROPPED = -1
 
 @dataclass(slots=True)
 class Draft:
-    """Who owns each community (or `DROPPED`), each student's option and board, the drop step."""
+    """Who owns each community (or `DROPPED`), each student's option and board, the drop step.
+
+    The last students, one for each in `again`, are of further rounds: they mimic as many filters
+    as these communities have.
+    """
 
     owners: list[int]
     options: list[int]
     boards: list[int]
     drop: int
+    again: list[int] = field(default_factory=list)
 
     def copy(self) -> "Draft":
         """Return a draft of its own."""
-        return Draft(self.owners[:], self.options[:], self.boards[:], self.drop)
+        return Draft(self.owners[:], self.options[:], self.boards[:], self.drop, self.again[:])
+
+    @property
+    def first_round(self) -> range:
+        """The students that own communities."""
+        return range(len(self.options) - len(self.again))
 
 
 class Appraiser:
@@ -42,10 +52,11 @@ class Appraiser:
 
     def view(self, draft: Draft) -> "Appraisal":
         """Return what can be read of a draft; each of its students must have a community."""
-        sizes = [0] * len(draft.options)
+        sizes = [0] * len(draft.first_round)
         for community, owner in enumerate(draft.owners):
             if owner != DROPPED:
                 sizes[owner] += self.instance.sizes[community]
+        sizes += [self.instance.sizes[community] for community in draft.again]
         tasks: dict[int, list[Task]] = defaultdict(list)
         for board, option, size in zip(draft.boards, draft.options, sizes, strict=True):
             tasks[board].append((option, size))
@@ -55,27 +66,34 @@ class Appraiser:
     def draft(self, found: Assignment) -> Draft:
         """Return an assignment as a draft."""
         owners = [DROPPED] * len(self.instance.sizes)
-        for s, student in enumerate(found.students):
-            for community in student.communities:
+        students = sorted(found.students, key=lambda one: one.round)
+        for s, student in enumerate(students):
+            for community in student.communities if student.round == 1 else ():
                 owners[community] = s
         taken = set(found.dropped)
         return Draft(
             owners,
-            [self._places[one.network, one.precision] for one in found.students],
-            [student.board for student in found.students],
+            [self._places[one.network, one.precision] for one in students],
+            [student.board for student in students],
             next(d for d, one in enumerate(self.instance.drops) if set(one.communities) == taken),
+            [student.communities[0] for student in students if student.round > 1],
         )
 
     def assignment(self, draft: Draft) -> Assignment:
         """Return a draft as an assignment."""
-        owned: list[list[int]] = [[] for _ in draft.options]
+        owned: list[list[int]] = [[] for _ in draft.first_round]
         for community, owner in enumerate(draft.owners):
             if owner != DROPPED:
                 owned[owner].append(community)
+        rounds = [1] * len(owned)
+        for place, community in enumerate(draft.again):
+            owned.append([community])
+            rounds.append(2 + draft.again[:place].count(community))
+        students = zip(owned, draft.options, draft.boards, rounds, strict=True)
         return Assignment(
             tuple(
-                self.instance.options[option].student(mine, board)
-                for mine, option, board in zip(owned, draft.options, draft.boards, strict=True)
+                self.instance.options[option].student(mine, board, number)
+                for mine, option, board, number in students
             ),
             tuple(sorted(self.instance.drops[draft.drop].communities)),
         )
@@ -102,8 +120,20 @@ class Appraisal:
         instance = self._instance
         over = sum(one.excess(instance.sites[b]) for b, one in self._loadings.items())
         over += len({instance.options[o].group0 for o in self._draft.options}) - 1
+        over += self._unfilled()
         count = len(self._sizes)
         return over + max(0, count - instance.max_students, instance.min_students - count)
+
+    def _unfilled(self) -> int:
+        """Return how many students are missing in rounds before the last, or have too much."""
+        draft = self._draft
+        if not draft.again:
+            return 0
+        kept = [c for c, owner in enumerate(draft.owners) if owner != DROPPED]
+        times = Counter(draft.again)
+        full = max(times.values()) - 1
+        missing = sum(max(0, full - times[c]) for c in kept)
+        return missing + len(kept) - len(draft.first_round)
 
     def tails(self) -> dict[int, int]:
         """Return what follows the send to each board that is used, until its reply is there."""

@@ -1,10 +1,13 @@
 """What a plan costs and is worth, recomputed from the question alone; knows nothing of a solver."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 from nonn_core.costs import BYTES_PER_VALUE, Precision, student_cost
 from nonn_core.family import parse_network
+from nonn_core.partition import Filters
+from nonn_core.reshuffle import reshuffled
 from planner.accuracy.model import AccuracyEstimate
 from planner.budget import BoardBudget, BudgetName
 from planner.instance import host_of
@@ -20,30 +23,52 @@ from simulator.send_order import longest_first
 from simulator.workload import FanOut, StudentWork, busy_mj, busy_ms
 
 
-def planned_student(
-    question: Question,
-    name: str,
-    network: str,
-    precision: Precision,
-    board: str,
-    communities: Sequence[int],
-) -> PlannedStudent:
-    """Describe a student of the question with its exact cost."""
-    known = question.partition.communities
-    filters = tuple(sorted(chain.from_iterable(known[c].filters for c in communities)))
-    cost = student_cost(parse_network(network), question.image_shape, len(filters))
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What is decided of a student; all else follows from the question."""
+
+    name: str
+    network: str
+    precision: Precision
+    board: str
+    communities: tuple[int, ...]
+    round: int
+
+
+def planned_student(question: Question, student: Decided, dropped: Sequence[int]) -> PlannedStudent:
+    """Describe a student of the question with its exact cost; `dropped` are communities, P0."""
+    filters = mimicked(question, student.communities, student.round, dropped)
+    cost = student_cost(parse_network(student.network), question.image_shape, len(filters))
     return PlannedStudent(
-        name=name,
-        network=network,
-        precision=precision,
-        board=board,
-        communities=tuple(sorted(communities)),
+        name=student.name,
+        network=student.network,
+        precision=student.precision,
+        board=student.board,
+        communities=tuple(sorted(student.communities)),
+        round=student.round,
         filters=filters,
         params=cost.params,
         macs=cost.macs,
         peak_elements=cost.peak_elements,
-        memory_bytes=cost.memory_bytes(precision),
+        memory_bytes=cost.memory_bytes(student.precision),
     )
+
+
+def mimicked(
+    question: Question, communities: Sequence[int], number: int, dropped: Sequence[int]
+) -> Filters:
+    """Return the filters of a student: of its communities or, in later rounds, of all reshuffled.
+
+    Each round from the second on shuffles the filters of all kept communities with the question's
+    seed and cuts them into the communities' sizes.
+    """
+    known = question.partition.communities
+    if number == 1:
+        return tuple(sorted(chain.from_iterable(known[c].filters for c in communities)))
+    kept = [one for one in known if one.id not in dropped]
+    place = [one.id for one in kept].index(communities[0])
+    parts = tuple(one.filters for one in kept)
+    return reshuffled(parts, number * len(kept), question.seed)[(number - 1) * len(kept) + place]
 
 
 def budget_rows(question: Question, students: Sequence[PlannedStudent]) -> tuple[BudgetRow, ...]:

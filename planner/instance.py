@@ -51,9 +51,10 @@ class Option:
         head = (line.params_per_filter, line.macs_per_filter, BYTES_PER_VALUE[precision])
         return cls(str(spec), precision, spec.group0, head, line)
 
-    def student(self, communities: Sequence[int], board: int) -> AssignedStudent:
-        """Return a student of this option."""
-        return AssignedStudent(tuple(sorted(communities)), self.name, self.precision, board)
+    def student(self, communities: Sequence[int], board: int, number: int = 1) -> AssignedStudent:
+        """Return a student of this option, in the round of this number."""
+        own = tuple(sorted(communities))
+        return AssignedStudent(own, self.name, self.precision, board, number)
 
     @property
     def value_bytes(self) -> int:
@@ -143,6 +144,7 @@ class Instance:
     min_students: int
     max_students: int
     image_bytes: int
+    reuse: bool = False
 
     @property
     def communities(self) -> tuple[int, ...]:
@@ -152,14 +154,55 @@ class Instance:
     @property
     def slots(self) -> int:
         """Most students that can have a community each."""
-        kept = len(self.sizes) - min(len(drop.communities) for drop in self.drops)
-        return min(self.max_students, kept)
+        return min(self.max_students, max(self._kept))
+
+    @property
+    def fewest(self) -> int:
+        """Fewest students of the first round, whose partitions are communities."""
+        return min(self.min_students, *self._kept) if self.reuse else self.min_students
 
     @property
     def spare(self) -> int:
         """Communities that are left over where each student has one, at most."""
-        kept = len(self.sizes) - min(len(drop.communities) for drop in self.drops)
-        return kept - self.min_students
+        return max(self._kept) - self.fewest
+
+    @property
+    def most(self) -> int:
+        """Most students, those of further rounds included."""
+        return self.max_students if self.reuse else self.slots
+
+    @property
+    def rounds(self) -> int:
+        """How often all kept communities may be handed out."""
+        return -(-self.max_students // min(self._kept)) if self.reuse else 1
+
+    @property
+    def further(self) -> tuple[tuple[int, int], ...]:
+        """Students of further rounds that there may be: the round, from 2, and the community.
+
+        Each mimics as many filters as its community has, of all kept ones reshuffled (A, 5.1).
+        Rounds before the last are full, so that a late one needs few communities.
+        """
+        return tuple(
+            (number, c)
+            for number in range(2, self.rounds + 1)
+            for c in self.communities
+            if (number - 1) * self._kept_beside(c) < self.max_students
+        )
+
+    def _kept_beside(self, community: int) -> int:
+        """Return the fewest communities that are kept where this one is."""
+        kept = (
+            count
+            for drop, count in zip(self.drops, self._kept, strict=True)
+            if community not in drop.communities
+        )
+        return min(kept, default=self.max_students)
+
+    @property
+    def _kept(self) -> list[int]:
+        """How many communities each drop step leaves."""
+        return [len(self.sizes) - len(drop.communities) for drop in self.drops]
 
     def sizes_of_slot(self, slot: int) -> tuple[int, int]:
         """Return the fewest and the most filters of a student, students going by first community.
@@ -168,7 +211,7 @@ class Instance:
         students, more than one to some of them, or are dropped.
         """
         sizes = sorted(self.sizes, reverse=True)
-        last = min(slot + len(sizes) - self.min_students, len(sizes) - 1)
+        last = min(slot + len(sizes) - self.fewest, len(sizes) - 1)
         return sizes[last], sum(sizes[slot : slot + 1 + max(0, self.spare)])
 
     @property
@@ -185,7 +228,7 @@ class Instance:
         kinds: dict[object, list[int]] = defaultdict(list)
         for place, site in enumerate(self.sites):
             kinds[site.kind].append(place)
-        return tuple(tuple(places[: self.slots]) for places in kinds.values())
+        return tuple(tuple(places[: self.most]) for places in kinds.values())
 
     @property
     def boards(self) -> tuple[int, ...]:
@@ -199,7 +242,7 @@ class Instance:
             for option in self.options
         )
         ends = [(getattr(least, figure), getattr(most, figure)) for least, most in costs]
-        return max(1, min(least for least, _ in ends)), self.slots * max(most for _, most in ends)
+        return max(1, min(least for least, _ in ends)), self.most * max(most for _, most in ends)
 
     def answered_by(self, latency: int) -> "Instance":
         """Return the instance in which no board takes longer than this latency allows."""
@@ -240,6 +283,7 @@ def instance_of(question: Question) -> Instance:
         min_students=question.min_students,
         max_students=question.most_students,
         image_bytes=image.size_bytes,
+        reuse=question.reuse,
     )
 
 

@@ -5,7 +5,7 @@ The same instance and seed find the same plan, however fast the machine.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import cycle, islice, product
 
 import numpy as np
 
@@ -79,23 +79,29 @@ class _LocalSearch:
         instance = self._instance
         shapes = sorted({option.group0 for option in instance.options})
         counts = {instance.slots, max(1, instance.min_students), (instance.slots + 1) // 2}
+        counts.add(instance.most)
         drops = range(len(instance.drops))
         for shape, drop, count in product(shapes, drops, sorted(counts)):
             kept = len(instance.sizes) - len(instance.drops[drop].communities)
-            if instance.min_students <= count <= kept:
+            if count >= instance.min_students and (count <= kept or instance.reuse):
                 yield self._dealt(shape, drop, count)
 
-    def _dealt(self, shape: str, drop: int, count: int) -> Draft:
-        """Deal the communities, larger ones first, to the smallest students; then place these."""
+    def _dealt(self, shape: str, drop: int, students: int) -> Draft:
+        """Deal the communities, larger ones first, to the smallest students; then place these.
+
+        Where there are more students than communities, smaller ones come first in further rounds.
+        """
         instance = self._instance
+        kept = [c for c in instance.communities if c not in instance.drops[drop].communities]
+        count = min(students, len(kept))
         owners, sizes = [DROPPED] * len(instance.sizes), [0] * count
-        for community in instance.communities:
-            if community not in instance.drops[drop].communities:
-                owner = min(range(count), key=lambda s: (sizes[s], s))
-                owners[community] = owner
-                sizes[owner] += instance.sizes[community]
+        for community in kept:
+            owner = min(range(count), key=lambda s: (sizes[s], s))
+            owners[community] = owner
+            sizes[owner] += instance.sizes[community]
+        again = list(islice(cycle(reversed(kept)), students - count))
         option = self._least(shape)
-        return self._placed(Draft(owners, [option] * count, [0] * count, drop))
+        return self._placed(Draft(owners, [option] * students, [0] * students, drop, again))
 
     def _least(self, shape: str) -> int:
         """Return the option of this G0 with the fewest MACs."""
@@ -109,7 +115,9 @@ class _LocalSearch:
         """Put each student where the score is best, as if those before it were the only ones."""
         for s in range(len(draft.boards)):
             owners = [owner if owner <= s else DROPPED for owner in draft.owners]
-            first = Draft(owners, draft.options[: s + 1], draft.boards[: s + 1], draft.drop)
+            again = draft.again[: max(0, s + 1 - len(draft.first_round))]
+            options, boards = draft.options[: s + 1], draft.boards[: s + 1]
+            first = Draft(owners, options, boards, draft.drop, again)
             scores = [(self._score(_put_last(first, b)), b) for b in self._instance.boards]
             draft.boards[s] = min(scores)[1]
         return draft

@@ -20,6 +20,10 @@ def moves(instance: Instance, draft: Draft) -> list[Move]:
         found += [("give", c, s) for c, s in product(communities, students)]
         found += [("trade", c, d) for c, d in combinations(communities, 2)]
         found += [("part", c, b) for c, b in product(communities, instance.boards)]
+    if instance.further:
+        kept = (c for c, owner in enumerate(draft.owners) if owner != DROPPED)
+        found += [("again", c, b) for c, b in product(kept, instance.boards)]
+        found += [("leave", s, 0) for s in students]
     return found
 
 
@@ -60,7 +64,7 @@ def _option(draft: Draft, student: int, option: int) -> bool:
 
 def _exchange(draft: Draft, one: int, other: int) -> bool:
     """Exchange what two students know."""
-    if max(one, other) >= len(draft.options):
+    if max(one, other) not in draft.first_round:
         return False
     trade = {one: other, other: one}
     draft.owners[:] = [trade.get(owner, owner) for owner in draft.owners]
@@ -70,7 +74,7 @@ def _exchange(draft: Draft, one: int, other: int) -> bool:
 def _give(draft: Draft, community: int, student: int) -> bool:
     """Give a community to another student; a student that has none left goes."""
     owner = draft.owners[community]
-    if owner in (DROPPED, student) or student >= len(draft.options):
+    if owner in (DROPPED, student) or student not in draft.first_round:
         return False
     draft.owners[community] = student
     if owner not in draft.owners:
@@ -93,9 +97,27 @@ def _part(draft: Draft, community: int, board: int) -> bool:
     owner = draft.owners[community]
     if owner == DROPPED or draft.owners.count(owner) == 1:
         return False
-    draft.owners[community] = len(draft.options)
-    draft.options.append(draft.options[owner])
+    place = len(draft.first_round)
+    draft.owners[community] = place
+    draft.options.insert(place, draft.options[owner])
+    draft.boards.insert(place, board)
+    return True
+
+
+def _again(draft: Draft, community: int, board: int) -> bool:
+    """Add a student of a further round, like the one that owns a community, on a board."""
+    draft.options.append(draft.options[draft.owners[community]])
     draft.boards.append(board)
+    draft.again.append(community)
+    return True
+
+
+def _leave(draft: Draft, student: int, _: int) -> bool:
+    """Let a student of a further round go."""
+    first = len(draft.first_round)
+    if not first <= student < len(draft.options):
+        return False
+    del draft.options[student], draft.boards[student], draft.again[student - first]
     return True
 
 
@@ -106,4 +128,6 @@ _MOVES: dict[str, Callable[[Draft, int, int], bool]] = {
     "give": _give,
     "trade": _trade,
     "part": _part,
+    "again": _again,
+    "leave": _leave,
 }

@@ -5,9 +5,11 @@ alike are taken in a row (`planner.constraints` has the rules).
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 
-from planner.assignment import Assignment
+from planner.assignment import AssignedStudent, Assignment
 from planner.catalogue import classes_of
 from planner.draft import Appraiser
 from planner.instance import Instance
@@ -40,13 +42,23 @@ def _longest_first(instance: Instance, plan: Assignment) -> tuple[int, ...]:
     return tuple(sorted(tails, key=lambda board: -tails[board]))
 
 
+def _turn(rank: Mapping[int, int], student: AssignedStudent) -> tuple[int, int]:
+    return student.round, min(rank[c] for c in student.communities)
+
+
 def _twins_in_a_row(instance: Instance, plan: Assignment) -> Assignment:
     """Sort students by first community and deal out twins in a row, until nothing changes."""
     rank = {community: place for place, community in enumerate(instance.communities)}
-    students = sorted(plan.students, key=lambda one: min(rank[c] for c in one.communities))
+    students = sorted(plan.students, key=lambda one: _turn(rank, one))
     owned: dict[int, list[int]] = defaultdict(list)
-    for twins in classes_of(instance):
-        owners = [s for s, one in enumerate(students) for c in one.communities if c in twins]
+    rounds = range(1, max(one.round for one in students) + 1)
+    for number, twins in product(rounds, classes_of(instance)):
+        owners = [
+            s
+            for s, one in enumerate(students)
+            for c in one.communities
+            if one.round == number and c in twins
+        ]
         for community, s in zip(twins, owners, strict=False):
             owned[s].append(community)
     dealt = tuple(

@@ -25,6 +25,12 @@ class PlannedStudent(Record):
     precision: Precision = Field(description="Storage of its weights and activations.")
     board: str = Field(description="Name of the board that runs it.")
     communities: tuple[int, ...] = Field(min_length=1, description="Ids of its communities.")
+    round: int = Field(
+        default=1,
+        ge=1,
+        description="1: it mimics its communities. Later: as many filters as its community has, of "
+        "all that are kept, reshuffled (A, section 5.1).",
+    )
     filters: Filters = Field(min_length=1, description="Ids of the fconv filters it mimics.")
     params: int = Field(ge=0, description="Parameters, its copy of G0 included.")
     macs: int = Field(ge=0, description="Multiply-accumulates per image.")

@@ -56,6 +56,11 @@ class Question(Record):
     max_students: int | None = Field(
         default=None, ge=1, le=1000, description="Most students; null is one per board, as in A."
     )
+    reuse: bool = Field(
+        default=False,
+        description="Whether there may be more students than communities: each student then has "
+        "one, and further ones mimic all kept filters, reshuffled (A, section 5.1).",
+    )
     epsilon_pct: float = Field(
         ge=0,
         description="Bound on |delta_val| in percentage points, epsilon of A, Eq. 2; 0 for no P0.",

@@ -11,7 +11,7 @@ from typing import TypeVar
 from ortools.sat.python import cp_model
 
 from planner import constraints as rules
-from planner.assignment import Assignment
+from planner.assignment import AssignedStudent, Assignment
 from planner.instance import Instance
 from planner.loads import macs_on, memory_on, params_on, slowed_on
 from planner.logarithm import Logarithm, logarithms
@@ -51,7 +51,8 @@ class SlotModel:
         rules.communities_stay_whole(model, v, instance)
         rules.students_have_knowledge(model, v, instance)
         rules.number_of_students(model, v, instance)
-        rules.one_network_and_board(model, v, instance)
+        rules.further_rounds(model, v, instance)
+        rules.one_network_and_board(model, v)
         rules.filters_follow_students(model, v, instance)
         rules.students_share_group0(model, v, instance)
         rules.boards_in_use(model, v)
@@ -128,10 +129,11 @@ class SlotModel:
         """High >= |P_s| >= low for each student s."""
         most = self._instance.filters
         high, low = (self.model.new_int_var(0, most, name) for name in ("high", "low"))
-        for s, active in enumerate(self._v.active):
+        # Further rounds have no other sizes.
+        for s in self._v.first_round:
             size = self._v.size(self._instance, s)
             self.model.add(high >= size)
-            self.model.add(low <= size + most * (1 - active))
+            self.model.add(low <= size + most * (1 - self._v.active[s]))
         self.model.add(high >= low)
         return high - low
 
@@ -146,9 +148,9 @@ class SlotModel:
         """Tell the solver of a plan, in the model's own order."""
         v, instance = self._v, self._instance
         plan = in_order(instance, known, timed=bool(v.precedes))
-        numbered = list(enumerate(plan.students))
+        numbered = [(self._slot(place, one), one) for place, one in enumerate(plan.students)]
         options = {(one.name, one.precision): o for o, one in enumerate(instance.options)}
-        members = {(c, s) for s, one in numbered for c in one.communities}
+        members = {(c, s) for s, one in numbered for c in one.communities if one.round == 1}
         runs = {(s, one.board, options[one.network, one.precision]) for s, one in numbered}
         turn = {board: place for place, board in enumerate(plan.send_order)}
         self._hint(v.member, members)
@@ -168,14 +170,17 @@ class SlotModel:
             {pair: before for pair, before in v.precedes.items() if before is not v.used[pair[1]]},
             {(a, b) for a in turn for b in turn if turn[a] < turn[b]},
         )
-        filters = {
-            (s, b, instance.options[o].head): sum(
-                instance.sizes[c] for c in plan.students[s].communities
-            )
-            for s, b, o in runs
-        }
+        sizes = {s: sum(instance.sizes[c] for c in one.communities) for s, one in numbered}
+        filters = {(s, b, instance.options[o].head): sizes[s] for s, b, o in runs}
         for key, variable in v.filters.items():
             self.model.add_hint(variable, filters.get(key, 0))
+
+    def _slot(self, place: int, student: AssignedStudent) -> int:
+        """Return the slot of a student: those of the first round are at their places."""
+        if student.round == 1:
+            return place
+        first = len(self._v.first_round)
+        return first + self._v.further.index((student.round, student.communities[0]))
 
     def _hint(self, variables: Mapping[K, cp_model.IntVar], true: Collection[K]) -> None:
         """Hint that the variables of these keys are true, and all others false."""
@@ -186,9 +191,7 @@ class SlotModel:
         """Return the assignment of a solution."""
         v, instance = self._v, self._instance
         students = tuple(
-            instance.options[o].student(
-                [c for c in instance.communities if solver.boolean_value(v.member[c, s])], b
-            )
+            instance.options[o].student(*self._knowledge(solver, s, b))
             for (s, b, o), runs in v.runs.items()
             if solver.boolean_value(runs)
         )
@@ -198,3 +201,15 @@ class SlotModel:
             dropped=tuple(sorted(instance.drops[drop].communities)),
             send_order=send_order(v, solver) if instance.media and v.precedes else (),
         )
+
+    def _knowledge(
+        self, solver: cp_model.CpSolver, student: int, board: int
+    ) -> tuple[list[int], int, int]:
+        """Return a student's communities in a solution, its board, and its round."""
+        v = self._v
+        if student in v.first_round:
+            communities = self._instance.communities
+            own = [c for c in communities if solver.boolean_value(v.member[c, student])]
+            return own, board, 1
+        number, community = v.further[student - len(v.first_round)]
+        return [community], board, number

@@ -6,12 +6,13 @@ from `nonn_core.costs`, the milliseconds from `simulator.closed_form`.  Runs bef
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from planner.alternatives import verdict
 from planner.budget import BUDGETS
 from planner.evaluation import (
+    Decided,
     budget_rows,
     delta_val_pct,
     estimate,
@@ -84,6 +85,7 @@ def _unknown_names(plan: PlanDocument) -> Iterator[str]:
 def _broken_rules(plan: PlanDocument) -> Iterator[str]:
     question = plan.question
     yield from _split_communities(plan)
+    yield from _wrong_rounds(plan)
     yield from _wrong_drop(plan)
     count = len(plan.students)
     if not question.min_students <= count <= question.most_students:
@@ -99,8 +101,10 @@ def _broken_rules(plan: PlanDocument) -> Iterator[str]:
 
 
 def _split_communities(plan: PlanDocument) -> Iterator[str]:
-    """Each community is whole, in exactly one student or dropped."""
-    owners = Counter(c for student in plan.students for c in student.communities)
+    """Each community is whole, in exactly one student of the first round or dropped."""
+    owners = Counter(
+        c for student in plan.students if student.round == 1 for c in student.communities
+    )
     owners.update(plan.dropped)
     for community in plan.question.partition.communities:
         times = owners[community.id]
@@ -109,6 +113,25 @@ def _split_communities(plan: PlanDocument) -> Iterator[str]:
                 f"community {community.id} appears {times} times among students and dropped; "
                 "each must appear once"
             )
+
+
+def _wrong_rounds(plan: PlanDocument) -> Iterator[str]:
+    """Further rounds hand out single kept communities, all of them before the next round."""
+    rounds: dict[int, list[int]] = defaultdict(list)
+    for student in plan.students:
+        rounds[student.round] += student.communities
+        if len(student.communities) > 1 and max(one.round for one in plan.students) > 1:
+            yield f"{student.name}: where filters are reshuffled a student has one community"
+    if len(rounds) > 1 and not plan.question.reuse:
+        yield "the question allows no further students with reshuffled filters"
+    kept = {one.id for one in plan.question.partition.communities} - set(plan.dropped)
+    last = max(rounds)
+    for number in range(1, last + 1):
+        found = rounds[number]
+        if len(set(found)) < len(found) or not set(found) <= kept:
+            yield f"round {number} must have kept communities, each once; it has {sorted(found)}"
+        elif number < last and set(found) != kept:
+            yield f"round {number} must have each kept community, as it is not the last"
 
 
 def _wrong_drop(plan: PlanDocument) -> Iterator[str]:
@@ -236,9 +259,8 @@ def _wrong_proof(stage: StageResult, hidden: float) -> Iterator[str]:
 
 
 def _recomputed(plan: PlanDocument) -> tuple[PlannedStudent, ...]:
-    return tuple(
-        planned_student(
-            plan.question, one.name, one.network, one.precision, one.board, one.communities
-        )
+    decided = (
+        Decided(one.name, one.network, one.precision, one.board, one.communities, one.round)
         for one in plan.students
     )
+    return tuple(planned_student(plan.question, one, plan.dropped) for one in decided)

@@ -21,7 +21,10 @@ def total(terms: Iterable[Expr | int]) -> Expr:
 
 @dataclass(frozen=True, slots=True)
 class Variables:
-    """Students are slots 0 .. slots-1; keys are (community|student, student|board, option|head).
+    """Students are slots 0 .. slots-1, then those of `further` rounds, in their order.
+
+    Keys are (community|student, student|board, option|head); only students of the first round have
+    members.
 
     active[s]         student s exists
     member[c, s]      community c belongs to student s
@@ -44,8 +47,21 @@ class Variables:
     group0: dict[str, cp_model.IntVar]
     used: dict[int, cp_model.IntVar]
     precedes: dict[tuple[int, int], cp_model.IntVar]
+    further: tuple[tuple[int, int], ...]
     most_filters: dict[tuple[int, int, int], int]
     least_filters: tuple[int, ...]
+
+    @property
+    def first_round(self) -> range:
+        """The students whose partitions are communities."""
+        return range(len(self.active) - len(self.further))
+
+    def follow(self) -> Iterator[tuple[int, int, cp_model.IntVar]]:
+        """Yield (round, community, active) of each student of a further round."""
+        for (number, community), active in zip(
+            self.further, self.active[len(self.first_round) :], strict=True
+        ):
+            yield number, community, active
 
     def size(self, instance: Instance, student: int) -> Expr:
         """Return |P_s|, the filters of a student's communities."""
@@ -75,8 +91,9 @@ class Variables:
 
 def make_variables(model: cp_model.CpModel, instance: Instance) -> Variables:
     """Create the variables of `instance` in `model`."""
-    students = range(instance.slots)
-    least = tuple(instance.sizes_of_slot(s)[0] for s in students)
+    first, further = range(instance.slots), instance.further
+    extents = _extents(instance)
+    students = range(len(extents))
     most = choices(instance)
     heads = sorted({(s, b, instance.options[o].head) for s, b, o in most})
     return Variables(
@@ -84,7 +101,7 @@ def make_variables(model: cp_model.CpModel, instance: Instance) -> Variables:
         member={
             (c, s): model.new_bool_var(f"member{c},{s}")
             for c in instance.communities
-            for s in students
+            for s in first
         },
         drop=tuple(model.new_bool_var(f"drop{d}") for d in range(len(instance.drops))),
         runs={(s, b, o): model.new_bool_var(f"runs{s},{b},{o}") for s, b, o in most},
@@ -98,19 +115,26 @@ def make_variables(model: cp_model.CpModel, instance: Instance) -> Variables:
         },
         used={b: model.new_bool_var(f"used{b}") for b in instance.boards},
         precedes={},
+        further=further,
         most_filters=most,
-        least_filters=least,
+        least_filters=tuple(least for least, _ in extents),
     )
 
 
 def choices(instance: Instance) -> dict[tuple[int, int, int], int]:
     """Return the most filters of each (student, board, option) that fits with the fewest."""
     found = {}
+    extents = _extents(instance)
     for b in instance.boards:
         for o, option in enumerate(instance.options):
             fits = instance.sites[b].most_filters(option, instance.filters)
-            for s in range(instance.slots):
-                least, most = instance.sizes_of_slot(s)
+            for s, (least, most) in enumerate(extents):
                 if fits >= least:
                     found[s, b, o] = min(fits, most)
     return dict(sorted(found.items()))
+
+
+def _extents(instance: Instance) -> list[tuple[int, int]]:
+    """Return the fewest and the most filters of each student; of a further one both are known."""
+    first = [instance.sizes_of_slot(s) for s in range(instance.slots)]
+    return first + [(instance.sizes[c], instance.sizes[c]) for _, c in instance.further]
