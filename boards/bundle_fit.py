@@ -42,7 +42,8 @@ def bundle_fits(plan: PlanDocument, bundle: Manifest) -> tuple[BundleFit, ...]:
     }
     students: dict[str, list[PlannedStudent]] = defaultdict(list)
     for student in plan.students:
-        students[student.board].append(student)
+        for board in student.boards:
+            students[board].append(student)
     return tuple(
         _fit(budget.board, students[budget.board], precision, sizes, budget.memory_bytes)
         for budget in plan.question.budgets

@@ -50,7 +50,8 @@ def board_fits(plan: PlanDocument, network: Nonn) -> tuple[BoardFit, ...]:
     for planned, built in zip(plan.students, network.deployed(), strict=True):
         cost = measured_cost(built, plan.question.image_shape)
         _check_as_planned(planned, cost)
-        students[planned.board].append((planned, cost))
+        for board in planned.boards:
+            students[board].append((planned, cost))
     fits = tuple(
         _fit(budget, students[budget.board])
         for budget in plan.question.budgets

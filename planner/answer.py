@@ -58,7 +58,7 @@ def students_of(question: Question, assignment: Assignment) -> tuple[PlannedStud
             f"student-{n}",
             one.network,
             one.precision,
-            boards[one.board].name,
+            tuple(boards[place].name for place in one.boards),
             one.communities,
             one.round,
         )

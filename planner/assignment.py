@@ -10,7 +10,7 @@ class AssignedStudent:
     """One student: its communities, network, precision, and the place of its board in the fleet.
 
     A student of a later round than the first mimics as many filters as its community has, of all
-    kept ones reshuffled.
+    kept ones reshuffled.  `copies` are further boards that hold the same student.
     """
 
     communities: tuple[int, ...]
@@ -18,6 +18,12 @@ class AssignedStudent:
     precision: Precision
     board: int
     round: int = 1
+    copies: tuple[int, ...] = ()
+
+    @property
+    def boards(self) -> tuple[int, ...]:
+        """All boards that hold it; the host waits for the first one."""
+        return (self.board, *self.copies)
 
 
 @dataclass(frozen=True, slots=True)

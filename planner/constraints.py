@@ -103,8 +103,24 @@ def one_network_and_board(model: Model, v: Variables) -> None:
     sum_{b,o} runs[s,b,o] = active[s] for each s.
     """
     for s, active in enumerate(v.active):
-        choices = [runs for (student, _, _), runs in v.runs.items() if student == s]
-        model.add_exactly_one([*choices, ~active])
+        model.add_exactly_one([*v.homes(s), ~active])
+
+
+def one_network_and_boards(model: Model, v: Variables, instance: Instance) -> None:
+    """Make each student one network, and put it on a few boards.
+
+    sum_o picks[s,o] = active[s], runs[s,b,o] <= picks[s,o] <= sum_b runs[s,b,o], and
+    sum_{b,o} runs[s,b,o] <= copies, for each s, b, o.
+    """
+    for s, active in enumerate(v.active):
+        picks = {o: pick for (student, o), pick in v.picks.items() if student == s}
+        model.add_exactly_one([*picks.values(), ~active])
+        model.add(total(v.homes(s)) <= instance.max_copies)
+        for o, pick in picks.items():
+            here = [r for (student, _, option), r in v.runs.items() if (student, option) == (s, o)]
+            model.add_bool_or([*here, ~pick])
+            for runs in here:
+                model.add_implication(runs, pick)
 
 
 def filters_follow_students(model: Model, v: Variables, instance: Instance) -> None:
@@ -121,15 +137,45 @@ def filters_follow_students(model: Model, v: Variables, instance: Instance) -> N
         least = v.least_filters[key[0]]
         model.add(filters <= total(most * runs for most, runs in choices[key]))
         model.add(filters >= total(least * runs for _, runs in choices[key]))
-    for s in v.first_round:
+    for s in () if instance.replicated else v.first_round:
         counted = [filters for (student, _, _), filters in v.filters.items() if student == s]
+        model.add(total(counted) == v.size(instance, s))
+
+
+def filters_follow_copies(model: Model, v: Variables, instance: Instance) -> None:
+    """Count the filters of a student that may have copies: once, and on each of its boards.
+
+    For each s of the first round, sum_h known[s,h] = |P_s|; filters[s,b,h] <= |P_s|, and
+    filters[s,b,h] >= |P_s| - most * (1 - sum_o runs[s,b,o]) over the options o of head h.
+    known[s,h] <= most * sum_o picks[s,o]; of a further student they are equal, with its filters.
+    """
+    picked: dict[tuple[int, Head], list[cp_model.IntVar]] = defaultdict(list)
+    for (s, o), pick in v.picks.items():
+        picked[s, instance.options[o].head].append(pick)
+    runs: dict[tuple[int, int, Head], list[cp_model.IntVar]] = defaultdict(list)
+    for (s, b, o), one in v.runs.items():
+        runs[s, b, instance.options[o].head].append(one)
+    most = instance.filters
+    for (s, head), known in v.known.items():
+        if s not in v.first_round:
+            model.add(known == v.least_filters[s] * total(picked[s, head]))
+        else:
+            model.add(known <= most * total(picked[s, head]))
+    for (s, b, head), filters in v.filters.items():
+        if s in v.first_round:
+            size = v.size(instance, s)
+            model.add(filters <= size)
+            model.add(filters >= size - most * (1 - total(runs[s, b, head])))
+    for s in v.first_round:
+        counted = [known for (student, _), known in v.known.items() if student == s]
         model.add(total(counted) == v.size(instance, s))
 
 
 def students_share_group0(model: Model, v: Variables, instance: Instance) -> None:
     """Give all students the same first group, which they share (A, 4.3).
 
-    sum_{b, o of G0 shape g} runs[s,b,o] <= group0[g] for each s, g, and sum_g group0[g] = 1.
+    sum_{b, o of G0 shape g} runs[s,b,o] <= copies * group0[g] for each s, g, and
+    sum_g group0[g] = 1.
     """
     model.add_exactly_one(v.group0.values())
     if len(v.group0) == 1:
@@ -141,7 +187,7 @@ def students_share_group0(model: Model, v: Variables, instance: Instance) -> Non
                 for (student, _, o), runs in v.runs.items()
                 if student == s and instance.options[o].group0 == shape
             ]
-            model.add(total(choices) <= shared)
+            model.add(total(choices) <= instance.max_copies * shared)
 
 
 def boards_in_use(model: Model, v: Variables) -> None:
@@ -223,13 +269,14 @@ def twin_communities_in_order(model: Model, v: Variables, instance: Instance) ->
 def alike_boards_by_first_student(model: Model, v: Variables, instance: Instance) -> None:
     """Take boards that are alike in the order of their first students.
 
-    at[s,b'] <= sum_{s'<s} at[s',b] for each s, where b' is the next board of b's kind.
+    at[s,b'] <= sum_{s'<s} at[s',b] for each s, where b' is the next board of b's kind; s' <= s
+    where a student may be on both.
     """
     for kind in instance.kinds:
         for board, following in pairwise(kind):
             before, after = v.students_on(board), v.students_on(following)
             for s in range(len(v.active)):
-                model.add(after[s] <= total(before[:s]))
+                model.add(after[s] <= total(before[: s + instance.replicated]))
 
 
 def alike_boards_by_turn(model: Model, v: Variables, instance: Instance) -> None:

@@ -20,7 +20,7 @@ from planner.logarithm import Logarithm, logarithms
 from planner.scaling import LATEST, UNITS_PER_MS
 from planner.scaling import up as rounded_up
 from planner.variables import Expr, total
-from planner.view import SENDER, Figure
+from planner.view import SENDER, Amount, Figure
 from simulator.hops import down, up
 from simulator.workload import join_ms
 
@@ -108,6 +108,14 @@ class CountedModel:
     def total(self, figure: Figure) -> Expr:
         """Return a figure, added up over all boards."""
         return self._sum(getattr(entry.loading, figure) for entry in self._entries)
+
+    def knowledge(self, figure: Amount) -> Expr:
+        """Return a figure, added up over all students."""
+        return self.total(figure)
+
+    def survival(self) -> Expr:
+        """Return 0: a student without copies survives no failure."""
+        return total([0])
 
     def boards(self) -> Expr:
         """Return how many boards have a student."""
@@ -208,7 +216,7 @@ class CountedModel:
                 for each in entry.types:
                     own = [left[c].pop(0) for c, n in enumerate(each.communities) for _ in range(n)]
                     option = self._instance.options[each.task[0]]
-                    students.append(option.student([c for c, _ in own], board, own[0][1]))
+                    students.append(option.student([c for c, _ in own], [board], own[0][1]))
         return Assignment(tuple(students), tuple(sorted(dropped)))
 
     def _rows(self, known: Assignment) -> Iterator[tuple[int, Row]]:

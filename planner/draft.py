@@ -10,7 +10,7 @@ from planner.loading import Loading, Task, loader
 from planner.logarithm import units
 from planner.scaling import UNITS_PER_MS
 from planner.scaling import up as rounded_up
-from planner.view import SENDER, Figure
+from planner.view import SENDER, Amount, Figure
 from simulator.hops import down, up
 from simulator.workload import join_ms
 
@@ -22,7 +22,7 @@ class Draft:
     """Who owns each community (or `DROPPED`), each student's option and board, the drop step.
 
     The last students, one for each in `again`, are of further rounds: they mimic as many filters
-    as these communities have.
+    as these communities have.  `copies` are further boards of each student.
     """
 
     owners: list[int]
@@ -30,10 +30,25 @@ class Draft:
     boards: list[int]
     drop: int
     again: list[int] = field(default_factory=list)
+    copies: list[tuple[int, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.copies = self.copies or [()] * len(self.options)
 
     def copy(self) -> "Draft":
         """Return a draft of its own."""
-        return Draft(self.owners[:], self.options[:], self.boards[:], self.drop, self.again[:])
+        return Draft(
+            self.owners[:],
+            self.options[:],
+            self.boards[:],
+            self.drop,
+            self.again[:],
+            self.copies[:],
+        )
+
+    def homes(self) -> list[tuple[int, ...]]:
+        """Return all boards of each student; the host waits for the first one."""
+        return [(board, *copies) for board, copies in zip(self.boards, self.copies, strict=True)]
 
     @property
     def first_round(self) -> range:
@@ -58,8 +73,9 @@ class Appraiser:
                 sizes[owner] += self.instance.sizes[community]
         sizes += [self.instance.sizes[community] for community in draft.again]
         tasks: dict[int, list[Task]] = defaultdict(list)
-        for board, option, size in zip(draft.boards, draft.options, sizes, strict=True):
-            tasks[board].append((option, size))
+        for homes, option, size in zip(draft.homes(), draft.options, sizes, strict=True):
+            for board in homes:
+                tasks[board].append((option, size))
         loadings = {b: self._load(b, tuple(sorted(here))) for b, here in tasks.items()}
         return Appraisal(self.instance, draft, sizes, loadings, self._join)
 
@@ -77,6 +93,7 @@ class Appraiser:
             [student.board for student in students],
             next(d for d, one in enumerate(self.instance.drops) if set(one.communities) == taken),
             [student.communities[0] for student in students if student.round > 1],
+            [student.copies for student in students],
         )
 
     def assignment(self, draft: Draft) -> Assignment:
@@ -89,11 +106,11 @@ class Appraiser:
         for place, community in enumerate(draft.again):
             owned.append([community])
             rounds.append(2 + draft.again[:place].count(community))
-        students = zip(owned, draft.options, draft.boards, rounds, strict=True)
+        students = zip(owned, draft.options, draft.homes(), rounds, strict=True)
         return Assignment(
             tuple(
-                self.instance.options[option].student(mine, board, number)
-                for mine, option, board, number in students
+                self.instance.options[option].student(mine, homes, number)
+                for mine, option, homes, number in students
             ),
             tuple(sorted(self.instance.drops[draft.drop].communities)),
         )
@@ -147,6 +164,24 @@ class Appraisal:
         """Return a figure, added up over all boards."""
         return sum(getattr(one, figure) for one in self._loadings.values())
 
+    def knowledge(self, figure: Amount) -> int:
+        """Return a figure, added up over all students, copies not counted."""
+        if not self._instance.replicated:
+            return self.total(figure)
+        options = [self._instance.options[o] for o in self._draft.options]
+        if figure == "value_bytes":
+            return sum(option.value_bytes for option in options)
+        costs = (o.line.at(size) for o, size in zip(options, self._sizes, strict=True))
+        return sum(int(getattr(cost, figure)) for cost in costs)
+
+    def survival(self) -> int:
+        """Return how many failures, whichever they are, leave each student a board."""
+        return min(
+            len(set(homes) - out) + number - 1
+            for homes in self._draft.homes()
+            for out, number in self._instance.threats
+        )
+
     def on(self, board: int, figure: Figure) -> int:
         """Return a figure of one board."""
         return getattr(self._loadings[board], figure) if board in self._loadings else 0
@@ -157,7 +192,7 @@ class Appraisal:
 
     def size(self) -> int:
         """Return ln(parameters) + ln(MACs) of all students."""
-        return units(self.total("params")) + units(self.total("macs"))
+        return units(self.knowledge("params")) + units(self.knowledge("macs"))
 
     def period(self) -> int:
         """Return the longest time that anything is busy with one image."""
@@ -179,9 +214,10 @@ class Appraisal:
         return len(self._sizes)
 
     def latency(self) -> int:
-        """Return the latency of one image."""
+        """Return the latency of one image, each student's first board being waited for."""
         sent = longest = 0
-        for one in sorted(self._loadings.values(), key=_tail, reverse=True):
+        waited = (self._loadings[board] for board in set(self._draft.boards))
+        for one in sorted(waited, key=_tail, reverse=True):
             sent += one.send
             longest = max(longest, sent + one.tail)
         return longest + self._join

@@ -30,7 +30,7 @@ class Decided:
     name: str
     network: str
     precision: Precision
-    board: str
+    boards: tuple[str, ...]
     communities: tuple[int, ...]
     round: int
 
@@ -43,7 +43,8 @@ def planned_student(question: Question, student: Decided, dropped: Sequence[int]
         name=student.name,
         network=student.network,
         precision=student.precision,
-        board=student.board,
+        board=student.boards[0],
+        replicas=student.boards[1:],
         communities=tuple(sorted(student.communities)),
         round=student.round,
         filters=filters,
@@ -78,7 +79,7 @@ def budget_rows(question: Question, students: Sequence[PlannedStudent]) -> tuple
         row
         for board, budget in zip(boards, question.budgets, strict=True)
         for row in _rows(
-            board.device, budget, [one for one in students if one.board == budget.board]
+            board.device, budget, [one for one in students if budget.board in one.boards]
         )
     )
 
@@ -159,8 +160,9 @@ def estimate(question: Question, students: Sequence[PlannedStudent]) -> Accuracy
 
 def _works(students: Sequence[PlannedStudent]) -> tuple[StudentWork, ...]:
     return tuple(
-        StudentWork(student.name, student.board, student.macs, len(student.filters))
+        StudentWork(student.name, board, student.macs, len(student.filters))
         for student in students
+        for board in student.boards
     )
 
 
@@ -196,10 +198,11 @@ def measured(
         "throughput": predicted.throughput_per_s,
         "energy": predicted.energy_fleet_mj,
         "energy-node": predicted.energy_highest_mj,
-        "memory": sum(student.memory_bytes for student in students),
-        "flops": FLOPS_PER_MAC * sum(student.macs for student in students),
-        "boards": len({student.board for student in students}),
+        "memory": sum(student.memory_bytes * len(student.boards) for student in students),
+        "flops": FLOPS_PER_MAC * sum(student.macs * len(student.boards) for student in students),
+        "boards": len({board for student in students for board in student.boards}),
         "students": len(students),
         "precision": sum(BYTES_PER_VALUE[student.precision] for student in students),
+        "survival": min(len(student.boards) for student in students) - 1,
     }
     return float(values[objective] or 0.0)

@@ -32,6 +32,7 @@ UNITS: dict[Objective, str] = {
     "boards": "",
     "students": "",
     "precision": " (bytes per value, added up)",
+    "survival": " (failures)",
 }
 
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, combinations
 from typing import Literal
 
 from nonn_core.costs import BYTES_PER_VALUE, Precision, StudentCostLine, student_cost_line
@@ -51,10 +51,13 @@ class Option:
         head = (line.params_per_filter, line.macs_per_filter, BYTES_PER_VALUE[precision])
         return cls(str(spec), precision, spec.group0, head, line)
 
-    def student(self, communities: Sequence[int], board: int, number: int = 1) -> AssignedStudent:
-        """Return a student of this option, in the round of this number."""
+    def student(
+        self, communities: Sequence[int], boards: Sequence[int], number: int = 1
+    ) -> AssignedStudent:
+        """Return a student of this option, in the round of this number, on boards."""
         own = tuple(sorted(communities))
-        return AssignedStudent(own, self.name, self.precision, board, number)
+        first, *copies = boards
+        return AssignedStudent(own, self.name, self.precision, first, number, tuple(copies))
 
     @property
     def value_bytes(self) -> int:
@@ -145,6 +148,8 @@ class Instance:
     max_students: int
     image_bytes: int
     reuse: bool = False
+    max_copies: int = 1
+    outages: tuple[frozenset[int], ...] = ()
 
     @property
     def communities(self) -> tuple[int, ...]:
@@ -228,7 +233,7 @@ class Instance:
         kinds: dict[object, list[int]] = defaultdict(list)
         for place, site in enumerate(self.sites):
             kinds[site.kind].append(place)
-        return tuple(tuple(places[: self.most]) for places in kinds.values())
+        return tuple(tuple(places[: self.most * self.max_copies]) for places in kinds.values())
 
     @property
     def boards(self) -> tuple[int, ...]:
@@ -255,6 +260,32 @@ class Instance:
             for site in self.sites
         )
         return replace(self, sites=sites)
+
+    @property
+    def replicated(self) -> bool:
+        """Whether a student may be on several boards."""
+        return self.max_copies > 1
+
+    @property
+    def sequenced(self) -> bool:
+        """Whether another order than longest first may be the best, and late replies harmless.
+
+        On shared media replies wait for each other; of a student's copies only the first one's
+        reply is waited for.
+        """
+        return self.replicated or bool(self.media)
+
+    @property
+    def threats(self) -> tuple[tuple[frozenset[int], int], ...]:
+        """Boards that some outages take together, and how many outages; first of all, none.
+
+        More outages at once than a student has copies threaten it no further.
+        """
+        return tuple(
+            (frozenset[int]().union(*taken), number)
+            for number in range(self.max_copies)
+            for taken in combinations(self.outages, number)
+        )
 
     @property
     def media(self) -> dict[str, tuple[int, ...]]:
@@ -284,6 +315,7 @@ def instance_of(question: Question) -> Instance:
         max_students=question.most_students,
         image_bytes=image.size_bytes,
         reuse=question.reuse,
+        max_copies=question.max_copies,
     )
 
 

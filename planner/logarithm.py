@@ -57,7 +57,7 @@ class Logarithm:
 def logarithms(model: cp_model.CpModel, view: View[Expr], instance: Instance) -> list[Logarithm]:
     """Return the logarithms of all that accuracy grows with, of all plans in a model."""
     return [
-        Logarithm(model, view.total(figure), *instance.extent(figure), figure)
+        Logarithm(model, view.knowledge(figure), *instance.extent(figure), figure)
         for figure in LOGARITHMS
     ]
 

@@ -20,6 +20,9 @@ def moves(instance: Instance, draft: Draft) -> list[Move]:
         found += [("give", c, s) for c, s in product(communities, students)]
         found += [("trade", c, d) for c, d in combinations(communities, 2)]
         found += [("part", c, b) for c, b in product(communities, instance.boards)]
+    if instance.replicated:
+        found += [("copy", s, b) for s, b in product(students, instance.boards)]
+        found += [("alone", s, b) for s, b in product(students, instance.boards)]
     if instance.further:
         kept = (c for c, owner in enumerate(draft.owners) if owner != DROPPED)
         found += [("again", c, b) for c, b in product(kept, instance.boards)]
@@ -32,6 +35,8 @@ def moved(instance: Instance, draft: Draft, move: Move) -> Draft | None:
     kind, one, other = move
     after = draft.copy()
     if not _MOVES[kind](after, one, other):
+        return None
+    if kind == "copy" and len(after.copies[one]) >= instance.max_copies:
         return None
     if kind == "option":
         _share_group0(instance, after, other)
@@ -47,10 +52,28 @@ def _share_group0(instance: Instance, draft: Draft, option: int) -> None:
 
 
 def _board(draft: Draft, student: int, board: int) -> bool:
-    """Put a student on another board."""
+    """Put a student on another board, or let the host wait for another one of its copies."""
     if student >= len(draft.boards) or draft.boards[student] == board:
         return False
+    before, copies = draft.boards[student], draft.copies[student]
+    draft.copies[student] = tuple(before if each == board else each for each in copies)
     draft.boards[student] = board
+    return True
+
+
+def _copy(draft: Draft, student: int, board: int) -> bool:
+    """Put a copy of a student on a further board."""
+    if student >= len(draft.boards) or board in draft.homes()[student]:
+        return False
+    draft.copies[student] += (board,)
+    return True
+
+
+def _alone(draft: Draft, student: int, board: int) -> bool:
+    """Remove a copy of a student from a board."""
+    if student >= len(draft.boards) or board not in draft.copies[student]:
+        return False
+    draft.copies[student] = tuple(each for each in draft.copies[student] if each != board)
     return True
 
 
@@ -78,7 +101,7 @@ def _give(draft: Draft, community: int, student: int) -> bool:
         return False
     draft.owners[community] = student
     if owner not in draft.owners:
-        del draft.options[owner], draft.boards[owner]
+        del draft.options[owner], draft.boards[owner], draft.copies[owner]
         draft.owners[:] = [each - (each > owner) for each in draft.owners]
     return True
 
@@ -101,6 +124,7 @@ def _part(draft: Draft, community: int, board: int) -> bool:
     draft.owners[community] = place
     draft.options.insert(place, draft.options[owner])
     draft.boards.insert(place, board)
+    draft.copies.insert(place, ())
     return True
 
 
@@ -108,6 +132,7 @@ def _again(draft: Draft, community: int, board: int) -> bool:
     """Add a student of a further round, like the one that owns a community, on a board."""
     draft.options.append(draft.options[draft.owners[community]])
     draft.boards.append(board)
+    draft.copies.append(())
     draft.again.append(community)
     return True
 
@@ -117,7 +142,8 @@ def _leave(draft: Draft, student: int, _: int) -> bool:
     first = len(draft.first_round)
     if not first <= student < len(draft.options):
         return False
-    del draft.options[student], draft.boards[student], draft.again[student - first]
+    del draft.options[student], draft.boards[student], draft.copies[student]
+    del draft.again[student - first]
     return True
 
 
@@ -130,4 +156,6 @@ _MOVES: dict[str, Callable[[Draft, int, int], bool]] = {
     "part": _part,
     "again": _again,
     "leave": _leave,
+    "copy": _copy,
+    "alone": _alone,
 }

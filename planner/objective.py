@@ -90,7 +90,7 @@ MEASURES: dict[Objective, Measure] = {
     ),
     # Accuracy grows with the number and size of students (A, Table 4).
     "capacity": Measure(
-        lambda view: view.total("params"), maximise=True, wants=frozenset({"params"})
+        lambda view: view.knowledge("params"), maximise=True, wants=frozenset({"params"})
     ),
     # Largest minus smallest partition (A, Eq. 2).
     "imbalance": Measure(lambda view: view.spread()),
@@ -120,8 +120,10 @@ MEASURES: dict[Objective, Measure] = {
     "boards": Measure(lambda view: view.boards()),
     "students": Measure(lambda view: view.students(), maximise=True),
     "precision": Measure(
-        lambda view: view.total("value_bytes"), maximise=True, wants=frozenset({"precision"})
+        lambda view: view.knowledge("value_bytes"), maximise=True, wants=frozenset({"precision"})
     ),
+    # Any so many failures, of a board or a common cause, leave each student an answering board.
+    "survival": Measure(lambda view: view.survival(), maximise=True, of_board=True),
 }
 
 
@@ -162,7 +164,9 @@ def hidden_units(question: Question, measure: Measure) -> int:
     if not measure.rounded:
         return measure.noise
     _, boards = resolve(question.fleet)
-    hidden = rounding(len(boards), question.most_students, question.partition.filters)
+    hidden = question.max_copies * rounding(
+        len(boards), question.most_students, question.most_filters
+    )
     return hidden + unlike_delays(boards) if measure.timed else hidden
 
 

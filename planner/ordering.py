@@ -23,12 +23,15 @@ def in_order(instance: Instance, plan: Assignment, *, timed: bool) -> Assignment
     """
     plan = _twins_in_a_row(instance, plan)
     turns = plan.send_order or _longest_first(instance, plan)
-    first = tuple(dict.fromkeys(student.board for student in plan.students))
+    first = tuple(dict.fromkeys(board for student in plan.students for board in student.boards))
     taken: dict[int, int] = {}
     for kind in instance.kinds:
         used = [board for board in (turns if timed else first) if _alike(instance, board, kind[0])]
         taken |= dict(zip(used, kind, strict=False))
-    students = tuple(replace(one, board=taken[one.board]) for one in plan.students)
+    students = tuple(
+        replace(one, board=taken[one.board], copies=tuple(taken[b] for b in one.copies))
+        for one in plan.students
+    )
     return Assignment(students, plan.dropped, tuple(taken[board] for board in turns))
 
 

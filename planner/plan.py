@@ -24,6 +24,9 @@ class PlannedStudent(Record):
     network: str = Field(description="Network, one of the question's.")
     precision: Precision = Field(description="Storage of its weights and activations.")
     board: str = Field(description="Name of the board that runs it.")
+    replicas: tuple[str, ...] = Field(
+        default=(), description="Names of further boards that run it; its first reply counts."
+    )
     communities: tuple[int, ...] = Field(min_length=1, description="Ids of its communities.")
     round: int = Field(
         default=1,
@@ -38,6 +41,11 @@ class PlannedStudent(Record):
     memory_bytes: int = Field(
         ge=0, description="Bytes of parameters and peak activations at its precision."
     )
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """All boards that run it."""
+        return (self.board, *self.replicas)
 
 
 class BudgetRow(Record):

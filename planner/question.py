@@ -20,7 +20,7 @@ from planner.budget import BoardBudget
 from planner.stage import Requirement, Stage
 from profiles.device import DEVICES
 from profiles.document import Record
-from profiles.fleet import Fleet
+from profiles.fleet import Fleet, resolve
 
 DEFAULT_OBJECTIVE = (
     Stage(objective="dropped"),
@@ -60,6 +60,13 @@ class Question(Record):
         default=False,
         description="Whether there may be more students than communities: each student then has "
         "one, and further ones mimic all kept filters, reshuffled (A, section 5.1).",
+    )
+    max_copies: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Most boards that may hold the same student, against failures; its first "
+        "reply counts.",
     )
     epsilon_pct: float = Field(
         ge=0,
@@ -129,10 +136,29 @@ class Question(Record):
             )
         return self
 
+    @model_validator(mode="after")
+    def _latency_of_copies_is_known(self) -> Self:
+        named = {stage.objective for stage in self.objective}
+        named |= {requirement.objective for requirement in self.requirements}
+        _, boards = resolve(self.fleet)
+        media = Counter(board.link.name for board in boards if board.link.shared)
+        if self.max_copies > 1 and "latency" in named and any(n > 1 for n in media.values()):
+            raise ValueError(
+                f"boards share the medium {max(media)}: the least latency of students with copies "
+                "is not known there; ask for another objective, or for one copy of each"
+            )
+        return self
+
     @property
     def most_students(self) -> int:
         """Most students; one per board where the question does not say."""
         return self.max_students or len(self.fleet.boards)
+
+    @property
+    def most_filters(self) -> int:
+        """Most filters of all students together, copies not counted."""
+        largest = max(len(one.filters) for one in self.partition.communities)
+        return self.partition.filters + (self.most_students * largest if self.reuse else 0)
 
     @property
     def accuracy_model(self) -> AccuracyModel:

@@ -69,7 +69,7 @@ def search(
     instance = without_dominated(instance, wants)
     found = local_search(instance, goal, limits, seed=seed, known=known) if goal else None
     attempt = _Attempt(instance, goal, tuple(limits), seed)
-    if goal is None or found is None or not goal.timed or instance.media:
+    if goal is None or found is None or not goal.timed or instance.sequenced:
         return attempt.run(found, deterministic_limit)
     first = attempt.run(found, FIRST_SHARE * deterministic_limit)
     if first.proven or first.assignment is None or first.value is None:
@@ -97,8 +97,8 @@ class _Attempt:
     ) -> Outcome:
         """Optimise, no worse than what is known and no better than a proven bound."""
         bounds = list(self.limits)
-        # Of a shared medium the model and the local search have bounds of their own.
-        if self.goal and known and not (self._timed and self.instance.media):
+        # Of a shared medium, or copies, the model and the local search have bounds of their own.
+        if self.goal and known and not (self._timed and self.instance.sequenced):
             bounds.append(Limit(self.goal, known[1]))
         model = self._model(bounds)
         if self.goal:
@@ -109,7 +109,7 @@ class _Attempt:
             model.hint(known[0])
             view = appraised(self.instance, known[0])
             for each, figure in zip(model.logarithms, LOGARITHMS, strict=False):
-                each.hint(view.total(figure))
+                each.hint(view.knowledge(figure))
         outcome = _proven(model, self.goal, known, self.seed, deterministic_limit)
         if self.goal is None or not self.goal.curved or outcome.assignment is None:
             return outcome
@@ -153,7 +153,7 @@ class _Attempt:
         """Model all plans within the bounds."""
         told_apart = any(measure.of_board for measure in self._measures)
         instance = self.instance
-        if not (self._timed and instance.media):
+        if not (self._timed and instance.sequenced):
             instance = _answered(instance, bounds)
         model = _model(instance, timed=self._timed, told_apart=told_apart)
         for bound in bounds:
@@ -194,7 +194,7 @@ def _answered(instance: Instance, bounds: Sequence[Limit]) -> Instance:
 
 def _model(instance: Instance, *, timed: bool, told_apart: bool) -> Model:
     """Count where that leaves fewer choices, and where no medium mixes the boards' times."""
-    told_apart = told_apart or (timed and bool(instance.media))
+    told_apart = told_apart or instance.replicated or (timed and bool(instance.media))
     entries = None if told_apart else catalogue(instance, most=len(choices(instance)))
     return SlotModel(instance, timed=timed) if entries is None else CountedModel(instance, entries)
 

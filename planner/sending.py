@@ -30,11 +30,14 @@ from simulator.workload import join_ms
 def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
     """Return the latency of one image: no board replies later than this, plus the join.
 
-    latency >= sent[b] + busy[b] + reply[b] + delay[b] + join for each board b, and
+    latency >= sent[b] + busy[b] + reply[b] + delay[b] + join for each board b (that the host waits
+    for, where students have copies), and
     latency >= cleared[m] + delay[b] / 2 + join for each used board b on a shared medium m.
     """
     sends = [send_units(site.board, instance.image_bytes) for site in instance.sites]
     _put_in_order(model, v, instance)
+    if instance.replicated:
+        _wait_for_one_copy(model, v, instance)
     join = up(join_ms(instance.host), UNITS_PER_MS)
     longest = model.new_int_var(join, LATEST, "latency")
     turns: dict[int, Turn] = {}
@@ -44,7 +47,9 @@ def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
         work = slowed_on(model, v, instance, b, busy_units)
         reply = reply_on(v, instance, b)
         delay = delay_units(instance.sites[b].board) * v.used[b]
-        model.add(longest >= sent + work + reply + delay + join)
+        answered = model.add(longest >= sent + work + reply + delay + join)
+        if instance.replicated:
+            answered.only_enforce_if(v.waits[b])
         longest_reply = reply_units(instance.sites[b].board) * instance.filters
         turns[b] = Turn(sent, sent + work + _one_way(v, instance, b), reply, longest_reply)
     for name, sharing in instance.media.items():
@@ -73,6 +78,22 @@ def reply_on(v: Variables, instance: Instance, board: int) -> Expr:
     """Return the time of a board's reply, which carries the features of all its students."""
     per_filter = reply_units(instance.sites[board].board)
     return total(per_filter * filters for _, _, filters in v.filters_on(board))
+
+
+def _wait_for_one_copy(model: cp_model.CpModel, v: Variables, instance: Instance) -> None:
+    """Let the host wait for boards that together hold each student.
+
+    waited[s,b] <= at[s,b] and waited[s,b] <= waits[b] for each s and b, and
+    sum_b waited[s,b] >= active[s] for each s.
+    """
+    for b in instance.boards:
+        v.waits[b] = model.new_bool_var(f"waits{b}")
+        for s, at in enumerate(v.students_on(b)):
+            v.waited[s, b] = model.new_bool_var(f"waited{s},{b}")
+            model.add(v.waited[s, b] <= at)
+            model.add_implication(v.waited[s, b], v.waits[b])
+    for s, active in enumerate(v.active):
+        model.add_bool_or([*(v.waited[s, b] for b in instance.boards), ~active])
 
 
 def _put_in_order(model: cp_model.CpModel, v: Variables, instance: Instance) -> None:

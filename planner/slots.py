@@ -5,7 +5,7 @@ boards are alike, `planner.counted` has fewer plans to choose from.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 from ortools.sat.python import cp_model
@@ -26,7 +26,7 @@ from planner.scaling import (
 from planner.scaling import up as rounded_up
 from planner.sending import latency, reply_on, send_order
 from planner.variables import Expr, make_variables, total
-from planner.view import SENDER, Figure
+from planner.view import SENDER, Amount, Figure
 from simulator.hops import down, up
 from simulator.workload import join_ms
 
@@ -52,7 +52,11 @@ class SlotModel:
         rules.students_have_knowledge(model, v, instance)
         rules.number_of_students(model, v, instance)
         rules.further_rounds(model, v, instance)
-        rules.one_network_and_board(model, v)
+        if instance.replicated:
+            rules.one_network_and_boards(model, v, instance)
+            rules.filters_follow_copies(model, v, instance)
+        else:
+            rules.one_network_and_board(model, v)
         rules.filters_follow_students(model, v, instance)
         rules.students_share_group0(model, v, instance)
         rules.boards_in_use(model, v)
@@ -69,6 +73,28 @@ class SlotModel:
     def total(self, figure: Figure) -> Expr:
         """Return a figure, added up over all boards."""
         return total(self.on(b, figure) for b in self._instance.boards)
+
+    def knowledge(self, figure: Amount) -> Expr:
+        """Return a figure, added up over all students, copies not counted."""
+        v, options = self._v, self._instance.options
+        if not self._instance.replicated:
+            return self.total(figure)
+        if figure == "value_bytes":
+            return total(options[o].value_bytes * pick for (_, o), pick in v.picks.items())
+        lines = [option.line for option in options]
+        fixed = (getattr(lines[o], figure) * pick for (_, o), pick in v.picks.items())
+        slope = {option.head: getattr(option.line, f"{figure}_per_filter") for option in options}
+        return total([*fixed, *(slope[head] * known for (_, head), known in v.known.items())])
+
+    def survival(self) -> Expr:
+        """Let survival <= |boards of s beside those of a threat| + its outages - 1, each s."""
+        most = self._instance.max_copies
+        survival = self.model.new_int_var(0, most - 1, "survival")
+        for out, number in self._instance.threats:
+            for s, active in enumerate(self._v.active):
+                left = total(self._v.homes(s, out)) + number - 1
+                self.model.add(survival <= left + most * (1 - active))
+        return survival
 
     def on(self, board: int, figure: Figure) -> Expr:
         """Return a figure of one board."""
@@ -149,9 +175,8 @@ class SlotModel:
         v, instance = self._v, self._instance
         plan = in_order(instance, known, timed=bool(v.precedes))
         numbered = [(self._slot(place, one), one) for place, one in enumerate(plan.students)]
-        options = {(one.name, one.precision): o for o, one in enumerate(instance.options)}
         members = {(c, s) for s, one in numbered for c in one.communities if one.round == 1}
-        runs = {(s, one.board, options[one.network, one.precision]) for s, one in numbered}
+        runs = {(s, b, self._option(one)) for s, one in numbered for b in one.boards}
         turn = {board: place for place, board in enumerate(plan.send_order)}
         self._hint(v.member, members)
         self._hint(v.runs, runs)
@@ -174,6 +199,24 @@ class SlotModel:
         filters = {(s, b, instance.options[o].head): sizes[s] for s, b, o in runs}
         for key, variable in v.filters.items():
             self.model.add_hint(variable, filters.get(key, 0))
+        self._hint_copies(numbered, sizes)
+
+    def _hint_copies(
+        self, numbered: Sequence[tuple[int, AssignedStudent]], sizes: Mapping[int, int]
+    ) -> None:
+        v, instance = self._v, self._instance
+        picks = {(s, self._option(one)) for s, one in numbered}
+        self._hint(v.picks, picks)
+        known = {(s, instance.options[o].head): sizes[s] for s, o in picks}
+        for key, variable in v.known.items():
+            self.model.add_hint(variable, known.get(key, 0))
+        self._hint(v.waits, {one.board for _, one in numbered})
+        self._hint(v.waited, {(s, one.board) for s, one in numbered})
+
+    def _option(self, student: AssignedStudent) -> int:
+        """Return the place of a student's option."""
+        names = [(one.name, one.precision) for one in self._instance.options]
+        return names.index((student.network, student.precision))
 
     def _slot(self, place: int, student: AssignedStudent) -> int:
         """Return the slot of a student: those of the first round are at their places."""
@@ -190,26 +233,31 @@ class SlotModel:
     def assignment(self, solver: cp_model.CpSolver) -> Assignment:
         """Return the assignment of a solution."""
         v, instance = self._v, self._instance
+        homes: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for (s, b, o), runs in v.runs.items():
+            if solver.boolean_value(runs):
+                homes[s, o].append(b)
         students = tuple(
-            instance.options[o].student(*self._knowledge(solver, s, b))
-            for (s, b, o), runs in v.runs.items()
-            if solver.boolean_value(runs)
+            instance.options[o].student(*self._knowledge(solver, s, boards))
+            for (s, o), boards in homes.items()
         )
         (drop,) = (d for d, taken in enumerate(v.drop) if solver.boolean_value(taken))
         return Assignment(
             students=students,
             dropped=tuple(sorted(instance.drops[drop].communities)),
-            send_order=send_order(v, solver) if instance.media and v.precedes else (),
+            send_order=send_order(v, solver) if instance.sequenced and v.precedes else (),
         )
 
     def _knowledge(
-        self, solver: cp_model.CpSolver, student: int, board: int
-    ) -> tuple[list[int], int, int]:
-        """Return a student's communities in a solution, its board, and its round."""
+        self, solver: cp_model.CpSolver, student: int, boards: Sequence[int]
+    ) -> tuple[list[int], list[int], int]:
+        """Return a student's communities in a solution, its boards, waited for first, its round."""
         v = self._v
+        waited = {b for b in boards if b in v.waits and solver.boolean_value(v.waits[b])}
+        homes = sorted(boards, key=lambda b: b not in waited)
         if student in v.first_round:
             communities = self._instance.communities
             own = [c for c in communities if solver.boolean_value(v.member[c, student])]
-            return own, board, 1
+            return own, homes, 1
         number, community = v.further[student - len(v.first_round)]
-        return [community], board, number
+        return [community], homes, number

@@ -22,6 +22,7 @@ Objective = Literal[
     "boards",
     "students",
     "precision",
+    "survival",
 ]
 
 MORE_IS_BETTER: tuple[Objective, ...] = (
@@ -30,6 +31,7 @@ MORE_IS_BETTER: tuple[Objective, ...] = (
     "throughput",
     "students",
     "precision",
+    "survival",
 )
 
 _STAGE = re.compile(r"(?P<objective>[a-z-]+)(?::(?P<tolerance>[0-9]*\.?[0-9]+)%)?")
@@ -46,7 +48,8 @@ class Stage(Record):
         "as they are served. energy: computing, mJ of one image over all boards. energy-node: "
         "that of the board that spends most. memory: bytes of all students. flops: FLOPs of one "
         "image, all students. boards: fewest boards. students: most students. precision: most "
-        "bytes per value, added up over students."
+        "bytes per value, added up over students. survival: how many boards (or common causes) may "
+        "fail, whichever they are, with each student still answered by one of its copies."
     )
     tolerance_pct: float = Field(
         default=0.0,

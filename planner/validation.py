@@ -71,8 +71,8 @@ def _unknown_names(plan: PlanDocument) -> Iterator[str]:
             yield f"{student.name}: network {student.network} is not among the question's"
         if student.precision not in question.precisions:
             yield f"{student.name}: precision {student.precision} is not among the question's"
-        if student.board not in boards:
-            yield f"{student.name}: board {student.board} is not in the fleet"
+        if unknown_boards := set(student.boards) - boards:
+            yield f"{student.name}: board {min(unknown_boards)} is not in the fleet"
         if unknown := set(student.communities) - ids:
             yield f"{student.name}: community {min(unknown)} does not exist"
     if unknown := set(plan.dropped) - ids:
@@ -87,6 +87,7 @@ def _broken_rules(plan: PlanDocument) -> Iterator[str]:
     yield from _split_communities(plan)
     yield from _wrong_rounds(plan)
     yield from _wrong_drop(plan)
+    yield from _wrong_copies(plan)
     count = len(plan.students)
     if not question.min_students <= count <= question.most_students:
         yield (
@@ -96,7 +97,7 @@ def _broken_rules(plan: PlanDocument) -> Iterator[str]:
     specs = dict(zip(question.networks, question.specs, strict=True))
     if len({specs[student.network].group0 for student in plan.students}) > 1:
         yield "students share G0, so family, depth and first width must be the same for all"
-    if sorted(plan.send_order) != sorted({student.board for student in plan.students}):
+    if sorted(plan.send_order) != sorted({b for student in plan.students for b in student.boards}):
         yield "send_order must name each board that has a student, once"
 
 
@@ -132,6 +133,16 @@ def _wrong_rounds(plan: PlanDocument) -> Iterator[str]:
             yield f"round {number} must have kept communities, each once; it has {sorted(found)}"
         elif number < last and set(found) != kept:
             yield f"round {number} must have each kept community, as it is not the last"
+
+
+def _wrong_copies(plan: PlanDocument) -> Iterator[str]:
+    """Each student is on different boards, and not on more than are allowed."""
+    most = plan.question.max_copies
+    for student in plan.students:
+        if len(set(student.boards)) < len(student.boards):
+            yield f"{student.name}: its copies must be on different boards"
+        if len(student.boards) > most:
+            yield f"{student.name}: it is on {len(student.boards)} boards; allowed: {most}"
 
 
 def _wrong_drop(plan: PlanDocument) -> Iterator[str]:
@@ -260,7 +271,7 @@ def _wrong_proof(stage: StageResult, hidden: float) -> Iterator[str]:
 
 def _recomputed(plan: PlanDocument) -> tuple[PlannedStudent, ...]:
     decided = (
-        Decided(one.name, one.network, one.precision, one.board, one.communities, one.round)
+        Decided(one.name, one.network, one.precision, one.boards, one.communities, one.round)
         for one in plan.students
     )
     return tuple(planned_student(plan.question, one, plan.dropped) for one in decided)

@@ -4,7 +4,7 @@ Only choices that can fit exist: a network that does not fit alone on a board, w
 the smallest community, has no variable there.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from ortools.sat.python import cp_model
@@ -34,6 +34,10 @@ class Variables:
     group0[g]         all students share a G0 of shape g
     used[b]           board b has a student
     precedes[a, b]    the host sends to board a before b; only where latency is measured
+    picks[s, o]       student s is network o, on whichever boards; only where students are copied
+    known[s, h]       filters of student s where it has a head of kind h; only then
+    waits[b]          the host waits for board b; only then, and where latency is measured
+    waited[s, b]      ... and has the features of student s from it
 
     Two figures: `most_filters[s, b, o]`, the most filters of student s where it runs o on b, and
     `least_filters[s]`, the fewest that it has at all.
@@ -47,6 +51,10 @@ class Variables:
     group0: dict[str, cp_model.IntVar]
     used: dict[int, cp_model.IntVar]
     precedes: dict[tuple[int, int], cp_model.IntVar]
+    picks: dict[tuple[int, int], cp_model.IntVar]
+    known: dict[tuple[int, Head], cp_model.IntVar]
+    waits: dict[int, cp_model.IntVar]
+    waited: dict[tuple[int, int], cp_model.IntVar]
     further: tuple[tuple[int, int], ...]
     most_filters: dict[tuple[int, int, int], int]
     least_filters: tuple[int, ...]
@@ -68,6 +76,10 @@ class Variables:
         return total(
             size * self.member[community, student] for community, size in enumerate(instance.sizes)
         )
+
+    def homes(self, student: int, out: Collection[int] = ()) -> list[cp_model.IntVar]:
+        """Return runs[s,b,o] of a student, but on the boards that are out."""
+        return [runs for (s, b, _), runs in self.runs.items() if s == student and b not in out]
 
     def on(self, board: int) -> Iterator[tuple[int, int, cp_model.IntVar]]:
         """Yield (student, option, variable) of everything that may run on a board."""
@@ -115,6 +127,16 @@ def make_variables(model: cp_model.CpModel, instance: Instance) -> Variables:
         },
         used={b: model.new_bool_var(f"used{b}") for b in instance.boards},
         precedes={},
+        picks={
+            key: model.new_bool_var(f"picks{key}")
+            for key in sorted({(s, o) for s, _, o in most} if instance.replicated else ())
+        },
+        known={
+            key: model.new_int_var(0, instance.filters, f"known{key}")
+            for key in sorted({(s, h) for s, _, h in heads} if instance.replicated else ())
+        },
+        waits={},
+        waited={},
         further=further,
         most_filters=most,
         least_filters=tuple(least for least, _ in extents),

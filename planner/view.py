@@ -8,6 +8,9 @@ Figure = Literal["params", "memory_bytes", "macs", "value_bytes", "busy", "energ
 SENDER = "host"
 """What the host sends with: one message at a time."""
 
+Amount = Literal["params", "macs", "value_bytes"]
+"""What a student has of its own, wherever it runs and however often."""
+
 Amount_co = TypeVar("Amount_co", covariant=True)
 
 
@@ -16,6 +19,12 @@ class View(Protocol[Amount_co]):
 
     def total(self, figure: Figure) -> Amount_co:
         """Return a figure, added up over all boards."""
+
+    def knowledge(self, figure: Amount) -> Amount_co:
+        """Return a figure, added up over all students, copies not counted."""
+
+    def survival(self) -> Amount_co:
+        """Return how many failures, whichever they are, leave each student an answering board."""
 
     def boards(self) -> Amount_co:
         """Return how many boards have a student."""

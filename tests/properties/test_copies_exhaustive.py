@@ -1,0 +1,132 @@
+"""With copies of students, the planner's optimum equals the best of all plans, enumerated."""
+
+from collections import defaultdict
+from dataclasses import replace
+from functools import cache
+from itertools import chain, combinations, permutations, product
+
+import numpy as np
+import pytest
+from test_planner_exhaustive import (
+    best,
+    fits,
+    random_instance,
+    set_partitions,
+    slack_of,
+    solved,
+    values,
+)
+
+from nonn_core.costs import student_cost
+from nonn_core.family import parse_network
+from planner.objective import MEASURES
+from planner.scaling import UNITS_PER_MS
+from simulator.workload import busy_ms, join_ms, reply_ms, send_ms
+
+COMPARED = [name for name in MEASURES if name not in ("robustness", "reliability")]
+
+
+def with_copies(seed):
+    """Two or three boards, three communities, up to three students of up to two copies."""
+    image, instance = random_instance(seed)
+    rng = np.random.default_rng(seed)
+    outages = [frozenset({0, 1}), frozenset({len(instance.sites) - 1})][: rng.integers(0, 3)]
+    return image, replace(
+        instance,
+        sizes=instance.sizes[:3],
+        options=instance.options[:2],
+        drops=instance.drops[:1],
+        max_copies=int(rng.integers(2, 4)),
+        outages=tuple(outages),
+    )
+
+
+def plans_with_copies(image, instance):
+    """Yield the value of every objective for every plan that keeps all rules."""
+    cost = cache(lambda name, filters: student_cost(parse_network(name), image, filters))
+    places = range(len(instance.sites))
+    homes = [
+        chosen
+        for count in range(1, instance.max_copies + 1)
+        for chosen in combinations(places, count)
+    ]
+    for groups in set_partitions(list(range(len(instance.sizes)))):
+        if not instance.min_students <= len(groups) <= instance.max_students:
+            continue
+        filters = [sum(instance.sizes[c] for c in group) for group in groups]
+        for options in product(instance.options, repeat=len(groups)):
+            if len({option.group0 for option in options}) > 1:
+                continue
+            costs = [cost(o.name, size) for o, size in zip(options, filters, strict=True)]
+            students = list(zip(costs, filters, (o.precision for o in options), strict=True))
+            for boards in product(homes, repeat=len(groups)):
+                load = tuple(
+                    (b, *student)
+                    for student, mine in zip(students, boards, strict=True)
+                    for b in mine
+                )
+                if fits(instance, load):
+                    yield values_of_copies(instance, students, boards, load)
+
+
+def values_of_copies(instance, students, boards, load):
+    """What boards do counts each copy, what students know counts each once."""
+    drop = instance.drops[0]
+    once = values(instance, drop, tuple((0, *student) for student in students))
+    return {
+        **values(instance, drop, load),
+        **{name: once[name] for name in ("accuracy", "capacity", "imbalance", "students")},
+        "precision": once["precision"],
+        "latency": latency(instance, students, boards) * UNITS_PER_MS,
+        "survival": survival(instance, boards),
+    }
+
+
+def latency(instance, students, boards):
+    """All orders; each student is answered by the first of its boards."""
+    here = defaultdict(list)
+    for (cost, filters, _), mine in zip(students, boards, strict=True):
+        for b in mine:
+            here[b].append((cost.macs, filters))
+    turn = {}
+    for b, those in here.items():
+        board = instance.sites[b].board
+        turn[b] = (
+            send_ms(board, instance.image_bytes),
+            busy_ms(board.device, [macs for macs, _ in those])
+            + reply_ms(board, sum(filters for _, filters in those))
+            + 2 * board.link.latency_ms.value,
+        )
+    least = np.inf
+    for order in permutations(turn):
+        sent, done = 0.0, {}
+        for b in order:
+            sent += turn[b][0]
+            done[b] = sent + turn[b][1]
+        least = min(least, max(min(done[b] for b in mine) for mine in boards))
+    return least + join_ms(instance.host)
+
+
+def survival(instance, boards):
+    """The most failures, each a board or an outage, of which any leave each student a board."""
+    causes = [frozenset({b}) for b in range(len(instance.sites))] + list(instance.outages)
+    for count in range(1, len(causes) + 1):
+        for failed in combinations(causes, count):
+            down = set(chain.from_iterable(failed))
+            if any(set(mine) <= down for mine in boards):
+                return count - 1
+    return len(causes)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_each_objective_with_copies_equals_exhaustive_search(seed):
+    image, instance = with_copies(seed)
+    plans = list(plans_with_copies(image, instance))
+    for name in COMPARED:
+        outcome = solved(instance, name)
+        if not plans:
+            assert outcome.infeasible
+            continue
+        assert outcome.proven
+        slack = instance.max_copies * slack_of(instance, name)
+        assert outcome.value == pytest.approx(best(plans, name), abs=slack), name
