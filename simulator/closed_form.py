@@ -13,15 +13,27 @@ first served (ties in send order, a board of several students last)::
     free    = max(free, ready_b) + reply_b        from free = the last sent_b on that medium
     done_b  = free + latency_b
 
+A replicated student is answered at the first of its boards' replies, so that::
+
+    total   = max over students (min over its boards done_b) + join
+
+With G0 on a board 0 of its own, the host sends there alone; board 0 sends its maps on, in send
+order, and its own students' reply queues behind them::
+
+    sent_0  = send_0
+    maps    = sent_0 + latency_0 + G0's compute
+    sent_b  = sent_(b-1) + exchange_b      from maps; ready_b = sent_b + latency_0 + latency_b + ...
+
 In a closed loop the host takes up the next image when it has the answer to the last one, so that
 start_(n+1) = end_n = start_n + total.  `answers` is the same with every server busy until the
 image before is through, for images that come when they like.  No noise and no failures;
 `sweep.fan_out_ms` is the same for many configurations at once, without shared media.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from profiles.device import compute_mj, compute_ms
 from profiles.errors import SimulationError
 from profiles.fleet import Board
 from simulator.hops import down, up
@@ -30,9 +42,11 @@ from simulator.trace import InferenceRow
 from simulator.workload import (
     Alone,
     FanOut,
+    SharedGroup,
     StudentWork,
     busy_mj,
     busy_ms,
+    exchange_ms,
     join_ms,
     reply_ms,
     send_ms,
@@ -42,28 +56,38 @@ from simulator.workload import (
 def fan_out(workload: FanOut, inferences: int = 1) -> Breakdown:
     """Return latency and energy of a NoNN on its boards, for a closed loop of `inferences`.
 
-    Raises SimulationError for a fan-out that joins before every student has replied, and for one
-    with G0 on a board of its own.
+    Raises SimulationError for a fan-out that joins k of n students or at a deadline, for one with
+    G0 on a board of its own and a half-duplex link, and for several images of which a replica
+    still works on one when the next begins.
     """
     if workload.needs is not None:
         raise _unknown("that joins k of n students")
-    _refuse_more_than_recurs(workload)
-    turns = _turns(workload)
-    done_ms = _done_ms(turns)
+    if workload.deadline_ms is not None:
+        raise _unknown("with a deadline")
+    turns = _turns(workload) if workload.g0 is None else _turns_behind_g0(workload, workload.g0)
+    replied_ms = _replied_ms(turns)
+    total_ms = _answered_ms(workload, replied_ms) + join_ms(workload.host)
     rows = [
         BoardRow(
             board=turn.board.name,
             device=turn.board.device.name,
             students=turn.students,
-            send_done_ms=turn.sent_ms + turn.latency_ms,
+            send_done_ms=turn.begun_ms,
             busy_ms=turn.computing_ms,
-            done_ms=done_ms[turn.board.name],
+            done_ms=max(replied_ms.get(turn.board.name, 0.0), turn.passed_ms),
             energy_mj=turn.energy_mj,
         )
         for turn in turns
     ]
-    total_ms = max(row.done_ms for row in rows) + join_ms(workload.host)
-    return _breakdown(total_ms, rows, inferences)
+    if inferences > 1 and any(row.done_ms > total_ms for row in rows):
+        raise _unknown("of several images that replicas still work on when the next one begins")
+    # What goes on after the answer made nobody wait.
+    late = (row.done_ms > total_ms for row in rows)
+    computing_ms = (
+        min(turn.computing_ms, max(0.0, total_ms - turn.begun_ms)) if goes_on else turn.computing_ms
+        for turn, goes_on in zip(turns, late, strict=True)
+    )
+    return _breakdown(total_ms, max(computing_ms), rows, inferences)
 
 
 def alone(workload: Alone, inferences: int = 1) -> Breakdown:
@@ -78,7 +102,7 @@ def alone(workload: Alone, inferences: int = 1) -> Breakdown:
         done_ms=total_ms,
         energy_mj=busy_mj(workload.device, [workload.macs]),
     )
-    return _breakdown(total_ms, [row], inferences)
+    return _breakdown(total_ms, total_ms, [row], inferences)
 
 
 def answers(
@@ -90,7 +114,7 @@ def answers(
     recurrence when images overlap, nor do sends and replies that wait for each other.  Raises
     SimulationError there, and for deadlines, replicas and a board for G0 alone.
     """
-    _refuse_more_than_recurs(workload)
+    _refuse_more_than_overlaps(workload)
     if any(len(students) > 1 for _, students in workload.sends()):
         raise _unknown("with several students on a board")
     if any(up(board) == down(board) for board, _ in workload.sends()):
@@ -134,44 +158,100 @@ def channel_split_ms(
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A board's part in one image, up to the moment when its reply is ready."""
+    """A board's part in one image, up to the moment when its reply is ready.
+
+    Its input is sent until `sent_ms`, then takes `latency_ms`.  A board with G0 alone replies
+    nothing; one whose link passes G0's maps on until `passing_ms` replies after that.
+    """
 
     board: Board
     students: int
     sent_ms: float
+    latency_ms: float
     computing_ms: float
     replying_ms: float
     energy_mj: float
+    passing_ms: float = 0.0
+    passed_ms: float = 0.0
 
     @property
-    def latency_ms(self) -> float:
-        return self.board.link.latency_ms.value
+    def begun_ms(self) -> float:
+        return self.sent_ms + self.latency_ms
 
     @property
     def ready_ms(self) -> float:
-        return self.sent_ms + self.latency_ms + self.computing_ms
+        return self.begun_ms + self.computing_ms
 
 
 def _turns(workload: FanOut) -> list[_Turn]:
     turns = []
     sent_ms = 0.0
     for board, students in workload.sends():
-        sending_ms, _, computing_ms, replying_ms = _times_ms(board, students, workload)
+        sending_ms, latency_ms, computing_ms, replying_ms = _times_ms(board, students, workload)
         sent_ms += sending_ms
         energy_mj = busy_mj(board.device, [student.macs for student in students])
-        turns.append(_Turn(board, len(students), sent_ms, computing_ms, replying_ms, energy_mj))
+        turns.append(
+            _Turn(board, len(students), sent_ms, latency_ms, computing_ms, replying_ms, energy_mj)
+        )
     return turns
 
 
-def _done_ms(turns: Sequence[_Turn]) -> dict[str, float]:
+def _turns_behind_g0(workload: FanOut, g0: SharedGroup) -> list[_Turn]:
+    """Return the turn of G0's board, then those of the other boards in send order."""
+    source = next(board for board in workload.boards if board.name == g0.board)
+    boards = [source, *(board for board, _ in workload.sends())]
+    if any(up(board) == down(board) for board in boards):
+        raise _unknown("with a board for G0 alone, on a half-duplex link or a shared medium")
+    sent_ms = send_ms(source, workload.image_bytes)
+    latency_ms = source.link.latency_ms.value
+    own = _Turn(
+        board=source,
+        students=0,
+        sent_ms=sent_ms,
+        latency_ms=latency_ms,
+        computing_ms=compute_ms(source.device, g0.macs),
+        replying_ms=0.0,
+        energy_mj=compute_mj(source.device, g0.macs),
+    )
+    passed_ms = own.ready_ms
+    others = []
+    for turn in _turns(workload):
+        if turn.board.name == source.name:
+            own = replace(
+                own,
+                students=turn.students,
+                computing_ms=own.computing_ms + turn.computing_ms,
+                replying_ms=turn.replying_ms,
+                energy_mj=own.energy_mj + turn.energy_mj,
+            )
+        else:
+            passed_ms += exchange_ms(source, turn.board, g0.size_bytes)
+            both_ms = latency_ms + turn.latency_ms
+            others.append(replace(turn, sent_ms=passed_ms, latency_ms=both_ms))
+    there_ms = max((turn.begun_ms for turn in others), default=0.0)
+    return [replace(own, passing_ms=passed_ms, passed_ms=there_ms), *others]
+
+
+def _replied_ms(turns: Sequence[_Turn]) -> dict[str, float]:
     """Return when the host has each board's reply; what carries it may be busy with others'."""
     free_ms = {down(turn.board): turn.sent_ms for turn in turns}
+    free_ms |= {up(turn.board): turn.passing_ms for turn in turns if turn.passing_ms}
     done_ms = {}
-    for turn in sorted(turns, key=lambda turn: (turn.ready_ms, turn.students > 1)):
+    replying = (turn for turn in turns if turn.students)
+    for turn in sorted(replying, key=lambda turn: (turn.ready_ms, turn.students > 1)):
         carrier = up(turn.board)
         free_ms[carrier] = max(free_ms.get(carrier, 0.0), turn.ready_ms) + turn.replying_ms
-        done_ms[turn.board.name] = free_ms[carrier] + turn.latency_ms
+        done_ms[turn.board.name] = free_ms[carrier] + turn.board.link.latency_ms.value
     return done_ms
+
+
+def _answered_ms(workload: FanOut, replies_ms: Mapping[str, float]) -> float:
+    """Return when the host has each student's features, from the first of its boards to reply."""
+    first_ms: dict[str, float] = {}
+    for student in workload.students:
+        replied_ms = replies_ms[student.board]
+        first_ms[student.name] = min(first_ms.get(student.name, replied_ms), replied_ms)
+    return max(first_ms.values())
 
 
 def _times_ms(
@@ -187,7 +267,7 @@ def _times_ms(
     )
 
 
-def _refuse_more_than_recurs(workload: FanOut) -> None:
+def _refuse_more_than_overlaps(workload: FanOut) -> None:
     if workload.g0 is not None:
         raise _unknown("with a board for G0 alone")
     if workload.deadline_ms is not None:
@@ -200,12 +280,13 @@ def _unknown(what: str) -> SimulationError:
     return SimulationError(f"no closed form is known for a fan-out {what}; simulate it instead")
 
 
-def _breakdown(total_ms: float, rows: Sequence[BoardRow], inferences: int) -> Breakdown:
-    compute_ms = max(row.busy_ms for row in rows)
+def _breakdown(
+    total_ms: float, computing_ms: float, rows: Sequence[BoardRow], inferences: int
+) -> Breakdown:
     return Breakdown(
         total_ms=total_ms,
-        compute_ms=compute_ms,
-        communication_ms=total_ms - compute_ms,
+        compute_ms=computing_ms,
+        communication_ms=total_ms - computing_ms,
         boards=tuple(rows),
         inferences=_closed_loop(total_ms, inferences),
     )

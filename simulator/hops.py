@@ -45,9 +45,9 @@ class JobBuilder:
 
     def send(self, board: Board, size_bytes: int, after: Iterable[int] = ()) -> int:
         """Let the host send to `board`: message_ms and the wire, on its serial network card."""
-        message_ms = figure_of(board.device, "message_ms")
+        sending_ms = figure_of(board.device, "message_ms") + wire_ms(board.link, size_bytes)
         message = Message(HOST, board.name, size_bytes, _names(board.via))
-        return self._carry("send", message, message_ms, (board,), (NIC, down(board)), after)
+        return self._carry("send", message, sending_ms, (board,), (NIC, down(board)), after)
 
     def compute(
         self,
@@ -79,7 +79,8 @@ class JobBuilder:
     ) -> int:
         """Let `board` send to the host on its own link, with the features of `students`."""
         message = Message(board.name, HOST, size_bytes, _names(board.via[::-1]))
-        index = self._carry("reply", message, 0.0, (board,), (up(board),), after)
+        replying_ms = wire_ms(board.link, size_bytes)
+        index = self._carry("reply", message, replying_ms, (board,), (up(board),), after)
         if names := tuple(students):
             self._students[index] = names
             self._running.setdefault(board.name, set()).update(names)
@@ -98,12 +99,11 @@ class JobBuilder:
 
         The time beside the wire is `message_ms`, or the receiver's where None.
         """
-        if message_ms is None:
-            message_ms = figure_of(receiver.device, "message_ms")
         way = _names(between(sender, receiver))
         message = Message(sender.name, receiver.name, size_bytes, way)
+        lasting_ms = exchange_ms(sender, receiver, size_bytes, message_ms)
         resources = (up(sender), down(receiver))
-        return self._carry("exchange", message, message_ms, (sender, receiver), resources, after)
+        return self._carry("exchange", message, lasting_ms, (sender, receiver), resources, after)
 
     def join(
         self,
@@ -144,20 +144,20 @@ class JobBuilder:
         self,
         activity: Activity,
         message: Message,
-        message_ms: float,
+        duration_ms: float,
         ends: tuple[Board, ...],
         resources: tuple[str, ...],
         after: Iterable[int],
     ) -> int:
         self._know(message, ends)
         links = tuple(board.link for board in ends)
-        on_wire_ms = max(wire_ms(link, message.size_bytes) for link in links)
+        on_wire_ms = _slowest_wire_ms(links, message.size_bytes)
         return self.add(
             Step(
                 actor=message.sender,
                 activity=activity,
                 resources=tuple(dict.fromkeys(resources)),
-                duration_ms=message_ms + on_wire_ms,
+                duration_ms=duration_ms,
                 after=tuple(after),
                 message=message,
                 transit=replace(
@@ -185,6 +185,18 @@ def join_ms(host: DeviceProfile) -> float:
     if host.hosting is None:
         raise SimulationError(f"device {host.name} cannot host: its profile has no hosting figures")
     return host.hosting.join_fixed_ms.value + host.hosting.fc_ms.value
+
+
+def exchange_ms(
+    source: Board, board: Board, size_bytes: int, message_ms: float | None = None
+) -> float:
+    """Return how long `source` is busy with a message to `board`, in ms, at the slower one's rate.
+
+    The time beside the wire is `message_ms`, or that of `board` where None.
+    """
+    if message_ms is None:
+        message_ms = figure_of(board.device, "message_ms")
+    return message_ms + _slowest_wire_ms((source.link, board.link), size_bytes)
 
 
 def cpu(board: Board) -> str:
@@ -219,6 +231,10 @@ def transit(links: tuple[LinkProfile, ...], on_wire_ms: float) -> Transit:
         retry_ms=max(link.retransmit_ms.value for link in links) + on_wire_ms if loss_pct else 0.0,
         wire_ms=on_wire_ms,
     )
+
+
+def _slowest_wire_ms(links: Iterable[LinkProfile], size_bytes: int) -> float:
+    return max(wire_ms(link, size_bytes) for link in links)
 
 
 def _names(boards: Iterable[Relay]) -> tuple[str, ...]:

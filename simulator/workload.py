@@ -8,6 +8,7 @@ engine and the planner, so that a plan means the same milliseconds everywhere::
     a board runs all of its students at once    busy_ms  = slowdown * sum of compute_ms(student)
     it replies on its own link                  reply_ms = wire_ms(features of all its students)
     host joins once the last reply is there     join_ms  = join_fixed_ms + fc_ms
+    G0's board sends its maps on                exchange_ms = message_ms + slower wire_ms(maps)
 
 A link's latency is paid once on each way; while it lasts, sender and wire are free again.
 """
@@ -21,6 +22,7 @@ from profiles.errors import SimulationError
 from profiles.fleet import Board
 from profiles.link import BYTES_PER_FEATURE, wire_ms
 from simulator.hops import JobBuilder
+from simulator.hops import exchange_ms as exchange_ms
 from simulator.hops import join_ms as join_ms
 from simulator.job import HOST, Job, Node, Step
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from made_hardware import device, figure, link
 
 from profiles.device import Hosting
+from profiles.errors import SimulationError
 from profiles.fleet import Board
 from simulator import closed_form
 from simulator.engine import simulate
-from simulator.workload import Alone, FanOut, StudentWork
+from simulator.workload import Alone, FanOut, SharedGroup, StudentWork
 
 TOLERANCE_MS = 1e-6  # 1e-9 s
 
@@ -136,6 +137,55 @@ def test_engine_equals_closed_form_where_replies_wait_for_each_other(workload, i
     simulated, formula = simulate(workload, inferences), closed_form.fan_out(workload, inferences)
     assert simulated.total_ms == pytest.approx(formula.total_ms, rel=1e-9)
     assert_same(simulated, formula)
+
+
+@st.composite
+def replicated(draw, workload):
+    """The same fan-out, some of its students on further boards."""
+    pairs = [(each, board) for each in workload.students for board in workload.send_order]
+    further = draw(st.lists(st.sampled_from(pairs), unique=True, max_size=8))
+    there = {(each.name, each.board) for each in workload.students}
+    copies = (replace(e, board=board) for e, board in further if (e.name, board) not in there)
+    return replace(workload, students=(*workload.students, *copies))
+
+
+@st.composite
+def behind_g0(draw, workload):
+    """The same fan-out with G0 on any of its boards, students there or not."""
+    board = draw(st.sampled_from([each.name for each in workload.boards]))
+    g0 = SharedGroup(board, draw(st.integers(0, 10**8)), draw(st.integers(1, 100_000)))
+    latencies = {"latency_ms": figure(draw(milliseconds))}
+    far = tuple(
+        replace(each, link=each.link.model_copy(update=latencies)) for each in workload.boards
+    )
+    return replace(workload, g0=g0, boards=far)
+
+
+@settings(max_examples=200)
+@given((fan_outs() | any_media | tied()).flatmap(replicated))
+def test_engine_equals_closed_form_with_replicated_students(workload):
+    assert_same(simulate(workload), closed_form.fan_out(workload))
+
+
+@settings(max_examples=200)
+@given((fan_outs() | fan_outs().flatmap(replicated)).flatmap(behind_g0))
+def test_engine_equals_closed_form_with_g0_on_a_board_of_its_own(workload):
+    assert_same(simulate(workload), closed_form.fan_out(workload))
+
+
+@given(fan_outs().flatmap(behind_g0), st.integers(2, 4))
+def test_engine_equals_closed_form_behind_g0_in_a_closed_loop(workload, inferences):
+    assert_same(simulate(workload, inferences), closed_form.fan_out(workload, inferences))
+
+
+@given(fan_outs().flatmap(replicated), st.integers(2, 4))
+def test_replicas_are_done_before_the_next_image_or_there_is_no_closed_form(workload, inferences):
+    once = closed_form.fan_out(workload)
+    if all(row.done_ms <= once.total_ms for row in once.boards):
+        assert_same(simulate(workload, inferences), closed_form.fan_out(workload, inferences))
+    else:
+        with pytest.raises(SimulationError, match="replicas still work on"):
+            closed_form.fan_out(workload, inferences)
 
 
 @given(devices(), st.integers(0, 2_000_000_000), st.integers(1, 5))

@@ -7,7 +7,7 @@ from made_hardware import figure
 from profiles.errors import SimulationError
 from simulator import closed_form
 from simulator.result import BoardRow
-from simulator.workload import Alone, StudentWork
+from simulator.workload import Alone, SharedGroup, StudentWork
 
 SLOWER = {"compute_fixed_ms": figure(8.2)}
 
@@ -63,6 +63,41 @@ def test_overlapping_images_that_wait_for_each_other_follow_no_recurrence(
     boards = (on_medium(slow, shared=shared), fast)
     with pytest.raises(SimulationError, match="half-duplex link or a shared medium"):
         closed_form.answers(make_fan_out(boards=boards, students=students[:2]), 2, [0.0, 5.0])
+
+
+def test_the_first_replica_answers(make_fan_out):
+    both = tuple(StudentWork("a", name, 5_000_000, 250) for name in ("slow", "fast"))
+    result = closed_form.fan_out(make_fan_out(students=both))
+    # fast: 12 + 1.8 + 3.5 + 0.8; slow is there at 40, and has computed since 12.
+    assert result.total_ms == pytest.approx(18.1 + 3)
+    assert [row.done_ms for row in result.boards] == pytest.approx([40, 18.1])
+    assert result.compute_ms == pytest.approx(21.1 - 12)
+    with pytest.raises(SimulationError, match="several images that replicas still work on"):
+        closed_form.fan_out(make_fan_out(students=both), inferences=2)
+
+
+def test_g0_on_a_board_of_its_own_has_its_own_row(make_fan_out):
+    group = SharedGroup("idle", macs=2_000_000, size_bytes=500)
+    g0, slow, fast = closed_form.fan_out(make_fan_out(g0=group)).boards
+    # Image to idle 12, G0 14 ms, maps to slow 4 + 4 ms, then to fast 1 + 4 ms over slow's rate.
+    assert (g0.board, g0.students, g0.send_done_ms, g0.busy_ms) == ("idle", 0, 12, 14)
+    assert (g0.energy_mj, g0.done_ms) == pytest.approx((22, 39))
+    assert (slow.send_done_ms, fast.send_done_ms) == pytest.approx((34, 39))
+
+
+def test_what_has_no_closed_form_is_refused(make_fan_out, slow, fast, students):
+    group = SharedGroup("slow", macs=0, size_bytes=500)
+    both = (*students, StudentWork("a", "fast", macs=5_000_000, features=250))
+    for changed, match in (
+        ({"needs": 2}, "joins k of n"),
+        ({"deadline_ms": 9.0}, "with a deadline"),
+        ({"g0": group, "boards": (on_medium(slow), fast)}, "G0 alone, on a half-duplex link"),
+    ):
+        with pytest.raises(SimulationError, match=match):
+            closed_form.fan_out(make_fan_out(**changed))
+    for changed, match in (({"g0": group}, "G0 alone"), ({"students": both}, "replicated")):
+        with pytest.raises(SimulationError, match=match):
+            closed_form.answers(make_fan_out(**changed), 2, [0.0, 5.0])
 
 
 def test_a_closed_loop_takes_up_an_image_when_the_last_is_answered(make_fan_out):

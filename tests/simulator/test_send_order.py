@@ -8,7 +8,7 @@ from made_hardware import figure
 
 from profiles.fleet import Board
 from simulator.closed_form import fan_out
-from simulator.send_order import longest_first
+from simulator.send_order import awaited_first, longest_first
 from simulator.workload import FanOut, StudentWork
 
 
@@ -33,3 +33,13 @@ def test_no_order_is_faster(host, slow, fast, macs, latency_ms):
 def test_boards_without_students_get_nothing(slow, fast, idle):
     works = (StudentWork("a", "fast", 1_000_000, 10),)
     assert longest_first((slow, fast, idle), works) == ("fast",)
+
+
+def test_boards_that_nobody_waits_for_come_last(slow, fast, idle):
+    works = tuple(
+        StudentWork("a", board.name, macs, 10)
+        for board, macs in ((slow, 9_000_000), (fast, 1_000_000), (idle, 5_000_000))
+    )
+    assert longest_first((fast, idle, slow), works) == ("slow", "idle", "fast")
+    assert awaited_first((fast, idle, slow), works, {"fast"}) == ("fast", "slow", "idle")
+    assert awaited_first((fast, idle, slow), works, {"fast", "idle"}) == ("idle", "fast", "slow")
