@@ -45,9 +45,9 @@ class JobBuilder:
 
     def send(self, board: Board, size_bytes: int, after: Iterable[int] = ()) -> int:
         """Let the host send to `board`: message_ms and the wire, on its serial network card."""
-        sending_ms = figure_of(board.device, "message_ms") + wire_ms(board.link, size_bytes)
         message = Message(HOST, board.name, size_bytes, _names(board.via))
-        return self._carry("send", message, sending_ms, (board,), (NIC, down(board)), after)
+        lasting_ms = send_ms(board, size_bytes)
+        return self._carry("send", message, lasting_ms, (board,), (NIC, down(board)), after)
 
     def compute(
         self,
@@ -185,6 +185,11 @@ def join_ms(host: DeviceProfile) -> float:
     if host.hosting is None:
         raise SimulationError(f"device {host.name} cannot host: its profile has no hosting figures")
     return host.hosting.join_fixed_ms.value + host.hosting.fc_ms.value
+
+
+def send_ms(board: Board, size_bytes: int) -> float:
+    """Return how long the host's sender is busy with a message to `board`, in ms."""
+    return figure_of(board.device, "message_ms") + wire_ms(board.link, size_bytes)
 
 
 def exchange_ms(

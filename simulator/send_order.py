@@ -4,6 +4,10 @@ This order gives the least latency, whatever the sends take: one machine, all jo
 start, delivery times, longest delivery time first (Jackson 1955).  Where boards share a medium,
 their replies wait for each other, and another order may be quicker: the planner searches for it.
 Boards of which no reply is waited for, as those of spare copies, come behind all others.
+
+A board with G0 alone sends its maps on in the same order: what follows an exchange is what follows
+a send, and the latency of the sender's own link is the same for all.  Where its own students stand
+in the order does not matter, as their reply waits for all exchanges.
 """
 
 from collections.abc import Collection, Sequence

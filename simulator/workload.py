@@ -17,13 +17,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from profiles.device import DeviceProfile, compute_mj, compute_ms, figure_of, slowdown
+from profiles.device import DeviceProfile, compute_mj, compute_ms, slowdown
 from profiles.errors import SimulationError
 from profiles.fleet import Board
 from profiles.link import BYTES_PER_FEATURE, wire_ms
 from simulator.hops import JobBuilder
 from simulator.hops import exchange_ms as exchange_ms
 from simulator.hops import join_ms as join_ms
+from simulator.hops import send_ms as send_ms
 from simulator.job import HOST, Job, Node, Step
 
 
@@ -191,11 +192,6 @@ class Alone:
 
 
 Workload = FanOut | Alone
-
-
-def send_ms(board: Board, image_bytes: int) -> float:
-    """Return how long the host's sender is busy with one image for `board`, in ms."""
-    return figure_of(board.device, "message_ms") + wire_ms(board.link, image_bytes)
 
 
 def busy_ms(device: DeviceProfile, macs: Sequence[int]) -> float:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise, permutations
+from itertools import chain, combinations, pairwise, permutations
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +14,7 @@ from profiles.errors import SimulationError
 from profiles.fleet import Board
 from simulator import closed_form
 from simulator.engine import simulate
+from simulator.send_order import awaited_first, longest_first
 from simulator.workload import Alone, FanOut, SharedGroup, StudentWork
 
 TOLERANCE_MS = 1e-6  # 1e-9 s
@@ -234,6 +235,31 @@ def test_longest_tail_first_is_the_best_send_order(workload):
     )
     found_ms = closed_form.fan_out(replace(workload, send_order=longest_first)).total_ms
     assert found_ms == pytest.approx(best_ms, rel=1e-12)
+
+
+def quickest_ms(workload):
+    orders = permutations(workload.send_order)
+    return min(closed_form.fan_out(replace(workload, send_order=o)).total_ms for o in orders)
+
+
+@given(fan_outs(most_boards=4).flatmap(behind_g0))
+def test_longest_first_is_the_best_order_of_exchanges(workload):
+    order = longest_first(workload.boards, workload.students)
+    found_ms = closed_form.fan_out(replace(workload, send_order=order)).total_ms
+    assert found_ms == pytest.approx(quickest_ms(workload), rel=1e-12)
+
+
+@given((fan_outs(4) | fan_outs(4).flatmap(behind_g0)).flatmap(replicated))
+def test_awaited_boards_longest_first_is_the_best_order_for_some_of_them(workload):
+    used = workload.send_order
+    sets = chain.from_iterable(combinations(used, count) for count in range(len(used) + 1))
+    found_ms = min(
+        closed_form.fan_out(
+            replace(workload, send_order=awaited_first(workload.boards, workload.students, awaited))
+        ).total_ms
+        for awaited in sets
+    )
+    assert found_ms == pytest.approx(quickest_ms(workload), rel=1e-12)
 
 
 @given(fan_outs(), st.integers(1, 100_000))
