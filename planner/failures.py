@@ -66,8 +66,8 @@ class Failures(Record):
     )
     retained: tuple[float, ...] = Field(
         default=(),
-        description="Share of the whole accuracy that is kept when 0, 1 ... K of K students answer, "
-        "as measured, from 0 to 1; empty for the published figures.",
+        description="Share of the whole accuracy that is kept when 0, 1 ... K of K students "
+        "answer, as measured, from 0 to 1; empty for the published figures.",
     )
 
     @model_validator(mode="after")
@@ -150,7 +150,7 @@ def chances(taking: Iterable[tuple[int, float]], boards: int) -> NDArray[np.floa
 def states(failures: Failures, boards: Sequence[str]) -> tuple[State, ...]:
     """Return which of `boards` may be up, most likely first; no state twice, none impossible.
 
-    Of equally likely states that one comes first which lacks later boards.
+    Of equally likely states the one comes first in which later boards are up.
     """
     found = chances(causes(failures, boards), len(boards))
     likely_first = sorted(np.flatnonzero(found).tolist(), key=lambda up: (-found[up], -up))
