@@ -111,7 +111,9 @@ class Survival:
         answers = np.zeros(chance.size, dtype=np.int64)
         for student in students:
             answers += (up & _of(places, student)) != 0
-        return np.bincount(answers, weights=chance, minlength=len(students) + 1)
+        numbers = np.arange(len(students) + 1)
+        counted: Chances = (answers == numbers[:, None]) @ chance
+        return counted
 
 
 def survives(

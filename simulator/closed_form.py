@@ -82,11 +82,7 @@ def fan_out(workload: FanOut, inferences: int = 1) -> Breakdown:
     if inferences > 1 and any(row.done_ms > total_ms for row in rows):
         raise _unknown("of several images that replicas still work on when the next one begins")
     # What goes on after the answer made nobody wait.
-    late = (row.done_ms > total_ms for row in rows)
-    computing_ms = (
-        min(turn.computing_ms, max(0.0, total_ms - turn.begun_ms)) if goes_on else turn.computing_ms
-        for turn, goes_on in zip(turns, late, strict=True)
-    )
+    computing_ms = (min(turn.computing_ms, max(0.0, total_ms - turn.begun_ms)) for turn in turns)
     return _breakdown(total_ms, max(computing_ms), rows, inferences)
 
 

@@ -46,7 +46,7 @@ def test_unknown_boards_are_told():
     with pytest.raises(InputError, match="found 'x'; allowed: rpi-3b-1, rpi-3b-2"):
         check_boards(Failures(boards=alone(x=0.1)), fleet)
     hub = Outage(name="hub", boards=("rpi-3b-1", "y"), probability=0.1)
-    with pytest.raises(InputError, match="outage hub.*found 'y'"):
+    with pytest.raises(InputError, match=r"outage hub.*found 'y'"):
         check_boards(Failures(outages=(hub,)), fleet)
 
 
