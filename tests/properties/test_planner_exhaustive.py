@@ -2,19 +2,21 @@
 
 from collections import Counter
 from dataclasses import replace
-from functools import cache
 from itertools import permutations, product
 from math import log
 
 import numpy as np
 import pytest
+from enumerated_plans import cost_of, divisions, plan_values
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made_hardware import device, figure, link
 
-from nonn_core.costs import BYTES_PER_VALUE, student_cost, student_cost_line
+from nonn_core.costs import BYTES_PER_VALUE, student_cost_line
 from nonn_core.family import parse_network
 from nonn_core.image import Image
+from planner.catalogue import catalogue
+from planner.counted import CountedModel
 from planner.instance import DropOption, Instance, Option, Site
 from planner.objective import MEASURES, Limit
 from planner.scaling import (
@@ -27,12 +29,14 @@ from planner.scaling import (
     rounding,
 )
 from planner.search import search
+from planner.slots import SlotModel
 from profiles.device import Hosting
 from profiles.fleet import Board
 from simulator.workload import busy_mj, busy_ms, join_ms, reply_ms, send_ms
 
 IMAGES = (Image(1, 8, 8), Image(3, 2, 2), Image(1, 1, 1))
 NETWORKS = ("wrn10:4,8,8", "wrn10:4,4,16", "wrn10:6,8,8", "wrn16:4,8,8")
+WIDTHS = (*NETWORKS, "wrn10:4,8,16", "wrn10:4,4,8")
 MAXIMISED = [name for name, measure in MEASURES.items() if measure.maximise]
 
 
@@ -125,6 +129,43 @@ def random_instance(seed, boards_of=random_boards):
     )
 
 
+def small_instance(seed):
+    """Up to four students, four boards and six communities; three networks.
+
+    Of every four, one may have more students than communities.
+    """
+    rng = np.random.default_rng(seed)
+    reuse = seed % 4 == 0
+    image = IMAGES[rng.integers(len(IMAGES))]
+    kinds = [random_device(rng, f"kind-{k}") for k in range(2)]
+    wires = [link(f"wire-{k}", 10 ** rng.uniform(4, 7)) for k in range(2)]
+    wires[1] = wires[1].model_copy(update={"latency_ms": figure(rng.integers(0, 20))})
+    boards = [
+        Board(f"b{b}", kinds[rng.integers(2)], wires[rng.integers(2)])
+        for b in range(rng.integers(1, 5))
+    ]
+    count = rng.integers(2, 4) if reuse else rng.integers(2, 7)
+    sizes = tuple(rng.choice([1, 4, 7, 12, 30], count).tolist())
+    precisions = ("int8", "fp32") if len(boards) < 3 and rng.random() < 0.3 else ("fp32",)
+    options = tuple(
+        Option.of(spec, precision, student_cost_line(spec, image))
+        for spec in map(parse_network, rng.permutation(WIDTHS)[:3])
+        for precision in precisions
+    )
+    max_students = int(rng.integers(2, 5))
+    return image, Instance(
+        host=boards[0].device,
+        sites=tuple(random_site(rng, board, options, sizes) for board in boards),
+        options=options,
+        sizes=sizes,
+        drops=tuple(d for d in random_drops(rng, sizes) if len(d.communities) < len(sizes)),
+        min_students=int(rng.integers(1, max_students + 1)),
+        max_students=max_students,
+        image_bytes=image.size_bytes,
+        reuse=reuse,
+    )
+
+
 def crowded_media(seed):
     """Boards on shared media, each too small for all filters, so that several have to reply."""
     image, instance = random_instance(seed, boards_on_media)
@@ -134,37 +175,24 @@ def crowded_media(seed):
 
 
 instances = st.integers(0, 2**32 - 1).map(random_instance)
+further = st.integers(0, 2**32 - 1).map(lambda n: small_instance(4 * n))
 on_media = st.integers(0, 2**32 - 1).map(crowded_media)
-
-
-def set_partitions(things):
-    """All ways to divide things into groups."""
-    if not things:
-        yield []
-        return
-    first, *rest = things
-    for groups in set_partitions(rest):
-        yield [[first], *groups]
-        for i in range(len(groups)):
-            yield [*groups[:i], [first, *groups[i]], *groups[i + 1 :]]
 
 
 def all_plans(image, instance):
     """Yield the value of every objective for every plan that keeps all rules."""
-    cost = cache(lambda name, filters: student_cost(parse_network(name), image, filters))
     places = range(len(instance.sites))
     for drop in instance.drops:
         kept = [c for c in range(len(instance.sizes)) if c not in drop.communities]
-        for groups in set_partitions(kept):
-            if not instance.min_students <= len(groups) <= instance.max_students:
-                continue
-            filters = [sum(instance.sizes[c] for c in group) for group in groups]
-            for options in product(instance.options, repeat=len(groups)):
+        for filters in divisions(instance, kept):
+            for options in product(instance.options, repeat=len(filters)):
                 if len({option.group0 for option in options}) > 1:
                     continue
-                costs = [cost(o.name, size) for o, size in zip(options, filters, strict=True)]
+                costs = [
+                    cost_of(o.name, image, size) for o, size in zip(options, filters, strict=True)
+                ]
                 precisions = [option.precision for option in options]
-                for boards in product(places, repeat=len(groups)):
+                for boards in product(places, repeat=len(filters)):
                     load = tuple(zip(boards, costs, filters, precisions, strict=True))
                     if fits(instance, load):
                         yield values(instance, drop, load)
@@ -249,23 +277,105 @@ def slack_of(instance, name):
     """How far rounding up may carry a value, in solver units."""
     if MEASURES[name].curved:
         return 4
-    size = rounding(len(instance.sites), instance.max_students, instance.filters)
+    rounds = instance.max_students if instance.reuse else 1
+    size = rounding(len(instance.sites), instance.max_students, rounds * instance.filters)
     return size if MEASURES[name].rounded else 1e-6
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(instances)
-def test_each_objective_equals_exhaustive_search(case):
-    image, instance = case
-    plans = list(all_plans(image, instance))
+def optima(image, instance):
+    """The best value of each objective over all plans; empty where there is none."""
+    divided = [each for each in plan_values(image, instance) if each["boards"].size]
+    return {
+        name: (max if name in MAXIMISED else min)(
+            each[name].max() if name in MAXIMISED else each[name].min() for each in divided
+        )
+        for name in MEASURES
+        if divided
+    }
+
+
+def assert_optimal(instance, known):
+    """Each objective's optimum is the best of all plans; without any, nothing is found."""
     for name in MEASURES:
         outcome = solved(instance, name)
-        if not plans:
+        if not known:
             assert outcome.infeasible
             continue
         assert outcome.proven
         slack = slack_of(instance, name)
-        assert outcome.value == pytest.approx(best(plans, name), abs=slack), name
+        assert outcome.value == pytest.approx(known[name], abs=slack), name
+
+
+def without_hints(monkeypatch):
+    """Let the solver find every plan itself."""
+    monkeypatch.setattr("planner.search.local_search", lambda *_, **__: None)
+
+
+INSTANCES = 240
+PARTS = 8
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_solver_alone_equals_exhaustive_search(part, monkeypatch):
+    without_hints(monkeypatch)
+    for seed in range(part * INSTANCES // PARTS, (part + 1) * INSTANCES // PARTS):
+        image, instance = small_instance(seed)
+        assert_optimal(instance, optima(image, instance))
+
+
+@pytest.mark.parametrize("seed", range(INSTANCES, INSTANCES + 24))
+def test_the_whole_search_equals_exhaustive_search(seed):
+    """The local search bounds the proof, and its plan is a hint."""
+    image, instance = small_instance(seed)
+    assert_optimal(instance, optima(image, instance))
+
+
+def test_the_small_instances_reach_their_sizes():
+    drawn = [small_instance(seed)[1] for seed in range(INSTANCES)]
+    largest = [(one.max_students, len(one.sites), len(one.sizes)) for one in drawn]
+    assert max(largest) == (4, 4, 6)
+    assert {len({option.name for option in one.options}) for one in drawn} == {3}
+    assert {len({option.precision for option in one.options}) for one in drawn} == {1, 2}
+    assert {len({option.group0 for option in one.options}) for one in drawn} == {1, 2, 3}
+    assert sum(one.reuse and one.max_students > len(one.sizes) for one in drawn) >= 20
+
+
+@pytest.mark.parametrize("seed", range(0, 40, 4))
+@pytest.mark.parametrize("build", ["counted", "slots"])
+def test_each_model_has_all_plans_with_further_students(build, seed, monkeypatch):
+    """More students than communities, up to three rounds of them."""
+    image, instance = small_instance(seed)
+    instance = replace(
+        instance, sizes=instance.sizes[:2], drops=instance.drops[:1], max_students=5,
+        sites=instance.sites[:2], options=instance.options[:3],
+    )  # fmt: skip
+    without_hints(monkeypatch)
+    monkeypatch.setattr("planner.search._model", MODELS[build])
+    for fewest in (1, 3, 5):
+        asked = replace(instance, min_students=fewest)
+        assert_optimal(asked, optima(image, asked))
+
+
+MODELS = {
+    "counted": lambda one, **_: CountedModel(one, catalogue(one, most=10**6)),
+    "slots": lambda one, timed, **_: SlotModel(one, timed=timed),
+}
+
+
+@pytest.mark.parametrize("seed", [*range(8), 12, 16, 92])
+def test_the_quick_enumeration_equals_the_slow_one(seed):
+    """All send orders, all divisions, one plan after the other."""
+    image, instance = small_instance(seed)
+    instance = replace(
+        instance, sites=instance.sites[:3], options=instance.options[:3],
+        drops=instance.drops[:2], sizes=instance.sizes[:4], max_students=3,
+        min_students=min(3, instance.min_students),
+    )  # fmt: skip
+    plans = list(all_plans(image, instance))
+    known = optima(image, instance)
+    assert bool(plans) == bool(known)
+    for name, value in known.items():
+        assert value == pytest.approx(best(plans, name), rel=1e-12), name
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -315,7 +425,7 @@ def test_latency_on_shared_media_equals_exhaustive_search(case, tolerance_pct):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(instances | on_media, st.sampled_from(sorted(MEASURES)))
+@given(instances | on_media | further, st.sampled_from(sorted(MEASURES)))
 def test_more_memory_and_more_macs_never_make_the_optimum_worse(case, name):
     _, instance = case
     measure = MEASURES[name]
@@ -335,7 +445,7 @@ def test_more_memory_and_more_macs_never_make_the_optimum_worse(case, name):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(instances, st.sampled_from(sorted(MEASURES)))
+@given(instances | further, st.sampled_from(sorted(MEASURES)))
 def test_one_more_board_never_makes_the_optimum_worse(case, name):
     _, instance = case
     measure = MEASURES[name]

@@ -1,0 +1,157 @@
+"""All plans of a small instance, in numbers and without the solver's arithmetic.
+
+Costs are the closed forms of `nonn_core.costs`, times those of `simulator.workload`.  What a plan
+is worth depends on how many filters each student mimics, not on which, so that divisions of the
+communities that have the same sizes are taken once.
+"""
+
+from functools import cache
+from itertools import combinations, product
+
+import numpy as np
+
+from nonn_core.costs import BYTES_PER_VALUE, student_cost
+from nonn_core.family import parse_network
+from planner.scaling import UNITS_PER_INDEX, UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT
+from simulator.workload import busy_mj, busy_ms, join_ms, reply_ms, send_ms
+
+cost_of = cache(lambda name, image, filters: student_cost(parse_network(name), image, filters))
+
+
+def set_partitions(things):
+    """All ways to divide things into groups."""
+    if not things:
+        yield []
+        return
+    first, *rest = things
+    for groups in set_partitions(rest):
+        yield [[first], *groups]
+        for i in range(len(groups)):
+            yield [*groups[:i], [first, *groups[i]], *groups[i + 1 :]]
+
+
+def divisions(instance, kept):
+    """Filters of each student: communities divided; or one each, and all reshuffled again."""
+    for groups in set_partitions(kept):
+        if instance.min_students <= len(groups) <= instance.max_students:
+            yield [sum(instance.sizes[c] for c in group) for group in groups]
+    each = [instance.sizes[c] for c in kept]
+    fewest = max(instance.min_students, len(each) + 1)
+    for students in range(fewest, instance.max_students + 1) if instance.reuse else ():
+        full, left = divmod(students, len(each))
+        for last in combinations(each, left):
+            yield full * each + list(last)
+
+
+def plan_values(image, instance):
+    """Yield arrays of each objective's values, in solver units, of the plans of one division."""
+    assert not any(site.board.link.shared for site in instance.sites)
+    for drop in instance.drops:
+        kept = [c for c in range(len(instance.sizes)) if c not in drop.communities]
+        for filters in sorted({tuple(sorted(each)) for each in divisions(instance, kept)}):
+            yield _Division(image, instance, drop, filters).values()
+
+
+class _Division:
+    """Students of known sizes: every choice of networks v, on every choice of boards p.
+
+    A board's figures depend on v and on which students it has, a mask m.
+    """
+
+    def __init__(self, image, instance, drop, filters):
+        self.instance, self.drop, self.filters = instance, drop, np.array(filters)
+        count = len(filters)
+        self.masks = np.array(list(product((False, True), repeat=count)))
+        places = product(range(len(instance.sites)), repeat=count)
+        weights = 2 ** np.arange(count)[::-1]
+        on = np.array(list(places))[:, :, None] == np.arange(len(instance.sites))
+        self.mask_on = (on * weights[:, None]).sum(axis=1)
+        options = instance.options
+        shared = [
+            chosen
+            for chosen in product(range(len(options)), repeat=count)
+            if len({options[o].group0 for o in chosen}) == 1
+        ]
+        costs = [[(cost_of(o.name, image, size), o.precision) for o in options] for size in filters]
+
+        def chosen(figure):
+            table = np.array([[figure(*each) for each in row] for row in costs])
+            return table[np.arange(count), np.array(shared)]
+
+        self.params = chosen(lambda cost, _: cost.params)
+        self.macs = chosen(lambda cost, _: cost.macs)
+        self.memory = chosen(lambda cost, precision: cost.memory_bytes(precision))
+        self.bytes = chosen(lambda _, precision: BYTES_PER_VALUE[precision])
+
+    def values(self):
+        instance, sites = self.instance, self.instance.sites
+        tables = {site.board.device.name: self._spent(site.board.device) for site in sites}
+        busy, energy = zip(*(tables[site.board.device.name] for site in sites), strict=True)
+        fits = np.array([self._fits(*each) for each in zip(sites, busy, energy, strict=True)])
+        fits = np.logical_and.reduce([fits[b][self.mask_on[:, b]] for b in range(len(sites))])
+        p, v = np.nonzero(fits)
+        on = self.mask_on[p]
+        busy, energy = (
+            np.stack([table[on[:, b], v] for b, table in enumerate(each)], axis=1)
+            for each in (busy, energy)
+        )
+        reply = np.stack([self._replies(site)[on[:, b]] for b, site in enumerate(sites)], axis=1)
+        send = (on > 0) * np.array([send_ms(each.board, instance.image_bytes) for each in sites])
+        sums = {
+            name: getattr(self, name).sum(axis=1)[v]
+            for name in ("params", "macs", "memory", "bytes")
+        }
+        same = np.ones(len(v))
+        return {
+            "accuracy": (np.log(sums["params"]) + np.log(sums["macs"])) * UNITS_PER_INDEX,
+            "capacity": sums["params"],
+            "imbalance": same * (self.filters.max() - self.filters.min()),
+            "dropped": same * (self.drop.delta_val_pct - self.drop.filters) * UNITS_PER_POINT,
+            "latency": self._latency(on > 0, send, busy + reply) * UNITS_PER_MS,
+            "throughput": self._period(send, busy, reply) * UNITS_PER_MS,
+            "energy": energy.sum(axis=1) * UNITS_PER_MJ,
+            "energy-node": energy.max(axis=1) * UNITS_PER_MJ,
+            "memory": sums["memory"],
+            "flops": sums["macs"],
+            "boards": (on > 0).sum(axis=1),
+            "students": same * len(self.filters),
+            "precision": sums["bytes"],
+        }
+
+    def _spent(self, device):
+        """Time and energy of a device by mask and choice."""
+        here = [[self.macs[:, s] for s in np.flatnonzero(mask)] for mask in self.masks]
+        nothing = np.zeros(len(self.macs))
+        return (
+            np.array([busy_ms(device, macs) + nothing for macs in here]),
+            np.array([busy_mj(device, macs) + nothing for macs in here]),
+        )
+
+    def _fits(self, site, busy, energy):
+        needs = (
+            (self.masks @ self.memory.T, site.memory_bytes),
+            (self.masks @ self.macs.T, site.macs),
+            (busy * UNITS_PER_MS, site.busy),
+            (energy * UNITS_PER_MJ, site.energy),
+        )
+        return np.logical_and.reduce(
+            [need <= (np.inf if limit is None else limit) for need, limit in needs]
+        )
+
+    def _replies(self, site):
+        return np.array([reply_ms(site.board, int(n)) for n in self.masks @ self.filters])
+
+    def _latency(self, used, send, tail):
+        """Longest tail first, which on wires of their own is best (Jackson 1955)."""
+        delay = np.array([2 * each.board.link.latency_ms.value for each in self.instance.sites])
+        tail = used * (tail + delay)
+        order = np.argsort(-tail, axis=1)
+        sent = np.cumsum(np.take_along_axis(send, order, axis=1), axis=1)
+        ends = sent + np.take_along_axis(tail, order, axis=1)
+        return ends.max(axis=1) + join_ms(self.instance.host)
+
+    def _period(self, send, busy, reply):
+        half = np.array([each.board.link.duplex == "half" for each in self.instance.sites])
+        wire = np.where(half, send + reply, np.maximum(send, reply))
+        longest = np.maximum(np.maximum(wire, busy).max(axis=1), send.sum(axis=1))
+        return np.maximum(longest, join_ms(self.instance.host))
