@@ -17,6 +17,8 @@ from planner.instance import Instance
 from planner.local_search import local_search
 from planner.logarithm import LOGARITHMS
 from planner.objective import Limit, Measure, Want
+from planner.packing import packed
+from planner.relaxation import Relaxation, relaxes
 from planner.slots import SlotModel
 from planner.variables import choices
 from profiles.errors import PlanningError
@@ -27,6 +29,10 @@ PROBES_SHARE = 0.4
 """Part of the time for asking whether less is possible."""
 CLOSE = 0.005
 """A bracket narrower than this part of its upper end is left to the solver."""
+RELAXED_CLOSE = 0.0001
+"""The same, of the relaxation, which is asked within a tenth of a second."""
+RELAXED_SHARE = 0.02
+"""Part of the time for one question to the relaxation, or one packing."""
 
 Model = CountedModel | SlotModel
 
@@ -71,13 +77,20 @@ def search(
     attempt = _Attempt(instance, goal, tuple(limits), seed)
     if goal is None or found is None or not goal.timed or instance.sequenced:
         return attempt.run(found, deterministic_limit)
-    first = attempt.run(found, FIRST_SHARE * deterministic_limit)
+    relaxed, found, took = attempt.relaxed(goal, found, RELAXED_SHARE * deterministic_limit)
+    if relaxed >= found[1]:
+        return Outcome(
+            *found, bound=relaxed, proven=True, infeasible=False, deterministic_time=took
+        )
+    first = attempt.run(found, FIRST_SHARE * deterministic_limit, low=relaxed)
+    took += first.deterministic_time
     if first.proven or first.assignment is None or first.value is None:
-        return first
+        return replace(first, deterministic_time=took)
     best = (first.assignment, first.value)
     probing = PROBES_SHARE * deterministic_limit
-    low, best, took = attempt.bracketed(goal, best, first.bound, probing)
-    took += first.deterministic_time
+    bound = max(relaxed, first.bound or relaxed)
+    low, best, probed = attempt.bracketed(goal, best, bound, probing)
+    took += probed
     last = attempt.run(best, deterministic_limit - took, low=low)
     bound = max(low, last.bound or low)
     return replace(last, bound=bound, deterministic_time=last.deterministic_time + took)
@@ -116,6 +129,51 @@ class _Attempt:
         # The solver's value lies a few units above, and no other model may reach it again.
         value = self.goal.read(appraised(self.instance, outcome.assignment))
         return replace(outcome, value=value)
+
+    def relaxed(
+        self, goal: Measure, known: Known, deterministic_limit: float
+    ) -> tuple[int, Known, float]:
+        """Bound the latency by its relaxation; what that finds may be a better plan, too.
+
+        Returns the bound (0: none), the best plan known, and the time it took.
+        """
+        low, took = 0, 0.0
+        if not relaxes(self.instance):
+            return low, known, took
+        shapes = sorted({option.group0 for option in self.instance.options})
+        alike = [[o for o in self.instance.options if o.group0 == shape] for shape in shapes]
+        asked = [Relaxation(self.instance, options) for options in alike]
+        if any(one.too_many for one in asked):
+            return low, known, took
+        high = known[1]
+        while high - low > RELAXED_CLOSE * known[1]:
+            middle = (low + high) // 2
+            refuted = True
+            for one, options in zip(asked, alike, strict=True):
+                solver = _solver(self.seed, deterministic_limit, 2)
+                status, choices = one.within(middle, solver)
+                took += solver.response_proto.deterministic_time
+                if status == cp_model.INFEASIBLE:
+                    continue
+                refuted = False
+                if choices and len(options) == 1:
+                    solver = _solver(self.seed, deterministic_limit, 1)
+                    plan = packed(self.instance, options[0], choices, solver)
+                    took += solver.response_proto.deterministic_time
+                    known = self._better(goal, known, plan)
+                break
+            low, high = (middle + 1, high) if refuted else (low, min(middle, known[1]))
+        return low, known, took
+
+    def _better(self, goal: Measure, known: Known, plan: Assignment | None) -> Known:
+        """Return the plan where it keeps all rules and limits and is better than the known one."""
+        if plan is None:
+            return known
+        view = appraised(self.instance, plan)
+        if view.excess() or any(one.excess(one.measure.read(view)) for one in self.limits):
+            return known
+        value = goal.read(view)
+        return (plan, value) if value < known[1] else known
 
     def bracketed(
         self, goal: Measure, known: Known, bound: int | None, deterministic_limit: float
