@@ -30,7 +30,7 @@ PROBES_SHARE = 0.4
 CLOSE = 0.005
 """A bracket narrower than this part of its upper end is left to the solver."""
 RELAXED_CLOSE = 0.0001
-"""The same, of the relaxation, which is asked within a tenth of a second."""
+"""The same, of the relaxation, once it is known to lie below the best plan."""
 RELAXED_SHARE = 0.02
 """Part of the time for one question to the relaxation, or one packing."""
 
@@ -146,8 +146,9 @@ class _Attempt:
         if any(one.too_many for one in asked):
             return low, known, took
         high = known[1]
-        while high - low > RELAXED_CLOSE * known[1]:
-            middle = (low + high) // 2
+        while high > low and (high == known[1] or high - low > RELAXED_CLOSE * high):
+            # Is the best plan the best of all? If it is not, bisection finds where it may be.
+            middle = high - 1 if high == known[1] else (low + high) // 2
             refuted = True
             for one, options in zip(asked, alike, strict=True):
                 solver = _solver(self.seed, deterministic_limit, 2)
