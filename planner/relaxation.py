@@ -29,7 +29,7 @@ from planner.scaling import (
     send_units,
     up,
 )
-from planner.variables import Expr
+from planner.variables import Expr, total
 from simulator.workload import join_ms
 
 RANGES = 4
@@ -93,7 +93,8 @@ class Relaxation:
             return cp_model.LinearExpr.weighted_sum(boards, [weight(e) for e in choices])
 
         for kind, alike in enumerate(instance.kinds):
-            model.add(added(lambda e, kind=kind: int(e.kind == kind)) <= len(alike))
+            here = [count for e, count in zip(choices, boards, strict=True) if e.kind == kind]
+            model.add(total(here) <= len(alike))
         students = added(lambda e: e.students)
         model.add(students >= instance.min_students)
         model.add(students <= instance.max_students)
