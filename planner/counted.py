@@ -10,6 +10,7 @@ communities are handed out r times, the last time perhaps in part.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 from ortools.sat.python import cp_model
 
@@ -41,6 +42,7 @@ class CountedModel:
             for r in range(1, instance.rounds + 1)
         }
         self.logarithms: list[Logarithm] = []
+        self.refinements: list[Logarithm] = []
         self._each_board_runs_one_loading()
         self._each_community_has_one_place()
         self._number_of_students()
@@ -173,6 +175,11 @@ class CountedModel:
         return high - low
 
     def latency(self) -> Expr:
+        """Return the latency of one image, the same expression however often it is read."""
+        return self._latency
+
+    @cached_property
+    def _latency(self) -> Expr:
         """Let the host send to boards with the longest tail first (Jackson 1955).
 
         latency >= sum_{e' <= e} send(e') boards[e'] + tail(e) there[e] + join for each e, the

@@ -1,13 +1,16 @@
 """A draft: a plan in numbers, which a search changes and values thousands of times."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from planner.assignment import Assignment
+from planner.hazards import CERTAIN, PER_POINT
 from planner.instance import Instance
 from planner.loading import Loading, Task, loader
 from planner.logarithm import units
+from planner.robustness import Robustness
 from planner.scaling import UNITS_PER_MS
 from planner.scaling import up as rounded_up
 from planner.view import SENDER, Amount, Figure
@@ -173,6 +176,19 @@ class Appraisal:
             return sum(option.value_bytes for option in options)
         costs = (o.line.at(size) for o, size in zip(options, self._sizes, strict=True))
         return sum(int(getattr(cost, figure)) for cost in costs)
+
+    def robustness(self) -> int:
+        """Return the expected accuracy when boards fail."""
+        return math.floor(PER_POINT * CERTAIN * self._worth().expected_accuracy_pct)
+
+    def reliability(self) -> int:
+        """Return the chance that an answer has the target accuracy."""
+        return math.floor(CERTAIN * (self._worth().reliability_pct or 0.0) / 100)
+
+    def _worth(self) -> Robustness:
+        assert self._instance.hazards is not None  # noqa: S101  (a question needs them for it)
+        homes = [frozenset(each) for each in self._draft.homes()]
+        return self._instance.hazards.value(self.size(), homes)
 
     def survival(self) -> int:
         """Return how many failures, whichever they are, leave each student a board."""

@@ -10,16 +10,18 @@ from nonn_core.partition import Filters
 from nonn_core.reshuffle import reshuffled
 from planner.accuracy.model import AccuracyEstimate
 from planner.budget import BoardBudget, BudgetName
+from planner.failures import Failures
 from planner.instance import host_of
 from planner.plan import BudgetRow, PlannedStudent, Prediction
 from planner.question import Question
+from planner.robustness import Robustness, Survival, survives
 from planner.stage import Objective
 from profiles.device import DeviceProfile
 from profiles.fleet import resolve
 from profiles.units import FLOPS_PER_MAC
 from simulator.closed_form import fan_out
 from simulator.job import period_ms
-from simulator.send_order import longest_first
+from simulator.send_order import awaited_first
 from simulator.workload import FanOut, StudentWork, busy_mj, busy_ms
 
 
@@ -113,7 +115,8 @@ def best_send_order(
     returned if it is.
     """
     _, boards = resolve(question.fleet)
-    orders = [longest_first(boards, _works(students))]
+    awaited = {student.board for student in students}
+    orders = [awaited_first(boards, _works(students), awaited)]
     if found:
         orders.append(tuple(boards[place].name for place in found))
     return min(orders, key=lambda order: predict(question, students, order).total_ms)
@@ -166,6 +169,33 @@ def _works(students: Sequence[PlannedStudent]) -> tuple[StudentWork, ...]:
     )
 
 
+def robustness(question: Question, students: Sequence[PlannedStudent]) -> Robustness | None:
+    """Return what a plan is worth when boards fail; None where the question does not say that."""
+    accuracy = estimate(question, students)
+    if question.failures is None or accuracy is None or accuracy.value_pct is None:
+        return None
+    survival = Survival(question.failures, _names(question))
+    return survival.value(accuracy.value_pct, _homes(question, students))
+
+
+def _survived(question: Question, students: Sequence[PlannedStudent]) -> int:
+    """Return how many failures, whichever they are, leave each student a board."""
+    failures, homes = question.failures or Failures(), _homes(question, students)
+    survived = 0
+    while survives(homes, failures, _names(question), survived + 1):
+        survived += 1
+    return survived
+
+
+def _names(question: Question) -> tuple[str, ...]:
+    return tuple(board.name for board in question.fleet.boards)
+
+
+def _homes(question: Question, students: Sequence[PlannedStudent]) -> list[frozenset[int]]:
+    places = {name: place for place, name in enumerate(_names(question))}
+    return [frozenset(places[board] for board in student.boards) for student in students]
+
+
 def delta_val_pct(question: Question, dropped: Sequence[int]) -> float | None:
     """Return the measured delta_val of dropping these communities; null if unmeasured.
 
@@ -189,7 +219,7 @@ def measured(
     if objective == "dropped":
         removed = sum(len(question.partition.communities[c].filters) for c in dropped)
         return abs(delta_val_pct(question, dropped) or 0.0) - removed
-    accuracy = estimate(question, students)
+    accuracy, worth = estimate(question, students), robustness(question, students)
     values: dict[Objective, float | None] = {
         "accuracy": accuracy.value_pct if accuracy else None,
         "capacity": sum(student.params for student in students),
@@ -203,6 +233,8 @@ def measured(
         "boards": len({board for student in students for board in student.boards}),
         "students": len(students),
         "precision": sum(BYTES_PER_VALUE[student.precision] for student in students),
-        "survival": min(len(student.boards) for student in students) - 1,
+        "survival": _survived(question, students),
+        "robustness": worth.expected_accuracy_pct if worth else None,
+        "reliability": worth.reliability_pct if worth else None,
     }
     return float(values[objective] or 0.0)

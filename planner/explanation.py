@@ -33,6 +33,8 @@ UNITS: dict[Objective, str] = {
     "students": "",
     "precision": " (bytes per value, added up)",
     "survival": " (failures)",
+    "robustness": " (%)",
+    "reliability": " (%)",
 }
 
 

@@ -10,6 +10,7 @@ from nonn_core.costs import BYTES_PER_VALUE, Precision, StudentCostLine, student
 from nonn_core.family import NetworkSpec
 from nonn_core.partition import DropStep
 from planner.assignment import AssignedStudent
+from planner.hazards import Hazards
 from planner.question import Question
 from planner.scaling import (
     UNITS_PER_MJ,
@@ -150,6 +151,7 @@ class Instance:
     reuse: bool = False
     max_copies: int = 1
     outages: tuple[frozenset[int], ...] = ()
+    hazards: Hazards | None = None
 
     @property
     def communities(self) -> tuple[int, ...]:
@@ -316,7 +318,23 @@ def instance_of(question: Question) -> Instance:
         image_bytes=image.size_bytes,
         reuse=question.reuse,
         max_copies=question.max_copies,
+        outages=_outages(question),
+        hazards=_hazards(question),
     )
+
+
+def _outages(question: Question) -> tuple[frozenset[int], ...]:
+    places = {board.name: place for place, board in enumerate(question.fleet.boards)}
+    outages = question.failures.outages if question.failures else ()
+    return tuple(frozenset(places[board] for board in each.boards) for each in outages)
+
+
+def _hazards(question: Question) -> Hazards | None:
+    """Return what may fail, where the question says so and accuracy can be predicted."""
+    if question.failures is None or question.accuracy is None or not question.accuracy.known:
+        return None
+    names = tuple(board.name for board in question.fleet.boards)
+    return Hazards(question.failures, names, question.accuracy_model)
 
 
 def sites_of(question: Question) -> tuple[Site, ...]:

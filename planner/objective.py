@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from planner.hazards import CERTAIN, PER_POINT
 from planner.question import Question
 from planner.scaling import (
     UNITS_PER_INDEX,
@@ -124,6 +125,25 @@ MEASURES: dict[Objective, Measure] = {
     ),
     # Any so many failures, of a board or a common cause, leave each student an answering board.
     "survival": Measure(lambda view: view.survival(), maximise=True, of_board=True),
+    # With failures: expected accuracy, and how often it is as much as asked.
+    "robustness": Measure(
+        lambda view: view.robustness(),
+        maximise=True,
+        scale=_linear(PER_POINT * CERTAIN),
+        noise=10 * CERTAIN,
+        wants=frozenset({"params", "macs"}),
+        of_board=True,
+        curved=True,
+    ),
+    "reliability": Measure(
+        lambda view: view.reliability(),
+        maximise=True,
+        scale=_linear(CERTAIN / 100),
+        noise=CERTAIN // 10**5,
+        wants=frozenset({"params", "macs"}),
+        of_board=True,
+        curved=True,
+    ),
 }
 
 

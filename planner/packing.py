@@ -49,6 +49,6 @@ def packed(
         own = [c for c, places in enumerate(member) if solver.boolean_value(places[p])]
         last = choice.students - 1
         groups = [*([c] for c in own[:last]), own[last:]]
-        students += [option.student(group, board) for group in groups]
+        students += [option.student(group, [board]) for group in groups]
     (taken,) = (one for d, one in zip(drop, instance.drops, strict=True) if solver.boolean_value(d))
     return Assignment(tuple(students), tuple(sorted(taken.communities)))

@@ -17,6 +17,7 @@ from nonn_core.partition import DropStep, Partition
 from planner.accuracy.model import AccuracyModel
 from planner.accuracy.question import AccuracyBasis
 from planner.budget import BoardBudget
+from planner.failures import Failures, check_boards
 from planner.stage import Requirement, Stage
 from profiles.device import DEVICES
 from profiles.document import Record
@@ -67,6 +68,9 @@ class Question(Record):
         le=1000,
         description="Most boards that may hold the same student, against failures; its first "
         "reply counts.",
+    )
+    failures: Failures | None = Field(
+        default=None, description="What may fail, for robustness and reliability; null: nothing."
     )
     epsilon_pct: float = Field(
         ge=0,
@@ -130,10 +134,21 @@ class Question(Record):
     def _accuracy_can_be_predicted(self) -> Self:
         named = {stage.objective for stage in self.objective}
         named |= {requirement.objective for requirement in self.requirements}
-        if "accuracy" in named and (self.accuracy is None or not self.accuracy.known):
+        resting = named & {"accuracy", "robustness", "reliability"}
+        if resting and (self.accuracy is None or not self.accuracy.known):
             raise ValueError(
                 "accuracy cannot be predicted: the teacher or its accuracy is not known"
             )
+        if named & {"robustness", "reliability"} and self.failures is None:
+            raise ValueError(f"{min(resting)} needs failures: how likely boards fail")
+        if "reliability" in named and (self.failures is None or not self.failures.target_pct):
+            raise ValueError("reliability needs a target: the accuracy that an answer should have")
+        return self
+
+    @model_validator(mode="after")
+    def _failing_boards_exist(self) -> Self:
+        if self.failures is not None:
+            check_boards(self.failures, self.fleet)
         return self
 
     @model_validator(mode="after")

@@ -50,8 +50,8 @@ class Choice:
 
 
 def relaxes(instance: Instance) -> bool:
-    """Say whether the relaxation holds: no shared medium, and no communities handed out twice."""
-    return not instance.media and not instance.further
+    """Say whether it holds: no shared medium, no copies, and no communities handed out twice."""
+    return not instance.sequenced and not instance.further
 
 
 class Relaxation:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ortools.sat.python import cp_model
 
+from planner.answers import Answers, Curve
 from planner.assignment import Assignment
 from planner.catalogue import catalogue
 from planner.counted import CountedModel
@@ -15,7 +16,7 @@ from planner.dominance import without_dominated
 from planner.draft import appraised
 from planner.instance import Instance
 from planner.local_search import local_search
-from planner.logarithm import LOGARITHMS
+from planner.logarithm import LOGARITHMS, Logarithm
 from planner.objective import Limit, Measure, Want
 from planner.packing import packed
 from planner.relaxation import Relaxation, relaxes
@@ -128,7 +129,8 @@ class _Attempt:
             return outcome
         # The solver's value lies a few units above, and no other model may reach it again.
         value = self.goal.read(appraised(self.instance, outcome.assignment))
-        return replace(outcome, value=value)
+        near = abs((outcome.value or 0) - value) <= self.goal.noise
+        return replace(outcome, value=value, proven=outcome.proven and near)
 
     def relaxed(
         self, goal: Measure, known: Known, deterministic_limit: float
@@ -242,7 +244,8 @@ def _proven(
 
 def _tightened(model: Model, solver: cp_model.CpSolver) -> bool:
     """Add tangents wherever the solution is too optimistic; say whether it was anywhere."""
-    return sum(each.tighten(solver) for each in model.logarithms) > 0
+    refined: list[Logarithm | Curve | Answers] = [*model.logarithms, *model.refinements]
+    return sum(each.tighten(solver) for each in refined) > 0
 
 
 def _answered(instance: Instance, bounds: Sequence[Limit]) -> Instance:

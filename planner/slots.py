@@ -6,15 +6,17 @@ boards are alike, `planner.counted` has fewer plans to choose from.
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 from ortools.sat.python import cp_model
 
 from planner import constraints as rules
+from planner.answers import Answers, Curve
 from planner.assignment import AssignedStudent, Assignment
 from planner.instance import Instance
 from planner.loads import macs_on, memory_on, params_on, slowed_on
-from planner.logarithm import Logarithm, logarithms
+from planner.logarithm import LOGARITHMS, Logarithm, logarithms, units
 from planner.ordering import in_order
 from planner.scaling import (
     LATEST,
@@ -43,6 +45,7 @@ class SlotModel:
         self._instance = instance
         self._v = make_variables(self.model, instance)
         self.logarithms: list[Logarithm] = []
+        self.refinements: list[Curve | Answers] = []
         self._add_rules(timed)
 
     def _add_rules(self, timed: bool) -> None:
@@ -96,6 +99,26 @@ class SlotModel:
                 self.model.add(survival <= left + most * (1 - active))
         return survival
 
+    def robustness(self) -> Expr:
+        """Return the expected accuracy when boards fail."""
+        return self._answers.robustness
+
+    def reliability(self) -> Expr:
+        """Return the chance that an answer has the target accuracy."""
+        return self._answers.reliability
+
+    @cached_property
+    def _answers(self) -> Answers:
+        """Which students answer when boards fail; made where it is asked for."""
+        instance = self._instance
+        assert instance.hazards is not None  # noqa: S101  (a question needs them for it)
+        (p0, p1), (m0, m1) = (instance.extent(figure) for figure in LOGARITHMS)
+        extent = units(p0) + units(m0), units(p1) + units(m1) + 2
+        curve = Curve(self.model, instance.hazards, self.size(), *extent)
+        answers = Answers(self.model, self._v, instance, instance.hazards, curve.value)
+        self.refinements = [curve, answers]
+        return answers
+
     def on(self, board: int, figure: Figure) -> Expr:
         """Return a figure of one board."""
         model, v, instance = self.model, self._v, self._instance
@@ -119,7 +142,15 @@ class SlotModel:
         return total(self._v.active)
 
     def latency(self) -> Expr:
-        """Return the latency of one image."""
+        """Return the latency of one image.
+
+        It is one expression however often it is read: a limit and an objective must hold for the
+        same order of sends.
+        """
+        return self._latency
+
+    @cached_property
+    def _latency(self) -> Expr:
         return latency(self.model, self._v, self._instance)
 
     def highest(self, figure: Figure) -> Expr:

@@ -23,6 +23,8 @@ Objective = Literal[
     "students",
     "precision",
     "survival",
+    "robustness",
+    "reliability",
 ]
 
 MORE_IS_BETTER: tuple[Objective, ...] = (
@@ -32,6 +34,8 @@ MORE_IS_BETTER: tuple[Objective, ...] = (
     "students",
     "precision",
     "survival",
+    "robustness",
+    "reliability",
 )
 
 _STAGE = re.compile(r"(?P<objective>[a-z-]+)(?::(?P<tolerance>[0-9]*\.?[0-9]+)%)?")
@@ -49,7 +53,9 @@ class Stage(Record):
         "that of the board that spends most. memory: bytes of all students. flops: FLOPs of one "
         "image, all students. boards: fewest boards. students: most students. precision: most "
         "bytes per value, added up over students. survival: how many boards (or common causes) may "
-        "fail, whichever they are, with each student still answered by one of its copies."
+        "fail, whichever they are, with each student still answered by one of its copies. "
+        "robustness: accuracy to expect, in percent, when boards fail as likely as the question "
+        "says. reliability: chance, in percent, that an answer has at least the target accuracy."
     )
     tolerance_pct: float = Field(
         default=0.0,

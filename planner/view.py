@@ -56,3 +56,9 @@ class BoardView(View[Amount_co], Protocol[Amount_co]):
 
     def on(self, board: int, figure: Figure) -> Amount_co:
         """Return a figure of one board, by its place in the fleet."""
+
+    def robustness(self) -> Amount_co:
+        """Return the expected accuracy when boards fail, in solver units."""
+
+    def reliability(self) -> Amount_co:
+        """Return the chance that an answer has the target accuracy, in solver units."""

@@ -76,7 +76,11 @@ class AccuracyModel:
 
         Raises InputError where the teacher's accuracy is not known.
         """
-        return max(0.0, self._teacher_pct() - exp(self._spread(index, method).centre))
+        return max(0.0, self._teacher_pct() - self.drop_pct(index, method))
+
+    def drop_pct(self, index: float, method: Method = "nonn") -> float:
+        """Return the median drop below the teacher in points, which may be more than it has."""
+        return exp(self._spread(index, method).centre)
 
     def index_for(self, accuracy_pct: float, method: Method = "nonn") -> float:
         """Return the least index whose median accuracy is at least this.

@@ -38,6 +38,9 @@ IMAGES = (Image(1, 8, 8), Image(3, 2, 2), Image(1, 1, 1))
 NETWORKS = ("wrn10:4,8,8", "wrn10:4,4,16", "wrn10:6,8,8", "wrn16:4,8,8")
 WIDTHS = (*NETWORKS, "wrn10:4,8,16", "wrn10:4,4,8")
 MAXIMISED = [name for name, measure in MEASURES.items() if measure.maximise]
+FAILURES = ("survival", "robustness", "reliability")
+"""Objectives of boards that fail: `test_copies_exhaustive` compares these."""
+UNFAILING = [name for name in MEASURES if name not in FAILURES]
 
 
 def random_device(rng, name):
@@ -289,14 +292,14 @@ def optima(image, instance):
         name: (max if name in MAXIMISED else min)(
             each[name].max() if name in MAXIMISED else each[name].min() for each in divided
         )
-        for name in MEASURES
+        for name in UNFAILING
         if divided
     }
 
 
 def assert_optimal(instance, known):
     """Each objective's optimum is the best of all plans; without any, nothing is found."""
-    for name in MEASURES:
+    for name in UNFAILING:
         outcome = solved(instance, name)
         if not known:
             assert outcome.infeasible
@@ -379,7 +382,7 @@ def test_the_quick_enumeration_equals_the_slow_one(seed):
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(instances, st.permutations(sorted(MEASURES)), st.sampled_from([0, 10, 40]))
+@given(instances, st.permutations(sorted(UNFAILING)), st.sampled_from([0, 10, 40]))
 def test_stages_equal_exhaustive_search_one_after_the_other(case, names, tolerance_pct):
     image, instance = case
     plans = list(all_plans(image, instance))
@@ -425,7 +428,7 @@ def test_latency_on_shared_media_equals_exhaustive_search(case, tolerance_pct):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(instances | on_media | further, st.sampled_from(sorted(MEASURES)))
+@given(instances | on_media | further, st.sampled_from(sorted(UNFAILING)))
 def test_more_memory_and_more_macs_never_make_the_optimum_worse(case, name):
     _, instance = case
     measure = MEASURES[name]
@@ -445,7 +448,7 @@ def test_more_memory_and_more_macs_never_make_the_optimum_worse(case, name):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(instances | further, st.sampled_from(sorted(MEASURES)))
+@given(instances | further, st.sampled_from(sorted(UNFAILING)))
 def test_one_more_board_never_makes_the_optimum_worse(case, name):
     _, instance = case
     measure = MEASURES[name]
