@@ -13,6 +13,7 @@ import typer
 from nonn_plan import (
     download,
     explaining,
+    exploring,
     exporting,
     hardware,
     learning,
@@ -71,6 +72,7 @@ tuning.register(app)
 partitioning.register(app)
 planning.register(app)
 explaining.register(app)
+exploring.register(app)
 simulating.register(app)
 sweeping.register(app)
 reproducing.register(app)

@@ -13,6 +13,7 @@ from nonn_core.tables.experiment import Experiment
 from nonn_core.tables.results import TableResults
 from nonn_core.teacher import TeacherCard
 from nonn_plan.summary import Summary
+from planner.exploration.exploration import Exploration
 from planner.plan import PlanDocument
 from profiles.device import DeviceProfile
 from profiles.document import Document, write_atomic
@@ -26,6 +27,7 @@ DOCUMENTS: dict[str, type[Document]] = {
     "teacher": TeacherCard,
     "partition": Partition,
     "plan": PlanDocument,
+    "explore": Exploration,
     "train": TrainingRecipe,
     "evaluation": Evaluation,
     "evaluations": RepeatedEvaluation,

@@ -1,0 +1,190 @@
+"""An exploration: cells in their places, solved or read back, as one document."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from nonn_core.progress import Progress
+from planner.exploration.cell import Asked, Found, read_found
+from profiles.document import Document, Record
+from profiles.errors import NonnError
+
+Solver = Callable[[Sequence[Asked]], Iterator[Found]]
+
+
+class Place(Record):
+    """Where a cell is: what differs from one cell to the next."""
+
+    fleet: str = Field(description="The fleet, as it was typed.")
+    memory_bytes: int | None = Field(
+        description="Budget of memory on every board without one of its own; null: the device's."
+    )
+    flops: int | None = Field(description="Budget of FLOPs per image, likewise; null is no limit.")
+    objective: str = Field(description="Stages, the measures of a front, or whose break-points.")
+    axis: str | None = Field(default=None, description="Of break-points: memory or flops.")
+
+
+class Cell(Record):
+    """A place and what was found there."""
+
+    place: Place = Field(description="Where it is.")
+    found: Found = Field(description="What was found.")
+
+
+class Exploration(Document):
+    """All cells of an exploration, in the order in which they were asked for."""
+
+    command: str = Field(description="The command that was run.")
+    versions: dict[str, str] = Field(description="Versions of the program and of its solver.")
+    cells: tuple[Cell, ...] = Field(min_length=1, description="The cells.")
+    pictures: tuple[str, ...] = Field(default=(), description="Pictures beside this file.")
+
+    @property
+    def plans(self) -> tuple[Cell, ...]:
+        """Cells of the grid."""
+        return self.of("plan")
+
+    def of(self, kind: str) -> tuple[Cell, ...]:
+        """Return the cells of one kind."""
+        return tuple(cell for cell in self.cells if cell.found.kind == kind)
+
+    def with_status(self, status: str) -> int:
+        """Count the cells of a status."""
+        return sum(cell.found.status == status for cell in self.cells)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A cell that is to be solved."""
+
+    place: Place
+    asked: Asked
+
+
+def explored(
+    cells: Sequence[Planned], folder: Path, solve: Solver, progress: Progress
+) -> tuple[tuple[Cell, ...], int]:
+    """Solve what is not in `folder` yet, and return all cells and how many were there.
+
+    Each answer is written to `folder`, whole, as soon as it is found.
+    """
+    wanted = {one.asked.digest: one.asked for one in cells}
+    known = {
+        digest: found
+        for digest in wanted
+        if (found := read_found(file_of(folder, digest), digest)) is not None
+    }
+    reused = len(known)
+    progress("solving cells", reused, len(wanted))
+    for found in solve([asked for digest, asked in wanted.items() if digest not in known]):
+        if found.digest not in wanted:
+            raise NonnError("a worker answered another question: it has other hardware profiles")
+        found.write(file_of(folder, found.digest))
+        known[found.digest] = found
+        progress("solving cells", len(known), len(wanted))
+    return tuple(Cell(place=one.place, found=known[one.asked.digest]) for one in cells), reused
+
+
+def file_of(folder: Path, digest: str) -> Path:
+    """Return the file of a cell."""
+    return folder / f"{digest}.json"
+
+
+def rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Return a tidy row per plan of the grid; units are in the names."""
+    return [
+        {
+            **_place(cell),
+            "status": cell.found.status,
+            **_columns(cell.found.values),
+            "networks": " ".join(cell.found.networks) or None,
+        }
+        for cell in cells
+        if cell.found.kind == "plan"
+    ]
+
+
+def front_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Return a tidy row per point of a front."""
+    return [
+        {
+            **_place(cell),
+            "status": cell.found.status,
+            "point": number,
+            **_columns(point.values),
+            "students": len(point.networks),
+            "networks": " ".join(point.networks),
+        }
+        for cell in cells
+        for number, point in enumerate(cell.found.points, start=1)
+    ]
+
+
+def breakpoint_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Return a tidy row per break-point."""
+    return [
+        {
+            **_place(cell),
+            "axis": cell.place.axis,
+            "least_bytes": step.least if cell.place.axis == "memory" else None,
+            "least_flops": step.least if cell.place.axis == "flops" else None,
+            "starts_below_range": step.below_range,
+            **_columns(step.values),
+        }
+        for cell in cells
+        for step in cell.found.breakpoints
+    ]
+
+
+_COLUMNS = {
+    "accuracy": "accuracy_pct",
+    "capacity": "capacity_params",
+    "imbalance": "imbalance_filters",
+    "latency": "latency_ms",
+    "throughput": "throughput_per_s",
+    "energy": "energy_mj",
+    "energy-node": "energy_node_mj",
+    "memory": "memory_used_bytes",
+    "flops": "used_flops",
+    "precision": "precision_bytes",
+}
+UNITS = {
+    "accuracy": "%",
+    "capacity": "parameters",
+    "imbalance": "filters",
+    "dropped": "points - filters",
+    "latency": "ms",
+    "throughput": "images/s",
+    "energy": "mJ",
+    "energy-node": "mJ",
+    "memory": "bytes",
+    "flops": "FLOPs",
+    "precision": "bytes per value, summed",
+}
+
+
+def labelled(name: str) -> str:
+    """Return an objective with its unit, as pictures and tables name it."""
+    return f"{name} ({UNITS[name]})" if name in UNITS else name
+
+
+def column(name: str) -> str:
+    """Return the column of an objective."""
+    return _COLUMNS.get(name, name.replace("-", "_"))
+
+
+def _columns(values: dict[str, float]) -> dict[str, float]:
+    return {column(name): value for name, value in values.items()}
+
+
+def _place(cell: Cell) -> dict[str, Any]:
+    place = cell.place
+    return {
+        "fleet": place.fleet,
+        "memory_bytes": place.memory_bytes,
+        "flops": place.flops,
+        "objective": place.objective,
+    }

@@ -1,0 +1,168 @@
+"""Pictures of an exploration: heat maps over both budgets, and fronts."""
+
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from planner.exploration.exploration import Cell, Exploration, labelled
+from profiles.units import FLOPS_PER_MAC, format_bytes, format_count, format_flops
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MOST_PANELS = 12
+"""Of more budgets than this the front's picture shows the first ones; the table has all."""
+_COLUMNS = 3
+
+
+def pictures(exploration: Exploration) -> dict[str, bytes]:
+    """Return the pictures, PNG by file name."""
+    found: dict[str, bytes] = {}
+    for kind, draw in (("plan", heat_maps), ("front", fronts)):
+        groups: dict[tuple[str, str], list[Cell]] = {}
+        for cell in exploration.of(kind):
+            groups.setdefault((cell.place.fleet, cell.place.objective), []).append(cell)
+        noun = "heat-map" if kind == "plan" else "front"
+        for (fleet, objective), cells in groups.items():
+            name = re.sub(r"[^a-z0-9]+", "-", f"{noun}-{fleet}-{objective}".lower()).strip("-")
+            while f"{name}.png" in found:
+                name += "-2"
+            stream = io.BytesIO()
+            draw(cells).savefig(stream, format="png", dpi=130)
+            found[f"{name[:100]}.png"] = stream.getvalue()
+    return found
+
+
+def heat_maps(cells: Sequence[Cell]) -> "Figure":
+    """Return a picture with a map of each stage's value over memory and FLOPs of one fleet."""
+    from matplotlib.figure import Figure
+
+    memories = sorted({cell.place.memory_bytes for cell in cells}, key=_sized)
+    flops = sorted({cell.place.flops for cell in cells}, key=_sized)
+    stages = [part.split(":")[0].strip() for part in cells[0].place.objective.split(",")]
+    columns = min(2, len(stages))
+    height = math.ceil(len(stages) / columns)
+    size = (
+        columns * (2.4 + 0.75 * max(2, len(memories))),
+        0.7 + height * (1.5 + 0.42 * max(2, len(flops))),
+    )
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(height, columns, squeeze=False).ravel()
+    for axes, stage in zip(panels, stages, strict=False):
+        _heat_map(axes, cells, stage, memories, flops)
+    for axes in panels[len(stages) :]:
+        axes.set_axis_off()
+    place = cells[0].place
+    figure.suptitle(f"{place.fleet}: {place.objective}", fontsize=11)
+    marks = []
+    if any(cell.found.status == "infeasible" for cell in cells):
+        marks.append("hatched: proven infeasible")
+    if any(cell.found.status == "unproven" for cell in cells):
+        marks.append("*: not proven optimal")
+    if marks:
+        figure.supxlabel("; ".join(marks), fontsize=8)
+    return figure
+
+
+def _heat_map(
+    axes: "Axes", cells: Sequence[Cell], stage: str, memories: Sequence[Any], flops: Sequence[Any]
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    grid = [[math.nan] * len(memories) for _ in flops]
+    for cell in cells:
+        x, y = memories.index(cell.place.memory_bytes), flops.index(cell.place.flops)
+        grid[y][x] = cell.found.values.get(stage, math.nan)
+    known = [value for row in grid for value in row if not math.isnan(value)]
+    image = axes.imshow(grid, origin="lower", aspect="auto", cmap="viridis")
+    if known:
+        bar = axes.figure.colorbar(image, ax=axes)
+        bar.ax.yaxis.set_major_formatter(lambda value, _: _short(value))
+    middle = (min(known) + max(known)) / 2 if known else 0.0
+    for cell in cells:
+        x, y = memories.index(cell.place.memory_bytes), flops.index(cell.place.flops)
+        if cell.found.status == "infeasible":
+            box = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="////", edgecolor="0.6")
+            axes.add_patch(box)
+            continue
+        value = grid[y][x]
+        text = "?" if math.isnan(value) else _short(value)
+        text += "*" if cell.found.status == "unproven" else ""
+        colour = "white" if not math.isnan(value) and value < middle else "black"
+        axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
+    axes.set_title(labelled(stage), fontsize=10)
+    axes.set_xticks(range(len(memories)), list(map(_memory, memories)), rotation=45, fontsize=8)
+    axes.set_yticks(range(len(flops)), list(map(_flops, flops)), fontsize=8)
+    axes.set_xlabel("memory per board", fontsize=9)
+    axes.set_ylabel("FLOPs per board and image", fontsize=9)
+
+
+def fronts(cells: Sequence[Cell]) -> "Figure":
+    """Return a picture with a panel for each budget: the first two measures, the third coloured."""
+    from matplotlib.figure import Figure
+
+    shown = cells[:_MOST_PANELS]
+    columns = min(_COLUMNS, len(shown))
+    height = math.ceil(len(shown) / columns)
+    figure = Figure(figsize=(0.6 + 4.2 * columns, 0.8 + 3.3 * height), layout="constrained")
+    panels = figure.subplots(height, columns, squeeze=False).ravel()
+    for axes, cell in zip(panels, shown, strict=False):
+        _front(axes, cell)
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    place = cells[0].place
+    more = f" (first {len(shown)} of {len(cells)} budgets)" if len(cells) > len(shown) else ""
+    figure.suptitle(f"{place.fleet}: front of {place.objective}{more}", fontsize=11)
+    return figure
+
+
+def _front(axes: "Axes", cell: Cell) -> None:
+    names = cell.place.objective.split(",")
+    points = cell.found.points
+    note = {"infeasible": ": infeasible", "unproven": ": not proven complete"}
+    title = f"{_memory(cell.place.memory_bytes)}, {_flops(cell.place.flops)}"
+    axes.set_title(title + note.get(cell.found.status, ""), fontsize=9)
+    axes.set_xlabel(labelled(names[0]), fontsize=9)
+    axes.set_ylabel(labelled(names[1]), fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: _short(value))
+    if not points:
+        axes.text(0.5, 0.5, "no plan", ha="center", transform=axes.transAxes)
+        return
+    first, second = ([point.values[name] for point in points] for name in names[:2])
+    if len(names) == 2:
+        axes.plot(first, second, "o--", markersize=4, linewidth=0.8)
+        return
+    third = [point.values[names[2]] for point in points]
+    dots = axes.scatter(first, second, c=third, cmap="viridis", s=24)
+    bar = axes.figure.colorbar(dots, ax=axes)
+    bar.set_label(labelled(names[2]), fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    if all(value == int(value) for value in third) and max(third) - min(third) < 12:
+        bar.set_ticks(list(_whole(min(third), max(third))))
+
+
+def _whole(low: float, high: float) -> Iterator[int]:
+    yield from range(int(low), int(high) + 1)
+
+
+def _sized(budget: int | None) -> float:
+    return math.inf if budget is None else budget
+
+
+def _memory(size_bytes: int | None) -> str:
+    return "device's" if size_bytes is None else format_bytes(size_bytes)
+
+
+def _flops(flops: int | None) -> str:
+    return "no limit" if flops is None else format_flops(flops / FLOPS_PER_MAC)
+
+
+def _short(value: float) -> str:
+    """Write a value in the few letters that a picture has room for."""
+    return format_count(value).rstrip() if abs(value) >= 1e4 else f"{value:.4g}"

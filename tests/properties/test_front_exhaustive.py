@@ -1,0 +1,98 @@
+"""A Pareto front equals the undominated ones of all plans, enumerated without a solver."""
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from test_planner_exhaustive import all_plans, instances, on_media, slack_of
+
+from planner.exploration.front import front_of
+from planner.objective import MEASURES
+from planner.search import search
+
+EXACT = [
+    name
+    for name, measure in MEASURES.items()
+    if not (measure.rounded or measure.noise or measure.curved)
+]
+several = st.lists(st.sampled_from(sorted(MEASURES)), min_size=2, max_size=3, unique=True)
+
+
+def front(instance, names):
+    """The front in solver units, less being better."""
+    hidden = [int(slack_of(instance, name)) for name in names]
+    goals = [MEASURES[name] for name in names]
+
+    def searched(instance, goal, limits, known=None):
+        return search(instance, goal, limits, seed=0, deterministic_limit=60, known=known)
+
+    found = front_of(instance, goals, hidden, searched)
+    assert found.complete
+    return [one.costs for one in found.found]
+
+
+def costs(plans, names):
+    """The objectives of all plans, less being better."""
+    signs = [-1 if MEASURES[name].maximise else 1 for name in names]
+    return {
+        tuple(sign * plan[name] for sign, name in zip(signs, names, strict=True)) for plan in plans
+    }
+
+
+def as_good(one, other):
+    return all(a <= b for a, b in zip(one, other, strict=True))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(instances, st.lists(st.sampled_from(EXACT), min_size=2, max_size=3, unique=True))
+def test_of_whole_numbers_it_is_the_same_set(case, names):
+    image, instance = case
+    every = costs(all_plans(image, instance), names)
+    best = {one for one in every if not any(as_good(o, one) for o in every - {one})}
+    found = front(instance, names)
+    assert sorted(found) == sorted(best)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(instances | on_media, several)
+def test_of_all_objectives_it_is_the_same_up_to_rounding(case, names):
+    image, instance = case
+    every = costs(all_plans(image, instance), names)
+    assume(every)
+    found = front(instance, names)
+    slack = [slack_of(instance, name) for name in names]
+
+    def moved(one, times):
+        return tuple(value + times * s for value, s in zip(one, slack, strict=True))
+
+    for one in found:
+        near = [
+            plan for plan in every if as_good(plan, moved(one, 1)) and as_good(one, moved(plan, 2))
+        ]
+        assert near, "each is a plan"
+        assert not any(as_good(moved(other, 1), one) for other in found if other != one)
+        better = [plan for plan in every if as_good(moved(plan, 1), one)]
+        assert all(as_good(moved(one, -2), plan) for plan in better), "no plan dominates it"
+    for plan in every:
+        assert any(as_good(one, moved(plan, 2)) for one in found), "none is missing"
+
+
+def test_where_there_is_no_plan_the_front_is_empty_and_complete():
+    from planner_questions import question, stages
+
+    from planner.exploration.front import front as front_of_question
+    from planner.prover import Meter, Prover
+
+    asked = question(memory=10, objective=stages("boards", "latency"))
+    found = front_of_question(Prover(asked, Meter(60)))
+    assert (found.found, found.complete) == ((), True)
+
+
+@pytest.mark.parametrize("limit", [0.0, 1e-4])
+def test_a_front_that_the_limit_stops_is_not_called_complete(limit):
+    from planner_questions import question, stages
+
+    from planner.exploration.front import front as front_of_question
+    from planner.prover import Meter, Prover
+
+    asked = question("rpi-3b,odroid-xu4s*2", memory=30_000, objective=stages("latency", "energy"))
+    assert not front_of_question(Prover(asked, Meter(limit))).complete
