@@ -1,6 +1,5 @@
 """A Pareto front equals the undominated ones of all plans, enumerated without a solver."""
 
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_planner_exhaustive import all_plans, instances, on_media, slack_of
@@ -42,7 +41,7 @@ def as_good(one, other):
     return all(a <= b for a, b in zip(one, other, strict=True))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(instances, st.lists(st.sampled_from(EXACT), min_size=2, max_size=3, unique=True))
 def test_of_whole_numbers_it_is_the_same_set(case, names):
     image, instance = case
@@ -52,7 +51,7 @@ def test_of_whole_numbers_it_is_the_same_set(case, names):
     assert sorted(found) == sorted(best)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(instances | on_media, several)
 def test_of_all_objectives_it_is_the_same_up_to_rounding(case, names):
     image, instance = case
@@ -74,25 +73,3 @@ def test_of_all_objectives_it_is_the_same_up_to_rounding(case, names):
         assert all(as_good(moved(one, -2), plan) for plan in better), "no plan dominates it"
     for plan in every:
         assert any(as_good(one, moved(plan, 2)) for one in found), "none is missing"
-
-
-def test_where_there_is_no_plan_the_front_is_empty_and_complete():
-    from planner_questions import question, stages
-
-    from planner.exploration.front import front as front_of_question
-    from planner.prover import Meter, Prover
-
-    asked = question(memory=10, objective=stages("boards", "latency"))
-    found = front_of_question(Prover(asked, Meter(60)))
-    assert (found.found, found.complete) == ((), True)
-
-
-@pytest.mark.parametrize("limit", [0.0, 1e-4])
-def test_a_front_that_the_limit_stops_is_not_called_complete(limit):
-    from planner_questions import question, stages
-
-    from planner.exploration.front import front as front_of_question
-    from planner.prover import Meter, Prover
-
-    asked = question("rpi-3b,odroid-xu4s*2", memory=30_000, objective=stages("latency", "energy"))
-    assert not front_of_question(Prover(asked, Meter(limit))).complete
