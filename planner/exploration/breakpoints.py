@@ -5,21 +5,23 @@ need that is as good?  Just below that, what is the optimum?  So on, until there
 range ends.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import Field
 
 from planner.answer import value_of
 from planner.budget import BudgetName
-from planner.demand import Demand, figure_of, required, wants, without
+from planner.demand import FREE, figure_of, required, wants
 from planner.draft import Appraisal
+from planner.instance import Instance, instance_of
 from planner.objective import Limit, Measure
 from planner.optimum import Reached, optimum
 from planner.prover import Prover
 from planner.question import Question
 from planner.scaling import LATEST
+from planner.view import Figure
 from profiles.document import Record
 from profiles.errors import UnprovenError
 from profiles.units import FLOPS_PER_MAC
@@ -41,17 +43,31 @@ class Range:
             rows[board] = rows[board].model_copy(update={self.budget: amount})
         return question.model_copy(update={"budgets": tuple(rows)})
 
-    def need(self, question: Question) -> Measure:
-        """Return the measure of how large this budget must be, the runtime's part included."""
-        extra = [
-            question.budgets[board].runtime_bytes if self.budget == "memory_bytes" else 0
-            for board in self.boards
-        ]
-        return Measure(
-            lambda view: _highest(view, self.boards, self.budget, extra),
-            wants=wants(self.budget),
-            of_board=True,
+    def need(self, question: Question) -> tuple[Instance, Measure]:
+        """Return the measure of how large this budget must be, the runtime's part included.
+
+        And the instance that it is a measure of, in which boards are alike only where it does not
+        matter which of them needs how much.
+        """
+        instance = instance_of(question)
+        figure, wanted = figure_of(self.budget), wants(self.budget)
+        extra = {board: self._runtime(question, board) for board in self.boards}
+        if len(extra) == len(instance.sites) and not any(extra.values()):
+            return instance, Measure(lambda view: view.highest(figure), wants=wanted)
+        sites = list(instance.sites)
+        for board, more in extra.items():
+            limit = FREE + more
+            sites[board] = (
+                replace(sites[board], memory_bytes=limit)
+                if self.budget == "memory_bytes"
+                else replace(sites[board], macs=limit)
+            )
+        return replace(instance, sites=tuple(sites)), Measure(
+            lambda view: _highest(view, figure, extra), wants=wanted, of_board=True
         )
+
+    def _runtime(self, question: Question, board: int) -> int:
+        return question.budgets[board].runtime_bytes if self.budget == "memory_bytes" else 0
 
 
 class Breakpoint(Record):
@@ -121,25 +137,24 @@ def _step(prover: Prover, over: Range, amount: int) -> tuple[int, dict[str, floa
 def _least_need(prover: Prover, over: Range, stage: Reached, amount: int) -> int:
     """Return the least budget under which a plan is as good as a stage's best."""
     question = prover.question
-    measure = over.need(question)
-    measured = {Demand(over.budget, board) for board in over.boards}
+    instance, measure = over.need(question)
     limits: Sequence[Limit] = [*required(question), *stage.as_good, Limit(measure, amount)]
-    outcome = prover.search(without(question, (), measured), measure, limits)
+    outcome = prover.search(instance, measure, limits)
     if not outcome.proven or outcome.value is None:
         raise UnprovenError("the limit stopped a search of the break-points")
     return max(1, outcome.value)
 
 
-def _highest(view: Any, boards: Sequence[int], budget: BudgetName, extra: Sequence[int]) -> Any:
+def _highest(view: Any, figure: Figure, extra: Mapping[int, int]) -> Any:
     """Return what the board needs that needs most, its runtime only where it has a student.
 
     Of a model, the least of a bound on it.
     """
-    uses = [view.on(board, figure_of(budget)) for board in boards]
+    uses = [(view.on(board, figure), more) for board, more in extra.items()]
     if isinstance(view, Appraisal):
-        return max(use + (more if use else 0) for use, more in zip(uses, extra, strict=True))
+        return max(use + (more if use else 0) for use, more in uses)
     highest = view.model.new_int_var(0, LATEST, "highest need")
-    for use, more in zip(uses, extra, strict=True):
+    for use, more in uses:
         if more:
             busy = view.model.new_bool_var("needs its runtime")
             view.model.add(use <= 0).only_enforce_if(~busy)
