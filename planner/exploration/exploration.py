@@ -78,6 +78,9 @@ def explored(
         if (found := read_found(file_of(folder, digest), digest)) is not None
     }
     reused = len(known)
+    for digest in wanted.keys() - known.keys():
+        # A damaged file; whole ones of this name are this cell's.
+        file_of(folder, digest).unlink(missing_ok=True)
     progress("solving cells", reused, len(wanted))
     for found in solve([asked for digest, asked in wanted.items() if digest not in known]):
         if found.digest not in wanted:

@@ -37,7 +37,7 @@ def found_on_cluster(cells: Sequence[Asked], address: str) -> Iterator[Found]:
             "--dask needs packages that are not installed", fix="pip install 'nonn-plan[dask]'"
         ) from None
     try:
-        client = Client(address, timeout=_CONNECT_S, set_as_default=False)
+        client = Client(address, timeout=_CONNECT_S)
     except (OSError, ValueError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
