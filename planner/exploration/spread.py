@@ -9,6 +9,7 @@ from planner.exploration.cell import Asked, Found, versions
 from profiles.errors import InputError, NonnError
 
 _CONNECT_S = 10
+_WORKERS_S = 30
 
 
 def found_locally(cells: Sequence[Asked], jobs: int) -> Iterator[Found]:
@@ -52,8 +53,12 @@ def found_on_cluster(cells: Sequence[Asked], address: str) -> Iterator[Found]:
 
 def _check_workers(client: Any) -> None:
     """Refuse workers that would answer otherwise than this machine."""
-    if not client.scheduler_info()["workers"]:
-        raise NonnError("--dask: the scheduler has no workers; start some and run this again")
+    try:
+        client.wait_for_workers(1, timeout=_WORKERS_S)
+    except TimeoutError:
+        raise NonnError(
+            "--dask: the scheduler has no workers; start some and run this again"
+        ) from None
     try:
         there = client.run(versions)
     except Exception as error:
