@@ -142,7 +142,7 @@ def test_a_stopped_run_goes_on(nonn_plan, arguments, tmp_path, number):
 
 
 def test_processes_and_a_dask_cluster_find_the_same(nonn_plan, arguments, tmp_path):
-    asked = [*arguments[:-2], "--fleet", "rpi3x2", *GRID, "--json"]
+    asked = [*arguments[:-2], "--fleet", "rpi3x2", *GRID, "--objective", "latency", "--json"]
     here = nonn_plan(*asked, "--jobs", "2")
     assert here.code == 0, here.err
     scheduler_file = tmp_path / "scheduler.json"
