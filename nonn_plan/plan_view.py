@@ -3,6 +3,7 @@
 from nonn_plan.output import Output
 from planner.accuracy.model import AccuracyEstimate
 from planner.budget import BUDGETS
+from planner.evaluation import robustness, survived
 from planner.plan import PlanDocument, StageResult
 from profiles.fleet import resolve
 from profiles.units import format_bytes, format_count, format_flops
@@ -18,7 +19,7 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
         [
             (
                 one.name,
-                one.board,
+                ", ".join(one.boards),
                 one.network,
                 str(len(one.filters)),
                 format_count(one.params),
@@ -38,6 +39,7 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
     output.say(f"throughput {cost.throughput_per_s:.3g} images per second; host {answer.host}")
     if answer.accuracy is not None:
         _show_accuracy(output, answer.accuracy)
+    _show_failures(output, answer)
     for sentence in answer.verdict.why if answer.verdict else ():
         output.say(sentence)
     if noisy := _noisy_links(answer):
@@ -45,6 +47,23 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
             f"predicted without loss and jitter of {', '.join(noisy)}: `nonn-plan simulate` shows "
             "them"
         )
+
+
+def _show_failures(output: Output, answer: PlanDocument) -> None:
+    """Say which failures the plan survives, and what it is then worth."""
+    question, students = answer.question, answer.students
+    if question.max_copies > 1 or question.failures:
+        count = survived(question, students)
+        output.say(f"no student is lost by any {count} failure{'s' * (count != 1)}")
+    worth = robustness(question, students)
+    if worth is not None:
+        target = question.failures.target_pct if question.failures else None
+        often = (
+            ""
+            if worth.reliability_pct is None
+            else f"; at least {target:g} % in {worth.reliability_pct:.3f} % of all cases"
+        )
+        output.say(f"expected accuracy with failures {worth.expected_accuracy_pct:.3f} %{often}")
 
 
 def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:

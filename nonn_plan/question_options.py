@@ -20,6 +20,7 @@ from nonn_plan.options import Seed
 from nonn_plan.typed_question import (
     typed_accuracy,
     typed_budgets,
+    typed_failures,
     typed_objective,
     typed_range,
     typed_requirements,
@@ -127,6 +128,36 @@ class QuestionOptions:
         list[Path] | None,
         typer.Option("--rows", help="A finished run or a table, to predict accuracy from."),
     ] = None
+    copies: Annotated[
+        int | None,
+        typer.Option("--copies", min=1, help="Most boards that may hold the same student."),
+    ] = None
+    survive: Annotated[
+        int | None,
+        typer.Option(
+            "--survive", min=0, help="Failures, whichever they are, that lose no student."
+        ),
+    ] = None
+    failure: Annotated[
+        list[str] | None,
+        typer.Option("--failure", help="Chance that a board is down, 1%; of one: BOARD=2%."),
+    ] = None
+    outage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outage", help="Boards that one cause takes at once: BOARD,BOARD=0.5%. Repeatable."
+        ),
+    ] = None
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="Accuracy that answers should have, 93%, for reliability."),
+    ] = None
+    subsets: Annotated[
+        Path | None,
+        typer.Option(
+            "--subsets", help="evaluation.json: what the answers of some students are worth."
+        ),
+    ] = None
     limit: Annotated[
         float, typer.Option("--limit", help="Deterministic time limit, about seconds of one core.")
     ] = 120.0
@@ -135,6 +166,7 @@ class QuestionOptions:
     def question(self, partition: Partition, fleet: Fleet, *, where: str) -> Question:
         """Return what is asked; raises InputError, which names `where` it was typed."""
         fewest, most = typed_range(self.students)
+        survived = [f"survival={self.survive}"] if self.survive else []
         teacher = partition.teacher
         precisions = tuple(part.strip() for part in self.precision.split(","))
         shape = str(_given("--image", self.image, teacher and teacher.image))
@@ -156,6 +188,10 @@ class QuestionOptions:
                 "classes": count,
                 "networks": _networks(self.student or [], partition, self.teacher_network),
                 "reuse": True,
+                "max_copies": self.copies or (self.survive or 0) + 1,
+                "failures": typed_failures(
+                    fleet, self.failure or [], self.outage or [], self.target, self.subsets
+                ),
                 "min_students": fewest,
                 "max_students": most,
                 "epsilon_pct": partition.bound_pct if self.epsilon is None else self.epsilon,
@@ -171,7 +207,9 @@ class QuestionOptions:
                     self.rows or [],
                 ),
                 "objective": typed_objective(self.objective, self.minimise or [], precisions),
-                "requirements": typed_requirements(self.at_least or [], self.at_most or []),
+                "requirements": typed_requirements(
+                    [*(self.at_least or []), *survived], self.at_most or []
+                ),
                 "deterministic_limit": self.limit,
                 "seed": self.seed,
             },

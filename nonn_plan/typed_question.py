@@ -16,6 +16,7 @@ from profiles.units import parse_bytes, parse_macs, parse_ms
 
 if TYPE_CHECKING:
     from planner.accuracy.question import AccuracyBasis
+    from planner.failures import Failures
 
 _RANGE = re.compile(r"(\d{1,4})(?::(\d{1,4}))?")
 _NUMBER = re.compile(r"([0-9]*\.?[0-9]+)\s*(mJ|J|%|/s|)", re.IGNORECASE)
@@ -127,6 +128,59 @@ def typed_objective(
     named = {stage.objective for stage in stages}
     further = len(precisions) > 1 and "precision" not in named
     return (*stages, Stage(objective="precision")) if further else stages
+
+
+def typed_failures(
+    fleet: Fleet,
+    failure: Sequence[str],
+    outage: Sequence[str],
+    target: str | None,
+    subsets: Path | None,
+) -> "Failures | None":
+    """Read `1%` or `BOARD=2%` of --failure, `BOARD,BOARD=0.5%` of --outage; raises InputError."""
+    from planner.failures import Failures, retained_of
+
+    if not (failure or outage or target or subsets):
+        return None
+    chances: dict[str, float] = {}
+    own: dict[str, float] = {}
+    for text in failure:
+        board, equals, chance = text.rpartition("=")
+        if equals:
+            own[board] = _chance(chance, f"--failure {text}")
+        else:
+            chances = dict.fromkeys(
+                (one.name for one in fleet.boards), _chance(chance, f"--failure {text}")
+            )
+    outages = []
+    for number, text in enumerate(outage, start=1):
+        boards, equals, chance = text.rpartition("=")
+        names = [name.strip() for name in boards.split(",")] if equals else []
+        probability = _chance(chance, f"--outage {text}")
+        if not names:
+            raise InputError(
+                "--outage names no boards", found=text, allowed="such as BOARD,BOARD=0.5%"
+            )
+        outages.append({"name": f"outage-{number}", "boards": names, "probability": probability})
+    return Failures.check(
+        {
+            "boards": [
+                {"board": board, "probability": chance} for board, chance in (chances | own).items()
+            ],
+            "outages": outages,
+            "target_pct": None if target is None else 100 * _chance(target, "--target"),
+            "retained": () if subsets is None else retained_of(subsets),
+        },
+        where="nonn-plan --failure, --outage, --target",
+    )
+
+
+def _chance(text: str, where: str) -> float:
+    """Read a percentage, 1% or 0.5%, and return it as a part of 1; raises InputError."""
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None or match[2] != "%" or not 0 <= float(match[1]) <= 100:
+        raise InputError("not a percentage", where=where, found=text, allowed="0% to 100%")
+    return float(match[1]) / 100
 
 
 def typed_accuracy(

@@ -178,13 +178,13 @@ def robustness(question: Question, students: Sequence[PlannedStudent]) -> Robust
     return survival.value(accuracy.value_pct, _homes(question, students))
 
 
-def _survived(question: Question, students: Sequence[PlannedStudent]) -> int:
+def survived(question: Question, students: Sequence[PlannedStudent]) -> int:
     """Return how many failures, whichever they are, leave each student a board."""
     failures, homes = question.failures or Failures(), _homes(question, students)
-    survived = 0
-    while survives(homes, failures, _names(question), survived + 1):
-        survived += 1
-    return survived
+    count = 0
+    while survives(homes, failures, _names(question), count + 1):
+        count += 1
+    return count
 
 
 def _names(question: Question) -> tuple[str, ...]:
@@ -233,7 +233,7 @@ def measured(
         "boards": len({board for student in students for board in student.boards}),
         "students": len(students),
         "precision": sum(BYTES_PER_VALUE[student.precision] for student in students),
-        "survival": _survived(question, students),
+        "survival": survived(question, students),
         "robustness": worth.expected_accuracy_pct if worth else None,
         "reliability": worth.reliability_pct if worth else None,
     }

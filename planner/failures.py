@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
+from nonn_core.evaluated import Evaluation
 from planner.accuracy.survivors import SurvivorAccuracy
 from profiles.document import Record
 from profiles.errors import InputError
@@ -170,6 +172,24 @@ def retained_share(failures: Failures, answered: int, students: int) -> float:
         return _published(students).expected_pct(answered, students) / 100
     measured = SurvivorAccuracy(failures.retained, None, "measured")
     return measured.expected_pct(answered, students)
+
+
+def retained_of(path: Path) -> tuple[float, ...]:
+    """Return the shares that an evaluation of every subset of students tells.
+
+    Means over all sets of as many students, none below that of fewer.  Raises InputError where the
+    file holds no such evaluation.
+    """
+    evaluation = Evaluation.read(path)
+    table = {frozenset(one.students): one.accuracy_pct for one in evaluation.subsets}
+    means = SurvivorAccuracy.of_table(table).by_number if table else ()
+    if not means or means[-1] <= 0:
+        raise InputError(
+            "holds no accuracy of subsets of students",
+            where=str(path),
+            fix="run `nonn-plan evaluate` on a run of a NoNN of up to 12 students",
+        )
+    return tuple(min(1.0, each / means[-1]) for each in accumulate(means, max))
 
 
 @cache
