@@ -17,9 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.failures import Failures, causes, chances, retained_share
+from profiles.errors import InputError
 
 AT_ONCE = 12
 """Boards with students up to which all are enumerated together."""
+
+_REMEMBERED = 200
+"""Groups of boards whose states are kept, of at most 512 KiB each."""
 
 _ROUNDING_PCT = 1e-9
 
@@ -56,8 +60,10 @@ class Survival:
         target = self._failures.target_pct
         reached = None if target is None else kept_pct >= target - _ROUNDING_PCT
         return Robustness(
-            expected_accuracy_pct=float(answered @ kept_pct),
-            reliability_pct=None if reached is None else 100 * float(answered @ reached),
+            expected_accuracy_pct=min(accuracy_pct, float(answered @ kept_pct)),
+            reliability_pct=None
+            if reached is None
+            else min(100.0, 100 * float(answered @ reached)),
         )
 
     def answered(self, homes: Sequence[frozenset[int]]) -> Chances:
@@ -105,6 +111,8 @@ class Survival:
         places = tuple(place for place in range(len(self._boards)) if group >> place & 1)
         if places not in self._states:
             taking = [(_of(places, taken), p) for taken, p in self._causes if taken & group]
+            if len(self._states) == _REMEMBERED:
+                self._states.pop(next(iter(self._states)))
             self._states[places] = chances(taking, len(places))
         chance = self._states[places]
         up = np.arange(chance.size)
@@ -123,7 +131,10 @@ def survives(
 
     A failure is one board, also one that is not named, or one outage, however unlikely.  A student
     is lost where so many of them cover its boards, each of which is one of `boards` by its place.
+    Raises InputError for fewer than no failures.
     """
+    if failed < 0:
+        raise InputError("failures to survive", found=failed, allowed="0 or more")
     places = {board: place for place, board in enumerate(boards)}
     taken = [frozenset(places[b] for b in each.boards if b in places) for each in failures.outages]
     return not any(_covered(home, taken, failed) for home in set(homes))
