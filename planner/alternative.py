@@ -39,6 +39,11 @@ class Alternative(Record):
         default=None,
         description="The teacher's measured validation accuracy, or an estimate; null if unknown.",
     )
+    robustness_pct: float | None = Field(
+        default=None,
+        description="Expected accuracy when boards fail, where the question says how; null if "
+        "unknown.",
+    )
     segmentation: Segmentation | None = Field(
         default=None, description="Its parts; null for a NoNN."
     )

@@ -15,11 +15,13 @@ from nonn_core.costs import BYTES_PER_VALUE, Cost, teacher_cost
 from nonn_core.family import NetworkSpec, parse_network
 from planner.accuracy.rows import Method
 from planner.alternative import Alternative, Kind, Verdict
+from planner.evaluation import chance_of, robustness
 from planner.objective import kept
 from planner.plan import PlanDocument
 from planner.question import Question
 from planner.segments.choice import SLACK, Accuracy, segment, why_not
 from planner.segments.costs import Aim, Parts
+from planner.segments.segmentation import Segmentation
 from planner.stage import Objective, Stage
 from profiles.errors import UnprovenError
 from profiles.units import FLOPS_PER_MAC, format_bytes, format_count
@@ -65,7 +67,7 @@ def _estimate(question: Question) -> Accuracy:
 def verdict(found: Sequence[Alternative], stages: Sequence[Stage]) -> Verdict:
     """Compare alternatives stage by stage, each within the tolerance of those before it.
 
-    Stages that mean nothing to a single network (dropped, imbalance, students, robustness), and
+    Stages that mean nothing to a single network (dropped, imbalance, students), and
     those whose figure is not known for all, are passed over.  Ties go to the least latency, then to
     the first in the list.
     """
@@ -102,6 +104,7 @@ def _nonn(plan: PlanDocument) -> Alternative:
             kind="nonn", networks=(), status="infeasible", reason="; ".join(plan.conflict)
         )
     students = plan.students
+    worth = robustness(plan.question, students)
     return Alternative(
         kind="nonn",
         networks=tuple(student.network for student in students),
@@ -116,6 +119,7 @@ def _nonn(plan: PlanDocument) -> Alternative:
             int(row.used) for row in plan.budgets if row.budget == "memory_bytes"
         ),
         accuracy_pct=plan.accuracy.value_pct if plan.accuracy else None,
+        robustness_pct=worth.expected_accuracy_pct if worth else None,
     )
 
 
@@ -159,8 +163,17 @@ def _single(
         params=best.params,
         memory_highest_bytes=best.memory_highest_bytes,
         accuracy_pct=accuracy(best.params, best.macs, 1),
+        robustness_pct=_robustness_pct(question, best, accuracy),
         segmentation=best,
     )
+
+
+def _robustness_pct(question: Question, best: Segmentation, accuracy: Accuracy) -> float | None:
+    """Return the expected accuracy of one network: it answers only where all its boards are up."""
+    accuracy_pct = accuracy(best.params, best.macs, 1)
+    if question.failures is None or accuracy_pct is None:
+        return None
+    return accuracy_pct * chance_of(question, best.boards)
 
 
 def _limits(question: Question) -> dict[Aim, float]:
@@ -181,6 +194,8 @@ def _does(question: Question, network: NetworkSpec, accuracy: Accuracy) -> bool:
         "flops": FLOPS_PER_MAC * cost.macs,
         "memory": size * cost.params,
         "precision": size,
+        # One board that fails takes a network without copies with it.
+        "survival": 0,
     }
     return all(
         kept(question, one, value)
@@ -215,6 +230,7 @@ def _value(one: Alternative, objective: str) -> float | None:
         "accuracy": one.accuracy_pct,
         "capacity": one.params,
         "throughput": one.throughput_per_s,
+        "robustness": one.robustness_pct,
     }
     worth = more.get(objective)
     return less.get(objective) if worth is None else -worth
@@ -229,6 +245,7 @@ def _figure(one: Alternative, objective: str) -> str:
         "energy-node": "mJ on one board",
         "boards": "boards",
         "accuracy": "% accuracy",
+        "robustness": "% expected accuracy with failures",
         "throughput": "images/s",
     }
     if objective == "capacity":

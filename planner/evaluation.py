@@ -178,6 +178,13 @@ def robustness(question: Question, students: Sequence[PlannedStudent]) -> Robust
     return survival.value(accuracy.value_pct, _homes(question, students))
 
 
+def chance_of(question: Question, boards: Sequence[str]) -> float:
+    """Return the chance that all of these boards are up, from 0 to 1."""
+    names = _names(question)
+    survival = Survival(question.failures or Failures(), names)
+    return float(survival.answered([frozenset({names.index(board)}) for board in boards])[-1])
+
+
 def survived(question: Question, students: Sequence[PlannedStudent]) -> int:
     """Return how many failures, whichever they are, leave each student a board."""
     failures, homes = question.failures or Failures(), _homes(question, students)
