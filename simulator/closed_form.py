@@ -8,7 +8,7 @@ For one image, boards b = 1..K in send order, all times from the moment the host
     total   = max_b done_b + join
 
 On a medium that boards share, replies wait for the last send there and for each other, first come
-first served (ties in send order, a board of several students last)::
+first served (ties in send order; boards of several students last, in the order of their images)::
 
     free    = max(free, ready_b) + reply_b        from free = the last sent_b on that medium
     done_b  = free + latency_b
@@ -234,11 +234,16 @@ def _replied_ms(turns: Sequence[_Turn]) -> dict[str, float]:
     free_ms |= {up(turn.board): turn.passing_ms for turn in turns if turn.passing_ms}
     done_ms = {}
     replying = (turn for turn in turns if turn.students)
-    for turn in sorted(replying, key=lambda turn: (turn.ready_ms, turn.students > 1)):
+    for turn in sorted(replying, key=_in_turn):
         carrier = up(turn.board)
         free_ms[carrier] = max(free_ms.get(carrier, 0.0), turn.ready_ms) + turn.replying_ms
         done_ms[turn.board.name] = free_ms[carrier] + turn.board.link.latency_ms.value
     return done_ms
+
+
+def _in_turn(turn: _Turn) -> tuple[float, float]:
+    """Order replies that become ready at once as the engine does, where a board's are alike."""
+    return turn.ready_ms, turn.begun_ms if turn.students > 1 else 0.0
 
 
 def _answered_ms(workload: FanOut, replies_ms: Mapping[str, float]) -> float:
