@@ -1,5 +1,6 @@
 """Blueprints as torch modules, and whole classifiers made of them."""
 
+import os
 from typing import cast
 
 import torch
@@ -8,6 +9,11 @@ from torch.nn import functional as F
 
 from nonn_core.blueprint import Conv, MaxPool, Norm, Op, Ops, Relu, Residual
 from nonn_core.family import NetworkSpec
+
+# Where a processor has AVX2 and no AVX-512, the kernels that oneDNN picks for gradients of a few
+# channels damage the heap (docs/decisions/0029).  Read by oneDNN when it first computes.
+if torch.backends.cpu.get_cpu_capability() == "AVX2":
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX")
 
 
 class ResidualBlock(nn.Module):
