@@ -31,22 +31,28 @@ def local_search(
     *,
     seed: int,
     known: Assignment | None = None,
+    most_drafts: int = MOST_DRAFTS,
 ) -> tuple[Assignment, int] | None:
     """Return a good assignment and its value in solver units, or None if none was found.
 
     `known` is one that keeps all rules and limits, and where the search begins.
     """
-    return _LocalSearch(instance, goal, limits, seed).run(known)
+    return _LocalSearch(instance, goal, limits, seed, most_drafts).run(known)
 
 
 class _LocalSearch:
     def __init__(
-        self, instance: Instance, goal: Measure, limits: Sequence[Limit], seed: int
+        self,
+        instance: Instance,
+        goal: Measure,
+        limits: Sequence[Limit],
+        seed: int,
+        most_drafts: int,
     ) -> None:
         self._instance, self._goal, self._limits = instance, goal, limits
         self._appraiser = Appraiser(instance)
         self._random = np.random.default_rng(seed)
-        self._left = MOST_DRAFTS
+        self._left = most_drafts
 
     def run(self, known: Assignment | None) -> tuple[Assignment, int] | None:
         starts = [self._appraiser.draft(known)] if known else list(self._starts())

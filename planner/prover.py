@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from planner.assignment import Assignment
 from planner.demand import Demand, required, without
 from planner.instance import Instance
+from planner.local_search import MOST_DRAFTS
 from planner.objective import Limit, Measure
 from planner.question import Question
 from planner.search import Outcome, search
@@ -26,10 +27,11 @@ class Prover:
 
     question: Question
     meter: Meter
+    most_drafts: int = MOST_DRAFTS
 
     def about(self, question: Question) -> "Prover":
         """Return a prover for another question, under the same limit."""
-        return Prover(question, self.meter)
+        return Prover(question, self.meter, self.most_drafts)
 
     def search(
         self,
@@ -48,6 +50,7 @@ class Prover:
             seed=self.question.seed,
             deterministic_limit=self.meter.left,
             known=known,
+            most_drafts=self.most_drafts,
         )
         self.meter.left -= outcome.deterministic_time
         return outcome

@@ -15,7 +15,7 @@ from planner.counted import CountedModel
 from planner.dominance import without_dominated
 from planner.draft import appraised
 from planner.instance import Instance
-from planner.local_search import local_search
+from planner.local_search import MOST_DRAFTS, local_search
 from planner.logarithm import LOGARITHMS, Logarithm
 from planner.objective import Limit, Measure, Want
 from planner.packing import packed
@@ -65,16 +65,22 @@ def search(
     seed: int,
     deterministic_limit: float,
     known: Assignment | None = None,
+    most_drafts: int = MOST_DRAFTS,
 ) -> Outcome:
     """Find the best assignment for `goal`, or any where it is None, and prove it.
 
-    `known` keeps all limits.  One worker, a fixed seed and a limit on deterministic time: the same
-    call gives the same outcome on every machine.
+    `known` keeps all limits; `most_drafts` bounds the local search that comes first.  One worker, a
+    fixed seed and a limit on deterministic time: the same call gives the same outcome on every
+    machine.
     """
     measures = [*(limit.measure for limit in limits), *([goal] if goal else [])]
     wants = frozenset[Want]().union(*(measure.wants for measure in measures))
     instance = without_dominated(instance, wants)
-    found = local_search(instance, goal, limits, seed=seed, known=known) if goal else None
+    found = None
+    if goal is not None:
+        found = local_search(
+            instance, goal, limits, seed=seed, known=known, most_drafts=most_drafts
+        )
     attempt = _Attempt(instance, goal, tuple(limits), seed)
     if goal is None or found is None or not goal.timed or instance.sequenced:
         return attempt.run(found, deterministic_limit)

@@ -157,7 +157,7 @@ def _values_of_plan(plan: PlanDocument) -> dict[str, float]:
 def _front(asked: Asked) -> Found:
     question = asked.question
     meter = Meter(question.deterministic_limit)
-    front = front_of(Prover(question, meter))
+    front = front_of(Prover(question, meter, most_drafts=0))
     points = [_point(question, one.assignment) for one in front.found]
     status: Status = "optimal" if points else "infeasible"
     return Found(
