@@ -95,7 +95,7 @@ def test_a_plan_without_its_proof_is_written_and_is_exit_code_4(
     """Eight unlike boards, and a limit under which a plan is found and not proven."""
     limited = nonn_plan(
         *plan_arguments, "--fleet", "rpi-3b*5,odroid-xu4s*3", "--students", "2:4",
-        "--objective", "latency,energy", "--limit", "0.0005", "--json",
+        "--objective", "capacity,latency", "--limit", "0.0002", "--json",
     )  # fmt: skip
     assert limited.code == 4
     assert limited.document["status"] == "feasible"
