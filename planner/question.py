@@ -171,9 +171,16 @@ class Question(Record):
 
     @property
     def most_filters(self) -> int:
-        """Most filters of all students together, copies not counted."""
-        largest = max(len(one.filters) for one in self.partition.communities)
-        return self.partition.filters + (self.most_students * largest if self.reuse else 0)
+        """Most filters of all students together, further rounds included, copies not counted."""
+        communities = self.partition.communities
+        if not self.reuse:
+            return self.partition.filters
+        fewest = min(
+            len(communities) - len(step.communities)
+            for step in self.partition.drop_steps
+            if self.allows(step)
+        )
+        return -(-self.most_students // fewest) * self.partition.filters
 
     @property
     def accuracy_model(self) -> AccuracyModel:
