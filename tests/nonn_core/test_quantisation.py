@@ -142,6 +142,10 @@ def test_biases_of_equal_convolutions_are_corrected_each_by_its_own(images):
     assert len(set(biases)) == 2
 
 
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "AVX2",
+    reason="without VNNI the runtime adds pairs of int8 products in 16 bits, which saturate",
+)
 @pytest.mark.parametrize("gamma", [1e-12, 1e-30, 0.0])
 def test_a_channel_that_weight_decay_removed_keeps_its_bias(images, gamma, caplog):
     module = nn.Sequential(
