@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exact_int8 import exact_inference
 
 from nonn_core.family import parse_network
 from nonn_core.learning.quantised import RoundedActivations, fake_quantised, fine_tuning
 from nonn_core.learning.run import load_run, train
 from nonn_core.modules import build_classifier
 from nonn_core.nonn import StudentShape, build_nonn
-from nonn_core.onnx_graph import inference, to_onnx
+from nonn_core.onnx_graph import to_onnx
 from nonn_core.quantisation import quantised
 from nonn_core.weights import read_tensors
 from profiles.errors import InputError
@@ -106,10 +107,6 @@ def test_what_is_trained_is_what_remains(network):
     assert next(network.parameters()) is convolution.weight
 
 
-@pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() == "AVX2",
-    reason="without VNNI the runtime adds pairs of int8 products in 16 bits, which saturate",
-)
 @pytest.mark.parametrize(
     "name",
     ["wrn10:6,8,10", "resnet18-cifar:8,8,16,16", "mobilenetv2-cifar-0.05"],
@@ -124,7 +121,7 @@ def test_training_rounds_where_int8_will(name):
         student = next(nonn.deployed()).eval()
         expected = student(images).numpy()
         model = quantised(to_onnx(student, images[:2], "image", "vector"), images.numpy())
-        int8 = inference(model)(images.numpy())
+        int8 = exact_inference(model)(images.numpy())
         with fake_quantised(student):
             for rounder in student.modules():
                 rounder.train(isinstance(rounder, RoundedActivations))
