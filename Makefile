@@ -23,9 +23,10 @@ types: .venv/installed-dev
 contracts: .venv/installed-dev
 	$(BIN)/lint-imports --no-cache
 
-# One thread: the networks of the tests are too small to share.
+# A process per core with one thread each: the networks of the tests are too small to share. Files
+# differ much in length, so that a core that is done takes tests over from another.
 tests: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist worksteal --cov --cov-report=term
 
 # JSON Schemas of all files that commands exchange.
 schemas: .venv/installed
