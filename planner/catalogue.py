@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
-from planner.instance import Instance, Site
+from planner.instance import Instance
 from planner.loading import Loading, Task, loader
+from planner.site import Site
 from profiles.device import slowdown
 
 MOST_TYPES = 100

@@ -9,8 +9,9 @@ from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
-from planner.instance import Head, Instance
+from planner.instance import Instance
 from planner.loads import macs_on, memory_on, slowed_on
+from planner.option import Head
 from planner.scaling import busy_units, energy_units
 from planner.variables import Variables, total
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from planner.budget import BUDGETS, BudgetName
-from planner.instance import DropOption, Instance, Site, drop_option, instance_of
+from planner.instance import Instance, instance_of
 from planner.objective import MEASURES, Limit, Measure, limit_of
+from planner.option import DropOption, drop_option
 from planner.question import Question
 from planner.scaling import UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT, up
+from planner.site import Site
 from planner.stage import Objective, Requirement
 from planner.view import Figure
 

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from planner.instance import Instance, Option
+from planner.instance import Instance
 from planner.objective import Want
+from planner.option import Option
 
 
 def without_dominated(instance: Instance, wants: Collection[Want]) -> Instance:

@@ -1,142 +1,30 @@
 """An instance: the question in numbers, with profiles resolved and costs in closed form."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, combinations
 from typing import Literal
 
-from nonn_core.costs import BYTES_PER_VALUE, Precision, StudentCostLine, student_cost_line
-from nonn_core.family import NetworkSpec
-from nonn_core.partition import DropStep
-from planner.assignment import AssignedStudent
+from nonn_core.costs import student_cost_line
 from planner.hazards import Hazards
+from planner.option import DropOption, Option, drop_option
 from planner.question import Question
 from planner.scaling import (
     UNITS_PER_MJ,
     UNITS_PER_MS,
-    UNITS_PER_POINT,
-    Units,
-    busy_units,
     delay_units,
-    energy_units,
-    reply_units,
     send_units,
     up,
     within,
 )
+from planner.site import Site
 from profiles.device import DEVICES, DeviceProfile
-from profiles.fleet import Board, resolve
+from profiles.fleet import resolve
 from simulator.workload import join_ms
 
-Head = tuple[int, int, int]
-"""Parameters and MACs that one more filter costs a student, and bytes of a value."""
 
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A network at a precision, as a student may be.
-
-    Options of one `head` have as many parameters, MACs and bytes more per filter.
-    """
-
-    name: str
-    precision: Precision
-    group0: str
-    head: Head
-    line: StudentCostLine
-
-    @classmethod
-    def of(cls, spec: NetworkSpec, precision: Precision, line: StudentCostLine) -> "Option":
-        """Describe a network whose student costs `line`."""
-        head = (line.params_per_filter, line.macs_per_filter, BYTES_PER_VALUE[precision])
-        return cls(str(spec), precision, spec.group0, head, line)
-
-    def student(
-        self, communities: Sequence[int], boards: Sequence[int], number: int = 1
-    ) -> AssignedStudent:
-        """Return a student of this option, in the round of this number, on boards."""
-        own = tuple(sorted(communities))
-        first, *copies = boards
-        return AssignedStudent(own, self.name, self.precision, first, number, tuple(copies))
-
-    @property
-    def value_bytes(self) -> int:
-        """Bytes of one parameter or activation."""
-        return BYTES_PER_VALUE[self.precision]
-
-    def memory_bytes(self, filters: int) -> int:
-        """Return what parameters and peak activations take, in bytes."""
-        return self.line.at(filters).memory_bytes(self.precision)
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A board with what one plan may put on it; None is no limit.
-
-    `busy`, `energy` and `latest` are in solver units; the last bounds the time that computing and
-    replying take.
-    """
-
-    board: Board
-    memory_bytes: int | None
-    macs: int | None
-    busy: int | None = None
-    energy: int | None = None
-    latest: int | None = None
-
-    @property
-    def kind(self) -> tuple[object, ...]:
-        """What makes boards interchangeable: device, link and budgets."""
-        limits = (self.memory_bytes, self.macs, self.busy, self.energy)
-        return self.board.device, self.board.link, *limits
-
-    def fits(self, option: Option, filters: int) -> bool:
-        """Say whether a student of this network and size fits on this board, alone or not."""
-        if self.memory_bytes is not None and option.memory_bytes(filters) > self.memory_bytes:
-            return False
-        if self.macs is not None and option.line.at(filters).macs > self.macs:
-            return False
-        if self.energy is not None and self._least(energy_units, option, filters) > self.energy:
-            return False
-        busy = self._least(busy_units, option, filters)
-        replied = busy + filters * reply_units(self.board)
-        return (self.busy is None or busy <= self.busy) and (
-            self.latest is None or replied <= self.latest
-        )
-
-    def _least(self, units: Units, option: Option, filters: int) -> int:
-        """Return the least cost of one student, alone or as its share among several."""
-        device = self.board.device
-        return min(units(device, option.line, several).at(filters) for several in (False, True))
-
-    def most_filters(self, option: Option, at_most: int) -> int:
-        """Return the most filters, up to `at_most`, that such a student may mimic here; -1: none.
-
-        Costs grow with filters, so that bisection finds it.
-        """
-        low, high = -1, at_most
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.fits(option, middle) else (low, middle - 1)
-        return low
-
-
-@dataclass(frozen=True, slots=True)
-class DropOption:
-    """A union of communities that may be dropped as P0."""
-
-    communities: frozenset[int]
-    filters: int
-    delta_val_pct: float
-
-    @property
-    def delta_units(self) -> int:
-        """|delta_val| in solver units."""
-        return up(self.delta_val_pct, UNITS_PER_POINT)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Instance:
     """Boards, networks, communities (by size) and drop steps; all that the model reads."""
 
@@ -153,7 +41,7 @@ class Instance:
     outages: tuple[frozenset[int], ...] = ()
     hazards: Hazards | None = None
 
-    @property
+    @cached_property
     def communities(self) -> tuple[int, ...]:
         """Ids of the communities, larger ones first."""
         return tuple(sorted(range(len(self.sizes)), key=lambda c: -self.sizes[c]))
@@ -183,7 +71,7 @@ class Instance:
         """How often all kept communities may be handed out."""
         return -(-self.max_students // min(self._kept)) if self.reuse else 1
 
-    @property
+    @cached_property
     def further(self) -> tuple[tuple[int, int], ...]:
         """Students of further rounds that there may be: the round, from 2, and the community.
 
@@ -206,7 +94,7 @@ class Instance:
         )
         return min(kept, default=self.max_students)
 
-    @property
+    @cached_property
     def _kept(self) -> list[int]:
         """How many communities each drop step leaves."""
         return [len(self.sizes) - len(drop.communities) for drop in self.drops]
@@ -226,7 +114,7 @@ class Instance:
         """All filters of fconv."""
         return sum(self.sizes)
 
-    @property
+    @cached_property
     def kinds(self) -> tuple[tuple[int, ...], ...]:
         """Places of the boards that matter, by kind, in the fleet's order.
 
@@ -237,7 +125,7 @@ class Instance:
             kinds[site.kind].append(place)
         return tuple(tuple(places[: self.most * self.max_copies]) for places in kinds.values())
 
-    @property
+    @cached_property
     def boards(self) -> tuple[int, ...]:
         """Places of the boards that matter, in the fleet's order."""
         return tuple(sorted(chain.from_iterable(self.kinds)))
@@ -277,7 +165,7 @@ class Instance:
         """
         return self.replicated or bool(self.media)
 
-    @property
+    @cached_property
     def threats(self) -> tuple[tuple[frozenset[int], int], ...]:
         """Boards that some outages take together, and how many outages; first of all, none.
 
@@ -289,7 +177,7 @@ class Instance:
             for taken in combinations(self.outages, number)
         )
 
-    @property
+    @cached_property
     def media(self) -> dict[str, tuple[int, ...]]:
         """Places of the boards that matter, for each medium that several of them share."""
         media: dict[str, list[int]] = defaultdict(list)
@@ -359,8 +247,3 @@ def host_of(question: Question) -> DeviceProfile:
     """
     host, _ = resolve(question.fleet)
     return min((DEVICES.get(name) for name in question.hosts), key=join_ms, default=host)
-
-
-def drop_option(step: DropStep) -> DropOption:
-    """Describe a drop step; what was not measured but is allowed (g0) counts as no change."""
-    return DropOption(frozenset(step.communities), step.filters, abs(step.delta_val_pct or 0.0))

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from planner.instance import Instance, Site
+from planner.instance import Instance
 from planner.scaling import busy_units, delay_units, energy_units, reply_units, send_units
+from planner.site import Site
 
 Task = tuple[int, int]
 """A student as a board sees it: place of its option in the instance, and its filters."""

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from ortools.sat.python import cp_model
 
 from planner.assignment import AssignedStudent, Assignment
-from planner.instance import Instance, Option
+from planner.instance import Instance
 from planner.loading import loader
+from planner.option import Option
 from planner.relaxation import Choice
 from planner.variables import total
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from ortools.sat.python import cp_model
 
-from planner.instance import Instance, Option, Site
+from planner.instance import Instance
+from planner.option import Option
 from planner.scaling import (
     UNITS_PER_MS,
     Affine,
@@ -29,6 +30,7 @@ from planner.scaling import (
     send_units,
     up,
 )
+from planner.site import Site
 from planner.variables import Expr, total
 from simulator.workload import join_ms
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from ortools.sat.python import cp_model
 
-from planner.instance import Head, Instance
+from planner.instance import Instance
+from planner.option import Head
 
 Expr = cp_model.LinearExpr
 

@@ -7,7 +7,8 @@ from planner.baselines.draft import Draft
 from planner.baselines.menu import menus
 from planner.baselines.merge import Merge, merges
 from planner.baselines.worth import best_of
-from planner.instance import Instance, Option
+from planner.instance import Instance
+from planner.option import Option
 from planner.question import Question
 
 Rule = Callable[[Instance, Merge, tuple[Option, ...]], Draft | None]

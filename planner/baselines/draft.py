@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from planner.assignment import AssignedStudent, Assignment
-from planner.instance import Instance, Option
+from planner.instance import Instance
+from planner.option import Option
 from simulator.workload import busy_ms, reply_ms, send_ms
 
 Use = tuple[int, int]

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from planner.instance import Instance, Option
+from planner.instance import Instance
+from planner.option import Option
 
 
 def menus(instance: Instance) -> Iterator[tuple[Option, ...]]:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nonn_core.merge import largest_first
-from planner.instance import DropOption, Instance
+from planner.instance import Instance
+from planner.option import DropOption
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from planner.assignment import Assignment
 from planner.baselines.attempt import best_attempt
 from planner.baselines.draft import Draft
 from planner.baselines.merge import Merge
-from planner.instance import Instance, Option, instance_of
+from planner.instance import Instance, instance_of
+from planner.option import Option
 from planner.question import Question
 
 Group = tuple[int, ...]

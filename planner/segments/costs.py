@@ -25,8 +25,8 @@ from nonn_core.costs import BYTES_PER_VALUE, Precision, teacher_layers
 from nonn_core.family import NetworkSpec
 from nonn_core.image import Image
 from nonn_core.layer_table import teacher_table
-from planner.instance import Site
 from planner.scaling import UNITS_PER_MJ, UNITS_PER_MS
+from planner.site import Site
 from profiles.device import DeviceProfile, figure_of
 from profiles.errors import UnprovenError
 from profiles.layer import LayerTable

@@ -7,9 +7,9 @@ import pytest
 from made_hardware import device, figure
 from split_models import conv, fc
 
-from planner.instance import Site
 from planner.segments.costs import MOST_KINDS, CutModel, SegmentCosts
 from planner.segments.search import Search, undominated
+from planner.site import Site
 from profiles.device import Hosting
 from profiles.errors import UnprovenError
 from profiles.fleet import Board

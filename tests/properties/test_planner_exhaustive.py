@@ -17,8 +17,9 @@ from nonn_core.family import parse_network
 from nonn_core.image import Image
 from planner.catalogue import catalogue
 from planner.counted import CountedModel
-from planner.instance import DropOption, Instance, Option, Site
+from planner.instance import Instance
 from planner.objective import MEASURES, Limit
+from planner.option import DropOption, Option
 from planner.scaling import (
     UNITS_PER_INDEX,
     UNITS_PER_MJ,
@@ -29,6 +30,7 @@ from planner.scaling import (
     rounding,
 )
 from planner.search import search
+from planner.site import Site
 from planner.slots import SlotModel
 from profiles.device import Hosting
 from profiles.fleet import Board
