@@ -9,7 +9,7 @@ from pydantic import Field
 
 from nonn_core.bundle import Manifest, ModelPrecision
 from nonn_core.costs import BYTES_PER_VALUE
-from planner.plan import PlanDocument, PlannedStudent
+from planner.plan import PlanDocument, PlannedModel
 from planner.workload import require_students
 from profiles.document import Record
 
@@ -18,7 +18,7 @@ class BundleFit(Record):
     """What the models of one board take at one precision, and what they may take."""
 
     board: str = Field(description="Name of the board.")
-    students: tuple[str, ...] = Field(description="Names of its students.")
+    students: tuple[str, ...] = Field(description="Names of its students; group0 of G0 alone.")
     precision: ModelPrecision = Field(description="Of the models.")
     file_bytes: int = Field(description="Size of the models' files.")
     activation_bytes: int = Field(description="Peak activations at this precision, by the plan.")
@@ -40,35 +40,35 @@ def bundle_fits(plan: PlanDocument, bundle: Manifest) -> tuple[BundleFit, ...]:
         for model in bundle.models
         for one in model.files
     }
-    students: dict[str, list[PlannedStudent]] = defaultdict(list)
-    for student in plan.students:
-        for board in student.boards:
-            students[board].append(student)
+    models: dict[str, list[PlannedModel]] = defaultdict(list)
+    for model in plan.decision.models:
+        for board in model.boards:
+            models[board].append(model)
     return tuple(
-        _fit(budget.board, students[budget.board], precision, sizes, budget.memory_bytes)
+        _fit(budget.board, models[budget.board], precision, sizes, budget.memory_bytes)
         for budget in plan.question.budgets
-        if budget.board in students
+        if budget.board in models
         for precision in dict.fromkeys(row.precision for row in bundle.agreement)
     )
 
 
 def _fit(
     board: str,
-    students: list[PlannedStudent],
+    models: list[PlannedModel],
     precision: ModelPrecision,
     sizes: dict[tuple[str, ModelPrecision], int],
     limit_bytes: int,
 ) -> BundleFit:
     value_bytes = BYTES_PER_VALUE[precision]
-    file_bytes = sum(sizes[student.name, precision] for student in students)
-    activation_bytes = sum(student.peak_elements for student in students) * value_bytes
+    file_bytes = sum(sizes[model.name, precision] for model in models)
+    activation_bytes = sum(model.peak_elements for model in models) * value_bytes
     return BundleFit(
         board=board,
-        students=tuple(student.name for student in students),
+        students=tuple(model.name for model in models),
         precision=precision,
         file_bytes=file_bytes,
         activation_bytes=activation_bytes,
-        planned_bytes=sum(student.params for student in students) * value_bytes + activation_bytes,
+        planned_bytes=sum(model.params for model in models) * value_bytes + activation_bytes,
         limit_bytes=limit_bytes,
         fits=file_bytes + activation_bytes <= limit_bytes,
     )

@@ -4,14 +4,17 @@ The planner promises this from closed forms; here the built modules are measured
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 from pydantic import Field
 
-from nonn_core.costs import Cost
+from nonn_core.costs import Cost, group0_maps
+from nonn_core.family import parse_network
+from nonn_core.image import Image
 from nonn_core.measure import measured_cost
 from nonn_core.nonn import Nonn
 from planner.budget import BoardBudget
-from planner.plan import PlanDocument, PlannedStudent
+from planner.plan import PlanDocument, PlannedModel
 from planner.workload import require_students
 from profiles.document import Record
 from profiles.errors import BoardError
@@ -22,7 +25,7 @@ class BoardFit(Record):
     """What the built students of one board need together, and what they may use."""
 
     board: str = Field(description="Name of the board.")
-    students: tuple[str, ...] = Field(description="Names of its students.")
+    students: tuple[str, ...] = Field(description="Names of its students; group0 of G0 alone.")
     params: int = Field(description="Parameters of the built students, counted.")
     macs: int = Field(description="MACs per image, counted by fvcore.")
     memory_bytes: int = Field(description="Parameters and peak activations, in bytes.")
@@ -38,7 +41,7 @@ class BoardFit(Record):
 
 
 def board_fits(plan: PlanDocument, network: Nonn) -> tuple[BoardFit, ...]:
-    """Measure each built student and add up, board by board.
+    """Measure each built model, students and G0 where it is alone, and add up, board by board.
 
     Raises BoardError when a student is not the one that was planned, or when a board's budget does
     not hold.
@@ -46,40 +49,51 @@ def board_fits(plan: PlanDocument, network: Nonn) -> tuple[BoardFit, ...]:
     require_students(plan)
     if len(plan.students) != len(network.heads):
         raise BoardError(f"{len(network.heads)} students were built, {len(plan.students)} planned")
-    students: dict[str, list[tuple[PlannedStudent, Cost]]] = defaultdict(list)
-    for planned, built in zip(plan.students, network.deployed(), strict=True):
-        cost = measured_cost(built, plan.question.image_shape)
+    models: dict[str, list[tuple[PlannedModel, Cost]]] = defaultdict(list)
+    for planned, cost in zip(plan.decision.models, _built(plan, network), strict=True):
         _check_as_planned(planned, cost)
         for board in planned.boards:
-            students[board].append((planned, cost))
+            models[board].append((planned, cost))
     fits = tuple(
-        _fit(budget, students[budget.board])
+        _fit(budget, models[budget.board])
         for budget in plan.question.budgets
-        if budget.board in students
+        if budget.board in models
     )
     for fit in fits:
         _check(fit)
     return fits
 
 
-def _fit(budget: BoardBudget, students: list[tuple[PlannedStudent, Cost]]) -> BoardFit:
-    costs = [cost for _, cost in students]
+def _built(plan: PlanDocument, network: Nonn) -> Iterator[Cost]:
+    """Measure the built models in the order of the planned ones."""
+    image = plan.question.image_shape
+    if plan.group0 is None:
+        yield from (measured_cost(built, image) for built in network.deployed())
+        return
+    yield measured_cost(network.group0[0], image)
+    maps = group0_maps(parse_network(plan.students[0].network), image)
+    reads = Image(maps.channels, maps.height, maps.width)
+    yield from (measured_cost(built, reads) for built in network.deployed_heads())
+
+
+def _fit(budget: BoardBudget, models: list[tuple[PlannedModel, Cost]]) -> BoardFit:
+    costs = [cost for _, cost in models]
     return BoardFit(
         board=budget.board,
-        students=tuple(planned.name for planned, _ in students),
+        students=tuple(planned.name for planned, _ in models),
         params=sum(cost.params for cost in costs),
         macs=sum(cost.macs for cost in costs),
-        memory_bytes=sum(cost.memory_bytes(one.precision) for one, cost in students),
+        memory_bytes=sum(cost.memory_bytes(one.precision) for one, cost in models),
         macs_limit=budget.macs,
         memory_limit_bytes=budget.room_bytes,
     )
 
 
-def _check_as_planned(planned: PlannedStudent, cost: Cost) -> None:
+def _check_as_planned(planned: PlannedModel, cost: Cost) -> None:
     promised = Cost(planned.params, planned.macs, planned.peak_elements)
     if cost != promised:
         raise BoardError(
-            f"student {planned.name} was built as {cost}, but planned as {promised}; "
+            f"{planned.name} was built as {cost}, but planned as {promised}; "
             "train the recipe that `nonn-plan config` writes for this plan"
         )
 

@@ -103,6 +103,11 @@ def group0_cost(spec: NetworkSpec, image: Image) -> Cost:
     return total(_row("group0", spec.blueprint(image.channels).group0, _maps(image)))
 
 
+def group0_maps(spec: NetworkSpec, image: Image) -> Maps:
+    """Shape of the maps that G0 passes on."""
+    return after_all(spec.blueprint(image.channels).group0, _maps(image))
+
+
 def ops_cost(ops: Ops, maps: Maps) -> Cost:
     """Cost of operations in a row that read maps of this shape."""
     return total(_row("ops", ops, maps))

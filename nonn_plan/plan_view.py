@@ -4,7 +4,7 @@ from nonn_plan.output import Output
 from planner.accuracy.model import AccuracyEstimate
 from planner.budget import BUDGETS
 from planner.evaluation import robustness, survived
-from planner.plan import PlanDocument, StageResult
+from planner.plan import PlanDocument, PlannedGroup0, StageResult
 from profiles.fleet import resolve
 from profiles.units import format_bytes, format_count, format_flops
 
@@ -29,6 +29,8 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
             for one in answer.students
         ],
     )
+    if answer.group0 is not None:
+        _show_group0(output, answer.group0)
     _show_budgets(output, answer)
     cost = answer.predicted
     output.say(
@@ -49,13 +51,22 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
         )
 
 
+def _show_group0(output: Output, group0: PlannedGroup0) -> None:
+    """Say where G0 is, and what it costs there."""
+    output.say(
+        f"G0 has a board of its own, {group0.board}: {format_count(group0.params)} parameters, "
+        f"{format_flops(group0.macs)}, {format_bytes(group0.memory_bytes)}; it sends "
+        f"{format_bytes(group0.maps_bytes)} of maps to each student's board"
+    )
+
+
 def _show_failures(output: Output, answer: PlanDocument) -> None:
     """Say which failures the plan survives, and what it is then worth."""
-    question, students = answer.question, answer.students
+    question, made = answer.question, answer.decision
     if question.max_copies > 1 or question.failures:
-        count = survived(question, students)
+        count = survived(question, made)
         output.say(f"no student is lost by any {count} failure{'s' * (count != 1)}")
-    worth = robustness(question, students)
+    worth = robustness(question, made)
     if worth is not None:
         target = question.failures.target_pct if question.failures else None
         often = (
@@ -83,7 +94,7 @@ def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:
 def _noisy_links(answer: PlanDocument) -> list[str]:
     """Return the links of the plan's boards that lose messages, or delay them by chance."""
     _, boards = resolve(answer.question.fleet)
-    links = (board.link for board in boards if board.name in answer.send_order)
+    links = (board.link for board in boards if board.name in answer.decision.used)
     return sorted({link.name for link in links if link.loss_pct.value or link.jitter_ms.value})
 
 

@@ -132,6 +132,14 @@ class QuestionOptions:
         int | None,
         typer.Option("--copies", min=1, help="Most boards that may hold the same student."),
     ] = None
+    group0: Annotated[
+        str,
+        typer.Option(
+            "--group0",
+            help="The students' shared first group: replicated (a copy on each board), own-board, "
+            "or either.",
+        ),
+    ] = "replicated"
     survive: Annotated[
         int | None,
         typer.Option(
@@ -188,6 +196,7 @@ class QuestionOptions:
                 "classes": count,
                 "networks": _networks(self.student or [], partition, self.teacher_network),
                 "reuse": True,
+                "group0": self.group0,
                 "max_copies": self.copies or (self.survive or 0) + 1,
                 "failures": typed_failures(
                     fleet, self.failure or [], self.outage or [], self.target, self.subsets

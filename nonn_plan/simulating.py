@@ -204,7 +204,8 @@ def simulate(
 def planned(plan: PlanDocument) -> Asked:
     """Return the workload of a plan, whose milliseconds are affine in the FLOPs."""
     workload = fan_out(plan)
-    devices = [board.device.name for board, _ in workload.sends()]
+    used = plan.decision.used
+    devices = [board.device.name for board in workload.boards if board.name in used]
     return Asked(workload, "the plan", dict.fromkeys(devices, "flop-affine"))
 
 

@@ -48,10 +48,11 @@ class Summary(Document):
 def nonn_params(plan: PlanDocument) -> int:
     """Count the NoNN's parameters: students with one copy of G0, and the FC layer."""
     spec = parse_network(plan.students[0].network)
-    copies = (len(plan.students) - 1) * group0_cost(spec, plan.question.image_shape).params
+    copies = 0 if plan.group0 else len(plan.students) - 1
+    group0_params = group0_cost(spec, plan.question.image_shape).params
     features = sum(len(student.filters) for student in plan.students)
-    students = sum(student.params for student in plan.students)
-    return students - copies + classifier_params(features, plan.question.classes)
+    students = plan.decision.params - copies * group0_params
+    return students + classifier_params(features, plan.question.classes)
 
 
 def undivided_row(

@@ -103,18 +103,18 @@ def _nonn(plan: PlanDocument) -> Alternative:
         return Alternative(
             kind="nonn", networks=(), status="infeasible", reason="; ".join(plan.conflict)
         )
-    students = plan.students
-    worth = robustness(plan.question, students)
+    made = plan.decision
+    worth = robustness(plan.question, made)
     return Alternative(
         kind="nonn",
-        networks=tuple(student.network for student in students),
+        networks=tuple(student.network for student in made.students),
         status="feasible",
-        boards=len(plan.send_order),
+        boards=len(made.used),
         total_ms=plan.predicted.total_ms,
         energy_fleet_mj=plan.predicted.energy_fleet_mj,
         energy_highest_mj=plan.predicted.energy_highest_mj,
         throughput_per_s=plan.predicted.throughput_per_s,
-        params=sum(student.params for student in students),
+        params=made.params,
         memory_highest_bytes=max(
             int(row.used) for row in plan.budgets if row.budget == "memory_bytes"
         ),

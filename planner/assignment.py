@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from nonn_core.costs import Precision
+from planner.group0 import OwnGroup0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,11 @@ class Assignment:
     """All students, and the ids of the communities that are dropped.
 
     `send_order` names boards by their places in the fleet.  It is empty where the solver decided
-    nothing that longest first (`simulator.send_order`) does not do as well.
+    nothing that longest first (`simulator.send_order`) does not do as well.  `own` is G0 on a board
+    of its own; None: each board has a copy.
     """
 
     students: tuple[AssignedStudent, ...]
     dropped: tuple[int, ...]
     send_order: tuple[int, ...] = ()
+    own: OwnGroup0 | None = None

@@ -13,7 +13,7 @@ from planner.demand import Demand, amount, demands, requirement_of
 from planner.instance import Instance, instance_of
 from planner.prover import Meter, Prover
 from planner.question import Question
-from planner.search import Outcome
+from planner.solving import Outcome
 
 
 @dataclass(frozen=True, slots=True)

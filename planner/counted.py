@@ -18,12 +18,10 @@ from planner.assignment import Assignment
 from planner.catalogue import Catalogue, Entry, Row, StudentType
 from planner.instance import Instance
 from planner.logarithm import Logarithm, logarithms
-from planner.scaling import LATEST, UNITS_PER_MS
-from planner.scaling import up as rounded_up
+from planner.scaling import LATEST
 from planner.variables import Expr, total
 from planner.view import SENDER, Amount, Figure
 from simulator.hops import down, up
-from simulator.workload import join_ms
 
 
 class CountedModel:
@@ -109,7 +107,8 @@ class CountedModel:
 
     def total(self, figure: Figure) -> Expr:
         """Return a figure, added up over all boards."""
-        return self._sum(getattr(entry.loading, figure) for entry in self._entries)
+        students = self._sum(getattr(entry.loading, figure) for entry in self._entries)
+        return total([students, self._instance.alone(figure)])
 
     def knowledge(self, figure: Amount) -> Expr:
         """Return a figure, added up over all students."""
@@ -120,8 +119,8 @@ class CountedModel:
         return total([0])
 
     def boards(self) -> Expr:
-        """Return how many boards have a student."""
-        return total(self._boards)
+        """Return how many boards have a student, or G0 alone."""
+        return total([*self._boards, int(self._instance.own is not None)])
 
     def students(self) -> Expr:
         """Return how many students there are."""
@@ -137,14 +136,14 @@ class CountedModel:
 
     def highest(self, figure: Figure) -> Expr:
         """Let highest >= the figure of each entry that is there."""
-        highest = self.model.new_int_var(0, LATEST, f"highest {figure}")
+        highest = self.model.new_int_var(self._instance.alone(figure), LATEST, f"highest {figure}")
         for entry, there in zip(self._entries, self._there, strict=True):
             self.model.add(highest >= getattr(entry.loading, figure) * there)
         return highest
 
     def period(self) -> Expr:
         """Let period >= what sender, wires, processors and host are busy with one image."""
-        period = self.model.new_int_var(0, LATEST, "period")
+        period = self.model.new_int_var(self._instance.held, LATEST, "period")
         media: dict[str, list[Expr]] = defaultdict(list)
         for entry, boards, there in zip(self._entries, self._boards, self._there, strict=True):
             one, site = entry.loading, self._instance.sites[self._first(entry)].board
@@ -155,7 +154,6 @@ class CountedModel:
                 media[up(site)].append(wire * boards)
         for times in media.values():
             self.model.add(period >= total(times))
-        self.model.add(period >= rounded_up(join_ms(self._instance.host), UNITS_PER_MS))
         return period
 
     def size(self) -> Expr:
@@ -182,18 +180,18 @@ class CountedModel:
     def _latency(self) -> Expr:
         """Let the host send to boards with the longest tail first (Jackson 1955).
 
-        latency >= sum_{e' <= e} send(e') boards[e'] + tail(e) there[e] + join for each e, the
+        latency >= sum_{e' <= e} send(e') boards[e'] + tail(e) there[e] + around for each e, the
         entries e' <= e having no shorter tail.
         """
-        join = rounded_up(join_ms(self._instance.host), UNITS_PER_MS)
-        longest = self.model.new_int_var(join, LATEST, "latency")
+        around = self._instance.around
+        longest = self.model.new_int_var(around, LATEST, "latency")
         by_tail = sorted(range(len(self._entries)), key=lambda e: -self._entries[e].loading.tail)
         sent: Expr | int = 0
         for e in by_tail:
             loading = self._entries[e].loading
             until = self.model.new_int_var(0, LATEST, f"sent{e}")
             self.model.add(until == sent + loading.send * self._boards[e])
-            self.model.add(longest >= until + loading.tail * self._there[e] + join)
+            self.model.add(longest >= until + loading.tail * self._there[e] + around)
             sent = until
         return longest
 

@@ -11,11 +11,8 @@ from planner.instance import Instance
 from planner.loading import Loading, Task, loader
 from planner.logarithm import units
 from planner.robustness import Robustness
-from planner.scaling import UNITS_PER_MS
-from planner.scaling import up as rounded_up
 from planner.view import SENDER, Amount, Figure
 from simulator.hops import down, up
-from simulator.workload import join_ms
 
 DROPPED = -1
 
@@ -65,7 +62,6 @@ class Appraiser:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self._load = loader(instance)
-        self._join = rounded_up(join_ms(instance.host), UNITS_PER_MS)
         self._places = {(one.name, one.precision): o for o, one in enumerate(instance.options)}
 
     def view(self, draft: Draft) -> "Appraisal":
@@ -80,7 +76,7 @@ class Appraiser:
             for board in homes:
                 tasks[board].append((option, size))
         loadings = {b: self._load(b, tuple(sorted(here))) for b, here in tasks.items()}
-        return Appraisal(self.instance, draft, sizes, loadings, self._join)
+        return Appraisal(self.instance, draft, sizes, loadings)
 
     def draft(self, found: Assignment) -> Draft:
         """Return an assignment as a draft."""
@@ -122,7 +118,7 @@ class Appraiser:
 class Appraisal:
     """A draft as a view: all amounts are whole numbers of solver units."""
 
-    __slots__ = ("_draft", "_instance", "_join", "_loadings", "_sizes")
+    __slots__ = ("_draft", "_instance", "_loadings", "_sizes")
 
     def __init__(
         self,
@@ -130,10 +126,9 @@ class Appraisal:
         draft: Draft,
         sizes: list[int],
         loadings: Mapping[int, Loading],
-        join: int,
     ) -> None:
         self._instance, self._draft, self._sizes = instance, draft, sizes
-        self._loadings, self._join = loadings, join
+        self._loadings = loadings
 
     def excess(self) -> float:
         """Return by how much budgets, shared G0 and number of students are broken; 0 if not."""
@@ -165,7 +160,8 @@ class Appraisal:
 
     def total(self, figure: Figure) -> int:
         """Return a figure, added up over all boards."""
-        return sum(getattr(one, figure) for one in self._loadings.values())
+        students = sum(int(getattr(one, figure)) for one in self._loadings.values())
+        return students + self._instance.alone(figure)
 
     def knowledge(self, figure: Amount) -> int:
         """Return a figure, added up over all students, copies not counted."""
@@ -200,11 +196,14 @@ class Appraisal:
 
     def on(self, board: int, figure: Figure) -> int:
         """Return a figure of one board."""
-        return getattr(self._loadings[board], figure) if board in self._loadings else 0
+        if board in self._loadings:
+            return int(getattr(self._loadings[board], figure))
+        return self._instance.on(board, figure)
 
     def highest(self, figure: Figure) -> int:
         """Return a figure of the board where it is highest."""
-        return max(int(getattr(one, figure)) for one in self._loadings.values())
+        students = max(int(getattr(one, figure)) for one in self._loadings.values())
+        return max(students, self._instance.alone(figure))
 
     def size(self) -> int:
         """Return ln(parameters) + ln(MACs) of all students."""
@@ -219,11 +218,11 @@ class Appraisal:
             held[down(site)] += one.send
             held[up(site)] += one.reply
             held[f"{site.name}.cpu"] += one.busy
-        return max(self._join, *held.values())
+        return max(self._instance.held, *held.values())
 
     def boards(self) -> int:
-        """Return how many boards have a student."""
-        return len(self._loadings)
+        """Return how many boards have a student, or G0 alone."""
+        return len(self._loadings) + (self._instance.own is not None)
 
     def students(self) -> int:
         """Return how many students there are."""
@@ -236,7 +235,7 @@ class Appraisal:
         for one in sorted(waited, key=_tail, reverse=True):
             sent += one.send
             longest = max(longest, sent + one.tail)
-        return longest + self._join
+        return longest + self._instance.around
 
     def spread(self) -> int:
         """Return the largest partition less the smallest."""

@@ -1,18 +1,26 @@
 """What a plan costs and is worth, recomputed from the question alone; knows nothing of a solver."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from nonn_core.costs import BYTES_PER_VALUE, Precision, student_cost
+from nonn_core.costs import BYTES_PER_VALUE, Precision, group0_cost, student_cost_line
 from nonn_core.family import parse_network
 from nonn_core.partition import Filters
 from nonn_core.reshuffle import reshuffled
 from planner.accuracy.model import AccuracyEstimate
 from planner.budget import BoardBudget, BudgetName
 from planner.failures import Failures
+from planner.group0 import Group0
 from planner.instance import host_of
-from planner.plan import BudgetRow, PlannedStudent, Prediction
+from planner.plan import (
+    BudgetRow,
+    Decision,
+    PlannedGroup0,
+    PlannedModel,
+    PlannedStudent,
+    Prediction,
+)
 from planner.question import Question
 from planner.robustness import Robustness, Survival, survives
 from planner.stage import Objective
@@ -22,7 +30,7 @@ from profiles.units import FLOPS_PER_MAC
 from simulator.closed_form import fan_out
 from simulator.job import period_ms
 from simulator.send_order import awaited_first
-from simulator.workload import FanOut, StudentWork, busy_mj, busy_ms
+from simulator.workload import FanOut, SharedGroup, StudentWork, busy_mj, busy_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +45,45 @@ class Decided:
     round: int
 
 
-def planned_student(question: Question, student: Decided, dropped: Sequence[int]) -> PlannedStudent:
-    """Describe a student of the question with its exact cost; `dropped` are communities, P0."""
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """What is decided of G0 where it has a board of its own."""
+
+    board: str
+    precision: Precision
+
+
+def decision(
+    question: Question, students: Iterable[Decided], dropped: Sequence[int], alone: Alone | None
+) -> Decision:
+    """Return what is decided with its exact cost; `dropped` are communities, P0."""
+    described = tuple(
+        _planned_student(question, one, dropped, own_group0=alone is None) for one in students
+    )
+    group0 = _planned_group0(question, described[0].network, alone) if alone else None
+    return Decision(described, tuple(dropped), group0)
+
+
+def _planned_group0(question: Question, network: str, alone: Alone) -> PlannedGroup0:
+    spec, image = parse_network(network), question.image_shape
+    cost = group0_cost(spec, image)
+    return PlannedGroup0(
+        board=alone.board,
+        precision=alone.precision,
+        params=cost.params,
+        macs=cost.macs,
+        peak_elements=cost.peak_elements,
+        memory_bytes=cost.memory_bytes(alone.precision),
+        maps_bytes=Group0.of(spec, image).maps_bytes,
+    )
+
+
+def _planned_student(
+    question: Question, student: Decided, dropped: Sequence[int], *, own_group0: bool
+) -> PlannedStudent:
     filters = mimicked(question, student.communities, student.round, dropped)
-    cost = student_cost(parse_network(student.network), question.image_shape, len(filters))
+    line = student_cost_line(parse_network(student.network), question.image_shape, own_group0)
+    cost = line.at(len(filters))
     return PlannedStudent(
         name=student.name,
         network=student.network,
@@ -74,24 +117,24 @@ def mimicked(
     return reshuffled(parts, number * len(kept), question.seed)[(number - 1) * len(kept) + place]
 
 
-def budget_rows(question: Question, students: Sequence[PlannedStudent]) -> tuple[BudgetRow, ...]:
+def budget_rows(question: Question, made: Decision) -> tuple[BudgetRow, ...]:
     """Return use and slack of each board's budgets."""
     _, boards = resolve(question.fleet)
     return tuple(
         row
         for board, budget in zip(boards, question.budgets, strict=True)
         for row in _rows(
-            board.device, budget, [one for one in students if budget.board in one.boards]
+            board.device, budget, [one for one in made.models if budget.board in one.boards]
         )
     )
 
 
 def _rows(
-    device: DeviceProfile, budget: BoardBudget, here: Sequence[PlannedStudent]
+    device: DeviceProfile, budget: BoardBudget, here: Sequence[PlannedModel]
 ) -> Iterator[BudgetRow]:
     """Yield a row for memory and for MACs, and for each further limit that there is."""
-    macs = [student.macs for student in here]
-    memory_bytes = sum(student.memory_bytes for student in here)
+    macs = [model.macs for model in here]
+    memory_bytes = sum(model.memory_bytes for model in here)
     runtime_bytes = budget.runtime_bytes if here else 0
     yield _row(budget.board, "memory_bytes", memory_bytes + runtime_bytes, budget.memory_bytes)
     yield _row(budget.board, "macs", sum(macs), budget.macs)
@@ -107,7 +150,7 @@ def _row(board: str, budget: BudgetName, used: float, limit: float | None) -> Bu
 
 
 def best_send_order(
-    question: Question, students: Sequence[PlannedStudent], found: Sequence[int] = ()
+    question: Question, made: Decision, found: Sequence[int] = ()
 ) -> tuple[str, ...]:
     """Return the used boards, those first that need longest after their image has come.
 
@@ -115,32 +158,30 @@ def best_send_order(
     returned if it is.
     """
     _, boards = resolve(question.fleet)
-    awaited = {student.board for student in students}
-    orders = [awaited_first(boards, _works(students), awaited)]
+    awaited = {student.board for student in made.students}
+    orders = [awaited_first(boards, _works(made.students), awaited)]
     if found:
         orders.append(tuple(boards[place].name for place in found))
-    return min(orders, key=lambda order: predict(question, students, order).total_ms)
+    return min(orders, key=lambda order: predict(question, made, order).total_ms)
 
 
-def workload_of(
-    question: Question, students: Sequence[PlannedStudent], send_order: Sequence[str]
-) -> FanOut:
+def workload_of(question: Question, made: Decision, send_order: Sequence[str]) -> FanOut:
     """Return what one image makes the boards do; raises SimulationError for a wrong order."""
     _, boards = resolve(question.fleet)
+    alone = made.group0
     return FanOut(
         host=host_of(question),
         boards=boards,
-        students=_works(students),
+        students=_works(made.students),
         send_order=tuple(send_order),
         image_bytes=question.image_shape.size_bytes,
+        g0=SharedGroup(alone.board, alone.macs, alone.maps_bytes) if alone else None,
     )
 
 
-def predict(
-    question: Question, students: Sequence[PlannedStudent], send_order: Sequence[str]
-) -> Prediction:
+def predict(question: Question, made: Decision, send_order: Sequence[str]) -> Prediction:
     """Return latency and energy of one image by the simulator's closed form."""
-    workload = workload_of(question, students, send_order)
+    workload = workload_of(question, made, send_order)
     breakdown = fan_out(workload)
     return Prediction(
         total_ms=breakdown.total_ms,
@@ -153,12 +194,11 @@ def predict(
     )
 
 
-def estimate(question: Question, students: Sequence[PlannedStudent]) -> AccuracyEstimate | None:
+def estimate(question: Question, made: Decision) -> AccuracyEstimate | None:
     """Return the predicted accuracy; None where the question says nothing of it."""
     if question.accuracy is None:
         return None
-    params = sum(student.params for student in students)
-    return question.accuracy_model.estimate(params, sum(student.macs for student in students))
+    return question.accuracy_model.estimate(made.params, made.macs)
 
 
 def _works(students: Sequence[PlannedStudent]) -> tuple[StudentWork, ...]:
@@ -169,13 +209,13 @@ def _works(students: Sequence[PlannedStudent]) -> tuple[StudentWork, ...]:
     )
 
 
-def robustness(question: Question, students: Sequence[PlannedStudent]) -> Robustness | None:
+def robustness(question: Question, made: Decision) -> Robustness | None:
     """Return what a plan is worth when boards fail; None where the question does not say that."""
-    accuracy = estimate(question, students)
+    accuracy = estimate(question, made)
     if question.failures is None or accuracy is None or accuracy.value_pct is None:
         return None
     survival = Survival(question.failures, _names(question))
-    return survival.value(accuracy.value_pct, _homes(question, students))
+    return survival.value(accuracy.value_pct, _homes(question, made.students))
 
 
 def chance_of(question: Question, boards: Sequence[str]) -> float:
@@ -185,9 +225,11 @@ def chance_of(question: Question, boards: Sequence[str]) -> float:
     return float(survival.answered([frozenset({names.index(board)}) for board in boards])[-1])
 
 
-def survived(question: Question, students: Sequence[PlannedStudent]) -> int:
-    """Return how many failures, whichever they are, leave each student a board."""
-    failures, homes = question.failures or Failures(), _homes(question, students)
+def survived(question: Question, made: Decision) -> int:
+    """Return how many failures, whichever they are, leave each student a board, and G0 if alone."""
+    if made.group0 is not None:
+        return 0
+    failures, homes = question.failures or Failures(), _homes(question, made.students)
     count = 0
     while survives(homes, failures, _names(question), count + 1):
         count += 1
@@ -215,32 +257,29 @@ def delta_val_pct(question: Question, dropped: Sequence[int]) -> float | None:
 
 
 def measured(
-    objective: Objective,
-    question: Question,
-    students: Sequence[PlannedStudent],
-    dropped: Sequence[int],
-    predicted: Prediction,
+    objective: Objective, question: Question, made: Decision, predicted: Prediction
 ) -> float:
     """Return the value of one objective, in the unit that people read."""
+    students = made.students
     sizes = [len(student.filters) for student in students]
     if objective == "dropped":
-        removed = sum(len(question.partition.communities[c].filters) for c in dropped)
-        return abs(delta_val_pct(question, dropped) or 0.0) - removed
-    accuracy, worth = estimate(question, students), robustness(question, students)
+        removed = sum(len(question.partition.communities[c].filters) for c in made.dropped)
+        return abs(delta_val_pct(question, made.dropped) or 0.0) - removed
+    accuracy, worth = estimate(question, made), robustness(question, made)
     values: dict[Objective, float | None] = {
         "accuracy": accuracy.value_pct if accuracy else None,
-        "capacity": sum(student.params for student in students),
+        "capacity": made.params,
         "imbalance": max(sizes) - min(sizes),
         "latency": predicted.total_ms,
         "throughput": predicted.throughput_per_s,
         "energy": predicted.energy_fleet_mj,
         "energy-node": predicted.energy_highest_mj,
-        "memory": sum(student.memory_bytes * len(student.boards) for student in students),
-        "flops": FLOPS_PER_MAC * sum(student.macs * len(student.boards) for student in students),
-        "boards": len({board for student in students for board in student.boards}),
+        "memory": sum(model.memory_bytes * len(model.boards) for model in made.models),
+        "flops": FLOPS_PER_MAC * sum(model.macs * len(model.boards) for model in made.models),
+        "boards": len(made.used),
         "students": len(students),
         "precision": sum(BYTES_PER_VALUE[student.precision] for student in students),
-        "survival": survived(question, students),
+        "survival": survived(question, made),
         "robustness": worth.expected_accuracy_pct if worth else None,
         "reliability": worth.reliability_pct if worth else None,
     }

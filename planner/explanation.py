@@ -107,10 +107,7 @@ def _uses(plan: PlanDocument) -> Iterator[tuple[Demand, float]]:
         if one.budget is not None:
             yield one, used[plan.question.budgets[one.board].board, one.budget]
         elif one.objective is not None and plan.predicted is not None:
-            found = measured(
-                one.objective, plan.question, plan.students, plan.dropped, plan.predicted
-            )
-            yield one, found
+            yield one, measured(one.objective, plan.question, plan.decision, plan.predicted)
         elif one.kind == "epsilon":
             yield one, abs(plan.delta_val_pct or 0.0)
         else:
@@ -121,7 +118,7 @@ def proof(plan: PlanDocument) -> tuple[str, ...]:
     """Return sentences for people: what the plan is and what was proven of each stage."""
     run = plan.solver
     head = (
-        f"{plan.status}: {len(plan.students)} students on {len(plan.send_order)} of "
+        f"{plan.status}: {len(plan.students)} students on {len(plan.decision.used)} of "
         f"{len(plan.question.fleet.boards)} boards, {plan.dropped_filters} filters dropped; "
         f"{run.name} {run.version}, seed {run.seed}"
     )

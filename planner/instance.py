@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import chain, combinations
 from typing import Literal
 
-from nonn_core.costs import student_cost_line
+from planner.group0 import Group0, OwnGroup0
 from planner.hazards import Hazards
 from planner.option import DropOption, Option, drop_option
 from planner.question import Question
@@ -19,14 +19,19 @@ from planner.scaling import (
     within,
 )
 from planner.site import Site
+from planner.view import Figure
 from profiles.device import DEVICES, DeviceProfile
 from profiles.fleet import resolve
-from simulator.workload import join_ms
+from simulator.workload import exchange_ms, join_ms
 
 
 @dataclass(frozen=True)
 class Instance:
-    """Boards, networks, communities (by size) and drop steps; all that the model reads."""
+    """Boards, networks, communities (by size) and drop steps; all that the model reads.
+
+    `own` is G0 on a board of its own, if it is; where that is open, `group0s` are those that may be
+    so, and `replicates` says whether students may have copies of G0 as well.
+    """
 
     host: DeviceProfile
     sites: tuple[Site, ...]
@@ -40,6 +45,9 @@ class Instance:
     max_copies: int = 1
     outages: tuple[frozenset[int], ...] = ()
     hazards: Hazards | None = None
+    replicates: bool = True
+    group0s: tuple[Group0, ...] = ()
+    own: OwnGroup0 | None = None
 
     @cached_property
     def communities(self) -> tuple[int, ...]:
@@ -116,13 +124,14 @@ class Instance:
 
     @cached_property
     def kinds(self) -> tuple[tuple[int, ...], ...]:
-        """Places of the boards that matter, by kind, in the fleet's order.
+        """Places of the boards that matter to students, by kind, in the fleet's order.
 
         Of boards that are alike, no plan needs more than there can be students.
         """
         kinds: dict[object, list[int]] = defaultdict(list)
         for place, site in enumerate(self.sites):
-            kinds[site.kind].append(place)
+            if self.own is None or place != self.own.board:
+                kinds[site.kind].append(place)
         return tuple(tuple(places[: self.most * self.max_copies]) for places in kinds.values())
 
     @cached_property
@@ -137,19 +146,56 @@ class Instance:
             for option in self.options
         )
         ends = [(getattr(least, figure), getattr(most, figure)) for least, most in costs]
-        return max(1, min(least for least, _ in ends)), self.most * max(most for _, most in ends)
+        least, most = min(one for one, _ in ends), self.most * max(one for _, one in ends)
+        return max(1, least) + self.alone(figure), most + self.alone(figure)
 
     def answered_by(self, latency: int) -> "Instance":
         """Return the instance in which no board takes longer than this latency allows."""
-        after = latency - up(join_ms(self.host), UNITS_PER_MS)
+        after = latency - self.around
         sites = tuple(
-            replace(
-                site,
-                latest=after - send_units(site.board, self.image_bytes) - delay_units(site.board),
-            )
-            for site in self.sites
+            replace(site, latest=after - self.send(place) - delay_units(site.board))
+            for place, site in enumerate(self.sites)
         )
         return replace(self, sites=sites)
+
+    def send(self, place: int) -> int:
+        """Return for how long a board's input is sent, in solver units: the image, or G0's maps."""
+        board = self.sites[place].board
+        if self.own is None:
+            return send_units(board, self.image_bytes)
+        source = self.sites[self.own.board].board
+        return up(exchange_ms(source, board, self.own.maps_bytes), UNITS_PER_MS)
+
+    @cached_property
+    def around(self) -> int:
+        """What an answer takes beside inputs and boards: the join, and before them G0, if alone."""
+        return self._join + (self.own.lead if self.own else 0)
+
+    @cached_property
+    def held(self) -> int:
+        """For how long an image at least keeps something busy that runs no student."""
+        return max(self._join, self.own.sent, self.own.busy) if self.own else self._join
+
+    @cached_property
+    def _join(self) -> int:
+        return up(join_ms(self.host), UNITS_PER_MS)
+
+    def alone(self, figure: Figure) -> int:
+        """Return what G0 costs on a board of its own; 0 where it has none."""
+        return self.own.of(figure) if self.own else 0
+
+    def on(self, board: int, figure: Figure) -> int:
+        """Return what G0 costs on this board, where that is its own."""
+        return self.alone(figure) if self.own and self.own.board == board else 0
+
+    def placed(self, own: OwnGroup0) -> "Instance":
+        """Return the instance whose students stand on this G0."""
+        options = tuple(
+            replace(option, line=option.behind)
+            for option in self.options
+            if option.group0 == own.shape
+        )
+        return replace(self, options=options, own=own, group0s=())
 
     @property
     def replicated(self) -> bool:
@@ -195,7 +241,7 @@ def instance_of(question: Question) -> Instance:
         host=host_of(question),
         sites=sites_of(question),
         options=tuple(
-            Option.of(spec, precision, student_cost_line(spec, image))
+            Option.of(spec, precision, image)
             for spec in question.specs
             for precision in question.precisions
         ),
@@ -208,7 +254,17 @@ def instance_of(question: Question) -> Instance:
         max_copies=question.max_copies,
         outages=_outages(question),
         hazards=_hazards(question),
+        replicates=question.group0 != "own-board",
+        group0s=_group0s(question),
     )
+
+
+def _group0s(question: Question) -> tuple[Group0, ...]:
+    """Return each shape of G0 that may have a board of its own."""
+    if question.group0 == "replicated":
+        return ()
+    shapes = {spec.group0: spec for spec in question.specs}
+    return tuple(Group0.of(spec, question.image_shape) for spec in shapes.values())
 
 
 def _outages(question: Question) -> tuple[frozenset[int], ...]:

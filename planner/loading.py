@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from planner.instance import Instance
-from planner.scaling import busy_units, delay_units, energy_units, reply_units, send_units
+from planner.scaling import busy_units, delay_units, energy_units, reply_units
 from planner.site import Site
 
 Task = tuple[int, int]
@@ -76,7 +76,7 @@ def _loading(instance: Instance, board: int, tasks: tuple[Task, ...]) -> Loading
         value_bytes=sum(option.value_bytes for option, _ in students),
         busy=sum(busy_units(device, o.line, several).at(n) for o, n in students),
         energy=sum(energy_units(device, o.line, several).at(n) for o, n in students),
-        send=send_units(site.board, instance.image_bytes),
+        send=instance.send(board),
         reply=sum(filters for _, filters in tasks) * reply_units(site.board),
         delay=delay_units(site.board),
     )

@@ -12,7 +12,8 @@ from planner.instance import instance_of
 from planner.objective import MEASURES, Limit, Measure, hidden_units, limit_of, relaxed
 from planner.plan import PlanDocument, SolverRun, StageResult
 from planner.question import Question
-from planner.search import Outcome, search
+from planner.search import search
+from planner.solving import Outcome
 from planner.stage import Stage
 from planner.validation import violations
 from profiles.errors import PlanningError, UnprovenError

@@ -187,6 +187,7 @@ def hidden_units(question: Question, measure: Measure) -> int:
     hidden = question.max_copies * rounding(
         len(boards), question.most_students, question.most_filters
     )
+    hidden += question.group0 != "replicated"
     return hidden + unlike_delays(boards) if measure.timed else hidden
 
 

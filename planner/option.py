@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nonn_core.costs import BYTES_PER_VALUE, Precision, StudentCostLine
+from nonn_core.costs import BYTES_PER_VALUE, Precision, StudentCostLine, student_cost_line
 from nonn_core.family import NetworkSpec
+from nonn_core.image import Image
 from nonn_core.partition import DropStep
 from planner.assignment import AssignedStudent
 from planner.scaling import UNITS_PER_POINT, up
@@ -17,7 +18,8 @@ Head = tuple[int, int, int]
 class Option:
     """A network at a precision, as a student may be.
 
-    Options of one `head` have as many parameters, MACs and bytes more per filter.
+    Options of one `head` have as many parameters, MACs and bytes more per filter.  `behind` is what
+    remains of `line` where G0 is on a board of its own.
     """
 
     name: str
@@ -25,12 +27,14 @@ class Option:
     group0: str
     head: Head
     line: StudentCostLine
+    behind: StudentCostLine
 
     @classmethod
-    def of(cls, spec: NetworkSpec, precision: Precision, line: StudentCostLine) -> "Option":
-        """Describe a network whose student costs `line`."""
+    def of(cls, spec: NetworkSpec, precision: Precision, image: Image) -> "Option":
+        """Describe a network that looks at images of this shape."""
+        line, behind = (student_cost_line(spec, image, own) for own in (True, False))
         head = (line.params_per_filter, line.macs_per_filter, BYTES_PER_VALUE[precision])
-        return cls(str(spec), precision, spec.group0, head, line)
+        return cls(str(spec), precision, spec.group0, head, line, behind)
 
     def student(
         self, communities: Sequence[int], boards: Sequence[int], number: int = 1

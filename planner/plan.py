@@ -3,6 +3,7 @@
 Written by `nonn-plan plan`; enough, on its own, to simulate, train and check.  Loads no solver.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
@@ -35,7 +36,7 @@ class PlannedStudent(Record):
         "all that are kept, reshuffled (A, section 5.1).",
     )
     filters: Filters = Field(min_length=1, description="Ids of the fconv filters it mimics.")
-    params: int = Field(ge=0, description="Parameters, its copy of G0 included.")
+    params: int = Field(ge=0, description="Parameters, its copy of G0, if it has one, included.")
     macs: int = Field(ge=0, description="Multiply-accumulates per image.")
     peak_elements: int = Field(ge=0, description="Most activation values alive at once.")
     memory_bytes: int = Field(
@@ -48,12 +49,73 @@ class PlannedStudent(Record):
         return (self.board, *self.replicas)
 
 
+class PlannedGroup0(Record):
+    """G0 on a board of its own, and its exact cost."""
+
+    board: str = Field(description="Name of the board, which runs nothing else.")
+    precision: Precision = Field(description="Storage of its weights and activations.")
+    params: int = Field(ge=0, description="Parameters.")
+    macs: int = Field(ge=0, description="Multiply-accumulates per image.")
+    peak_elements: int = Field(ge=0, description="Most activation values alive at once.")
+    memory_bytes: int = Field(
+        ge=0, description="Bytes of parameters and peak activations at its precision."
+    )
+    maps_bytes: int = Field(
+        gt=0, description="Bytes of the maps, as fp32, that it sends to each board with a student."
+    )
+
+    @property
+    def name(self) -> str:
+        """What it is called among a bundle's models."""
+        return "group0"
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """All boards that run it."""
+        return (self.board,)
+
+
+PlannedModel = PlannedStudent | PlannedGroup0
+"""What a board runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a plan decides, with its exact costs: students, P0, and G0 where it is alone."""
+
+    students: tuple[PlannedStudent, ...]
+    dropped: tuple[int, ...]
+    group0: PlannedGroup0 | None
+
+    @property
+    def models(self) -> tuple[PlannedModel, ...]:
+        """What boards run: G0, where it is alone, and the students."""
+        return (*([self.group0] if self.group0 else ()), *self.students)
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Names of the boards that run anything."""
+        return frozenset(board for model in self.models for board in model.boards)
+
+    @property
+    def params(self) -> int:
+        """Parameters, each copy of G0 counted, replicas of students not."""
+        return sum(model.params for model in self.models)
+
+    @property
+    def macs(self) -> int:
+        """MACs per image, counted as parameters are."""
+        return sum(model.macs for model in self.models)
+
+
 class BudgetRow(Record):
     """What the students of one board use of one budget."""
 
     board: str = Field(description="Name of the board.")
     budget: BudgetName = Field(description="Which budget; also its unit.")
-    used: int | float = Field(ge=0, description="What the board's students, and runtime, use.")
+    used: int | float = Field(
+        ge=0, description="What the board's students, or G0 alone, and the runtime use."
+    )
     limit: int | float | None = Field(description="The budget; null is no limit.")
     slack: int | float | None = Field(description="Limit minus used; null without a limit.")
 
@@ -122,6 +184,10 @@ class PlanDocument(Document):
         "infeasible: proven that there is no plan."
     )
     students: tuple[PlannedStudent, ...] = Field(description="Students; empty if infeasible.")
+    group0: PlannedGroup0 | None = Field(
+        default=None,
+        description="G0 where it has a board of its own; null where each student has a copy.",
+    )
     dropped: tuple[int, ...] = Field(description="Ids of the communities that nobody mimics, P0.")
     dropped_filters: int = Field(ge=0, description="Filters of these, |P0|.")
     delta_val_pct: float | None = Field(
@@ -129,7 +195,9 @@ class PlanDocument(Document):
         "percentage points; null if unmeasured."
     )
     host: str | None = Field(default=None, description="Device that hosts; null if infeasible.")
-    send_order: tuple[str, ...] = Field(description="Boards in the order the host sends.")
+    send_order: tuple[str, ...] = Field(
+        description="Boards with students, in the order in which the host, or G0's board, sends."
+    )
     budgets: tuple[BudgetRow, ...] = Field(description="Use and slack, per board and budget.")
     predicted: Prediction | None = Field(description="Cost of one image; null if infeasible.")
     accuracy: AccuracyEstimate | None = Field(
@@ -150,3 +218,8 @@ class PlanDocument(Document):
         description="If infeasible: requirements that cannot hold together, none of which can be "
         "left out; else empty."
     )
+
+    @property
+    def decision(self) -> Decision:
+        """What it decides."""
+        return Decision(self.students, self.dropped, self.group0)

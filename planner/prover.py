@@ -9,7 +9,8 @@ from planner.instance import Instance
 from planner.local_search import MOST_DRAFTS
 from planner.objective import Limit, Measure
 from planner.question import Question
-from planner.search import Outcome, search
+from planner.search import search
+from planner.solving import Outcome
 
 _STOPPED = Outcome(None, None, None, proven=False, infeasible=False, deterministic_time=0.0)
 

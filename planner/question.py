@@ -6,7 +6,7 @@ checked, simulated and trained from its own file alone.  Loads no solver.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -68,6 +68,11 @@ class Question(Record):
         le=1000,
         description="Most boards that may hold the same student, against failures; its first "
         "reply counts.",
+    )
+    group0: Literal["replicated", "own-board", "either"] = Field(
+        default="replicated",
+        description="G0: a copy on each board with a student, one board of its own, or whichever "
+        "is better.",
     )
     failures: Failures | None = Field(
         default=None, description="What may fail, for robustness and reliability; null: nothing."
@@ -161,6 +166,23 @@ class Question(Record):
             raise ValueError(
                 f"boards share the medium {max(media)}: the least latency of students with copies "
                 "is not known there; ask for another objective, or for one copy of each"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _group0_can_be_alone(self) -> Self:
+        if self.group0 == "replicated":
+            return self
+        _, boards = resolve(self.fleet)
+        if half := [board.name for board in boards if board.link.duplex == "half"]:
+            raise ValueError(
+                f"group0 {self.group0} needs full-duplex links, as no latency is known for others; "
+                f"half duplex: {', '.join(half)}"
+            )
+        if self.failures is not None or self.max_copies > 1:
+            raise ValueError(
+                f"group0 {self.group0} goes without copies and failures: nothing is answered where "
+                "the one board of G0 is down"
             )
         return self
 

@@ -5,7 +5,7 @@ plan is within a latency T, the host's sends are jobs with due dates: what follo
 reply is joined, the tail, must fit behind it.  Jobs on one machine meet their due dates exactly if,
 for each due date t, all that is due by t can be sent by t (Jackson 1955):
 
-    sum_{e due by t} send[e] boards[e] <= t          for each t = T - join - tail[e] of a choice e,
+    sum_{e due by t} send[e] boards[e] <= t      for each t = T - around - tail[e] of a choice e,
 
 which needs no order.  A choice e is a kind of board, a number of students and a range of filters;
 it costs what the least of its range costs and is paid for the most, both in the student's favour:
@@ -20,19 +20,15 @@ from ortools.sat.python import cp_model
 from planner.instance import Instance
 from planner.option import Option
 from planner.scaling import (
-    UNITS_PER_MS,
     Affine,
     Units,
     busy_units,
     delay_units,
     energy_units,
     reply_units,
-    send_units,
-    up,
 )
 from planner.site import Site
 from planner.variables import Expr, total
-from simulator.workload import join_ms
 
 RANGES = 4
 """Ranges of filters that are told apart, for each number of students on a board."""
@@ -61,7 +57,6 @@ class Relaxation:
 
     def __init__(self, instance: Instance, options: Sequence[Option]) -> None:
         self._instance = instance
-        self._join = up(join_ms(instance.host), UNITS_PER_MS)
         self._choices = [
             choice
             for kind, boards in enumerate(instance.kinds)
@@ -81,7 +76,7 @@ class Relaxation:
         `INFEASIBLE` proves that the instance has none.  A plan is returned as the choice of each
         board that is used, in the order in which the host sends.
         """
-        instance, until = self._instance, latency - self._join
+        instance, until = self._instance, latency - self._instance.around
         choices = sorted(
             (one for one in self._choices if one.send + one.tail <= until), key=lambda e: -e.tail
         )
@@ -125,7 +120,7 @@ def _choices(
     largest.
     """
     sizes = sorted(instance.sizes)
-    send = send_units(site.board, instance.image_bytes)
+    send = instance.send(instance.kinds[kind][0])
     for students in range(1, instance.slots + 1):
         least = sum(sizes[:students])
         most = instance.filters if instance.spare else sum(sizes[-students:])

@@ -1,9 +1,10 @@
 """The order in which the host sends, and the latency that follows (one machine, delivery times).
 
 The host serves boards one after the other; each then needs its own time until its reply is there.
-Total = max_b (sent[b] + busy[b] + reply[b] + delay[b]) + join, the delay being the link's latency
-on both ways.  On a medium that boards share, replies also wait for the last send there and for each
-other (`planner.medium`).
+Total = max_b (sent[b] + busy[b] + reply[b] + delay[b]) + around, the delay being the link's latency
+on both ways, and around the host's join; with G0 on a board of its own also what passes until that
+board begins to send its maps, which it does like the host.  On a medium that boards share, replies
+also wait for the last send there and for each other (`planner.medium`).
 """
 
 from itertools import combinations, permutations
@@ -15,31 +16,26 @@ from planner.loads import slowed_on
 from planner.medium import Turn, cleared
 from planner.scaling import (
     LATEST,
-    UNITS_PER_MS,
     busy_units,
     delay_units,
     one_way_units,
     reply_units,
-    send_units,
-    up,
 )
 from planner.variables import Expr, Variables, total
-from simulator.workload import join_ms
 
 
 def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
-    """Return the latency of one image: no board replies later than this, plus the join.
+    """Return the latency of one image: no board replies later than this, plus what is around.
 
-    latency >= sent[b] + busy[b] + reply[b] + delay[b] + join for each board b (that the host waits
-    for, where students have copies), and
-    latency >= cleared[m] + delay[b] / 2 + join for each used board b on a shared medium m.
+    latency >= sent[b] + busy[b] + reply[b] + delay[b] + around for each board b (that the host
+    waits for, where students have copies), and
+    latency >= cleared[m] + delay[b] / 2 + around for each used board b on a shared medium m.
     """
-    sends = [send_units(site.board, instance.image_bytes) for site in instance.sites]
+    sends = [instance.send(place) for place in range(len(instance.sites))]
     _put_in_order(model, v, instance)
     if instance.replicated:
         _wait_for_one_copy(model, v, instance)
-    join = up(join_ms(instance.host), UNITS_PER_MS)
-    longest = model.new_int_var(join, LATEST, "latency")
+    longest = model.new_int_var(instance.around, LATEST, "latency")
     turns: dict[int, Turn] = {}
     for b in instance.boards:
         earlier = [sends[a] * before for (a, later), before in v.precedes.items() if later == b]
@@ -47,7 +43,7 @@ def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
         work = slowed_on(model, v, instance, b, busy_units)
         reply = reply_on(v, instance, b)
         delay = delay_units(instance.sites[b].board) * v.used[b]
-        answered = model.add(longest >= sent + work + reply + delay + join)
+        answered = model.add(longest >= sent + work + reply + delay + instance.around)
         if instance.replicated:
             answered.only_enforce_if(v.waits[b])
         longest_reply = reply_units(instance.sites[b].board) * instance.filters
@@ -55,7 +51,7 @@ def latency(model: cp_model.CpModel, v: Variables, instance: Instance) -> Expr:
     for name, sharing in instance.media.items():
         clear = cleared(model, name, [turns[b] for b in sharing], LATEST)
         for b in sharing:
-            model.add(longest >= clear + _one_way(v, instance, b) + join)
+            model.add(longest >= clear + _one_way(v, instance, b) + instance.around)
     return longest
 
 

@@ -20,17 +20,13 @@ from planner.logarithm import LOGARITHMS, Logarithm, logarithms, units
 from planner.ordering import in_order
 from planner.scaling import (
     LATEST,
-    UNITS_PER_MS,
     busy_units,
     energy_units,
-    send_units,
 )
-from planner.scaling import up as rounded_up
 from planner.sending import latency, reply_on, send_order
 from planner.variables import Expr, make_variables, total
 from planner.view import SENDER, Amount, Figure
 from simulator.hops import down, up
-from simulator.workload import join_ms
 
 K = TypeVar("K", bound=Hashable)
 
@@ -75,7 +71,8 @@ class SlotModel:
 
     def total(self, figure: Figure) -> Expr:
         """Return a figure, added up over all boards."""
-        return total(self.on(b, figure) for b in self._instance.boards)
+        students = (self.on(b, figure) for b in self._instance.boards)
+        return total([*students, self._instance.alone(figure)])
 
     def knowledge(self, figure: Amount) -> Expr:
         """Return a figure, added up over all students, copies not counted."""
@@ -122,6 +119,8 @@ class SlotModel:
     def on(self, board: int, figure: Figure) -> Expr:
         """Return a figure of one board."""
         model, v, instance = self.model, self._v, self._instance
+        if board not in v.used:
+            return total([instance.on(board, figure)])
         if figure == "params":
             return params_on(v, instance, board)
         if figure == "macs":
@@ -134,8 +133,8 @@ class SlotModel:
         return slowed_on(model, v, instance, board, units)
 
     def boards(self) -> Expr:
-        """Return how many boards have a student."""
-        return total(self._v.used.values())
+        """Return how many boards have a student, or G0 alone."""
+        return total([*self._v.used.values(), int(self._instance.own is not None)])
 
     def students(self) -> Expr:
         """Return how many students there are."""
@@ -155,7 +154,7 @@ class SlotModel:
 
     def highest(self, figure: Figure) -> Expr:
         """Let highest >= the figure of each board."""
-        highest = self.model.new_int_var(0, LATEST, f"highest {figure}")
+        highest = self.model.new_int_var(self._instance.alone(figure), LATEST, f"highest {figure}")
         for b in self._instance.boards:
             self.model.add(highest >= self.on(b, figure))
         return highest
@@ -163,18 +162,17 @@ class SlotModel:
     def period(self) -> Expr:
         """Let period >= what sender, wires, processors and host are busy with one image."""
         v, instance = self._v, self._instance
-        period = self.model.new_int_var(0, LATEST, "period")
+        period = self.model.new_int_var(instance.held, LATEST, "period")
         held: dict[str, list[Expr]] = defaultdict(list)
         for b in instance.boards:
             site = instance.sites[b].board
-            send = send_units(site, instance.image_bytes) * v.used[b]
+            send = instance.send(b) * v.used[b]
             held[SENDER].append(send)
             held[down(site)].append(send)
             held[up(site)].append(reply_on(v, instance, b))
             held[f"{site.name}.cpu"].append(self.on(b, "busy"))
         for times in held.values():
             self.model.add(period >= total(times))
-        self.model.add(period >= rounded_up(join_ms(instance.host), UNITS_PER_MS))
         return period
 
     def size(self) -> Expr:

@@ -1,5 +1,7 @@
 """From a plan to the recipe of its training run."""
 
+from typing import Literal
+
 from nonn_core.recipe import (
     DistillationRecipe,
     NonnRecipe,
@@ -39,7 +41,10 @@ def recipe(
         teacher=_named("teacher", teacher or question.teacher),
         teacher_fingerprint=None if teacher or measured is None else measured.fingerprint,
         fconv=None if teacher or measured is None else measured.fconv,
-        model=NonnRecipe(students=_students(plan) + _further_students(plan, students, seed)),
+        model=NonnRecipe(
+            students=_students(plan) + _further_students(plan, students, seed),
+            group0=_group0(plan),
+        ),
         optimiser=optimiser,
         distillation=distillation or DistillationRecipe(),
         seed=seed,
@@ -50,6 +55,13 @@ def require_recipe_of(plan: PlanDocument, found: TrainingRecipe, where: str) -> 
     """Refuse a recipe that does not train this plan's students; raises InputError."""
     require_students(plan)
     trained = found.model.students if isinstance(found.model, NonnRecipe) else ()
+    if isinstance(found.model, NonnRecipe) and found.model.group0 != _group0(plan):
+        raise InputError(
+            "was not trained for this plan: its G0 is elsewhere",
+            where=where,
+            found=found.model.group0,
+            allowed=_group0(plan),
+        )
     if _students(plan) != trained:
         raise InputError(
             "was not trained for this plan: its students differ in name, network or filters",
@@ -57,6 +69,10 @@ def require_recipe_of(plan: PlanDocument, found: TrainingRecipe, where: str) -> 
             found=", ".join(student.name for student in trained) or "one undivided network",
             allowed=", ".join(student.name for student in plan.students),
         )
+
+
+def _group0(plan: PlanDocument) -> Literal["replicated", "own-board"]:
+    return "replicated" if plan.group0 is None else "own-board"
 
 
 def _students(plan: PlanDocument) -> tuple[StudentRecipe, ...]:

@@ -12,19 +12,21 @@ from collections.abc import Iterator
 from planner.alternatives import verdict
 from planner.budget import BUDGETS
 from planner.evaluation import (
+    Alone,
     Decided,
     budget_rows,
+    decision,
     delta_val_pct,
     estimate,
     measured,
-    planned_student,
     predict,
 )
 from planner.instance import host_of
 from planner.objective import hidden, kept
-from planner.plan import PlanDocument, PlannedStudent, Prediction, StageResult
+from planner.plan import Decision, PlanDocument, Prediction, StageResult
 from planner.segments.segmentation import recomputed
 from planner.stage import MORE_IS_BETTER
+from profiles.document import Record
 from profiles.errors import InputError
 
 
@@ -88,6 +90,7 @@ def _broken_rules(plan: PlanDocument) -> Iterator[str]:
     yield from _wrong_rounds(plan)
     yield from _wrong_drop(plan)
     yield from _wrong_copies(plan)
+    yield from _wrong_group0(plan)
     count = len(plan.students)
     if not question.min_students <= count <= question.most_students:
         yield (
@@ -99,6 +102,23 @@ def _broken_rules(plan: PlanDocument) -> Iterator[str]:
         yield "students share G0, so family, depth and first width must be the same for all"
     if sorted(plan.send_order) != sorted({b for student in plan.students for b in student.boards}):
         yield "send_order must name each board that has a student, once"
+
+
+def _wrong_group0(plan: PlanDocument) -> Iterator[str]:
+    """G0 is where the question lets it be, and alone there."""
+    group0, question = plan.group0, plan.question
+    if group0 is None:
+        if question.group0 == "own-board":
+            yield "the question asks for a board of G0 alone"
+        return
+    if question.group0 == "replicated":
+        yield "the question asks for a copy of G0 on each board with a student"
+    if group0.board not in {board.name for board in question.fleet.boards}:
+        yield f"G0 is on board {group0.board}, which is not in the fleet"
+    if group0.board in {board for student in plan.students for board in student.boards}:
+        yield f"{group0.board} runs G0 and a student; the board of G0 runs nothing else"
+    if group0.precision not in question.precisions:
+        yield f"precision {group0.precision} of G0 is not among the question's"
 
 
 def _split_communities(plan: PlanDocument) -> Iterator[str]:
@@ -172,37 +192,39 @@ def _broken_budgets(plan: PlanDocument) -> Iterator[str]:
 
 
 def _broken_requirements(
-    plan: PlanDocument, students: tuple[PlannedStudent, ...], predicted: Prediction
+    plan: PlanDocument, made: Decision, predicted: Prediction
 ) -> Iterator[str]:
     """Find requirements of the whole plan that do not hold."""
     question = plan.question
     for one in question.requirements:
-        value = measured(one.objective, question, students, plan.dropped, predicted)
+        value = measured(one.objective, question, made, predicted)
         if not kept(question, one, value):
             yield f"{one} is required; the plan has {one.objective} {value:g}"
 
 
 def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
     """Every derived figure equals what the question and the students give."""
-    question, students = plan.question, _recomputed(plan)
-    for written, computed in zip(plan.students, students, strict=True):
+    question, made = plan.question, _recomputed(plan)
+    for written, computed in zip(plan.students, made.students, strict=True):
         yield from _differences(f"student {written.name}", written, computed)
-    if plan.budgets != budget_rows(question, students):
+    if plan.group0 and made.group0:
+        yield from _differences("group0", plan.group0, made.group0)
+    if plan.budgets != budget_rows(question, made):
         yield "the budgets' use or slack is not what the students need"
     removed = sum(len(question.partition.communities[c].filters) for c in plan.dropped)
     if plan.dropped_filters != removed:
         yield f"dropped_filters is {plan.dropped_filters}; the dropped communities hold {removed}"
     if plan.delta_val_pct != delta_val_pct(question, plan.dropped):
         yield f"delta_val_pct is {plan.delta_val_pct}; the drop step says otherwise"
-    predicted = predict(question, students, plan.send_order)
+    predicted = predict(question, made, plan.send_order)
     yield from _wrong_prediction(plan, predicted)
-    if plan.accuracy != estimate(question, students):
+    if plan.accuracy != estimate(question, made):
         yield "the predicted accuracy is not what the question's rows give"
     if plan.host != host_of(question).name:
         yield f"the host is {plan.host}; the question gives {host_of(question).name}"
-    yield from _broken_requirements(plan, students, predicted)
+    yield from _broken_requirements(plan, made, predicted)
     yield from _wrong_alternatives(plan)
-    yield from _wrong_stages(plan, students, predicted)
+    yield from _wrong_stages(plan, made, predicted)
 
 
 def _wrong_alternatives(plan: PlanDocument) -> Iterator[str]:
@@ -217,7 +239,7 @@ def _wrong_alternatives(plan: PlanDocument) -> Iterator[str]:
         yield "the verdict does not follow from the alternatives"
 
 
-def _differences(what: str, written: PlannedStudent, computed: PlannedStudent) -> Iterator[str]:
+def _differences(what: str, written: Record, computed: Record) -> Iterator[str]:
     for field in type(written).model_fields:
         one, other = getattr(written, field), getattr(computed, field)
         if one != other:
@@ -236,16 +258,14 @@ def _wrong_prediction(plan: PlanDocument, predicted: Prediction) -> Iterator[str
             yield f"predicted {field} is {written:g}; the closed form gives {computed:g}"
 
 
-def _wrong_stages(
-    plan: PlanDocument, students: tuple[PlannedStudent, ...], predicted: Prediction
-) -> Iterator[str]:
+def _wrong_stages(plan: PlanDocument, made: Decision, predicted: Prediction) -> Iterator[str]:
     """Each stage's value is right, within its tolerance of its best, and no better than proven."""
     asked = [(stage.objective, stage.tolerance_pct) for stage in plan.question.objective]
     if [(stage.objective, stage.tolerance_pct) for stage in plan.stages] != asked:
         yield "the stages are not those of the question's objective"
         return
     for stage in plan.stages:
-        value = measured(stage.objective, plan.question, students, plan.dropped, predicted)
+        value = measured(stage.objective, plan.question, made, predicted)
         if not math.isclose(stage.value, value, rel_tol=1e-9, abs_tol=1e-9):
             yield f"{stage.objective} is {stage.value:g}; the plan gives {value:g}"
         yield from _wrong_proof(stage, hidden(plan.question, stage.objective, stage.best))
@@ -269,9 +289,10 @@ def _wrong_proof(stage: StageResult, hidden: float) -> Iterator[str]:
         yield f"{stage.objective} is called proven, yet best and bound differ"
 
 
-def _recomputed(plan: PlanDocument) -> tuple[PlannedStudent, ...]:
+def _recomputed(plan: PlanDocument) -> Decision:
     decided = (
         Decided(one.name, one.network, one.precision, one.boards, one.communities, one.round)
         for one in plan.students
     )
-    return tuple(planned_student(plan.question, one, plan.dropped) for one in decided)
+    alone = Alone(plan.group0.board, plan.group0.precision) if plan.group0 else None
+    return decision(plan.question, decided, plan.dropped, alone)

@@ -27,7 +27,7 @@ class View(Protocol[Amount_co]):
         """Return how many failures, whichever they are, leave each student an answering board."""
 
     def boards(self) -> Amount_co:
-        """Return how many boards have a student."""
+        """Return how many boards have a student, or G0 alone."""
 
     def students(self) -> Amount_co:
         """Return how many students there are."""

@@ -9,7 +9,7 @@ from simulator.workload import FanOut
 def fan_out(plan: PlanDocument) -> FanOut:
     """Return the plan's NoNN as a fan-out from its host; raises InputError without students."""
     require_students(plan)
-    return workload_of(plan.question, plan.students, plan.send_order)
+    return workload_of(plan.question, plan.decision, plan.send_order)
 
 
 def require_students(plan: PlanDocument) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from planner.answer import students_of, value_of
+from planner.answer import decision_of, value_of
 from planner.assignment import Assignment
 from planner.evaluation import budget_rows
 from planner.objective import kept
@@ -39,8 +39,7 @@ def best_of(question: Question, candidates: Sequence[Assignment]) -> Assignment 
 
 def _keeps_all(question: Question, candidate: Assignment) -> bool:
     """Say whether an assignment keeps each board's budgets, and what is required of the whole."""
-    students = students_of(question, candidate)
-    rows = budget_rows(question, students)
+    rows = budget_rows(question, decision_of(question, candidate))
     if any(row.slack is not None and row.slack < 0 for row in rows):
         return False
     return all(

@@ -146,8 +146,7 @@ def _values_of_plan(plan: PlanDocument) -> dict[str, float]:
         [*(stage.objective for stage in plan.stages), *FIGURES]
     )
     values: dict[str, float] = {
-        name: measured(name, plan.question, plan.students, plan.dropped, plan.predicted)
-        for name in names
+        name: measured(name, plan.question, plan.decision, plan.predicted) for name in names
     }
     if plan.accuracy is not None and plan.accuracy.value_pct is not None:
         values["accuracy"] = plan.accuracy.value_pct

@@ -21,7 +21,7 @@ from planner.instance import Instance, instance_of
 from planner.objective import MEASURES, Limit, Measure, hidden_units
 from planner.prover import Prover
 from planner.question import Question
-from planner.search import Outcome
+from planner.solving import Outcome
 from planner.stage import MORE_IS_BETTER
 
 SAME = 1e-9
