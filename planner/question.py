@@ -179,6 +179,8 @@ class Question(Record):
                 f"group0 {self.group0} needs full-duplex links, as no latency is known for others; "
                 f"half duplex: {', '.join(half)}"
             )
+        if self.group0 == "own-board" and len(boards) < 2:
+            raise ValueError("group0 own-board needs a second board, for the students")
         if self.failures is not None or self.max_copies > 1:
             raise ValueError(
                 f"group0 {self.group0} goes without copies and failures: nothing is answered where "

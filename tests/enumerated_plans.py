@@ -7,15 +7,26 @@ communities that have the same sizes are taken once.
 
 from functools import cache
 from itertools import combinations, product
+from typing import NamedTuple
 
 import numpy as np
 
-from nonn_core.costs import BYTES_PER_VALUE, student_cost
+from nonn_core.costs import BYTES_PER_VALUE, Cost, group0_cost, student_cost, student_cost_line
 from nonn_core.family import parse_network
 from planner.scaling import UNITS_PER_INDEX, UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT
-from simulator.workload import busy_mj, busy_ms, join_ms, reply_ms, send_ms
+from profiles.device import compute_mj, compute_ms
+from simulator.workload import busy_mj, busy_ms, exchange_ms, join_ms, reply_ms, send_ms
 
 cost_of = cache(lambda name, image, filters: student_cost(parse_network(name), image, filters))
+head_cost_of = cache(
+    lambda name, image, filters: student_cost_line(parse_network(name), image, own_group0=False).at(
+        filters
+    )
+)
+
+
+def log_size(params, macs):
+    return (np.log(params) + np.log(macs)) * UNITS_PER_INDEX
 
 
 def set_partitions(things):
@@ -49,7 +60,37 @@ def plan_values(image, instance):
     for drop in instance.drops:
         kept = [c for c in range(len(instance.sizes)) if c not in drop.communities]
         for filters in sorted({tuple(sorted(each)) for each in divisions(instance, kept)}):
-            yield _Division(image, instance, drop, filters).values()
+            if instance.replicates:
+                yield _Division(image, instance, drop, filters).values()
+            for alone in alones(image, instance):
+                yield _Division(image, instance, drop, filters, alone).values()
+
+
+def alones(image, instance):
+    """Each board, and each shape of G0 that fits there in the fewest bytes that there are."""
+    precision = min((o.precision for o in instance.options), key=BYTES_PER_VALUE.get)
+    specs = {spec.group0: spec for spec in (parse_network(o.name) for o in instance.options)}
+    for (place, site), group0 in product(enumerate(instance.sites), instance.group0s):
+        cost = group0_cost(specs[group0.shape], image)
+        device, memory = site.board.device, cost.memory_bytes(precision)
+        needs = (
+            (memory, site.memory_bytes),
+            (cost.macs, site.macs),
+            (compute_ms(device, cost.macs) * UNITS_PER_MS, site.busy),
+            (compute_mj(device, cost.macs) * UNITS_PER_MJ, site.energy),
+        )
+        if all(limit is None or need <= limit for need, limit in needs):
+            yield Alone(place, group0.shape, cost, memory, group0.maps_bytes)
+
+
+class Alone(NamedTuple):
+    """G0 on a board of its own."""
+
+    place: int
+    shape: str
+    cost: Cost
+    memory: int
+    maps_bytes: int
 
 
 class _Division:
@@ -58,8 +99,9 @@ class _Division:
     A board's figures depend on v and on which students it has, a mask m.
     """
 
-    def __init__(self, image, instance, drop, filters):
+    def __init__(self, image, instance, drop, filters, alone=None):
         self.instance, self.drop, self.filters = instance, drop, np.array(filters)
+        self.alone = alone
         count = len(filters)
         self.masks = np.array(list(product((False, True), repeat=count)))
         places = product(range(len(instance.sites)), repeat=count)
@@ -71,8 +113,10 @@ class _Division:
             chosen
             for chosen in product(range(len(options)), repeat=count)
             if len({options[o].group0 for o in chosen}) == 1
+            and (alone is None or options[chosen[0]].group0 == alone.shape)
         ]
-        costs = [[(cost_of(o.name, image, size), o.precision) for o in options] for size in filters]
+        costed = head_cost_of if alone else cost_of
+        costs = [[(costed(o.name, image, size), o.precision) for o in options] for size in filters]
 
         def chosen(figure):
             table = np.array([[figure(*each) for each in row] for row in costs])
@@ -84,11 +128,13 @@ class _Division:
         self.bytes = chosen(lambda _, precision: BYTES_PER_VALUE[precision])
 
     def values(self):
-        instance, sites = self.instance, self.instance.sites
+        sites = self.instance.sites
         tables = {site.board.device.name: self._spent(site.board.device) for site in sites}
         busy, energy = zip(*(tables[site.board.device.name] for site in sites), strict=True)
         fits = np.array([self._fits(*each) for each in zip(sites, busy, energy, strict=True)])
         fits = np.logical_and.reduce([fits[b][self.mask_on[:, b]] for b in range(len(sites))])
+        if self.alone:
+            fits &= self.mask_on[:, [self.alone.place]] == 0
         p, v = np.nonzero(fits)
         on = self.mask_on[p]
         busy, energy = (
@@ -96,14 +142,14 @@ class _Division:
             for each in (busy, energy)
         )
         reply = np.stack([self._replies(site)[on[:, b]] for b, site in enumerate(sites)], axis=1)
-        send = (on > 0) * np.array([send_ms(each.board, instance.image_bytes) for each in sites])
+        send = (on > 0) * np.array([self._input_ms(each.board) for each in sites])
         sums = {
             name: getattr(self, name).sum(axis=1)[v]
             for name in ("params", "macs", "memory", "bytes")
         }
         same = np.ones(len(v))
-        return {
-            "accuracy": (np.log(sums["params"]) + np.log(sums["macs"])) * UNITS_PER_INDEX,
+        return self._with_group0({
+            "accuracy": log_size(sums["params"], sums["macs"]),
             "capacity": sums["params"],
             "imbalance": same * (self.filters.max() - self.filters.min()),
             "dropped": same * (self.drop.delta_val_pct - self.drop.filters) * UNITS_PER_POINT,
@@ -116,6 +162,33 @@ class _Division:
             "boards": (on > 0).sum(axis=1),
             "students": same * len(self.filters),
             "precision": sums["bytes"],
+        })  # fmt: skip
+
+    def _input_ms(self, board):
+        if self.alone is None:
+            return send_ms(board, self.instance.image_bytes)
+        source = self.instance.sites[self.alone.place].board
+        return exchange_ms(source, board, self.alone.maps_bytes)
+
+    def _with_group0(self, values):
+        """Add what G0 costs on its own board, and what all answers wait for there."""
+        if self.alone is None:
+            return values
+        board, cost = self.instance.sites[self.alone.place].board, self.alone.cost
+        sent_ms = send_ms(board, self.instance.image_bytes)
+        spent_ms = compute_ms(board.device, cost.macs)
+        energy = compute_mj(board.device, cost.macs) * UNITS_PER_MJ
+        lead_ms = sent_ms + spent_ms + 2 * board.link.latency_ms.value
+        return values | {
+            "accuracy": log_size(values["capacity"] + cost.params, values["flops"] + cost.macs),
+            "capacity": values["capacity"] + cost.params,
+            "latency": values["latency"] + lead_ms * UNITS_PER_MS,
+            "throughput": np.maximum(values["throughput"], max(sent_ms, spent_ms) * UNITS_PER_MS),
+            "energy": values["energy"] + energy,
+            "energy-node": np.maximum(values["energy-node"], energy),
+            "memory": values["memory"] + self.alone.memory,
+            "flops": values["flops"] + cost.macs,
+            "boards": values["boards"] + 1,
         }
 
     def _spent(self, device):

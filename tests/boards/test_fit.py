@@ -73,6 +73,15 @@ def test_measured_needs_add_up_per_board_and_fit(plan):
         assert fit.fits
 
 
+def test_g0_alone_and_what_follows_it_are_measured(plan):
+    question = plan.question.model_copy(update={"group0": "own-board", "max_students": 3})
+    alone = solve(question)
+    fits = {fit.board: fit for fit in board_fits(alone, _built(alone))}
+    assert fits[alone.group0.board].students == ("group0",)
+    assert fits[alone.group0.board].memory_bytes == alone.group0.memory_bytes
+    assert len(fits) == len(alone.decision.used)
+
+
 def test_students_that_were_not_planned_are_refused(plan):
     with pytest.raises(BoardError, match=r"student-1 was built as .* but planned as"):
         board_fits(plan, _built(plan, extra_filters=1))

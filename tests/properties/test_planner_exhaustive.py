@@ -12,11 +12,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made_hardware import device, figure, link
 
-from nonn_core.costs import BYTES_PER_VALUE, student_cost_line
+from nonn_core.costs import BYTES_PER_VALUE
 from nonn_core.family import parse_network
 from nonn_core.image import Image
 from planner.catalogue import catalogue
 from planner.counted import CountedModel
+from planner.group0 import Group0
 from planner.instance import Instance
 from planner.objective import MEASURES, Limit
 from planner.option import DropOption, Option
@@ -117,11 +118,7 @@ def random_instance(seed, boards_of=random_boards):
     networks = rng.permutation(NETWORKS)[: rng.integers(2, 4 if len(boards) == 2 else 3)]
     specs = [parse_network(name) for name in networks]
     precisions = [("fp32",), ("int8", "fp32")][rng.random() < 0.2]
-    options = tuple(
-        Option.of(spec, precision, student_cost_line(spec, image))
-        for spec in specs
-        for precision in precisions
-    )
+    options = tuple(Option.of(spec, precision, image) for spec in specs for precision in precisions)
     return image, Instance(
         host=boards[0].device,
         sites=tuple(random_site(rng, board, options, sizes) for board in boards),
@@ -137,10 +134,11 @@ def random_instance(seed, boards_of=random_boards):
 def small_instance(seed):
     """Up to four students, four boards and six communities; three networks.
 
-    Of every four, one may have more students than communities.
+    Of every four, one may have more students than communities, and one G0 on a board of its own or,
+    each second time, must have it.
     """
     rng = np.random.default_rng(seed)
-    reuse = seed % 4 == 0
+    reuse, alone = seed % 4 == 0, seed % 4 == 1
     image = IMAGES[rng.integers(len(IMAGES))]
     kinds = [random_device(rng, f"kind-{k}") for k in range(2)]
     wires = [link(f"wire-{k}", 10 ** rng.uniform(4, 7)) for k in range(2)]
@@ -152,11 +150,9 @@ def small_instance(seed):
     count = rng.integers(2, 4) if reuse else rng.integers(2, 7)
     sizes = tuple(rng.choice([1, 4, 7, 12, 30], count).tolist())
     precisions = ("int8", "fp32") if len(boards) < 3 and rng.random() < 0.3 else ("fp32",)
-    options = tuple(
-        Option.of(spec, precision, student_cost_line(spec, image))
-        for spec in map(parse_network, rng.permutation(WIDTHS)[:3])
-        for precision in precisions
-    )
+    specs = [parse_network(name) for name in rng.permutation(WIDTHS)[:3]]
+    options = tuple(Option.of(spec, precision, image) for spec in specs for precision in precisions)
+    shapes = {spec.group0: spec for spec in specs if alone}
     max_students = int(rng.integers(2, 5))
     return image, Instance(
         host=boards[0].device,
@@ -168,6 +164,8 @@ def small_instance(seed):
         max_students=max_students,
         image_bytes=image.size_bytes,
         reuse=reuse,
+        replicates=seed % 8 != 1,
+        group0s=tuple(Group0.of(spec, image) for spec in shapes.values()),
     )
 
 
@@ -316,7 +314,7 @@ def without_hints(monkeypatch):
     monkeypatch.setattr("planner.search.local_search", lambda *_, **__: None)
 
 
-INSTANCES = 240
+INSTANCES = 272
 PARTS = 8
 
 
@@ -343,6 +341,10 @@ def test_the_small_instances_reach_their_sizes():
     assert {len({option.precision for option in one.options}) for one in drawn} == {1, 2}
     assert {len({option.group0 for option in one.options}) for one in drawn} == {1, 2, 3}
     assert sum(one.reuse and one.max_students > len(one.sizes) for one in drawn) >= 20
+    found = [search(one, None, seed=0, deterministic_limit=60) for one in drawn]
+    assert sum(each.assignment is not None for each in found) >= 200
+    alone = [each.assignment for each in found if each.assignment and each.assignment.own]
+    assert len(alone) >= 10
 
 
 @pytest.mark.parametrize("seed", range(0, 40, 4))
@@ -355,7 +357,7 @@ def test_each_model_has_all_plans_with_further_students(build, seed, monkeypatch
         sites=instance.sites[:2], options=instance.options[:3],
     )  # fmt: skip
     without_hints(monkeypatch)
-    monkeypatch.setattr("planner.search._model", MODELS[build])
+    monkeypatch.setattr("planner.attempt._model", MODELS[build])
     for fewest in (1, 3, 5):
         asked = replace(instance, min_students=fewest)
         assert_optimal(asked, optima(image, asked))
