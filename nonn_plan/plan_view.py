@@ -65,7 +65,11 @@ def _show_failures(output: Output, answer: PlanDocument) -> None:
     question, made = answer.question, answer.decision
     if question.max_copies > 1 or question.failures:
         count = survived(question, made)
-        output.say(f"no student is lost by any {count} failure{'s' * (count != 1)}")
+        output.say(
+            f"no student is lost by any {count} failure{'s' * (count != 1)}"
+            if count
+            else "there is a failure that loses a student"
+        )
     worth = robustness(question, made)
     if worth is not None:
         target = question.failures.target_pct if question.failures else None

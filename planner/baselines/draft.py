@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from planner.assignment import AssignedStudent, Assignment
+from planner.assignment import Assignment
 from planner.instance import Instance
 from planner.option import Option
 from simulator.workload import busy_ms, reply_ms, send_ms
@@ -14,12 +14,12 @@ Use = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One student of a draft: the ids of its communities, their filters, network, board."""
+    """One student of a draft: the ids of its communities, their filters, network, boards."""
 
     communities: tuple[int, ...]
     filters: int
     option: Option
-    board: int
+    boards: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,17 @@ class Draft:
         """Return how many filters these communities hold."""
         return sum(self.instance.sizes[c] for c in communities)
 
-    def plus(self, board: int, option: Option, communities: Sequence[int]) -> "Draft":
-        """Return this draft with one student more; the caller knows that it fits."""
-        filters = self.filters(communities)
-        student = Placed(tuple(communities), filters, option, board)
-        use = self.use | {board: self._used(board, _needs(option, filters))}
-        here = [*(each for each in self.placed if each.board == board), student]
-        tails_ms = self.tails_ms | {board: self._tail_ms(board, here)}
-        return replace(self, placed=(*self.placed, student), use=use, tails_ms=tails_ms)
+    def plus(
+        self, board: int, option: Option, communities: Sequence[int], copies: Sequence[int] = ()
+    ) -> "Draft":
+        """Return this draft with one student more, and copies; the caller knows that all fit."""
+        filters, boards = self.filters(communities), (board, *copies)
+        placed = (*self.placed, Placed(tuple(communities), filters, option, boards))
+        use = {b: self._used(b, _needs(option, filters)) for b in boards}
+        tails_ms = {
+            b: self._tail_ms(b, [each for each in placed if b in each.boards]) for b in boards
+        }
+        return replace(self, placed=placed, use=self.use | use, tails_ms=self.tails_ms | tails_ms)
 
     def _tail_ms(self, board: int, students: Sequence[Placed]) -> float:
         site = self.instance.sites[board].board
@@ -90,12 +93,7 @@ class Draft:
 
     def assignment(self, dropped: Sequence[int]) -> Assignment:
         """Return what has been decided."""
-        students = tuple(
-            AssignedStudent(
-                tuple(sorted(each.communities)), each.option.name, each.option.precision, each.board
-            )
-            for each in self.placed
-        )
+        students = tuple(each.option.student(each.communities, each.boards) for each in self.placed)
         return Assignment(students, tuple(sorted(dropped)))
 
 

@@ -23,7 +23,7 @@ def greedy(question: Question) -> Assignment | None:
 def _one_per_board(instance: Instance, merge: Merge, menu: tuple[Option, ...]) -> Draft | None:
     draft, option = Draft.empty(instance), menu[0]
     for share in merge.shares:
-        taken = {student.board for student in draft.placed}
+        taken = {board for student in draft.placed for board in student.boards}
         boards = [b for b in draft.boards_for(option, share) if b not in taken]
         if not boards:
             return None

@@ -27,8 +27,8 @@ def rocoin_style(question: Question) -> Assignment | None:
 
     Boards without room for the smallest network are left out.  A group runs the largest network
     that each of its boards has room for.  Of all matchings, that one is taken where the slowest
-    boards' times sum to the least.  A student has one copy in a plan: on its group's fastest
-    board.
+    boards' times sum to the least.  A student is on its group's fastest board and, where the
+    question allows copies, on as many further ones.
     """
     instance = instance_of(question)
     return best_attempt(question, instance, _matched_to_groups, len(instance.sites))
@@ -52,7 +52,8 @@ def _matched_to_groups(instance: Instance, merge: Merge, menu: tuple[Option, ...
     ]
     draft = empty
     for s, g in zip(*linear_sum_assignment(np.array(times_ms)), strict=True):
-        draft = draft.plus(groups[g][0], choices[s][g], merge.shares[s])
+        first, *others = groups[g][: instance.max_copies]
+        draft = draft.plus(first, choices[s][g], merge.shares[s], others)
     return draft
 
 

@@ -5,7 +5,7 @@ from planner_questions import partition, published, question, stages
 
 from planner.baselines.greedy import greedy
 from planner.baselines.lpt import longest_processing_time
-from planner.baselines.plan import unproven
+from planner.baselines.plan import plan_by, unproven
 from planner.baselines.ram import proportional_to_ram
 from planner.baselines.random_search import random_search
 from planner.baselines.registry import BASELINES, baseline
@@ -145,6 +145,13 @@ def test_rocoin_style_gives_each_group_of_like_boards_one_student():
     fleet = parse_fleet("rpi-3b*2,jetson-nano*2")
     found = rocoin_style(question(fleet, sizes=(4, 4), max_students=2, min_students=2))
     assert sorted(student.board for student in found.students) == [0, 2]
+
+
+def test_rocoin_style_lets_every_board_of_a_group_hold_its_student():
+    fleet = parse_fleet("rpi-3b*2,jetson-nano*2")
+    asked = question(fleet, sizes=(4, 4), max_students=2, min_students=2, max_copies=2)
+    assert sorted(sorted(one.boards) for one in rocoin_style(asked).students) == [[0, 1], [2, 3]]
+    assert violations(plan_by(asked, "rocoin-style")) == []
 
 
 def test_rocoin_style_takes_the_network_that_the_weakest_of_the_group_has_room_for():
