@@ -13,6 +13,7 @@ from planner.draft import appraised
 from planner.instance import Instance
 from planner.logarithm import LOGARITHMS
 from planner.objective import Limit, Measure
+from planner.option import Option
 from planner.packing import packed
 from planner.relaxation import Relaxation, relaxes
 from planner.slots import SlotModel
@@ -68,19 +69,13 @@ class Attempt:
         Returns the bound (0: none), the best plan known, and the time it took.
         """
         low, took = 0, 0.0
-        if not relaxes(self.instance):
-            return low, known, took
-        shapes = sorted({option.group0 for option in self.instance.options})
-        alike = [[o for o in self.instance.options if o.group0 == shape] for shape in shapes]
-        asked = [Relaxation(self.instance, options) for options in alike]
-        if any(one.too_many for one in asked):
-            return low, known, took
-        high = known[1]
+        asked = self._relaxations()
+        high = known[1] if asked else low
         while high > low and (high == known[1] or high - low > RELAXED_CLOSE * high):
             # Is the best plan the best of all? If it is not, bisection finds where it may be.
             middle = high - 1 if high == known[1] else (low + high) // 2
             refuted = True
-            for one, options in zip(asked, alike, strict=True):
+            for options, one in asked:
                 solver = new_solver(self.seed, deterministic_limit, 2)
                 status, choices = one.within(middle, solver)
                 took += solver.response_proto.deterministic_time
@@ -95,6 +90,28 @@ class Attempt:
                 break
             low, high = (middle + 1, high) if refuted else (low, min(middle, known[1]))
         return low, known, took
+
+    def refuted(self, deterministic_limit: float) -> tuple[bool, float]:
+        """Say whether the relaxation has no plan within the limit on the latency, and how long."""
+        latencies = [limit.bound for limit in self.limits if limit.measure.timed]
+        took = 0.0
+        asked = self._relaxations() if latencies else []
+        for _, one in asked:
+            solver = new_solver(self.seed, deterministic_limit, 2)
+            status, _ = one.within(min(latencies), solver)
+            took += solver.response_proto.deterministic_time
+            if status != cp_model.INFEASIBLE:
+                return False, took
+        return bool(asked), took
+
+    def _relaxations(self) -> list[tuple[list[Option], Relaxation]]:
+        """Return a relaxation for each shape of G0; none where it does not hold or is too large."""
+        if not relaxes(self.instance):
+            return []
+        shapes = sorted({option.group0 for option in self.instance.options})
+        alike = [[o for o in self.instance.options if o.group0 == shape] for shape in shapes]
+        asked = [(options, Relaxation(self.instance, options)) for options in alike]
+        return [] if any(one.too_many for _, one in asked) else asked
 
     def _better(self, goal: Measure, known: Known, plan: Assignment | None) -> Known:
         """Return the plan where it keeps all rules and limits and is better than the known one."""

@@ -30,7 +30,7 @@ def conflict(question: Question) -> tuple[str, ...]:
     Each sentence says what was found and what would do if all else stays.  The question must be
     infeasible.
     """
-    prover = Prover(question, Meter(question.deterministic_limit))
+    prover = Prover(question, Meter(question.deterministic_limit), most_drafts=0)
     return sentences(prover, irreducible(prover))
 
 

@@ -1,6 +1,7 @@
 """Why a plan is what it is: proof and thresholds; or the conflict, and what would repair it."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -69,9 +70,11 @@ def explain(
     the question's optimum, and InputError where the plan wrongly says infeasible.
     """
     prover = Prover(plan.question, Meter(deterministic_limit))
+    # Many small questions: a local search before each would take most of the time.
+    moved = replace(prover, most_drafts=0)
     if plan.status == "infeasible":
-        return _infeasible(plan, prover, progress)
-    rows = sensitivities(prover, optimum(prover), dict(_uses(plan)), progress)
+        return _infeasible(plan, moved, progress)
+    rows = sensitivities(moved, optimum(prover), dict(_uses(plan)), progress)
     return Explanation(
         status=plan.status,
         stages=plan.stages,

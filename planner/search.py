@@ -104,15 +104,21 @@ def _placed(
     most_drafts: int,
 ) -> Outcome:
     """Search where it is settled where G0 is."""
-    found = None
+    attempt = Attempt(instance, goal, tuple(limits), seed)
+    found, took = None, 0.0
+    if known is None:
+        refuted, took = attempt.refuted(RELAXED_SHARE * deterministic_limit)
+        if refuted:
+            return Outcome(None, None, None, proven=False, infeasible=True, deterministic_time=took)
     if goal is not None:
         found = local_search(
             instance, goal, limits, seed=seed, known=known, most_drafts=most_drafts
         )
-    attempt = Attempt(instance, goal, tuple(limits), seed)
     if goal is None or found is None or not goal.timed or instance.sequenced:
-        return attempt.run(found, deterministic_limit)
-    relaxed, found, took = attempt.relaxed(goal, found, RELAXED_SHARE * deterministic_limit)
+        outcome = attempt.run(found, deterministic_limit - took)
+        return replace(outcome, deterministic_time=outcome.deterministic_time + took)
+    relaxed, found, asked = attempt.relaxed(goal, found, RELAXED_SHARE * deterministic_limit)
+    took += asked
     if relaxed >= found[1]:
         return Outcome(
             *found, bound=relaxed, proven=True, infeasible=False, deterministic_time=took

@@ -184,7 +184,7 @@ def _breakpoints(asked: Asked) -> Found:
         raise ValueError("break-points are of a budget")
     question = asked.question
     meter = Meter(question.deterministic_limit)
-    steps = breakpoints(Prover(question, meter), asked.over)
+    steps = breakpoints(Prover(question, meter, most_drafts=0), asked.over)
     status: Status = "optimal" if steps.breakpoints else "infeasible"
     return Found(
         digest=asked.digest,
