@@ -87,12 +87,18 @@ def _further_students(
 ) -> tuple[StudentRecipe, ...]:
     if students is None:
         return ()
-    planned = plan.students
-    filters = reshuffled(tuple(one.filters for one in planned), students, seed)
+    if students < len(plan.students):
+        raise InputError(
+            "fewer students than the plan has",
+            found=students,
+            allowed=f"{len(plan.students)} or more",
+        )
+    first = [one for one in plan.students if one.round == 1]
+    filters = reshuffled(tuple(one.filters for one in first), students, seed)
     further = []
-    for position in range(len(planned), students):
-        group, number = divmod(position, len(planned))
-        name, network = f"{planned[number].name}-{group + 1}", planned[number].network
+    for position in range(len(plan.students), students):
+        group, number = divmod(position, len(first))
+        name, network = f"{first[number].name}-{group + 1}", first[number].network
         further.append(StudentRecipe(name=name, network=network, filters=filters[position]))
     return tuple(further)
 

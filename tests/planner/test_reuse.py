@@ -10,6 +10,7 @@ from planner.model import solve
 from planner.objective import MEASURES, hidden_units
 from planner.training import recipe, require_recipe_of
 from planner.validation import violations
+from profiles.errors import InputError
 
 SIZES = (3, 4, 5, 6)
 
@@ -61,6 +62,17 @@ def test_all_eight_are_trained(plan):
     assert trained == [(each.network, each.filters) for each in plan.students]
     assert len({each.name for each in found.model.students}) == 8
     require_recipe_of(plan, found, "this test")
+
+
+def test_still_more_students_than_planned_can_be_trained(plan):
+    optimiser = OptimiserRecipe(epochs=1, batch_size=8, learning_rate=0.1)
+    given = {"optimiser": optimiser, "data": "digits", "teacher": "t.safetensors"}
+    students = recipe(plan, students=11, **given).model.students
+    assert len({each.name for each in students}) == 11
+    assert [each.filters for each in students[:8]] == [each.filters for each in plan.students]
+    assert sum(len(each.filters) for each in students[8:]) >= 3 * min(SIZES)
+    with pytest.raises(InputError, match="fewer students than the plan has"):
+        recipe(plan, students=7, **given)
 
 
 def test_dropped_filters_are_not_reshuffled():
