@@ -2,12 +2,10 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,17 +19,15 @@ from nonn_plan.question_options import (
     QuestionOptions,
     with_question_options,
 )
-from nonn_plan.typed_axis import TypedAxis, typed_axis
+from nonn_plan.typed_axis import typed_axis
+from nonn_plan.typed_grid import Asking, OneFleet, check_own_boards
 from planner.stage import Stage
 from profiles.document import check_own_place, check_picture, write_atomic
 from profiles.errors import InfeasibleError, InputError, UnprovenError
-from profiles.fleet import Fleet, parse_fleet
-from profiles.units import FLOPS_PER_MAC, parse_bytes, parse_macs
+from profiles.units import parse_bytes, parse_macs
 
 if TYPE_CHECKING:
-    from planner.exploration.cell import Kind
-    from planner.exploration.exploration import Cell, Exploration, Planned, Solver
-    from planner.question import Question
+    from planner.exploration.exploration import Cell, Exploration, Solver
 
 _DEFAULT = QuestionOptions().objective
 
@@ -106,11 +102,11 @@ def explore(
         "memory": typed_axis("--memory", memory or [], parse_bytes, ends=breakpoints == "memory"),
         "flops": typed_axis("--flops", flops or [], parse_macs, ends=breakpoints == "flops"),
     }
-    fleets = [_OneFleet.of(text, axes) for text in dict.fromkeys(fleet)]
-    _check_own_boards(fleets, axes)
+    fleets = [OneFleet.of(text, axes) for text in dict.fromkeys(fleet)]
+    check_own_boards(fleets, axes)
     stages = _objectives(objective or [], options.minimise)
     measures = None if pareto is None else _measures(pareto, options.minimise)
-    asking = _Asking(partition, options, axes)
+    asking = Asking(partition, options, axes)
     planned = [
         *asking.plans(fleets, stages),
         *asking.fronts(fleets, measures),
@@ -128,145 +124,6 @@ def explore(
     output.say(f"written to {out}: index.html, explore.json, cells.csv, cells.parquet")
     output.result(found.model_dump(mode="json"))
     _require_answers(found, options.limit)
-
-
-@dataclass(frozen=True, slots=True)
-class _OneFleet:
-    """A fleet as typed, and the budgets of single boards of it, by axis."""
-
-    text: str
-    boards: Fleet
-    own: dict[str, tuple[str, ...]]
-
-    @classmethod
-    def of(cls, text: str, axes: Mapping[str, TypedAxis]) -> Self:
-        boards = parse_fleet(text)
-        names = {board.name for board in boards.boards}
-        own = {
-            name: tuple(each for each in axis.own if each.rpartition("=")[0] in names)
-            for name, axis in axes.items()
-        }
-        return cls(text, boards, own)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    """What all cells have in common."""
-
-    partition: Partition
-    options: QuestionOptions
-    axes: Mapping[str, TypedAxis]
-
-    def plans(self, fleets: Sequence[_OneFleet], objectives: Sequence[str]) -> "Iterator[Planned]":
-        """Yield the cells of the grid."""
-        for fleet, objective in product(fleets, objectives):
-            for memory, macs in self._grid():
-                question = self._question(fleet, memory, macs, objective)
-                yield self._planned("plan", question, fleet, memory, macs)
-
-    def fronts(self, fleets: Sequence[_OneFleet], measures: str | None) -> "Iterator[Planned]":
-        """Yield a front for each fleet and budget, if there is to be any."""
-        if measures is None:
-            return
-        exactly = tuple(map(Stage.parse, measures.split(",")))
-        for fleet in fleets:
-            for memory, macs in self._grid():
-                # Of several precisions a plan's last stage prefers more bytes; a front does not.
-                question = self._question(fleet, memory, macs, measures)
-                question = question.model_copy(update={"objective": exactly})
-                yield self._planned("front", question, fleet, memory, macs)
-
-    def breakpoints(
-        self, fleets: Sequence[_OneFleet], objectives: Sequence[str], axis: str | None
-    ) -> "Iterator[Planned]":
-        """Yield the break-points of one budget, for each value of the other."""
-        if axis is None:
-            return
-        values = [value for value in self.axes[axis].values if value is not None]
-        if len(values) < 2:
-            raise InputError(f"--breakpoints {axis} needs a range", fix=f"give --{axis} START:STOP")
-        for fleet, objective in product(fleets, objectives):
-            for other in self.axes["flops" if axis == "memory" else "memory"].values:
-                memory, macs = (values[-1], other) if axis == "memory" else (other, values[-1])
-                question = self._question(fleet, memory, macs, objective)
-                yield self._steps(question, fleet, axis, (values[0], values[-1]), memory, macs)
-
-    def _grid(self) -> Iterator[tuple[int | None, int | None]]:
-        yield from product(self.axes["memory"].values, self.axes["flops"].values)
-
-    def _question(
-        self, fleet: _OneFleet, memory: int | None, macs: int | None, objective: str
-    ) -> "Question":
-        flops = None if macs is None else FLOPS_PER_MAC * macs
-        options = replace(
-            self.options,
-            memory=_texts(memory, fleet.own["memory"]),
-            flops=_texts(flops, fleet.own["flops"]),
-            objective=objective,
-        )
-        return options.question(self.partition, fleet.boards, where="nonn-plan explore")
-
-    def _planned(
-        self,
-        kind: "Kind",
-        question: "Question",
-        fleet: _OneFleet,
-        memory: int | None,
-        macs: int | None,
-    ) -> "Planned":
-        from planner.exploration.cell import Asked
-        from planner.exploration.exploration import Place, Planned
-
-        place = Place(
-            fleet=fleet.text,
-            memory_bytes=memory,
-            flops=None if macs is None else FLOPS_PER_MAC * macs,
-            objective=",".join(map(str, question.objective)),
-        )
-        return Planned(place, Asked(kind, question))
-
-    def _steps(
-        self,
-        question: "Question",
-        fleet: _OneFleet,
-        axis: str,
-        ends: tuple[int, int],
-        memory: int | None,
-        macs: int | None,
-    ) -> "Planned":
-        from planner.exploration.breakpoints import Range
-        from planner.exploration.cell import Asked
-
-        own = {text.rpartition("=")[0] for text in fleet.own[axis]}
-        places = tuple(place for place, row in enumerate(question.budgets) if row.board not in own)
-        if not places:
-            raise InputError(f"every board of {fleet.text} has its own {axis}: nothing to move")
-        over = Range("memory_bytes" if axis == "memory" else "macs", places, *ends)
-        base = self._planned("breakpoints", question, fleet, memory, macs)
-        update = {"axis": axis, "memory_bytes" if axis == "memory" else "flops": None}
-        return replace(
-            base,
-            place=base.place.model_copy(update=update),
-            asked=Asked("breakpoints", question, over),
-        )
-
-
-def _texts(value: int | None, own: Sequence[str]) -> list[str]:
-    return [*([] if value is None else [str(value)]), *own]
-
-
-def _check_own_boards(fleets: Sequence[_OneFleet], axes: Mapping[str, TypedAxis]) -> None:
-    """Refuse a budget of a board that no fleet has."""
-    for name, axis in axes.items():
-        for text in axis.own:
-            if not any(text in fleet.own[name] for fleet in fleets):
-                boards = [board.name for fleet in fleets for board in fleet.boards.boards]
-                raise InputError(
-                    "no fleet has this board",
-                    where=f"--{name} {text}",
-                    found=text.rpartition("=")[0],
-                    allowed=", ".join(dict.fromkeys(boards)),
-                )
 
 
 def _objectives(typed: Sequence[str], minimise: Sequence[str] | None) -> list[str]:

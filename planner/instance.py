@@ -11,14 +11,12 @@ from planner.hazards import Hazards
 from planner.option import DropOption, Option, drop_option
 from planner.question import Question
 from planner.scaling import (
-    UNITS_PER_MJ,
     UNITS_PER_MS,
     delay_units,
     send_units,
     up,
-    within,
 )
-from planner.site import Site
+from planner.site import Site, sites_of
 from planner.view import Figure
 from profiles.device import DEVICES, DeviceProfile
 from profiles.fleet import resolve
@@ -279,21 +277,6 @@ def _hazards(question: Question) -> Hazards | None:
         return None
     names = tuple(board.name for board in question.fleet.boards)
     return Hazards(question.failures, names, question.accuracy_model)
-
-
-def sites_of(question: Question) -> tuple[Site, ...]:
-    """Return the boards with their budgets."""
-    _, boards = resolve(question.fleet)
-    return tuple(
-        Site(
-            board,
-            budget.room_bytes,
-            budget.macs,
-            busy=within(budget.busy_ms, UNITS_PER_MS),
-            energy=within(budget.energy_mj, UNITS_PER_MJ),
-        )
-        for board, budget in zip(boards, question.budgets, strict=True)
-    )
 
 
 def host_of(question: Question) -> DeviceProfile:

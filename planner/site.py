@@ -3,8 +3,17 @@
 from dataclasses import dataclass
 
 from planner.option import Option
-from planner.scaling import Units, busy_units, energy_units, reply_units
-from profiles.fleet import Board
+from planner.question import Question
+from planner.scaling import (
+    UNITS_PER_MJ,
+    UNITS_PER_MS,
+    Units,
+    busy_units,
+    energy_units,
+    reply_units,
+    within,
+)
+from profiles.fleet import Board, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +66,18 @@ class Site:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.fits(option, middle) else (low, middle - 1)
         return low
+
+
+def sites_of(question: Question) -> tuple[Site, ...]:
+    """Return the boards with their budgets."""
+    _, boards = resolve(question.fleet)
+    return tuple(
+        Site(
+            board,
+            budget.room_bytes,
+            budget.macs,
+            busy=within(budget.busy_ms, UNITS_PER_MS),
+            energy=within(budget.energy_mj, UNITS_PER_MJ),
+        )
+        for board, budget in zip(boards, question.budgets, strict=True)
+    )

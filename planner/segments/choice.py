@@ -9,12 +9,12 @@ from math import inf
 from typing import get_args
 
 from nonn_core.family import NetworkSpec
-from planner.instance import host_of, sites_of
+from planner.instance import host_of
 from planner.question import Question
 from planner.segments.costs import Aim, CutModel, Parts, SegmentCosts, cut_model
 from planner.segments.search import Search
 from planner.segments.segmentation import Segmentation, described
-from planner.site import Site
+from planner.site import Site, sites_of
 from planner.stage import Stage
 from profiles.device import DeviceProfile
 from profiles.units import format_bytes, format_flops

@@ -11,10 +11,9 @@ Networks 51(3)).  The best relaxed route that uses no board twice is the optimum
 alike are counted, not told apart.
 """
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import compress
 from math import inf, prod
 
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.segments.costs import Aim, Column, Figures, SegmentCosts
+from planner.segments.labels import Labels, Route, Tree, Whole, joined, undominated
 from profiles.errors import UnprovenError
 
 MOST_LABELS = 2_000_000
@@ -32,23 +32,6 @@ SLACKS = (1e-9, 0.01, 0.1, 1.0)
 """How far above its bound an optimum is looked for, one try after the other."""
 MOST_NUMBERS = 2**62
 """Numbers that still fit 64 bits."""
-NOISE = 1e-12
-"""Relative difference below which two sums of the same figures are taken for equal."""
-
-Whole = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """A part of a route: layers `start` to `end` - 1 on a board of this kind."""
-
-    kind: int
-    start: int
-    end: int
-
-
-Route = tuple[Stop, ...]
-"""The parts of a model in the order of its layers."""
 
 
 class Search:
@@ -144,7 +127,7 @@ class _Rest:
         first = [self.come[0, after[0], kind] for kind, (_, after) in enumerate(onward)]
         self.least = float(column.grown(np.array(first), column.hop[-1, :, 0]).min())
 
-    def of(self, labels: "_Labels", cut: int, *, come: bool) -> Figures:
+    def of(self, labels: "Labels", cut: int, *, come: bool) -> Figures:
         """Return it for each label."""
         least = (self.come if come else self.done)[cut]
         figures: Figures = least[labels.uses % self._states, labels.kind]
@@ -156,43 +139,6 @@ def _may_follow(costs: SegmentCosts) -> NDArray[np.bool_]:
     several = np.array([len(places) > 1 for places in costs.kinds])
     may: NDArray[np.bool_] = ~np.eye(len(several), dtype=np.bool_) | several
     return may
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Labels:
-    """Labels: last kind of board, uses of critical kinds as one number, figures, and parents.
-
-    `start` is where the last part begins; `parent` the branch that the parts before it are.  The
-    last row of `figures` is how long the board's wire was held by what came, if that counts.
-    """
-
-    kind: Whole
-    uses: Whole
-    start: Whole
-    parent: Whole
-    figures: Figures
-
-    def __len__(self) -> int:
-        return len(self.kind)
-
-    def take(self, which: NDArray[np.bool_] | Whole) -> "_Labels":
-        return _Labels(
-            self.kind[which],
-            self.uses[which],
-            self.start[which],
-            self.parent[which],
-            self.figures[:, which],
-        )
-
-
-def _joined(labels: Sequence[_Labels]) -> _Labels:
-    return _Labels(
-        np.concatenate([each.kind for each in labels]),
-        np.concatenate([each.uses for each in labels]),
-        np.concatenate([each.start for each in labels]),
-        np.concatenate([each.parent for each in labels]),
-        np.concatenate([each.figures for each in labels], axis=1),
-    )
 
 
 class _Round:
@@ -230,25 +176,25 @@ class _Round:
             limit if column.aim == self._aim else most
             for column, most in zip(self._columns, self._limits, strict=True)
         ]
-        tree, cuts = _Tree(), self._costs.layers
+        tree, cuts = Tree(), self._costs.layers
         come = self._sent()
         for cut in range(1, cuts):
             done = tree.grow(self._computed(come, cut), cut)
-            come = _joined((come, self._passed(done, cut)))
+            come = joined((come, self._passed(done, cut)))
             if len(come) > MOST_LABELS:
                 raise _too_large(self._costs)
         return self._best_end(tree.grow(self._computed(come, cuts), cuts), tree)
 
-    def _sent(self) -> _Labels:
+    def _sent(self) -> Labels:
         """Return a label for each kind of board to which the host may send the image."""
         kinds = np.arange(len(self._costs.kinds))
         figures = np.zeros((len(self._columns) + 1, len(kinds)))
-        nothing = _Labels(
+        nothing = Labels(
             np.full_like(kinds, len(kinds)), 0 * kinds, 0 * kinds, -1 + 0 * kinds, figures
         )
         return self._undominated(self._hopped(nothing, kinds, 0), 0, come=True)
 
-    def _computed(self, come: _Labels, cut: int) -> _Labels:
+    def _computed(self, come: Labels, cut: int) -> Labels:
         """Return the labels of boards that have done their part up to `cut`."""
         labels = come.take(np.flatnonzero(self._costs.fits[come.kind, come.start, cut]))
         figures = labels.figures.copy()
@@ -256,16 +202,16 @@ class _Round:
             figures[row] = column.grown(figures[row], column.part[labels.kind, labels.start, cut])
         return self._undominated(replace(labels, figures=figures), cut, come=False)
 
-    def _passed(self, done: _Labels, cut: int) -> _Labels:
+    def _passed(self, done: Labels, cut: int) -> Labels:
         """Return the labels of boards to which others have passed what is alive at `cut`."""
         onward = []
         for kind in range(len(self._costs.kinds)):
             may = self._follows[done.kind, kind] & self._uses.left(done.uses, kind)
             labels = done.take(np.flatnonzero(may))
             onward.append(self._hopped(labels, np.full(len(labels), kind), cut))
-        return self._undominated(_joined(onward), cut, come=True)
+        return self._undominated(joined(onward), cut, come=True)
 
-    def _hopped(self, labels: _Labels, receiver: Whole, cut: int) -> _Labels:
+    def _hopped(self, labels: Labels, receiver: Whole, cut: int) -> Labels:
         figures = labels.figures.copy()
         for row, column in enumerate(self._columns):
             held = column.hop[labels.kind, receiver, cut]
@@ -274,11 +220,11 @@ class _Round:
                 figures[row] = np.maximum(figures[row], labels.figures[-1] + held)
                 figures[-1] = held * self._costs.half[receiver]
         start = np.full_like(receiver, cut)
-        return _Labels(
+        return Labels(
             receiver, labels.uses + self._uses.step[receiver], start, labels.parent, figures
         )
 
-    def _undominated(self, labels: _Labels, cut: int, *, come: bool) -> _Labels:
+    def _undominated(self, labels: Labels, cut: int, *, come: bool) -> Labels:
         """Drop the labels that cannot end within the limits, and those that others dominate."""
         hopeful = np.ones(len(labels), dtype=np.bool_)
         for row, (column, rest) in enumerate(zip(self._columns, self._rests, strict=True)):
@@ -291,7 +237,7 @@ class _Round:
         groups = hopes.uses * len(self._costs.kinds) + hopes.kind
         return hopes.take(undominated(groups, hopes.figures))
 
-    def _best_end(self, done: _Labels, tree: "_Tree") -> Route | None:
+    def _best_end(self, done: Labels, tree: "Tree") -> Route | None:
         value = np.zeros(len(done))
         within = np.ones(len(done), dtype=np.bool_)
         for row, column in enumerate(self._columns):
@@ -307,54 +253,8 @@ class _Round:
         return tree.route(int(done.parent[ends[value[ends].argmin()]])) if len(ends) else None
 
 
-class _Tree:
-    """How labels came about: each branch is a part behind an earlier branch."""
-
-    def __init__(self) -> None:
-        self._rows: list[_Labels] = []
-        self._ends: list[int] = []
-        self._firsts: list[int] = [0]
-
-    def grow(self, done: _Labels, cut: int) -> _Labels:
-        """Remember labels that are done at `cut`; return them as their own parents."""
-        self._rows.append(done)
-        self._ends.append(cut)
-        first = self._firsts[-1]
-        self._firsts.append(first + len(done))
-        return replace(done, parent=np.arange(first, first + len(done)))
-
-    def route(self, branch: int) -> Route:
-        """Return the parts up to a branch."""
-        stops: list[Stop] = []
-        while branch >= 0:
-            row = bisect_right(self._firsts, branch) - 1
-            labels, place = self._rows[row], branch - self._firsts[row]
-            start = int(labels.start[place])
-            stops.append(Stop(int(labels.kind[place]), start, self._ends[row]))
-            branch = int(labels.parent[place])
-        return tuple(reversed(stops))
-
-
 def _too_large(costs: SegmentCosts) -> UnprovenError:
     return UnprovenError(
         f"the best cut of {costs.model.name} over {len(costs.kinds)} kinds of boards is too large "
         "a search; name fewer boards that are unlike, or budgets that leave more room"
     )
-
-
-def undominated(groups: Whole, figures: Figures) -> Whole:
-    """Return which columns of `figures` no other of their group is at most equal to in all rows.
-
-    The first of each group, in order of its rows, is one of them; it goes, with all that it
-    dominates, and the next comes first.
-    """
-    left = np.lexsort((*figures[::-1], groups))
-    kept = []
-    while len(left):
-        first = np.concatenate(([True], groups[left[1:]] != groups[left[:-1]]))
-        leaders = left[first]
-        kept.append(leaders)
-        leader = leaders[np.cumsum(first) - 1]
-        better = (figures[:, left] < figures[:, leader] * (1 - NOISE)).any(axis=0)
-        left = left[better]
-    return np.concatenate(kept) if kept else left

@@ -8,7 +8,8 @@ from made_hardware import device, figure
 from split_models import conv, fc
 
 from planner.segments.costs import MOST_KINDS, CutModel, SegmentCosts
-from planner.segments.search import Search, undominated
+from planner.segments.labels import undominated
+from planner.segments.search import Search
 from planner.site import Site
 from profiles.device import Hosting
 from profiles.errors import UnprovenError
