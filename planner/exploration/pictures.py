@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from planner.exploration.exploration import Cell, Exploration, labelled
@@ -11,9 +11,11 @@ from profiles.units import FLOPS_PER_MAC, format_bytes, format_count, format_flo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 _MOST_PANELS = 12
+_MOST_LEVELS = 12
 """Of more budgets than this the front's picture shows the first ones; the table has all."""
 _COLUMNS = 3
 
@@ -139,16 +141,30 @@ def _front(axes: "Axes", cell: Cell) -> None:
         axes.plot(first, second, "o--", markersize=4, linewidth=0.8)
         return
     third = [point.values[names[2]] for point in points]
-    dots = axes.scatter(first, second, c=third, cmap="viridis", s=24)
+    levels = _levels(third)
+    dots = axes.scatter(first, second, c=third, cmap="viridis", s=24, norm=_norm(levels))
     bar = axes.figure.colorbar(dots, ax=axes)
     bar.set_label(labelled(names[2]), fontsize=8)
     bar.ax.tick_params(labelsize=8)
-    if all(value == int(value) for value in third) and max(third) - min(third) < 12:
-        bar.set_ticks(list(_whole(min(third), max(third))))
+    if levels:
+        bar.set_ticks(list(levels))
 
 
-def _whole(low: float, high: float) -> Iterator[int]:
-    yield from range(int(low), int(high) + 1)
+def _levels(values: Sequence[float]) -> range:
+    """Return the whole numbers from the least to the most, where values are a few of these."""
+    if any(value != int(value) for value in values) or max(values) - min(values) >= _MOST_LEVELS:
+        return range(0)
+    return range(int(min(values)), int(max(values)) + 1)
+
+
+def _norm(levels: range) -> "Normalize | None":
+    """Give each level a colour of its own; None without levels, for colours that run."""
+    from matplotlib.colors import BoundaryNorm
+
+    if len(levels) < 2:
+        return None
+    edges = [level - 0.5 for level in (*levels, levels[-1] + 1)]
+    return BoundaryNorm(edges, ncolors=256)
 
 
 def _sized(budget: int | None) -> float:
