@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_PANELS = 12
-_MOST_LEVELS = 12
 """Of more budgets than this the front's picture shows the first ones; the table has all."""
+_MOST_LEVELS = 12
+"""So many whole numbers can be told apart by colour."""
 _COLUMNS = 3
 
 
