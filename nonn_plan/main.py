@@ -4,28 +4,13 @@ import io
 import os
 import signal
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
-from nonn_plan import (
-    download,
-    explaining,
-    exploring,
-    exporting,
-    hardware,
-    learning,
-    partitioning,
-    planning,
-    quickstart,
-    reproducing,
-    simulating,
-    sweeping,
-    tables,
-    tuning,
-)
 from profiles.errors import (
     InfeasibleError,
     InputError,
@@ -36,15 +21,23 @@ from profiles.errors import (
 
 DONE, FAILED, BAD_INPUT, INFEASIBLE, UNPROVEN = 0, 1, 2, 3, 4
 
-app = typer.Typer(
-    name="nonn-plan",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 failed or stopped, 2 wrong usage or input, 3 proven infeasible, "
-    "4 stopped without a proof.",
-)
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "quickstart": ("quickstart",),
+    "hardware": ("devices", "fleets", "calibrate"),
+    "download": ("download",),
+    "learning": ("train-teacher", "train", "evaluate"),
+    "tuning": ("tune",),
+    "partitioning": ("partition",),
+    "planning": ("plan", "config"),
+    "explaining": ("explain",),
+    "exploring": ("explore",),
+    "simulating": ("simulate",),
+    "sweeping": ("sweep",),
+    "reproducing": ("reproduce",),
+    "exporting": ("export", "quantise"),
+    "tables": ("table",),
+}
+"""The commands of each module, in the order of the help."""
 
 
 def _show_version(asked: bool) -> None:
@@ -53,7 +46,6 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def main(
     asked: Annotated[
         bool,
@@ -64,20 +56,21 @@ def main(
     del asked
 
 
-quickstart.register(app)
-hardware.register(app)
-download.register(app)
-learning.register(app)
-tuning.register(app)
-partitioning.register(app)
-planning.register(app)
-explaining.register(app)
-exploring.register(app)
-simulating.register(app)
-sweeping.register(app)
-reproducing.register(app)
-exporting.register(app)
-tables.register(app)
+def commands(asked: str | None = None) -> typer.Typer:
+    """Return the command line; it loads the module of the command that is asked for, or all."""
+    app = typer.Typer(
+        name="nonn-plan",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        epilog="Exit codes: 0 done, 1 failed or stopped, 2 wrong usage or input, 3 proven "
+        "infeasible, 4 stopped without a proof.",
+    )
+    app.callback()(main)
+    for module in [each for each, names in COMMANDS.items() if asked in names] or COMMANDS:
+        import_module(f"nonn_plan.{module}").register(app)
+    return app
 
 
 def exit_code(error: NonnError) -> int:
@@ -97,7 +90,7 @@ def run() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        app()
+        commands(next((word for word in sys.argv[1:] if not word.startswith("-")), None))()
     except NonnError as error:
         print(f"nonn-plan: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(exit_code(error))

@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from nonn_core.partition import Partition
+from nonn_core.progress import Progress
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe, TrainingRecipe
 from nonn_plan.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
 from nonn_plan.output import Output
 from nonn_plan.plan_view import show_plan
 from nonn_plan.question_options import PartitionFile, QuestionOptions, with_question_options
 from planner.plan import PlanDocument
+from planner.question import Question
 from planner.training import recipe
 from planner.validation import require_valid
 from profiles.document import check_place
@@ -47,16 +49,12 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Choose students, networks, merge and placement under each board's budgets; prove it."""
-    from planner.alternatives import compared
-    from planner.baselines.plan import plan_by
-    from planner.model import solve
-
     output = Output(as_json)
     partition = Partition.read(partition_file)
     check_place(out)
     question = options.question(partition, parse_fleet(fleet), where="nonn-plan plan")
     with output.progress("no plan was written") as progress:
-        answer = plan_by(question, method) if method else compared(solve(question, progress))
+        answer = _answer(question, method, progress)
     answer.write(out)
     show_plan(output, answer)
     output.say(f"written to {out}")
@@ -67,6 +65,18 @@ def plan(
             f"the limit of {options.limit:g} stopped the proof: {out} holds a plan that keeps "
             "every requirement and may not be the best; raise --limit"
         )
+
+
+def _answer(question: Question, method: str | None, progress: Progress) -> PlanDocument:
+    """Answer a question; of solver and baselines only what is asked for is loaded."""
+    if method:
+        from planner.baselines.plan import plan_by
+
+        return plan_by(question, method)
+    from planner.alternatives import compared
+    from planner.model import solve
+
+    return compared(solve(question, progress))
 
 
 def config(

@@ -7,7 +7,7 @@ from typing import Any
 from ortools.sat.python import cp_model
 
 from planner.assignment import Assignment
-from planner.catalogue import catalogue
+from planner.catalogue import catalogue, classes_of
 from planner.counted import CountedModel
 from planner.draft import appraised
 from planner.instance import Instance
@@ -22,6 +22,8 @@ from planner.variables import choices
 
 CLOSE = 0.005
 """A bracket narrower than this part of its upper end is left to the solver."""
+FEW_CLASSES = 3
+"""Of so few classes of communities there are seldom too many loadings to count."""
 RELAXED_CLOSE = 0.0001
 """The same, of the relaxation, once it is known to lie below the best plan."""
 
@@ -53,7 +55,7 @@ class Attempt:
             view = appraised(self.instance, known[0])
             for each, figure in zip(model.logarithms, LOGARITHMS, strict=False):
                 each.hint(view.knowledge(figure))
-        outcome = solved(model, self.goal, known, self.seed, deterministic_limit)
+        outcome = solved(model, self.goal, known, self.seed, deterministic_limit, timed=self._timed)
         if self.goal is None or not self.goal.curved or outcome.assignment is None:
             return outcome
         # The solver's value lies a few units above, and no other model may reach it again.
@@ -105,8 +107,12 @@ class Attempt:
         return bool(asked), took
 
     def _relaxations(self) -> list[tuple[list[Option], Relaxation]]:
-        """Return a relaxation for each shape of G0; none where it does not hold or is too large."""
-        if not relaxes(self.instance):
+        """Return a relaxation for each shape of G0.
+
+        None where it does not hold or is too large, and where all loadings can be counted, which
+        proves more.
+        """
+        if not relaxes(self.instance) or len(classes_of(self.instance)) <= FEW_CLASSES:
             return []
         shapes = sorted({option.group0 for option in self.instance.options})
         alike = [[o for o in self.instance.options if o.group0 == shape] for shape in shapes]
@@ -136,7 +142,7 @@ class Attempt:
         while stuck - low > CLOSE * known[1] and took < deterministic_limit:
             middle = (low + stuck) // 2
             model = self._model([*self.limits, Limit(goal, middle)])
-            found = solved(model, None, None, self.seed, deterministic_limit / 8)
+            found = solved(model, None, None, self.seed, deterministic_limit / 8, timed=self._timed)
             took += found.deterministic_time
             if found.infeasible:
                 low = middle + 1

@@ -10,16 +10,17 @@ from itertools import cycle, islice, product
 import numpy as np
 
 from planner.assignment import Assignment
+from planner.catalogue import classes_of
 from planner.draft import DROPPED, Appraiser, Draft
 from planner.instance import Instance
 from planner.moves import Move, moved, moves
 from planner.objective import Limit, Measure
-from planner.variables import choices
 
 MOST_DRAFTS = 40_000
 """Drafts that one search values; some 15 us each."""
 DRAFTS_PER_CHOICE = 25
-"""The same, for each network that a student may be on a board: little to choose is soon proven."""
+"""The same, for each network that a student may be on a board, alike students and boards counted
+once: little to choose is soon proven."""
 KICKS = 20
 """The search ends when this many kicks in a row lead to nothing better."""
 
@@ -55,7 +56,9 @@ class _LocalSearch:
         self._instance, self._goal, self._limits = instance, goal, limits
         self._appraiser = Appraiser(instance)
         self._random = np.random.default_rng(seed)
-        self._left = min(most_drafts, DRAFTS_PER_CHOICE * len(choices(instance)))
+        students = min(instance.most, instance.rounds * len(classes_of(instance)))
+        choices = students * len(instance.kinds) * len(instance.options)
+        self._left = min(most_drafts, DRAFTS_PER_CHOICE * choices)
 
     def run(self, known: Assignment | None) -> tuple[Assignment, int] | None:
         starts = [self._appraiser.draft(known)] if known else list(self._starts())

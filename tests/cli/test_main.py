@@ -8,8 +8,9 @@ import sys
 from importlib.metadata import version
 
 import pytest
+import typer
 
-from nonn_plan.main import exit_code
+from nonn_plan.main import COMMANDS, commands, exit_code
 from nonn_plan.output import Output
 from profiles.errors import (
     BoardError,
@@ -84,14 +85,30 @@ def test_an_unknown_field_is_named(nonn_plan, plan_file):
     [
         "import simulator.engine",
         "import planner.model",
-        "from nonn_plan.main import app",
-        "import sys; sys.argv = ['nonn-plan', '--help']; from nonn_plan.main import app\n"
-        "try: app()\nexcept SystemExit: pass",
+        "from nonn_plan.main import commands; commands()",
+        "import sys; sys.argv = ['nonn-plan', '--help']; from nonn_plan.main import commands\n"
+        "try: commands()()\nexcept SystemExit: pass",
     ],
 )
 def test_what_must_start_fast_loads_no_torch(code):
     unwanted = ["torch", "fvcore"] + ([] if "planner" in code else ["ortools"])
     _python(f"{code}\nimport sys\nfound = set({unwanted}) & set(sys.modules)\nassert not found")
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_a_command_alone_has_the_module_that_all_of_them_have(module):
+    alone = typer.main.get_command(commands(COMMANDS[module][0]))
+    assert sorted(alone.commands) == sorted(COMMANDS[module])
+    assert set(alone.commands) <= set(typer.main.get_command(commands()).commands)
+
+
+def test_planning_loads_no_other_command(plan_arguments):
+    arguments = ["nonn-plan", *map(str, plan_arguments)]
+    _python(
+        f"import sys; sys.argv = {arguments!r}\nfrom nonn_plan.main import run\n"
+        "try: run()\nexcept SystemExit: pass\n"
+        "assert not {'nonn_plan.tables', 'scipy.optimize'} & set(sys.modules)"
+    )
 
 
 def test_planning_loads_no_torch(plan_arguments):
