@@ -61,7 +61,7 @@ def _check_workers(client: Any) -> None:
         ) from None
     try:
         there = client.run(versions)
-    except Exception as error:
+    except Exception as error:  # whatever a machine of somebody else lacks, or raises
         raise NonnError(f"--dask: a worker cannot run nonn-plan: {error!r}") from None
     for worker, found in there.items():
         if found != versions():

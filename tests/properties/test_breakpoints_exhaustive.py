@@ -5,7 +5,8 @@ from itertools import combinations_with_replacement
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_planner_exhaustive import all_plans, best
+from listed_plans import all_plans
+from test_planner_exhaustive import best
 
 from nonn_core.partition import Partition
 from planner.budget import budgets

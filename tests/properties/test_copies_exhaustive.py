@@ -8,15 +8,10 @@ from math import exp, log
 
 import numpy as np
 import pytest
+from drawn_instances import random_instance
 from enumerated_plans import set_partitions
-from test_planner_exhaustive import (
-    best,
-    fits,
-    random_instance,
-    slack_of,
-    solved,
-    values,
-)
+from listed_plans import fits, values
+from test_planner_exhaustive import best, slack_of, solved
 
 from nonn_core.costs import student_cost
 from nonn_core.family import parse_network

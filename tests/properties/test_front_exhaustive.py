@@ -2,7 +2,8 @@
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_planner_exhaustive import UNFAILING, all_plans, instances, on_media, slack_of
+from listed_plans import all_plans
+from test_planner_exhaustive import UNFAILING, instances, on_media, slack_of
 
 from planner.exploration.front import front_of
 from planner.objective import MEASURES

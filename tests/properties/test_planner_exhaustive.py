@@ -1,271 +1,33 @@
 """The planner's optimum equals the best of all plans, enumerated and costed without a solver."""
 
-from collections import Counter
 from dataclasses import replace
-from itertools import permutations, product
-from math import log
 
-import numpy as np
 import pytest
-from enumerated_plans import cost_of, divisions, plan_values
+from drawn_instances import crowded_media, random_instance, small_instance
+from enumerated_plans import plan_values
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from made_hardware import device, figure, link
+from listed_plans import all_plans
 
-from nonn_core.costs import BYTES_PER_VALUE
-from nonn_core.family import parse_network
-from nonn_core.image import Image
 from planner.catalogue import catalogue
 from planner.counted import CountedModel
-from planner.group0 import Group0
-from planner.instance import Instance
 from planner.objective import MEASURES, Limit
-from planner.option import DropOption, Option
 from planner.scaling import (
-    UNITS_PER_INDEX,
-    UNITS_PER_MJ,
-    UNITS_PER_MS,
-    UNITS_PER_POINT,
     at_least,
     at_most,
     rounding,
 )
 from planner.search import search
-from planner.site import Site
 from planner.slots import SlotModel
-from profiles.device import Hosting
-from profiles.fleet import Board
-from simulator.workload import busy_mj, busy_ms, join_ms, reply_ms, send_ms
 
-IMAGES = (Image(1, 8, 8), Image(3, 2, 2), Image(1, 1, 1))
-NETWORKS = ("wrn10:4,8,8", "wrn10:4,4,16", "wrn10:6,8,8", "wrn16:4,8,8")
-WIDTHS = (*NETWORKS, "wrn10:4,8,16", "wrn10:4,4,8")
 MAXIMISED = [name for name, measure in MEASURES.items() if measure.maximise]
 FAILURES = ("survival", "robustness", "reliability")
 """Objectives of boards that fail: `test_copies_exhaustive` compares these."""
 UNFAILING = [name for name in MEASURES if name not in FAILURES]
 
-
-def random_device(rng, name):
-    return device(
-        name,
-        Hosting(join_fixed_ms=figure(2.0), fc_ms=figure(0.1)),
-        compute_fixed_ms=rng.integers(0, 10),
-        compute_ms_per_mmac=rng.integers(1, 200),
-        power_fixed_w=1.5,
-        power_busy_w=2.5,
-        message_ms=rng.integers(0, 8),
-        sharing_slowdown=rng.choice([0.6, 1.0, 1.3, 2.0]),
-    )
-
-
-def random_boards(rng):
-    kinds = [random_device(rng, f"kind-{k}") for k in range(2)]
-    wire = link("link", rng.integers(10**4, 10**7))
-    return [Board(f"b{b}", kinds[rng.integers(2)], wire) for b in range(rng.integers(2, 4))]
-
-
-def boards_on_media(rng):
-    """Two to four boards: two or more on one medium, others on wires or on a medium of two."""
-    kinds = [random_device(rng, f"kind-{k}") for k in range(2)]
-    half = {"duplex": "half", "shared": True}
-    rates = {name: 10 ** rng.uniform(3.5, 5.5) for name in ("air", "bus", "wire")}
-    air, bus, wire = (link(name, rate) for name, rate in rates.items())
-    air = air.model_copy(update=half | {"latency_ms": figure(rng.integers(0, 4))})
-    others = (air, bus.model_copy(update=half), wire)
-    links = [air, air, *(others[rng.integers(3)] for _ in range(rng.integers(0, 3)))]
-    return [Board(f"b{b}", kinds[rng.integers(2)], each) for b, each in enumerate(links)]
-
-
-def random_site(rng, board, options, sizes):
-    """Budgets, if any, are what up to three random students need, or one less."""
-    size = macs = 0
-    for _ in range(rng.integers(0, 4)):
-        option = options[rng.integers(len(options))]
-        filters = int(rng.choice(sizes, rng.integers(1, len(sizes)), replace=False).sum())
-        size += option.memory_bytes(filters)
-        macs += option.line.at(filters).macs
-    size, macs = (max(0, limit - int(rng.integers(2))) for limit in (size, macs))
-    return Site(
-        board,
-        size if rng.random() < 0.7 else None,
-        macs if rng.random() < 0.3 else None,
-        busy=int(rng.integers(1, 60) * UNITS_PER_MS) if rng.random() < 0.2 else None,
-        energy=int(rng.integers(1, 120) * UNITS_PER_MJ) if rng.random() < 0.2 else None,
-    )
-
-
-def random_drops(rng, sizes):
-    """Up to two nested unions beside the empty one."""
-    order = rng.permutation(len(sizes)).tolist()
-    return tuple(
-        DropOption(
-            frozenset(order[:count]),
-            sum(sizes[c] for c in order[:count]),
-            int(rng.integers(1, 50)) / 10 if count else 0.0,
-        )
-        for count in range(rng.integers(1, 4))
-    )
-
-
-def random_instance(seed, boards_of=random_boards):
-    """A few boards of two kinds, 3 to 5 communities (some alike), 2 or 3 networks."""
-    rng = np.random.default_rng(seed)
-    image = IMAGES[rng.integers(len(IMAGES))]
-    boards = boards_of(rng)
-    most_communities = 7 - len(boards)
-    sizes = tuple(rng.choice([1, 4, 7, 12, 30], rng.integers(3, most_communities + 1)).tolist())
-    networks = rng.permutation(NETWORKS)[: rng.integers(2, 4 if len(boards) == 2 else 3)]
-    specs = [parse_network(name) for name in networks]
-    precisions = [("fp32",), ("int8", "fp32")][rng.random() < 0.2]
-    options = tuple(Option.of(spec, precision, image) for spec in specs for precision in precisions)
-    return image, Instance(
-        host=boards[0].device,
-        sites=tuple(random_site(rng, board, options, sizes) for board in boards),
-        options=options,
-        sizes=sizes,
-        drops=random_drops(rng, sizes),
-        min_students=int(rng.integers(1, 3)),
-        max_students=int(rng.integers(2, 4)),
-        image_bytes=image.size_bytes,
-    )
-
-
-def small_instance(seed):
-    """Up to four students, four boards and six communities; three networks.
-
-    Of every four, one may have more students than communities, and one G0 on a board of its own or,
-    each second time, must have it.
-    """
-    rng = np.random.default_rng(seed)
-    reuse, alone = seed % 4 == 0, seed % 4 == 1
-    image = IMAGES[rng.integers(len(IMAGES))]
-    kinds = [random_device(rng, f"kind-{k}") for k in range(2)]
-    wires = [link(f"wire-{k}", 10 ** rng.uniform(4, 7)) for k in range(2)]
-    wires[1] = wires[1].model_copy(update={"latency_ms": figure(rng.integers(0, 20))})
-    boards = [
-        Board(f"b{b}", kinds[rng.integers(2)], wires[rng.integers(2)])
-        for b in range(rng.integers(1, 5))
-    ]
-    count = rng.integers(2, 4) if reuse else rng.integers(2, 7)
-    sizes = tuple(rng.choice([1, 4, 7, 12, 30], count).tolist())
-    precisions = ("int8", "fp32") if len(boards) < 3 and rng.random() < 0.3 else ("fp32",)
-    specs = [parse_network(name) for name in rng.permutation(WIDTHS)[:3]]
-    options = tuple(Option.of(spec, precision, image) for spec in specs for precision in precisions)
-    shapes = {spec.group0: spec for spec in specs if alone}
-    max_students = int(rng.integers(2, 5))
-    return image, Instance(
-        host=boards[0].device,
-        sites=tuple(random_site(rng, board, options, sizes) for board in boards),
-        options=options,
-        sizes=sizes,
-        drops=tuple(d for d in random_drops(rng, sizes) if len(d.communities) < len(sizes)),
-        min_students=int(rng.integers(1, max_students + 1)),
-        max_students=max_students,
-        image_bytes=image.size_bytes,
-        reuse=reuse,
-        replicates=seed % 8 != 1,
-        group0s=tuple(Group0.of(spec, image) for spec in shapes.values()),
-    )
-
-
-def crowded_media(seed):
-    """Boards on shared media, each too small for all filters, so that several have to reply."""
-    image, instance = random_instance(seed, boards_on_media)
-    room = max(option.memory_bytes(instance.filters * 2 // 3) for option in instance.options)
-    sites = tuple(replace(site, memory_bytes=room) for site in instance.sites)
-    return image, replace(instance, sites=sites)
-
-
 instances = st.integers(0, 2**32 - 1).map(random_instance)
 further = st.integers(0, 2**32 - 1).map(lambda n: small_instance(4 * n))
 on_media = st.integers(0, 2**32 - 1).map(crowded_media)
-
-
-def all_plans(image, instance):
-    """Yield the value of every objective for every plan that keeps all rules."""
-    places = range(len(instance.sites))
-    for drop in instance.drops:
-        kept = [c for c in range(len(instance.sizes)) if c not in drop.communities]
-        for filters in divisions(instance, kept):
-            for options in product(instance.options, repeat=len(filters)):
-                if len({option.group0 for option in options}) > 1:
-                    continue
-                costs = [
-                    cost_of(o.name, image, size) for o, size in zip(options, filters, strict=True)
-                ]
-                precisions = [option.precision for option in options]
-                for boards in product(places, repeat=len(filters)):
-                    load = tuple(zip(boards, costs, filters, precisions, strict=True))
-                    if fits(instance, load):
-                        yield values(instance, drop, load)
-
-
-def fits(instance, load):
-    for b, site in enumerate(instance.sites):
-        here = [(cost, precision) for board, cost, _, precision in load if board == b]
-        macs = [cost.macs for cost, _ in here]
-        device = site.board.device
-        needs = (
-            (sum(cost.memory_bytes(precision) for cost, precision in here), site.memory_bytes),
-            (sum(macs), site.macs),
-            (busy_ms(device, macs) * UNITS_PER_MS, site.busy),
-            (busy_mj(device, macs) * UNITS_PER_MJ, site.energy),
-        )
-        if any(limit is not None and need > limit for need, limit in needs):
-            return False
-    return True
-
-
-def values(instance, drop, load):
-    """Each objective in solver units, though not whole ones; for throughput the period."""
-    turns, energies_mj, held_ms = [], [], Counter(host=0.0)
-    for b, site in enumerate(instance.sites):
-        here = [(cost.macs, filters) for board, cost, filters, _ in load if board == b]
-        if here:
-            macs = [each for each, _ in here]
-            send = send_ms(site.board, instance.image_bytes)
-            reply = reply_ms(site.board, sum(filters for _, filters in here))
-            busy = busy_ms(site.board.device, macs)
-            turns.append((send, busy, reply, site.board.link))
-            energies_mj.append(busy_mj(site.board.device, macs))
-            wire = site.board.link.name if site.board.link.shared else f"wire {b}"
-            back = wire if site.board.link.duplex == "half" else f"back {b}"
-            held_ms.update({"host": send, f"cpu {b}": busy})
-            held_ms.update({wire: send})
-            held_ms.update({back: reply})
-    sizes = [filters for _, _, filters, _ in load]
-    params, macs = (sum(getattr(row[1], name) for row in load) for name in ("params", "macs"))
-    join = join_ms(instance.host)
-    return {
-        "accuracy": (log(params) + log(macs)) * UNITS_PER_INDEX,
-        "capacity": params,
-        "imbalance": max(sizes) - min(sizes),
-        "dropped": (drop.delta_val_pct - drop.filters) * UNITS_PER_POINT,
-        "latency": (min(map(makespan, permutations(turns))) + join) * UNITS_PER_MS,
-        "throughput": max(join, *held_ms.values()) * UNITS_PER_MS,
-        "energy": sum(energies_mj) * UNITS_PER_MJ,
-        "energy-node": max(energies_mj) * UNITS_PER_MJ,
-        "memory": sum(cost.memory_bytes(precision) for _, cost, _, precision in load),
-        "flops": macs,
-        "boards": len(turns),
-        "students": len(load),
-        "precision": sum(BYTES_PER_VALUE[precision] for *_, precision in load),
-    }
-
-
-def makespan(order):
-    sent = latest = 0.0
-    free, ready = {}, []
-    for send, busy, reply, on in order:
-        sent += send
-        free[on.name] = sent if on.shared else 0.0
-        ready.append((sent + on.latency_ms.value + busy, reply, on))
-    for at, reply, on in sorted(ready, key=lambda each: each[0]):
-        end = max(at, free[on.name]) + reply
-        free[on.name] = end if on.shared else 0.0
-        latest = max(latest, end + on.latency_ms.value)
-    return latest
 
 
 def best(plans, name):

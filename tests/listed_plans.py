@@ -1,0 +1,97 @@
+"""All plans of a small instance, one after the other: every division, placement and send order."""
+
+from collections import Counter
+from itertools import permutations, product
+from math import log
+
+from enumerated_plans import cost_of, divisions
+
+from nonn_core.costs import BYTES_PER_VALUE
+from planner.scaling import UNITS_PER_INDEX, UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT
+from simulator.workload import busy_mj, busy_ms, join_ms, reply_ms, send_ms
+
+
+def all_plans(image, instance):
+    """Yield the value of every objective for every plan that keeps all rules."""
+    places = range(len(instance.sites))
+    for drop in instance.drops:
+        kept = [c for c in range(len(instance.sizes)) if c not in drop.communities]
+        for filters in divisions(instance, kept):
+            for options in product(instance.options, repeat=len(filters)):
+                if len({option.group0 for option in options}) > 1:
+                    continue
+                costs = [
+                    cost_of(o.name, image, size) for o, size in zip(options, filters, strict=True)
+                ]
+                precisions = [option.precision for option in options]
+                for boards in product(places, repeat=len(filters)):
+                    load = tuple(zip(boards, costs, filters, precisions, strict=True))
+                    if fits(instance, load):
+                        yield values(instance, drop, load)
+
+
+def fits(instance, load):
+    for b, site in enumerate(instance.sites):
+        here = [(cost, precision) for board, cost, _, precision in load if board == b]
+        macs = [cost.macs for cost, _ in here]
+        device = site.board.device
+        needs = (
+            (sum(cost.memory_bytes(precision) for cost, precision in here), site.memory_bytes),
+            (sum(macs), site.macs),
+            (busy_ms(device, macs) * UNITS_PER_MS, site.busy),
+            (busy_mj(device, macs) * UNITS_PER_MJ, site.energy),
+        )
+        if any(limit is not None and need > limit for need, limit in needs):
+            return False
+    return True
+
+
+def values(instance, drop, load):
+    """Each objective in solver units, though not whole ones; for throughput the period."""
+    turns, energies_mj, held_ms = [], [], Counter(host=0.0)
+    for b, site in enumerate(instance.sites):
+        here = [(cost.macs, filters) for board, cost, filters, _ in load if board == b]
+        if here:
+            macs = [each for each, _ in here]
+            send = send_ms(site.board, instance.image_bytes)
+            reply = reply_ms(site.board, sum(filters for _, filters in here))
+            busy = busy_ms(site.board.device, macs)
+            turns.append((send, busy, reply, site.board.link))
+            energies_mj.append(busy_mj(site.board.device, macs))
+            wire = site.board.link.name if site.board.link.shared else f"wire {b}"
+            back = wire if site.board.link.duplex == "half" else f"back {b}"
+            held_ms.update({"host": send, f"cpu {b}": busy})
+            held_ms.update({wire: send})
+            held_ms.update({back: reply})
+    sizes = [filters for _, _, filters, _ in load]
+    params, macs = (sum(getattr(row[1], name) for row in load) for name in ("params", "macs"))
+    join = join_ms(instance.host)
+    return {
+        "accuracy": (log(params) + log(macs)) * UNITS_PER_INDEX,
+        "capacity": params,
+        "imbalance": max(sizes) - min(sizes),
+        "dropped": (drop.delta_val_pct - drop.filters) * UNITS_PER_POINT,
+        "latency": (min(map(makespan, permutations(turns))) + join) * UNITS_PER_MS,
+        "throughput": max(join, *held_ms.values()) * UNITS_PER_MS,
+        "energy": sum(energies_mj) * UNITS_PER_MJ,
+        "energy-node": max(energies_mj) * UNITS_PER_MJ,
+        "memory": sum(cost.memory_bytes(precision) for _, cost, _, precision in load),
+        "flops": macs,
+        "boards": len(turns),
+        "students": len(load),
+        "precision": sum(BYTES_PER_VALUE[precision] for *_, precision in load),
+    }
+
+
+def makespan(order):
+    sent = latest = 0.0
+    free, ready = {}, []
+    for send, busy, reply, on in order:
+        sent += send
+        free[on.name] = sent if on.shared else 0.0
+        ready.append((sent + on.latency_ms.value + busy, reply, on))
+    for at, reply, on in sorted(ready, key=lambda each: each[0]):
+        end = max(at, free[on.name]) + reply
+        free[on.name] = end if on.shared else 0.0
+        latest = max(latest, end + on.latency_ms.value)
+    return latest
