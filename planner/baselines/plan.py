@@ -8,16 +8,24 @@ from planner.baselines.registry import baseline
 from planner.plan import PlanDocument, SolverRun, StageResult
 from planner.question import Question
 from planner.validation import require_valid
-from profiles.errors import UnprovenError
+from profiles.errors import InputError, UnprovenError
 
 
 def plan_by(question: Question, method: str) -> PlanDocument:
     """Answer a question by a baseline.
 
-    Raises InputError for an unknown method, UnprovenError where it finds nothing within the
-    budgets and requirements, which proves nothing.
+    Raises InputError for an unknown method and for a G0 that is to be alone, UnprovenError where it
+    finds nothing within the budgets and requirements, which proves nothing.
     """
-    found = baseline(method)(question)
+    rule = baseline(method)
+    if question.group0 == "own-board":
+        raise InputError(
+            "baselines put a copy of G0 on each board with a student",
+            where=f"--method {method}",
+            found="--group0 own-board",
+            allowed="--group0 replicated or either",
+        )
+    found = rule(question)
     if found is None:
         raise UnprovenError(
             f"{method} found no plan within the budgets; that does not prove that there is none: "

@@ -151,6 +151,6 @@ def test_what_does_not_go_together_is_refused(fields, message):
 
 
 def test_baselines_replicate_g0():
-    with pytest.raises(InputError, match="board of G0 alone"):
+    with pytest.raises(InputError, match="baselines put a copy of G0"):
         plan_by(asked("own-board"), "lpt")
     assert plan_by(asked("either"), "lpt").group0 is None
