@@ -137,6 +137,7 @@ def _front(axes: "Axes", cell: Cell) -> None:
     if not points:
         axes.text(0.5, 0.5, "no plan", ha="center", transform=axes.transAxes)
         return
+    axes.locator_params(axis="x", nbins=5)
     first, second = ([point.values[name] for point in points] for name in names[:2])
     if len(names) == 2:
         axes.plot(first, second, "o--", markersize=4, linewidth=0.8)
