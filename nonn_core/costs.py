@@ -10,6 +10,7 @@ finds the same figures by walking the graph of a built module.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from nonn_core.blueprint import (
@@ -88,6 +89,7 @@ def total(layers: Iterable[Layer]) -> Cost:
     )
 
 
+@cache
 def teacher_cost(spec: NetworkSpec, image: Image, classes: int) -> Cost:
     """Cost of a whole classifier."""
     return total(teacher_layers(spec, image, classes))

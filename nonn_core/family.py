@@ -1,5 +1,6 @@
 """Networks by name: what a teacher or a student is, before any weight exists."""
 
+from collections.abc import Hashable
 from typing import Annotated, Protocol
 
 from pydantic import AfterValidator
@@ -9,7 +10,7 @@ from nonn_core.families import mobilenet, resnet, vgg, wrn
 from profiles.errors import InputError
 
 
-class NetworkSpec(Protocol):
+class NetworkSpec(Hashable, Protocol):
     """A member of a family; `str` gives its name, which `parse_network` reads back."""
 
     @property

@@ -1,11 +1,17 @@
 """Where `nonn-plan` starts: Ctrl-C before the commands are there ends it without a traceback."""
 
+import gc
 import sys
 from typing import NoReturn
+
+OBJECTS_BETWEEN_COLLECTIONS = 50_000
+"""Python's own is 700."""
 
 
 def run() -> NoReturn:
     """Load the commands and run the one that was asked for."""
+    # To look for garbage among the modules again and again takes a fifth of a short command.
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:
         from nonn_plan.main import run as run_command
     except KeyboardInterrupt:

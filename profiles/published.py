@@ -4,11 +4,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal, Self
 
-import yaml
 from pydantic import Field, PositiveInt, model_validator
 
 from profiles.device import DeviceProfile, FigureName
-from profiles.document import Document, Record
+from profiles.document import Document, Record, plain_yaml
 from profiles.errors import ProfileError
 from profiles.figure import Figure
 from profiles.measurements import Measurement
@@ -104,4 +103,4 @@ class PublishedFacts(Document):
 def published_facts() -> PublishedFacts:
     """Return the facts in the package's `data/published.yaml`."""
     text = (files("profiles") / "data" / "published.yaml").read_text(encoding="utf-8")
-    return PublishedFacts.check(yaml.safe_load(text), where="published.yaml")
+    return PublishedFacts.check(plain_yaml(text), where="published.yaml")

@@ -7,9 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Generic, TypeVar
 
-import yaml
-
-from profiles.document import Document
+from profiles.document import Document, plain_yaml
 from profiles.errors import ProfileError
 
 Profile = TypeVar("Profile", bound=Document)
@@ -35,7 +33,8 @@ class Shelf(Generic[Profile]):
         """
         if name not in self.names():
             raise unknown(self.noun, name, (*also, *self.names()), where)
-        return self.kind.check(_shipped(self.folder, name), where=f"{self.folder}/{name}.yaml")
+        found: Profile = _shipped(self, name)
+        return found
 
 
 def unknown(noun: str, name: str, known: Sequence[str], where: str | None = None) -> ProfileError:
@@ -57,6 +56,7 @@ def _shipped_names(folder: str) -> tuple[str, ...]:
 
 
 @cache
-def _shipped(folder: str, name: str) -> object:
-    text = (files("profiles") / "data" / folder / f"{name}.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+def _shipped(shelf: Shelf[Profile], name: str) -> Profile:
+    file = files("profiles") / "data" / shelf.folder / f"{name}.yaml"
+    content = plain_yaml(file.read_text(encoding="utf-8"))
+    return shelf.kind.check(content, where=f"{shelf.folder}/{name}.yaml")

@@ -5,10 +5,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal, cast, get_args
 
-import yaml
 from pydantic import Field, PositiveFloat
 
-from profiles.document import Document, Record
+from profiles.document import Document, Record, plain_yaml
 from profiles.errors import InputError
 
 TableName = Literal["2", "3", "4", "5", "fig8"]
@@ -99,7 +98,7 @@ class PublishedAccuracy(Document):
 def published_accuracy() -> PublishedAccuracy:
     """Return the tables in the package's `accuracy.yaml`."""
     text = (files("nonn_core.tables") / "accuracy.yaml").read_text(encoding="utf-8")
-    return PublishedAccuracy.check(yaml.safe_load(text), where="accuracy.yaml")
+    return PublishedAccuracy.check(plain_yaml(text), where="accuracy.yaml")
 
 
 def table_name(text: str) -> TableName:

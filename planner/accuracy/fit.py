@@ -167,12 +167,15 @@ def _solution(design: Matrix, wanted: Matrix) -> Matrix:
 
     With one bounded coefficient the constrained solution is the free one, or that without it.
     """
-    from scipy.linalg import lstsq
-
-    values: Matrix = lstsq(design, wanted)[0]
+    values = _least_squares(design, wanted)
     if values[-1] < 0:
-        values = np.append(lstsq(design[:, :-1], wanted)[0], 0.0)
+        values = np.append(_least_squares(design[:, :-1], wanted), 0.0)
     return values
+
+
+def _least_squares(design: Matrix, wanted: Matrix) -> Matrix:
+    # numpy's: scipy.linalg has the same and takes a twentieth of `nonn-plan plan` to load.
+    return np.linalg.lstsq(design, wanted)[0].astype(np.float64)
 
 
 def _design_line(row: AccuracyRow, teachers: Sequence[TeacherFacts]) -> list[float]:

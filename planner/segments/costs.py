@@ -14,7 +14,7 @@ at once, and its MACs, are within the board's budgets.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import Literal
 
@@ -71,6 +71,7 @@ class CutModel:
         return self.value_bytes * (weights + max(self.live_elements[start:end]))
 
 
+@cache
 def cut_model(
     spec: NetworkSpec, image: Image, classes: int, precision: Precision = "fp32"
 ) -> CutModel:
