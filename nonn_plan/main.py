@@ -36,6 +36,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "sweeping": ("sweep",),
     "reproducing": ("reproduce",),
     "exporting": ("export", "quantise"),
+    "keys": ("keys",),
+    "working": ("worker",),
     "tables": ("table",),
 }
 """The commands of each module, in the order of the help."""

@@ -1,0 +1,49 @@
+"""A connection to one board's worker, over either protocol."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from boards.protocol.frames import Features, Values
+
+Wire = Literal["frames", "standard"]
+
+
+class ConnectionLostError(Exception):
+    """The worker is gone, or what it sends makes no sense; what it owed does not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a worker says to one request: features, or why there are none."""
+
+    number: int
+    features: Features | None
+    refusal: str = ""
+
+
+class Connection(Protocol):
+    """Sends images without waiting; replies are fetched where `fileno` is readable.
+
+    One thread uses it.  Every method may raise ConnectionLostError, after which it is only closed.
+    """
+
+    wire: Wire
+
+    def fileno(self) -> int:
+        """Return what to wait on for replies, and for room to send where `unsent`."""
+
+    @property
+    def unsent(self) -> bool:
+        """Whether images wait for room on the way to the worker."""
+
+    def send(self, number: int, images: Values) -> None:
+        """Ask for the features of `(n, values)` images under this number."""
+
+    def flush(self) -> None:
+        """Send what waits, as far as there is room."""
+
+    def replies(self) -> list[Reply]:
+        """Return what has come."""
+
+    def close(self) -> None:
+        """Close it."""

@@ -1,0 +1,253 @@
+"""The fan-out: sends images to all boards, joins their answers, reconnects those that are gone.
+
+One thread does all of it and never blocks on a board: it waits on all connections at once.  What
+connects to a board that is gone runs beside it and hands over the new connection.
+"""
+
+import selectors
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from boards.host.classifier import Classifier
+from boards.host.connection import Connection, ConnectionLostError, Reply
+from boards.host.inference import Answer, Pending
+from boards.host.reconnecting import Reconnecting
+from boards.host.task import Task, students_of
+from boards.protocol.frames import Values
+
+_STUCK_S = 10.0
+"""A board that owes answers and says nothing for so long is connected anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """When the host has waited enough: for `needs` students (None: all), at most `deadline_ms`."""
+
+    needs: int | None = None
+    deadline_ms: float = 5_000.0
+    in_flight: int = 1
+    """Requests that are on their way at once."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """A board's connection, and what it owes."""
+
+    task: Task
+    connection: Connection | None = None
+    owes: int = 0
+    heard_ns: int = 0
+    down: str = "not connected yet"
+
+
+class FanOut:
+    """A NoNN on its boards, asked from one thread."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        classifier: Classifier,
+        reconnecting: Reconnecting,
+        joining: Joining,
+    ) -> None:
+        self._tasks = {task.name: task for task in tasks}
+        self._lines = {task.name: _Line(task) for task in tasks}
+        self._students = students_of(tasks)
+        self._names = tuple(student.name for student in self._students)
+        self._classifier = classifier
+        self._reconnecting = reconnecting
+        self._joining = joining
+        self._needed = min(joining.needs or len(self._students), len(self._students))
+        self._pending: dict[int, Pending] = {}
+        self._next = 1
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(reconnecting, selectors.EVENT_READ, None)
+        for task in tasks:
+            reconnecting.want(task)
+
+    @property
+    def wires(self) -> dict[str, str]:
+        """How each board that is connected is spoken to."""
+        return {name: line.connection.wire for name, line in self._lines.items() if line.connection}
+
+    @property
+    def down(self) -> dict[str, str]:
+        """Boards that are not connected, and why."""
+        return {name: line.down for name, line in self._lines.items() if line.connection is None}
+
+    def wait_connected(self, seconds: float) -> bool:
+        """Wait until every board is connected; whether they are."""
+        end_ns = time.perf_counter_ns() + int(seconds * 1e9)
+        while self.down and time.perf_counter_ns() < end_ns:
+            self._turn(end_ns)
+        return not self.down
+
+    def ask(self, images: Values) -> Answer:
+        """Return the answer to one request of `(n, ...)` images."""
+        (answer,) = self.stream([images])
+        return answer
+
+    def stream(self, requests: Iterable[Values]) -> Iterator[Answer]:
+        """Yield an answer to each request, in their order, with some on their way at once."""
+        waiting = iter(requests)
+        order: list[int] = []
+        done: dict[int, Answer] = {}
+        more = True
+        while more or order:
+            while more and len(self._pending) < self._joining.in_flight:
+                request = next(waiting, None)
+                more = request is not None
+                if request is not None:
+                    order.append(self._send(request))
+            for answer in self._finished():
+                done[answer.number] = answer
+            while order and order[0] in done:
+                yield done.pop(order.pop(0))
+            if self._pending and not self._any_finished():
+                self._turn(self._deadline_ns())
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._reconnecting.close()
+        for line in self._lines.values():
+            if line.connection is not None:
+                self._selector.unregister(line.connection)
+                line.connection.close()
+                line.connection = None
+        self._selector.close()
+
+    def _send(self, images: Values) -> int:
+        """Send to every board that is there, in the plan's order; return the request's number."""
+        number, self._next = self._next, self._next + 1
+        pending = Pending(number, len(images), time.perf_counter_ns(), self._tasks)
+        self._pending[number] = pending
+        for name, line in self._lines.items():
+            self._send_to(name, line, pending, images)
+        return number
+
+    def _send_to(self, name: str, line: _Line, pending: Pending, images: Values) -> None:
+        if line.connection is None:
+            pending.not_sent(name, line.down)
+            return
+        if line.owes > self._joining.in_flight + 2:
+            pending.not_sent(name, f"owes {line.owes} answers")
+            return
+        if not line.owes:
+            line.heard_ns = pending.started_ns
+        try:
+            line.connection.send(pending.number, images)
+        except ConnectionLostError as error:
+            pending.not_sent(name, str(error))
+            self._lose(name, str(error))
+            return
+        line.owes += 1
+        pending.sent(name)
+        self._watch(line)
+
+    def _turn(self, until_ns: int) -> None:
+        """Wait until something happens, at most until then, and take it in."""
+        seconds = max(0.0, (until_ns - time.perf_counter_ns()) / 1e9)
+        for key, mask in self._selector.select(min(seconds, 1.0)):
+            if key.data is None:
+                self._take_connections()
+            elif self._lines[key.data].connection is key.fileobj:
+                self._serve(key.data, mask)
+        self._drop_stuck()
+
+    def _serve(self, name: str, mask: int) -> None:
+        """Send what waits to a board, and take what it says."""
+        line = self._lines[name]
+        connection = line.connection
+        if connection is None:
+            return
+        try:
+            if mask & selectors.EVENT_WRITE:
+                connection.flush()
+                self._watch(line)
+            if mask & selectors.EVENT_READ:
+                for reply in connection.replies():
+                    self._take(name, line, reply)
+        except ConnectionLostError as error:
+            self._lose(name, str(error))
+
+    def _take(self, name: str, line: _Line, reply: Reply) -> None:
+        """Take a reply; one to a request that has been answered without it is late."""
+        now_ns = time.perf_counter_ns()
+        line.owes, line.heard_ns = line.owes - 1, now_ns
+        pending = self._pending.get(reply.number)
+        if pending is None or name not in pending.owed:
+            return
+        if reply.features is None:
+            pending.not_sent(name, reply.refusal)
+        elif len(reply.features.values) != pending.images:
+            pending.not_sent(name, "answered another number of images")
+        else:
+            pending.replied(name, reply.features, now_ns)
+
+    def _take_connections(self) -> None:
+        """Put what was connected, or why it could not be, in its place."""
+        for name, found in self._reconnecting.results():
+            line = self._lines[name]
+            if isinstance(found, str):
+                line.down = found
+                continue
+            line.connection, line.owes = found, 0
+            self._selector.register(found, selectors.EVENT_READ, name)
+
+    def _watch(self, line: _Line) -> None:
+        if line.connection is not None:
+            writing = selectors.EVENT_WRITE if line.connection.unsent else 0
+            wanted = selectors.EVENT_READ | writing
+            if self._selector.get_key(line.connection).events != wanted:
+                self._selector.modify(line.connection, wanted, line.task.name)
+
+    def _lose(self, name: str, why: str) -> None:
+        """Give up a connection: nothing that it owes will come; connect anew."""
+        line = self._lines[name]
+        if line.connection is None:
+            return
+        self._selector.unregister(line.connection)
+        line.connection.close()
+        line.connection, line.owes, line.down = None, 0, why
+        for pending in self._pending.values():
+            if name in pending.owed:
+                pending.not_sent(name, why)
+        self._reconnecting.want(line.task)
+
+    def _drop_stuck(self) -> None:
+        now_ns = time.perf_counter_ns()
+        for name, line in self._lines.items():
+            if line.owes and now_ns - line.heard_ns > _STUCK_S * 1e9:
+                self._lose(name, f"said nothing for {_STUCK_S:g} s")
+
+    def _deadline_ns(self) -> int:
+        first = min((pending.started_ns for pending in self._pending.values()), default=inf)
+        return int(first + self._joining.deadline_ms * 1e6)
+
+    def _any_finished(self) -> bool:
+        now_ns = time.perf_counter_ns()
+        return any(self._is_finished(pending, now_ns) for pending in self._pending.values())
+
+    def _is_finished(self, pending: Pending, now_ns: int) -> bool:
+        late = now_ns - pending.started_ns >= self._joining.deadline_ms * 1e6
+        return late or pending.enough(self._needed)
+
+    def _finished(self) -> Iterator[Answer]:
+        """Answer what has enough, or has waited long enough."""
+        now_ns = time.perf_counter_ns()
+        for number in [n for n, each in self._pending.items() if self._is_finished(each, now_ns)]:
+            yield self._answer(self._pending.pop(number))
+
+    def _answer(self, pending: Pending) -> Answer:
+        logits = self._classifier.logits(pending.images, self._students, pending.features)
+        enough = len(pending.features) >= self._needed
+        why = "not waited for" if enough else f"not within {self._joining.deadline_ms:g} ms"
+        return Answer(
+            number=pending.number,
+            logits=logits,
+            missing=pending.missing(self._names, why),
+            total_ms=(time.perf_counter_ns() - pending.started_ns) / 1e6,
+            timings=tuple(pending.timings),
+        )

@@ -1,0 +1,159 @@
+"""Frames as the host sends and reads them: a socket that never blocks."""
+
+import socket
+import ssl
+from contextlib import suppress
+
+from boards.host.connection import ConnectionLostError, Reply, Wire
+from boards.host.task import Task
+from boards.protocol import frames
+from boards.protocol.address import Address
+from boards.protocol.frames import Frame, Kind, MalformedFrameError, Values
+from boards.protocol.socket_options import tune
+
+_CHUNK_BYTES = 256 * 1024
+
+
+class FramedConnection:
+    """One connection of frames, after HELLO."""
+
+    wire: Wire = "frames"
+
+    def __init__(self, connection: socket.socket, task: Task) -> None:
+        self._socket = connection
+        self._answer_values = task.answer_values
+        self._largest_bytes = 64 + 4 * 1024 * task.answer_values
+        self._out = bytearray()
+        self._in = bytearray()
+
+    def fileno(self) -> int:
+        """Return what to wait on."""
+        return self._socket.fileno()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether bytes wait for room."""
+        return bool(self._out)
+
+    def send(self, number: int, images: Values) -> None:
+        """Ask for features; sends at once as far as there is room."""
+        self._out += frames.images(number, images).encoded()
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as there is room."""
+        try:
+            while self._out:
+                sent = self._socket.send(self._out)
+                del self._out[:sent]
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError as error:
+            raise ConnectionLostError(str(error)) from None
+
+    def replies(self) -> list[Reply]:
+        """Return what has come."""
+        lost = self._receive()
+        found = []
+        try:
+            while (frame := self._frame()) is not None:
+                found.append(self._reply(frame))
+        except MalformedFrameError as error:
+            raise ConnectionLostError(str(error)) from None
+        # What came before the end counts; the end is still there to be read.
+        if lost and not found:
+            raise ConnectionLostError(lost)
+        return found
+
+    def close(self) -> None:
+        """Close it."""
+        with suppress(OSError):
+            self._socket.close()
+
+    def _receive(self) -> str:
+        """Read all that is there; TLS may hold more than the socket shows.
+
+        Returns why nothing more will come; nothing while the connection lasts.
+        """
+        try:
+            while chunk := self._socket.recv(_CHUNK_BYTES):
+                self._in += chunk
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return ""
+        except OSError as error:
+            return str(error)
+        return "the worker closed the connection"
+
+    def _frame(self) -> Frame | None:
+        """Take one whole frame from what was read; None where it is not all there."""
+        size = frames.HEADER.size
+        if len(self._in) < size:
+            return None
+        kind, number, length = frames.header(bytes(self._in[:size]), self._largest_bytes)
+        if len(self._in) < size + length:
+            return None
+        payload = bytes(self._in[size : size + length])
+        del self._in[: size + length]
+        return Frame(kind, number, payload)
+
+    def _reply(self, frame: Frame) -> Reply:
+        if frame.kind == Kind.FEATURES:
+            return Reply(frame.number, frames.sent_features(frame, self._answer_values))
+        if frame.kind == Kind.REFUSED:
+            return Reply(frame.number, None, frames.refusal(frame))
+        raise MalformedFrameError(f"{frame.kind.name} in place of FEATURES")
+
+
+def connect_frames(
+    place: Address, task: Task, context: ssl.SSLContext | None, seconds: float
+) -> FramedConnection:
+    """Connect, prove who is who, and agree on the students; raises ConnectionLostError."""
+    try:
+        plain = socket.create_connection((place.host, place.port), timeout=seconds)
+    except OSError as error:
+        raise ConnectionLostError(f"{place}: {error}") from None
+    try:
+        tune(plain)
+        connection = plain
+        if context is not None:
+            connection = context.wrap_socket(plain, server_hostname=task.name)
+        connection.sendall(frames.hello(task.students).encoded())
+        _check_welcome(_read_frame(connection), task)
+        connection.setblocking(False)
+    except (OSError, MalformedFrameError) as error:
+        plain.close()
+        raise ConnectionLostError(f"{place}: {error}") from None
+    except ConnectionLostError:
+        plain.close()
+        raise
+    return FramedConnection(connection, task)
+
+
+def _read_frame(connection: socket.socket) -> Frame:
+    """Read one frame, waiting for it as long as the socket's timeout lets."""
+    head = _read(connection, frames.HEADER.size)
+    kind, number, length = frames.header(head, 64 * 1024)
+    return Frame(kind, number, _read(connection, length))
+
+
+def _read(connection: socket.socket, length: int) -> bytes:
+    content = bytearray()
+    while len(content) < length:
+        chunk = connection.recv(length - len(content))
+        if not chunk:
+            raise ConnectionLostError("the worker closed the connection")
+        content += chunk
+    return bytes(content)
+
+
+def _check_welcome(frame: Frame, task: Task) -> None:
+    if frame.kind == Kind.REFUSED:
+        raise ConnectionLostError(f"{task.name} refuses: {frames.refusal(frame)}")
+    if frame.kind != Kind.WELCOME:
+        raise MalformedFrameError(f"{frame.kind.name} in place of WELCOME")
+    found, planned = frames.welcomed(frame), (task.image_values, task.answer_values)
+    if found != planned:
+        raise ConnectionLostError(
+            f"{task.name} reads and answers {found} values, the bundle says {planned}; copy the "
+            "bundle to the board again"
+        )

@@ -1,0 +1,176 @@
+"""Frames: images and features as raw float32 over one TLS connection, for host and worker of ours.
+
+A frame is a header of 20 bytes and a payload, little-endian::
+
+    4 bytes  "NoNN"      1 byte  version      1 byte  kind      2 bytes  zero
+    8 bytes  number of the request            4 bytes  length of the payload
+
+The client opens with HELLO, which names the students that it wants, one to a line; WELCOME says how
+many values an image and its answer have.  Then each IMAGES (uint32 images, float32 values) is
+answered by FEATURES (uint64 ns waited, uint64 ns computed, uint32 images, float32 values, student
+after student for each image) or by REFUSED (byte reason, UTF-8 text) of the same number.  The image
+goes once to a board, however many students it has.
+
+Workers advertise frames among the extensions of the standard protocol's ServerMetadata.
+"""
+
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boards.protocol.refusal import Reason
+
+VERSION = 1
+HEADER = struct.Struct("<4sBBHQI")
+_MAGIC = b"NoNN"
+_WELCOME = struct.Struct("<II")
+_IMAGES = struct.Struct("<I")
+_FEATURES = struct.Struct("<QQI")
+_EXTENSION = re.compile(rf"nonn_frames/{VERSION}\(port=(\d+)\)")
+
+Values = NDArray[np.float32]
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    WELCOME = 2
+    IMAGES = 3
+    FEATURES = 4
+    REFUSED = 5
+
+
+class MalformedFrameError(Exception):
+    """What came is no frame; the connection cannot go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame."""
+
+    kind: Kind
+    number: int
+    payload: bytes | memoryview = b""
+
+    def encoded(self) -> bytes:
+        """Return the frame as it goes over the wire."""
+        head = HEADER.pack(_MAGIC, VERSION, self.kind, 0, self.number, len(self.payload))
+        return b"".join((head, self.payload))
+
+
+def extension(port: int) -> str:
+    """Return how a worker advertises its frames."""
+    return f"nonn_frames/{VERSION}(port={port})"
+
+
+def advertised_port(extensions: Iterable[str]) -> int | None:
+    """Return the port of frames that a worker advertises; None if it does not."""
+    found = (_EXTENSION.fullmatch(each) for each in extensions)
+    return next((int(match[1]) for match in found if match), None)
+
+
+def header(content: bytes | memoryview, largest_bytes: int) -> tuple[Kind, int, int]:
+    """Read a header: kind, number and length of the payload; raises MalformedFrameError."""
+    magic, version, kind, _, number, length = HEADER.unpack(content)
+    if magic != _MAGIC or version != VERSION or kind not in set(Kind):
+        raise MalformedFrameError(f"not a frame of version {VERSION}")
+    if length > largest_bytes:
+        raise MalformedFrameError(f"{length} bytes; at most {largest_bytes} are taken")
+    return Kind(kind), number, length
+
+
+def hello(students: Sequence[str]) -> Frame:
+    """Ask for these students."""
+    return Frame(Kind.HELLO, 0, "\n".join(students).encode())
+
+
+def named_students(frame: Frame) -> list[str]:
+    """Return the students that HELLO names; raises MalformedFrameError."""
+    try:
+        return bytes(frame.payload).decode().split("\n")
+    except UnicodeDecodeError:
+        raise MalformedFrameError("the names of students are not UTF-8") from None
+
+
+def welcome(image_values: int, answer_values: int) -> Frame:
+    """Say how long an image and its answer are."""
+    return Frame(Kind.WELCOME, 0, _WELCOME.pack(image_values, answer_values))
+
+
+def welcomed(frame: Frame) -> tuple[int, int]:
+    """Return how many values an image and its answer have; raises MalformedFrameError."""
+    if len(frame.payload) != _WELCOME.size:
+        raise MalformedFrameError("a welcome of another length")
+    image_values, answer_values = _WELCOME.unpack(frame.payload)
+    return image_values, answer_values
+
+
+def images(number: int, values: Values) -> Frame:
+    """Send images, `(n, ...)`."""
+    return Frame(Kind.IMAGES, number, _IMAGES.pack(len(values)) + _float32(values))
+
+
+def sent_images(frame: Frame, image_values: int) -> Values:
+    """Return the images of a frame as `(n, image_values)`; raises MalformedFrameError."""
+    (count,) = _IMAGES.unpack_from(_at_least(frame, _IMAGES))
+    return _rows(frame, _IMAGES.size, count, image_values)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a board answered: `(n, values)`, and how long the images waited and were computed."""
+
+    values: Values
+    waited_ns: int
+    computed_ns: int
+
+
+def features(number: int, answer: Features) -> Frame:
+    """Answer images."""
+    head = _FEATURES.pack(answer.waited_ns, answer.computed_ns, len(answer.values))
+    return Frame(Kind.FEATURES, number, head + _float32(answer.values))
+
+
+def sent_features(frame: Frame, answer_values: int) -> Features:
+    """Return the features of a frame; raises MalformedFrameError."""
+    waited_ns, computed_ns, count = _FEATURES.unpack_from(_at_least(frame, _FEATURES))
+    return Features(_rows(frame, _FEATURES.size, count, answer_values), waited_ns, computed_ns)
+
+
+def refused(number: int, reason: Reason, text: str) -> Frame:
+    """Refuse a request."""
+    return Frame(Kind.REFUSED, number, bytes([reason]) + text.encode(errors="replace"))
+
+
+def refusal(frame: Frame) -> str:
+    """Return why a request was refused."""
+    code, text = bytes(frame.payload[:1]), bytes(frame.payload[1:]).decode(errors="replace")
+    known = bool(code) and code[0] in set(Reason)
+    return f"{Reason(code[0]).name}: {text}" if known else text
+
+
+def _at_least(frame: Frame, head: struct.Struct) -> bytes | memoryview:
+    if len(frame.payload) < head.size:
+        raise MalformedFrameError(f"{frame.kind.name} of {len(frame.payload)} bytes")
+    return frame.payload
+
+
+def _rows(frame: Frame, start: int, count: int, width: int) -> Values:
+    """Return `count` rows of `width` values behind the first `start` bytes of a payload."""
+    found = len(frame.payload) - start
+    if not count or found != 4 * count * width:
+        raise MalformedFrameError(
+            f"{count} rows of {width} float32 values are {4 * count * width} bytes, not {found}"
+        )
+    values: Values = np.frombuffer(frame.payload, dtype="<f4", offset=start).reshape(count, width)
+    return values
+
+
+def _float32(values: Values) -> bytes:
+    return np.ascontiguousarray(values, dtype="<f4").tobytes()

@@ -1,0 +1,174 @@
+"""The frames of a worker: a thread for each connection reads images, computes, and answers.
+
+The thread that reads also computes, so that nothing is handed over on the way.  A connection that
+does not finish its TLS handshake, stops in the middle of a frame, or does not take its answer is
+closed; so is one that sends what is no frame.  The number of connections is limited.
+"""
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from math import prod
+
+from boards.protocol import frames
+from boards.protocol.frames import Frame, Kind, MalformedFrameError
+from boards.protocol.refusal import Reason, RequestRefused
+from boards.protocol.socket_options import tune
+from boards.worker.students import Students
+
+PATIENCE_S = 10.0
+"""How long a handshake, the rest of a frame, or taking an answer may last."""
+
+MOST_CONNECTIONS = 32
+
+_Counter = Callable[[str, str], None]
+
+log = logging.getLogger(__name__)
+
+
+class FrameServer:
+    """Listens for frames; plain ones where there is no TLS context."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        context: ssl.SSLContext | None,
+        students: Students,
+        largest_bytes: int,
+        count: _Counter,
+    ) -> None:
+        self._listener = listener
+        self._context = context
+        self._students = students
+        self._largest_bytes = largest_bytes
+        self._count = count
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._accept, name="frames", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """Port that it listens on."""
+        return int(self._listener.getsockname()[1])
+
+    def start(self) -> None:
+        """Begin to take connections."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more connections, and close those that are open."""
+        # A thread that waits in accept() is only woken by a shutdown.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for each in self._open:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                if len(self._open) >= MOST_CONNECTIONS:
+                    accepted.close()
+                    continue
+                self._open.add(accepted)
+            threading.Thread(
+                target=self._serve, args=(accepted,), name="connection", daemon=True
+            ).start()
+
+    def _serve(self, accepted: socket.socket) -> None:
+        """Serve one connection until it ends."""
+        try:
+            tune(accepted)
+            accepted.settimeout(PATIENCE_S)
+            with self._secured(accepted) as connection:
+                _Connection(connection, self._students, self._largest_bytes, self._count).run()
+        except MalformedFrameError as error:
+            self._count("frames", "MALFORMED")
+            log.warning("a connection was closed: %s", error)
+        except (OSError, EOFError) as error:
+            log.info("a connection ended: %s", error)
+        finally:
+            with self._lock:
+                self._open.discard(accepted)
+            accepted.close()
+
+    def _secured(self, accepted: socket.socket) -> socket.socket:
+        if self._context is None:
+            return accepted
+        return self._context.wrap_socket(accepted, server_side=True)
+
+
+class _Connection:
+    """One connection after its handshake."""
+
+    def __init__(
+        self, connection: socket.socket, students: Students, largest_bytes: int, count: _Counter
+    ) -> None:
+        self._connection = connection
+        self._students = students
+        self._largest_bytes = largest_bytes
+        self._count = count
+
+    def run(self) -> None:
+        """Answer HELLO and then images, until the client closes or sends what is no frame."""
+        names = frames.named_students(self._rest(Kind.HELLO, b""))
+        try:
+            models = [self._students.model(name) for name in names]
+        except RequestRefused as error:
+            self._write(frames.refused(0, error.reason, str(error)))
+            return
+        image_values = prod(models[0].reads.shape)
+        answer_values = sum(prod(model.answers.shape) for model in models)
+        self._write(frames.welcome(image_values, answer_values))
+        while True:
+            frame = self._read(Kind.IMAGES)
+            self._write(self._answered(frame, names, image_values))
+
+    def _answered(self, frame: Frame, names: list[str], image_values: int) -> Frame:
+        try:
+            images = frames.sent_images(frame, image_values)
+            answer = frames.features(frame.number, self._students.answer(names, images))
+        except MalformedFrameError as error:
+            self._count("frames", Reason.INVALID_ARGUMENT.name)
+            return frames.refused(frame.number, Reason.INVALID_ARGUMENT, str(error))
+        except RequestRefused as error:
+            self._count("frames", error.reason.name)
+            return frames.refused(frame.number, error.reason, str(error))
+        self._count("frames", "OK")
+        return answer
+
+    def _read(self, expected: Kind) -> Frame:
+        """Wait for a frame as long as it takes; once it has begun, only for a while."""
+        self._connection.settimeout(None)
+        first = self._received(1)
+        self._connection.settimeout(PATIENCE_S)
+        return self._rest(expected, first)
+
+    def _rest(self, expected: Kind, first: bytes) -> Frame:
+        head = first + self._received(frames.HEADER.size - len(first))
+        kind, number, length = frames.header(head, self._largest_bytes)
+        if kind != expected:
+            raise MalformedFrameError(f"{kind.name} in place of {expected.name}")
+        return Frame(kind, number, self._received(length))
+
+    def _received(self, length: int) -> bytes:
+        content = bytearray(length)
+        view = memoryview(content)
+        while view:
+            count = self._connection.recv_into(view)
+            if not count:
+                raise EOFError("the client closed it")
+            view = view[count:]
+        return bytes(content)
+
+    def _write(self, frame: Frame) -> None:
+        self._connection.sendall(frame.encoded())

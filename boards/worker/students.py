@@ -1,0 +1,157 @@
+"""The students of one board: each computes one request at a time, several of them at once.
+
+As many requests as the queue holds are in the worker at once, those that are computed counted; one
+more is refused, so that a board that is too slow says so instead of falling behind without end.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from math import prod
+
+import numpy as np
+
+from boards.protocol.frames import Features, Values
+from boards.protocol.refusal import Reason, RequestRefused
+from boards.runtime.model import LoadedModel
+from profiles.errors import InputError
+
+MOST_IMAGES = 1024
+"""Images in one request."""
+
+Observer = Callable[[str, int, int], None]
+"""Told of each student's answer: its name, nanoseconds waited, nanoseconds computed."""
+
+
+def _unobserved(name: str, waited_ns: int, computed_ns: int) -> None:
+    del name, waited_ns, computed_ns
+
+
+class Students:
+    """The loaded models of a worker, of which any may be asked from any thread.
+
+    `at_least_ms` holds a student's answers until so long after its computation began: a slower
+    board's.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[LoadedModel],
+        queue: int = 64,
+        at_least_ms: Mapping[str, float] | None = None,
+        observe: Observer = _unobserved,
+    ) -> None:
+        self._models = {model.name: model for model in models}
+        self._turns = {model.name: threading.Lock() for model in models}
+        self._at_least_ns = {name: int(ms * 1e6) for name, ms in (at_least_ms or {}).items()}
+        self._observe = observe
+        self._queue = queue
+        self._inside = 0
+        self._draining = False
+        self._state = threading.Condition()
+        self._others = ThreadPoolExecutor(len(models), thread_name_prefix="student")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the students, in the order in which they were asked for."""
+        return tuple(self._models)
+
+    @property
+    def inside(self) -> int:
+        """Requests that wait or are computed now."""
+        return self._inside
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken; not any more once the worker drains."""
+        return not self._draining
+
+    def model(self, name: str) -> LoadedModel:
+        """Return one student; raises RequestRefused where the board does not have it."""
+        if name not in self._models:
+            known = ", ".join(self._models)
+            raise RequestRefused(Reason.NOT_FOUND, f"no model {name!r} here; here are: {known}")
+        return self._models[name]
+
+    def answer(self, names: Sequence[str], images: Values) -> Features:
+        """Return what these students answer to `(n, ...)` images, side by side: `(n, values)`.
+
+        Raises RequestRefused: for images of another shape or not finite, for an unknown student, a
+        full queue, or a worker that drains.
+        """
+        models = [self.model(name) for name in names]
+        batch = _checked(images, models)
+        with self._admitted():
+            began_ns = time.perf_counter_ns()
+            first, *others = models
+            running = [self._others.submit(self._run, model, batch) for model in others]
+            answers = [self._run(first, batch), *(each.result() for each in running)]
+            spent_ns = time.perf_counter_ns() - began_ns
+        waited_ns = max(answer.waited_ns for answer in answers)
+        values = np.concatenate([answer.values for answer in answers], axis=1)
+        return Features(values, waited_ns, spent_ns - waited_ns)
+
+    def drain(self, seconds: float) -> bool:
+        """Take no more requests, and wait until those inside are answered; whether they were."""
+        with self._state:
+            self._draining = True
+            return self._state.wait_for(lambda: not self._inside, seconds)
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        with self._state:
+            if self._draining:
+                raise RequestRefused(Reason.UNAVAILABLE, "the worker is about to end")
+            if self._inside >= self._queue:
+                raise RequestRefused(
+                    Reason.RESOURCE_EXHAUSTED, f"{self._queue} requests wait already"
+                )
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._state:
+                self._inside -= 1
+                self._state.notify_all()
+
+    def _run(self, model: LoadedModel, images: Values) -> Features:
+        """Compute one student's answer when its turn comes."""
+        asked_ns = time.perf_counter_ns()
+        with self._turns[model.name]:
+            began_ns = time.perf_counter_ns()
+            values = _answer(model, images)
+            hold_ns = self._at_least_ns.get(model.name, 0)
+            left_ns = began_ns + hold_ns * len(images) - time.perf_counter_ns()
+            if left_ns > 0:
+                time.sleep(left_ns / 1e9)
+            computed_ns = time.perf_counter_ns() - began_ns
+        self._observe(model.name, began_ns - asked_ns, computed_ns)
+        return Features(values.reshape(len(images), -1), began_ns - asked_ns, computed_ns)
+
+
+def _answer(model: LoadedModel, images: Values) -> Values:
+    try:
+        return model.answer(images.reshape(len(images), *model.reads.shape))
+    except InputError as error:
+        raise RequestRefused(Reason.INVALID_ARGUMENT, str(error)) from None
+
+
+def _checked(images: Values, models: Sequence[LoadedModel]) -> Values:
+    """Return the images as `(n, values)`; raises RequestRefused."""
+    shapes = {model.reads.shape for model in models}
+    if len(shapes) != 1:
+        raise RequestRefused(
+            Reason.INVALID_ARGUMENT, f"these students read images of different shapes: {shapes}"
+        )
+    (shape,) = shapes
+    if not 1 <= len(images) <= MOST_IMAGES:
+        raise RequestRefused(
+            Reason.INVALID_ARGUMENT, f"{len(images)} images; allowed: 1 to {MOST_IMAGES}"
+        )
+    if images.shape[1:] not in (shape, (prod(shape),)):
+        raise RequestRefused(
+            Reason.INVALID_ARGUMENT, f"images of shape {images.shape[1:]}; allowed: {shape}"
+        )
+    return images.reshape(len(images), -1)
