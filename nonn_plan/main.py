@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "exporting": ("export", "quantise"),
     "keys": ("keys",),
     "working": ("worker",),
+    "hosting": ("host",),
     "tables": ("table",),
 }
 """The commands of each module, in the order of the help."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from nonn_plan.identity_option import BoardKeys, Insecure, identity_of
 from profiles.errors import InputError
 from profiles.units import parse_bytes, parse_ms
 
 if TYPE_CHECKING:
-    from boards.credentials.identity import Identity
     from boards.protocol.address import Address
     from boards.worker.server import Worker
     from nonn_core.bundle import Manifest
@@ -33,12 +33,8 @@ def worker(
     listen: Annotated[
         str, typer.Option("--listen", help="HOST:PORT; frames use the port after it.")
     ] = "0.0.0.0:8001",
-    keys: Annotated[
-        Path | None, typer.Option("--keys", help="Folder of this board's keys, of `keys init`.")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Plain text without keys; on loopback only.")
-    ] = False,
+    keys: BoardKeys = None,
+    insecure: Insecure = False,
     precision: Annotated[
         Literal["fp32", "int8"] | None,
         typer.Option("--precision", help="Default: int8 if the bundle has it."),
@@ -77,9 +73,11 @@ def worker(
     manifest = Manifest.read(bundle / MANIFEST)
     names = [student_name(manifest, text) for text in dict.fromkeys(student)]
     address = Address.parse(listen, "--listen", free_port=True)
+    if insecure:
+        _require_loopback(address)
     settings = WorkerSettings(
         listen=address,
-        identity=identity_of(keys, insecure, address),
+        identity=identity_of(keys, insecure),
         queue=queue,
         largest_bytes=parse_bytes(largest_message, "--largest-message"),
         at_least_ms=tuple(_held(manifest, text) for text in at_least or ()),
@@ -89,21 +87,7 @@ def worker(
     _serve(Worker(models, settings))
 
 
-def identity_of(keys: Path | None, insecure: bool, address: "Address") -> "Identity | None":
-    """Return the keys to be used; None for plain text, which never leaves this machine.
-
-    Raises InputError for neither or both, and for plain text beyond loopback.
-    """
-    from boards.credentials.identity import Identity
-
-    if keys is not None and not insecure:
-        return Identity.read(keys)
-    if keys is not None or not insecure:
-        raise InputError(
-            "either keys or --insecure",
-            where="--keys",
-            fix="make keys with `nonn-plan keys init`, or try on this machine with --insecure",
-        )
+def _require_loopback(address: "Address") -> None:
     if not address.loopback:
         raise InputError(
             "plain text is for loopback only",
@@ -112,7 +96,6 @@ def identity_of(keys: Path | None, insecure: bool, address: "Address") -> "Ident
             allowed="127.0.0.1:PORT",
             fix="make keys with `nonn-plan keys init`",
         )
-    return None
 
 
 def student_name(manifest: "Manifest", text: str) -> str:
