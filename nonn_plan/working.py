@@ -73,11 +73,12 @@ def worker(
     manifest = Manifest.read(bundle / MANIFEST)
     names = [student_name(manifest, text) for text in dict.fromkeys(student)]
     address = Address.parse(listen, "--listen", free_port=True)
-    if insecure:
+    identity = identity_of(keys, insecure)
+    if identity is None:
         _require_loopback(address)
     settings = WorkerSettings(
         listen=address,
-        identity=identity_of(keys, insecure),
+        identity=identity,
         queue=queue,
         largest_bytes=parse_bytes(largest_message, "--largest-message"),
         at_least_ms=tuple(_held(manifest, text) for text in at_least or ()),

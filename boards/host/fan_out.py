@@ -6,6 +6,7 @@ connects to a board that is gone runs beside it and hands over the new connectio
 
 import selectors
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -19,6 +20,9 @@ from boards.protocol.frames import Values
 
 _STUCK_S = 10.0
 """A board that owes answers and says nothing for so long is connected anew."""
+
+
+_MOST_OWED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,23 +125,24 @@ class FanOut:
     def _send(self, images: Values) -> int:
         """Send to every board that is there, in the plan's order; return the request's number."""
         number, self._next = self._next, self._next + 1
-        pending = Pending(number, len(images), time.perf_counter_ns(), self._tasks)
+        pending = Pending(number, images, time.perf_counter_ns(), self._tasks)
         self._pending[number] = pending
+        spared = self._spared()
         for name, line in self._lines.items():
-            self._send_to(name, line, pending, images)
+            if line.connection is None:
+                pending.not_sent(name, line.down)
+            elif name in spared:
+                pending.not_sent(name, f"owes {line.owes} answers")
+                pending.spared.add(name)
+            else:
+                self._send_to(name, line, line.connection, pending)
         return number
 
-    def _send_to(self, name: str, line: _Line, pending: Pending, images: Values) -> None:
-        if line.connection is None:
-            pending.not_sent(name, line.down)
-            return
-        if line.owes > self._joining.in_flight + 2:
-            pending.not_sent(name, f"owes {line.owes} answers")
-            return
+    def _send_to(self, name: str, line: _Line, connection: Connection, pending: Pending) -> None:
         if not line.owes:
-            line.heard_ns = pending.started_ns
+            line.heard_ns = time.perf_counter_ns()
         try:
-            line.connection.send(pending.number, images)
+            connection.send(pending.number, pending.images)
         except ConnectionLostError as error:
             pending.not_sent(name, str(error))
             self._lose(name, str(error))
@@ -145,6 +150,30 @@ class FanOut:
         line.owes += 1
         pending.sent(name)
         self._watch(line)
+
+    def _spared(self) -> set[str]:
+        """Return the boards that get no image now, because of what they still owe.
+
+        One that has said nothing for a whole deadline is not waited for again; one that is behind
+        catches up while other boards have all of its students.
+        """
+        now_ns = time.perf_counter_ns()
+        silent_ns = self._joining.deadline_ms * 1e6
+        open_lines = {n: line for n, line in self._lines.items() if line.connection is not None}
+        spared = {
+            name
+            for name, line in open_lines.items()
+            if line.owes > _MOST_OWED or (line.owes and now_ns - line.heard_ns > silent_ns)
+        }
+        behind = {n for n, line in open_lines.items() if line.owes > self._joining.in_flight + 2}
+        running = Counter(
+            student
+            for name in open_lines.keys() - spared - behind
+            for student in self._tasks[name].students
+        )
+        return spared | {
+            name for name in behind if all(running[each] for each in self._tasks[name].students)
+        }
 
     def _turn(self, until_ns: int) -> None:
         """Wait until something happens, at most until then, and take it in."""
@@ -181,10 +210,20 @@ class FanOut:
             return
         if reply.features is None:
             pending.not_sent(name, reply.refusal)
-        elif len(reply.features.values) != pending.images:
+            self._fall_back(pending)
+        elif len(reply.features.values) != len(pending.images):
             pending.not_sent(name, "answered another number of images")
+            self._fall_back(pending)
         else:
             pending.replied(name, reply.features, now_ns)
+
+    def _fall_back(self, pending: Pending) -> None:
+        """Send to boards that were spared what others cannot answer any more."""
+        for name in pending.fallbacks():
+            pending.spared.discard(name)
+            line = self._lines[name]
+            if line.connection is not None:
+                self._send_to(name, line, line.connection, pending)
 
     def _take_connections(self) -> None:
         """Put what was connected, or why it could not be, in its place."""
@@ -214,6 +253,7 @@ class FanOut:
         for pending in self._pending.values():
             if name in pending.owed:
                 pending.not_sent(name, why)
+                self._fall_back(pending)
         self._reconnecting.want(line.task)
 
     def _drop_stuck(self) -> None:
@@ -241,7 +281,7 @@ class FanOut:
             yield self._answer(self._pending.pop(number))
 
     def _answer(self, pending: Pending) -> Answer:
-        logits = self._classifier.logits(pending.images, self._students, pending.features)
+        logits = self._classifier.logits(len(pending.images), self._students, pending.features)
         enough = len(pending.features) >= self._needed
         why = "not waited for" if enough else f"not within {self._joining.deadline_ms:g} ms"
         return Answer(

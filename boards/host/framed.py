@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from boards.host.connection import ConnectionLostError, Reply, Wire
 from boards.host.task import Task
@@ -108,25 +108,31 @@ def connect_frames(
     place: Address, task: Task, context: ssl.SSLContext | None, seconds: float
 ) -> FramedConnection:
     """Connect, prove who is who, and agree on the students; raises ConnectionLostError."""
-    try:
-        plain = socket.create_connection((place.host, place.port), timeout=seconds)
-    except OSError as error:
-        raise ConnectionLostError(f"{place}: {error}") from None
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(_opened(place, task, context, seconds))
+            connection.sendall(frames.hello(task.students).encoded())
+            _check_welcome(_read_frame(connection), task)
+            connection.setblocking(False)
+        except (OSError, MalformedFrameError) as error:
+            raise ConnectionLostError(f"{place}: {error}") from None
+        # What is open stays open.
+        stack.pop_all()
+    return FramedConnection(connection, task)
+
+
+def _opened(
+    place: Address, task: Task, context: ssl.SSLContext | None, seconds: float
+) -> socket.socket:
+    """Connect, and prove who is who; raises OSError."""
+    plain = socket.create_connection((place.host, place.port), timeout=seconds)
     try:
         tune(plain)
-        connection = plain
-        if context is not None:
-            connection = context.wrap_socket(plain, server_hostname=task.name)
-        connection.sendall(frames.hello(task.students).encoded())
-        _check_welcome(_read_frame(connection), task)
-        connection.setblocking(False)
-    except (OSError, MalformedFrameError) as error:
-        plain.close()
-        raise ConnectionLostError(f"{place}: {error}") from None
-    except ConnectionLostError:
+        # A board is known by its name, wherever it is.
+        return plain if context is None else context.wrap_socket(plain, server_hostname=task.name)
+    except OSError:
         plain.close()
         raise
-    return FramedConnection(connection, task)
 
 
 def _read_frame(connection: socket.socket) -> Frame:

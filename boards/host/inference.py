@@ -43,9 +43,11 @@ class Pending:
     """A request that is not answered yet.  Times are of `time.perf_counter_ns`."""
 
     number: int
-    images: int
+    images: Values
     started_ns: int
     tasks: Mapping[str, Task]
+    spared: set[str] = field(default_factory=set)
+    """Boards that were not sent the images, but can be if others fail."""
     owed: dict[str, int] = field(default_factory=dict)
     """Boards that may still answer, and when all was sent to them."""
     features: dict[str, Values] = field(default_factory=dict)
@@ -82,13 +84,20 @@ class Pending:
 
     def enough(self, needed: int) -> bool:
         """Whether `needed` students answered, or no board can add one that is missing."""
-        if len(self.features) >= needed:
-            return True
-        return not any(
-            student not in self.features
-            for board in self.owed
-            for student in self.tasks[board].students
-        )
+        return len(self.features) >= needed or not self._coming()
+
+    def fallbacks(self) -> list[str]:
+        """Return spared boards with a student that nobody else will answer."""
+        coming = self._coming() | set(self.features)
+        return [board for board in self.spared if not coming.issuperset(self._students(board))]
+
+    def _coming(self) -> set[str]:
+        """Return the students that did not answer and still may."""
+        owed = {student for board in self.owed for student in self._students(board)}
+        return owed - set(self.features)
+
+    def _students(self, board: str) -> tuple[str, ...]:
+        return self.tasks[board].students
 
     def missing(self, students: Sequence[str], otherwise: str) -> dict[str, str]:
         """Return the students that did not answer, and why; `otherwise` where it was not told."""

@@ -9,8 +9,8 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from math import prod
 
 from boards.protocol import frames
@@ -45,6 +45,7 @@ class FrameServer:
         self._students = students
         self._largest_bytes = largest_bytes
         self._count = count
+        self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._accept, name="frames", daemon=True)
@@ -75,11 +76,9 @@ class FrameServer:
                 accepted, _ = self._listener.accept()
             except OSError:
                 return
-            with self._lock:
-                if len(self._open) >= MOST_CONNECTIONS:
-                    accepted.close()
-                    continue
-                self._open.add(accepted)
+            if not self._places.acquire(blocking=False):
+                accepted.close()
+                continue
             threading.Thread(
                 target=self._serve, args=(accepted,), name="connection", daemon=True
             ).start()
@@ -87,9 +86,7 @@ class FrameServer:
     def _serve(self, accepted: socket.socket) -> None:
         """Serve one connection until it ends."""
         try:
-            tune(accepted)
-            accepted.settimeout(PATIENCE_S)
-            with self._secured(accepted) as connection:
+            with closing(self._secured(accepted)) as connection, self._listed(connection):
                 _Connection(connection, self._students, self._largest_bytes, self._count).run()
         except MalformedFrameError as error:
             self._count("frames", "MALFORMED")
@@ -97,14 +94,30 @@ class FrameServer:
         except (OSError, EOFError) as error:
             log.info("a connection ended: %s", error)
         finally:
-            with self._lock:
-                self._open.discard(accepted)
-            accepted.close()
+            self._places.release()
 
     def _secured(self, accepted: socket.socket) -> socket.socket:
-        if self._context is None:
-            return accepted
-        return self._context.wrap_socket(accepted, server_side=True)
+        """Find out who calls; raises OSError."""
+        try:
+            tune(accepted)
+            accepted.settimeout(PATIENCE_S)
+            if self._context is None:
+                return accepted
+            return self._context.wrap_socket(accepted, server_side=True)
+        except OSError:
+            accepted.close()
+            raise
+
+    @contextmanager
+    def _listed(self, connection: socket.socket) -> Iterator[None]:
+        """Let `stop` know of an open connection."""
+        with self._lock:
+            self._open.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(connection)
 
 
 class _Connection:

@@ -1,0 +1,72 @@
+"""Frames: what is sent is what is read, and what is no frame is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boards.protocol import frames
+from boards.protocol.frames import HEADER, Features, Frame, Kind, MalformedFrameError
+from boards.protocol.refusal import Reason
+
+
+def reread(frame, largest_bytes=1 << 20):
+    """Return a frame as its receiver has it."""
+    content = frame.encoded()
+    kind, number, length = frames.header(content[: HEADER.size], largest_bytes)
+    assert len(content) == HEADER.size + length
+    return Frame(kind, number, content[HEADER.size :])
+
+
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 2**64 - 1))
+def test_images_and_features_come_as_they_were_sent(count, width, number):
+    values = np.random.default_rng(count * width).normal(size=(count, width)).astype(np.float32)
+    frame = reread(frames.images(number, values))
+    assert frame.number == number
+    assert np.array_equal(frames.sent_images(frame, width), values)
+    back = frames.sent_features(reread(frames.features(number, Features(values, 3, 4))), width)
+    assert np.array_equal(back.values, values)
+    assert (back.waited_ns, back.computed_ns) == (3, 4)
+
+
+def test_hello_welcome_and_refusals_come_as_they_were_sent():
+    students = ["student-0", "Schüler"]
+    assert frames.named_students(reread(frames.hello(students))) == students
+    assert frames.welcomed(reread(frames.welcome(12, 5))) == (12, 5)
+    refused = reread(frames.refused(9, Reason.RESOURCE_EXHAUSTED, "64 requests wait already"))
+    assert frames.refusal(refused) == "RESOURCE_EXHAUSTED: 64 requests wait already"
+    assert frames.advertised_port(["statistics", frames.extension(8002)]) == 8002
+    assert frames.advertised_port(["nonn_frames/2(port=8002)", "statistics"]) is None
+
+
+@given(st.binary(min_size=HEADER.size, max_size=HEADER.size))
+def test_what_does_not_begin_as_a_frame_is_refused(content):
+    if content[:5] != b"NoNN\x01":
+        with pytest.raises(MalformedFrameError, match="not a frame"):
+            frames.header(content, 100)
+
+
+def test_a_frame_that_is_too_long_is_refused_before_it_is_read():
+    content = frames.images(1, np.zeros((1, 100), np.float32)).encoded()
+    with pytest.raises(MalformedFrameError, match="404 bytes; at most 403"):
+        frames.header(content[: HEADER.size], 403)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\1\0", b"\0\0\0\0", b"\2\0\0\0" + bytes(8), b"\1\0\0\0" + bytes(9)],
+    ids=["empty", "cut", "no image", "one of two", "a byte more"],
+)
+def test_images_of_another_length_than_they_say_are_refused(payload):
+    with pytest.raises(MalformedFrameError):
+        frames.sent_images(Frame(Kind.IMAGES, 1, payload), 2)
+
+
+def test_names_that_are_no_text_are_refused():
+    with pytest.raises(MalformedFrameError, match="UTF-8"):
+        frames.named_students(Frame(Kind.HELLO, 0, b"\xff"))
+
+
+def test_a_welcome_of_another_length_is_refused():
+    with pytest.raises(MalformedFrameError, match="another length"):
+        frames.welcomed(Frame(Kind.WELCOME, 0, b"123"))

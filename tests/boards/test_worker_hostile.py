@@ -1,0 +1,228 @@
+"""What comes from the network may be anything: the worker says no, or hangs up, and lives."""
+
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from made_bundle import make_bundle
+from worker_processes import asking, keys_for, running
+
+from boards.credentials.identity import Identity
+from boards.protocol import frames
+from boards.protocol.frames import HEADER, Frame, Kind
+
+IMAGE = (1, 8, 8)
+LARGEST = 100_000
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    manifest = make_bundle(folder / "bundle", image=IMAGE)
+    keys = keys_for(folder / "keys", "pi")
+    options = ("--largest-message", str(LARGEST))
+    with running(folder / "bundle", keys, {"pi": ["student-0"]}, *options) as workers:
+        yield folder / "bundle", manifest, keys, workers["pi"]
+
+
+@pytest.fixture(autouse=True)
+def lives(place):
+    """After each test the worker answers as if nothing had been."""
+    yield
+    bundle, manifest, keys, worker = place
+    for protocol in ("fastest", "standard"):
+        with asking(bundle, manifest, keys, [worker], protocol=protocol) as fan_out:
+            assert not fan_out.ask(np.zeros((1, *IMAGE), np.float32)).missing
+
+
+def frames_port(worker):
+    """Return where frames are, which is the port behind that of the standard protocol."""
+    return worker.address.port + 1
+
+
+def secured(place, identity=None):
+    """Open a connection of frames as the host."""
+    _, _, keys, worker = place
+    context = (identity or Identity.read(keys / "host")).client_context()
+    plain = socket.create_connection(("127.0.0.1", frames_port(worker)), timeout=30)
+    return context.wrap_socket(plain, server_hostname="pi")
+
+
+def ends(connection):
+    """Say whether the other side hangs up."""
+    try:
+        while connection.recv(65536):
+            pass
+    except (ConnectionError, ssl.SSLError):
+        pass
+    return True
+
+
+def frame_of(connection):
+    """Read one frame."""
+    head = connection.recv(HEADER.size)
+    kind, number, length = frames.header(head, 1 << 20)
+    content = b""
+    while len(content) < length:
+        content += connection.recv(length - len(content))
+    return Frame(kind, number, content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)) * 40, b"\x16\x03\x01\xff\xff" + bytes(200)],
+    ids=["http", "noise", "half a hello of TLS"],
+)
+@pytest.mark.parametrize("standard", [True, False], ids=["standard", "frames"])
+def test_what_is_no_tls_is_hung_up_on(place, content, standard):
+    worker = place[3]
+    port = worker.address.port if standard else frames_port(worker)
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(content)
+        connection.shutdown(socket.SHUT_WR)
+        assert ends(connection)
+
+
+@pytest.mark.parametrize("standard", [True, False], ids=["standard", "frames"])
+def test_connections_that_say_nothing_keep_nobody_out(place, standard):
+    worker = place[3]
+    port = worker.address.port if standard else frames_port(worker)
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    try:
+        bundle, manifest, keys, _ = place
+        protocol = "standard" if standard else "fastest"
+        with asking(bundle, manifest, keys, [worker], protocol=protocol) as fan_out:
+            assert not fan_out.ask(np.zeros((1, *IMAGE), np.float32)).missing
+    finally:
+        for each in silent:
+            # A reset, as of a peer that crashed.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            each.close()
+
+
+@pytest.mark.parametrize("who", ["nobody", "another authority", "a board"])
+def test_frames_are_for_hosts_of_this_authority(place, tmp_path, who):
+    _, _, keys, worker = place
+    context = ssl.create_default_context(cafile=keys / "host" / "authority.pem")
+    context.check_hostname = False
+    if who == "another authority":
+        other = keys_for(tmp_path / "other") / "host"
+        context.load_cert_chain(other / "certificate.pem", other / "key.pem")
+    if who == "a board":
+        context.load_cert_chain(keys / "pi" / "certificate.pem", keys / "pi" / "key.pem")
+    plain = socket.create_connection(("127.0.0.1", frames_port(worker)), timeout=30)
+    try:
+        connection = context.wrap_socket(plain)
+    except (ssl.SSLError, ConnectionError):
+        return
+    # TLS 1.3 tells a client only after its handshake.
+    with connection, pytest.raises((ssl.SSLError, ConnectionError)):
+        connection.sendall(frames.hello(["student-0"]).encoded())
+        if not connection.recv(1):
+            raise ConnectionError("the worker hung up without a word")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        bytes(HEADER.size),
+        HEADER.pack(b"NoNN", 2, Kind.HELLO, 0, 0, 0),
+        HEADER.pack(b"NoNN", 1, 77, 0, 0, 0),
+        HEADER.pack(b"NoNN", 1, Kind.HELLO, 0, 0, LARGEST + 1),
+        frames.images(1, np.zeros((1, 64), np.float32)).encoded(),
+        Frame(Kind.HELLO, 0, b"\xff\xfe").encoded(),
+    ],
+    ids=["zeros", "another version", "another kind", "too long", "no hello", "no text"],
+)
+def test_what_is_no_hello_is_hung_up_on(place, content):
+    with secured(place) as connection:
+        connection.sendall(content)
+        assert ends(connection)
+
+
+def test_hello_to_a_student_that_is_not_here_is_refused(place):
+    with secured(place) as connection:
+        connection.sendall(frames.hello(["student-1"]).encoded())
+        assert "NOT_FOUND: no model 'student-1' here" in frames.refusal(frame_of(connection))
+        assert ends(connection)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", struct.pack("<I", 0), struct.pack("<I", 2) + bytes(256), struct.pack("<I", 2**31)],
+    ids=["empty", "none", "one of two", "very many"],
+)
+def test_images_of_another_length_are_refused_and_the_connection_goes_on(place, payload):
+    with secured(place) as connection:
+        connection.sendall(frames.hello(["student-0"]).encoded())
+        assert frames.welcomed(frame_of(connection)) == (64, 5)
+        connection.sendall(Frame(Kind.IMAGES, 8, payload).encoded())
+        refused = frame_of(connection)
+        assert (refused.kind, refused.number) == (Kind.REFUSED, 8)
+        assert "INVALID_ARGUMENT" in frames.refusal(refused)
+        connection.sendall(frames.images(9, np.zeros((1, 64), np.float32)).encoded())
+        assert frame_of(connection).kind == Kind.FEATURES
+
+
+def test_a_host_that_is_gone_in_the_middle_of_an_image_leaves_nothing_behind(place):
+    worker = place[3]
+    before = len(os.listdir(f"/proc/{worker.process.pid}/fd"))
+    for _ in range(40):
+        with secured(place) as connection:
+            connection.sendall(frames.hello(["student-0"]).encoded())
+            frame_of(connection)
+            connection.sendall(frames.images(1, np.zeros((1, 64), np.float32)).encoded()[:100])
+    with secured(place) as connection:
+        connection.sendall(frames.hello(["student-0"]).encoded())
+        frame_of(connection)
+    assert len(os.listdir(f"/proc/{worker.process.pid}/fd")) <= before + 3
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--keys", "KEYS/pi", "--insecure"], "either keys or --insecure"),
+        ([], "either keys or --insecure"),
+        (["--insecure", "--listen", "0.0.0.0:0"], "plain text is for loopback only"),
+        (["--keys", "KEYS/host"], "is not the certificate of a board"),
+        (["--keys", "KEYS/pi", "--listen", "nowhere"], "not an address"),
+        (["--keys", "KEYS/pi", "--at-least", "5"], "--at-least"),
+        (["--keys", "KEYS/pi", "--precision", "int8"], "no int8 model of student-0"),
+    ],
+)
+def test_a_wrong_command_is_one_sentence(place, options, text):
+    bundle, _, keys, _ = place
+    command = [sys.executable, "-m", "nonn_plan", "worker", str(bundle), "--student", "0"]
+    command += [option.replace("KEYS", str(keys)) for option in options]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 2, found.stderr
+    assert text in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_model_that_was_changed_is_not_loaded(place, tmp_path):
+    keys = place[2]
+    make_bundle(tmp_path / "bundle", image=IMAGE)
+    model = tmp_path / "bundle" / "student-0.fp32.onnx"
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(content)
+    command = [sys.executable, "-m", "nonn_plan", "worker", str(tmp_path / "bundle")]
+    command += ["--student", "0", "--keys", str(keys / "pi")]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 2
+    assert "SHA-256" in found.stderr
+
+
+def test_a_port_that_is_taken_is_said(place):
+    bundle, _, keys, worker = place
+    command = [sys.executable, "-m", "nonn_plan", "worker", str(bundle), "--student", "0"]
+    command += ["--keys", str(keys / "pi"), "--listen", str(worker.address)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 1
+    assert f"cannot listen on {worker.address}" in found.stderr

@@ -1,0 +1,112 @@
+"""Real worker processes on loopback, each with keys of its own; and a host that asks them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from boards.credentials.holder import board
+from boards.credentials.identity import Identity
+from boards.credentials.keyring import make_keys
+from boards.host.addresses import BoardAddress
+from boards.host.classifier import Classifier
+from boards.host.connecting import connect
+from boards.host.fan_out import FanOut, Joining
+from boards.host.reconnecting import Reconnecting
+from boards.host.task import Task
+from boards.protocol.address import Address
+
+
+class WorkerProcess:
+    """`nonn-plan worker` of some students, which can be killed, stopped and started again."""
+
+    def __init__(self, bundle, name, students, keys, *options):
+        self.name, self.students = name, students
+        self._command = [sys.executable, "-m", "nonn_plan", "worker", str(bundle)]
+        self._command += [part for each in students for part in ("--student", each)]
+        self._command += ["--keys", str(keys / name), *options]
+        self.address = Address("127.0.0.1", 0)
+        self.start()
+
+    def start(self):
+        """Start it, on the port that it had."""
+        self.process = subprocess.Popen(
+            [*self._command, "--listen", str(self.address)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        line = self.process.stdout.readline()
+        if " on " not in line:
+            raise AssertionError(self.process.communicate()[1])
+        self.address = Address.parse(line.split(" on ")[1].strip(), "worker")
+
+    def send(self, number):
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def kill(self):
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.communicate()
+
+    def end(self):
+        """End it in good order; return its exit code."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        self.process.communicate()
+        return self.process.returncode
+
+
+def keys_for(folder: Path, *boards: str) -> Path:
+    """Make an authority and keys for a host and these boards."""
+    make_keys(folder, [board(name, ["127.0.0.1"]) for name in boards])
+    return folder
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def task_of(worker, manifest, protocol="fastest"):
+    """Return what the host asks of a worker."""
+    models = {model.name: model for model in manifest.models}
+    place = BoardAddress(name=worker.name, address=str(worker.address), protocol=protocol)
+    return Task(place, tuple(models[student] for student in worker.students))
+
+
+@contextmanager
+def running(bundle, keys, placement, *options):
+    """Run a worker for each board of `placement`, which names its students."""
+    with ExitStack() as stack:
+        workers = {}
+        for name, students in placement.items():
+            worker = WorkerProcess(bundle, name, students, keys, *options)
+            stack.callback(worker.end)
+            workers[name] = worker
+        yield workers
+
+
+@contextmanager
+def asking(bundle, manifest, keys, workers, joining=None, protocol="fastest", connected=True):
+    """Ask these workers as a host does."""
+    identity = Identity.read(keys / "host")
+    fan_out = FanOut(
+        [task_of(worker, manifest, protocol) for worker in workers],
+        Classifier(bundle, manifest),
+        Reconnecting(partial(connect, identity=identity)),
+        joining or Joining(),
+    )
+    try:
+        if connected:
+            assert fan_out.wait_connected(60), fan_out.down
+        yield fan_out
+    finally:
+        fan_out.close()
