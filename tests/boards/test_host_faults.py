@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -19,6 +21,8 @@ from safetensors.numpy import load_file
 from worker_processes import WorkerProcess, asking, keys_for, running
 
 from boards.host.fan_out import Joining
+from boards.protocol.address import Address
+from nonn_core.bundle import Manifest
 
 IMAGE = (1, 8, 8)
 EIGHT = 8
@@ -225,7 +229,7 @@ def test_a_host_that_is_killed_is_followed_by_another(made, oracle):
         first = subprocess.Popen(
             [sys.executable, "-c", code, str(bundle.parent), *places],
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path + os.pathsep + os.path.dirname(__file__)},
+            env={**os.environ, "PYTHONPATH": path + os.pathsep + str(Path(__file__).parent)},
             text=True,
         )
         assert first.stdout.readline() == "answered\n"
@@ -240,12 +244,6 @@ def test_a_host_that_is_killed_is_followed_by_another(made, oracle):
 
 def forever(folder, places):
     """Ask the first two boards without end; runs in a process of its own."""
-    from pathlib import Path
-    from types import SimpleNamespace
-
-    from boards.protocol.address import Address
-    from nonn_core.bundle import Manifest
-
     bundle = Path(folder) / "bundle"
     manifest = Manifest.read(bundle / "manifest.json")
     workers = [
@@ -302,9 +300,9 @@ def test_ten_thousand_requests_back_to_back_lose_nothing(made, oracle, protocol)
 
 
 def resident_kb(pid):
-    with open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def open_files(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
