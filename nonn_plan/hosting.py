@@ -94,7 +94,7 @@ def host(
         connected(plan, bundle, addresses, identity, joining, str(boards_file)) as fan_out,
     ):
         source = _source(manifest, data, images, progress)
-        _wait(output, fan_out)
+        wait_connected(output, fan_out)
         log = Log(plan.send_order, manifest.class_names)
         report = _classified(fan_out, _first(source, limit), log, len(plan.students), progress)
     if out is not None:
@@ -119,7 +119,7 @@ def _source(
     return of_folder(manifest, Path(images))
 
 
-def _wait(output: Output, fan_out: "FanOut") -> None:
+def wait_connected(output: Output, fan_out: "FanOut") -> None:
     """Wait for the boards; go on without those that are not there, unless it is all of them."""
     if fan_out.wait_connected(CONNECT_S):
         return

@@ -39,6 +39,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "keys": ("keys",),
     "working": ("worker",),
     "hosting": ("host",),
+    "emulating": ("emulate",),
+    "profiling": ("profile",),
+    "validating": ("validate",),
     "tables": ("table",),
 }
 """The commands of each module, in the order of the help."""

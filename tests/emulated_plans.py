@@ -1,0 +1,151 @@
+"""Small plans on made fleets, with bundles of their students, for tests of emulated fleets."""
+
+from pathlib import Path
+
+from made_bundle import make_bundle
+
+from nonn_core.partition import Partition
+from planner.budget import budgets
+from planner.evaluation import Decided, budget_rows, decision, predict
+from planner.plan import PlanDocument, SolverRun, StageResult
+from planner.question import Question
+from profiles.fleet import Fleet
+from profiles.link import LINKS
+
+NETWORK = "wrn10:4,8,8"
+
+
+def figure(value):
+    return {"value": value, "provenance": "assumed", "source": "this test"}
+
+
+def made_fleet(links, compute_ms=5.0, message_ms=0.0, sharing_slowdown=1.0):
+    """Boards b0, b1, ... on links `{field: figure}`; all of one device that takes `compute_ms`.
+
+    A link may also be the name of one in the library.
+    """
+    device = {
+        "name": "made",
+        "title": "made",
+        "clock_hz": 1,
+        "cores": 1,
+        "ram_bytes": 10**9,
+        "runtime": "none",
+        "precision": "fp32",
+        "compute_fixed_ms": figure(compute_ms),
+        "compute_ms_per_mmac": figure(0.0),
+        "power_fixed_w": figure(1.0),
+        "power_busy_w": figure(1.0),
+        "message_ms": figure(message_ms),
+        "sharing_slowdown": figure(sharing_slowdown),
+    }
+    named = [link if isinstance(link, str) else link["name"] for link in links]
+    own = {link["name"]: link for link in links if not isinstance(link, str)}
+    assert all(name in own or name in LINKS.names() for name in named)
+    return Fleet.check(
+        {
+            "name": "made",
+            "title": "made",
+            "boards": [
+                {"name": f"b{number}", "device": "made", "link": name}
+                for number, name in enumerate(named)
+            ],
+            "devices": [device],
+            "links": [_link(**link) for link in own.values()],
+        },
+        "this test",
+    )
+
+
+def made_plan(fleet, boards=None, image="3x32x32", width=3):
+    """One student for each entry of `boards`, the names of those that run it; one on each board."""
+    placed = boards or [(board.name,) for board in fleet.boards]
+    question = Question.check(
+        {
+            "fleet": fleet,
+            "budgets": budgets(fleet),
+            "image": image,
+            "classes": 10,
+            "networks": (NETWORK,),
+            "epsilon_pct": 1.0,
+            "objective": ({"objective": "students"},),
+            "max_copies": max(map(len, placed)),
+            "partition": _partition(len(placed), width),
+        },
+        "this test",
+    )
+    decided = [
+        Decided(f"student-{k}", NETWORK, "fp32", tuple(homes), (k,), 1)
+        for k, homes in enumerate(placed)
+    ]
+    made = decision(question, decided, (), None)
+    order = tuple(board.name for board in fleet.boards if board.name in made.used)
+    return PlanDocument(
+        question=question,
+        status="feasible",
+        students=made.students,
+        dropped=(),
+        dropped_filters=0,
+        delta_val_pct=None,
+        host=fleet.host,
+        send_order=order,
+        budgets=budget_rows(question, made),
+        predicted=predict(question, made, order),
+        stages=(
+            StageResult(
+                objective="students",
+                tolerance_pct=0.0,
+                value=len(made.students),
+                best=len(made.students),
+                bound=None,
+                gap_pct=None,
+                proven=False,
+            ),
+        ),
+        solver=SolverRun(name="none", version="0", seed=0, deterministic_time=0.0),
+        conflict=(),
+    )
+
+
+def bundle_of(plan: PlanDocument, folder: Path) -> Path:
+    """Write a bundle of random students with the names and widths of the plan's."""
+    image = plan.question.image_shape
+    make_bundle(
+        folder,
+        filters=tuple(len(student.filters) for student in plan.students),
+        image=(image.channels, image.height, image.width),
+    )
+    return folder
+
+
+def _link(name, bits_per_s=1e8, duplex="full", shared=False, **figures):
+    return {
+        "name": name,
+        "title": name,
+        "bits_per_s": figure(bits_per_s),
+        "duplex": duplex,
+        "shared": shared,
+        **{key: figure(value) for key, value in figures.items()},
+    }
+
+
+def _partition(count, width):
+    return Partition.check(
+        {
+            "teacher": None,
+            "rule": None,
+            "gamma": 1.0,
+            "seed": 0,
+            "filters": count * width,
+            "images": None,
+            "modularity": 0.0,
+            "communities": [
+                {"id": k, "filters": range(k * width, (k + 1) * width), "linked": True}
+                for k in range(count)
+            ],
+            "drop_steps": [
+                {"communities": (), "filters": 0, "accuracy_pct": None, "delta_val_pct": None}
+            ],
+        },
+        "this test",
+    )
