@@ -1,0 +1,1 @@
+"""Validation: what a plan predicted, beside what its boards did."""

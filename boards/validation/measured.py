@@ -1,0 +1,50 @@
+"""What boards did, image by image, in the parts that a prediction has."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from boards.host.inference import Answer, BoardTiming
+
+
+class Measured:
+    """The answers of a closed loop, each with every student."""
+
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        self._answers = answers
+
+    @property
+    def total_ms(self) -> list[float]:
+        """From taking an image up to its logits."""
+        return [answer.total_ms for answer in self._answers]
+
+    @property
+    def compute_ms(self) -> list[float]:
+        """Time of the board that computed longest."""
+        return [max(each.computed_ms for each in answer.timings) for answer in self._answers]
+
+    @property
+    def communication_ms(self) -> list[float]:
+        """All the rest, waiting included."""
+        return [
+            total - compute for total, compute in zip(self.total_ms, self.compute_ms, strict=True)
+        ]
+
+    @property
+    def typical(self) -> Answer:
+        """The answer whose total is the median's neighbour."""
+        return sorted(self._answers, key=lambda answer: answer.total_ms)[len(self._answers) // 2]
+
+    def of(self, board: str, figure: Callable[[BoardTiming], float]) -> list[float]:
+        """Return one figure of a board, where it answered."""
+        return [
+            figure(timing)
+            for answer in self._answers
+            for timing in answer.timings
+            if timing.board == board
+        ]
+
+
+def median(values: Sequence[float]) -> float | None:
+    """Return the median; None without any value."""
+    return float(np.median(values)) if values else None
