@@ -18,6 +18,9 @@ from profiles.errors import InputError, NonnError
 
 MANIFEST = "manifest.json"
 
+NCNN_READS, NCNN_ANSWERS = "in0", "out0"
+"""Names of the input and output of a model for ncnn."""
+
 ModelPrecision = Literal["fp32", "int8"]
 Role = Literal["student", "head", "group0", "whole"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9%._~-]*$")]
@@ -35,6 +38,24 @@ class ModelFile(BundledFile):
     """An ONNX model."""
 
     precision: ModelPrecision = Field(description="Of its weights and activations.")
+
+
+class NcnnFiles(Record):
+    """The same model for ncnn, in fp32: where onnxruntime has no wheel.
+
+    ncnn has no batch: it reads `in0` and answers `out0`, of one image.
+    """
+
+    param: BundledFile = Field(description="Its layers, ncnn's param format.")
+    weights: BundledFile = Field(description="Its weights, ncnn's bin format.")
+    images: int = Field(gt=0, description="Test images on which both models were compared.")
+    largest_difference: float = Field(
+        ge=0,
+        description="Of any value that it answers from the fp32 ONNX model's, in absolute value.",
+    )
+    largest_value: float = Field(
+        ge=0, description="Of the fp32 ONNX model's answers, in absolute value."
+    )
 
 
 class Port(Record):
@@ -65,6 +86,9 @@ class BundledModel(Record):
         ge=0, description="Where its vector begins in the input of FC; null without a vector."
     )
     files: tuple[ModelFile, ...] = Field(min_length=1, description="One for each precision.")
+    ncnn: NcnnFiles | None = Field(
+        default=None, description="Its form for ncnn; null unless it was asked for."
+    )
 
 
 class FcLayer(BundledFile):
@@ -131,6 +155,9 @@ class Manifest(Document):
         """Yield every file but the manifest."""
         for model in self.models:
             yield from model.files
+            if model.ncnn is not None:
+                yield model.ncnn.param
+                yield model.ncnn.weights
         if self.fc is not None:
             yield self.fc
 
@@ -143,16 +170,24 @@ def read_bundle(folder: Path) -> Manifest:
     manifest = Manifest.read(folder / MANIFEST)
     for one in manifest.files():
         path = folder / one.file
-        found = _sha256(path)
-        if found != one.sha256:
-            raise InputError(
-                "is not the file that was exported: its SHA-256 differs from the manifest's",
-                where=str(path),
-                found=found,
-                allowed=one.sha256,
-                fix="export, or copy, the bundle again",
-            )
+        _check_hash(path, _sha256(path), one.sha256)
     return manifest
+
+
+def read_bundled(folder: Path, one: BundledFile) -> bytes:
+    """Read one file of a bundle, once, and make sure that this is what was exported.
+
+    Raises InputError where it is missing, unreadable or another one.
+    """
+    path = folder / one.file
+    try:
+        with path.open("rb") as file:
+            # No more than is needed to see that it is too long.
+            content = file.read(one.size_bytes + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    _check_hash(path, content_hash(content), one.sha256)
+    return content
 
 
 def content_hash(content: bytes) -> str:
@@ -224,13 +259,28 @@ def _exchange(target: Path, new: Path, old: Path) -> None:
         raise
 
 
+def _check_hash(path: Path, found: str, exported: str) -> None:
+    if found != exported:
+        raise InputError(
+            "is not the file that was exported: its SHA-256 differs from the manifest's",
+            where=str(path),
+            found=found,
+            allowed=exported,
+            fix="export, or copy, the bundle again",
+        )
+
+
 def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(
-            f"cannot be read: {error.strerror or error}",
-            where=str(path),
-            fix="export, or copy, the bundle again",
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot be read: {error.strerror or error}",
+        where=str(path),
+        fix="export, or copy, the bundle again",
+    )

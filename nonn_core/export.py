@@ -13,11 +13,13 @@ from torch import nn
 from nonn_core.agreement import Fc, Models, agreement, together
 from nonn_core.bundle import (
     Agreement,
+    BundledFile,
     BundledModel,
     FcLayer,
     Manifest,
     ModelFile,
     ModelPrecision,
+    NcnnFiles,
     PixelScale,
     check_bundle_place,
     content_hash,
@@ -26,6 +28,13 @@ from nonn_core.bundle import (
 from nonn_core.data.dataset import Dataset
 from nonn_core.deployment import Part, parts
 from nonn_core.learning.run import load_run
+from nonn_core.ncnn_export import (
+    CHECK_IMAGES,
+    NEEDED,
+    NcnnContent,
+    check_installed,
+    ncnn_models,
+)
 from nonn_core.nonn import Nonn
 from nonn_core.onnx_graph import OPSET, Array, inference, to_onnx
 from nonn_core.progress import Progress, silent
@@ -41,16 +50,21 @@ TOLERANCE = 1e-3
 VERSIONED = ("nonn-plan", "torch", "onnx", "onnxscript", "onnxruntime")
 
 _SUFFIXES: dict[ModelPrecision, str] = {"fp32": ".onnx", "int8": ".int8.onnx"}
+_NCNN_PARAM, _NCNN_WEIGHTS = ".ncnn.param", ".ncnn.bin"
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A network's parts, its FC layer if they answer vectors, and their models by precision."""
+    """A network's parts, its FC layer if they answer vectors, and their models by precision.
+
+    `ncnn` holds models for ncnn by the stem of their part, and nothing unless they were asked for.
+    """
 
     parts: tuple[Part, ...]
     fc: Fc | None
     models: dict[ModelPrecision, Models]
     agreement: tuple[Agreement, ...]
+    ncnn: dict[str, NcnnContent]
 
 
 def export(
@@ -59,25 +73,39 @@ def export(
     precisions: Collection[ModelPrecision],
     dataset: Dataset,
     progress: Progress = silent,
+    *,
+    ncnn: bool = False,
 ) -> Manifest:
-    """Write a finished run's bundle into `folder`: whole, or not at all.
+    """Write a finished run's bundle into `folder`: whole, or not at all; with models for `ncnn`.
 
-    Raises InputError where the run is unfinished or damaged, or where `folder` holds something
-    else than a bundle; ExportError where the fp32 models do not compute what torch does.
+    Raises InputError where the run is unfinished or damaged, where `folder` holds something else
+    than a bundle, or where models for ncnn cannot be made here; ExportError where the fp32 models
+    do not compute what torch does, or those for ncnn what the fp32 models do.
     """
     check_bundle_place(folder)
+    if ncnn:
+        check_installed()
     recipe, network = load_run(run, dataset)
-    exported = exported_network(network, recipe, precisions, dataset, progress)
+    exported = exported_network(network, recipe, precisions, dataset, progress, ncnn=ncnn)
+    contents = _contents(exported)
+    manifest = _manifest(exported, contents, dataset)
+    write_bundle(folder, manifest, contents)
+    return manifest
+
+
+def _contents(exported: Exported) -> dict[str, bytes]:
+    """Return the content of each file by its name."""
     contents = {
         file_name(part, precision): models[part.stem].SerializeToString(deterministic=True)
         for precision, models in exported.models.items()
         for part in exported.parts
     }
+    for stem, content in exported.ncnn.items():
+        contents[stem + _NCNN_PARAM] = content.param
+        contents[stem + _NCNN_WEIGHTS] = content.weights
     if exported.fc is not None:
         contents[FC_FILE] = save({"weight": exported.fc.weight, "bias": exported.fc.bias})
-    manifest = _manifest(exported, contents, dataset)
-    write_bundle(folder, manifest, contents)
-    return manifest
+    return contents
 
 
 def exported_network(
@@ -86,11 +114,14 @@ def exported_network(
     precisions: Collection[ModelPrecision],
     dataset: Dataset,
     progress: Progress = silent,
+    *,
+    ncnn: bool = False,
 ) -> Exported:
     """Turn a trained network into ONNX models and compare them with it on the test images.
 
-    int8 is calibrated on training images, the same for the same recipe.  Raises ExportError where
-    the fp32 models do not compute what torch does.
+    int8 is calibrated on training images, the same for the same recipe.  Models for `ncnn` are made
+    of the fp32 models and compared with them.  Raises ExportError where the fp32 models do not
+    compute what torch does, or those for ncnn what the fp32 models do.
     """
     deployed = tuple(parts(network, recipe, dataset))
     fc = Fc.of(network.fc) if isinstance(network, Nonn) else None
@@ -106,7 +137,8 @@ def exported_network(
     for row in rows:
         if row.precision == "fp32":
             _check(row)
-    return Exported(deployed, fc, models, rows)
+    for_ncnn = ncnn_models(deployed, fp32, _test_pixels(dataset), progress) if ncnn else {}
+    return Exported(deployed, fc, models, rows, for_ncnn)
 
 
 def file_name(part: Part, precision: ModelPrecision) -> str:
@@ -140,6 +172,12 @@ def _calibration_pixels(dataset: Dataset, seed: int) -> Array:
     """Return some training images, (N, C, H, W)."""
     order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))
     chosen: Array = dataset.train.take(order[:CALIBRATION_IMAGES]).pixels.float().numpy()
+    return chosen
+
+
+def _test_pixels(dataset: Dataset) -> Array:
+    """Return the first test images, (N, C, H, W)."""
+    chosen: Array = dataset.test.pixels[:CHECK_IMAGES].float().numpy()
     return chosen
 
 
@@ -177,7 +215,9 @@ def _manifest(exported: Exported, contents: dict[str, bytes], dataset: Dataset) 
         calibration_images=min(CALIBRATION_IMAGES, len(dataset.train)) if int8 else None,
         agreement=exported.agreement,
         opset=OPSET,
-        versions={name: metadata.version(name) for name in VERSIONED},
+        versions={
+            name: metadata.version(name) for name in VERSIONED + (NEEDED if exported.ncnn else ())
+        },
     )
 
 
@@ -200,4 +240,19 @@ def _described(part: Part, exported: Exported, contents: dict[str, bytes]) -> Bu
             )
             for precision, name in names.items()
         ),
+        ncnn=_ncnn_files(part.stem, exported.ncnn[part.stem]) if exported.ncnn else None,
     )
+
+
+def _ncnn_files(stem: str, content: NcnnContent) -> NcnnFiles:
+    return NcnnFiles(
+        param=_bundled(stem + _NCNN_PARAM, content.param),
+        weights=_bundled(stem + _NCNN_WEIGHTS, content.weights),
+        images=content.images,
+        largest_difference=content.largest_difference,
+        largest_value=content.largest_value,
+    )
+
+
+def _bundled(name: str, content: bytes) -> BundledFile:
+    return BundledFile(file=name, sha256=content_hash(content), size_bytes=len(content))

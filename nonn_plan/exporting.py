@@ -46,6 +46,12 @@ def export(
     precision: Annotated[
         str, typer.Option("--precision", help="Of the models: fp32, int8 or both.")
     ] = "both",
+    ncnn: Annotated[
+        bool,
+        typer.Option(
+            "--ncnn", help="Also for ncnn, in fp32: for boards without onnxruntime (32-bit Arm)."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a run as ONNX models, FC weights and a manifest; check them on the test images."""
@@ -62,7 +68,7 @@ def export(
         require_recipe_of(plan, recipe, where=str(run))
     with output.progress(UNCHANGED) as progress:
         dataset = load_dataset(recipe.data, progress)
-        manifest = export_run(run, out, precisions, dataset, progress)
+        manifest = export_run(run, out, precisions, dataset, progress, ncnn=ncnn)
     fits = () if plan is None else bundle_fits(plan, manifest)
     _show_files(output, manifest)
     _show_agreement(output, {row.precision: row for row in manifest.agreement})
@@ -134,10 +140,16 @@ def _int8_agreement(run: Path, dataset: "Dataset", progress: "Progress") -> "Agr
 
 
 def _show_files(output: Output, manifest: "Manifest") -> None:
-    rows = [
+    rows: list[tuple[str, str, str, str]] = [
         (model.name, one.file, one.precision, format_bytes(one.size_bytes))
         for model in manifest.models
         for one in model.files
+    ]
+    rows += [
+        (model.name, one.file, "fp32, ncnn", format_bytes(one.size_bytes))
+        for model in manifest.models
+        if model.ncnn is not None
+        for one in (model.ncnn.param, model.ncnn.weights)
     ]
     if manifest.fc is not None:
         rows.append(("FC layer", manifest.fc.file, "fp32", format_bytes(manifest.fc.size_bytes)))

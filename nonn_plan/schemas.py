@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from boards.host.addresses import BoardAddresses
+from boards.validation.comparison import Validation
 from nonn_core.bundle import Manifest
 from nonn_core.evaluation import Evaluation
 from nonn_core.learning.repeats import RepeatedEvaluation
@@ -32,6 +34,8 @@ DOCUMENTS: dict[str, type[Document]] = {
     "evaluation": Evaluation,
     "evaluations": RepeatedEvaluation,
     "manifest": Manifest,
+    "boards": BoardAddresses,
+    "validation": Validation,
     "summary": Summary,
     "table": TableResults,
     "experiment": Experiment,

@@ -1,0 +1,196 @@
+"""What host and protocols cost beside the students' computing: loopback, mutual TLS, batch 1.
+
+    python benchmarks/host_overhead.py
+
+One student of WRN16 width is exported with random weights; calls of it are made one after the other
+in turns: the runtime itself, the standard protocol, frames.  The fan-out asks eight workers whose
+answers are held for some time, as eight boards with processors of their own would; its overhead is
+the total beyond the slowest board's own time.  Throughput is compared with what such boards can
+compute at most.  All times are medians, in ms.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from boards.credentials.holder import board
+from boards.credentials.identity import Identity
+from boards.credentials.keyring import make_keys
+from boards.host.addresses import BoardAddress
+from boards.host.classifier import Classifier
+from boards.host.connecting import connect
+from boards.host.fan_out import FanOut, Joining
+from boards.host.reconnecting import Reconnecting
+from boards.host.task import Task
+from boards.runtime.loading import load_models
+from nonn_core.bundle import Manifest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from made_bundle import make_bundle
+
+BOARDS = 8
+HOLD_MS = 10.0
+IMAGE = (3, 32, 32)
+
+
+@contextmanager
+def workers(
+    bundle: Path, keys: Path, count: int, hold_ms: float
+) -> Iterator[list[tuple[str, str, int]]]:
+    """Run workers of one student each; yield board, address and student."""
+    with ExitStack() as stack:
+        found = []
+        for number in range(count):
+            name = f"pi-{number}"
+            command = [sys.executable, "-m", "nonn_plan", "worker", str(bundle)]
+            command += ["--student", str(number), "--listen", "127.0.0.1:0"]
+            command += ["--keys", str(keys / name)]
+            if hold_ms:
+                command += ["--at-least", f"{number}={hold_ms}ms"]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            line = process.stdout.readline() if process.stdout else ""
+            found.append((name, line.split(" on ")[1].strip(), number))
+        yield found
+
+
+@contextmanager
+def host(
+    bundle: Path,
+    keys: Path,
+    manifest: Manifest,
+    places: Sequence[tuple[str, str, int]],
+    protocol: str = "fastest",
+    in_flight: int = 1,
+) -> Iterator[FanOut]:
+    """Ask these workers."""
+    tasks = [
+        Task(
+            BoardAddress.check({"name": name, "address": address, "protocol": protocol}, "here"),
+            (manifest.models[number],),
+        )
+        for name, address, number in places
+    ]
+    reconnecting = Reconnecting(partial(connect, identity=Identity.read(keys / "host")))
+    fan_out = FanOut(
+        tasks, Classifier(bundle, manifest), reconnecting, Joining(in_flight=in_flight)
+    )
+    try:
+        if not fan_out.wait_connected(60):
+            raise SystemExit(str(fan_out.down))
+        yield fan_out
+    finally:
+        fan_out.close()
+
+
+def interleaved(
+    ways: dict[str, Callable[[], object]], rounds: int, warm_up: int = 50
+) -> dict[str, float]:
+    """Return the median time of each way in ms, called in turns."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(warm_up + rounds):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            if number >= warm_up:
+                times[name].append(1e3 * (time.perf_counter() - began))
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def one_worker(folder: Path, manifest: Manifest, rounds: int) -> dict[str, float]:
+    """Time the runtime itself and both protocols, of one student."""
+    bundle, keys = folder / "bundle", folder / "keys"
+    image = _image()
+    (model,) = load_models(bundle, ["student-0"])
+    with (
+        workers(bundle, keys, 1, 0.0) as places,
+        host(bundle, keys, manifest, places) as frames,
+        host(bundle, keys, manifest, places, "standard") as standard,
+    ):
+        ways = {
+            "runtime": partial(model.answer, image),
+            "frames": partial(frames.ask, image),
+            "standard": partial(standard.ask, image),
+        }
+        return interleaved(ways, rounds)
+
+
+def fan_out_overhead(folder: Path, manifest: Manifest, protocol: str, rounds: int) -> list[float]:
+    """Return total minus the slowest board's own time, image by image."""
+    bundle, keys = folder / "bundle", folder / "keys"
+    image = _image()
+    with (
+        workers(bundle, keys, BOARDS, HOLD_MS) as places,
+        host(bundle, keys, manifest, places, protocol) as asked,
+    ):
+        over = []
+        for _ in range(rounds):
+            answer = asked.ask(image)
+            over.append(answer.total_ms - max(each.computed_ms for each in answer.timings))
+        return over[20:]
+
+
+def throughput_per_s(folder: Path, manifest: Manifest, hold_ms: float, images: int) -> float:
+    """Return images per second through eight boards, eight images on their way at once."""
+    bundle, keys = folder / "bundle", folder / "keys"
+    image = _image()
+    with (
+        workers(bundle, keys, BOARDS, hold_ms) as places,
+        host(bundle, keys, manifest, places, in_flight=8) as asked,
+    ):
+        list(asked.stream([image] * 50))
+        began = time.perf_counter()
+        for answer in asked.stream([image] * images):
+            if answer.missing:
+                raise SystemExit(f"a student was missing: {answer.missing}")
+        return images / (time.perf_counter() - began)
+
+
+def _image() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 255, (1, *IMAGE)).astype(np.float32)
+
+
+def main(
+    rounds: Annotated[int, typer.Option(help="Calls of each way.")] = 500,
+) -> None:
+    """Print what the protocols, the fan-out and the host cost."""
+    console = Console(width=110, highlight=False)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        manifest = make_bundle(
+            folder / "bundle", (16,) * BOARDS, IMAGE, channels=16, convolutions=5
+        )
+        make_keys(folder / "keys", [board(f"pi-{number}") for number in range(BOARDS)])
+        single = one_worker(folder, manifest, rounds)
+        table = Table("one student", "ms", "beyond the runtime")
+        for name, value in single.items():
+            table.add_row(name, f"{value:.3f}", f"{value - single['runtime']:+.3f}")
+        console.print(table)
+        table = Table(f"{BOARDS} workers, {HOLD_MS:g} ms each", "beyond the slowest, ms", "p95")
+        for protocol in ("fastest", "standard"):
+            over = fan_out_overhead(folder, manifest, protocol, rounds)
+            p95 = statistics.quantiles(over, n=20)[-1]
+            table.add_row(protocol, f"{statistics.median(over):.3f}", f"{p95:.3f}")
+        console.print(table)
+        table = Table("8 workers, 8 images at once", "images per s", "boards can compute")
+        for hold_ms in (10.0, 5.0):
+            found = throughput_per_s(folder, manifest, hold_ms, int(1500 / hold_ms) * 4)
+            table.add_row(f"{hold_ms:g} ms each", f"{found:.0f}", f"{1000 / hold_ms:.0f}")
+        console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""Keys and certificates: who is the host, and which board is which."""

@@ -1,0 +1,1 @@
+"""Models of a bundle, run on this machine."""

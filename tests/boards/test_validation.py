@@ -1,0 +1,115 @@
+"""Predicted beside measured, where what was measured is known."""
+
+import json
+
+import numpy as np
+import pytest
+from emulated_plans import bundle_of, made_fleet, made_plan
+
+from boards.host.inference import Answer, BoardTiming
+from boards.validation.comparison import Compared, compared
+from boards.validation.measured import Measured, median
+from boards.validation.trace import write_both
+from nonn_core.bundle import read_bundle
+from planner.workload import fan_out
+from profiles.errors import BoardError
+from simulator import closed_form
+
+LINK = {"name": "wire", "bits_per_s": 1e7, "latency_ms": 0.5}
+
+
+@pytest.fixture
+def plan():
+    return made_plan(made_fleet([LINK, LINK], compute_ms=5.0, message_ms=2.0))
+
+
+@pytest.fixture
+def bundle(plan, tmp_path):
+    return read_bundle(bundle_of(plan, tmp_path / "bundle"))
+
+
+def answers(plan, count=9, compute=1.0, rest=1.0, missing=None):
+    """Return what boards would say whose times are these multiples of what the plan predicts."""
+    found = closed_form.fan_out(fan_out(plan))
+    timings = tuple(
+        BoardTiming(
+            board=row.board,
+            sent_ms=0.1,
+            replied_ms=compute * row.busy_ms + rest * (row.done_ms - row.busy_ms),
+            waited_ms=0.0,
+            computed_ms=compute * row.busy_ms,
+        )
+        for row in found.boards
+    )
+    total_ms = compute * found.compute_ms + rest * found.communication_ms
+    logits = np.zeros((1, 10), np.float32)
+    return [Answer(k, logits, missing or {}, total_ms, timings) for k in range(count)]
+
+
+def test_boards_that_do_what_was_predicted_have_no_error(plan, bundle):
+    found = compared(plan, bundle, answers(plan), 97.0, {"b0": "frames", "b1": "standard"})
+    figures = [found.total_ms, found.compute_ms, found.communication_ms, found.p95_ms]
+    figures += [each for board in found.boards for each in (board.computed_ms, board.replied_ms)]
+    assert [each.error_pct for each in figures] == pytest.approx([0.0] * 8, abs=1e-6)
+    assert [board.wire for board in found.boards] == ["frames", "standard"]
+    assert found.advice == ()
+    assert (found.images, found.incomplete) == (9, 0)
+    assert found.accuracy.measured_pct == 97.0
+
+
+def test_slower_boards_ask_for_another_profile(plan, bundle):
+    found = compared(plan, bundle, answers(plan, compute=3.0), None, {})
+    assert found.compute_ms.error_pct == pytest.approx(-200 / 3)
+    assert found.total_ms.error_pct < -15
+    assert any("made: b0 computed 15.00 ms, predicted 5.00 ms" in line for line in found.advice)
+    assert not any(line.startswith("communication") for line in found.advice)
+
+
+def test_slower_messages_ask_for_links_and_messages(plan, bundle):
+    found = compared(plan, bundle, answers(plan, rest=3.0), None, {})
+    (line,) = found.advice
+    assert line.startswith("communication took")
+    assert "message_ms" in line
+
+
+def test_an_error_within_fifteen_percent_asks_for_nothing(plan, bundle):
+    assert compared(plan, bundle, answers(plan, compute=1.1, rest=1.1), None, {}).advice == ()
+
+
+def test_images_with_a_missing_student_are_left_out(plan, bundle):
+    mixed = [*answers(plan, 3), *answers(plan, 2, 9.0, missing={"student-1": "b1: not connected"})]
+    found = compared(plan, bundle, mixed, None, {})
+    assert (found.images, found.incomplete) == (3, 2)
+    assert found.total_ms.error_pct == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(BoardError, match="b1: not connected"):
+        compared(plan, bundle, mixed[3:], None, {})
+
+
+def test_what_is_not_known_is_not_compared():
+    assert Compared.of(None, 3.0).error_pct is None
+    assert Compared.of(3.0, None).error_pct is None
+    assert Compared.of(3.0, 0.0).error_pct is None
+    assert Compared.of(3.0, 4.0).error_pct == pytest.approx(-25.0)
+    assert not Compared.of(None, 3.0).accepted
+    assert median([]) is None
+
+
+def test_parts_of_an_image_add_up(plan):
+    measured = Measured(answers(plan, 5, compute=1.5))
+    parts = zip(measured.compute_ms, measured.communication_ms, strict=True)
+    assert [sum(each) for each in parts] == pytest.approx(measured.total_ms)
+    assert measured.typical.total_ms == median(measured.total_ms)
+
+
+def test_a_trace_shows_both_and_no_slice_is_longer_than_its_image(plan, tmp_path):
+    (answer,) = answers(plan, 1)
+    write_both(plan, answer, tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    measured = {pid for pid, name in names.items() if name.startswith("measured: ")}
+    assert {names[pid] for pid in measured} == {"measured: host", "measured: b0", "measured: b1"}
+    assert {"host", "b0", "b1"} == {name for pid, name in names.items() if pid not in measured}
+    slices = [e for e in events if e["ph"] == "X" and e["pid"] in measured]
+    computing = {names[e["pid"]]: e["dur"] for e in slices if e["name"] == "compute"}
+    assert computing == {"measured: b0": 5000.0, "measured: b1": 5000.0}
+    assert all(0 <= e["ts"] <= e["ts"] + e["dur"] <= answer.total_ms * 1000 + 1 for e in slices)
