@@ -94,6 +94,8 @@ def exit_code(error: NonnError) -> int:
 def run() -> NoReturn:
     """Run the command line; an error that we know is one message, never a traceback."""
     _prepare_streams()
+    # gRPC's own log has lines for each handshake that fails; what matters of them we say ourselves.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:

@@ -118,7 +118,7 @@ def _show(output: Output, found: "Validation") -> None:
         ],
     )
     output.table(
-        "Boards, in ms",
+        "Boards, in ms; energy of computing in mJ, measured as time at the predicted power",
         ("board", "device", "protocol", "figure", "predicted", "measured", "error"),
         [
             (board.board, board.device, board.wire, *_row(name, figure))
@@ -126,6 +126,7 @@ def _show(output: Output, found: "Validation") -> None:
             for name, figure in (
                 ("computed", board.computed_ms),
                 ("replied", board.replied_ms),
+                ("energy", board.energy_mj),
             )
         ],
     )

@@ -50,6 +50,10 @@ class BoardComparison(Record):
     wire: str = Field(description="How it was spoken to: frames or standard.")
     computed_ms: Compared = Field(description="How long its students computed.")
     replied_ms: Compared = Field(description="When its features were there.")
+    energy_mj: Compared = Field(
+        description="Energy of computing, in mJ per image.  Measured is a proxy: the power that its "
+        "profile predicts, for as long as it computed."
+    )
 
 
 class AccuracyComparison(Record):
@@ -126,7 +130,15 @@ def _board(row: BoardRow, measured: Measured, wire: str) -> BoardComparison:
         wire=wire,
         computed_ms=Compared.of(row.busy_ms, median(computed)),
         replied_ms=Compared.of(row.done_ms, median(replied)),
+        energy_mj=Compared.of(row.energy_mj, _energy_mj(row, median(computed))),
     )
+
+
+def _energy_mj(row: BoardRow, computed_ms: float | None) -> float | None:
+    """Return what a board spends in this time, at the power of its prediction."""
+    if computed_ms is None or row.busy_ms == 0:
+        return None
+    return row.energy_mj / row.busy_ms * computed_ms
 
 
 def _accuracy(

@@ -49,8 +49,9 @@ def answers(plan, count=9, compute=1.0, rest=1.0, missing=None):
 def test_boards_that_do_what_was_predicted_have_no_error(plan, bundle):
     found = compared(plan, bundle, answers(plan), 97.0, {"b0": "frames", "b1": "standard"})
     figures = [found.total_ms, found.compute_ms, found.communication_ms, found.p95_ms]
-    figures += [each for board in found.boards for each in (board.computed_ms, board.replied_ms)]
-    assert [each.error_pct for each in figures] == pytest.approx([0.0] * 8, abs=1e-6)
+    for board in found.boards:
+        figures += [board.computed_ms, board.replied_ms, board.energy_mj]
+    assert [each.error_pct for each in figures] == pytest.approx([0.0] * 10, abs=1e-6)
     assert [board.wire for board in found.boards] == ["frames", "standard"]
     assert found.advice == ()
     assert (found.images, found.incomplete) == (9, 0)
@@ -61,6 +62,9 @@ def test_slower_boards_ask_for_another_profile(plan, bundle):
     found = compared(plan, bundle, answers(plan, compute=3.0), None, {})
     assert found.compute_ms.error_pct == pytest.approx(-200 / 3)
     assert found.total_ms.error_pct < -15
+    # 1 W for 5 ms is 5 mJ; for three times as long three times as much.
+    assert found.boards[0].energy_mj.predicted == pytest.approx(5.0)
+    assert found.boards[0].energy_mj.measured == pytest.approx(15.0)
     assert any("made: b0 computed 15.00 ms, predicted 5.00 ms" in line for line in found.advice)
     assert not any(line.startswith("communication") for line in found.advice)
 

@@ -76,6 +76,19 @@ def test_people_see_sizes_and_agreement(nonn_plan, planned_run, folder):
             for file in model.files} == {"int8"}  # fmt: skip
 
 
+def test_models_for_ncnn_on_request(nonn_plan, planned_run, folder):
+    pytest.importorskip("ncnn", reason="ncnn is not installed")
+    pytest.importorskip("pnnx", reason="pnnx is not installed")
+    run, _ = planned_run
+    said = nonn_plan("export", run, "-o", folder / "ncnn", "--precision", "int8", "--ncnn")
+    assert said.code == 0, said.err
+    models = read_bundle(folder / "ncnn").models
+    assert len(models) == 2
+    assert all(model.ncnn is not None for model in models)
+    assert "fp32, ncnn" in said.out
+    assert {path.suffix for path in (folder / "ncnn").iterdir()} >= {".param", ".bin"}
+
+
 def test_fine_tuning_for_int8(nonn_plan, planned_run, folder):
     run, plan = planned_run
     tuned = folder / "run-int8"

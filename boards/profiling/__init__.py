@@ -1,0 +1,1 @@
+"""What this machine computes, spends and holds, measured through the real runtime."""

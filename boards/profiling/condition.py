@@ -1,0 +1,142 @@
+"""The condition of a machine before and after: temperature, clock, governor, throttling.
+
+Read from Linux's sysfs and, on a Raspberry Pi, from its firmware; what is not exposed is None.
+"""
+
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+
+MOST_CLOCK_CHANGE_PCT = 5.0
+_THROTTLED_NOW, _THROTTLED_EVER = 0x4, 0x40000
+
+Firmware = Callable[[str], str | None]
+"""Asks the Raspberry Pi's firmware; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One moment of a machine.
+
+    `hot` says that a sensor is at the temperature where the system begins to throttle.
+    """
+
+    temperature_c: float | None
+    clock_hz: int | None
+    governor: str | None
+    hot: bool = False
+    throttled: bool = False
+    throttled_before: bool = False
+
+
+def condition(root: Path = Path("/"), firmware: "Firmware | None" = None) -> Condition:
+    """Return how the machine is now; `root` is where its sysfs and proc are."""
+    flags = _flags((firmware or ask_firmware)("get_throttled"))
+    zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
+    temperatures = [value for zone in zones if (value := _number(zone / "temp")) is not None]
+    return Condition(
+        temperature_c=max(temperatures) / 1000 if temperatures else None,
+        clock_hz=clock_hz(root),
+        governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        hot=any(_is_hot(zone) for zone in zones),
+        throttled=bool(flags & _THROTTLED_NOW),
+        throttled_before=bool(flags & _THROTTLED_EVER),
+    )
+
+
+def clock_hz(root: Path = Path("/")) -> int | None:
+    """Return the clock of the fastest core now, in Hz; None where the system does not say."""
+    cores = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+    clocks = [value for core in cores if (value := _number(core)) is not None]
+    if clocks:
+        return int(1000 * max(clocks))
+    lines = (_text(root / "proc/cpuinfo") or "").splitlines()
+    found = [_after_colon(line) for line in lines if line.lower().startswith("cpu mhz")]
+    known = [value for value in found if value is not None]
+    return round(1e6 * max(known)) if known else None
+
+
+def warnings(before: Condition, after: Condition) -> tuple[str, ...]:
+    """Say what makes the measurement doubtful."""
+    said = []
+    if after.throttled or (after.throttled_before and not before.throttled_before):
+        said.append(
+            "the firmware slowed the machine down while it was measured, for heat or for want of "
+            "voltage; cool it, or feed it better, and measure again"
+        )
+    if after.hot:
+        said.append(
+            f"a sensor is at {after.temperature_c:.0f} C, where the system begins to slow the "
+            "machine down; cool it and measure again"
+        )
+    if before.clock_hz and after.clock_hz:
+        change_pct = 100 * (after.clock_hz / before.clock_hz - 1)
+        if abs(change_pct) > MOST_CLOCK_CHANGE_PCT:
+            said.append(
+                f"the clock changed by {change_pct:+.0f} % (from {before.clock_hz / 1e6:.0f} to "
+                f"{after.clock_hz / 1e6:.0f} MHz) while it was measured; fix it, e.g. with the "
+                "governor performance"
+            )
+    if after.governor not in (None, "performance"):
+        said.append(
+            f"the governor is {after.governor}: times depend on how busy the machine is; "
+            "`performance` keeps the clock"
+        )
+    return tuple(said)
+
+
+def ask_firmware(*question: str) -> str | None:
+    """Ask the Raspberry Pi's firmware; None where there is no vcgencmd or it fails."""
+    program = which("vcgencmd")
+    if program is None:
+        return None
+    return _ran([program, *question])
+
+
+def _ran(command: Sequence[str]) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603  (a program of the system, arguments of our own)
+            command, capture_output=True, text=True, errors="replace", timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _flags(answer: str | None) -> int:
+    """Read `throttled=0x50000`; 0 for anything else."""
+    try:
+        return int((answer or "").strip().partition("=")[2], 16)
+    except ValueError:
+        return 0
+
+
+def _is_hot(zone: Path) -> bool:
+    """Whether a zone is at one of its passive trip points."""
+    now = _number(zone / "temp")
+    kinds = (kind for kind in zone.glob("trip_point_*_type") if _text(kind) == "passive")
+    points = [_number(kind.with_name(kind.name.replace("_type", "_temp"))) for kind in kinds]
+    return now is not None and any(point and now >= point for point in points)
+
+
+def _number(path: Path) -> float | None:
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def _after_colon(line: str) -> float | None:
+    try:
+        return float(line.partition(":")[2])
+    except ValueError:
+        return None

@@ -1,0 +1,91 @@
+"""A stopwatch for a machine that others use too: interleaved blocks, and how much they differ.
+
+Every round times each thing in turn, so that what disturbs the machine for a while disturbs all of
+them.  A block's time is the median of a few answers after one that is not counted; the time of a
+thing is the lower quartile of its blocks, since others only ever make it longer.
+
+Before each answer the machine waits a moment: a board answers an image that comes after a pause,
+from caches and clocks that are not those of a tight loop (half the time, for the smallest
+students).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nonn_core.progress import Progress, silent
+
+Answering = Callable[[], float]
+"""Does something once; returns how long it took, in ms."""
+
+PAUSE_S = 0.001
+ANSWERS_PER_BLOCK = 5
+FEWEST_ROUNDS, MOST_ROUNDS = 4, 60
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long something takes, in ms; the interquartile range of its blocks, in per cent of it."""
+
+    ms: float
+    spread_pct: float
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopwatch:
+    """Times things; `now_s` and `sleep` are the machine's clock."""
+
+    now_s: Callable[[], float] = time.perf_counter
+    sleep: Callable[[float], None] = time.sleep
+    pause_s: float = PAUSE_S
+
+    def timed(
+        self,
+        what: str,
+        things: Mapping[str, Answering],
+        seconds: float,
+        progress: Progress = silent,
+    ) -> dict[str, Timing]:
+        """Time all `things` for about `seconds`, at least a few rounds; `what` they are."""
+        blocks: dict[str, list[float]] = {name: [] for name in things}
+        began_s, rounds = self.now_s(), 0
+        while rounds < FEWEST_ROUNDS or (rounds < MOST_ROUNDS and self.now_s() - began_s < seconds):
+            for name, answering in things.items():
+                progress(what, *self._share(began_s, seconds, rounds))
+                blocks[name].append(self._block(answering))
+            rounds += 1
+        return {name: _timing(times) for name, times in blocks.items()}
+
+    def once(self, work: Callable[[], object]) -> float:
+        """Do something once and return how long it took, in ms."""
+        began_s = self.now_s()
+        work()
+        return 1000 * (self.now_s() - began_s)
+
+    def _block(self, answering: Answering) -> float:
+        answering()
+        times = []
+        for _ in range(ANSWERS_PER_BLOCK):
+            self.sleep(self.pause_s)
+            times.append(answering())
+        return float(np.median(times))
+
+    def _share(self, began_s: float, seconds: float, rounds: int) -> tuple[int, int]:
+        """Return how much is done, in tenths of a second."""
+        total = max(1, round(10 * seconds))
+        by_time = min(total, round(10 * (self.now_s() - began_s)))
+        return (by_time, total) if rounds < MOST_ROUNDS else (total, total)
+
+
+def _timing(blocks: list[float]) -> Timing:
+    low, high = np.quantile(blocks, (0.25, 0.75))
+    spread_pct = 100 * (high - low) / low if low > 0 else 0.0
+    return Timing(float(low), round(float(spread_pct), 1), len(blocks))
+
+
+def drift_pct(before: Timing, after: Timing) -> float:
+    """Return by how much the same thing takes longer (or, below zero, shorter) than before."""
+    return 100 * (after.ms / before.ms - 1)

@@ -1,0 +1,129 @@
+from dataclasses import replace
+
+import pytest
+
+from boards.profiling.condition import Condition
+from boards.profiling.energy import GivenPower, measure_power
+from boards.profiling.layers import LayerTimes
+from boards.profiling.machine import Machine
+from boards.profiling.measuring import Measured, Wanted
+from boards.profiling.member import made_members
+from boards.profiling.messages import MessageTime
+from boards.profiling.profile import own_name, profiled
+from boards.profiling.sharing import Sharing
+from boards.profiling.stopwatch import Timing
+from boards.profiling.students import StudentTime, StudentTimes
+from boards.profiling.threads import ThreadTime
+from profiles.device import compute_ms
+from profiles.errors import InputError
+
+MACHINE = Machine("board", "A board", "some-board", 10**9, 4, 2**30)
+COOL = Condition(40.0, 10**9, "performance")
+GIVEN = GivenPower(1.0, 3.0)
+
+
+@pytest.fixture
+def found():
+    """What a quiet machine of 2 ms + 0.5 ms per MMAC would show."""
+    rows = tuple(
+        StudentTime(member, Timing(2.0 + 0.5 * member.macs / 1e6, 1.0, 9))
+        for member in made_members(["wrn16-2"], ["3x32x32"])
+    )
+    return Measured(
+        students=StudentTimes(rows, drift_pct=1.0),
+        threads=(ThreadTime(1, 1.0), ThreadTime(4, 0.4)),
+        sharing=(Sharing(2, 6.0, 10.0),),
+        messages=tuple(MessageTime(n, 0.3 + 1e-5 * n, 0.6 + 1e-5 * n, 0.1) for n in (256, 9999)),
+        layers=None,
+        power=measure_power(None, GIVEN, lambda: None, 1, 0.0),
+        engine="onnxruntime",
+        before=COOL,
+        after=COOL,
+    )
+
+
+def test_a_profile_holds_what_was_measured(found):
+    report = profiled(Wanted(MACHINE), found)
+    device = report.device
+    assert compute_ms(device, 10_000_000) == pytest.approx(7.0, rel=1e-4)
+    assert device.message_ms.value == pytest.approx(0.3, rel=1e-3)
+    assert device.hosting.join_fixed_ms.value == pytest.approx(0.5, rel=1e-3)
+    assert device.hosting.fc_ms.value == pytest.approx(0.1)
+    assert device.sharing_slowdown.value == pytest.approx(0.6)
+    assert device.power_fixed_w == device.power_busy_w
+    assert (device.cores, device.ram_bytes, device.clock_hz) == (4, 2**30, 10**9)
+    assert device.missing_as_board == ()
+    assert report.loopback.bits_per_s.value == pytest.approx(8000 / 2e-5, rel=1e-3)
+    assert report.held_out_mean_pct == pytest.approx(0, abs=0.01)
+    assert "7 students held out" in device.source
+    assert report.warnings == ()
+
+
+def off(found, factor):
+    rows = tuple(
+        replace(row, timing=replace(row.timing, ms=row.timing.ms * factor))
+        if row.member.held_out
+        else row
+        for row in found.students.rows
+    )
+    return replace(found, students=replace(found.students, rows=rows))
+
+
+def spread(found, spread_pct):
+    rows = tuple(
+        replace(row, timing=replace(row.timing, spread_pct=spread_pct))
+        for row in found.students.rows
+    )
+    return replace(found, students=replace(found.students, rows=rows))
+
+
+def flat(found):
+    rows = tuple(replace(row, timing=replace(row.timing, ms=1.0)) for row in found.students.rows)
+    return replace(found, students=replace(found.students, rows=rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda found: replace(found, after=replace(COOL, throttled=True)), "slowed"),
+        (
+            lambda found: replace(found, students=replace(found.students, drift_pct=30.0)),
+            r"changed by \+30 %",
+        ),
+        (lambda found: off(found, 2.0), "--teacher and --image"),
+        (lambda found: spread(found, 40.0), "differ by 40 %"),
+        (flat, "whatever their MACs"),
+        (
+            lambda found: replace(
+                found, power=measure_power(None, GivenPower(), lambda: None, 1, 0.0)
+            ),
+            "--busy-w",
+        ),
+    ],
+)
+def test_what_makes_it_doubtful_is_told(found, change, said):
+    (warning,) = profiled(Wanted(MACHINE), change(found)).warnings
+    with pytest.raises(AssertionError, match=said):
+        raise AssertionError(warning)
+
+
+def test_the_error_on_students_held_out_is_part_of_the_profile(found):
+    report = profiled(Wanted(MACHINE), off(found, 2.0))
+    assert report.held_out_mean_pct == pytest.approx(50, abs=0.1)
+    assert "error 50.0 % in the mean, 50.0 % at most" in report.device.source
+
+
+def test_layers_are_left_out_where_they_were_not_measured(found):
+    report = profiled(Wanted(MACHINE), found)
+    assert report.device.layers is None
+    assert report.layers_held_out_mean_pct is None
+    with pytest.raises(InputError, match="no layers"):
+        profiled(Wanted(MACHINE), replace(found, layers=LayerTimes(())))
+
+
+def test_a_profile_has_a_name_that_no_device_of_the_library_has():
+    assert own_name(None, MACHINE) == "board"
+    assert own_name(None, replace(MACHINE, name="rpi-4b")) == "rpi-4b-measured"
+    assert own_name("mine", MACHINE) == "mine"
+    with pytest.raises(InputError, match="--name"):
+        own_name("rpi-4b", MACHINE)

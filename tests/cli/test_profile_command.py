@@ -1,0 +1,157 @@
+"""`nonn-plan profile`, on the machine that runs the tests, and what its profile is good for."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from profiles.device import DeviceProfile
+from profiles.fleet import parse_fleet, resolve
+from profiles.link import LinkProfile
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+WATCHED = """
+import sys
+from nonn_plan.main import run
+try:
+    run()
+finally:
+    heavy = {"torch", "ortools"} & set(sys.modules)
+    print("loaded:", sorted(heavy), file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="session")
+def profiled(tmp_path_factory):
+    """Profile this machine once, in a process of its own."""
+    folder = tmp_path_factory.mktemp("profile")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", WATCHED, "profile", "--quick", "--json"),
+            *("--name", "here", "--teacher", "wrn16-2", "--image", "1x8x8"),
+            *("--idle-w", "2.5", "--busy-w", "4"),
+            *("-o", folder / "here.yaml", "--link-output", folder / "loopback.yaml"),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout), done.stderr
+
+
+def test_the_profile_is_a_board_and_a_host_measured_here(profiled):
+    folder, document, _ = profiled
+    device = DeviceProfile.read(folder / "here.yaml")
+    assert device.missing_as_board == ()
+    assert document["device"] == device.model_dump(mode="json")
+    for figure in (
+        device.compute_fixed_ms,
+        device.compute_ms_per_mmac,
+        device.message_ms,
+        device.sharing_slowdown,
+        device.hosting.join_fixed_ms,
+    ):
+        assert figure.provenance == "measured"
+        assert figure.residual_pct is not None
+    assert device.compute_ms_per_mmac.value > 0
+    assert (device.runtime, device.precision) == ("onnxruntime", "fp32")
+    assert (device.idle_w.value, device.power_busy_w.value) == (2.5, 4)
+
+
+def test_the_error_on_students_held_out_is_told(profiled):
+    folder, document, said = profiled
+    held_out = [row for row in document["students"] if row["held_out"]]
+    assert held_out
+    errors = [abs(row["fitted_ms"] / row["measured_ms"] - 1) * 100 for row in held_out]
+    assert document["held_out_mean_pct"] == pytest.approx(sum(errors) / len(errors))
+    assert document["held_out_largest_pct"] == pytest.approx(max(errors))
+    assert f"{max(errors):.1f} % at most" in said
+    assert f"{max(errors):.1f} % at most" in DeviceProfile.read(folder / "here.yaml").source
+    families = {(row["kind"], row["held_out"]) for row in document["errors"]}
+    assert families == {("wrn 1x8x8", True), ("wrn 1x8x8", False)}
+
+
+def test_neither_torch_nor_a_solver_is_loaded(profiled):
+    _, _, said = profiled
+    assert "loaded: []" in said
+
+
+def test_threads_sharing_and_messages_are_told(profiled):
+    _, document, _ = profiled
+    assert document["thread_times"][0] == {"threads": 1, "ratio": 1.0}
+    assert [row["students"] for row in document["sharing"]] == [2, 3, 4]
+    assert [row["size_bytes"] for row in document["messages"]] == [256, 12288, 49152, 110592]
+
+
+def test_a_plan_can_use_it_at_once(profiled, nonn_plan, partition_file, tmp_path):
+    folder, document, _ = profiled
+    fleet = folder / "home.yaml"
+    link = LinkProfile.read(folder / "loopback.yaml").name
+    fleet.write_text(
+        yaml.safe_dump(
+            {
+                "name": "home",
+                "title": "Two of these",
+                "host": "here",
+                "devices": ["here.yaml"],
+                "links": ["loopback.yaml"],
+                "boards": [{"name": f"b{k}", "device": "here", "link": link} for k in (1, 2)],
+            }
+        )
+    )
+    host, boards = resolve(parse_fleet(str(fleet)))
+    assert host.name == boards[0].device.name == "here"
+    said = nonn_plan(
+        *("plan", partition_file, "--fleet", fleet, "--image", "1x8x8", "--classes", "10"),
+        *("--student", "wrn10:8,16,32", "--student", "wrn10:16,32,64", "--students", "2"),
+        *("--memory", "2MB", "-o", tmp_path / "plan.json", "--json"),
+    )
+    assert said.code == 0, said.err
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    computed_ms = plan["predicted"]["compute_ms"]
+    assert computed_ms > document["device"]["compute_fixed_ms"]["value"]
+
+
+def test_a_name_of_the_library_is_refused_before_anything_is_measured(nonn_plan, tmp_path):
+    said = nonn_plan("profile", "--name", "rpi-3b", "-o", tmp_path / "x.yaml")
+    assert said.code == 2
+    assert "--name rpi-3b-measured" in said.err
+
+
+def test_without_onnx_it_is_told_what_to_install(nonn_plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("nonn_plan.profiling.find_spec", lambda _: None)
+    said = nonn_plan("profile", "-o", tmp_path / "x.yaml")
+    assert said.code == 2
+    assert "pip install onnx" in said.err
+
+
+def test_another_file_is_not_replaced(nonn_plan, tmp_path):
+    target = tmp_path / "notes.yaml"
+    target.write_text("shopping: milk\n")
+    said = nonn_plan("profile", "-o", target)
+    assert said.code == 2
+    assert target.read_text() == "shopping: milk\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (("--engine", "ncnn"), "--bundle"),
+        (("--bundle", "nowhere", "--teacher", "wrn16-2"), "leave out"),
+        (("--bundle", "nowhere"), "no such file"),
+        (("--teacher", "lenet"), "not the name of a network"),
+        (("--clock", "fast"), "--clock"),
+    ],
+)
+def test_what_cannot_be_measured_is_bad_input(nonn_plan, tmp_path, options, found):
+    said = nonn_plan("profile", "-o", tmp_path / "x.yaml", *options)
+    assert said.code == 2
+    assert found in said.err
+    assert not (tmp_path / "x.yaml").exists()
