@@ -51,8 +51,8 @@ class BoardComparison(Record):
     computed_ms: Compared = Field(description="How long its students computed.")
     replied_ms: Compared = Field(description="When its features were there.")
     energy_mj: Compared = Field(
-        description="Energy of computing, in mJ per image.  Measured is a proxy: the power that its "
-        "profile predicts, for as long as it computed."
+        description="Energy of computing, in mJ per image.  Measured is a proxy: the power that "
+        "its profile predicts, for as long as it computed."
     )
 
 
