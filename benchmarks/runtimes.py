@@ -61,10 +61,10 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One engine: its answer, the size of its files, and runs of so many images (each in ms)."""
+    """One engine: its answer, its files' size if any, and runs of so many images (each in ms)."""
 
     answer: Array
-    size_bytes: int
+    size_bytes: int | None
     runs: Callable[[int], list[float]]
 
 
@@ -136,7 +136,10 @@ def tvm(python: str, model: onnx.ModelProto, image: Array, trials: int) -> Itera
         ) as process:
             asked, told = process.stdin, process.stdout
             assert asked is not None and told is not None  # noqa: S101  (both are pipes)
-            first = json.loads(told.readline())
+            line = told.readline()
+            if not line:
+                sys.exit(f"TVM, {trials} trials: its process ended, exit code {process.wait()}")
+            first = json.loads(line)
             told_of = (
                 f"TVM {first['version']}, {trials} trials: {first['seconds']:.1f} s to compile"
             )
@@ -147,7 +150,7 @@ def tvm(python: str, model: onnx.ModelProto, image: Array, trials: int) -> Itera
                 spent: list[float] = json.loads(told.readline())
                 return spent
 
-            yield Way(np.array(first["answer"], np.float32), 0, runs)
+            yield Way(np.array(first["answer"], np.float32), None, runs)
             asked.close()
 
 
@@ -303,9 +306,10 @@ def show(found: dict[str, Any]) -> None:
     for title in ("student", "machine", "versions"):
         print(f"{title}: {found[title]}")
     for name, row in found["engines"].items():
+        size = f"  {row['size_bytes']:>9,} bytes" if row["size_bytes"] is not None else ""
         print(
             f"{name:18} {row['ms']:8.2f} ms  {row['ratio']:6.2f} x  "
-            f"differs by {row['difference']:.1e}  {row['size_bytes']:>9,} bytes"
+            f"differs by {row['difference']:.1e}{size}"
         )
     for name, us in found["call_us"].items():
         print(f"a call: {name:22} {us:6.1f} us")

@@ -46,6 +46,10 @@ class KindCost(Record):
         "measured layers do not tell from an earlier one is left out."
     )
 
+    def __hash__(self) -> int:
+        """Hash it, dictionary and all: boards that are alike are found by their profiles."""
+        return hash((self.kind, frozenset(self.terms.items())))
+
 
 class LayerModel(Record):
     """Time of single layers on one device, fitted to measured ones (profiles.layer_fit)."""

@@ -1,45 +1,22 @@
 from dataclasses import replace
 
 import pytest
+from made_measurement import COOL, made_measured
 
-from boards.profiling.condition import Condition
 from boards.profiling.energy import GivenPower, measure_power
 from boards.profiling.layers import LayerTimes
 from boards.profiling.machine import Machine
-from boards.profiling.measuring import Measured, Wanted
-from boards.profiling.member import made_members
-from boards.profiling.messages import MessageTime
+from boards.profiling.measuring import Wanted
 from boards.profiling.profile import own_name, profiled
-from boards.profiling.sharing import Sharing
-from boards.profiling.stopwatch import Timing
-from boards.profiling.students import StudentTime, StudentTimes
-from boards.profiling.threads import ThreadTime
 from profiles.device import compute_ms
 from profiles.errors import InputError
 
 MACHINE = Machine("board", "A board", "some-board", 10**9, 4, 2**30)
-COOL = Condition(40.0, 10**9, "performance")
-GIVEN = GivenPower(1.0, 3.0)
 
 
 @pytest.fixture
 def found():
-    """What a quiet machine of 2 ms + 0.5 ms per MMAC would show."""
-    rows = tuple(
-        StudentTime(member, Timing(2.0 + 0.5 * member.macs / 1e6, 1.0, 9))
-        for member in made_members(["wrn16-2"], ["3x32x32"])
-    )
-    return Measured(
-        students=StudentTimes(rows, drift_pct=1.0),
-        threads=(ThreadTime(1, 1.0), ThreadTime(4, 0.4)),
-        sharing=(Sharing(2, 6.0, 10.0),),
-        messages=tuple(MessageTime(n, 0.3 + 1e-5 * n, 0.6 + 1e-5 * n, 0.1) for n in (256, 9999)),
-        layers=None,
-        power=measure_power(None, GIVEN, lambda: None, 1, 0.0),
-        engine="onnxruntime",
-        before=COOL,
-        after=COOL,
-    )
+    return made_measured()
 
 
 def test_a_profile_holds_what_was_measured(found):

@@ -3,11 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from made_measurement import made_measured
 
+from boards.profiling.energy import measure_power
+from boards.profiling.layers import LayerTimes, shapes
+from boards.profiling.measuring import Effort
 from profiles.device import DeviceProfile
 from profiles.fleet import parse_fleet, resolve
 from profiles.link import LinkProfile
@@ -117,6 +122,59 @@ def test_a_plan_can_use_it_at_once(profiled, nonn_plan, partition_file, tmp_path
     plan = json.loads((tmp_path / "plan.json").read_text())
     computed_ms = plan["predicted"]["compute_ms"]
     assert computed_ms > document["device"]["compute_fixed_ms"]["value"]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Let the command measure nothing; return what it wants to be measured."""
+    wanted = []
+
+    def measure(what, progress):
+        wanted.append(what)
+        progress("students", 1, 2)
+        layers = LayerTimes(tuple((layer, 0.001 + layer.macs / 1e7) for layer in shapes()))
+        measured = made_measured(layers)
+        power = measure_power(None, what.power, lambda: None, what.threads, 0.0)
+        return replace(measured, power=power)
+
+    monkeypatch.setattr("boards.profiling.measuring.measure", measure)
+    return wanted
+
+
+def test_people_are_told_figures_errors_and_what_is_doubtful(nonn_plan, tmp_path, asked):
+    out = tmp_path / "board.yaml"
+    said = nonn_plan("profile", "-o", out, "--name", "mine", "--title", "My board")
+    assert said.code == 0, said.err
+    lines = said.out.splitlines()
+    assert lines[0].startswith("My board: ")
+
+    rows = [line.split() for line in lines]
+    assert ["compute_fixed_ms", "2", "measured", "0.0"] in rows
+    assert ["power_busy_w", "5", "assumed"] in rows
+    assert ["wrn", "3x32x32", "9", "yes", "0.0", "0.0"] in rows
+    assert ["wrn", "3x32x32", "7", "no", "0.0", "0.0"] in rows
+    assert "On 4 threads a student takes 0.40 of the time on one." in lines
+    assert "2 students at once take 0.60 of the sum of each alone." in lines
+    assert any("convolutions measured alone" in line for line in lines)
+    assert any(line.startswith("Beware: no power can be measured") for line in lines)
+    assert lines[-1] == f"Wrote {out}"
+    assert DeviceProfile.read(out).title == "My board"
+
+
+def test_what_is_typed_is_what_is_measured(nonn_plan, tmp_path, asked):
+    said = nonn_plan(
+        *("profile", "-o", tmp_path / "b.yaml", "--precision", "int8", "--threads", "3"),
+        *("--teacher", "vgg19", "--teacher", "wrn40-4", "--image", "3x64x64"),
+        *("--clock", "1.2GHz", "--busy-w", "7", "--engine", "onnxruntime"),
+    )
+    assert said.code == 0, said.err
+    (wanted,) = asked
+    assert (wanted.precision, wanted.threads, wanted.engine) == ("int8", 3, "onnxruntime")
+    assert list(wanted.teachers) == ["vgg19", "wrn40-4"]
+    assert list(wanted.images) == ["3x64x64"]
+    assert wanted.machine.clock_hz == 1_200_000_000
+    assert wanted.effort == Effort()
+    assert DeviceProfile.read(tmp_path / "b.yaml").power_busy_w.value == 7
 
 
 def test_a_name_of_the_library_is_refused_before_anything_is_measured(nonn_plan, tmp_path):
