@@ -97,16 +97,18 @@ def host(
 
 
 def interleaved(
-    ways: dict[str, Callable[[], object]], rounds: int, warm_up: int = 50
+    ways: dict[str, Callable[[], object]], rounds: int, block: int = 25
 ) -> dict[str, float]:
-    """Return the median time of each way in ms, called in turns."""
+    """Return the median time of each way in ms, called in blocks that take turns."""
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(warm_up + rounds):
+    for turn in range(1 + rounds // block):
         for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            if number >= warm_up:
-                times[name].append(1e3 * (time.perf_counter() - began))
+            for call in range(block):
+                began = time.perf_counter()
+                way()
+                # The first turn warms up, and the first calls of a block find other's caches.
+                if turn and call >= block // 5:
+                    times[name].append(1e3 * (time.perf_counter() - began))
     return {name: statistics.median(each) for name, each in times.items()}
 
 

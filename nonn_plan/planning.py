@@ -12,6 +12,7 @@ from nonn_plan.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile,
 from nonn_plan.output import Output
 from nonn_plan.plan_view import show_plan
 from nonn_plan.question_options import PartitionFile, QuestionOptions, with_question_options
+from nonn_plan.without_pandas import without_pandas
 from planner.plan import PlanDocument
 from planner.question import Question
 from planner.training import recipe
@@ -73,8 +74,9 @@ def _answer(question: Question, method: str | None, progress: Progress) -> PlanD
         from planner.baselines.plan import plan_by
 
         return plan_by(question, method)
-    from planner.alternatives import compared
-    from planner.model import solve
+    with without_pandas():
+        from planner.alternatives import compared
+        from planner.model import solve
 
     return compared(solve(question, progress))
 

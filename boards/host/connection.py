@@ -1,8 +1,10 @@
 """A connection to one board's worker, over either protocol."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
+from boards.protocol import frames
 from boards.protocol.frames import Features, Values
 
 Wire = Literal["frames", "standard"]
@@ -10,6 +12,19 @@ Wire = Literal["frames", "standard"]
 
 class ConnectionLostError(Exception):
     """The worker is gone, or what it sends makes no sense; what it owed does not come."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """`(n, ...)` images under a number; the same for all boards."""
+
+    number: int
+    images: Values
+
+    @cached_property
+    def frame(self) -> bytes:
+        """The request as a frame."""
+        return frames.images(self.number, self.images).encoded()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +51,8 @@ class Connection(Protocol):
     def unsent(self) -> bool:
         """Whether images wait for room on the way to the worker."""
 
-    def send(self, number: int, images: Values) -> None:
-        """Ask for the features of `(n, values)` images under this number."""
+    def send(self, request: Request) -> None:
+        """Ask for the features of images."""
 
     def flush(self) -> None:
         """Send what waits, as far as there is room."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 
 from boards.host.classifier import Classifier
-from boards.host.connection import Connection, ConnectionLostError, Reply
+from boards.host.connection import Connection, ConnectionLostError, Reply, Request
 from boards.host.inference import Answer, Pending
 from boards.host.reconnecting import Reconnecting
 from boards.host.task import Task, students_of
@@ -125,7 +125,7 @@ class FanOut:
     def _send(self, images: Values) -> int:
         """Send to every board that is there, in the plan's order; return the request's number."""
         number, self._next = self._next, self._next + 1
-        pending = Pending(number, images, time.perf_counter_ns(), self._tasks)
+        pending = Pending(Request(number, images), time.perf_counter_ns(), self._tasks)
         self._pending[number] = pending
         spared = self._spared()
         for name, line in self._lines.items():
@@ -142,7 +142,7 @@ class FanOut:
         if not line.owes:
             line.heard_ns = time.perf_counter_ns()
         try:
-            connection.send(pending.number, pending.images)
+            connection.send(pending.request)
         except ConnectionLostError as error:
             pending.not_sent(name, str(error))
             self._lose(name, str(error))
@@ -211,7 +211,7 @@ class FanOut:
         if reply.features is None:
             pending.not_sent(name, reply.refusal)
             self._fall_back(pending)
-        elif len(reply.features.values) != len(pending.images):
+        elif len(reply.features.values) != len(pending.request.images):
             pending.not_sent(name, "answered another number of images")
             self._fall_back(pending)
         else:
@@ -281,11 +281,13 @@ class FanOut:
             yield self._answer(self._pending.pop(number))
 
     def _answer(self, pending: Pending) -> Answer:
-        logits = self._classifier.logits(len(pending.images), self._students, pending.features)
+        logits = self._classifier.logits(
+            len(pending.request.images), self._students, pending.features
+        )
         enough = len(pending.features) >= self._needed
         why = "not waited for" if enough else f"not within {self._joining.deadline_ms:g} ms"
         return Answer(
-            number=pending.number,
+            number=pending.request.number,
             logits=logits,
             missing=pending.missing(self._names, why),
             total_ms=(time.perf_counter_ns() - pending.started_ns) / 1e6,

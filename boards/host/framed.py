@@ -4,14 +4,14 @@ import socket
 import ssl
 from contextlib import ExitStack, suppress
 
-from boards.host.connection import ConnectionLostError, Reply, Wire
+from boards.host.connection import ConnectionLostError, Reply, Request, Wire
 from boards.host.task import Task
 from boards.protocol import frames
 from boards.protocol.address import Address
-from boards.protocol.frames import Frame, Kind, MalformedFrameError, Values
+from boards.protocol.frames import Frame, Kind, MalformedFrameError
 from boards.protocol.socket_options import tune
 
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 32 * 1024
 
 
 class FramedConnection:
@@ -35,9 +35,9 @@ class FramedConnection:
         """Whether bytes wait for room."""
         return bool(self._out)
 
-    def send(self, number: int, images: Values) -> None:
+    def send(self, request: Request) -> None:
         """Ask for features; sends at once as far as there is room."""
-        self._out += frames.images(number, images).encoded()
+        self._out += request.frame
         self.flush()
 
     def flush(self) -> None:
@@ -71,13 +71,15 @@ class FramedConnection:
             self._socket.close()
 
     def _receive(self) -> str:
-        """Read all that is there; TLS may hold more than the socket shows.
+        """Read what is there, and what TLS holds beyond that: a selector sees only the socket.
 
         Returns why nothing more will come; nothing while the connection lasts.
         """
         try:
             while chunk := self._socket.recv(_CHUNK_BYTES):
                 self._in += chunk
+                if not isinstance(self._socket, ssl.SSLSocket) or not self._socket.pending():
+                    return ""
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return ""
         except OSError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from boards.host.connection import Request
 from boards.host.task import Task
 from boards.protocol.frames import Features, Values
 
@@ -42,8 +43,7 @@ class Answer:
 class Pending:
     """A request that is not answered yet.  Times are of `time.perf_counter_ns`."""
 
-    number: int
-    images: Values
+    request: Request
     started_ns: int
     tasks: Mapping[str, Task]
     spared: set[str] = field(default_factory=set)
@@ -53,6 +53,8 @@ class Pending:
     features: dict[str, Values] = field(default_factory=dict)
     why_not: dict[str, str] = field(default_factory=dict)
     timings: list[BoardTiming] = field(default_factory=list)
+    failed: bool = False
+    """Whether any board will not answer."""
 
     def sent(self, board: str) -> None:
         """Note that a board was sent the images."""
@@ -61,6 +63,7 @@ class Pending:
     def not_sent(self, board: str, why: str) -> None:
         """Note that a board was not, or that its answer will not come."""
         self.owed.pop(board, None)
+        self.failed = True
         for student in self.tasks[board].students:
             self.why_not.setdefault(student, f"{board}: {why}")
 
@@ -84,7 +87,10 @@ class Pending:
 
     def enough(self, needed: int) -> bool:
         """Whether `needed` students answered, or no board can add one that is missing."""
-        return len(self.features) >= needed or not self._coming()
+        if len(self.features) >= needed:
+            return True
+        # Without a failure what is not there is still coming.
+        return (self.failed or not self.owed) and not self._coming()
 
     def fallbacks(self) -> list[str]:
         """Return spared boards with a student that nobody else will answer."""

@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 
 from boards.host.calls import Caller, told
-from boards.host.connection import ConnectionLostError, Reply, Wire
+from boards.host.connection import ConnectionLostError, Reply, Request, Wire
 from boards.host.task import Task
 from boards.protocol.frames import Features, Values
 from boards.protocol.messages import message
@@ -47,13 +47,14 @@ class StandardConnection:
         """Never: gRPC keeps what waits."""
         return False
 
-    def send(self, number: int, images: Values) -> None:
+    def send(self, request: Request) -> None:
         """Call for every student."""
-        gathered = _Gathered(number, len(self._task.models), self._put)
+        gathered = _Gathered(request.number, len(self._task.models), self._put)
         try:
             for place, model in enumerate(self._task.models):
-                future = self._caller.future("ModelInfer", _request(model, images))
-                future.add_done_callback(_receiver(gathered, place, model, len(images)))
+                future = self._caller.future("ModelInfer", _request(model, request.images))
+                receive = _receiver(gathered, place, model, len(request.images))
+                future.add_done_callback(receive)
         except ValueError as error:
             raise ConnectionLostError(str(error)) from None
 

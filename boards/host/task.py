@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 from boards.host.addresses import BoardAddress, BoardAddresses
@@ -11,7 +12,7 @@ from planner.workload import require_students
 from profiles.errors import InputError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Task:
     """A board, and the students whose features it answers, side by side in this order."""
 
@@ -23,7 +24,7 @@ class Task:
         """Name of the board."""
         return self.board.name
 
-    @property
+    @cached_property
     def students(self) -> tuple[str, ...]:
         """Names of its students."""
         return tuple(model.name for model in self.models)

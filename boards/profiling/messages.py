@@ -1,7 +1,9 @@
 """What a message costs beyond the wire, measured with a real worker on loopback.
 
-A worker process with models that do next to nothing takes images of several sizes over the same
-transport, with the same keys, as boards do.  Of each round trip, less what the worker computed::
+A worker process takes images of several sizes over the same transport, with the same keys, as
+boards do.  Its models do next to nothing, but their answers are held as long as a student's: host
+and worker that waited find their caches cold, which is what costs most.  Of each round trip, less
+what the worker computed::
 
     sending     until the host turns to the next board: message_ms + time per byte
     the rest    the worker wakes and answers, the host wakes and joins: join_fixed_ms + time per
@@ -52,6 +54,7 @@ SIZES = (Image(1, 8, 8), Image(3, 32, 32), Image(3, 64, 64), Image(3, 96, 96))
 BOARD = "this-machine"
 _READY_S, _END_S = 60.0, 15.0
 _LEAST_MS = 1e-4
+_HELD_MS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,11 @@ class _Host:
 @contextmanager
 def _worker(place: Path, names: Sequence[str], engine: Engine | None) -> Iterator[str]:
     """Run a worker of these models; yield where it listens.  Raises BoardError."""
-    students = [word for name in names for word in ("--student", name)]
+    students = [
+        word
+        for name in names
+        for word in ("--student", name, "--at-least", f"{name}={_HELD_MS:g}ms")
+    ]
     command = [
         *(sys.executable, "-m", "nonn_plan", "worker", str(place / "bundle"), *students),
         *(("--engine", engine) if engine else ()),

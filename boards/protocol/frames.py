@@ -46,6 +46,9 @@ class Kind(IntEnum):
     REFUSED = 5
 
 
+_KINDS = {int(kind): kind for kind in Kind}
+
+
 class MalformedFrameError(Exception):
     """What came is no frame; the connection cannot go on."""
 
@@ -56,12 +59,12 @@ class Frame:
 
     kind: Kind
     number: int
-    payload: bytes | memoryview = b""
+    payload: bytes = b""
 
     def encoded(self) -> bytes:
         """Return the frame as it goes over the wire."""
         head = HEADER.pack(_MAGIC, VERSION, self.kind, 0, self.number, len(self.payload))
-        return b"".join((head, self.payload))
+        return head + self.payload
 
 
 def extension(port: int) -> str:
@@ -75,14 +78,14 @@ def advertised_port(extensions: Iterable[str]) -> int | None:
     return next((int(match[1]) for match in found if match), None)
 
 
-def header(content: bytes | memoryview, largest_bytes: int) -> tuple[Kind, int, int]:
+def header(content: bytes, largest_bytes: int) -> tuple[Kind, int, int]:
     """Read a header: kind, number and length of the payload; raises MalformedFrameError."""
     magic, version, kind, _, number, length = HEADER.unpack(content)
-    if magic != _MAGIC or version != VERSION or kind not in set(Kind):
+    if magic != _MAGIC or version != VERSION or kind not in _KINDS:
         raise MalformedFrameError(f"not a frame of version {VERSION}")
     if length > largest_bytes:
         raise MalformedFrameError(f"{length} bytes; at most {largest_bytes} are taken")
-    return Kind(kind), number, length
+    return _KINDS[kind], number, length
 
 
 def hello(students: Sequence[str]) -> Frame:
@@ -93,7 +96,7 @@ def hello(students: Sequence[str]) -> Frame:
 def named_students(frame: Frame) -> list[str]:
     """Return the students that HELLO names; raises MalformedFrameError."""
     try:
-        return bytes(frame.payload).decode().split("\n")
+        return frame.payload.decode().split("\n")
     except UnicodeDecodeError:
         raise MalformedFrameError("the names of students are not UTF-8") from None
 
@@ -150,12 +153,12 @@ def refused(number: int, reason: Reason, text: str) -> Frame:
 
 def refusal(frame: Frame) -> str:
     """Return why a request was refused."""
-    code, text = bytes(frame.payload[:1]), bytes(frame.payload[1:]).decode(errors="replace")
+    code, text = frame.payload[:1], frame.payload[1:].decode(errors="replace")
     known = bool(code) and code[0] in set(Reason)
     return f"{Reason(code[0]).name}: {text}" if known else text
 
 
-def _at_least(frame: Frame, head: struct.Struct) -> bytes | memoryview:
+def _at_least(frame: Frame, head: struct.Struct) -> bytes:
     if len(frame.payload) < head.size:
         raise MalformedFrameError(f"{frame.kind.name} of {len(frame.payload)} bytes")
     return frame.payload

@@ -23,6 +23,7 @@ PATIENCE_S = 10.0
 """How long a handshake, the rest of a frame, or taking an answer may last."""
 
 MOST_CONNECTIONS = 32
+_CHUNK_BYTES = 32 * 1024
 
 _Counter = Callable[[str, str], None]
 
@@ -130,10 +131,11 @@ class _Connection:
         self._students = students
         self._largest_bytes = largest_bytes
         self._count = count
+        self._in = bytearray()
 
     def run(self) -> None:
         """Answer HELLO and then images, until the client closes or sends what is no frame."""
-        names = frames.named_students(self._rest(Kind.HELLO, b""))
+        names = frames.named_students(self._rest(Kind.HELLO))
         try:
             models = [self._students.model(name) for name in names]
         except RequestRefused as error:
@@ -161,27 +163,31 @@ class _Connection:
 
     def _read(self, expected: Kind) -> Frame:
         """Wait for a frame as long as it takes; once it has begun, only for a while."""
-        self._connection.settimeout(None)
-        first = self._received(1)
-        self._connection.settimeout(PATIENCE_S)
-        return self._rest(expected, first)
+        while not self._in:
+            with suppress(TimeoutError):
+                self._receive()
+        return self._rest(expected)
 
-    def _rest(self, expected: Kind, first: bytes) -> Frame:
-        head = first + self._received(frames.HEADER.size - len(first))
+    def _rest(self, expected: Kind) -> Frame:
+        """Read what is missing of a frame; raises MalformedFrameError and what sockets raise."""
+        head = self._taken(frames.HEADER.size)
         kind, number, length = frames.header(head, self._largest_bytes)
         if kind != expected:
             raise MalformedFrameError(f"{kind.name} in place of {expected.name}")
-        return Frame(kind, number, self._received(length))
+        return Frame(kind, number, self._taken(length))
 
-    def _received(self, length: int) -> bytes:
-        content = bytearray(length)
-        view = memoryview(content)
-        while view:
-            count = self._connection.recv_into(view)
-            if not count:
-                raise EOFError("the client closed it")
-            view = view[count:]
-        return bytes(content)
+    def _taken(self, length: int) -> bytes:
+        while len(self._in) < length:
+            self._receive()
+        taken = bytes(self._in[:length])
+        del self._in[:length]
+        return taken
+
+    def _receive(self) -> None:
+        chunk = self._connection.recv(_CHUNK_BYTES)
+        if not chunk:
+            raise EOFError("the client closed it")
+        self._in += chunk
 
     def _write(self, frame: Frame) -> None:
         self._connection.sendall(frame.encoded())
