@@ -52,7 +52,7 @@ class StandardConnection:
         gathered = _Gathered(request.number, len(self._task.models), self._put)
         try:
             for place, model in enumerate(self._task.models):
-                future = self._caller.future("ModelInfer", _request(model, request.images))
+                future = self._caller.future("ModelInfer", infer_request(model, request.images))
                 receive = _receiver(gathered, place, model, len(request.images))
                 future.add_done_callback(receive)
         except ValueError as error:
@@ -144,7 +144,8 @@ def _receiver(gathered: _Gathered, place: int, model: BundledModel, count: int) 
     return receive
 
 
-def _request(model: BundledModel, images: Values) -> Any:
+def infer_request(model: BundledModel, images: Values) -> Any:
+    """Return the ModelInfer request for `(n, ...)` images."""
     request = message("ModelInferRequest")(model_name=model.name)
     shape = (len(images), *model.reads.shape)
     request.inputs.add(name=model.reads.name, datatype="FP32", shape=shape)
