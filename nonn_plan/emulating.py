@@ -60,14 +60,18 @@ def emulate(
     plan = read_plan(plan_file)
     BoardAddresses.check_target(out)
     own_message_ms = parse_ms(own_message, "--own-message")
-    with emulated(
-        plan,
-        bundle,
-        keys,
-        capabilities=LOOPBACK if loopback else None,
-        own_message_ms=own_message_ms,
-        seed=seed,
-    ) as fleet:
+    with (
+        emulated(
+            plan,
+            bundle,
+            keys,
+            capabilities=LOOPBACK if loopback else None,
+            own_message_ms=own_message_ms,
+            seed=seed,
+        ) as fleet,
+        # Once it serves, a stop is how it ends.
+        suppress(StoppedError),
+    ):
         fleet.addresses.write(out)
         expected_ms = _expected_ms(plan)
         _show(output, fleet, expected_ms)
@@ -100,13 +104,12 @@ def _expected_ms(plan: PlanDocument) -> float:
 def _watch(output: Output, fleet: "EmulatedFleet") -> None:
     """Stay until the program is stopped, and say once of each worker that it has ended."""
     gone: set[str] = set()
-    with suppress(StoppedError):
-        while True:
-            time.sleep(LOOK_S)
-            for board, worker in fleet.workers.items():
-                if board not in gone and not worker.running:
-                    gone.add(board)
-                    output.say(f"the worker of {board} has ended")
+    while True:
+        time.sleep(LOOK_S)
+        for board, worker in fleet.workers.items():
+            if board not in gone and not worker.running:
+                gone.add(board)
+                output.say(f"the worker of {board} has ended")
 
 
 def _show(output: Output, fleet: "EmulatedFleet", expected_ms: float) -> None:

@@ -140,7 +140,9 @@ class FanOut:
 
     def _send_to(self, name: str, line: _Line, connection: Connection, pending: Pending) -> None:
         if not line.owes:
-            line.heard_ns = time.perf_counter_ns()
+            # From when on it could have said something: not later, or its silence would seem
+            # shorter than the deadline of this request.
+            line.heard_ns = pending.started_ns
         try:
             connection.send(pending.request)
         except ConnectionLostError as error:
@@ -163,7 +165,7 @@ class FanOut:
         spared = {
             name
             for name, line in open_lines.items()
-            if line.owes > _MOST_OWED or (line.owes and now_ns - line.heard_ns > silent_ns)
+            if line.owes > _MOST_OWED or (line.owes and now_ns - line.heard_ns >= silent_ns)
         }
         behind = {n for n, line in open_lines.items() if line.owes > self._joining.in_flight + 2}
         running = Counter(

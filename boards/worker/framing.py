@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from math import prod
@@ -23,6 +24,7 @@ PATIENCE_S = 10.0
 """How long a handshake, the rest of a frame, or taking an answer may last."""
 
 MOST_CONNECTIONS = 32
+_LAST_ANSWER_S = 1.0
 _CHUNK_BYTES = 32 * 1024
 
 _Counter = Callable[[str, str], None]
@@ -47,7 +49,7 @@ class FrameServer:
         self._largest_bytes = largest_bytes
         self._count = count
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
-        self._open: set[socket.socket] = set()
+        self._open: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._accept, name="frames", daemon=True)
 
@@ -61,15 +63,20 @@ class FrameServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more connections, and close those that are open."""
+        """Take no more connections and no more frames; what is being answered still goes out."""
         # A thread that waits in accept() is only woken by a shutdown.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
-            for each in self._open:
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
+            connections = dict(self._open)
+        for each in connections:
+            # The plain socket's: that of an SSLSocket would take off the encryption as well.
+            with suppress(OSError):
+                socket.socket.shutdown(each, socket.SHUT_RD)
+        end = time.monotonic() + _LAST_ANSWER_S
+        for thread in connections.values():
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _accept(self) -> None:
         while True:
@@ -113,12 +120,12 @@ class FrameServer:
     def _listed(self, connection: socket.socket) -> Iterator[None]:
         """Let `stop` know of an open connection."""
         with self._lock:
-            self._open.add(connection)
+            self._open[connection] = threading.current_thread()
         try:
             yield
         finally:
             with self._lock:
-                self._open.discard(connection)
+                del self._open[connection]
 
 
 class _Connection:
@@ -145,21 +152,21 @@ class _Connection:
         answer_values = sum(prod(model.answers.shape) for model in models)
         self._write(frames.welcome(image_values, answer_values))
         while True:
-            frame = self._read(Kind.IMAGES)
-            self._write(self._answered(frame, names, image_values))
+            answer, outcome = self._answered(self._read(Kind.IMAGES), names, image_values)
+            self._write(answer)
+            self._count("frames", outcome)
+            self._students.observed()
 
-    def _answered(self, frame: Frame, names: list[str], image_values: int) -> Frame:
+    def _answered(self, frame: Frame, names: list[str], image_values: int) -> tuple[Frame, str]:
+        """Return what answers a frame, and how that is counted."""
         try:
             images = frames.sent_images(frame, image_values)
-            answer = frames.features(frame.number, self._students.answer(names, images))
+            return frames.features(frame.number, self._students.answer(names, images)), "OK"
         except MalformedFrameError as error:
-            self._count("frames", Reason.INVALID_ARGUMENT.name)
-            return frames.refused(frame.number, Reason.INVALID_ARGUMENT, str(error))
+            reason, text = Reason.INVALID_ARGUMENT, str(error)
         except RequestRefused as error:
-            self._count("frames", error.reason.name)
-            return frames.refused(frame.number, error.reason, str(error))
-        self._count("frames", "OK")
-        return answer
+            reason, text = error.reason, str(error)
+        return frames.refused(frame.number, reason, text), reason.name
 
     def _read(self, expected: Kind) -> Frame:
         """Wait for a frame as long as it takes; once it has begun, only for a while."""

@@ -95,6 +95,7 @@ class StandardService:
         images = _images(request, model)
         _check_outputs(request, model)
         answer = self._students.answer([model.name], images)
+        self._students.observed()
         return _response(request, model, answer)
 
     def _model(self, name: str, asked: str) -> LoadedModel:

@@ -6,9 +6,10 @@ more is refused, so that a board that is too slow says so instead of falling beh
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import prod
 
 import numpy as np
@@ -47,6 +48,7 @@ class Students:
         self._turns = {model.name: threading.Lock() for model in models}
         self._at_least_ns = {name: int(ms * 1e6) for name, ms in (at_least_ms or {}).items()}
         self._observe = observe
+        self._unobserved: deque[tuple[str, int, int]] = deque(maxlen=MOST_IMAGES)
         self._queue = queue
         self._inside = 0
         self._draining = False
@@ -93,6 +95,12 @@ class Students:
         values = np.concatenate([answer.values for answer in answers], axis=1)
         return Features(values, waited_ns, spent_ns - waited_ns)
 
+    def observed(self) -> None:
+        """Tell the observer of what was answered: after the answer is on its way, not before."""
+        while self._unobserved:
+            with suppress(IndexError):
+                self._observe(*self._unobserved.popleft())
+
     def drain(self, seconds: float) -> bool:
         """Take no more requests, and wait until those inside are answered; whether they were."""
         with self._state:
@@ -127,7 +135,7 @@ class Students:
             if left_ns > 0:
                 time.sleep(left_ns / 1e9)
             computed_ns = time.perf_counter_ns() - began_ns
-        self._observe(model.name, began_ns - asked_ns, computed_ns)
+        self._unobserved.append((model.name, began_ns - asked_ns, computed_ns))
         return Features(values.reshape(len(images), -1), began_ns - asked_ns, computed_ns)
 
 
