@@ -30,6 +30,10 @@ BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder tha
 BoardsFile = Annotated[
     Path, typer.Option("--boards", help="boards.yaml: name and HOST:PORT of each board.")
 ]
+TestImages = Annotated[
+    str | None,
+    typer.Option("--data", help="Data set whose test images are sent, if not the bundle's."),
+]
 Deadline = Annotated[
     str, typer.Option("--deadline", help="An image is answered by then, with who has answered.")
 ]
@@ -46,10 +50,7 @@ def host(
     boards_file: BoardsFile = Path("boards.yaml"),
     keys: HostKeys = None,
     insecure: Insecure = False,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="Data set whose test images are sent, if not the bundle's."),
-    ] = None,
+    data: TestImages = None,
     images: Annotated[
         str | None,
         typer.Option(

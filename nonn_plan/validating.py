@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nonn_plan.hosting import BoardsFile, BundleFolder, Deadline, wait_connected
+from nonn_plan.hosting import (
+    BoardsFile,
+    BundleFolder,
+    Deadline,
+    TestImages,
+    wait_connected,
+)
 from nonn_plan.identity_option import HostKeys, Insecure, identity_of
 from nonn_plan.options import AsJson, PlanFile
 from nonn_plan.output import Output
@@ -34,10 +40,7 @@ def validate(
     boards_file: BoardsFile = Path("boards.yaml"),
     keys: HostKeys = None,
     insecure: Insecure = False,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="Data set whose test images are sent, if not the bundle's."),
-    ] = None,
+    data: TestImages = None,
     limit: Annotated[
         int, typer.Option("--limit", min=1, help="Images that are sent, one at a time.")
     ] = 200,
