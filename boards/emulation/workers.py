@@ -88,8 +88,10 @@ class EmulatedWorker:
             kill(self._child)
 
     def stop(self) -> None:
-        """Stop it (SIGSTOP): it answers nothing and closes nothing."""
+        """Stop it (SIGSTOP) and wait until it is: it answers nothing and closes nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        # A thread that runs on another processor goes on until that one has heard of it.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def cont(self) -> None:
         """Let it go on (SIGCONT)."""
