@@ -5,8 +5,10 @@
 One student of WRN16 width is exported with random weights; calls of it are made in blocks that take
 turns: the runtime itself, frames, the standard protocol.  The fan-out asks eight workers whose
 answers are held for some time, as eight boards with processors of their own would; its overhead is
-the total beyond the slowest board's own time.  Throughput is compared with what such boards can
-compute at most, and with how busy the host's thread is.  All times are medians, in ms.
+the total beyond the slowest board's own time.  Here the workers share this machine's processors
+with the host: what they need of them to answer one image stands beside it, for that student and for
+one with next to nothing to compute.  Throughput is compared with what such boards can compute at
+most, and with how busy the host's thread is.  All times are medians, in ms.
 """
 
 import statistics
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
@@ -48,13 +50,20 @@ HOLD_MS = 10.0
 IMAGE = (3, 32, 32)
 
 
+class Place(NamedTuple):
+    """A worker that runs."""
+
+    board: str
+    address: str
+    student: int
+    pid: int
+
+
 @contextmanager
-def workers(
-    bundle: Path, keys: Path, count: int, hold_ms: float
-) -> Iterator[list[tuple[str, str, int]]]:
-    """Run workers of one student each; yield board, address and student."""
+def workers(bundle: Path, keys: Path, count: int, hold_ms: float) -> Iterator[list[Place]]:
+    """Run workers of one student each."""
     with ExitStack() as stack:
-        found = []
+        found: list[Place] = []
         for number in range(count):
             name = f"pi-{number}"
             command = [sys.executable, "-m", "nonn_plan", "worker", str(bundle)]
@@ -66,7 +75,7 @@ def workers(
             stack.callback(process.wait)
             stack.callback(process.terminate)
             line = process.stdout.readline() if process.stdout else ""
-            found.append((name, line.split(" on ")[1].strip(), number))
+            found.append(Place(name, line.split(" on ")[1].strip(), number, process.pid))
         yield found
 
 
@@ -75,17 +84,19 @@ def host(
     bundle: Path,
     keys: Path,
     manifest: Manifest,
-    places: Sequence[tuple[str, str, int]],
+    places: Sequence[Place],
     protocol: str = "fastest",
     in_flight: int = 1,
 ) -> Iterator[FanOut]:
     """Ask these workers."""
     tasks = [
         Task(
-            BoardAddress.check({"name": name, "address": address, "protocol": protocol}, "here"),
-            (manifest.models[number],),
+            BoardAddress.check(
+                {"name": place.board, "address": place.address, "protocol": protocol}, "here"
+            ),
+            (manifest.models[place.student],),
         )
-        for name, address, number in places
+        for place in places
     ]
     reconnecting = Reconnecting(partial(connect, identity=Identity.read(keys / "host")))
     fan_out = FanOut(
@@ -125,7 +136,9 @@ def one_worker(folder: Path, manifest: Manifest, rounds: int) -> dict[str, float
         host(bundle, keys, manifest, places) as frames,
         host(bundle, keys, manifest, places, "standard") as standard,
     ):
-        caller = Caller(Address.parse(places[0][1], "here"), "pi-0", Identity.read(keys / "host"))
+        caller = Caller(
+            Address.parse(places[0].address, "here"), "pi-0", Identity.read(keys / "host")
+        )
         request = infer_request(manifest.models[0], image)
         ways = {
             "runtime": partial(model.answer, image),
@@ -136,19 +149,35 @@ def one_worker(folder: Path, manifest: Manifest, rounds: int) -> dict[str, float
         return interleaved(ways, rounds)
 
 
-def fan_out_overhead(folder: Path, manifest: Manifest, protocol: str, rounds: int) -> list[float]:
-    """Return total minus the slowest board's own time, image by image."""
-    bundle, keys = folder / "bundle", folder / "keys"
+def fan_out_overhead(
+    bundle: Path, keys: Path, manifest: Manifest, protocol: str, rounds: int
+) -> tuple[list[float], float, float]:
+    """Ask eight workers, one image after the other.
+
+    Returns total minus the slowest board's own time, image by image; and the processor time for one
+    image, of one worker and of the host.
+    """
     image = _image()
     with (
         workers(bundle, keys, BOARDS, HOLD_MS) as places,
         host(bundle, keys, manifest, places, protocol) as asked,
     ):
+        for _ in range(20):
+            asked.ask(image)
+        worker_ns, host_ns = sum(_busy_ns(place.pid) for place in places), time.process_time_ns()
         over = []
         for _ in range(rounds):
             answer = asked.ask(image)
             over.append(answer.total_ms - max(each.computed_ms for each in answer.timings))
-        return over[20:]
+        host_ns = time.process_time_ns() - host_ns
+        worker_ns = sum(_busy_ns(place.pid) for place in places) - worker_ns
+    return over, worker_ns / BOARDS / rounds / 1e6, host_ns / rounds / 1e6
+
+
+def _busy_ns(pid: int) -> int:
+    """Return the processor time that a process used."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
 
 def throughput(
@@ -184,20 +213,28 @@ def main(
     console = Console(width=110, highlight=False)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        manifest = make_bundle(
-            folder / "bundle", (16,) * BOARDS, IMAGE, channels=16, convolutions=5
-        )
+        widths = (16,) * BOARDS
+        manifest = make_bundle(folder / "bundle", widths, IMAGE, channels=16, convolutions=5)
+        least = make_bundle(folder / "least", widths, IMAGE, channels=1)
         make_keys(folder / "keys", [board(f"pi-{number}") for number in range(BOARDS)])
         single = one_worker(folder, manifest, rounds)
         table = Table("one student", "ms", "beyond the runtime")
         for name, value in single.items():
             table.add_row(name, f"{value:.3f}", f"{value - single['runtime']:+.3f}")
         console.print(table)
-        table = Table(f"{BOARDS} workers, {HOLD_MS:g} ms each", "beyond the slowest, ms", "p95")
-        for protocol in ("fastest", "standard"):
-            over = fan_out_overhead(folder, manifest, protocol, rounds)
+        columns = ("beyond the slowest, ms", "p95", "worker's CPU", "host's CPU")
+        table = Table(f"{BOARDS} workers, {HOLD_MS:g} ms each", *columns)
+        for name, bundle, asked, protocol in (
+            ("frames", "bundle", manifest, "fastest"),
+            ("frames, least student", "least", least, "fastest"),
+            ("standard", "bundle", manifest, "standard"),
+        ):
+            over, worker_ms, host_ms = fan_out_overhead(
+                folder / bundle, folder / "keys", asked, protocol, rounds
+            )
             p95 = statistics.quantiles(over, n=20)[-1]
-            table.add_row(protocol, f"{statistics.median(over):.3f}", f"{p95:.3f}")
+            figures = (statistics.median(over), p95, worker_ms, host_ms)
+            table.add_row(name, *(f"{figure:.2f}" for figure in figures))
         console.print(table)
         columns = ("images per s", "boards can compute", "host busy")
         table = Table("8 workers, 8 images at once", *columns)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from boards.protocol import frames
 from boards.protocol.frames import Features, Values
@@ -27,8 +27,7 @@ class Request:
         return frames.images(self.number, self.images).encoded()
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What a worker says to one request: features, or why there are none."""
 
     number: int

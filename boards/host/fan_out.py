@@ -21,6 +21,8 @@ from boards.protocol.frames import Values
 _STUCK_S = 10.0
 """A board that owes answers and says nothing for so long is connected anew."""
 
+_LOOK_NS = 100_000_000
+"""How often that is looked for."""
 
 _MOST_OWED = 256
 
@@ -66,6 +68,7 @@ class FanOut:
         self._needed = min(joining.needs or len(self._students), len(self._students))
         self._pending: dict[int, Pending] = {}
         self._next = 1
+        self._look_again_ns = 0
         self._selector = selectors.DefaultSelector()
         self._selector.register(reconnecting, selectors.EVENT_READ, None)
         for task in tasks:
@@ -105,12 +108,10 @@ class FanOut:
                 more = request is not None
                 if request is not None:
                     order.append(self._send(request))
-            for answer in self._finished():
-                done[answer.number] = answer
+            for number in self._wait_finished():
+                done[number] = self._answer(self._pending.pop(number))
             while order and order[0] in done:
                 yield done.pop(order.pop(0))
-            if self._pending and not self._any_finished():
-                self._turn(self._deadline_ns())
 
     def close(self) -> None:
         """Close all connections."""
@@ -150,8 +151,9 @@ class FanOut:
             self._lose(name, str(error))
             return
         line.owes += 1
-        pending.sent(name)
-        self._watch(line)
+        pending.owed[name] = time.perf_counter_ns()
+        if connection.unsent:
+            self._watch(line)
 
     def _spared(self) -> set[str]:
         """Return the boards that get no image now, because of what they still owe.
@@ -159,6 +161,8 @@ class FanOut:
         One that has said nothing for a whole deadline is not waited for again; one that is behind
         catches up while other boards have all of its students.
         """
+        if not any(line.owes for line in self._lines.values()):
+            return set()
         now_ns = time.perf_counter_ns()
         silent_ns = self._joining.deadline_ms * 1e6
         open_lines = {n: line for n, line in self._lines.items() if line.connection is not None}
@@ -179,13 +183,16 @@ class FanOut:
 
     def _turn(self, until_ns: int) -> None:
         """Wait until something happens, at most until then, and take it in."""
-        seconds = max(0.0, (until_ns - time.perf_counter_ns()) / 1e9)
+        now_ns = time.perf_counter_ns()
+        seconds = max(0.0, (until_ns - now_ns) / 1e9)
         for key, mask in self._selector.select(min(seconds, 1.0)):
             if key.data is None:
                 self._take_connections()
             elif self._lines[key.data].connection is key.fileobj:
                 self._serve(key.data, mask)
-        self._drop_stuck()
+        if now_ns >= self._look_again_ns:
+            self._look_again_ns = now_ns + _LOOK_NS
+            self._drop_stuck(now_ns)
 
     def _serve(self, name: str, mask: int) -> None:
         """Send what waits to a board, and take what it says."""
@@ -258,8 +265,7 @@ class FanOut:
                 self._fall_back(pending)
         self._reconnecting.want(line.task)
 
-    def _drop_stuck(self) -> None:
-        now_ns = time.perf_counter_ns()
+    def _drop_stuck(self, now_ns: int) -> None:
         for name, line in self._lines.items():
             if line.owes and now_ns - line.heard_ns > _STUCK_S * 1e9:
                 self._lose(name, f"said nothing for {_STUCK_S:g} s")
@@ -268,19 +274,19 @@ class FanOut:
         first = min((pending.started_ns for pending in self._pending.values()), default=inf)
         return int(first + self._joining.deadline_ms * 1e6)
 
-    def _any_finished(self) -> bool:
-        now_ns = time.perf_counter_ns()
-        return any(self._is_finished(pending, now_ns) for pending in self._pending.values())
-
     def _is_finished(self, pending: Pending, now_ns: int) -> bool:
         late = now_ns - pending.started_ns >= self._joining.deadline_ms * 1e6
         return late or pending.enough(self._needed)
 
-    def _finished(self) -> Iterator[Answer]:
-        """Answer what has enough, or has waited long enough."""
-        now_ns = time.perf_counter_ns()
-        for number in [n for n, each in self._pending.items() if self._is_finished(each, now_ns)]:
-            yield self._answer(self._pending.pop(number))
+    def _wait_finished(self) -> list[int]:
+        """Wait until some of what is pending has enough, or has waited long enough."""
+        while self._pending:
+            now_ns = time.perf_counter_ns()
+            finished = [n for n, each in self._pending.items() if self._is_finished(each, now_ns)]
+            if finished:
+                return finished
+            self._turn(self._deadline_ns())
+        return []
 
     def _answer(self, pending: Pending) -> Answer:
         logits = self._classifier.logits(

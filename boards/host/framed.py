@@ -8,10 +8,12 @@ from boards.host.connection import ConnectionLostError, Reply, Request, Wire
 from boards.host.task import Task
 from boards.protocol import frames
 from boards.protocol.address import Address
+from boards.protocol.assembly import Assembly
 from boards.protocol.frames import Frame, Kind, MalformedFrameError
 from boards.protocol.socket_options import tune
 
 _CHUNK_BYTES = 32 * 1024
+"""More than TLS takes at once (16 KiB): nothing stays in it that a selector would not see."""
 
 
 class FramedConnection:
@@ -22,9 +24,8 @@ class FramedConnection:
     def __init__(self, connection: socket.socket, task: Task) -> None:
         self._socket = connection
         self._answer_values = task.answer_values
-        self._largest_bytes = 64 + 4 * 1024 * task.answer_values
+        self._came = Assembly(64 + 4 * 1024 * task.answer_values)
         self._out = bytearray()
-        self._in = bytearray()
 
     def fileno(self) -> int:
         """Return what to wait on."""
@@ -56,7 +57,7 @@ class FramedConnection:
         lost = self._receive()
         found = []
         try:
-            while (frame := self._frame()) is not None:
+            while (frame := self._came.frame()) is not None:
                 found.append(self._reply(frame))
         except MalformedFrameError as error:
             raise ConnectionLostError(str(error)) from None
@@ -71,32 +72,20 @@ class FramedConnection:
             self._socket.close()
 
     def _receive(self) -> str:
-        """Read what is there, and what TLS holds beyond that: a selector sees only the socket.
+        """Read once; a selector says where there is more.
 
         Returns why nothing more will come; nothing while the connection lasts.
         """
         try:
-            while chunk := self._socket.recv(_CHUNK_BYTES):
-                self._in += chunk
-                if not isinstance(self._socket, ssl.SSLSocket) or not self._socket.pending():
-                    return ""
+            chunk = self._socket.recv(_CHUNK_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return ""
         except OSError as error:
             return str(error)
-        return "the worker closed the connection"
-
-    def _frame(self) -> Frame | None:
-        """Take one whole frame from what was read; None where it is not all there."""
-        size = frames.HEADER.size
-        if len(self._in) < size:
-            return None
-        kind, number, length = frames.header(bytes(self._in[:size]), self._largest_bytes)
-        if len(self._in) < size + length:
-            return None
-        payload = bytes(self._in[size : size + length])
-        del self._in[: size + length]
-        return Frame(kind, number, payload)
+        if not chunk:
+            return "the worker closed the connection"
+        self._came.add(chunk)
+        return ""
 
     def _reply(self, frame: Frame) -> Reply:
         if frame.kind == Kind.FEATURES:

@@ -1,8 +1,8 @@
 """One image on its way: who still owes what, and the answer when enough is there."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from boards.host.task import Task
 from boards.protocol.frames import Features, Values
 
 
-@dataclass(frozen=True, slots=True)
-class BoardTiming:
+class BoardTiming(NamedTuple):
     """When one board did what, in ms since the host took the image up."""
 
     board: str
@@ -49,16 +48,12 @@ class Pending:
     spared: set[str] = field(default_factory=set)
     """Boards that were not sent the images, but can be if others fail."""
     owed: dict[str, int] = field(default_factory=dict)
-    """Boards that may still answer, and when all was sent to them."""
+    """Boards that were sent the images and may still answer, and when that was done."""
     features: dict[str, Values] = field(default_factory=dict)
     why_not: dict[str, str] = field(default_factory=dict)
     timings: list[BoardTiming] = field(default_factory=list)
     failed: bool = False
     """Whether any board will not answer."""
-
-    def sent(self, board: str) -> None:
-        """Note that a board was sent the images."""
-        self.owed[board] = time.perf_counter_ns()
 
     def not_sent(self, board: str, why: str) -> None:
         """Note that a board was not, or that its answer will not come."""

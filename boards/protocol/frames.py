@@ -17,8 +17,8 @@ Workers advertise frames among the extensions of the standard protocol's ServerM
 import re
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +53,7 @@ class MalformedFrameError(Exception):
     """What came is no frame; the connection cannot go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame."""
 
     kind: Kind
@@ -78,9 +77,12 @@ def advertised_port(extensions: Iterable[str]) -> int | None:
     return next((int(match[1]) for match in found if match), None)
 
 
-def header(content: bytes, largest_bytes: int) -> tuple[Kind, int, int]:
-    """Read a header: kind, number and length of the payload; raises MalformedFrameError."""
-    magic, version, kind, _, number, length = HEADER.unpack(content)
+def header(content: bytes | bytearray, largest_bytes: int) -> tuple[Kind, int, int]:
+    """Read the header at the start: kind, number and length of the payload.
+
+    Raises MalformedFrameError.
+    """
+    magic, version, kind, _, number, length = HEADER.unpack_from(content)
     if magic != _MAGIC or version != VERSION or kind not in _KINDS:
         raise MalformedFrameError(f"not a frame of version {VERSION}")
     if length > largest_bytes:
@@ -125,8 +127,7 @@ def sent_images(frame: Frame, image_values: int) -> Values:
     return _rows(frame, _IMAGES.size, count, image_values)
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(NamedTuple):
     """What a board answered: `(n, values)`, and how long the images waited and were computed."""
 
     values: Values

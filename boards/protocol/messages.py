@@ -7,6 +7,7 @@ built when the module is loaded.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import (
@@ -127,6 +128,7 @@ _POOL = DescriptorPool()
 _POOL.Add(_schema())
 
 
+@cache
 def message(name: str) -> Any:
     """Return the class of a message, such as ModelInferRequest."""
     return GetMessageClass(_POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))

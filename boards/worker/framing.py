@@ -10,14 +10,16 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from math import prod
 
 from boards.protocol import frames
+from boards.protocol.assembly import Assembly
 from boards.protocol.frames import Frame, Kind, MalformedFrameError
 from boards.protocol.refusal import Reason, RequestRefused
 from boards.protocol.socket_options import tune
+from boards.worker.counts import Counts
 from boards.worker.students import Students
 
 PATIENCE_S = 10.0
@@ -26,8 +28,6 @@ PATIENCE_S = 10.0
 MOST_CONNECTIONS = 32
 _LAST_ANSWER_S = 1.0
 _CHUNK_BYTES = 32 * 1024
-
-_Counter = Callable[[str, str], None]
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +41,13 @@ class FrameServer:
         context: ssl.SSLContext | None,
         students: Students,
         largest_bytes: int,
-        count: _Counter,
+        counts: Counts,
     ) -> None:
         self._listener = listener
         self._context = context
         self._students = students
         self._largest_bytes = largest_bytes
-        self._count = count
+        self._counts = counts
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._open: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
@@ -95,9 +95,9 @@ class FrameServer:
         """Serve one connection until it ends."""
         try:
             with closing(self._secured(accepted)) as connection, self._listed(connection):
-                _Connection(connection, self._students, self._largest_bytes, self._count).run()
+                _Connection(connection, self._students, self._largest_bytes, self._counts).run()
         except MalformedFrameError as error:
-            self._count("frames", "MALFORMED")
+            self._counts.count("frames", "MALFORMED")
             log.warning("a connection was closed: %s", error)
         except (OSError, EOFError) as error:
             log.info("a connection ended: %s", error)
@@ -132,17 +132,16 @@ class _Connection:
     """One connection after its handshake."""
 
     def __init__(
-        self, connection: socket.socket, students: Students, largest_bytes: int, count: _Counter
+        self, connection: socket.socket, students: Students, largest_bytes: int, counts: Counts
     ) -> None:
         self._connection = connection
         self._students = students
-        self._largest_bytes = largest_bytes
-        self._count = count
-        self._in = bytearray()
+        self._counts = counts
+        self._came = Assembly(largest_bytes)
 
     def run(self) -> None:
         """Answer HELLO and then images, until the client closes or sends what is no frame."""
-        names = frames.named_students(self._rest(Kind.HELLO))
+        names = frames.named_students(self._read(Kind.HELLO, begun=True))
         try:
             models = [self._students.model(name) for name in names]
         except RequestRefused as error:
@@ -154,8 +153,7 @@ class _Connection:
         while True:
             answer, outcome = self._answered(self._read(Kind.IMAGES), names, image_values)
             self._write(answer)
-            self._count("frames", outcome)
-            self._students.observed()
+            self._counts.count("frames", outcome)
 
     def _answered(self, frame: Frame, names: list[str], image_values: int) -> tuple[Frame, str]:
         """Return what answers a frame, and how that is counted."""
@@ -168,33 +166,24 @@ class _Connection:
             reason, text = error.reason, str(error)
         return frames.refused(frame.number, reason, text), reason.name
 
-    def _read(self, expected: Kind) -> Frame:
-        """Wait for a frame as long as it takes; once it has begun, only for a while."""
-        while not self._in:
-            with suppress(TimeoutError):
-                self._receive()
-        return self._rest(expected)
+    def _read(self, expected: Kind, *, begun: bool = False) -> Frame:
+        """Wait for a frame as long as it takes; once it has `begun`, only for a while.
 
-    def _rest(self, expected: Kind) -> Frame:
-        """Read what is missing of a frame; raises MalformedFrameError and what sockets raise."""
-        head = self._taken(frames.HEADER.size)
-        kind, number, length = frames.header(head, self._largest_bytes)
-        if kind != expected:
-            raise MalformedFrameError(f"{kind.name} in place of {expected.name}")
-        return Frame(kind, number, self._taken(length))
-
-    def _taken(self, length: int) -> bytes:
-        while len(self._in) < length:
-            self._receive()
-        taken = bytes(self._in[:length])
-        del self._in[:length]
-        return taken
-
-    def _receive(self) -> None:
-        chunk = self._connection.recv(_CHUNK_BYTES)
-        if not chunk:
-            raise EOFError("the client closed it")
-        self._in += chunk
+        Raises MalformedFrameError, EOFError and what sockets raise.
+        """
+        while (frame := self._came.frame()) is None:
+            try:
+                chunk = self._connection.recv(_CHUNK_BYTES)
+            except TimeoutError:
+                if begun or self._came.begun:
+                    raise
+                continue
+            if not chunk:
+                raise EOFError("the client closed it")
+            self._came.add(chunk)
+        if frame.kind != expected:
+            raise MalformedFrameError(f"{frame.kind.name} in place of {expected.name}")
+        return frame
 
     def _write(self, frame: Frame) -> None:
         self._connection.sendall(frame.encoded())

@@ -13,6 +13,7 @@ from boards.credentials.identity import Identity
 from boards.protocol.address import Address
 from boards.protocol.messages import SERVICE
 from boards.runtime.model import LoadedModel
+from boards.worker.counts import Uncounted
 from boards.worker.framing import FrameServer
 from boards.worker.metrics import Metrics
 from boards.worker.standard import StandardService
@@ -46,10 +47,9 @@ class Worker:
     def __init__(self, models: Sequence[LoadedModel], settings: WorkerSettings) -> None:
         """Bind all ports; raises BoardError where one is taken."""
         self._settings = settings
-        self._metrics = Metrics()
-        self._students = Students(
-            models, settings.queue, dict(settings.at_least_ms), self._metrics.observe
-        )
+        self._metrics = None if settings.metrics is None else Metrics()
+        counts = self._metrics or Uncounted()
+        self._students = Students(models, settings.queue, dict(settings.at_least_ms), counts)
         self._health = health.HealthServicer(experimental_non_blocking=True)
         self._server = self._grpc_server()
         self.address = settings.listen.with_port(self._bound())
@@ -58,9 +58,9 @@ class Worker:
             None if settings.identity is None else settings.identity.server_context(),
             self._students,
             settings.largest_bytes,
-            self._metrics.count,
+            counts,
         )
-        service = StandardService(self._students, self._frames.port, self._metrics.count)
+        service = StandardService(self._students, self._frames.port, counts)
         self._server.add_generic_rpc_handlers((service.handler(),))
 
     @property
@@ -70,7 +70,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to answer; raises BoardError where metrics cannot be served."""
-        if self._settings.metrics is not None:
+        if self._metrics is not None and self._settings.metrics is not None:
             try:
                 self._metrics.serve(self._settings.metrics, lambda: self._students.inside)
             except OSError as error:

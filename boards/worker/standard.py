@@ -17,23 +17,21 @@ from boards.protocol.frames import Features, Values, extension
 from boards.protocol.messages import METHODS, SERVICE, message
 from boards.protocol.refusal import Reason, RequestRefused
 from boards.runtime.model import LoadedModel
+from boards.worker.counts import Counts
 from boards.worker.students import Students
 
 DATATYPE = "FP32"
 MODEL_VERSION = "1"
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "ncnn": "ncnn"}
 
-_Counter = Callable[[str, str], None]
-"""Told of each request's transport and outcome."""
-
 
 class StandardService:
     """The protocol's six methods, for the students of one worker."""
 
-    def __init__(self, students: Students, frames_port: int | None, count: _Counter) -> None:
+    def __init__(self, students: Students, frames_port: int | None, counts: Counts) -> None:
         self._students = students
         self._extensions = () if frames_port is None else (extension(frames_port),)
-        self._count = count
+        self._counts = counts
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server serves."""
@@ -56,11 +54,11 @@ class StandardService:
             try:
                 response: bytes = answer(_parsed(f"{name}Request", content)).SerializeToString()
             except RequestRefused as error:
-                self._count("standard", error.reason.name)
+                self._counts.count("standard", error.reason.name)
                 context.abort(_status(error.reason), str(error))
                 raise
             if name == "ModelInfer":
-                self._count("standard", "OK")
+                self._counts.count("standard", "OK")
             return response
 
         return grpc.unary_unary_rpc_method_handler(respond)
@@ -94,9 +92,7 @@ class StandardService:
         model = self._model(request.model_name, request.model_version)
         images = _images(request, model)
         _check_outputs(request, model)
-        answer = self._students.answer([model.name], images)
-        self._students.observed()
-        return _response(request, model, answer)
+        return _response(request, model, self._students.answer([model.name], images))
 
     def _model(self, name: str, asked: str) -> LoadedModel:
         if asked not in ("", MODEL_VERSION):
@@ -161,7 +157,7 @@ def _response(request: Any, model: LoadedModel, answer: Features) -> Any:
     shape = (len(answer.values), *model.answers.shape)
     output = response.outputs.add(name=model.answers.name, datatype=DATATYPE, shape=shape)
     if request.raw_input_contents:
-        response.raw_output_contents.append(answer.values.astype("<f4").tobytes())
+        response.raw_output_contents.append(answer.values.astype("<f4", copy=False).tobytes())
     else:
         output.contents.fp32_contents.extend(answer.values.ravel().tolist())
     return response

@@ -6,10 +6,8 @@ more is refused, so that a board that is too slow says so instead of falling beh
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from math import prod
 
 import numpy as np
@@ -17,17 +15,11 @@ import numpy as np
 from boards.protocol.frames import Features, Values
 from boards.protocol.refusal import Reason, RequestRefused
 from boards.runtime.model import LoadedModel
+from boards.worker.counts import Counts, Uncounted
 from profiles.errors import InputError
 
 MOST_IMAGES = 1024
 """Images in one request."""
-
-Observer = Callable[[str, int, int], None]
-"""Told of each student's answer: its name, nanoseconds waited, nanoseconds computed."""
-
-
-def _unobserved(name: str, waited_ns: int, computed_ns: int) -> None:
-    del name, waited_ns, computed_ns
 
 
 class Students:
@@ -42,17 +34,17 @@ class Students:
         models: Sequence[LoadedModel],
         queue: int = 64,
         at_least_ms: Mapping[str, float] | None = None,
-        observe: Observer = _unobserved,
+        counts: Counts | None = None,
     ) -> None:
         self._models = {model.name: model for model in models}
         self._turns = {model.name: threading.Lock() for model in models}
         self._at_least_ns = {name: int(ms * 1e6) for name, ms in (at_least_ms or {}).items()}
-        self._observe = observe
-        self._unobserved: deque[tuple[str, int, int]] = deque(maxlen=MOST_IMAGES)
+        self._counts = counts or Uncounted()
         self._queue = queue
         self._inside = 0
         self._draining = False
-        self._state = threading.Condition()
+        self._lock = threading.Lock()
+        self._emptier = threading.Condition(self._lock)
         self._others = ThreadPoolExecutor(len(models), thread_name_prefix="student")
 
     @property
@@ -85,31 +77,21 @@ class Students:
         """
         models = [self.model(name) for name in names]
         batch = _checked(images, models)
-        with self._admitted():
-            began_ns = time.perf_counter_ns()
-            first, *others = models
-            running = [self._others.submit(self._run, model, batch) for model in others]
-            answers = [self._run(first, batch), *(each.result() for each in running)]
-            spent_ns = time.perf_counter_ns() - began_ns
-        waited_ns = max(answer.waited_ns for answer in answers)
-        values = np.concatenate([answer.values for answer in answers], axis=1)
-        return Features(values, waited_ns, spent_ns - waited_ns)
-
-    def observed(self) -> None:
-        """Tell the observer of what was answered: after the answer is on its way, not before."""
-        while self._unobserved:
-            with suppress(IndexError):
-                self._observe(*self._unobserved.popleft())
+        self._admit()
+        try:
+            return self._run(models[0], batch) if len(models) == 1 else self._joined(models, batch)
+        finally:
+            self._leave()
 
     def drain(self, seconds: float) -> bool:
         """Take no more requests, and wait until those inside are answered; whether they were."""
-        with self._state:
+        with self._lock:
             self._draining = True
-            return self._state.wait_for(lambda: not self._inside, seconds)
+            return self._emptier.wait_for(lambda: not self._inside, seconds)
 
-    @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        with self._state:
+    def _admit(self) -> None:
+        """Count a request in; raises RequestRefused."""
+        with self._lock:
             if self._draining:
                 raise RequestRefused(Reason.UNAVAILABLE, "the worker is about to end")
             if self._inside >= self._queue:
@@ -117,12 +99,23 @@ class Students:
                     Reason.RESOURCE_EXHAUSTED, f"{self._queue} requests wait already"
                 )
             self._inside += 1
-        try:
-            yield
-        finally:
-            with self._state:
-                self._inside -= 1
-                self._state.notify_all()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._draining:
+                self._emptier.notify_all()
+
+    def _joined(self, models: Sequence[LoadedModel], images: Values) -> Features:
+        """Compute several students' answers at once."""
+        began_ns = time.perf_counter_ns()
+        first, *others = models
+        running = [self._others.submit(self._run, model, images) for model in others]
+        answers = [self._run(first, images), *(each.result() for each in running)]
+        spent_ns = time.perf_counter_ns() - began_ns
+        waited_ns = max(answer.waited_ns for answer in answers)
+        values = np.concatenate([answer.values for answer in answers], axis=1)
+        return Features(values, waited_ns, spent_ns - waited_ns)
 
     def _run(self, model: LoadedModel, images: Values) -> Features:
         """Compute one student's answer when its turn comes."""
@@ -130,12 +123,11 @@ class Students:
         with self._turns[model.name]:
             began_ns = time.perf_counter_ns()
             values = _answer(model, images)
-            hold_ns = self._at_least_ns.get(model.name, 0)
-            left_ns = began_ns + hold_ns * len(images) - time.perf_counter_ns()
-            if left_ns > 0:
-                time.sleep(left_ns / 1e9)
+            if hold_ns := self._at_least_ns.get(model.name):
+                left_ns = began_ns + hold_ns * len(images) - time.perf_counter_ns()
+                time.sleep(max(0, left_ns) / 1e9)
             computed_ns = time.perf_counter_ns() - began_ns
-        self._unobserved.append((model.name, began_ns - asked_ns, computed_ns))
+        self._counts.observe(model.name, began_ns - asked_ns, computed_ns)
         return Features(values.reshape(len(images), -1), began_ns - asked_ns, computed_ns)
 
 
@@ -148,12 +140,12 @@ def _answer(model: LoadedModel, images: Values) -> Values:
 
 def _checked(images: Values, models: Sequence[LoadedModel]) -> Values:
     """Return the images as `(n, values)`; raises RequestRefused."""
-    shapes = {model.reads.shape for model in models}
-    if len(shapes) != 1:
+    shape = models[0].reads.shape
+    if any(model.reads.shape != shape for model in models):
+        shapes = sorted({model.reads.shape for model in models})
         raise RequestRefused(
             Reason.INVALID_ARGUMENT, f"these students read images of different shapes: {shapes}"
         )
-    (shape,) = shapes
     if not 1 <= len(images) <= MOST_IMAGES:
         raise RequestRefused(
             Reason.INVALID_ARGUMENT, f"{len(images)} images; allowed: 1 to {MOST_IMAGES}"

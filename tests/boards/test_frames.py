@@ -1,11 +1,14 @@
 """Frames: what is sent is what is read, and what is no frame is refused."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from boards.protocol import frames
+from boards.protocol.assembly import Assembly
 from boards.protocol.frames import HEADER, Features, Frame, Kind, MalformedFrameError
 from boards.protocol.refusal import Reason
 
@@ -27,6 +30,31 @@ def test_images_and_features_come_as_they_were_sent(count, width, number):
     back = frames.sent_features(reread(frames.features(number, Features(values, 3, 4))), width)
     assert np.array_equal(back.values, values)
     assert (back.waited_ns, back.computed_ns) == (3, 4)
+
+
+@given(
+    st.lists(st.binary(max_size=50), max_size=6),
+    st.lists(st.integers(0, 400), max_size=12),
+)
+def test_frames_come_whole_and_in_order_however_they_are_cut(payloads, cuts):
+    sent = [Frame(Kind.IMAGES, number, payload) for number, payload in enumerate(payloads)]
+    content = b"".join(frame.encoded() for frame in sent)
+    edges = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
+    assembly = Assembly(50)
+    came = []
+    for start, end in itertools.pairwise(edges):
+        assembly.add(content[start:end])
+        while (frame := assembly.frame()) is not None:
+            came.append(frame)
+        assert assembly.begun == (sum(len(each.encoded()) for each in came) < end)
+    assert came == sent
+
+
+def test_an_assembly_refuses_what_it_will_not_hold():
+    assembly = Assembly(403)
+    assembly.add(frames.images(1, np.zeros((1, 100), np.float32)).encoded()[:100])
+    with pytest.raises(MalformedFrameError, match="404 bytes; at most 403"):
+        assembly.frame()
 
 
 def test_hello_welcome_and_refusals_come_as_they_were_sent():
