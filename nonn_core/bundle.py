@@ -86,6 +86,10 @@ class BundledModel(Record):
         ge=0, description="Where its vector begins in the input of FC; null without a vector."
     )
     files: tuple[ModelFile, ...] = Field(min_length=1, description="One for each precision.")
+    planned: ModelPrecision | None = Field(
+        default=None,
+        description="Precision that its plan counts on; null where it was exported without a plan.",
+    )
     ncnn: NcnnFiles | None = Field(
         default=None, description="Its form for ncnn; null unless it was asked for."
     )

@@ -1,9 +1,10 @@
 """From a run to a bundle: ONNX models, checked against torch on the test images, and a manifest."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx
 import torch
@@ -74,10 +75,12 @@ def export(
     dataset: Dataset,
     progress: Progress = silent,
     *,
+    planned: Mapping[str, ModelPrecision] = MappingProxyType({}),
     ncnn: bool = False,
 ) -> Manifest:
     """Write a finished run's bundle into `folder`: whole, or not at all; with models for `ncnn`.
 
+    `planned` is the precision that a plan counts on, by the name of the model.
     Raises InputError where the run is unfinished or damaged, where `folder` holds something else
     than a bundle, or where models for ncnn cannot be made here; ExportError where the fp32 models
     do not compute what torch does, or those for ncnn what the fp32 models do.
@@ -88,7 +91,7 @@ def export(
     recipe, network = load_run(run, dataset)
     exported = exported_network(network, recipe, precisions, dataset, progress, ncnn=ncnn)
     contents = _contents(exported)
-    manifest = _manifest(exported, contents, dataset)
+    manifest = _manifest(exported, contents, dataset, planned)
     write_bundle(folder, manifest, contents)
     return manifest
 
@@ -192,7 +195,12 @@ def _check(fp32: Agreement) -> None:
         )
 
 
-def _manifest(exported: Exported, contents: dict[str, bytes], dataset: Dataset) -> Manifest:
+def _manifest(
+    exported: Exported,
+    contents: dict[str, bytes],
+    dataset: Dataset,
+    planned: Mapping[str, ModelPrecision],
+) -> Manifest:
     fc = exported.fc
     int8 = "int8" in exported.models
     return Manifest(
@@ -202,7 +210,9 @@ def _manifest(exported: Exported, contents: dict[str, bytes], dataset: Dataset) 
         pixel_scale=PixelScale(
             mean=tuple(dataset.mean.flatten().tolist()), std=tuple(dataset.std.flatten().tolist())
         ),
-        models=tuple(_described(part, exported, contents) for part in exported.parts),
+        models=tuple(
+            _described(part, exported, contents, planned.get(part.name)) for part in exported.parts
+        ),
         fc=None
         if fc is None
         else FcLayer(
@@ -221,7 +231,9 @@ def _manifest(exported: Exported, contents: dict[str, bytes], dataset: Dataset) 
     )
 
 
-def _described(part: Part, exported: Exported, contents: dict[str, bytes]) -> BundledModel:
+def _described(
+    part: Part, exported: Exported, contents: dict[str, bytes], planned: ModelPrecision | None
+) -> BundledModel:
     names = {precision: file_name(part, precision) for precision in exported.models}
     return BundledModel(
         name=part.name,
@@ -240,6 +252,7 @@ def _described(part: Part, exported: Exported, contents: dict[str, bytes]) -> Bu
             )
             for precision, name in names.items()
         ),
+        planned=planned,
         ncnn=_ncnn_files(part.stem, exported.ncnn[part.stem]) if exported.ncnn else None,
     )
 

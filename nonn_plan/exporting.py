@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nonn_core.bundle import Agreement, Manifest, ModelPrecision
     from nonn_core.data.dataset import Dataset
     from nonn_core.progress import Progress
+    from planner.plan import PlanDocument
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 WANTED_AGREEMENT_PCT = 99.0
@@ -41,7 +42,10 @@ def export(
         "bundle"
     ),
     plan_file: Annotated[
-        Path | None, typer.Option("--plan", help="Also compare sizes with its memory budgets.")
+        Path | None,
+        typer.Option(
+            "--plan", help="Workers take its precisions; sizes are compared with its budgets."
+        ),
     ] = None,
     precision: Annotated[
         str, typer.Option("--precision", help="Of the models: fp32, int8 or both.")
@@ -68,7 +72,9 @@ def export(
         require_recipe_of(plan, recipe, where=str(run))
     with output.progress(UNCHANGED) as progress:
         dataset = load_dataset(recipe.data, progress)
-        manifest = export_run(run, out, precisions, dataset, progress, ncnn=ncnn)
+        manifest = export_run(
+            run, out, precisions, dataset, progress, planned=_planned(plan), ncnn=ncnn
+        )
     fits = () if plan is None else bundle_fits(plan, manifest)
     _show_files(output, manifest)
     _show_agreement(output, {row.precision: row for row in manifest.agreement})
@@ -126,6 +132,12 @@ def _precisions(text: str) -> "Sequence[ModelPrecision]":
     if text not in choices:
         raise InputError("--precision", found=text, allowed="fp32, int8 or both")
     return choices[text]
+
+
+def _planned(plan: "PlanDocument | None") -> "dict[str, ModelPrecision]":
+    """Return the precisions that a plan counts on; fp16, which no bundle has, computes as fp32."""
+    models = () if plan is None else plan.decision.models
+    return {model.name: "int8" if model.precision == "int8" else "fp32" for model in models}
 
 
 def _int8_agreement(run: Path, dataset: "Dataset", progress: "Progress") -> "Agreement":

@@ -37,7 +37,7 @@ def worker(
     insecure: Insecure = False,
     precision: Annotated[
         Literal["fp32", "int8"] | None,
-        typer.Option("--precision", help="Default: int8 if the bundle has it."),
+        typer.Option("--precision", help="Default: as planned; else int8 if there."),
     ] = None,
     engine: Annotated[
         Literal["onnxruntime", "ncnn"] | None,

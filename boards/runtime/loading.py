@@ -31,9 +31,9 @@ def load_models(
 ) -> tuple[LoadedModel, ...]:
     """Load the named models of a bundle; files of others need not be there.
 
-    Without `engine`, onnxruntime where it is installed, else ncnn.  Without `precision`, int8 where
-    the engine and the bundle have it, else fp32.  Each file is read once, and what was read is
-    checked before it is loaded.
+    Without `engine`, onnxruntime where it is installed, else ncnn.  Without `precision`, of what
+    the engine and the bundle have, the one that the plan counts on; else int8; else fp32.  Each
+    file is read once, and what was read is checked before it is loaded.
 
     Raises InputError for no thread, an unknown name or one given twice, a file that is missing or
     not the one that was exported, an engine that is not installed, and a model that is not in the
@@ -90,10 +90,10 @@ def _load(
 
 
 def _onnx_file(folder: Path, model: BundledModel, precision: ModelPrecision | None) -> ModelFile:
-    """Return the ONNX file of a precision; of int8 rather than fp32 where none was asked for."""
+    """Return the ONNX file of a precision; where none was asked for, as `load_models` says."""
     files = {one.precision: one for one in model.files}
     if precision is None:
-        return files.get("int8") or files["fp32"]
+        return next(files[each] for each in (model.planned, "int8", "fp32") if each in files)
     if precision not in files:
         raise InputError(
             f"the bundle has no {precision} model of {model.name}",

@@ -2,6 +2,8 @@
 get that far.
 """
 
+import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -162,6 +164,22 @@ def test_ncnn_computes_in_fp32(ncnn_bundle):
 def test_int8_is_chosen_where_the_bundle_has_it(bundle, fp32):
     assert [one.precision for one in load_models(bundle, ["student-1"])] == ["int8"]
     assert [one.precision for one in load_models(fp32, ["student-1"])] == ["fp32"]
+
+
+def test_what_the_plan_counts_on_is_chosen(bundle, fp32, tmp_path):
+    def chosen(source, planned, precision=None):
+        folder = tmp_path / planned / source.name
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        manifest = json.loads((folder / MANIFEST).read_text())
+        for model in manifest["models"]:
+            model["planned"] = planned
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+        return load_models(folder, ["student-1"], precision=precision)[0].precision
+
+    assert chosen(bundle, "fp32") == "fp32"
+    assert chosen(bundle, "int8") == "int8"
+    assert chosen(bundle, "fp32", "int8") == "int8"
+    assert chosen(fp32, "int8") == "fp32"
 
 
 def installed(monkeypatch, *names):

@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 
 from nonn_core.bundle import read_bundle
+from planner.plan import PlanDocument
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,9 @@ def test_a_run_becomes_a_bundle(nonn_plan, planned_run, folder):
     document = said.document
     boards = document.pop("boards")
     assert document == manifest.model_dump(mode="json")
+    assert {model.name: model.planned for model in manifest.models} == {
+        student.name: student.precision for student in PlanDocument.read(plan).students
+    }
     assert [row.precision for row in manifest.agreement] == ["fp32", "int8"]
     assert manifest.agreement[0].label_agreement_pct == 100
     assert all(row.images == 30 for row in manifest.agreement)
