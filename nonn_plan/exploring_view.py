@@ -26,9 +26,11 @@ def show_exploration(output: Output, found: "Exploration") -> None:
 
 
 def _show_plans(output: Output, title: str, names: Sequence[str], cells: "Sequence[Cell]") -> None:
+    from planner.exploration.exploration import labelled
+
     output.table(
         title,
-        ("memory", "FLOPs", *names, "students", "status"),
+        ("memory", "FLOPs", *map(labelled, names), "students", "status"),
         [
             (
                 *_budgets(cell.place),
@@ -42,22 +44,24 @@ def _show_plans(output: Output, title: str, names: Sequence[str], cells: "Sequen
 
 
 def _show_steps(output: Output, title: str, names: Sequence[str], cells: "Sequence[Cell]") -> None:
+    from planner.exploration.exploration import labelled
+
     rows = []
     for cell in cells:
         found = [(_budgets(cell.place), one.values) for one in cell.found.points]
         for step in cell.found.breakpoints:
             memory, flops = _budgets(cell.place)
-            least = f"{'up to ' if step.below_range else ''}{step.least:,}"
+            below = " or less" if step.below_range else ""
             if cell.place.axis == "memory":
-                memory = f"{least} B"
+                memory = f"{step.least:,} B{below}"
             else:
-                flops = f"{least} FLOP"
+                flops = f"{step.least:,} FLOP{below}"
             found.append(((memory, flops), step.values))
         rows += [
             (*budgets, *(_value(values.get(name)) for name in names), cell.found.status)
             for budgets, values in found or [(_budgets(cell.place), {})]
         ]
-    output.table(title, ("memory", "FLOPs", *names, "status"), rows)
+    output.table(title, ("memory", "FLOPs", *map(labelled, names), "status"), rows)
 
 
 def _budgets(place: "Place") -> tuple[str, str]:
