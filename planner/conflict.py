@@ -73,12 +73,12 @@ def _twins(instance: Instance, needed: Sequence[Demand], one: Demand) -> list[De
     def asked(board: int) -> set[str]:
         return {d.kind for d in needed if d.board == board}
 
-    sites, mine = instance.sites, asked(one.board)
+    mine = asked(one.board)
     return [
         d
         for d in needed
         if d.kind == one.kind
-        and sites[d.board].kind == sites[one.board].kind
+        and instance.kind_of(d.board) == instance.kind_of(one.board)
         and asked(d.board) == mine
     ]
 
@@ -86,11 +86,11 @@ def _twins(instance: Instance, needed: Sequence[Demand], one: Demand) -> list[De
 def sentences(prover: Prover, found: Conflict) -> tuple[str, ...]:
     """Say of each demand of a conflict what it is and what would do if all else stays."""
     question = prover.question
-    sites = instance_of(question).sites
+    instance = instance_of(question)
     least: dict[object, int | None] = {}
     said = []
     for one in found.demands:
-        like = (one.kind, sites[one.board].kind) if one.board >= 0 else one
+        like = (one.kind, instance.kind_of(one.board)) if one.board >= 0 else one
         if like not in least:
             least[like] = prover.tightest(one).value
         value = least[like]

@@ -86,9 +86,10 @@ def alike(question: Question, demand: Demand) -> tuple[Demand, ...]:
     """Return the demands that differ from this one in nothing but which of alike boards it is."""
     if demand.budget is None:
         return (demand,)
-    sites = instance_of(question).sites
-    same = sites[demand.board].kind
-    return tuple(Demand(demand.kind, b) for b, site in enumerate(sites) if site.kind == same)
+    instance = instance_of(question)
+    same = instance.kind_of(demand.board)
+    boards = range(len(instance.sites))
+    return tuple(Demand(demand.kind, b) for b in boards if instance.kind_of(b) == same)
 
 
 def without(

@@ -3,13 +3,18 @@
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
+from planner.assignment import Assignment
 from planner.instance import Instance
 from planner.objective import Want
 from planner.option import Option
 
 
-def without_dominated(instance: Instance, wants: Collection[Want]) -> Instance:
+def without_dominated(
+    instance: Instance, wants: Collection[Want], known: Assignment | None = None
+) -> Instance:
     """Remove each option that another one with the same G0 replaces without a loss.
+
+    Those that a `known` assignment has stay.
 
     The other must be no worse in everything that counts, from the fewest to the most filters: in
     no more MACs always; in parameters, MACs or bytes per value where a stage asks for more of them;
@@ -17,9 +22,10 @@ def without_dominated(instance: Instance, wants: Collection[Want]) -> Instance:
     """
     counts = {*wants, *(("memory",) if _memory_can_bind(instance) else ())}
     worth = {o: tuple(_costs(o, instance, counts)) for o in instance.options}
+    used = {(one.network, one.precision) for one in (known.students if known else ())}
     kept: list[Option] = []
     for option in sorted(instance.options, key=lambda one: worth[one]):
-        if not any(_replaces(worth, other, option) for other in kept):
+        if (option.name, option.precision) in used or not any(_replaces(worth, other, option) for other in kept):
             kept.append(option)
     return replace(instance, options=tuple(option for option in instance.options if option in kept))
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
+from math import prod
 from pathlib import Path
 from typing import Self
 
@@ -126,6 +127,11 @@ def causes(failures: Failures, boards: Sequence[str]) -> tuple[tuple[int, float]
         for each in failures.outages
     ]
     return tuple((taken, chance) for taken, chance in (*alone, *common) if taken and chance)
+
+
+def chance_up(failures: Failures, board: str) -> float:
+    """Return the chance that one board is up, from 0 to 1."""
+    return prod(1 - chance for _, chance in causes(failures, (board,)))
 
 
 def chances(taking: Iterable[tuple[int, float]], boards: int) -> NDArray[np.float64]:

@@ -38,6 +38,11 @@ class Hazards:
         """All states, the likeliest first; raises InputError where too many boards may fail."""
         return _states(self.failures, self.boards)
 
+    def alone(self, place: int) -> float:
+        """Return how often a board is down by itself, from 0 to 1."""
+        name = self.boards[place]
+        return next((one.probability for one in self.failures.boards if one.board == name), 0.0)
+
     def shares(self, students: int) -> tuple[float, ...]:
         """Return the share of the accuracy that is kept when 0, 1 ... of the students answer."""
         return _shares(self.failures, students)

@@ -127,10 +127,16 @@ class Instance:
         Of boards that are alike, no plan needs more than there can be students.
         """
         kinds: dict[object, list[int]] = defaultdict(list)
-        for place, site in enumerate(self.sites):
+        for place in range(len(self.sites)):
             if self.own is None or place != self.own.board:
-                kinds[site.kind].append(place)
+                kinds[self.kind_of(place)].append(place)
         return tuple(tuple(places[: self.most * self.max_copies]) for places in kinds.values())
+
+    def kind_of(self, place: int) -> tuple[object, ...]:
+        """Return what makes boards interchangeable: what they can do, and what takes them down."""
+        taking = frozenset(number for number, taken in enumerate(self.outages) if place in taken)
+        alone = self.hazards.alone(place) if self.hazards else 0.0
+        return self.sites[place].kind, taking, alone
 
     @cached_property
     def boards(self) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ def in_order(instance: Instance, plan: Assignment, *, timed: bool) -> Assignment
 
 
 def _alike(instance: Instance, board: int, other: int) -> bool:
-    return instance.sites[board].kind == instance.sites[other].kind
+    return instance.kind_of(board) == instance.kind_of(other)
 
 
 def _longest_first(instance: Instance, plan: Assignment) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ def placements(instance: Instance, wants: Collection[Want]) -> Iterator[Instance
     """
     if instance.replicates:
         yield replace(instance, group0s=())
-    kinds = {site.kind: place for place, site in reversed(list(enumerate(instance.sites)))}
+    kinds = {instance.kind_of(place): place for place in reversed(range(len(instance.sites)))}
     for group0 in instance.group0s if len(instance.sites) > 1 else ():
         for place in sorted(kinds.values()):
             own = _stored(instance, group0, place, narrow="memory" in wants)

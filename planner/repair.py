@@ -226,9 +226,10 @@ def _precisions(question: Question) -> Iterator[_Tried]:
 
 def _boards(question: Question) -> Iterator[_Tried]:
     """Add one board more, like one that is there, with its link and budgets."""
+    instance = instance_of(question)
     kinds: dict[object, int] = {}
-    for place, site in enumerate(instance_of(question).sites):
-        kinds.setdefault(site.kind, place)
+    for place in range(len(instance.sites)):
+        kinds.setdefault(instance.kind_of(place), place)
     for place in kinds.values():
         like = question.fleet.boards[place]
         repair = Repair(

@@ -44,13 +44,14 @@ def search(
     took = 0.0
     # What is known comes first: the better what was found, the sooner all else is refuted.
     for each in sorted(placements(instance, wants), key=lambda one: one.own != own):
+        kept = known if each.own == own else None
         outcome = _placed(
-            without_dominated(each, wants),
+            without_dominated(each, wants, kept),
             goal,
             [*limits, *_as_good(goal, found)],
             seed=seed,
             deterministic_limit=deterministic_limit - took,
-            known=known if each.own == own else None,
+            known=kept,
             most_drafts=most_drafts,
         )
         took += outcome.deterministic_time

@@ -102,7 +102,7 @@ def _put_in_order(model: cp_model.CpModel, v: Variables, instance: Instance) -> 
     """
     precedes = v.precedes
     for a, b in combinations(instance.boards, 2):
-        if instance.sites[a].kind == instance.sites[b].kind:
+        if instance.kind_of(a) == instance.kind_of(b):
             precedes[a, b] = v.used[b]
             continue
         precedes[a, b] = model.new_bool_var(f"precedes{a},{b}")

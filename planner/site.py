@@ -33,7 +33,7 @@ class Site:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What makes boards interchangeable: device, link and budgets."""
+        """What makes boards do the same as long as they are up: device, link and budgets."""
         limits = (self.memory_bytes, self.macs, self.busy, self.energy)
         return self.board.device, self.board.link, *limits
 

@@ -9,6 +9,7 @@ from math import inf
 from typing import get_args
 
 from nonn_core.family import NetworkSpec
+from planner.failures import Failures, chance_up
 from planner.instance import host_of
 from planner.question import Question
 from planner.segments.costs import Aim, CutModel, Parts, SegmentCosts, cut_model
@@ -92,11 +93,16 @@ class _Candidate:
         route = self._search.optimum(aim, limits)
         if route is None:
             return None
-        left = [iter(places) for places in self.costs.kinds]
+        left = [iter(self._surest(places)) for places in self.costs.kinds]
         boards = [self._sites[next(left[stop.kind])].board for stop in route]
         return described(
             self._question, self.costs.model, boards, [stop.end for stop in route[:-1]]
         )
+
+    def _surest(self, places: Sequence[int]) -> list[int]:
+        """Return boards that can do the same, those that are up most often first."""
+        failures = self._question.failures or Failures()
+        return sorted(places, key=lambda b: -chance_up(failures, self._sites[b].board.name))
 
 
 class _Contest:

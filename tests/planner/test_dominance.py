@@ -2,6 +2,7 @@ from planner_questions import question
 
 from planner.dominance import without_dominated
 from planner.instance import instance_of
+from planner.model import solve
 
 
 def kept(asked, *wants):
@@ -24,3 +25,17 @@ def test_it_stays_where_memory_can_bind_or_is_the_aim():
     tight, ample = question(networks=networks, memory=250_000), question(networks=networks)
     assert kept(tight, "params") == list(networks)
     assert kept(ample, "params", "memory") == list(networks)
+
+
+def test_what_an_earlier_stage_chose_stays_for_a_later_one():
+    # Both precisions compute alike, so that the first stage takes the first of them; to the second
+    # one the other is better in everything.
+    for precisions in (("fp32", "int8"), ("int8", "fp32")):
+        for last, best in (("memory", "int8"), ("precision", "fp32")):
+            asked = question(
+                precisions=precisions,
+                objective=({"objective": "latency"}, {"objective": last}),
+            )
+            made = solve(asked)
+            assert made.status == "optimal"
+            assert {student.precision for student in made.students} == {best}

@@ -167,6 +167,20 @@ def survival(instance, boards):
 @pytest.mark.parametrize("seed", range(40))
 def test_each_objective_with_copies_equals_exhaustive_search(seed):
     image, instance = with_copies(seed)
+    equals_exhaustive_search(image, instance)
+
+
+@pytest.mark.parametrize("seed", range(100, 130))
+def test_boards_that_differ_in_what_takes_them_down_only(seed):
+    image, instance = with_copies(seed)
+    first = instance.sites[0]
+    names = [site.board.name for site in instance.sites]
+    sites = tuple(replace(first, board=replace(first.board, name=name)) for name in names)
+    # Where every board can have a copy of everything, it does not matter which boards are used.
+    equals_exhaustive_search(image, replace(instance, sites=sites, max_copies=1 + seed % 2))
+
+
+def equals_exhaustive_search(image, instance):
     plans = list(plans_with_copies(image, instance))
     for name in MEASURES:
         outcome = solved(instance, name)
