@@ -12,11 +12,13 @@ MOST_VALUES = 1000
 class TypedAxis:
     """Values of a budget on every board, and what single boards have instead, as typed.
 
-    One value, None, where nothing was said for every board.
+    One value, None, where nothing was said for every board.  `ends` are the least and the largest
+    number that was typed for them: a range may end between two steps.
     """
 
     values: tuple[int | None, ...]
     own: tuple[str, ...]
+    ends: tuple[int, int] | None
 
     @property
     def own_boards(self) -> frozenset[str]:
@@ -34,19 +36,15 @@ def typed_axis(
     own = tuple(text for text in texts if "=" in text)
     for text in own:
         parse(text.rpartition("=")[2], f"{option} {text}")
-    values = [
-        value
-        for text in texts
-        if "=" not in text
-        for part in text.split(",")
-        for value in _values(option, part.strip(), parse, ends=ends)
-    ]
+    ranges = [part.strip() for text in texts if "=" not in text for part in text.split(",")]
+    values = [value for each in ranges for value in _values(option, each, parse, ends=ends)]
+    typed = [parse(end, option) for each in ranges for end in each.split(":")[:2]]
     distinct = tuple(sorted(set(values)))
     if len(distinct) > MOST_VALUES:
         raise InputError(
             "too many values", where=option, found=len(distinct), allowed=f"up to {MOST_VALUES}"
         )
-    return TypedAxis(distinct or (None,), own)
+    return TypedAxis(distinct or (None,), own, (min(typed), max(typed)) if typed else None)
 
 
 def _values(

@@ -72,14 +72,14 @@ class Asking:
         """Yield the break-points of one budget, for each value of the other."""
         if axis is None:
             return
-        values = [value for value in self.axes[axis].values if value is not None]
-        if len(values) < 2:
+        ends = self.axes[axis].ends
+        if ends is None or ends[0] == ends[1]:
             raise InputError(f"--breakpoints {axis} needs a range", fix=f"give --{axis} START:STOP")
         for fleet, objective in product(fleets, objectives):
             for other in self.axes["flops" if axis == "memory" else "memory"].values:
-                memory, macs = (values[-1], other) if axis == "memory" else (other, values[-1])
+                memory, macs = (ends[1], other) if axis == "memory" else (other, ends[1])
                 question = self._question(fleet, memory, macs, objective)
-                yield self._steps(question, fleet, axis, (values[0], values[-1]), memory, macs)
+                yield self._steps(question, fleet, axis, ends, memory, macs)
 
     def _grid(self) -> Iterator[tuple[int | None, int | None]]:
         yield from product(self.axes["memory"].values, self.axes["flops"].values)

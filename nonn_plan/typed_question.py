@@ -105,10 +105,12 @@ def _bound(name: str, quantity: str, where: str) -> float:
         return parse_bytes(quantity, where)
     if name == "flops":
         return 2 * parse_macs(quantity, where)
-    match = _NUMBER.fullmatch(quantity.strip())
+    # Points of delta_val minus filters: below 0 as soon as filters are dropped.
+    negative = name == "dropped" and quantity.strip().startswith("-")
+    match = _NUMBER.fullmatch(quantity.strip().removeprefix("-" if negative else ""))
     if match is None or match[2].lower() not in ("", "%", "/s"):
         raise InputError("not a number", where=where, found=quantity, allowed="such as 94.5")
-    return float(match[1])
+    return -float(match[1]) if negative else float(match[1])
 
 
 def typed_objective(

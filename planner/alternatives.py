@@ -67,8 +67,9 @@ def _estimate(question: Question) -> Accuracy:
 def verdict(found: Sequence[Alternative], stages: Sequence[Stage]) -> Verdict:
     """Compare alternatives stage by stage, each within the tolerance of those before it.
 
-    Stages that mean nothing to a single network (dropped, imbalance, students), and
-    those whose figure is not known for all, are passed over.  Ties go to the least latency, then to
+    Stages that mean nothing to a single network (dropped, imbalance, students), those that are not
+    compared (memory, flops, precision, survival, reliability), and those whose figure is not known
+    for all, are passed over.  Ties go to the least latency, then to
     the first in the list.
     """
     left = [each for each in found if each.status == "feasible"]
@@ -138,7 +139,7 @@ def _single(
             status="undecided",
             reason="the network of the teacher is not known",
         )
-    able = [network for network in networks if _does(question, network, accuracy)]
+    able = [network for network in networks if _does(question, network, parts, accuracy)]
     if not able:
         return Alternative(
             kind=kind, networks=(), status="infeasible", reason=_none_does(question, networks)
@@ -151,6 +152,8 @@ def _single(
         smallest = min(able, key=lambda spec: _cost(question, spec).params)
         reason = why_not(question, smallest, parts)
         return Alternative(kind=kind, networks=(), status="infeasible", reason=reason)
+    if over := _over_memory(question, best):
+        return Alternative(kind=kind, networks=(), status="undecided", reason=over)
     return Alternative(
         kind=kind,
         networks=(best.network,),
@@ -184,15 +187,28 @@ def _limits(question: Question) -> dict[Aim, float]:
     return limits | ({"throughput": 1000 / bounds["throughput"]} if "throughput" in bounds else {})
 
 
-def _does(question: Question, network: NetworkSpec, accuracy: Accuracy) -> bool:
-    """Say whether a network, however cut, has the size and accuracy that are required."""
+def _over_memory(question: Question, best: Segmentation) -> str | None:
+    """Say so if the best cut needs more memory, activations included, than is required."""
+    needed = sum(part.memory_bytes for part in best.parts)
+    for one in question.requirements:
+        if one.objective == "memory" and not kept(question, one, needed):
+            return f"the best cut of {best.network} needs {format_bytes(needed)}; asked: {one}"
+    return None
+
+
+def _does(question: Question, network: NetworkSpec, parts: Parts, accuracy: Accuracy) -> bool:
+    """Say whether a network has the size and accuracy that are required, however it is cut.
+
+    Of memory that is its weights, and its activations where it is not cut.
+    """
     cost = _cost(question, network)
     size = BYTES_PER_VALUE[question.smallest_precision]
+    elements = cost.params + (cost.peak_elements if parts == "one" else 0)
     known: dict[Objective, float | None] = {
         "accuracy": accuracy(cost.params, cost.macs, 1),
         "capacity": cost.params,
         "flops": FLOPS_PER_MAC * cost.macs,
-        "memory": size * cost.params,
+        "memory": size * elements,
         "precision": size,
         # One board that fails takes a network without copies with it.
         "survival": 0,

@@ -5,11 +5,11 @@ what remains is needed, each one proven by solving without it.  The solver's own
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.amounts import shown, students
 from planner.budget import BUDGETS, BudgetName
-from planner.demand import Demand, amount, demands, requirement_of
+from planner.demand import Demand, amount, demands, grows, requirement_of
 from planner.instance import Instance, instance_of
 from planner.prover import Meter, Prover
 from planner.question import Question
@@ -37,7 +37,8 @@ def conflict(question: Question) -> tuple[str, ...]:
 def irreducible(prover: Prover) -> Conflict:
     """Return demands that conflict, such that any one fewer do not.
 
-    Where the limit stops a proof, the demand is kept.  What holds of one board's budget holds of
+    Where the limit stops a proof, the demand is kept; where ever more students could be of use, it
+    is not proven that their number is not in the way.  What holds of one board's budget holds of
     those of boards that are alike.
     """
     instance = instance_of(prover.question)
@@ -53,10 +54,15 @@ def irreducible(prover: Prover) -> Conflict:
         outcome = _still(prover, needed, [one])
         if outcome.infeasible:
             needed.remove(one)
+            proven = proven and not (one.kind == "max_students" and _endless(prover.question))
             continue
         settled.update(twins)
         proven = proven and outcome.assignment is not None
     return Conflict(tuple(needed), proven)
+
+
+def _endless(question: Question) -> bool:
+    return grows(question, (one.objective for one in question.requirements))
 
 
 def _still(prover: Prover, needed: Sequence[Demand], out: Sequence[Demand]) -> Outcome:
@@ -135,9 +141,15 @@ def _budget(question: Question, kind: BudgetName, board: int) -> tuple[str, str]
 
 
 def _smallest_student(question: Question, kind: BudgetName) -> int:
-    """Return the least MACs or bytes of a student with the smallest community."""
+    """Return the least MACs or bytes of a student with the smallest community.
+
+    Without G0 where that may be on a board of its own.
+    """
     instance = instance_of(question)
     filters = min(instance.sizes)
+    options = instance.options
+    if question.group0 != "replicated":
+        options = tuple(replace(option, line=option.behind) for option in options)
     if kind == "macs":
-        return min(option.line.at(filters).macs for option in instance.options)
-    return min(option.memory_bytes(filters) for option in instance.options)
+        return min(option.line.at(filters).macs for option in options)
+    return min(option.memory_bytes(filters) for option in options)

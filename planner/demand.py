@@ -1,7 +1,7 @@
 """Demands: what a question asks for and a person could relax; each alone, in its own unit."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
@@ -12,13 +12,21 @@ from planner.option import DropOption, drop_option
 from planner.question import Question
 from planner.scaling import UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT, up
 from planner.site import Site
-from planner.stage import Objective, Requirement
+from planner.stage import MORE_IS_BETTER, Objective, Requirement
 from planner.view import Figure
 
 DemandKind = BudgetName | Literal["min_students", "max_students", "epsilon", "requirement"]
 
 FREE = 10**15
 """No board needs more of anything, in solver units; a limit that only one board has."""
+
+GROWING: frozenset[Objective] = frozenset(
+    ("accuracy", "capacity", "students", "precision", "robustness", "reliability")
+)
+"""What students beyond one for each community can raise; all else they leave or make worse."""
+
+FURTHER = 2
+"""Students beyond those allowed that are tried where more of them can be of use without end."""
 
 _FIGURES: dict[BudgetName, Figure] = {
     "memory_bytes": "memory_bytes",
@@ -58,6 +66,13 @@ class Demand:
             return Measure(lambda view: view.students())
         return Measure(lambda view: view.dropped(1, 0))
 
+    @property
+    def from_below(self) -> bool:
+        """Whether it asks for so much or more."""
+        if self.objective is not None:
+            return self.objective in MORE_IS_BETTER
+        return self.kind == "min_students"
+
 
 def wants(budget: BudgetName) -> frozenset[Any]:
     """Return what makes one network better than another where a board is to use little."""
@@ -92,6 +107,14 @@ def alike(question: Question, demand: Demand) -> tuple[Demand, ...]:
     return tuple(Demand(demand.kind, b) for b in boards if instance.kind_of(b) == same)
 
 
+def grows(question: Question, objectives: Iterable[Objective]) -> bool:
+    """Say whether there may be students without end, each of use to one of these objectives.
+
+    What was not found with `FURTHER` students more is then not proven to be there with none.
+    """
+    return question.reuse and not GROWING.isdisjoint(objectives)
+
+
 def without(
     question: Question, lifted: Collection[Demand], measured: Collection[Demand] = ()
 ) -> Instance:
@@ -102,13 +125,18 @@ def without(
     """
     instance = instance_of(question)
     out = {*lifted, *measured}
+    asked = [
+        *(stage.objective for stage in question.objective),
+        *(required.objective for required in question.requirements),
+    ]
+    most = instance.max_students + (FURTHER if grows(question, asked) else 0)
     sites = tuple(_without(site, b, lifted, measured) for b, site in enumerate(instance.sites))
     return replace(
         instance,
         sites=sites,
         min_students=1 if Demand("min_students") in out else instance.min_students,
         max_students=(
-            max(len(instance.sizes), len(sites), instance.max_students)
+            max(len(instance.sizes), len(sites), most)
             if Demand("max_students") in out
             else instance.max_students
         ),

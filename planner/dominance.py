@@ -25,7 +25,8 @@ def without_dominated(
     used = {(one.network, one.precision) for one in (known.students if known else ())}
     kept: list[Option] = []
     for option in sorted(instance.options, key=lambda one: worth[one]):
-        if (option.name, option.precision) in used or not any(_replaces(worth, other, option) for other in kept):
+        chosen = (option.name, option.precision) in used
+        if chosen or not any(_replaces(worth, other, option) for other in kept):
             kept.append(option)
     return replace(instance, options=tuple(option for option in instance.options if option in kept))
 

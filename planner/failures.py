@@ -95,6 +95,18 @@ class Failures(Record):
         return retained
 
 
+def with_one_more(failures: Failures, like: str, name: str) -> Failures:
+    """Return the failures where one board more, `name`, is taken down by what takes `like`."""
+    alone = [BoardFailure(board=name, probability=one.probability)
+             for one in failures.boards if one.board == like]  # fmt: skip
+    outages = [
+        one.model_copy(update={"boards": (*one.boards, name)}) if like in one.boards else one
+        for one in failures.outages
+    ]
+    update = {"boards": (*failures.boards, *alone), "outages": tuple(outages)}
+    return failures.model_copy(update=update)
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """Which boards are up, and how likely exactly these are, from 0 to 1."""

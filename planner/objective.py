@@ -8,6 +8,7 @@ from typing import Any, Literal
 from planner.hazards import CERTAIN, PER_POINT
 from planner.question import Question
 from planner.scaling import (
+    LATEST,
     UNITS_PER_INDEX,
     UNITS_PER_MJ,
     UNITS_PER_MS,
@@ -22,6 +23,9 @@ from profiles.fleet import resolve
 
 NOISE = 1e-3
 """Part of a solver unit that is taken for noise of binary fractions."""
+
+_FAR = 1000.0
+"""An index of accuracy that no students have."""
 
 Want = Literal["params", "macs", "memory", "precision"]
 
@@ -81,8 +85,8 @@ MEASURES: dict[Objective, Measure] = {
             lambda question, counted: question.accuracy_model.accuracy_pct(
                 counted / UNITS_PER_INDEX / 2
             ),
-            lambda question, value: max(
-                0.0, 2 * UNITS_PER_INDEX * question.accuracy_model.index_for(value)
+            lambda question, value: (
+                2 * UNITS_PER_INDEX * min(max(0.0, question.accuracy_model.index_for(value)), _FAR)
             ),
         ),
         noise=4,
@@ -168,6 +172,10 @@ def kept(question: Question, required: Requirement, value: float) -> bool:
 def relaxed(question: Question, objective: Objective, best: int, tolerance_pct: float) -> Limit:
     """Return the limit that lets an objective worsen by a tolerance of its best value."""
     measure = MEASURES[objective]
+    if objective == "throughput":
+        # Images per second fall by the tolerance, not time per image.
+        share = 1 - tolerance_pct / 100
+        return Limit(measure, math.floor(best / share + NOISE) if share else LATEST)
     if measure.curved and tolerance_pct:
         value = measure.scale.read(question, best) * (1 - tolerance_pct / 100)
         return limit_of(question, objective, value)

@@ -32,6 +32,7 @@ from planner.demand import (
     without,
 )
 from planner.draft import Appraisal
+from planner.failures import with_one_more
 from planner.instance import instance_of
 from planner.objective import Measure
 from planner.prover import Prover
@@ -40,6 +41,7 @@ from planner.scaling import LATEST
 from planner.stage import Objective
 from planner.validation import violations
 from profiles.document import Record
+from profiles.errors import InputError
 
 MOST_NAMES = 4
 """Of more boards than this a sentence does not name all."""
@@ -234,26 +236,38 @@ def _boards(question: Question) -> Iterator[_Tried]:
         like = question.fleet.boards[place]
         repair = Repair(
             kind="board",
-            text=f"one more {like.device}, with link and budgets as {like.name} has",
+            text=f"one more {like.device}, with {_as_it_is(question)} as {like.name} has",
             value=like.name,
             least=True,
         )
-        yield _Tried(repair, _with_one_more(question, place), 0)
+        if (more := _with_one_more(question, place)) is not None:
+            yield _Tried(repair, more, 0)
 
 
-def _with_one_more(question: Question, place: int) -> Question:
+def _as_it_is(question: Question) -> str:
+    return "link and budgets" if question.failures is None else "link, budgets and failures"
+
+
+def _with_one_more(question: Question, place: int) -> Question | None:
+    """Return the question with one board more; None where it makes no sense then."""
     like = question.fleet.boards[place]
     taken = {board.name for board in question.fleet.boards}
     numbers = range(1, len(taken) + 2)
     name = next(n for n in (f"{like.device}-{number}" for number in numbers) if n not in taken)
     boards = (*question.fleet.boards, like.model_copy(update={"name": name}))
     budget = question.budgets[place].model_copy(update={"board": name})
-    return question.model_copy(
+    more = question.model_copy(
         update={
             "fleet": question.fleet.model_copy(update={"boards": boards}),
             "budgets": (*question.budgets, budget),
+            "failures": question.failures and with_one_more(question.failures, like.name, name),
         }
     )
+    try:
+        return Question.check(more.model_dump(), where="one more board")
+    except InputError:
+        # Such as copies of students on a medium that is now shared.
+        return None
 
 
 def _together(prover: Prover) -> Iterator[Repair]:

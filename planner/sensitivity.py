@@ -23,6 +23,7 @@ from planner.demand import (
     alike,
     amount,
     demands,
+    grows,
     label,
     limit_now,
     without,
@@ -95,6 +96,9 @@ def thresholds(prover: Prover, best: Optimum, demand: Demand) -> Thresholds:
     if without(prover.question, {demand}) == instance_of(prover.question) and not demand.objective:
         return Thresholds(tight, None, None, best.proven and tight_proven)
     loose, improves, loose_proven = _loose(prover, best, demand)
+    if demand.kind == "max_students" and loose is None:
+        stages = (stage.objective for stage in prover.question.objective)
+        loose_proven = loose_proven and not grows(prover.question, stages)
     return Thresholds(tight, loose, improves, best.proven and tight_proven and loose_proven)
 
 
@@ -135,7 +139,7 @@ def _row(question: Question, demand: Demand, used: float, found: Thresholds) -> 
         objective=demand.objective,
         limit=limit,
         used=used,
-        slack=used - limit if demand.relaxation.maximise else limit - used,
+        slack=used - limit if demand.from_below else limit - used,
         tighten_to=None if found.tight is None else amount(question, demand, found.tight),
         loosen_to=None if found.loose is None else amount(question, demand, found.loose),
         improves=found.improves,

@@ -82,14 +82,6 @@ class Stage(Record):
         return f"{self.objective}:{self.tolerance_pct:g}%" if self.tolerance_pct else self.objective
 
 
-DEFAULT_OBJECTIVE = (
-    Stage(objective="dropped"),
-    Stage(objective="capacity", tolerance_pct=5.0),
-    Stage(objective="imbalance"),
-    Stage(objective="latency"),
-)
-
-
 class Requirement(Record):
     """What must hold of the whole plan, beside the boards' own budgets."""
 

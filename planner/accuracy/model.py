@@ -85,8 +85,8 @@ class AccuracyModel:
     def index_for(self, accuracy_pct: float, method: Method = "nonn") -> float:
         """Return the least index whose median accuracy is at least this.
 
-        -inf where any size does.  Raises InputError where none does, which is so from the
-        teacher's accuracy on, or where the teacher's accuracy is not known.
+        -inf where any size does, inf where none does, which is so from the teacher's accuracy on.
+        Raises InputError where the teacher's accuracy is not known.
         """
         drop = self._teacher_pct() - accuracy_pct
         if accuracy_pct <= 0:
@@ -94,11 +94,7 @@ class AccuracyModel:
         here = self.teacher.index
         excess = self._spread(here, method).centre - log(drop) if drop > 0 else inf
         if excess > 0 and (drop <= 0 or self.slope == 0):
-            raise InputError(
-                "no size of the students is predicted to reach this accuracy",
-                found=accuracy_pct,
-                allowed=f"below that of the teacher, {self._teacher_pct():g} %",
-            )
+            return inf
         return here + excess / self.slope if self.slope > 0 else -inf
 
     def estimate(self, params: float, macs: float, method: Method = "nonn") -> AccuracyEstimate:

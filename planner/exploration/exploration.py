@@ -131,6 +131,7 @@ def breakpoint_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return [
         {
             **_place(cell),
+            "status": cell.found.status,
             "axis": cell.place.axis,
             "least_bytes": step.least if cell.place.axis == "memory" else None,
             "least_flops": step.least if cell.place.axis == "flops" else None,

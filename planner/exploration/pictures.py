@@ -4,6 +4,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from planner.exploration.exploration import Cell, Exploration, labelled
@@ -19,6 +20,7 @@ _MOST_PANELS = 12
 _MOST_LEVELS = 12
 """So many whole numbers can be told apart by colour."""
 _COLUMNS = 3
+_LONGEST_NAME = 100
 
 
 def pictures(exploration: Exploration) -> dict[str, bytes]:
@@ -30,12 +32,13 @@ def pictures(exploration: Exploration) -> dict[str, bytes]:
             groups.setdefault((cell.place.fleet, cell.place.objective), []).append(cell)
         noun = "heat-map" if kind == "plan" else "front"
         for (fleet, objective), cells in groups.items():
-            name = re.sub(r"[^a-z0-9]+", "-", f"{noun}-{fleet}-{objective}".lower()).strip("-")
-            while f"{name}.png" in found:
-                name += "-2"
+            words = re.sub(r"[^a-z0-9]+", "-", f"{noun}-{fleet}-{objective}".lower())
+            stem = words[:_LONGEST_NAME].strip("-")
+            names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+            name = next(name for name in names if f"{name}.png" not in found)
             stream = io.BytesIO()
             draw(cells).savefig(stream, format="png", dpi=130)
-            found[f"{name[:100]}.png"] = stream.getvalue()
+            found[f"{name}.png"] = stream.getvalue()
     return found
 
 

@@ -243,12 +243,21 @@ def test_students_of_a_saved_network_need_a_teacher_network(nonn_plan, plan_argu
     assert all(name.startswith("wrn16:") for name in said.document["question"]["networks"])
 
 
+@pytest.mark.parametrize("accuracy", [95.48, 96])
 def test_an_accuracy_out_of_reach_is_infeasible_and_says_what_would_do(
-    nonn_plan, plan_arguments, tmp_path
+    nonn_plan, plan_arguments, tmp_path, accuracy
 ):
-    asked = ["--teacher-network", "wrn40-4", "--at-least", "accuracy=95.48"]
+    asked = ["--teacher-network", "wrn40-4", "--at-least", f"accuracy={accuracy}"]
     said = nonn_plan(*plan_arguments, *asked)
     assert said.code == 3
-    assert "accuracy >= 95.48; accuracy >= " in said.err
+    assert f"accuracy >= {accuracy}; accuracy >= 9" in said.err
     written = json.loads((tmp_path / "plan.json").read_text())
     assert written["verdict"]["winner"] in (None, "segmented")
+
+
+def test_points_of_delta_val_less_filters_are_below_0(nonn_plan, plan_arguments):
+    said = nonn_plan(*plan_arguments, "--at-most", "dropped=-4", "--json")
+    assert said.code == 3
+    assert "dropped <= -4" in said.err
+    refused = nonn_plan(*plan_arguments, "--at-most", "students=-4")
+    assert refused.code == 2

@@ -166,3 +166,26 @@ def feasible_with(asked, requirements):
     if Demand("epsilon") in requirements:
         changes["epsilon_pct"] = asked.epsilon_pct
     return solve(asked.model_copy(update=changes)).status == "optimal"
+
+
+def test_too_few_students_are_a_conflict_where_more_than_communities_would_do():
+    asked = question("rpi3x2", (16, 16), max_students=2, reuse=True, objective=stages("latency"))
+    most = solve(asked.model_copy(update={"objective": stages("capacity")})).stages[0].best
+    bound = {"objective": "capacity", "bound": most + 1}
+    asked = question(
+        "rpi3x2", (16, 16), max_students=2, reuse=True, requirements=[bound],
+        objective=stages("latency"),
+    )  # fmt: skip
+    assert set(needed_of(asked)) == {
+        Demand("max_students"), Demand("requirement", objective="capacity")
+    }  # fmt: skip
+
+
+def test_behind_g0_the_smallest_student_has_none():
+    asked = question("rpi3x2", (3, 4, 5), memory=8_000, group0="own-board")
+    smallest = min(
+        option.behind.at(3).params + option.behind.at(3).peak_elements
+        for option in instance_of(asked).options
+    )
+    text = f"the smallest student needs {format_bytes(4 * smallest)}"
+    assert any(text in line for line in solve(asked).conflict) or 4 * smallest <= 8_000

@@ -215,3 +215,16 @@ def test_reading_plans_needs_no_solver_and_planning_no_torch():
         assert "torch" not in sys.modules and "ortools" in sys.modules
     """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_tolerance_of_throughput_is_of_images_per_second():
+    asked = question("rpi3x2", (16, 16), min_students=2, objective=stages("throughput"))
+    both = solve(asked)
+    alone = solve(asked.model_copy(update={"objective": stages("boards", "throughput")}))
+    assert len(both.send_order), len(alone.send_order) == (2, 1)
+    rates = [plan.predicted.throughput_per_s for plan in (both, alone)]
+    lost_pct = 100 * (1 - rates[1] / rates[0])
+    for tolerance, boards in ((lost_pct + 1, 1), (lost_pct - 1, 2), (100, 1)):
+        objective = stages(f"throughput:{tolerance}%", "boards")
+        plan = solve(asked.model_copy(update={"objective": objective}))
+        assert (plan.status, len(plan.send_order)) == ("optimal", boards)

@@ -1,13 +1,18 @@
 """Each repair is carried out here once more, on a question rebuilt from its record, and solved."""
 
 import pytest
-from planner_questions import partition, question
+from planner_questions import partition, question, stages
 
+from nonn_core.image import Image
+from planner.accuracy.question import AccuracyBasis
+from planner.accuracy.rows import TeacherFacts
 from planner.budget import Limits, budgets
 from planner.explanation import explain
+from planner.failures import BoardFailure
 from planner.instance import instance_of
 from planner.model import solve
 from planner.question import Question
+from planner.repair import _with_one_more
 from planner.stage import MORE_IS_BETTER
 from profiles.errors import InputError
 from profiles.fleet import Fleet
@@ -171,3 +176,17 @@ def test_a_plan_that_wrongly_says_infeasible_is_refused():
     ample = plan.question.model_copy(update={"budgets": budgets(plan.question.fleet)})
     with pytest.raises(InputError, match="has a plan"):
         explain(plan.model_copy(update={"question": ample}), 600)
+
+
+def test_one_more_board_fails_as_the_one_that_it_is_like():
+    known = AccuracyBasis(teacher=TeacherFacts.of_network("wrn40-4", Image(3, 32, 32), 10))
+    fails = [{"board": f"rpi-3b-{n}", "probability": 0.05} for n in (1, 2)]
+    outage = {"name": "switch", "boards": ["rpi-3b-2"], "probability": 0.01}
+    asked = question(
+        "rpi3x2", (16, 16), accuracy=known, max_copies=2,
+        failures={"boards": fails, "outages": [outage]}, objective=stages("boards"),
+    )  # fmt: skip
+    more = _with_one_more(asked, 1)
+    assert more.failures.boards[-1] == BoardFailure(board="rpi-3b-3", probability=0.05)
+    assert more.failures.outages[0].boards == ("rpi-3b-2", "rpi-3b-3")
+    assert _with_one_more(asked, 0).failures.outages == asked.failures.outages

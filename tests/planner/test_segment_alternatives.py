@@ -226,3 +226,23 @@ def test_images_of_a_nonn_leave_at_its_throughput():
 def test_alternatives_load_neither_torch_nor_a_solver():
     code = "import planner.alternatives, sys; assert not {'torch', 'ortools'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_network_whole_is_on_the_board_that_is_up_most_often():
+    fails = [{"board": "rpi-3b-1", "probability": 0.5}, {"board": "rpi-3b-2", "probability": 0.1}]
+    one = asked(5_500_000, failures={"boards": fails})
+    _, _, compressed, _ = ways(one)
+    assert compressed.segmentation.boards == ("rpi-3b-2",)
+    assert compressed.robustness_pct == pytest.approx(0.9 * compressed.accuracy_pct)
+
+
+def test_memory_that_is_required_holds_activations_too():
+    one = asked(5_500_000)
+    _, _, compressed, _ = ways(one)
+    needed = compressed.segmentation.parts[0].memory_bytes
+    for bound, status in ((needed, "feasible"), (needed - 1, None)):
+        limits = {"requirements": (Requirement(objective="memory", bound=bound),)}
+        _, _, again, _ = ways(one.model_copy(update=limits))
+        if status:
+            assert again.status == status
+        assert again.status != "feasible" or again.segmentation.parts[0].memory_bytes <= bound

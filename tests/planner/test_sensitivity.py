@@ -194,3 +194,29 @@ def check(asked, board, kind, tight, loose):
     else:
         assert best(with_budget(asked, board, kind, loose)) != now
         assert best(with_budget(asked, board, kind, loose - unit)) == now
+
+
+def test_slack_is_what_a_requirement_leaves_on_either_side():
+    bounds = [{"objective": "throughput", "bound": 5.0}, {"objective": "latency", "bound": 900.0}]
+    asked = question("rpi3x2", (3, 4, 5), objective=stages("latency"), requirements=bounds)
+    rows = rows_of(asked)
+    for one in bounds:
+        row = rows["requirement", None, one["objective"]]
+        assert row.slack == pytest.approx(abs(row.used - row.limit)) and row.slack > 0
+
+
+def test_more_students_than_communities_may_be_of_use():
+    asked = question("rpi3x2", (16, 16), objective=stages("capacity"), max_students=2, reuse=True)
+    row = rows_of(asked)["max_students", None, None]
+    assert (row.loosen_to, row.improves, row.binds) == (3, "capacity", True)
+    more = asked.model_copy(update={"max_students": 3})
+    assert solve(more).stages[0].best > solve(asked).stages[0].best
+
+
+def test_that_no_number_of_students_is_of_use_is_not_proven_where_it_has_no_end():
+    full = question("rpi3x2", (16, 16), objective=stages("capacity"), max_students=2, reuse=True)
+    memory = max(int(row.used) for row in solve(full).budgets)
+    tight = question("rpi3x2", (16, 16), memory=memory, objective=stages("capacity"), reuse=True)
+    row = rows_of(tight)["max_students", None, None]
+    assert row.loosen_to is None or row.proven
+    assert not (row.loosen_to is None and row.proven)
