@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from boards.protocol.address import Address
     from boards.worker.server import Worker
     from nonn_core.bundle import Manifest
+
+_MOST_BYTES = 2**31 - 1
+"""The largest message that gRPC can be asked to take."""
 
 
 def register(app: typer.Typer) -> None:
@@ -80,8 +84,8 @@ def worker(
         listen=address,
         identity=identity,
         queue=queue,
-        largest_bytes=parse_bytes(largest_message, "--largest-message"),
-        at_least_ms=tuple(_held(manifest, text) for text in at_least or ()),
+        largest_bytes=_message_bytes(largest_message),
+        at_least_ms=tuple(_held(manifest, text, names) for text in at_least or ()),
         metrics=None if metrics is None else Address.parse(metrics, "--metrics", free_port=True),
     )
     models = load_models(bundle, names, precision=precision, engine=engine, threads=threads)
@@ -111,15 +115,25 @@ def student_name(manifest: "Manifest", text: str) -> str:
         "no such student in the bundle",
         where="--student",
         found=text,
-        allowed=f"{', '.join(names)}, or 0 to {len(numbered) - 1}",
+        allowed=", ".join([*names, *(f"{n} for {name}" for n, name in enumerate(numbered))]),
     )
 
 
-def _held(manifest: "Manifest", text: str) -> tuple[str, float]:
+def _message_bytes(text: str) -> int:
+    size = parse_bytes(text, "--largest-message")
+    if size > _MOST_BYTES:
+        raise InputError("--largest-message", found=text, allowed="less than 2 GiB, as in gRPC")
+    return size
+
+
+def _held(manifest: "Manifest", text: str, served: Sequence[str]) -> tuple[str, float]:
     student, equals, time = text.rpartition("=")
     if not equals:
         raise InputError("--at-least", found=text, allowed="STUDENT=TIME, e.g. 0=12.5ms")
-    return student_name(manifest, student), parse_ms(time, "--at-least")
+    name = student_name(manifest, student)
+    if name not in served:
+        raise InputError("--at-least", found=name, allowed=f"of this worker: {', '.join(served)}")
+    return name, parse_ms(time, "--at-least")
 
 
 def _serve(running: "Worker") -> None:

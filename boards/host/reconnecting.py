@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from boards.host.connection import Connection, ConnectionLostError
 from boards.host.task import Task
+from profiles.errors import InputError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 
@@ -60,7 +61,7 @@ class Reconnecting:
         while not self._closed.is_set():
             try:
                 connection = self._connect(task)
-            except ConnectionLostError as error:
+            except (ConnectionLostError, InputError) as error:
                 self._put(task.name, str(error))
                 self._closed.wait(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

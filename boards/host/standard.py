@@ -99,6 +99,7 @@ class _Gathered:
         self._parts: list[Features | None] = [None] * students
         self._put = put
         self._lock = threading.Lock()
+        self._told = False
 
     def add(self, place: int, part: Features) -> None:
         with self._lock:
@@ -106,7 +107,7 @@ class _Gathered:
             parts = [each for each in self._parts if each is not None]
             if len(parts) < len(self._parts):
                 return
-        self._put(
+        self._tell(
             Reply(
                 self._number,
                 Features(
@@ -118,10 +119,17 @@ class _Gathered:
         )
 
     def refuse(self, refusal: str) -> None:
-        self._put(Reply(self._number, None, refusal))
+        self._tell(Reply(self._number, None, refusal))
 
     def lose(self, why: str) -> None:
-        self._put(ConnectionLostError(why))
+        self._tell(ConnectionLostError(why))
+
+    def _tell(self, one: Reply | ConnectionLostError) -> None:
+        """Put down one result for the image, whatever more its students say."""
+        with self._lock:
+            told, self._told = self._told, True
+        if not told:
+            self._put(one)
 
 
 def _receiver(gathered: _Gathered, place: int, model: BundledModel, count: int) -> Any:

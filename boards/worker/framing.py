@@ -1,8 +1,10 @@
 """The frames of a worker: a thread for each connection reads images, computes, and answers.
 
 The thread that reads also computes, so that nothing is handed over on the way.  A connection that
-does not finish its TLS handshake, stops in the middle of a frame, or does not take its answer is
-closed; so is one that sends what is no frame.  The number of connections is limited.
+does not finish its TLS handshake, is silent in the middle of a frame, or does not take its answer
+is closed; so is one that sends what is no frame.  The number of connections is limited; those that
+have not yet proven who they are have a limit of their own, beyond which the oldest goes, so that
+strangers keep no host out.
 """
 
 import logging
@@ -23,9 +25,13 @@ from boards.worker.counts import Counts
 from boards.worker.students import Students
 
 PATIENCE_S = 10.0
-"""How long a handshake, the rest of a frame, or taking an answer may last."""
+"""How long a handshake may last, and a silence within a frame or before an answer is taken."""
 
 MOST_CONNECTIONS = 32
+MOST_STRANGERS = 16
+"""Connections in their handshake."""
+_PAUSE_S = 0.1
+"""After a connection that could not be taken, as where no descriptor is left."""
 _LAST_ANSWER_S = 1.0
 _CHUNK_BYTES = 32 * 1024
 
@@ -50,6 +56,8 @@ class FrameServer:
         self._counts = counts
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._open: dict[socket.socket, threading.Thread] = {}
+        self._strangers: dict[socket.socket, None] = {}
+        self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._accept, name="frames", daemon=True)
 
@@ -64,6 +72,7 @@ class FrameServer:
 
     def stop(self) -> None:
         """Take no more connections and no more frames; what is being answered still goes out."""
+        self._stopping.set()
         # A thread that waits in accept() is only woken by a shutdown.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -71,36 +80,53 @@ class FrameServer:
         with self._lock:
             connections = dict(self._open)
         for each in connections:
-            # The plain socket's: that of an SSLSocket would take off the encryption as well.
-            with suppress(OSError):
-                socket.socket.shutdown(each, socket.SHUT_RD)
+            _end(each, socket.SHUT_RD)
         end = time.monotonic() + _LAST_ANSWER_S
         for thread in connections.values():
             thread.join(max(0.0, end - time.monotonic()))
 
     def _accept(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 accepted, _ = self._listener.accept()
-            except OSError:
-                return
-            if not self._places.acquire(blocking=False):
-                accepted.close()
-                continue
-            threading.Thread(
-                target=self._serve, args=(accepted,), name="connection", daemon=True
-            ).start()
+                self._begin(accepted)
+            except (OSError, RuntimeError) as error:
+                if not self._stopping.wait(_PAUSE_S):
+                    log.warning("a connection could not be taken: %s", error)
+
+    def _begin(self, accepted: socket.socket) -> None:
+        """Give a connection a thread; raises RuntimeError where there can be no more of them."""
+        serve = threading.Thread(
+            target=self._serve, args=(accepted,), name="connection", daemon=True
+        )
+        try:
+            serve.start()
+        except RuntimeError:
+            accepted.close()
+            raise
 
     def _serve(self, accepted: socket.socket) -> None:
         """Serve one connection until it ends."""
         try:
-            with closing(self._secured(accepted)) as connection, self._listed(connection):
+            with (
+                closing(self._secured(accepted)) as connection,
+                self._place(),
+                self._listed(connection),
+            ):
                 _Connection(connection, self._students, self._largest_bytes, self._counts).run()
         except MalformedFrameError as error:
             self._counts.count("frames", "MALFORMED")
             log.warning("a connection was closed: %s", error)
         except (OSError, EOFError) as error:
             log.info("a connection ended: %s", error)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Take one of the places; raises ConnectionRefusedError where none is left."""
+        if not self._places.acquire(blocking=False):
+            raise ConnectionRefusedError(f"{MOST_CONNECTIONS} connections are open already")
+        try:
+            yield
         finally:
             self._places.release()
 
@@ -109,12 +135,29 @@ class FrameServer:
         try:
             tune(accepted)
             accepted.settimeout(PATIENCE_S)
-            if self._context is None:
-                return accepted
-            return self._context.wrap_socket(accepted, server_side=True)
         except OSError:
             accepted.close()
             raise
+        return accepted if self._context is None else self._proven(accepted, self._context)
+
+    def _proven(self, accepted: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+        """Do the handshake, unless too many come later that have not done theirs."""
+        connection = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+        with self._lock:
+            self._strangers[connection] = None
+            oldest = next(iter(self._strangers))
+            if len(self._strangers) > MOST_STRANGERS:
+                del self._strangers[oldest]
+                _end(oldest, socket.SHUT_RDWR)
+        try:
+            connection.do_handshake()
+        except OSError:
+            connection.close()
+            raise
+        finally:
+            with self._lock:
+                self._strangers.pop(connection, None)
+        return connection
 
     @contextmanager
     def _listed(self, connection: socket.socket) -> Iterator[None]:
@@ -126,6 +169,12 @@ class FrameServer:
         finally:
             with self._lock:
                 del self._open[connection]
+
+
+def _end(connection: socket.socket, how: int) -> None:
+    # The plain socket's: that of an SSLSocket would take off the encryption as well.
+    with suppress(OSError):
+        socket.socket.shutdown(connection, how)
 
 
 class _Connection:

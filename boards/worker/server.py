@@ -5,6 +5,7 @@ import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -22,6 +23,8 @@ from profiles.errors import BoardError
 
 DRAIN_S = 10.0
 """How long the requests that are inside may take when the worker is told to end."""
+
+_EVERYWHERE = ("::", "0.0.0.0")  # noqa: S104  (what the user may ask for)
 
 _BESIDE_QUEUE = 8
 """Calls beside those in the queue that are answered at once: metadata, health, refusals."""
@@ -122,11 +125,19 @@ class Worker:
 
 
 def _listener(standard: Address) -> socket.socket:
-    """Listen for frames on the port behind the standard protocol's, or on any free one."""
+    """Listen for frames on the port behind the standard protocol's, or on any free one.
+
+    On all addresses of both families where that is asked of either, as gRPC does.
+    """
     family = socket.AF_INET6 if ":" in standard.host else socket.AF_INET
-    for port in (standard.port + 1, 0):
+    places = [(standard.host, family, False)]
+    if standard.host in _EVERYWHERE and socket.has_dualstack_ipv6():
+        places.insert(0, ("::", socket.AF_INET6, True))
+    for port, (host, family, both) in product((standard.port + 1, 0), places):
         try:
-            return socket.create_server((standard.host, port), family=family, backlog=64)
+            return socket.create_server(
+                (host, port), family=family, backlog=64, dualstack_ipv6=both
+            )
         except (OSError, OverflowError) as error:
             refused = error
     raise _cannot_listen(standard.with_port(0), refused)

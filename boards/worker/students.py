@@ -4,6 +4,7 @@ As many requests as the queue holds are in the worker at once, those that are co
 more is refused, so that a board that is too slow says so instead of falling behind without end.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from boards.protocol.refusal import Reason, RequestRefused
 from boards.runtime.model import LoadedModel
 from boards.worker.counts import Counts, Uncounted
 from profiles.errors import InputError
+
+log = logging.getLogger(__name__)
 
 MOST_IMAGES = 1024
 """Images in one request."""
@@ -136,6 +139,9 @@ def _answer(model: LoadedModel, images: Values) -> Values:
         return model.answer(images.reshape(len(images), *model.reads.shape))
     except InputError as error:
         raise RequestRefused(Reason.INVALID_ARGUMENT, str(error)) from None
+    except Exception as error:  # engines' errors share no other base
+        log.exception("%s could not compute", model.name)
+        raise RequestRefused(Reason.INTERNAL, f"{model.name} could not compute: {error}") from None
 
 
 def _checked(images: Values, models: Sequence[LoadedModel]) -> Values:

@@ -1,33 +1,22 @@
 """A data set as people keep it: `train/CLASS/*` and `test/CLASS/*`, in a folder or a tar file."""
 
-import io
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Picture
-from PIL import UnidentifiedImageError
 
 from nonn_core.data.files import Entry, read_bytes, tar_entries
+from nonn_core.data.picture import SUFFIXES, decoded
 from nonn_core.data.raw import Labelled, RawDataset
 from nonn_core.progress import Progress, silent
 from profiles.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".gif", ".webp", ".tif", ".tiff")
 PARTS = ("train", "test")
 
 _Named = list[tuple[PurePosixPath, NDArray[np.uint8]]]
 _DEPTH = 5
 """Folders looked into, beginning with the first: TOP/train/CLASS/NAME and one that is too deep."""
-# Pillow cuts these to white when it converts them.
-_DEEP_MODES = ("I", "F")
-_NO_PICTURE = (
-    Picture.DecompressionBombError,
-    OSError,
-    SyntaxError,
-    ValueError,
-)
 
 
 def read_image_folder(path: str, progress: Progress = silent) -> RawDataset:
@@ -80,7 +69,7 @@ def _collected(path: str, entries: Iterator[Entry], progress: Progress) -> RawDa
         part, class_name = _labelled(path, name)
         classes.add(class_name)
         tops.add(name.parents[2])
-        named[part][name] = _pixels(f"{path}: {name}", content)
+        named[part][name] = decoded(f"{path}: {name}", content)
         if count % 500 == 0:
             progress("reading images", count, 0)
     _check_one_top(path, tops)
@@ -147,28 +136,6 @@ def _labels_numbered(classes: tuple[str, ...], named: dict[str, _Named]) -> RawD
     number = {name: label for label, name in enumerate(classes)}
     train, test = (_stacked(named[part], number) for part in PARTS)
     return RawDataset(classes, train, test, mirrored=True)
-
-
-def _pixels(where: str, content: bytes) -> NDArray[np.uint8]:
-    """Decode one image to uint8 (3, H, W)."""
-    try:
-        with Picture.open(io.BytesIO(content)) as picture:
-            if picture.mode.startswith(_DEEP_MODES):
-                raise InputError(
-                    "has more than 8 bits per channel",
-                    where=where,
-                    found=f"mode {picture.mode}",
-                    fix="convert it to 8 bits first",
-                )
-            return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
-    except UnidentifiedImageError:
-        raise InputError(
-            "not a readable image: of no known kind", where=where, fix="replace or remove this file"
-        ) from None
-    except _NO_PICTURE as error:
-        raise InputError(
-            f"not a readable image: {error}", where=where, fix="replace or remove this file"
-        ) from None
 
 
 def _check_sizes(path: str, named: dict[str, _Named]) -> None:

@@ -16,6 +16,7 @@ from worker_processes import asking, keys_for, running
 from boards.credentials.identity import Identity
 from boards.protocol import frames
 from boards.protocol.frames import HEADER, Frame, Kind
+from boards.worker.framing import MOST_CONNECTIONS
 
 IMAGE = (1, 8, 8)
 LARGEST = 100_000
@@ -99,7 +100,7 @@ def test_what_is_no_tls_is_hung_up_on(place, content, standard):
 def test_connections_that_say_nothing_keep_nobody_out(place, standard):
     worker = place[3]
     port = worker.address.port if standard else frames_port(worker)
-    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(MOST_CONNECTIONS + 8)]
     try:
         bundle, manifest, keys, _ = place
         protocol = "standard" if standard else "fastest"
