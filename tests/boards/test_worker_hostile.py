@@ -20,6 +20,7 @@ from boards.worker.framing import MOST_CONNECTIONS
 
 IMAGE = (1, 8, 8)
 LARGEST = 100_000
+LOOPBACK = ("--insecure", "--listen", "127.0.0.1:0")
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +198,9 @@ def test_a_host_that_is_gone_in_the_middle_of_an_image_leaves_nothing_behind(pla
         (["--keys", "KEYS/pi", "--insecure"], "either keys or --insecure"),
         ([], "either keys or --insecure"),
         (["--insecure", "--listen", "0.0.0.0:0"], "plain text is for loopback only"),
+        ([*LOOPBACK, "--largest-message", "2GiB"], "less than 2 GiB"),
+        ([*LOOPBACK, "--at-least", "1=5ms"], "of this worker: student-0"),
+        ([*LOOPBACK, "--student", "9"], "1 for student-1"),
         (["--keys", "KEYS/host"], "is not the certificate of a board"),
         (["--keys", "KEYS/pi", "--listen", "nowhere"], "not an address"),
         (["--keys", "KEYS/pi", "--at-least", "5"], "--at-least"),

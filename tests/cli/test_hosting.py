@@ -26,6 +26,7 @@ def fleet(tmp_path_factory):
     with emulated(plan, bundle, capabilities=LOOPBACK) as running:
         running.addresses.write(folder / "boards.yaml")
         pictures(folder / "data")
+        wrong_pictures(folder)
         yield folder, running
 
 
@@ -39,6 +40,14 @@ def pictures(folder):
             for picture in range(2):
                 pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
                 Picture.fromarray(pixels).save(place / f"{picture}.png")
+
+
+def wrong_pictures(folder):
+    """Write pictures that Pillow would cut to white, or fails on in its own ways."""
+    for name in ("deep", "broken"):
+        (folder / name).mkdir()
+    Picture.fromarray(np.full((8, 8), 40_000, np.uint16)).save(folder / "deep" / "a.png")
+    (folder / "broken" / "a.ppm").write_bytes(b"P6\n8 8\nnot a number\n")
 
 
 def run(fleet, command, *options, stdin=None):
@@ -95,6 +104,8 @@ def test_host_reads_a_folder_and_stdin_and_says_the_same(fleet):
         (["--images", "bundle"], None, "holds no pictures"),
         (["--data", "digits"], None, "images of another shape"),
         (["--data", "digits", "--images", "-"], None, "either --data or --images"),
+        (["--images", "deep"], None, "more than 8 bits per channel"),
+        (["--images", "broken"], None, "not a readable image"),
         (["--insecure"], None, "either keys or --insecure"),
         (["--deadline", "soon"], None, "--deadline"),
     ],
