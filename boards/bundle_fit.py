@@ -25,7 +25,9 @@ class BundleFit(Record):
     planned_bytes: int = Field(
         description="Parameters and peak activations at this precision, by the plan."
     )
-    limit_bytes: int = Field(description="The board's memory budget.")
+    limit_bytes: int = Field(
+        description="The board's memory budget, less what the runtime takes of it."
+    )
     fits: bool = Field(description="Whether files and activations together are within the budget.")
 
 
@@ -45,7 +47,7 @@ def bundle_fits(plan: PlanDocument, bundle: Manifest) -> tuple[BundleFit, ...]:
         for board in model.boards:
             models[board].append(model)
     return tuple(
-        _fit(budget.board, models[budget.board], precision, sizes, budget.memory_bytes)
+        _fit(budget.board, models[budget.board], precision, sizes, budget.room_bytes)
         for budget in plan.question.budgets
         if budget.board in models
         for precision in dict.fromkeys(row.precision for row in bundle.agreement)

@@ -38,7 +38,7 @@ def emulate(
     ] = None,
     out: Annotated[
         Path, typer.Option("-o", "--output", help="Where the boards are, for `host`.")
-    ] = Path("boards.yaml"),
+    ] = Path("emulated.yaml"),
     own_message: Annotated[
         str,
         typer.Option(
@@ -110,6 +110,9 @@ def _watch(output: Output, fleet: "EmulatedFleet") -> None:
             if board not in gone and not worker.running:
                 gone.add(board)
                 output.say(f"the worker of {board} has ended")
+        if fleet.relay is not None and not fleet.relay.running and "relay" not in gone:
+            gone.add("relay")
+            output.say("the relay has ended: no board can be reached; start the fleet again")
 
 
 def _show(output: Output, fleet: "EmulatedFleet", expected_ms: float) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from profiles.layer_cost import LayerModel
 
 NOTHING_WRITTEN = "nothing was written"
+_MAKERS = ("onnx", "safetensors", "scipy")
 
 
 def register(app: typer.Typer) -> None:
@@ -132,8 +133,13 @@ def profile(
 
 def _require_onnx() -> None:
     """Make sure that models can be made here; raises InputError."""
-    if find_spec("onnx") is None:
-        raise InputError("models to be measured are made with onnx", fix="pip install onnx")
+    missing = [name for name in _MAKERS if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"models to be measured are made with {', '.join(_MAKERS)}",
+            found=f"not installed: {', '.join(missing)}",
+            fix=f"pip install {' '.join(missing)}, or what docs/requirements/profile.txt lists",
+        )
 
 
 def _named(machine: "Machine", name: str, title: str | None) -> "Machine":

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -89,4 +90,6 @@ def last_words(errors: Path) -> str:
 def _close(child: Child) -> None:
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            pipe.close()
+            # What was not yet written to a dead child is lost with it.
+            with suppress(OSError):
+                pipe.close()

@@ -54,6 +54,7 @@ class EmulatedFleet:
     does: tuple[str, ...]
     notes: tuple[str, ...]
     workers: Mapping[str, EmulatedWorker]
+    relay: Relaying | None = None
 
     def worker(self, board: str) -> EmulatedWorker:
         """Return the worker of a board; raises InputError where it has none."""
@@ -119,6 +120,7 @@ def emulated(
             does=emulated_by(can, ways),
             notes=not_emulated(work, host, can, ways, own_message_ms),
             workers=workers,
+            relay=relay,
         )
     finally:
         with undisturbed():

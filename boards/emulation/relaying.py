@@ -34,6 +34,11 @@ class Relaying:
                 [sys.executable, "-m", "boards.emulation.relay", str(seed)], errors, told=True
             )
 
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._child.poll() is None
+
     def relay(self, worker: EmulatedWorker) -> None:
         """Relay every port on which a worker listens now; raises BoardError if that fails."""
         place, ways = self._places[worker.board], self._ways[worker.board]

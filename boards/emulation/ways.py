@@ -33,18 +33,21 @@ def relayed(duties: Sequence[Duty], can: Capabilities, own_message_ms: float) ->
     What a message costs here anyway, `own_message_ms`, is left out.  If one board needs a relay,
     all have one: the host sends to one after the other, whichever they are.
     """
-    if not any(_needed(duty, len(duties), can, own_message_ms) for duty in duties):
+    # Each carrier is an ifb of its own; only a relay sends one message at a time through several.
+    one = len({carrier(duty.board) for duty in duties}) == 1
+    media = can.media and one
+    if not any(_needed(duty, len(duties), can, media, own_message_ms) for duty in duties):
         return {}
     return {
         duty.board.name: Ways(_down(duty, can, own_message_ms), _up(duty, can)) for duty in duties
     }
 
 
-def _needed(duty: Duty, boards: int, can: Capabilities, own_message_ms: float) -> bool:
+def _needed(duty: Duty, boards: int, can: Capabilities, media: bool, own_message_ms: float) -> bool:
     link = duty.board.link
     late_ms = link.jitter_ms.value + (0.0 if can.delays else link.latency_ms.value)
     alone = boards == 1 and link.duplex == "full"
-    by_kernel = can.media or (can.rates and alone)
+    by_kernel = media or (can.rates and alone)
     serial = _wire_counts(duty) and not by_kernel
     return late_ms > 0 or serial or duty.message_ms > own_message_ms
 

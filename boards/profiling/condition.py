@@ -5,12 +5,13 @@ Read from Linux's sysfs and, on a Raspberry Pi, from its firmware; what is not e
 
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import which
 
 MOST_CLOCK_CHANGE_PCT = 5.0
-_THROTTLED_NOW, _THROTTLED_EVER = 0x4, 0x40000
+# Frequency capped, throttled, or at the soft limit of temperature: now, and since the start.
+_THROTTLED_NOW, _THROTTLED_EVER = 0xE, 0xE0000
 
 Firmware = Callable[[str], str | None]
 """Asks the Raspberry Pi's firmware; None where there is none."""
@@ -29,6 +30,16 @@ class Condition:
     hot: bool = False
     throttled: bool = False
     throttled_before: bool = False
+
+    def until(self, later: "Condition") -> "Condition":
+        """Return this condition, hot or throttled also where the machine was so later."""
+        return replace(
+            self,
+            temperature_c=later.temperature_c if later.hot else self.temperature_c,
+            hot=self.hot or later.hot,
+            throttled=self.throttled or later.throttled,
+            throttled_before=self.throttled_before or later.throttled_before,
+        )
 
 
 def condition(root: Path = Path("/"), firmware: "Firmware | None" = None) -> Condition:

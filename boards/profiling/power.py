@@ -14,6 +14,8 @@ from boards.profiling.condition import Firmware, ask_firmware
 
 _RAIL = re.compile(r"(\w+)_([AV]) (?:current|volt)\(\d+\)=([\d.]+)")
 _PACKAGE = re.compile(r"package-\d+|psys")
+_PARTS = frozenset(("amdgpu", "radeon", "nouveau", "i915", "xe", "nvme", "drivetemp"))
+"""Drivers of graphics and disks, whose sensors tell what these take."""
 
 
 class Meter(Protocol):
@@ -41,7 +43,7 @@ def find_meter(
     if _rails_w(firmware("pmic_read_adc")) is not None:
         return _Sampled("converters of the board", lambda: _rails_w(firmware("pmic_read_adc")))
     sensors = sorted((root / "sys/class/hwmon").glob("hwmon*/power*_input"))
-    readable = [sensor for sensor in sensors if _integer(sensor) is not None]
+    readable = [sensor for sensor in sensors if _integer(sensor) is not None and _of_all(sensor)]
     if readable:
         name = f"power sensor {readable[0].parent.name}/{readable[0].name}"
         return _Sampled(name, lambda: _watts(readable[0]))
@@ -114,7 +116,8 @@ class _Counters:
 
 def _rapl_counters(root: Path) -> list[tuple[Path, int]]:
     """Return each package's counter and its range; readable by root alone on most systems."""
-    found = []
+    # Some processors tell the same package twice, over MSR and over MMIO.
+    found: dict[str, tuple[Path, int]] = {}
     for zone in sorted((root / "sys/class/powercap").glob("*")):
         try:
             name = (zone / "name").read_text().strip()
@@ -122,10 +125,17 @@ def _rapl_counters(root: Path) -> list[tuple[Path, int]]:
             continue
         counter, span = zone / "energy_uj", _integer(zone / "max_energy_range_uj")
         if _PACKAGE.fullmatch(name) and span and _integer(counter) is not None:
-            found.append((name, counter, span))
+            found.setdefault(name, (counter, span))
     # What the whole platform takes holds the packages.
-    whole = [each for each in found if each[0] == "psys"]
-    return [(counter, span) for _, counter, span in whole or found]
+    return [found["psys"]] if "psys" in found else list(found.values())
+
+
+def _of_all(sensor: Path) -> bool:
+    """Whether a power sensor may be of the machine, and not of a card or disk in it."""
+    try:
+        return (sensor.parent / "name").read_text().strip() not in _PARTS
+    except OSError:
+        return True
 
 
 def _rails_w(answer: str | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib import import_module
 from importlib.metadata import version
 
 from boards.profiling import report
@@ -132,7 +133,7 @@ def _source(wanted: Wanted, found: Measured, errors: Sequence[float]) -> str:
     governor = found.after.governor or "not told"
     return (
         f"measured with nonn-plan {version('nonn-plan')}, {found.engine} "
-        f"{version(found.engine)}, {threads}; governor {governor}; {tested}"
+        f"{import_module(found.engine).__version__}, {threads}; governor {governor}; {tested}"
     )
 
 

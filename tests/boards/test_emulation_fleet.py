@@ -207,6 +207,32 @@ def test_an_error_of_the_caller_removes_all(folder):
     assert left_of(os.getpid()) == []
 
 
+def test_a_relay_that_died_is_told_and_nothing_stays_behind(folder):
+    with (
+        pytest.raises(BoardError, match="the relay"),
+        started(LATE, folder, LOOPBACK) as fleet,
+    ):
+        assert fleet.relay.running
+        relay = next(
+            pid for pid in children_of(os.getpid()) if "boards.emulation.relay" in told_by(pid)
+        )
+        os.kill(relay, signal.SIGKILL)
+        wait_until(lambda: not fleet.relay.running)
+        fleet.worker("b0").restart()
+    assert left_of(os.getpid()) == []
+
+
+def children_of(pid):
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(pid):
+                yield int(entry.name)
+
+
+def told_by(pid):
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
 def test_a_worker_that_ends_at_once_is_an_error_with_its_words(folder):
     with (
         pytest.raises(BoardError, match=r"worker of b0 ended with 1: this board has no power"),

@@ -96,6 +96,8 @@ def test_a_relay_alone_keeps_the_time_of_the_closed_form(
         (link("l", 1e8, 0, "full"), 0.0, LOOPBACK, True),
         (link("l", 1e10, 0, "full"), 0.0, LOOPBACK, False),
         ({**link("l", 1e8, 0, "full"), "jitter_ms": 1.0}, 0.0, KERNEL, True),
+        # Each half-duplex wire has an ifb of its own: the host would send on all at once.
+        (link("l", 1e6, 0, "half"), 0.0, KERNEL, True),
         (link("l", 1e8, 0, "full"), 0.0, Capabilities(namespaces=True, rates=True), True),
     ],
 )

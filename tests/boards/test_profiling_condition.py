@@ -54,7 +54,19 @@ def test_the_firmware_tells_of_throttling(board):
     assert found.throttled
     assert found.throttled_before
     assert not condition(board, lambda *_: "throttled=0x10000\n").throttled
+    # The clock is capped; at the soft limit of temperature; these, and never now.
+    assert condition(board, lambda *_: "throttled=0x2\n").throttled
+    assert condition(board, lambda *_: "throttled=0x8\n").throttled
+    assert condition(board, lambda *_: "throttled=0xa0000\n").throttled_before
     assert not condition(board, lambda *_: "error=1 error_msg=...").throttled
+
+
+def test_heat_that_comes_after_the_students_were_measured_counts():
+    later = Condition(84.0, 600_000_000, "ondemand", hot=True, throttled=True)
+    after = COOL.until(later)
+    assert (after.clock_hz, after.governor) == (COOL.clock_hz, COOL.governor)
+    assert len(warnings(COOL, after)) == 2
+    assert COOL.until(COOL) == COOL
 
 
 def test_a_quiet_cool_machine_needs_no_word():

@@ -67,6 +67,29 @@ def test_the_whole_platform_counts_before_its_packages(tmp_path):
     assert meter.mean_w() == pytest.approx(7.0)
 
 
+def test_a_package_that_is_told_twice_counts_once(tmp_path):
+    counters = [
+        zone(tmp_path, "package-0", 0),
+        zone(tmp_path, "package-0", 0, "intel-rapl-mmio:0"),
+    ]
+    clock = Clock()
+    meter = find_meter(tmp_path, no_firmware, clock.read)
+    meter.start()
+    for counter in counters:
+        counter.write_text("5000000")
+    clock.now_s = 1.0
+    assert meter.mean_w() == pytest.approx(5.0)
+
+
+def test_a_graphics_card_is_not_the_machine(tmp_path):
+    write(tmp_path, "sys/class/hwmon/hwmon0/power1_input", 30_000_000)
+    write(tmp_path, "sys/class/hwmon/hwmon0/name", "amdgpu\n")
+    assert find_meter(tmp_path, no_firmware) is None
+    write(tmp_path, "sys/class/hwmon/hwmon1/power1_input", 4_000_000)
+    write(tmp_path, "sys/class/hwmon/hwmon1/name", "ina219\n")
+    assert "hwmon1" in find_meter(tmp_path, no_firmware).name
+
+
 def test_counters_that_may_not_be_read_are_no_meter(tmp_path):
     counter = zone(tmp_path, "package-0", 0)
     counter.unlink()

@@ -59,7 +59,7 @@ def left_of(pid):
     return [each for each in (*names, *links, *folders) if f"nonn-{pid}-" in each]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("more", [(), ("--loopback",)])
 def test_it_says_where_the_boards_are_and_ends_without_a_trace(folder, tmp_path, number, more):
     out = tmp_path / "boards.yaml"

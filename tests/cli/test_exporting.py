@@ -5,7 +5,9 @@ import json
 import onnxruntime
 import pytest
 
+from boards.bundle_fit import bundle_fits
 from nonn_core.bundle import read_bundle
+from planner.budget import BoardBudget
 from planner.plan import PlanDocument
 
 
@@ -67,6 +69,25 @@ def test_a_run_becomes_a_bundle(nonn_plan, planned_run, folder):
         assert fit["planned_bytes"] == value * (student["params"] + student["peak_elements"])
         assert fit["limit_bytes"] == 200_000
         assert fit["fits"] == (fit["file_bytes"] + fit["activation_bytes"] <= 200_000)
+
+
+def test_what_the_runtime_takes_of_a_budget_is_not_for_models(nonn_plan, planned_run, tmp_path):
+    run, plan_file = planned_run
+    assert nonn_plan("export", run, "-o", tmp_path / "bundle", "--precision", "int8").code == 0
+    plan, bundle = PlanDocument.read(plan_file), read_bundle(tmp_path / "bundle")
+    (fit, *_) = bundle_fits(plan, bundle)
+    needed = fit.file_bytes + fit.activation_bytes
+    for runtime_bytes in (0, 1):
+        rows = [
+            {**row.model_dump(), "memory_bytes": needed, "runtime_bytes": runtime_bytes}
+            for row in plan.question.budgets
+        ]
+        question = plan.question.model_copy(
+            update={"budgets": tuple(map(BoardBudget.model_validate, rows))}
+        )
+        (again, *_) = bundle_fits(plan.model_copy(update={"question": question}), bundle)
+        assert again.limit_bytes == needed - runtime_bytes
+        assert again.fits == (not runtime_bytes)
 
 
 def test_people_see_sizes_and_agreement(nonn_plan, planned_run, folder):

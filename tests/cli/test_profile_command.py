@@ -187,7 +187,7 @@ def test_without_onnx_it_is_told_what_to_install(nonn_plan, tmp_path, monkeypatc
     monkeypatch.setattr("nonn_plan.profiling.find_spec", lambda _: None)
     said = nonn_plan("profile", "-o", tmp_path / "x.yaml")
     assert said.code == 2
-    assert "pip install onnx" in said.err
+    assert "pip install onnx safetensors scipy" in said.err
 
 
 def test_another_file_is_not_replaced(nonn_plan, tmp_path):
