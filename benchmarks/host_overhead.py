@@ -168,7 +168,7 @@ def fan_out_overhead(
         over = []
         for _ in range(rounds):
             answer = asked.ask(image)
-            over.append(answer.total_ms - max(each.computed_ms for each in answer.timings))
+            over.append(answer.total_ms - max(each.computed_ms or 0.0 for each in answer.timings))
         host_ns = time.process_time_ns() - host_ns
         worker_ns = sum(_busy_ns(place.pid) for place in places) - worker_ns
     return over, worker_ns / BOARDS / rounds / 1e6, host_ns / rounds / 1e6

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from boards.worker.server import Worker
     from nonn_core.bundle import Manifest
 
+_LOOK_S = 0.5
+
 _MOST_BYTES = 2**31 - 1
 """The largest message that gRPC can be asked to take."""
 
@@ -144,5 +146,8 @@ def _serve(running: "Worker") -> None:
     running.start()
     typer.echo(f"serving {', '.join(running.students)} on {running.address}")
     sys.stdout.flush()
-    stop.wait()
+    # The system may give a signal to another thread; Python then runs its handler in this one, but
+    # does not wake it for that.
+    while not stop.wait(_LOOK_S):
+        pass
     running.drain()

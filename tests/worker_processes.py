@@ -83,12 +83,17 @@ def task_of(worker, manifest, protocol="fastest"):
 
 
 @contextmanager
-def running(bundle, keys, placement, *options):
-    """Run a worker for each board of `placement`, which names its students."""
+def running(bundle, keys, placement, *options, held=()):
+    """Run a worker for each board of `placement`, which names its students.
+
+    `held` are students with the time that their answers take at least: `student-1=5s`.
+    """
     with ExitStack() as stack:
         workers = {}
         for name, students in placement.items():
-            worker = WorkerProcess(bundle, name, students, keys, *options)
+            mine = [each for each in held if each.partition("=")[0] in students]
+            slow = [word for each in mine for word in ("--at-least", each)]
+            worker = WorkerProcess(bundle, name, students, keys, *options, *slow)
             stack.callback(worker.end)
             workers[name] = worker
         yield workers

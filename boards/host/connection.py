@@ -28,11 +28,15 @@ class Request:
 
 
 class Reply(NamedTuple):
-    """What a worker says to one request: features, or why there are none."""
+    """What a worker says to one request: features, or why there are none.
+
+    `timed` says whether it told how long it waited and computed, which other servers do not.
+    """
 
     number: int
     features: Features | None
     refusal: str = ""
+    timed: bool = True
 
 
 class Connection(Protocol):

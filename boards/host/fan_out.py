@@ -230,7 +230,7 @@ class FanOut:
             pending.not_sent(name, "answered another number of images")
             self._fall_back(pending)
         else:
-            pending.replied(name, reply.features, now_ns)
+            pending.replied(name, reply.features, now_ns, timed=reply.timed)
 
     def _fall_back(self, pending: Pending) -> None:
         """Send to boards that were spared what others cannot answer any more."""

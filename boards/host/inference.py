@@ -12,13 +12,16 @@ from boards.protocol.frames import Features, Values
 
 
 class BoardTiming(NamedTuple):
-    """When one board did what, in ms since the host took the image up."""
+    """When one board did what, in ms since the host took the image up.
+
+    How long the image waited and was computed is None where the board's server does not say.
+    """
 
     board: str
     sent_ms: float
     replied_ms: float
-    waited_ms: float
-    computed_ms: float
+    waited_ms: float | None
+    computed_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Pending:
         for student in self.tasks[board].students:
             self.why_not.setdefault(student, f"{board}: {why}")
 
-    def replied(self, board: str, features: Features, now_ns: int) -> None:
+    def replied(self, board: str, features: Features, now_ns: int, *, timed: bool) -> None:
         """Take a board's features; the first of replicas count."""
         sent_ns = self.owed.pop(board)
         start = 0
@@ -75,8 +78,8 @@ class Pending:
                 board=board,
                 sent_ms=(sent_ns - self.started_ns) / 1e6,
                 replied_ms=(now_ns - self.started_ns) / 1e6,
-                waited_ms=features.waited_ns / 1e6,
-                computed_ms=features.computed_ns / 1e6,
+                waited_ms=features.waited_ns / 1e6 if timed else None,
+                computed_ms=features.computed_ns / 1e6 if timed else None,
             )
         )
 

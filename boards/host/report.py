@@ -117,9 +117,10 @@ class Log:
         )
 
 
-def percentiles(times_ms: Sequence[float]) -> Percentiles | None:
-    """Return the percentiles of times; None without any."""
-    if not times_ms:
+def percentiles(times_ms: Sequence[float | None]) -> Percentiles | None:
+    """Return the percentiles of those times that are known; None without any."""
+    known = [each for each in times_ms if each is not None]
+    if not known:
         return None
-    p50, p95, p99 = np.percentile(times_ms, (50, 95, 99))
+    p50, p95, p99 = np.percentile(known, (50, 95, 99))
     return Percentiles(p50_ms=float(p50), p95_ms=float(p95), p99_ms=float(p99))

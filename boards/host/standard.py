@@ -97,13 +97,15 @@ class _Gathered:
     def __init__(self, number: int, students: int, put: Any) -> None:
         self._number = number
         self._parts: list[Features | None] = [None] * students
+        self._timed = True
         self._put = put
         self._lock = threading.Lock()
         self._told = False
 
-    def add(self, place: int, part: Features) -> None:
+    def add(self, place: int, part: Features, *, timed: bool) -> None:
         with self._lock:
             self._parts[place] = part
+            self._timed = self._timed and timed
             parts = [each for each in self._parts if each is not None]
             if len(parts) < len(self._parts):
                 return
@@ -115,6 +117,7 @@ class _Gathered:
                     max(each.waited_ns for each in parts),
                     max(each.computed_ns for each in parts),
                 ),
+                timed=self._timed,
             )
         )
 
@@ -143,11 +146,12 @@ def _receiver(gathered: _Gathered, place: int, model: BundledModel, count: int) 
             refused = error.code().name in _REFUSED
             (gathered.refuse if refused else gathered.lose)(told(error))
             return
-        features = _features(future.result(), model, count)
+        response = future.result()
+        features = _features(response, model, count)
         if features is None:
             gathered.refuse(f"{model.name} answers something else than the bundle says")
         else:
-            gathered.add(place, features)
+            gathered.add(place, features, timed="computed_ns" in response.parameters)
 
     return receive
 

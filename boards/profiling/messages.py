@@ -170,7 +170,8 @@ class _Host:
         """Ask once; return the time in which nothing was sent or computed."""
         answer = self._ask()
         (board,) = answer.timings
-        return answer.total_ms - board.sent_ms - board.waited_ms - board.computed_ms
+        busy_ms = (board.waited_ms or 0.0) + (board.computed_ms or 0.0)
+        return answer.total_ms - board.sent_ms - busy_ms
 
     def classify(self) -> None:
         """Apply the FC layer once."""

@@ -160,7 +160,8 @@ def _advice(
     total: Compared, communication: Compared, boards: Sequence[BoardComparison]
 ) -> Iterator[str]:
     """Say which figures of which profile are off, worst first."""
-    off = [board for board in boards if not board.computed_ms.accepted]
+    told = [board for board in boards if board.computed_ms.measured is not None]
+    off = [board for board in told if not board.computed_ms.accepted]
     for board in sorted(off, key=lambda each: -abs(each.computed_ms.error_pct or 0)):
         figure = board.computed_ms
         yield (
@@ -168,7 +169,9 @@ def _advice(
             f"{_ms(figure.predicted)}; run `nonn-plan profile` on it, with the threads and the "
             "precision of its worker, and plan again with that profile"
         )
-    missed = abs((communication.predicted or 0) - (communication.measured or 0))
+    if communication.measured is None:
+        return
+    missed = abs((communication.predicted or 0) - communication.measured)
     if missed > ACCEPTED_PCT / 100 * (total.measured or 0):
         yield (
             f"communication took {_ms(communication.measured)}, predicted "

@@ -42,12 +42,13 @@ def _measured(answer: Answer) -> Iterator[dict[str, object]]:
 
 def _board(pid: int, timing: BoardTiming) -> Iterator[dict[str, object]]:
     yield _name(pid, f"measured: {timing.board}")
-    busy_ms = timing.waited_ms + timing.computed_ms
-    wire_ms = timing.replied_ms - timing.sent_ms - busy_ms
-    came_ms = timing.sent_ms + wire_ms / 2
-    began_ms = came_ms + timing.waited_ms
-    yield _slice(pid, 1, "wait", came_ms, began_ms)
-    yield _slice(pid, 1, "compute", began_ms, began_ms + timing.computed_ms)
+    if timing.waited_ms is not None and timing.computed_ms is not None:
+        busy_ms = timing.waited_ms + timing.computed_ms
+        wire_ms = timing.replied_ms - timing.sent_ms - busy_ms
+        came_ms = timing.sent_ms + wire_ms / 2
+        began_ms = came_ms + timing.waited_ms
+        yield _slice(pid, 1, "wait", came_ms, began_ms)
+        yield _slice(pid, 1, "compute", began_ms, began_ms + timing.computed_ms)
     yield _slice(pid, 2, "until its features were there", timing.sent_ms, timing.replied_ms)
 
 

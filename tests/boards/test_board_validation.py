@@ -1,6 +1,7 @@
 """Predicted beside measured, where what was measured is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,3 +118,25 @@ def test_a_trace_shows_both_and_no_slice_is_longer_than_its_image(plan, tmp_path
     computing = {names[e["pid"]]: e["dur"] for e in slices if e["name"] == "compute"}
     assert computing == {"measured: b0": 5000.0, "measured: b1": 5000.0}
     assert all(0 <= e["ts"] <= e["ts"] + e["dur"] <= answer.total_ms * 1000 + 1 for e in slices)
+
+
+def test_what_a_server_does_not_tell_is_unknown_and_not_0(plan, bundle, tmp_path):
+    """Other servers of the standard protocol say nothing of how long they computed."""
+    untold = [
+        replace(
+            answer,
+            total_ms=2 * answer.total_ms,
+            timings=tuple(one._replace(waited_ms=None, computed_ms=None) for one in answer.timings),
+        )
+        for answer in answers(plan)
+    ]
+    found = compared(plan, bundle, untold, None, {})
+    assert found.compute_ms.measured is found.communication_ms.measured is None
+    assert {board.computed_ms.measured for board in found.boards} == {None}
+    assert {board.energy_mj.measured for board in found.boards} == {None}
+    assert found.total_ms.error_pct == pytest.approx(-50)
+    assert found.advice == ()
+    write_both(plan, untold[0], tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    names = {event["name"] for event in events if event["pid"] > 100_000}
+    assert "compute" not in names

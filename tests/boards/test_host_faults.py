@@ -96,7 +96,7 @@ def one_each(boards=EIGHT):
 def test_two_of_eight_are_killed_in_mid_stream_and_come_back(made, oracle):
     bundle, manifest, keys = made
     with (
-        running(bundle, keys, one_each(), "--at-least", "0=1ms") as workers,
+        running(bundle, keys, one_each(), held=["student-0=1ms"]) as workers,
         asking(bundle, manifest, keys, workers.values()) as fan_out,
     ):
         stream = Stream(fan_out, oracle)
@@ -118,9 +118,9 @@ def test_two_of_eight_are_killed_in_mid_stream_and_come_back(made, oracle):
 @pytest.mark.parametrize("protocol", ["fastest", "standard"])
 def test_any_worker_may_be_killed_while_it_computes(made, oracle, protocol):
     bundle, manifest, keys = made
-    slow = ("--at-least", "0=200ms", "--at-least", "1=200ms", "--at-least", "2=200ms")
+    slow = [f"student-{number}=200ms" for number in range(3)]
     with (
-        running(bundle, keys, one_each(3), *slow) as workers,
+        running(bundle, keys, one_each(3), held=slow) as workers,
         asking(bundle, manifest, keys, workers.values(), protocol=protocol) as fan_out,
     ):
         for number in range(3):
@@ -160,10 +160,10 @@ def test_a_worker_that_stops_answering_costs_a_deadline_and_not_more(made, oracl
 
 def test_k_of_n_does_not_wait_for_the_slowest(made, oracle):
     bundle, manifest, keys = made
-    slow = ("--at-least", "student-1=5s")
+    slow = ["student-1=5s"]
     joining = Joining(needs=2, deadline_ms=20_000)
     with (
-        running(bundle, keys, one_each(3), *slow) as workers,
+        running(bundle, keys, one_each(3), held=slow) as workers,
         asking(bundle, manifest, keys, workers.values(), joining) as fan_out,
     ):
         answer = fan_out.ask(picture(0))

@@ -1,10 +1,13 @@
 """One suite for both protocols: whatever carries the image, a host gets the same answers."""
 
+import ctypes
+import signal
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -19,6 +22,7 @@ from boards.host.connection import ConnectionLostError
 from boards.host.fan_out import Joining
 
 IMAGE = (2, 8, 8)
+LIBC = ctypes.CDLL(None)
 PROTOCOLS = {"frames": "fastest", "standard": "standard"}
 PLACEMENT = {"pi-1": ["student-0", "student-2"], "pi-2": ["student-1"]}
 
@@ -187,6 +191,18 @@ def test_a_worker_that_is_told_to_end_answers_what_is_inside(made, wire):
             time.sleep(0.05)
         assert ended == [0]
         assert set(fan_out.ask(pictures(1)).missing) == {"student-1"}
+
+
+@pytest.mark.skipif(not hasattr(LIBC, "tgkill"), reason="this C library has no tgkill")
+def test_a_signal_that_another_thread_gets_ends_a_worker_as_well(made):
+    bundle, _, keys = made
+    worker = WorkerProcess(bundle, "pi-2", ["student-1"], keys)
+    pid = worker.process.pid
+    other = max(int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir())
+    assert other != pid
+    assert LIBC.tgkill(pid, other, signal.SIGTERM) == 0
+    assert worker.process.wait(30) == 0
+    worker.process.communicate()
 
 
 def test_metrics_count_what_was_asked(made):
