@@ -132,11 +132,20 @@ class Instance:
                 kinds[self.kind_of(place)].append(place)
         return tuple(tuple(places[: self.most * self.max_copies]) for places in kinds.values())
 
-    def kind_of(self, place: int) -> tuple[object, ...]:
-        """Return what makes boards interchangeable: what they can do, and what takes them down."""
-        taking = frozenset(number for number, taken in enumerate(self.outages) if place in taken)
-        alone = self.hazards.alone(place) if self.hazards else 0.0
-        return self.sites[place].kind, taking, alone
+    def kind_of(self, place: int) -> int:
+        """Return the number of a board's kind; boards of one kind are interchangeable."""
+        return self._numbers[place]
+
+    @cached_property
+    def _numbers(self) -> tuple[int, ...]:
+        """The kind of each board, by what it can do and what takes it down."""
+        numbers: dict[object, int] = {}
+        found = []
+        for place, site in enumerate(self.sites):
+            taking = frozenset(n for n, taken in enumerate(self.outages) if place in taken)
+            alone = self.hazards.alone(place) if self.hazards else 0.0
+            found.append(numbers.setdefault((site.kind, taking, alone), len(numbers)))
+        return tuple(found)
 
     @cached_property
     def boards(self) -> tuple[int, ...]:
