@@ -142,7 +142,11 @@ MEASURES: dict[Objective, Measure] = {
     "reliability": Measure(
         lambda view: view.reliability(),
         maximise=True,
-        scale=_linear(CERTAIN / 100),
+        # A bound is rounded up, and nothing is surer than certain.
+        scale=Scale(
+            lambda _, counted: min(100.0, counted * 100 / CERTAIN),
+            lambda _, value: value * CERTAIN / 100,
+        ),
         noise=CERTAIN // 10**5,
         wants=frozenset({"params", "macs"}),
         of_board=True,
