@@ -96,10 +96,11 @@ def run() -> NoReturn:
     _prepare_streams()
     # gRPC's own log has lines for each handshake that fails; what matters of them we say ourselves.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # What `nohup` ignores stays ignored.
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    # With `nohup` it stays ignored.
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _stop)
     try:
         commands(next((word for word in sys.argv[1:] if not word.startswith("-")), None))()
     except NonnError as error:

@@ -3,7 +3,7 @@
 import logging
 import signal
 import sys
-import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -140,14 +140,15 @@ def _held(manifest: "Manifest", text: str, served: Sequence[str]) -> tuple[str, 
 
 def _serve(running: "Worker") -> None:
     """Serve until a signal, then drain."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    came: list[int] = []
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    for number in (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,))):
+        signal.signal(number, lambda number, _: came.append(number))
     running.start()
     typer.echo(f"serving {', '.join(running.students)} on {running.address}")
     sys.stdout.flush()
     # The system may give a signal to another thread; Python then runs its handler in this one, but
     # does not wake it for that.
-    while not stop.wait(_LOOK_S):
-        pass
+    while not came:
+        time.sleep(_LOOK_S)
     running.drain()

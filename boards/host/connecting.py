@@ -31,9 +31,10 @@ def connect(task: Task, identity: Identity | None) -> Connection:
                 return connect_frames(place.with_port(port), task, context, CONNECT_S)
         for model in task.students:
             _require_ready(caller, task, model)
+        connection = StandardConnection(caller, task)
         # What is open stays open.
         stack.pop_all()
-    return StandardConnection(caller, task)
+    return connection
 
 
 def _require_ready(caller: Caller, task: Task, model: str) -> None:

@@ -130,7 +130,7 @@ class FanOut:
     def _send(self, images: Values) -> int:
         """Send to every board that is there, in the plan's order; return the request's number."""
         # What happened since the last request: boards that came back, or answered, or are gone.
-        self._turn(0)
+        self._take_in()
         number, self._next = self._next, self._next + 1
         pending = Pending(Request(number, images), time.perf_counter_ns(), self._tasks)
         self._pending[number] = pending
@@ -149,8 +149,8 @@ class FanOut:
     def _send_to(self, name: str, line: _Line, connection: Connection, pending: Pending) -> None:
         if not line.owes:
             # From when on it could have said something: not later, or its silence would seem
-            # shorter than the deadline of this request.
-            line.heard_ns = pending.started_ns
+            # shorter than the deadline of this request.  A request that falls back to it is older.
+            line.heard_ns = max(line.heard_ns, pending.started_ns)
         try:
             connection.send(pending.request)
         except ConnectionLostError as error:
@@ -187,11 +187,21 @@ class FanOut:
         elsewhere = {n for n in behind if all(running[each] for each in self._tasks[n].students)}
         return silent, elsewhere - silent
 
-    def _turn(self, until_ns: int) -> None:
-        """Wait until something happens, at most until then, and take it in."""
+    def _take_in(self) -> None:
+        """Take in all that has happened; no more than boards can owe."""
+        for _ in range(_MOST_OWED):
+            if not self._turn(0):
+                return
+
+    def _turn(self, until_ns: int) -> bool:
+        """Wait until something happens, at most until then, and take it in; whether it did.
+
+        Of a connection with many answers it takes one or a few at a time.
+        """
         now_ns = time.perf_counter_ns()
         seconds = max(0.0, (until_ns - now_ns) / 1e9)
-        for key, mask in self._selector.select(min(seconds, 1.0)):
+        events = self._selector.select(min(seconds, 1.0))
+        for key, mask in events:
             if key.data is None:
                 self._take_connections()
             elif self._lines[key.data].connection is key.fileobj:
@@ -199,6 +209,7 @@ class FanOut:
         if now_ns >= self._look_again_ns:
             self._look_again_ns = now_ns + _LOOK_NS
             self._drop_stuck(now_ns)
+        return bool(events)
 
     def _serve(self, name: str, mask: int) -> None:
         """Send what waits to a board, and take what it says."""
@@ -289,9 +300,11 @@ class FanOut:
         """Wait until some of what is pending has enough, or has waited long enough."""
         until_ns = 0
         while self._pending:
-            # What has come is taken in before anything is called late.
             self._turn(until_ns)
             now_ns = time.perf_counter_ns()
+            if now_ns >= self._deadline_ns():
+                # What has come is no late answer, however long nobody looked.
+                self._take_in()
             finished = [n for n, each in self._pending.items() if self._is_finished(each, now_ns)]
             if finished:
                 return finished

@@ -58,13 +58,16 @@ class FramedConnection:
 
     def replies(self) -> list[Reply]:
         """Return what has come."""
+        lost = self._receive()
         found = []
-        self._receive()
         try:
             while (frame := self._came.frame()) is not None:
                 found.append(self._reply(frame))
         except MalformedFrameError as error:
-            raise ConnectionLostError(str(error)) from None
+            lost = str(error)
+        # What came before it counts; it is still there to be read again.
+        if lost and not found:
+            raise ConnectionLostError(lost)
         return found
 
     def close(self) -> None:
@@ -72,17 +75,19 @@ class FramedConnection:
         with suppress(OSError):
             self._socket.close()
 
-    def _receive(self) -> None:
-        """Read once; a selector says where there is more.  Raises ConnectionLostError."""
+    def _receive(self) -> str:
+        """Read once; a selector says where there is more.
+
+        Returns why nothing more will come, nothing while it may.
+        """
         try:
             chunk = self._socket.recv(_CHUNK_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
+            return ""
         except OSError as error:
-            raise ConnectionLostError(str(error)) from None
-        if not chunk:
-            raise ConnectionLostError("the worker closed the connection")
+            return str(error)
         self._came.add(chunk)
+        return "" if chunk else "the worker closed the connection"
 
     def _reply(self, frame: Frame) -> Reply:
         if frame.kind == Kind.FEATURES:

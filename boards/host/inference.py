@@ -59,7 +59,7 @@ class Pending:
     """Whether any board will not answer."""
 
     def not_sent(self, board: str, why: str) -> None:
-        """Note that a board was not, or that its answer will not come."""
+        """Note that a board was not sent the images, or that its answer will not come."""
         self.owed.pop(board, None)
         self.failed = True
         for student in self.tasks[board].students:

@@ -61,7 +61,7 @@ class Reconnecting:
         while not self._closed.is_set():
             try:
                 connection = self._connect(task)
-            except (ConnectionLostError, InputError) as error:
+            except (ConnectionLostError, InputError, OSError) as error:
                 self._put(task.name, str(error))
                 self._closed.wait(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -67,10 +67,16 @@ class StandardConnection:
             os.read(self._waker, 4096)
         found: list[Reply] = []
         while self._came:
-            one = self._came.popleft()
-            if isinstance(one, ConnectionLostError):
+            one = self._came[0]
+            if isinstance(one, Reply):
+                found.append(one)
+            elif found:
+                # What came before the end counts; the end is told when it is asked for again.
+                self._ring()
+                break
+            else:
                 raise one
-            found.append(one)
+            self._came.popleft()
         return found
 
     def close(self) -> None:
@@ -86,9 +92,12 @@ class StandardConnection:
             if self._closed:
                 return
             self._came.append(one)
-            # A full pipe wakes as well.
-            with suppress(BlockingIOError):
-                os.write(self._bell, b"!")
+            self._ring()
+
+    def _ring(self) -> None:
+        # A full pipe wakes as well.
+        with suppress(BlockingIOError):
+            os.write(self._bell, b"!")
 
 
 class _Gathered:

@@ -1,8 +1,10 @@
 """The fan-out with boards that do what a test says: late, silent, refusing, gone and back."""
 
 import os
+import select
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from boards.host.classifier import Classifier
 from boards.host.connection import ConnectionLostError, Reply
 from boards.host.fan_out import FanOut, Joining
 from boards.host.reconnecting import Reconnecting
-from boards.host.standard import _Gathered
+from boards.host.standard import StandardConnection, _Gathered
 from boards.host.task import Task
 from boards.protocol.frames import Features
 from profiles.errors import InputError
@@ -247,3 +249,43 @@ def test_keys_that_are_gone_for_a_while_are_a_reason_and_not_the_end():
     reconnecting.close()
     there.close()
     assert found == [("a", "no longer holds usable keys"), ("a", there)]
+
+
+def test_a_fallback_does_not_make_a_board_seem_silent(host):
+    fan_out, boards, down = host(
+        {"a": ["student-0"], "b": ["student-0"], "c": ["student-1"]}, deadline_ms=300
+    )
+    boards["b"].at_once = False
+    for _ in range(4):
+        assert not fan_out.ask(PIXELS).missing
+    behind = len(boards["b"].asked)
+
+    def turn():
+        # The board catches up, and then its replica is gone, late in the deadline.
+        time.sleep(0.05)
+        boards["b"].answer(*boards["b"].asked)
+        time.sleep(0.2)
+        down.add("a")
+        boards["a"].lose()
+
+    boards["a"].at_once = False
+    meanwhile = threading.Thread(target=turn)
+    meanwhile.start()
+    fan_out.ask(PIXELS)
+    meanwhile.join()
+    assert len(boards["b"].asked) == behind + 1
+    boards["b"].at_once = True
+    assert not fan_out.ask(PIXELS).missing
+    assert len(boards["b"].asked) == behind + 2
+
+
+def test_replies_before_the_end_of_a_standard_connection_count():
+    connection = StandardConnection(SimpleNamespace(close=lambda: None), SimpleNamespace())
+    one = Reply(1, Features(np.ones((1, 2), np.float32), 0, 1))
+    for each in (one, ConnectionLostError("UNAVAILABLE: gone"), one):
+        connection._put(each)
+    assert connection.replies() == [one]
+    assert select.select([connection], [], [], 1)[0]
+    with pytest.raises(ConnectionLostError, match="gone"):
+        connection.replies()
+    connection.close()

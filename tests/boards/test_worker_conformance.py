@@ -89,6 +89,22 @@ def test_many_images_on_their_way_at_once_come_back_in_order(made, workers, wire
 
 
 @protocols
+def test_no_answer_is_late_because_the_next_image_was(made, workers, wire):
+    bundle, manifest, keys = made
+    joining = Joining(in_flight=8, deadline_ms=400)
+
+    def slowly():
+        for number in range(12):
+            # The worker has answered the ones before it long ago.
+            time.sleep(0.8 if number == 7 else 0.0)
+            yield pictures(1, number)
+
+    with asking(bundle, manifest, keys, workers, joining, PROTOCOLS[wire]) as fan_out:
+        answers = list(fan_out.stream(slowly()))
+    assert [dict(answer.missing) for answer in answers] == [{}] * 12
+
+
+@protocols
 def test_images_that_a_worker_refuses_leave_its_students_missing(made, workers, wire):
     bundle, manifest, keys = made
     bad = pictures(1)
