@@ -112,9 +112,9 @@ def _entries(
         def loading(row: Row, board: int = board) -> Loading:
             return load(board, tuple(sorted(each.task for each in row)))
 
-        # Where several are quicker than one, one that is late may have company that is not.
+        # Where several are quicker than one, one that takes too long may not do so in company.
         hurries = slowdown(site.board.device, 2) < 1
-        room = replace(site, latest=None) if hurries else site
+        room = replace(site, latest=None, busy=None, energy=None) if hurries else site
 
         def keeps(row: Row, room: Site = room) -> bool:
             shares = zip(*(each.communities for each in row), strict=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from planner.assignment import Assignment
@@ -11,6 +11,7 @@ from planner.instance import Instance
 from planner.loading import Loading, Task, loader
 from planner.logarithm import units
 from planner.robustness import Robustness
+from planner.scaling import one_way_units
 from planner.view import SENDER, Amount, Figure
 from simulator.hops import down, up
 
@@ -229,13 +230,30 @@ class Appraisal:
         return len(self._sizes)
 
     def latency(self) -> int:
-        """Return the latency of one image, each student's first board being waited for."""
-        sent = longest = 0
-        waited = (self._loadings[board] for board in set(self._draft.boards))
-        for one in sorted(waited, key=_tail, reverse=True):
-            sent += one.send
-            longest = max(longest, sent + one.tail)
+        """Return the latency of one image, each student's first board being waited for.
+
+        Sent to longest first, which on a shared medium need not be the best order.
+        """
+        clock = longest = 0
+        sent: dict[int, int] = {}
+        for board in sorted(set(self._draft.boards), key=lambda b: -self._loadings[b].tail):
+            clock += self._loadings[board].send
+            sent[board] = clock
+            longest = max(longest, clock + self._loadings[board].tail)
+        for sharing in self._instance.media.values():
+            if used := [board for board in sharing if board in sent]:
+                longest = max(longest, self._cleared(used, sent))
         return longest + self._instance.around
+
+    def _cleared(self, boards: Sequence[int], sent: Mapping[int, int]) -> int:
+        """Return when the last reply over a medium is there, as `planner.sending` bounds it."""
+        way = {b: one_way_units(self._instance.sites[b].board) for b in boards}
+        ready = {b: sent[b] + self._loadings[b].busy + way[b] for b in boards}
+        clear = 0
+        for board in sorted(boards, key=lambda b: ready[b]):
+            clear = max(clear, ready[board]) + self._loadings[board].reply
+        replies = sum(self._loadings[b].reply for b in boards)
+        return max(clear, max(sent[b] for b in boards) + replies) + max(way.values())
 
     def spread(self) -> int:
         """Return the largest partition less the smallest."""
@@ -245,10 +263,6 @@ class Appraisal:
         """Return |delta_val| times one factor plus |P0| times the other."""
         drop = self._instance.drops[self._draft.drop]
         return delta_val * drop.delta_units + filters * drop.filters
-
-
-def _tail(loading: Loading) -> int:
-    return loading.tail
 
 
 def appraised(instance: Instance, plan: Assignment) -> Appraisal:

@@ -24,6 +24,9 @@ from profiles.fleet import resolve
 NOISE = 1e-3
 """Part of a solver unit that is taken for noise of binary fractions."""
 
+_BEYOND = 10**18
+"""More than any measure counts to, and less than the solver's largest number."""
+
 _FAR = 1000.0
 """An index of accuracy that no students have."""
 
@@ -111,7 +114,7 @@ MEASURES: dict[Objective, Measure] = {
         lambda view: view.period(),
         scale=Scale(
             lambda _, counted: 1000 * UNITS_PER_MS / counted,
-            lambda _, value: 1000 * UNITS_PER_MS / value,
+            lambda _, value: 1000 * UNITS_PER_MS / value if value > 0 else LATEST,
         ),
         rounded=True,
     ),
@@ -158,7 +161,7 @@ MEASURES: dict[Objective, Measure] = {
 def limit_of(question: Question, objective: Objective, value: float) -> Limit:
     """Return the limit that keeps an objective at `value`, as people read it, or better."""
     measure = MEASURES[objective]
-    counted = measure.scale.count(question, value)
+    counted = min(max(measure.scale.count(question, value), -_BEYOND), _BEYOND)
     bound = math.ceil(counted - NOISE) if measure.maximise else math.floor(counted + NOISE)
     return Limit(measure, bound)
 
@@ -179,7 +182,7 @@ def relaxed(question: Question, objective: Objective, best: int, tolerance_pct: 
     if objective == "throughput":
         # Images per second fall by the tolerance, not time per image.
         share = 1 - tolerance_pct / 100
-        return Limit(measure, math.floor(best / share + NOISE) if share else LATEST)
+        return Limit(measure, math.floor(min(best / share + NOISE, LATEST)) if share else LATEST)
     if measure.curved and tolerance_pct:
         value = measure.scale.read(question, best) * (1 - tolerance_pct / 100)
         return limit_of(question, objective, value)

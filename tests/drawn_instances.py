@@ -10,7 +10,7 @@ from nonn_core.image import Image
 from planner.group0 import Group0
 from planner.instance import Instance
 from planner.option import DropOption, Option
-from planner.scaling import UNITS_PER_MJ, UNITS_PER_MS
+from planner.scaling import UNITS_PER_MJ, UNITS_PER_MS, busy_units, energy_units
 from planner.site import Site
 from profiles.device import Hosting
 from profiles.fleet import Board
@@ -149,3 +149,44 @@ def crowded_media(seed):
     room = max(option.memory_bytes(instance.filters * 2 // 3) for option in instance.options)
     sites = tuple(replace(site, memory_bytes=room) for site in instance.sites)
     return image, replace(instance, sites=sites)
+
+
+def company_needed(sizes, budget):
+    """One board on which two students are quicker than one, and one of them only in company.
+
+    `budget`, busy or energy, lets the dearer network have the smaller community together with the
+    cheaper one, not alone.
+    """
+    image = Image(1, 8, 8)
+    hurried = device(
+        "hurried",
+        Hosting(join_fixed_ms=figure(2.0), fc_ms=figure(0.1)),
+        compute_fixed_ms=0,
+        compute_ms_per_mmac=100,
+        power_fixed_w=1.5,
+        power_busy_w=2.5,
+        message_ms=1,
+        sharing_slowdown=0.5,
+    )
+    names = ("wrn10:4,4,8", "wrn10:4,8,16")
+    cheap, dear = (Option.of(parse_network(name), "fp32", image) for name in names)
+    small, large = min(sizes), max(sizes)
+    alone = {"busy": busy_units, "energy": energy_units}[budget](hurried, dear.line, False).at(
+        small
+    )
+    site = Site(
+        Board("b0", hurried, link("wire", 1e6)),
+        dear.memory_bytes(small) + cheap.memory_bytes(large),
+        None,
+        **{budget: int(0.98 * alone)},
+    )
+    return image, Instance(
+        host=hurried,
+        sites=(site,),
+        options=(cheap, dear),
+        sizes=sizes,
+        drops=(DropOption(frozenset(), 0, 0.0),),
+        min_students=2,
+        max_students=2,
+        image_bytes=image.size_bytes,
+    )

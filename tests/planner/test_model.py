@@ -221,10 +221,45 @@ def test_a_tolerance_of_throughput_is_of_images_per_second():
     asked = question("rpi3x2", (16, 16), min_students=2, objective=stages("throughput"))
     both = solve(asked)
     alone = solve(asked.model_copy(update={"objective": stages("boards", "throughput")}))
-    assert len(both.send_order), len(alone.send_order) == (2, 1)
+    assert (len(both.send_order), len(alone.send_order)) == (2, 1)
     rates = [plan.predicted.throughput_per_s for plan in (both, alone)]
     lost_pct = 100 * (1 - rates[1] / rates[0])
     for tolerance, boards in ((lost_pct + 1, 1), (lost_pct - 1, 2), (100, 1)):
         objective = stages(f"throughput:{tolerance}%", "boards")
         plan = solve(asked.model_copy(update={"objective": objective}))
         assert (plan.status, len(plan.send_order)) == ("optimal", boards)
+
+
+@pytest.mark.parametrize("share", [0.99, 0.94])
+def test_a_latency_that_a_shared_medium_cannot_keep_is_infeasible(share):
+    fleet = on_air(2e4, ("rpi-3b", "air"), ("rpi-3b", "air"), ("odroid-xu4s", "air"))
+    fields = {"sizes": (30, 40, 50), "memory": 40_000, "min_students": 3}
+    least = solve(question(fleet, **fields, objective=stages("latency"))).stages[0].value
+    asked = question(
+        fleet,
+        **fields,
+        objective=stages("boards"),
+        requirements=[{"objective": "latency", "bound": share * least}],
+    )
+    assert solve(asked).status == "infeasible"
+
+
+@pytest.mark.parametrize(
+    ("objective", "bound", "status"),
+    [
+        ("throughput", 0.0, "optimal"),
+        ("throughput", -1.0, "optimal"),
+        ("throughput", 1e-12, "optimal"),
+        ("throughput", 1e12, "infeasible"),
+        ("latency", 1e14, "optimal"),
+        ("capacity", 1e30, "infeasible"),
+    ],
+)
+def test_bounds_beyond_what_can_be_counted(objective, bound, status):
+    asked = question(requirements=[{"objective": objective, "bound": bound}])
+    assert solve(asked).status == status
+
+
+def test_nearly_all_of_a_throughput_may_be_given_up():
+    asked = question(objective=stages("throughput:99.9999999999%", "boards"))
+    assert solve(asked).stages[1].best == 1

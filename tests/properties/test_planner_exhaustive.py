@@ -1,9 +1,10 @@
 """The planner's optimum equals the best of all plans, enumerated and costed without a solver."""
 
+import math
 from dataclasses import replace
 
 import pytest
-from drawn_instances import crowded_media, random_instance, small_instance
+from drawn_instances import company_needed, crowded_media, random_instance, small_instance
 from enumerated_plans import plan_values
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -191,6 +192,20 @@ def test_latency_on_shared_media_equals_exhaustive_search(case, tolerance_pct):
     limit = Limit(MEASURES["latency"], at_most(outcome.value, tolerance_pct))
     near = [plan for plan in plans if plan["latency"] <= top * (1 + tolerance_pct / 100) + slack]
     assert solved(instance, "boards", [limit]).value == best(near, "boards")
+    short = Limit(MEASURES["latency"], math.floor(top - slack) - 1)
+    assert solved(instance, "boards", [short]).infeasible
+
+
+@pytest.mark.parametrize("budget", ["busy", "energy"])
+@pytest.mark.parametrize("sizes", [(30, 4), (7, 4)])
+def test_a_student_that_keeps_a_budget_in_company_only(sizes, budget):
+    image, instance = company_needed(sizes, budget)
+    plans = list(all_plans(image, instance))
+    assert plans
+    for name in UNFAILING:
+        outcome = solved(instance, name)
+        assert outcome.proven
+        assert outcome.value == pytest.approx(best(plans, name), abs=slack_of(instance, name)), name
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
