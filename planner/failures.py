@@ -97,8 +97,7 @@ class Failures(Record):
 
 def with_one_more(failures: Failures, like: str, name: str) -> Failures:
     """Return the failures where one board more, `name`, is taken down by what takes `like`."""
-    alone = [BoardFailure(board=name, probability=one.probability)
-             for one in failures.boards if one.board == like]  # fmt: skip
+    alone = [one.model_copy(update={"board": name}) for one in failures.boards if one.board == like]
     outages = [
         one.model_copy(update={"boards": (*one.boards, name)}) if like in one.boards else one
         for one in failures.outages
