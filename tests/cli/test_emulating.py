@@ -32,15 +32,28 @@ def folder(tmp_path_factory):
 
 @contextmanager
 def emulating(folder, out, *more):
-    """A fleet that serves; what the command printed until then."""
+    """A fleet that serves; what the command printed until then.
+
+    A process starts with the signals ignored that its parent ignores, as under `nohup`; here all
+    three must end it.
+    """
     command = [sys.executable, "-m", "nonn_plan", "emulate", "plan.json", "bundle", "-o", str(out)]
     with subprocess.Popen(
-        [*command, *more], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *more],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_hang_up_ends_it,
     ) as process:
         try:
             yield process
         finally:
             process.kill()
+
+
+def _hang_up_ends_it():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def document(process):

@@ -41,6 +41,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _inside(folder, monkeypatch):
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
 
 
 @pytest.fixture

@@ -5,16 +5,12 @@ it does not tell, are within 3 %, except for what `nonn_core.tables.rows` says o
 whole: 8 %).
 """
 
-from pathlib import Path
-
 import pytest
-import yaml
+from published_figures import PAPER
 
 from nonn_core.tables.published import published_accuracy
 from nonn_core.tables.row_cost import published_sizes, row_cost
 from nonn_core.tables.rows import design
-
-SHARED = Path(__file__).parents[2].parent / "shared"
 
 
 def need(table, row, dataset=None, teacher=None):
@@ -123,19 +119,12 @@ def test_the_board_that_computes_most_is_that_of_g0_in_xl():
     assert cost.board_macs == (weights + 2 * norms) * 32 * 32
 
 
-def shared_tables():
-    path = SHARED / "published" / "nonn-paper.yaml"
-    if not path.exists():
-        pytest.skip("the published figures beside the project are not here")
-    return yaml.safe_load(path.read_text())
-
-
 def copied(table, dataset):
     return published_accuracy().part(table, dataset).rows
 
 
 def test_tables_2_and_3_are_copied_right():
-    paper = shared_tables()
+    paper = PAPER
     for table, dataset, rows in (
         ("2", "cifar-10", paper["table_2_cifar10"]["rows"]),
         ("3", "cifar-100", paper["table_3_cifar100"]["rows"]),
@@ -156,7 +145,7 @@ def test_tables_2_and_3_are_copied_right():
 
 def test_the_comparison_with_splitnet_is_copied_right():
     rows = copied("3", "cifar-100")[3:]
-    given = shared_tables()["table_3_cifar100"]["splitnet"]
+    given = PAPER["table_3_cifar100"]["splitnet"]
     for number, pair in enumerate(given):
         splitnet, nonn = rows[2 * number : 2 * number + 2]
         assert splitnet.total_params == nonn.total_params == pair["params"]
@@ -168,7 +157,7 @@ def test_the_comparison_with_splitnet_is_copied_right():
 
 
 def test_table_4_is_copied_right():
-    paper = shared_tables()["table_4_students"]
+    paper = PAPER["table_4_students"]
     suffixes = {"cifar10_nonn": "", "cifar10_nonn_xl": "-xl", "cifar100_nonn": ""}
     count = 0
     for name, suffix in suffixes.items():
@@ -187,7 +176,7 @@ def test_table_4_is_copied_right():
 
 @pytest.mark.parametrize("dataset", ["scene", "cub"])
 def test_table_5_is_copied_right(dataset):
-    given = shared_tables()["table_5_transfer"]
+    given = PAPER["table_5_transfer"]
     for own, row in zip(copied("5", dataset), given, strict=True):
         assert (own.model, own.params, own.flops) == (row["model"], row["params"], row["flops"])
         assert (own.accuracy_pct, own.std_pct) == (row[f"{dataset}_pct"], row[f"{dataset}_std"])
@@ -196,7 +185,7 @@ def test_table_5_is_copied_right(dataset):
 def test_teachers_are_copied_right():
     given = {
         (each["name"], each["dataset"].lower()): each
-        for each in shared_tables()["teachers"]
+        for each in PAPER["teachers"]
         if "accuracy_pct" in each
     }
     for part in published_accuracy().parts:
@@ -209,7 +198,7 @@ def test_teachers_are_copied_right():
 
 
 def test_figure_8_is_copied_right():
-    facts = shared_tables()["figure_8_robustness"]["facts"]
+    facts = PAPER["figure_8_robustness"]["facts"]
     own = published_accuracy().part("fig8").robustness
     assert facts["best_single_student_pct"] == own.best_single_student_pct
     for boards, above in own.mean_accuracy_above_pct.items():
@@ -217,5 +206,5 @@ def test_figure_8_is_copied_right():
 
 
 def test_the_published_partition_is_that_of_the_text():
-    given = shared_tables()["table_2_cifar10"]["partition"]
+    given = PAPER["table_2_cifar10"]["partition"]
     assert published_sizes("wrn40-4", 2) == (given["student_0"], given["student_1"])

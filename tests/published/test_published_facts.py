@@ -1,9 +1,7 @@
 """The project's own file of published figures, and how close the profiles come to them."""
 
-from pathlib import Path
-
 import pytest
-import yaml
+from published_figures import BOARD_MEASUREMENTS, PAPER
 
 from nonn_core.family import parse_network
 from nonn_core.image import Image
@@ -14,18 +12,9 @@ from profiles.link import LINKS
 from profiles.measurements import QUANTITIES
 from profiles.published import published_facts
 
-SHARED = Path(__file__).parents[2].parent / "shared"
-
-
-def shared(name):
-    path = SHARED / "published" / name
-    if not path.exists():
-        pytest.skip("the published figures beside the project are not here")
-    return yaml.safe_load(path.read_text())
-
 
 def test_the_project_copied_the_deployment_rows_right():
-    table = shared("nonn-paper.yaml")["table_6_7_deployment"]
+    table = PAPER["table_6_7_deployment"]
     facts = published_facts()
     for ours, theirs in (("rpi-3b", "raspberry_pi"), ("odroid-xu4s", "odroid_xu4s")):
         copied = {row.row: row for row in facts.measured_on(ours)}
@@ -44,7 +33,7 @@ def test_the_project_copied_the_deployment_rows_right():
 
 
 def test_the_project_copied_the_split_rows_right():
-    paper, facts = shared("nonn-paper.yaml"), published_facts()
+    paper, facts = PAPER, published_facts()
     whole, split = facts.measured_on("x86-host")
     section = paper["section_3_split_teacher_x86"]
     assert whole.total_ms == section["one_machine_ms"]
@@ -70,7 +59,7 @@ def test_the_facts_of_split_models_are_what_their_layers_say(model):
 
 
 def test_the_project_copied_the_other_facts_right():
-    paper, boards = shared("nonn-paper.yaml"), shared("board-measurements.yaml")
+    paper, boards = PAPER, BOARD_MEASUREMENTS
     facts = published_facts()
     assert facts.host.fc_ms.value == paper["setup"]["server"]["fc_ms"]
     features = paper["table_2_cifar10"]["partition"]["student_1"]
@@ -98,7 +87,7 @@ def test_the_project_copied_the_benchmarks_of_other_boards_right():
         "rpi-zero-2w": "pi_zero_2w",
         "jetson-nano": "jetson_nano_cpu",
     }
-    boards = shared("board-measurements.yaml")
+    boards = BOARD_MEASUREMENTS
     for ours, theirs in names.items():
         for row in published_facts().measured_on(ours):
             assert row.total_ms == boards["ncnn"][theirs][row.row][0]
