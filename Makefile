@@ -6,12 +6,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= quickstart
 
-.PHONY: demo test lint types contracts tests schemas calibrate bench clean
+.PHONY: demo test lint types contracts tests coverage schemas calibrate bench clean
 
 demo: .venv/installed
 	$(BIN)/nonn-plan quickstart -o $(DEMO)
 
-test: lint types contracts tests
+test: .venv/installed-dev
+	$(MAKE) --jobs=2 lint types contracts
+	$(MAKE) tests
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -23,10 +25,15 @@ types: .venv/installed-dev
 contracts: .venv/installed-dev
 	$(BIN)/lint-imports --no-cache
 
-# A process per core with one thread each: the networks of the tests are too small to share. Files
-# differ much in length, so that a core that is done takes tests over from another.
+# A process per core with one thread each: the networks of the tests are too small to share.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadgroup
+
 tests: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist worksteal --cov --cov-report=term
+	$(PYTEST)
+
+# The same tests under a tracer, which takes about twice the time: the gate is in pyproject.toml.
+coverage: .venv/installed-dev
+	$(PYTEST) --cov --cov-report=term
 
 # JSON Schemas of all files that commands exchange.
 schemas: .venv/installed
@@ -50,7 +57,7 @@ clean:
 # torch goes first: other packages would pull the index's newest build.
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
 	touch $@
 
 .venv/installed-dev: .venv/installed

@@ -1,0 +1,64 @@
+"""The layout of the code: few files, one noun each, and no name that stands for two things."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = (
+    "nonn_common",
+    "profiles",
+    "nonn_core",
+    "simulator",
+    "planner",
+    "boards",
+    "nonn_plan",
+)
+MOST_FILES = 220
+MOST_LINES = 400
+ENDINGS = ("ing", "ed", "es", "s", "er", "ers", "ation", "ations", "d", "e")
+
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+MODULES = [path for path in FILES if path.stem not in ("__init__", "__main__")]
+
+
+def test_there_are_few_files():
+    assert 0 < len(FILES) <= MOST_FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_not_long(path):
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+def classes(path):
+    return [node.name for node in ast.walk(ast.parse(path.read_text())) if is_class(node)]
+
+
+def is_class(node):
+    return isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+
+
+def test_no_class_name_stands_twice():
+    counted = Counter(name for path in FILES for name in classes(path))
+    assert [name for name, times in counted.items() if times > 1] == []
+
+
+def stems(name):
+    """The name, and what is left of it without the ending of an inflection."""
+    return {name, *(name.removesuffix(ending) for ending in ENDINGS if len(name) > len(ending) + 2)}
+
+
+def test_no_module_names_of_a_room_differ_by_an_inflection_only():
+    found = []
+    for room in ROOMS:
+        names = sorted({path.stem for path in MODULES if path.relative_to(ROOT).parts[0] == room})
+        found += [
+            (room, one, other)
+            for place, one in enumerate(names)
+            for other in names[place + 1 :]
+            if stems(one) & stems(other)
+        ]
+    assert found == []

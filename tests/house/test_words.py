@@ -1,0 +1,30 @@
+"""The sentences of the code: docstrings that a stranger understands at the first reading."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from test_layout import FILES, ROOT
+
+MOST_WORDS = 15
+RIDDLE = re.compile(r"(Return what|What |That which|Who |Whoever |Where )")
+"""A first line that begins so has no noun."""
+CHECKED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def first_lines(path: Path):
+    """First paragraph's first sentence or line of each docstring, with where it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, CHECKED) and (text := ast.get_docstring(node)):
+            yield getattr(node, "lineno", 1), text.split("\n", 1)[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_docstring_begins_with_one_short_sentence_that_has_a_noun(path):
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for line, text in first_lines(path)
+        if len(text.split()) > MOST_WORDS or RIDDLE.match(text)
+    ]
+    assert found == []
