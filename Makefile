@@ -41,7 +41,7 @@ schemas: .venv/installed
 
 # The figures of the shipped devices, fitted anew to the published ones.
 calibrate: .venv/installed
-	$(BIN)/python -m profiles.calibrate
+	$(BIN)/python -m profiles.calibration
 
 # docs/planner-benchmark.md: baselines beside the proven optimum.
 bench: .venv/installed

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from nonn_core.knowledge.communities import find_communities, modularity
-from nonn_core.knowledge.filter_network import LinkOptions, filter_network
+from nonn_core.communities.detection import find_communities, modularity
+from nonn_core.communities.filter_network import LinkOptions, filter_network
 from nonn_core.partition import RESTARTS
 
 Matrix = NDArray[np.float64]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from nonn_core.knowledge.filter_network import LinkOptions, filter_network
+from nonn_core.communities.filter_network import LinkOptions, filter_network
 
 Matrix = NDArray[np.float64]
 IMAGES = 5000

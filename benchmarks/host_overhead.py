@@ -27,20 +27,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from boards.credentials.holder import board
-from boards.credentials.identity import Identity
-from boards.credentials.keyring import make_keys
-from boards.host.addresses import BoardAddress
-from boards.host.calls import Caller
-from boards.host.classifier import Classifier
-from boards.host.connecting import connect
-from boards.host.fan_out import FanOut, Joining
-from boards.host.reconnecting import Reconnecting
-from boards.host.standard import infer_request
-from boards.host.task import Task
-from boards.protocol.address import Address
-from boards.runtime.loading import load_models
-from nonn_core.bundle import Manifest
+from boards.host.client import InferenceClient, QuorumPolicy
+from boards.host.connection import BoardTask, Reconnector
+from boards.host.grpc_connection import GrpcChannel, connect, infer_request
+from boards.host.inference import FeatureClassifier
+from boards.protocol.address import Address, BoardAddress
+from boards.tls.authority import make_keys
+from boards.tls.credential import Identity, board
+from boards.worker.model_runtime import load_models
+from nonn_core.export.bundle import Manifest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from made_bundle import make_bundle
@@ -87,10 +82,10 @@ def host(
     places: Sequence[Place],
     protocol: str = "fastest",
     in_flight: int = 1,
-) -> Iterator[FanOut]:
+) -> Iterator[InferenceClient]:
     """Ask these workers."""
     tasks = [
-        Task(
+        BoardTask(
             BoardAddress.check(
                 {"name": place.board, "address": place.address, "protocol": protocol}, "here"
             ),
@@ -98,9 +93,9 @@ def host(
         )
         for place in places
     ]
-    reconnecting = Reconnecting(partial(connect, identity=Identity.read(keys / "host")))
-    fan_out = FanOut(
-        tasks, Classifier(bundle, manifest), reconnecting, Joining(in_flight=in_flight)
+    reconnecting = Reconnector(partial(connect, identity=Identity.read(keys / "host")))
+    fan_out = InferenceClient(
+        tasks, FeatureClassifier(bundle, manifest), reconnecting, QuorumPolicy(in_flight=in_flight)
     )
     try:
         if not fan_out.wait_connected(60):
@@ -136,7 +131,7 @@ def one_worker(folder: Path, manifest: Manifest, rounds: int) -> dict[str, float
         host(bundle, keys, manifest, places) as frames,
         host(bundle, keys, manifest, places, "standard") as standard,
     ):
-        caller = Caller(
+        caller = GrpcChannel(
             Address.parse(places[0].address, "here"), "pi-0", Identity.read(keys / "host")
         )
         request = infer_request(manifest.models[0], image)

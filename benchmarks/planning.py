@@ -20,16 +20,15 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 
-from planner.assignment import Assignment
-from planner.baselines.random_search import random_search
-from planner.baselines.registry import BASELINES
-from planner.baselines.worth import stage_values
+from nonn_common.document import write_atomic
+from planner.data.modes import Assignment
+from planner.heuristics.baselines import random_search
 from planner.instances import unlike_question
-from planner.model import solve
-from planner.plan import PlanDocument
-from planner.question import Question
-from planner.stage import MORE_IS_BETTER, Objective, Stage
-from profiles.document import write_atomic
+from planner.plan_file.plan_document import PlanDocument
+from planner.plan_file.validation import level_values
+from planner.problem.goals import MAXIMISED, Objective, ObjectiveLevel
+from planner.problem.problem import Problem
+from planner.solve import BASELINES, solve
 
 OBJECTIVES: tuple[Objective, ...] = ("latency", "energy", "capacity", "imbalance")
 UNITS = {"imbalance": "filters"}
@@ -54,7 +53,7 @@ T = TypeVar("T")
 class Solved:
     """A question with its answer; `best` is the optimum, or the bound where it is not proven."""
 
-    question: Question
+    question: Problem
     answer: PlanDocument
     seconds: float
 
@@ -67,8 +66,8 @@ class Solved:
     def gap(self, assignment: Assignment) -> float:
         """Return how far an assignment is from the best, in per cent or in filters."""
         objective = self.question.objective[0].objective
-        value = stage_values(self.question, assignment)[0]
-        worse = self.best - value if objective in MORE_IS_BETTER else value - self.best
+        value = level_values(self.question, assignment)[0]
+        worse = self.best - value if objective in MAXIMISED else value - self.best
         return worse if objective in UNITS else 100 * worse / self.best
 
 
@@ -121,7 +120,7 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 
 def solved(objective: Objective, seed: int) -> Solved:
     """Draw a question and prove its answer."""
-    question = unlike_question(seed, objective=(Stage(objective=objective),)).model_copy(
+    question = unlike_question(seed, objective=(ObjectiveLevel(objective=objective),)).model_copy(
         update={"deterministic_limit": DETERMINISTIC_LIMIT}
     )
     return Solved(question, *timed(lambda: solve(question)))

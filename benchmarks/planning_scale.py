@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
+from nonn_common.errors import NonnError
 from planner.instances import alike_question, unlike_question
-from planner.model import solve
-from planner.question import Question
-from planner.stage import Stage
-from profiles.errors import NonnError
+from planner.problem.goals import ObjectiveLevel
+from planner.problem.problem import Problem
+from planner.solve import solve
 
 OBJECTIVES = (
     "latency",
@@ -35,7 +35,7 @@ LIMIT = 60.0
 """Deterministic time, about seconds."""
 
 
-def questions(seeds: int) -> Iterator[tuple[str, Question]]:
+def questions(seeds: int) -> Iterator[tuple[str, Problem]]:
     """Yield name and question, without an objective of their own."""
     for count in (8, 16, 32):
         for seed in range(seeds):
@@ -50,9 +50,9 @@ def questions(seeds: int) -> Iterator[tuple[str, Question]]:
     yield "64 alike students x 64 unlike boards", unlike.model_copy(update={"partition": alike})
 
 
-def solved(question: Question, objective: str) -> tuple[str, float]:
+def solved(question: Problem, objective: str) -> tuple[str, float]:
     """Return how a question was answered, and the seconds that took."""
-    stages = tuple(Stage.parse(part) for part in objective.split(","))
+    stages = tuple(ObjectiveLevel.parse(part) for part in objective.split(","))
     asked = question.model_copy(update={"objective": stages, "deterministic_limit": LIMIT})
     begun = time.perf_counter()
     try:

@@ -40,16 +40,13 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from boards.runtime.ncnn import open_ncnn
-from boards.runtime.onnx import open_onnx
-from nonn_core.bundle import BundledModel, ModelFile, Port, content_hash
+from boards.worker.model_runtime import open_ncnn, open_onnx
 from nonn_core.data.dataset import Dataset, Images
-from nonn_core.deployment import OnPixels
-from nonn_core.family import parse_network
-from nonn_core.ncnn_export import converted
-from nonn_core.nonn import StudentShape, build_nonn
-from nonn_core.onnx_graph import to_onnx
-from nonn_core.quantisation import quantised
+from nonn_core.export.bundle import BundledModel, ModelFile, Port, content_hash
+from nonn_core.export.deployment import OnPixels, convert_to_ncnn, to_onnx
+from nonn_core.export.onnx_model import quantise_int8
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.modules import StudentShape, build_nonn
 
 STUDENT, FILTERS = "wrn16:32,64,88", 34
 FIRST = "onnxruntime fp32"
@@ -160,9 +157,9 @@ def engines(options: argparse.Namespace, running: ExitStack) -> dict[str, Way]:
     fp32 = student_model(STUDENT, dataset)
     pixels = dataset.train.pixels.float().numpy()
     image = pixels[:1]
-    int8 = quantised(fp32, pixels).SerializeToString()
+    int8 = quantise_int8(fp32, pixels).SerializeToString()
     model, exact = described(fp32), fp32.SerializeToString()
-    param, weights = converted(fp32, (3, 32, 32), "student")
+    param, weights = convert_to_ncnn(fp32, (3, 32, 32), "student")
     ways = {
         FIRST: here(open_onnx(model, "fp32", exact, 1, "s.onnx").answer, image, len(exact)),
         "onnxruntime int8": here(

@@ -30,16 +30,14 @@ from rich.console import Console
 from rich.table import Table
 
 from profiles.fleet import Board, parse_fleet, resolve
-from simulator import closed_form, events, fused
-from simulator.arrivals import Poisson
-from simulator.engine import Path, run
-from simulator.failures import Outage
-from simulator.hops import JobBuilder
-from simulator.job import HOST, Job, Step
-from simulator.noise import stream
-from simulator.scenario import UNDISTURBED, Scenario
-from simulator.sweep import fan_out_ms
-from simulator.workload import FanOut, StudentWork, busy_ms, join_ms, reply_ms, send_ms
+from simulator.engine import event_engine, simulation
+from simulator.engine.simulation import Path, simulate_on
+from simulator.graph_builder import GraphBuilder, join_ms, send_ms
+from simulator.scenario import UNDISTURBED, Poisson, Scenario, TimedFailure, random_stream
+from simulator.task_graph import HOST, Step, TaskGraph
+from simulator.workloads import closed_form
+from simulator.workloads.fan_out import FanOut, StudentWork, busy_ms, reply_ms
+from simulator.workloads.student_sweep import fan_out_ms
 
 T = TypeVar("T")
 Story = Generator[simpy.Event, Any, None]
@@ -56,7 +54,7 @@ TOLERANCE_MS = 1e-6
 class Textbook:
     """A SimPy environment with resources by name, and what each hop did."""
 
-    def __init__(self, outages: Sequence[Outage] = ()) -> None:
+    def __init__(self, outages: Sequence[TimedFailure] = ()) -> None:
         self.environment = simpy.Environment()
         self.hops: list[Hop] = []
         self.latencies_ms: list[float] = []
@@ -130,7 +128,10 @@ class Textbook:
 
 
 def textbook_fan_out(
-    workload: FanOut, images: int, starts_ms: Sequence[float] = (), outages: Sequence[Outage] = ()
+    workload: FanOut,
+    images: int,
+    starts_ms: Sequence[float] = (),
+    outages: Sequence[TimedFailure] = (),
 ) -> Textbook:
     """Send, compute, reply on each board; join."""
     book = Textbook(outages)
@@ -191,9 +192,9 @@ def textbook_all_to_all(names: Sequence[str], wire_ms: float, images: int) -> Te
     return book
 
 
-def all_to_all(boards: Sequence[Board]) -> Job:
+def all_to_all(boards: Sequence[Board]) -> TaskGraph:
     """Return the same as steps."""
-    build = JobBuilder()
+    build = GraphBuilder()
     before: tuple[int, ...] = ()
     for _ in range(LAYERS):
         shares = [build.compute(board, ms=SHARE_MS, mj=0.0, after=before) for board in boards]
@@ -209,7 +210,7 @@ def all_to_all(boards: Sequence[Board]) -> Job:
             for further in range(1, len(boards))
             for b in range(len(boards))
         )
-    return build.job(build.add(Step(HOST, "join", (), 0.0, before)))
+    return build.graph(build.add(Step(HOST, "join", (), 0.0, before)))
 
 
 def nonn(boards: Sequence[Board], macs: Sequence[int], features: int = 46) -> FanOut:
@@ -222,16 +223,16 @@ def nonn(boards: Sequence[Board], macs: Sequence[int], features: int = 46) -> Fa
     return FanOut(host, tuple(boards), students, tuple(b.name for b in boards), image_bytes=12_288)
 
 
-def outages(boards: Sequence[Board], until_ms: float, seed: int) -> tuple[Outage, ...]:
+def outages(boards: Sequence[Board], until_ms: float, seed: int) -> tuple[TimedFailure, ...]:
     """Draw when each board is down, a second at a time."""
-    generator = stream(seed, "failures")
+    generator = random_stream(seed, "failures")
     drawn = []
     for board in boards:
         up_ms = 0.0
         while up_ms < until_ms:
             down_ms = up_ms + generator.exponential(MEAN_UP_MS)
             up_ms = down_ms + generator.exponential(MEAN_DOWN_MS)
-            drawn.append(Outage((board.name,), down_ms, up_ms))
+            drawn.append(TimedFailure((board.name,), down_ms, up_ms))
     return tuple(drawn)
 
 
@@ -246,10 +247,10 @@ def timed(make: Callable[[], T], repeats: int) -> tuple[T, float]:
 
 
 def worst_difference_ms(
-    book: Textbook, path: Path, job: Job, images: int, world: Scenario
+    book: Textbook, path: Path, graph: TaskGraph, images: int, world: Scenario
 ) -> float:
     """Run `job` with its trace and compare each hop with the textbook's."""
-    result = run(path, job, images, world)
+    result = simulate_on(path, graph, images, world)
     ours = sorted(
         (row.inference, row.actor, row.activity, row.start_ms, row.end_ms)
         for row in result.intervals
@@ -269,7 +270,7 @@ def compare(
     name: str,
     textbook: Callable[[], Textbook],
     ways: dict[str, tuple[Path, Scenario]],
-    job: Job,
+    graph: TaskGraph,
     images: int,
     repeats: int,
 ) -> list[dict[str, object]]:
@@ -277,10 +278,10 @@ def compare(
     book, textbook_s = timed(textbook, repeats)
     rows: list[dict[str, object]] = []
     for way, (path, world) in ways.items():
-        worst_ms = worst_difference_ms(book, path, job, images, world)
+        worst_ms = worst_difference_ms(book, path, graph, images, world)
 
         def ours(path: Path = path, world: Scenario = world) -> object:
-            return run(path, job, images, world)
+            return simulate_on(path, graph, images, world)
 
         _, ours_s = timed(ours, repeats)
         rows.append(_row(name, way, images, textbook_s / images, ours_s / images, worst_ms))
@@ -291,17 +292,17 @@ def fan_out_rows(images: int, repeats: int, seed: int) -> list[dict[str, object]
     """Eight Raspberry Pi with a student each: open and closed, with and without failures."""
     _, boards = resolve(parse_fleet(f"rpi-3b*{BOARDS}"))
     workload = nonn(boards, [83_500_000] * BOARDS)
-    job = workload.job()
+    graph = workload.graph()
     poisson = Poisson(PER_S)
-    starts_ms = list(islice(poisson.times(stream(seed, "arrivals")), images))
+    starts_ms = list(islice(poisson.times(random_stream(seed, "arrivals")), images))
     failing = outages(boards, starts_ms[-1], seed)
     disturbed = Scenario(poisson, failing, seed=seed)
     return [
         *compare(
             "NoNN, Poisson, failures",
             lambda: textbook_fan_out(workload, images, starts_ms, failing),
-            {"events": (events.play, disturbed)},
-            job,
+            {"events": (event_engine.run_events, disturbed)},
+            graph,
             images,
             repeats,
         ),
@@ -309,18 +310,21 @@ def fan_out_rows(images: int, repeats: int, seed: int) -> list[dict[str, object]
             "NoNN, Poisson",
             lambda: textbook_fan_out(workload, images, starts_ms),
             {
-                "events": (events.play, Scenario(poisson, seed=seed)),
-                "fused": (fused.play, Scenario(poisson, seed=seed)),
+                "events": (event_engine.run_events, Scenario(poisson, seed=seed)),
+                "fused": (simulation.run_recurrence, Scenario(poisson, seed=seed)),
             },
-            job,
+            graph,
             images,
             repeats,
         ),
         *compare(
             "NoNN, closed loop",
             lambda: textbook_fan_out(workload, images),
-            {"events": (events.play, UNDISTURBED), "fused": (fused.play, UNDISTURBED)},
-            job,
+            {
+                "events": (event_engine.run_events, UNDISTURBED),
+                "fused": (simulation.run_recurrence, UNDISTURBED),
+            },
+            graph,
             images,
             repeats,
         ),
@@ -334,7 +338,10 @@ def all_to_all_rows(images: int, repeats: int) -> list[dict[str, object]]:
     return compare(
         f"all-to-all, {LAYERS} layers",
         lambda: textbook_all_to_all([board.name for board in boards], wire_ms, images),
-        {"events": (events.play, UNDISTURBED), "fused": (fused.play, UNDISTURBED)},
+        {
+            "events": (event_engine.run_events, UNDISTURBED),
+            "fused": (simulation.run_recurrence, UNDISTURBED),
+        },
         all_to_all(boards),
         images,
         repeats,
@@ -358,7 +365,7 @@ def sweep_row(configurations: int, sample: int, repeats: int, seed: int) -> dict
 
     found_ms, ours_s = timed(ours, repeats)
     simulated_ms = np.array([book.latencies_ms[0] for book in books])
-    formula_ms = np.array([closed_form.fan_out(each).total_ms for each in few])
+    formula_ms = np.array([closed_form.fan_out_breakdown(each).total_ms for each in few])
     sampled_ms = np.asarray(found_ms)[:sample]
     worst_ms = max(float(np.abs(sampled_ms - each).max()) for each in (simulated_ms, formula_ms))
     if worst_ms > TOLERANCE_MS:
@@ -384,7 +391,7 @@ def _row(
 
 
 def main(
-    images: Annotated[int, typer.Option(help="Images of a NoNN per run.")] = 2000,
+    images: Annotated[int, typer.Option(help="Images of a NoNN per simulate_on.")] = 2000,
     repeats: Annotated[int, typer.Option(help="Runs of each; the quickest counts.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
     seed: int = 0,

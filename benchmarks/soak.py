@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from made_bundle import make_bundle
 from worker_processes import WorkerProcess, asking, keys_for, running
 
-from boards.host.fan_out import FanOut, Joining
+from boards.host.client import InferenceClient, QuorumPolicy
 
 IMAGE = (3, 16, 16)
 BOARDS = 4
@@ -60,7 +60,7 @@ class Load:
         self._first: dict[int, np.ndarray] = {}
         self.asked = self.incomplete = 0
 
-    def run(self, fan_out: FanOut, seconds: float) -> None:
+    def run(self, fan_out: InferenceClient, seconds: float) -> None:
         """Ask for so long."""
         end = time.monotonic() + seconds
 
@@ -90,7 +90,7 @@ def told(minute: float, load: Load, samples: dict[str, Sample]) -> None:
     )
 
 
-def killed_and_started(worker: WorkerProcess, fan_outs: list[FanOut], load: Load) -> None:
+def killed_and_started(worker: WorkerProcess, fan_outs: list[InferenceClient], load: Load) -> None:
     """Kill a worker under load, start it again, and wait until both hosts have it."""
     worker.process.kill()
     for fan_out in fan_outs:
@@ -128,7 +128,13 @@ def main(minutes: Annotated[float, typer.Option(help="How long.")] = 30.0) -> No
         placement = {name: [f"student-{number}"] for number, name in enumerate(names)}
         victim = names[-1]
         with running(folder / "bundle", keys, placement) as workers:
-            ask = (folder / "bundle", manifest, keys, list(workers.values()), Joining(in_flight=4))
+            ask = (
+                folder / "bundle",
+                manifest,
+                keys,
+                list(workers.values()),
+                QuorumPolicy(in_flight=4),
+            )
             with asking(*ask) as frames, asking(*ask, protocol="standard") as standard:
                 samples: list[dict[str, Sample]] = []
                 broken = 0

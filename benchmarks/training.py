@@ -39,20 +39,15 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from nonn_core.data.dataset import Dataset, Images
-from nonn_core.family import parse_network
-from nonn_core.learning.batches import Batches, LiveBatches
-from nonn_core.learning.checkpoint import Checkpoint
-from nonn_core.learning.device import Compute, chosen_device
-from nonn_core.learning.lesson import Subject
-from nonn_core.learning.loop import Task, fit
-from nonn_core.learning.losses import activation_transfer, distillation
-from nonn_core.learning.objectives import nonn_distillation
-from nonn_core.learning.teaching import Teaching
-from nonn_core.learning.views import CachedBatches
-from nonn_core.modules import Classifier, build_classifier
-from nonn_core.nonn import Nonn, StudentShape, build_nonn
+from nonn_core.distillation.accelerator import Compute, select_device
+from nonn_core.distillation.batches import Batches, CachedBatches, LiveBatches
+from nonn_core.distillation.loop import Checkpoint, TrainingTask, fit
+from nonn_core.distillation.losses import activation_transfer, distillation, nonn_distillation
+from nonn_core.distillation.output_cache import TeacherRunner
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.modules import Classifier, Nonn, StudentShape, build_classifier, build_nonn
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe
-from nonn_core.teacher import DEFAULT_FCONV, TeacherCard, TrainedTeacher
+from nonn_core.teacher.teacher import DEFAULT_FCONV, TargetSpec, TeacherCard, TrainedTeacher
 
 STUDENT, FILTERS, CLASSES = "wrn16:32,64,88", (34, 46), 10
 VIEWS = 2
@@ -79,7 +74,7 @@ class AugmentedImages(TorchDataset[tuple[Tensor, Tensor]]):
 
 
 def plain_loop(
-    dataset: Dataset, teacher: Classifier, subject: Subject, size: int, device: torch.device
+    dataset: Dataset, teacher: Classifier, targets: TargetSpec, size: int, device: torch.device
 ) -> float:
     """Train as one would at first; return the images per second after the first step."""
     network = students().to(device)
@@ -95,7 +90,7 @@ def plain_loop(
         with torch.no_grad():
             taught, maps = teacher(pixels)
         logits, own = network(pixels)
-        theirs = [maps[-1][:, list(filters)] for filters in subject.partitions]
+        theirs = [maps[-1][:, list(filters)] for filters in targets.partitions]
         loss = distillation(logits, taught, labels, LOSSES.alpha, LOSSES.temperature)
         loss = loss + LOSSES.beta * activation_transfer(own, theirs)
         optimiser.zero_grad()
@@ -119,7 +114,7 @@ def ours(dataset: Dataset, batches: Batches, compute: Compute, size: int, folder
             stamps.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        task = Task(
+        task = TrainingTask(
             network=network,
             objective=nonn_distillation(network, LOSSES),
             batches=batches,
@@ -162,7 +157,7 @@ def synthetic(images: int) -> Dataset:
 
 def measured(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     """Let all ways take turns; return the images per second of each round."""
-    device = chosen_device(options.device)
+    device = select_device(options.device)
     size = options.batch_size
     dataset = synthetic(size * (options.steps + 1))
     network = build_classifier(parse_network(options.teacher), 3, CLASSES, seed=0)
@@ -180,21 +175,28 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, list[float]
         network.fc.in_features, generator=torch.Generator().manual_seed(0)
     ).tolist()
     first, second = FILTERS
-    subject = Subject((tuple(filters[:first]), tuple(filters[first : first + second])))
+    targets = TargetSpec((tuple(filters[:first]), tuple(filters[first : first + second])))
     plain_teacher = build_classifier(parse_network(options.teacher), 3, CLASSES, seed=0)
     plain_teacher.eval().requires_grad_(False)
     teacher = TrainedTeacher(network, card, folder / "teacher.safetensors").to(device)
     data = dataset.to(device)
 
     def live(compute: Compute) -> Batches:
-        return LiveBatches(data, data.train, size, 0, Teaching(teacher, subject, compute))
+        return LiveBatches(data, data.train, size, 0, TeacherRunner(teacher, targets, compute))
 
     fp32, bf16 = Compute(device, "fp32"), Compute(device, "bf16")
     cached = CachedBatches(
-        data, data.train, size, 0, Teaching(teacher, subject, bf16), VIEWS, folder / "l.bin", None
+        data,
+        data.train,
+        size,
+        0,
+        TeacherRunner(teacher, targets, bf16),
+        VIEWS,
+        folder / "l.bin",
+        None,
     )
     ways: dict[str, Callable[[], float]] = {
-        PLAIN: lambda: plain_loop(dataset, plain_teacher, subject, size, device),
+        PLAIN: lambda: plain_loop(dataset, plain_teacher, targets, size, device),
         "live fp32": lambda: ours(data, live(fp32), fp32, size, folder),
         "live bf16": lambda: ours(data, live(bf16), bf16, size, folder),
         "cached bf16": lambda: ours(data, cached, bf16, size, folder),
@@ -208,7 +210,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, list[float]
 
 def report(options: argparse.Namespace, found: dict[str, list[float]]) -> dict[str, object]:
     """Return medians, ratios to the plain loop, and what they were measured on."""
-    device = chosen_device(options.device)
+    device = select_device(options.device)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "teacher": options.teacher,

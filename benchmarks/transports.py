@@ -27,9 +27,8 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
-from boards.credentials.holder import board
-from boards.credentials.identity import Identity
-from boards.credentials.keyring import make_keys
+from boards.tls.authority import make_keys
+from boards.tls.credential import Identity, board
 
 BOARDS = 8
 IMAGE, FEATURES = bytes(12_288), bytes(1_024)

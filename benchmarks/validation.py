@@ -26,7 +26,7 @@ import typer
 import yaml
 
 from nonn_core.data.dataset import load_dataset
-from nonn_core.learning.run import load_run
+from nonn_core.distillation.run import load_run
 from profiles.device import DeviceProfile
 
 BOARDS = 4

@@ -1,1 +1,1 @@
-"""What really happens: built students against the boards of their plan."""
+"""Real boards: their workers and host, their profiles, and the validation of plans."""

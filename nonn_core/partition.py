@@ -1,16 +1,23 @@
-"""A partition of the teacher's knowledge: communities of fconv filters and what may be dropped.
+"""Partition of a teacher's filters: communities, and the filters of each student.
 
-Written by `nonn-plan partition`, read by the planner and by training.  Torch-free.
+`Partition` is written by `nonn-plan partition` and read by the planner and by training.
+Communities are merged into as many sets of filters as there are students, as
+arXiv:1907.11804, section 4.2, does by hand; where there are more students, the filters are
+reshuffled (section 5.1).  The planner does better than the merge: it decides merge, networks
+and boards together and proves them.  Torch-free.
 """
 
-from itertools import chain
+from collections.abc import Mapping
+from itertools import accumulate, chain, pairwise
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from nonn_core.family import NetworkName
-from nonn_core.image import ImageShape
-from profiles.document import Document, Record
+from nonn_common.document import Document, Record
+from nonn_common.errors import InputError
+from nonn_core.networks.blueprint import ImageShapeText
+from nonn_core.networks.family import NetworkName
 
 TOP_FILTERS = 50
 """Filters of an image that get links, unless somebody says otherwise: the published figure."""
@@ -79,7 +86,7 @@ class TeacherReference(Record):
     )
     fconv: str = Field(description="Name of the layer whose output is fconv, after activation.")
     data: str = Field(description="Data set whose validation images were used.")
-    image: ImageShape = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
+    image: ImageShapeText = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
     classes: int = Field(gt=1, le=1_000_000, description="Number of classes.")
     params: int = Field(ge=0, description="Number of parameters.")
     macs: int | None = Field(
@@ -199,3 +206,88 @@ class Partition(Document):
             if abs(step.delta_val_pct or 0.0) < epsilon_pct or not step.communities
         ]
         return below[-1] if below else None
+
+
+def merge_communities(
+    partition: Partition, students: int, epsilon_pct: float
+) -> tuple[Filters, ...]:
+    """Drop what costs the teacher less than `epsilon_pct` points, merge the rest (A, section 4.2).
+
+    P0 is the largest step that was measured to change validation accuracy by less than epsilon and
+    leaves a community for each student.  `largest_first` keeps |P1| ~ |P2| ~ ... ~ |Pk|.  Raises
+    InputError when there are fewer communities than students.
+    """
+    communities = max(
+        (
+            _kept(partition, step)
+            for step in partition.drop_steps
+            if _harmless(step, epsilon_pct) and len(_kept(partition, step)) >= students
+        ),
+        key=lambda kept: -sum(len(one.filters) for one in kept),
+        default=None,
+    )
+    if communities is None:
+        raise InputError(
+            "fewer communities than students",
+            found=len(partition.communities),
+            allowed=f"{students} or more",
+            fix="partition the teacher with a smaller gamma or link percentile",
+        )
+    filters = {one.id: one.filters for one in communities}
+    sizes = {number: len(each) for number, each in filters.items()}
+    return tuple(
+        tuple(sorted(chain.from_iterable(filters[number] for number in each)))
+        for each in largest_first(sizes, students)
+    )
+
+
+def largest_first(sizes: Mapping[int, int], students: int) -> tuple[tuple[int, ...], ...]:
+    """Merge communities, given as id and filters, into a partition per student (A, section 4.2).
+
+    Largest first, each goes to the partition that is smallest so far, the first of equal ones:
+    {12, 14, 25, 30} into two gives {30, 12} and {25, 14}.
+    """
+    partitions: list[list[int]] = [[] for _ in range(students)]
+    for number in sorted(sizes, key=lambda one: (-sizes[one], one)):
+        min(partitions, key=lambda each: sum(sizes[one] for one in each)).append(number)
+    return tuple(tuple(each) for each in partitions)
+
+
+def _kept(partition: Partition, step: DropStep) -> list[Community]:
+    return [one for one in partition.communities if one.id not in step.communities]
+
+
+def _harmless(step: DropStep, epsilon_pct: float) -> bool:
+    """Say whether a step drops nothing, or was measured to change little."""
+    if not step.communities:
+        return True
+    return step.delta_val_pct is not None and abs(step.delta_val_pct) < epsilon_pct
+
+
+def reshuffle_filters(
+    partitions: tuple[Filters, ...], students: int, seed: int
+) -> tuple[Filters, ...]:
+    """Return the filters that each of `students` students mimics.
+
+    The first ones mimic the partitions as they are.  Each further group of as many students gets
+    the filters of all partitions together, shuffled and cut into the same sizes, so that it knows
+    as much as the first group, differently divided; the last group may lack its last students.
+
+    Raises InputError when a filter lies in two partitions or there are fewer students than these.
+    """
+    if students < len(partitions):
+        raise InputError(
+            "fewer students than there are partitions of the teacher's filters",
+            found=students,
+            allowed=f"{len(partitions)} or more",
+        )
+    known = list(chain.from_iterable(partitions))
+    if len(set(known)) < len(known):
+        raise InputError("filters can be reshuffled only where no two students share one")
+    generator = np.random.default_rng(seed)
+    cuts = [0, *accumulate(map(len, partitions))]
+    found = list(partitions)
+    while len(found) < students:
+        order = generator.permutation(known).tolist()
+        found += [tuple(sorted(order[start:end])) for start, end in pairwise(cuts)]
+    return tuple(found[:students])

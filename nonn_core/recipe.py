@@ -1,19 +1,23 @@
-"""The recipe of a training run: everything `nonn-plan train` needs, for one plan.
+"""Recipe of a training run, and grids of recipes that differ in a few numbers.
 
-Written by `nonn-plan config` from a plan, edited by a person, read by training.  Torch-free.
+A recipe holds everything that `nonn-plan train` needs for one plan: written by
+`nonn-plan config`, edited by a person, read by training.  Torch-free.
 """
 
-from itertools import pairwise
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from nonn_core.family import NetworkName, NetworkSpec, parse_network
-from nonn_core.image import ImageShape
+from nonn_common.document import Document, Record
+from nonn_common.errors import InputError, TrainingError
+from nonn_core.networks.blueprint import ImageShapeText, NetworkSpec
+from nonn_core.networks.family import NetworkName, parse_network
+from nonn_core.networks.group_layout import group_layout
 from nonn_core.partition import Filters
-from nonn_core.split_layout import split_layout
-from profiles.document import Document, Record
-from profiles.errors import InputError
 
 
 class OptimiserRecipe(Record):
@@ -177,7 +181,7 @@ class SplitNetRecipe(Record):
     def _network_has_what_is_split(self) -> Self:
         try:
             # Neither an image's channels nor the classes of the data are known here, or matter.
-            split_layout(self.spec, 1, self.groups[-1], self.groups)
+            group_layout(self.spec, 1, self.groups[-1], self.groups)
         except InputError as error:
             raise ValueError(str(error)) from None
         return self
@@ -194,7 +198,7 @@ class TrainingRecipe(Document):
     data: str = Field(
         description="Data set: `digits`, or its kind and path, such as `imagefolder:PATH`."
     )
-    image: ImageShape = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
+    image: ImageShapeText = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
     teacher: str = Field(
         description="Teacher file (.safetensors, its .json beside it; or .pt2), or "
         "package.module:callable."
@@ -242,3 +246,82 @@ class TrainingRecipe(Document):
         if isinstance(model, SplitNetRecipe) and self.optimiser.epochs < 2:
             raise ValueError("a SplitNet needs two epochs or more: before and after the cut")
         return self
+
+
+Setting = Mapping[str, float]
+"""A value for each field, named as in the recipe: `distillation.beta`."""
+FIELDS = tuple(
+    f"{part}.{name}"
+    for part, record in (("distillation", DistillationRecipe), ("optimiser", OptimiserRecipe))
+    for name in record.model_fields
+)
+_ALLOWED = "FIELD=VALUE,VALUE,... such as distillation.beta=10,100,1000,10000"
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A field of a recipe, and the values that are tried for it."""
+
+    field: str
+    values: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `distillation.beta=10,100`; raises InputError."""
+        field, _, values = text.partition("=")
+        if field not in FIELDS:
+            raise InputError(
+                "not a field whose values can be tried", found=field, allowed=", ".join(FIELDS)
+            )
+        try:
+            numbers = tuple(dict.fromkeys(float(value) for value in values.split(",")))
+        except ValueError:
+            numbers = (math.nan,)
+        if not all(map(math.isfinite, numbers)):
+            raise InputError("not numbers to try", found=text, allowed=_ALLOWED)
+        return cls(field, numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A setting, and the validation accuracy at the end of its run; None where it diverged."""
+
+    setting: Setting
+    validation_accuracy_pct: float | None
+
+
+def grid_settings(axes: Sequence[Axis]) -> tuple[Setting, ...]:
+    """Return every combination of the axes' values, one empty setting where there is no axis.
+
+    Raises InputError when two axes are of one field.
+    """
+    fields = [axis.field for axis in axes]
+    if len(set(fields)) < len(fields):
+        raise InputError("a field is named twice", found=", ".join(fields))
+    values = product(*(axis.values for axis in axes))
+    return tuple(dict(zip(fields, each, strict=True)) for each in values)
+
+
+def with_setting(recipe: TrainingRecipe, setting: Setting) -> TrainingRecipe:
+    """Return the recipe with these values; raises InputError for one that it does not allow."""
+    content = recipe.model_dump(mode="json")
+    for field, value in setting.items():
+        part, _, name = field.partition(".")
+        content[part][name] = value
+    return TrainingRecipe.check(content, where=f"a recipe with {setting_label(setting)}")
+
+
+def setting_label(setting: Setting) -> str:
+    """Name a setting: `beta=100,alpha=0.9`."""
+    return ",".join(f"{field.partition('.')[2]}={value:.12g}" for field, value in setting.items())
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """Return the trial of highest validation accuracy, the first of equals.
+
+    Raises TrainingError when all of them diverged.
+    """
+    finished = [trial for trial in trials if trial.validation_accuracy_pct is not None]
+    if not finished:
+        raise TrainingError("training diverged with every setting; lower the learning rate or beta")
+    return max(finished, key=lambda trial: trial.validation_accuracy_pct or 0.0)

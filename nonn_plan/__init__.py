@@ -1,1 +1,1 @@
-"""The command line: parse, call one library function, render."""
+"""nonn-plan: the Python interface, and the command line as its client."""

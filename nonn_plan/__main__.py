@@ -13,7 +13,7 @@ def run() -> NoReturn:
     # To look for garbage among the modules again and again takes a fifth of a short command.
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:
-        from nonn_plan.main import run as run_command
+        from nonn_plan.cli.app import run as run_command
     except KeyboardInterrupt:
         sys.exit("nonn-plan: stopped by Ctrl-C")
     run_command()

@@ -1,4 +1,4 @@
-"""Reproduction: every published deployment figure beside what the simulator says.
+"""Published deployment figures beside simulated ones, with the error.
 
 The simulator runs each published row as a workload on the library's profiles.  A withheld figure
 has a prediction alone.  Beside it stands the error that the calibration makes on the row when it is
@@ -10,30 +10,35 @@ from statistics import fmean
 
 from pydantic import Field
 
-from nonn_core.family import parse_network
-from nonn_core.image import Image
-from nonn_core.layer_table import teacher_table
+from nonn_common.document import Record
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import teacher_table
+from profiles.calibration_data import (
+    METRICS,
+    Measurement,
+    Metric,
+    PublishedFacts,
+    PublishedSweep,
+    published_facts,
+)
 from profiles.device import DEVICES, compute_mj, compute_ms
-from profiles.document import Record
 from profiles.fleet import DEFAULT_LINK, Board
 from profiles.leave_one_out import FittedRow, fitted_rows
 from profiles.link import BYTES_PER_FEATURE, LINKS
-from profiles.measurements import QUANTITIES, Measurement, Quantity
-from profiles.published import PublishedFacts, Sweep, published_facts
-from simulator import channel_split
-from simulator.engine import simulate
-from simulator.hops import JobBuilder
-from simulator.job import Job
-from simulator.moving import Move, Moved, least_total_at
-from simulator.result import SimulationResult
-from simulator.send_order import longest_first
-from simulator.workload import FanOut, StudentWork
+from simulator.engine.simulation import simulate
+from simulator.graph_builder import GraphBuilder
+from simulator.results.simulation_result import SimulationResult
+from simulator.task_graph import TaskGraph
+from simulator.workloads import model_split
+from simulator.workloads.fan_out import FanOut, StudentWork, longest_first
+from simulator.workloads.student_sweep import StudentSweep, SweepPoint, least_total_at
 
-IMAGE, CLASSES = Image(3, 32, 32), 10
+IMAGE, CLASSES = ImageShape(3, 32, 32), 10
 """CIFAR-10, on which all models that are split were measured."""
 
 
-class Reproduced(Record):
+class ReproducedFigure(Record):
     """One published quantity beside the simulated one."""
 
     table: str = Field(description="Table or figure it was published in.")
@@ -52,7 +57,7 @@ class Reproduced(Record):
     loo_reason: str | None = Field(description="Why there is no such error; else null.")
 
 
-def reproduced() -> tuple[Reproduced, ...]:
+def reproduced_figures() -> tuple[ReproducedFigure, ...]:
     """Return every published deployment figure, simulated."""
     facts = published_facts()
     fitted = {(row.table, row.device, row.row, row.quantity): row for row in fitted_rows(facts)}
@@ -60,7 +65,7 @@ def reproduced() -> tuple[Reproduced, ...]:
     return (*rows, *(_moved(facts.sweep, facts) if facts.sweep else ()))
 
 
-def workload_of(row: Measurement, facts: PublishedFacts) -> FanOut | Job:
+def workload_of(row: Measurement, facts: PublishedFacts) -> FanOut | TaskGraph:
     """Return what one image set off where `row` was measured."""
     device, link = DEVICES.get(row.device), LINKS.get(row.link or DEFAULT_LINK)
     if not row.boards:
@@ -68,7 +73,7 @@ def workload_of(row: Measurement, facts: PublishedFacts) -> FanOut | Job:
     boards = tuple(Board(f"{device.name}-{b + 1}", device, link) for b in range(row.boards))
     if row.exchanges:
         table = teacher_table(parse_network(row.model or ""), IMAGE, CLASSES)
-        return channel_split.job(table, boards)
+        return model_split.channel_split_graph(table, boards)
     features = (row.reply_bytes or 0) // BYTES_PER_FEATURE // row.models_per_board
     works = tuple(
         StudentWork(f"{board.name}, student {n + 1}", board.name, row.macs, features)
@@ -80,19 +85,19 @@ def workload_of(row: Measurement, facts: PublishedFacts) -> FanOut | Job:
     return FanOut(host, boards, works, order, image_bytes=row.image_bytes or 0)
 
 
-def _alone(board: Board, macs: int) -> Job:
+def _alone(board: Board, macs: int) -> TaskGraph:
     """Return a model alone on a device, whose power may be unknown."""
-    build = JobBuilder()
+    build = GraphBuilder()
     powerless = board.device.missing("power_fixed_w", "power_busy_w")
     mj = 0.0 if powerless else compute_mj(board.device, macs)
     build.compute(board, ms=compute_ms(board.device, macs), mj=mj)
-    return build.job()
+    return build.graph()
 
 
-def move_of(sweep: Sweep, facts: PublishedFacts) -> Move:
+def move_of(sweep: PublishedSweep, facts: PublishedFacts) -> StudentSweep:
     """Return the published sweep; images and replies are those of the slow boards' other rows."""
     like = next(row for row in facts.measured_on(sweep.slow_device) if row.fans_out)
-    return Move(
+    return StudentSweep(
         slow=DEVICES.get(sweep.slow_device),
         fast=DEVICES.get(sweep.fast_device),
         link=LINKS.get(like.link or DEFAULT_LINK),
@@ -105,23 +110,23 @@ def move_of(sweep: Sweep, facts: PublishedFacts) -> Move:
 
 
 def _measured(
-    facts: PublishedFacts, fitted: Mapping[tuple[str, str, str, Quantity], FittedRow]
-) -> Iterator[Reproduced]:
+    facts: PublishedFacts, fitted: Mapping[tuple[str, str, str, Metric], FittedRow]
+) -> Iterator[ReproducedFigure]:
     for row in facts.measurements:
         found = simulate(workload_of(row, facts))
-        for quantity in QUANTITIES:
+        for quantity in METRICS:
             fit = fitted.get((row.table, row.device, row.row, quantity))
             if fit is not None:
                 yield _reproduced(fit, _value(found, quantity))
 
 
-def _value(found: SimulationResult, quantity: Quantity) -> float:
+def _value(found: SimulationResult, quantity: Metric) -> float:
     value: float = getattr(found, quantity)
     return value
 
 
-def _reproduced(fit: FittedRow, simulated: float) -> Reproduced:
-    return Reproduced(
+def _reproduced(fit: FittedRow, simulated: float) -> ReproducedFigure:
+    return ReproducedFigure(
         table=fit.table,
         row=f"{fit.device} {fit.row}",
         device=fit.device,
@@ -135,7 +140,7 @@ def _reproduced(fit: FittedRow, simulated: float) -> Reproduced:
     )
 
 
-def _moved(sweep: Sweep, facts: PublishedFacts) -> Iterator[Reproduced]:
+def _moved(sweep: PublishedSweep, facts: PublishedFacts) -> Iterator[ReproducedFigure]:
     """Yield what is published of the sweep, and predictions of what is withheld."""
     move = move_of(sweep, facts)
     moved = move.simulated()
@@ -161,13 +166,13 @@ def _moved(sweep: Sweep, facts: PublishedFacts) -> Iterator[Reproduced]:
     yield from _withheld(sweep, moved)
 
 
-def _computing_ms(move: Move, students: int) -> float:
+def _computing_ms(move: StudentSweep, students: int) -> float:
     """Return how long the fast board computes with `students` on it."""
     boards = simulate(move.fan_out(students)).boards
     return next(row.busy_ms for row in boards if row.board == "fast")
 
 
-def _withheld(sweep: Sweep, moved: Sequence[Moved]) -> Iterator[Reproduced]:
+def _withheld(sweep: PublishedSweep, moved: Sequence[SweepPoint]) -> Iterator[ReproducedFigure]:
     reason = "withheld: predicted, not fitted"
     for quantity in sweep.withheld:
         for row in moved:
@@ -177,21 +182,21 @@ def _withheld(sweep: Sweep, moved: Sequence[Moved]) -> Iterator[Reproduced]:
         yield _of_sweep(sweep, "mean of the sweep", quantity, None, mean, reason)
 
 
-def _of_moved(row: Moved, quantity: str) -> float:
+def _of_moved(row: SweepPoint, quantity: str) -> float:
     value: float = getattr(row, quantity)
     return value
 
 
 def _of_sweep(
-    sweep: Sweep,
+    sweep: PublishedSweep,
     row: str,
     quantity: str,
     published: float | None,
     simulated: float,
     reason: str,
     used: bool = False,
-) -> Reproduced:
-    return Reproduced(
+) -> ReproducedFigure:
+    return ReproducedFigure(
         table=sweep.table,
         row=row,
         device=sweep.fast_device,

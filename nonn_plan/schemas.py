@@ -4,21 +4,19 @@ import json
 import sys
 from pathlib import Path
 
-from boards.host.addresses import BoardAddresses
-from boards.validation.comparison import Validation
-from nonn_core.bundle import Manifest
-from nonn_core.evaluation import Evaluation
-from nonn_core.learning.repeats import RepeatedEvaluation
+from boards.board_validation import Validation
+from boards.protocol.address import BoardAddresses
+from nonn_common.document import Document, write_atomic
+from nonn_core.accuracy_report import Evaluation, RepeatedEvaluation
+from nonn_core.experiments.table_results import Experiment, TableResults
+from nonn_core.export.bundle import Manifest
 from nonn_core.partition import Partition
 from nonn_core.recipe import TrainingRecipe
-from nonn_core.tables.experiment import Experiment
-from nonn_core.tables.results import TableResults
-from nonn_core.teacher import TeacherCard
+from nonn_core.teacher.teacher import TeacherCard
 from nonn_plan.summary import Summary
 from planner.exploration.exploration import Exploration
-from planner.plan import PlanDocument
+from planner.plan_file.plan_document import PlanDocument
 from profiles.device import DeviceProfile
-from profiles.document import Document, write_atomic
 from profiles.fleet import Fleet
 from profiles.link import LinkProfile
 

@@ -1,4 +1,4 @@
-"""The final table of a quickstart: teacher, NoNN and one distilled student, side by side."""
+"""Final table of a quickstart: teacher, NoNN and one distilled student, side by side."""
 
 from collections.abc import Sequence
 from statistics import mean, stdev
@@ -6,23 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from nonn_core.costs import Cost, classifier_params, group0_cost
-from nonn_core.family import parse_network
-from nonn_plan.output import Output
-from planner.plan import PlanDocument
-from planner.workload import fan_out
+from nonn_common.document import Document, Record
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import Cost, classifier_params, group0_cost
+from planner.plan_file.evaluation import plan_workload
+from planner.plan_file.plan_document import PlanDocument
 from profiles.device import DeviceProfile, compute_ms
-from profiles.document import Document, Record
 from profiles.fleet import resolve
-from profiles.units import format_count, format_flops
-from simulator import closed_form
-from simulator.workload import Alone
+from simulator.workloads import closed_form
+from simulator.workloads.fan_out import SingleModel
 
 if TYPE_CHECKING:
-    from boards.fit import BoardFit
+    from boards.board_fit import BoardFit
 
 
-class Row(Record):
+class SummaryRow(Record):
     """One model of the final table."""
 
     model: str = Field(description="What it is.")
@@ -41,7 +39,7 @@ class Row(Record):
 class Summary(Document):
     """What a quickstart came to, and where everything is."""
 
-    models: tuple[Row, ...] = Field(description="Teacher, NoNN, and one distilled student.")
+    models: tuple[SummaryRow, ...] = Field(description="Teacher, NoNN, and one distilled student.")
     files: dict[str, str] = Field(description="What was written, and where.")
 
 
@@ -57,11 +55,11 @@ def nonn_params(plan: PlanDocument) -> int:
 
 def undivided_row(
     model: str, cost: Cost, accuracies_pct: tuple[float, ...], plan: PlanDocument
-) -> Row:
+) -> SummaryRow:
     """Describe an undivided network, alone on the weakest kind of board of the fleet."""
-    found = closed_form.alone(Alone(weakest_device(plan), cost.macs))
+    found = closed_form.single_model_breakdown(SingleModel(weakest_device(plan), cost.macs))
     memory_bytes = cost.memory_bytes(plan.question.smallest_precision)
-    return Row(
+    return SummaryRow(
         model=model,
         total_params=cost.params,
         largest_board_params=cost.params,
@@ -80,10 +78,10 @@ def undivided_row(
 
 def nonn_row(
     plan: PlanDocument, fits: "Sequence[BoardFit]", accuracies_pct: tuple[float, ...]
-) -> Row:
+) -> SummaryRow:
     """Describe the NoNN of a plan, its built students measured on their boards."""
-    found = closed_form.fan_out(fan_out(plan))
-    return Row(
+    found = closed_form.fan_out_breakdown(plan_workload(plan))
+    return SummaryRow(
         model=f"NoNN, {len(plan.students)} students",
         total_params=nonn_params(plan),
         largest_board_params=max(fit.params for fit in fits),
@@ -108,40 +106,3 @@ def weakest_device(plan: PlanDocument) -> DeviceProfile:
     """Return the kind of board of the fleet that computes slowest."""
     _, boards = resolve(plan.question.fleet)
     return max((board.device for board in boards), key=lambda device: compute_ms(device, 10**6))
-
-
-def show_summary(output: Output, summary: Summary, plan: PlanDocument) -> None:
-    """Show the table, and where every file is."""
-    seeds = max(len(row.accuracies_pct) for row in summary.models)
-    output.table(
-        f"What came out (per board: the largest; accuracy: test images, mean and spread of {seeds} "
-        f"seeds; undivided networks: alone on {weakest_device(plan).name})",
-        (
-            "model",
-            "params",
-            "params/board",
-            "FLOPs/board",
-            "in budget",
-            "accuracy",
-            "latency",
-            "energy/node",
-        ),
-        [_cells(row) for row in summary.models],
-    )
-    output.table("Where everything is", ("what", "file"), list(summary.files.items()))
-    plan_file = summary.files["plan"]
-    output.say(f"Feed any of it to the single commands, e.g. nonn-plan explain {plan_file}")
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    spread = "" if row.spread_pct is None else f" ± {row.spread_pct:.2f}"
-    return (
-        row.model,
-        format_count(row.total_params),
-        format_count(row.largest_board_params),
-        format_flops(row.largest_board_macs),
-        "yes" if row.within_budgets else "no",
-        f"{row.accuracy_pct:.2f}{spread} %",
-        f"{row.latency_ms:.1f} ms",
-        f"{row.energy_per_node_mj:.1f} mJ",
-    )

@@ -1,1 +1,1 @@
-"""What to build: the question, the CP-SAT model, the proven plan, and its training recipe."""
+"""What to build: the problem, its solvers, the proven plan, and its training recipe."""

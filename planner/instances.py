@@ -8,19 +8,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nonn_core.costs import Precision, student_cost
-from nonn_core.family import parse_network
-from nonn_core.image import Image
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import Precision, student_cost
 from nonn_core.partition import Community, DropStep, Partition
-from planner.accuracy.question import AccuracyBasis
 from planner.accuracy.rows import TeacherFacts
-from planner.budget import BoardBudget, Limits, budgets
-from planner.question import Question
-from planner.stage import Stage
+from planner.problem.goals import (
+    AccuracyBasis,
+    BoardBudget,
+    BudgetLimits,
+    ObjectiveLevel,
+    board_budgets,
+)
+from planner.problem.problem import Problem
 from profiles.device import DEVICES, DeviceProfile
-from profiles.figure import Figure
 from profiles.fleet import Fleet, FleetBoard, parse_fleet
 from profiles.link import LinkProfile
+from profiles.quantity import Quantity
 
 Range = tuple[int, int]
 """Least and most, both included."""
@@ -28,7 +32,7 @@ Range = tuple[int, int]
 NETWORKS = ("wrn16:16,32,64", "wrn16:16,48,80", "wrn16:16,64,96")
 """Three widths with one first width, so that students of all three can share G0."""
 
-LATENCY = (Stage(objective="latency"),)
+LATENCY = (ObjectiveLevel(objective="latency"),)
 
 _KINDS = (
     "jetson-nano",
@@ -45,7 +49,7 @@ _LATENCY_MS = (0.0, 1.0, 3.0)
 _COMMUNITY_FILTERS = (6, 39)
 _IMAGE = "3x32x32"
 _PRECISION: Precision = "int8"
-_ACCURACY = AccuracyBasis(teacher=TeacherFacts.of_network("wrn40-4", Image.parse(_IMAGE), 10))
+_ACCURACY = AccuracyBasis(teacher=TeacherFacts.of_network("wrn40-4", ImageShape.parse(_IMAGE), 10))
 _EPSILON_PCT = 1.0
 _MOST_DROPPED = 2
 
@@ -59,8 +63,8 @@ def unlike_question(
     students: Range = (3, 6),
     communities: Range = (6, 12),
     networks: Sequence[str] = NETWORKS,
-    objective: Sequence[Stage] = LATENCY,
-) -> Question:
+    objective: Sequence[ObjectiveLevel] = LATENCY,
+) -> Problem:
     """Draw a question: each board has a device, a link and budgets of its own.
 
     It asks for a number of students drawn from `students`, in networks of choice, for at least as
@@ -73,7 +77,7 @@ def unlike_question(
     fleet = _unlike_fleet(draw, seed, _number(draw, boards))
     asked = _number(draw, students)
     partition = _partition(draw, seed, max(asked, _number(draw, communities)), asked)
-    return Question(
+    return Problem(
         fleet=fleet,
         budgets=_unlike_budgets(
             draw, fleet, networks, partition.filters // asked, max(1.0, asked / len(fleet.boards))
@@ -96,8 +100,8 @@ def alike_question(
     boards: int,
     *,
     networks: Sequence[str] = NETWORKS,
-    objective: Sequence[Stage] = LATENCY,
-) -> Question:
+    objective: Sequence[ObjectiveLevel] = LATENCY,
+) -> Problem:
     """Ask for `students` on Raspberry Pi 3B that are alike, one community of 16 filters each.
 
     The budgets are three times what the largest student needs.
@@ -106,9 +110,9 @@ def alike_question(
     sizes = (16,) * students
     needs = [_needs(name, 16) for name in networks]
     memory, macs = (3 * max(need) for need in zip(*needs, strict=True))
-    return Question(
+    return Problem(
         fleet=fleet,
-        budgets=budgets(fleet, Limits(memory, macs=macs)),
+        budgets=board_budgets(fleet, BudgetLimits(memory, macs=macs)),
         precisions=(_PRECISION,),
         image=_IMAGE,
         accuracy=_ACCURACY,
@@ -165,12 +169,12 @@ def _device(draw: Generator, number: int) -> DeviceProfile:
     )
 
 
-def _scaled(figure: Figure, factor: float) -> Figure:
+def _scaled(figure: Quantity, factor: float) -> Quantity:
     return _drawn(figure.value * factor)
 
 
-def _drawn(value: float) -> Figure:
-    return Figure(value=value, provenance="assumed", source="drawn at random")
+def _drawn(value: float) -> Quantity:
+    return Quantity(value=value, provenance="assumed", source="drawn at random")
 
 
 def _link(draw: Generator, number: int) -> LinkProfile:
@@ -230,12 +234,12 @@ def _unlike_budgets(
     own = {
         board.name: tuple(int(draw.uniform(*limit)) for limit in limits) for board in fleet.boards
     }
-    return budgets(
-        fleet, own={name: Limits(memory, macs=macs) for name, (memory, macs) in own.items()}
+    return board_budgets(
+        fleet, own={name: BudgetLimits(memory, macs=macs) for name, (memory, macs) in own.items()}
     )
 
 
 def _needs(network: str, filters: int) -> tuple[int, int]:
     """Return memory in bytes and MACs of a student."""
-    cost = student_cost(parse_network(network), Image.parse(_IMAGE), filters)
+    cost = student_cost(parse_network(network), ImageShape.parse(_IMAGE), filters)
     return cost.memory_bytes(_PRECISION), cost.macs

@@ -1,1 +1,1 @@
-"""What the hardware is: units, devices, links, fleets, and where each figure comes from."""
+"""What the hardware is: devices, links, fleets, and where each of their values comes from."""

@@ -1,25 +1,28 @@
-"""A device: what one kind of board or host computes, spends and can hold.
+"""A device: the compute, power and memory of one kind of board or host.
 
 A profile holds for one device under one runtime, precision and clock; the same board under another
-runtime is another profile.  The model behind the figures, fitted in `profiles.calibrate`, is affine
-in the multiply-accumulates (MACs) of a model::
+runtime is another profile.  The model behind its quantities, fitted in `profiles.calibration`, is
+affine in the multiply-accumulates (MACs) of a model::
 
     compute_ms = compute_fixed_ms + compute_ms_per_mmac * macs / 1e6
     compute_mj = power_fixed_w * compute_fixed_ms
                + power_busy_w * compute_ms_per_mmac * macs / 1e6          (W x ms = mJ)
+
+Where the layers of a device were measured, a model's time is predicted layer by layer instead.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from profiles.document import Document, Record
-from profiles.errors import InputError, ProfileError
-from profiles.figure import Figure
-from profiles.layer_cost import LayerModel, Precision
-from profiles.shelf import Shelf
+from nonn_common.document import Document, Record
+from nonn_common.errors import InputError, ProfileError
+from profiles.layer import LayerModel, LayerTable, Precision, layer_ms
+from profiles.quantity import Quantity
+from profiles.registry import Registry
 
-BoardFigure = Literal[
+BoardQuantity = Literal[
     "compute_fixed_ms",
     "compute_ms_per_mmac",
     "power_fixed_w",
@@ -29,7 +32,7 @@ BoardFigure = Literal[
 ]
 """What a device needs to be a board that runs students."""
 
-FigureName = Literal[BoardFigure, "idle_w", "radio_w", "exchange_ms", "peer_message_ms"]
+QuantityName = Literal[BoardQuantity, "idle_w", "radio_w", "exchange_ms", "peer_message_ms"]
 
 ProfileKey = tuple[str, str, str, int]
 """Board, runtime, precision and clock in Hz: what a profile holds for."""
@@ -38,11 +41,11 @@ ProfileKey = tuple[str, str, str, int]
 class Hosting(Record):
     """What it costs a host to join the replies of all boards into one answer."""
 
-    join_fixed_ms: Figure = Field(
+    join_fixed_ms: Quantity = Field(
         description="Time to receive and concatenate the features of one image, in ms, whatever "
         "the number of boards."
     )
-    fc_ms: Figure = Field(
+    fc_ms: Quantity = Field(
         description="Time of the final fully-connected layer, in ms (arXiv:1907.11804, 6.1)."
     )
 
@@ -50,7 +53,7 @@ class Hosting(Record):
 class DeviceProfile(Document):
     """One device under one runtime, precision and clock."""
 
-    mistake: ClassVar[type[InputError]] = ProfileError
+    error_class: ClassVar[type[InputError]] = ProfileError
 
     name: str = Field(min_length=1, description="Name that fleets and commands use.")
     title: str = Field(min_length=1, description="Name that people use.")
@@ -70,39 +73,39 @@ class DeviceProfile(Document):
         description="What one plan may use, in bytes, where that is less than ram_bytes.",
     )
     source: str | None = Field(default=None, description="Where clock, cores and memory are from.")
-    compute_fixed_ms: Figure | None = Field(
+    compute_fixed_ms: Quantity | None = Field(
         default=None, description="Part of the time of one model that no MAC explains, in ms."
     )
-    compute_ms_per_mmac: Figure | None = Field(
+    compute_ms_per_mmac: Quantity | None = Field(
         default=None, description="Time per million MACs, in ms."
     )
-    power_fixed_w: Figure | None = Field(
+    power_fixed_w: Quantity | None = Field(
         default=None, description="Power during the fixed part of the time, in W."
     )
-    power_busy_w: Figure | None = Field(
+    power_busy_w: Quantity | None = Field(
         default=None, description="Power while MACs are executed, in W."
     )
-    message_ms: Figure | None = Field(
+    message_ms: Quantity | None = Field(
         default=None,
         description="Time that the host's sender spends per image for this board, in ms, on top "
         "of the time on the wire.",
     )
-    sharing_slowdown: Figure | None = Field(
+    sharing_slowdown: Quantity | None = Field(
         default=None,
         description="Factor on the summed time of two or more models that run at once.",
     )
-    idle_w: Figure | None = Field(
+    idle_w: Quantity | None = Field(
         default=None, description="Power while nothing is executed, in W."
     )
-    radio_w: Figure | None = Field(
+    radio_w: Quantity | None = Field(
         default=None, description="Power on top of it while messages are on the air, in W."
     )
-    exchange_ms: Figure | None = Field(
+    exchange_ms: Quantity | None = Field(
         default=None,
         description="Software time of one synchronised exchange of a model that is split over "
         "boards, in ms, whatever the number of boards.",
     )
-    peer_message_ms: Figure | None = Field(
+    peer_message_ms: Quantity | None = Field(
         default=None,
         description="Software time per message to another board in such an exchange, in ms, on "
         "top of the time on the wire.",
@@ -125,21 +128,21 @@ class DeviceProfile(Document):
         return min(self.ram_bytes, self.memory_budget_bytes or self.ram_bytes)
 
     @property
-    def missing_as_board(self) -> tuple[FigureName, ...]:
+    def missing_as_board(self) -> tuple[QuantityName, ...]:
         """Figures that this profile lacks to be a board that runs students."""
-        return self.missing(*get_args(BoardFigure))
+        return self.missing(*get_args(BoardQuantity))
 
-    def missing(self, *figures: FigureName) -> tuple[FigureName, ...]:
+    def missing(self, *figures: QuantityName) -> tuple[QuantityName, ...]:
         """Return those of `figures` that this profile lacks."""
         return tuple(name for name in figures if getattr(self, name) is None)
 
 
-DEVICES = Shelf(DeviceProfile, "device", "devices")
+DEVICES = Registry(DeviceProfile, "device", "devices")
 
 
-def figure_of(device: DeviceProfile, name: FigureName) -> float:
+def quantity_value(device: DeviceProfile, name: QuantityName) -> float:
     """Return the value of one figure; raises ProfileError where the profile does not have it."""
-    figure: Figure | None = getattr(device, name)
+    figure: Quantity | None = getattr(device, name)
     if figure is None:
         raise ProfileError(
             f"this device has no {name}",
@@ -151,8 +154,8 @@ def figure_of(device: DeviceProfile, name: FigureName) -> float:
 
 def compute_ms(device: DeviceProfile, macs: int) -> float:
     """Return the time of one model of `macs` alone on `device`, in ms; raises ProfileError."""
-    fixed_ms = figure_of(device, "compute_fixed_ms")
-    return fixed_ms + figure_of(device, "compute_ms_per_mmac") * macs / 1e6
+    fixed_ms = quantity_value(device, "compute_fixed_ms")
+    return fixed_ms + quantity_value(device, "compute_ms_per_mmac") * macs / 1e6
 
 
 def compute_mj(device: DeviceProfile, macs: int) -> float:
@@ -160,9 +163,9 @@ def compute_mj(device: DeviceProfile, macs: int) -> float:
 
     Compute only, as in Table 7 of arXiv:1907.11804: no idle time and no radio.
     """
-    fixed_mj = figure_of(device, "power_fixed_w") * figure_of(device, "compute_fixed_ms")
-    busy_ms = figure_of(device, "compute_ms_per_mmac") * macs / 1e6
-    return fixed_mj + figure_of(device, "power_busy_w") * busy_ms
+    fixed_mj = quantity_value(device, "power_fixed_w") * quantity_value(device, "compute_fixed_ms")
+    busy_ms = quantity_value(device, "compute_ms_per_mmac") * macs / 1e6
+    return fixed_mj + quantity_value(device, "power_busy_w") * busy_ms
 
 
 def slowdown(device: DeviceProfile, students: int) -> float:
@@ -170,4 +173,30 @@ def slowdown(device: DeviceProfile, students: int) -> float:
 
     It is 1 for none or one, and the device's `sharing_slowdown` for more; raises ProfileError.
     """
-    return figure_of(device, "sharing_slowdown") if students > 1 else 1.0
+    return quantity_value(device, "sharing_slowdown") if students > 1 else 1.0
+
+
+TimingMethod = Literal["per-layer", "flop-affine"]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedTime:
+    """A predicted time in ms, and what predicted it."""
+
+    ms: float
+    how: TimingMethod
+
+
+def model_ms(device: DeviceProfile, table: LayerTable) -> PredictedTime:
+    """Return the time of the layers of `table`, one after another and alone on `device`.
+
+    Per layer where the device has a model of its layers that knows each of these; affine in the
+    MACs (`compute_ms`) otherwise.  Raises ProfileError where the profile lacks those figures.
+    """
+    if device.layers is not None:
+        layers = device.layers
+        times = [layer_ms(layers, layer, device.precision) for layer in table]
+        known = [time for time in times if time is not None]
+        if len(known) == len(times):
+            return PredictedTime(sum(known), "per-layer")
+    return PredictedTime(compute_ms(device, sum(layer.macs for layer in table)), "flop-affine")

@@ -1,17 +1,36 @@
-"""Fitting: non-negative least squares over relative errors, with what the rows cannot tell.
+"""Fitting by non-negative least squares over relative errors, for devices and for layers.
 
 A row of 100 ms and one of 1400 ms count alike, since each residual is divided by the observed
-value; no coefficient falls below zero (Lawson and Hanson's active set, scipy.optimize.nnls).
+value; no coefficient falls below zero (Lawson and Hanson's active set, scipy.optimize.nnls).  What
+the rows cannot tell from other coefficients is said to be so.
 """
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat
 from scipy.optimize import nnls
 
-from profiles.figure import Figure
+from nonn_common.document import Record
+from nonn_common.errors import InputError, ProfileError
+from profiles.layer import (
+    TERMS,
+    KindCost,
+    LayerKind,
+    LayerModel,
+    LayerWork,
+    Precision,
+    Term,
+    kernel_of,
+    layer_features,
+    layer_ms,
+)
+from profiles.quantity import Quantity
 
 SIGNIFICANT_DIGITS = 6
 """Digits kept of a fitted figure: far below its error, and the same on every machine."""
@@ -23,7 +42,7 @@ Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Observation:
     """A measured value as the sum of `known` and of figures by name, each times its factor."""
 
     observed: float
@@ -47,13 +66,13 @@ class Fit:
     """
 
     coefficients: Mapping[str, Coefficient]
-    untold: tuple[str, ...]
+    unidentifiable: tuple[str, ...]
     residual_pct: float
 
-    def figure(self, name: str, source: str) -> Figure:
+    def figure(self, name: str, source: str) -> Quantity:
         """Return one coefficient as a fitted figure that rests on `source`."""
         coefficient = self.coefficients[name]
-        return Figure(
+        return Quantity(
             value=coefficient.value,
             provenance="fitted",
             source=source,
@@ -77,25 +96,25 @@ def relative_fit(
     design = np.column_stack([np.asarray(each, dtype=np.float64) for each in columns.values()])
     design /= target[:, np.newaxis]
     wanted = 1.0 - np.asarray(known, dtype=np.float64) / target
-    told = _told(design)
+    identifiable = _identifiable(design)
     values = _solution(design, wanted)
     errors = _standard_errors(design, wanted, values)
-    rounded = np.array([rounded_figure(value) for value in values])
+    rounded = np.array([rounded_value(value) for value in values])
     left = np.abs(design @ rounded - wanted)
     return Fit(
         coefficients={
             name: Coefficient(float(rounded[i]), errors[i])
             for i, name in enumerate(columns)
-            if told[i]
+            if identifiable[i]
         },
-        untold=tuple(name for i, name in enumerate(columns) if not told[i]),
+        unidentifiable=tuple(name for i, name in enumerate(columns) if not identifiable[i]),
         residual_pct=round(100.0 * float(left.max()), 2),
     )
 
 
-def fit_lines(
-    lines: Sequence[Line], stated: Mapping[str, Figure | None], source: str
-) -> dict[str, Figure]:
+def fit_observations(
+    lines: Sequence[Observation], stated: Mapping[str, Quantity | None], source: str
+) -> dict[str, Quantity]:
     """Fit the figures of `lines` that are not `stated`; return those that the lines tell."""
     given = {name: figure.value for name, figure in stated.items() if figure is not None}
     wanted = dict.fromkeys(name for line in lines for name in line.terms if name not in given)
@@ -111,7 +130,7 @@ def fit_lines(
     return {name: fit.figure(name, source) for name in fit.coefficients}
 
 
-def rounded_figure(value: float) -> float:
+def rounded_value(value: float) -> float:
     """Return `value` with the digits that are kept of a fitted figure."""
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
@@ -122,7 +141,7 @@ def _scales(design: Matrix) -> Matrix:
     return np.where(lengths > 0, lengths, 1.0)
 
 
-def _told(design: Matrix) -> list[bool]:
+def _identifiable(design: Matrix) -> list[bool]:
     """Tell which coefficients the rows determine: those that no null vector moves."""
     _, singular, vectors = np.linalg.svd(design / _scales(design), full_matrices=True)
     rank = int(np.sum(singular > _ZERO * max(1.0, singular[0])))
@@ -148,5 +167,116 @@ def _standard_errors(design: Matrix, wanted: Matrix, values: Matrix) -> list[flo
     inverse = np.linalg.inv((active / scales).T @ (active / scales))
     deviations = np.sqrt(float(left @ left) / spare * np.diag(inverse)) / scales
     for position, deviation in zip(free, deviations, strict=True):
-        errors[int(position)] = rounded_figure(float(deviation))
+        errors[int(position)] = rounded_value(float(deviation))
     return errors
+
+
+FOLDS = 5
+
+LayerTimes = Sequence[tuple[LayerWork, float]]
+"""Layers and what each took alone on the device, in ms."""
+
+
+class MeasuredLayer(Record):
+    """One line of a table of measured layers: the fields of a LayerWork, and `ms`."""
+
+    error_class: ClassVar[type[InputError]] = ProfileError
+
+    layer: LayerWork = Field(description="The layer.")
+    ms: PositiveFloat = Field(description="Its time for one image, in ms.")
+
+
+def fit_layers(
+    measured: LayerTimes, precision: Precision = "fp32", source: str = "measured layers"
+) -> LayerModel:
+    """Fit the time of layers to `measured`, kind by kind.
+
+    Non-negative least squares over relative errors.  Raises ProfileError without layers or for a
+    time that is not above zero.
+    """
+    if not measured:
+        raise ProfileError("no layers were measured", where=source)
+    for layer, ms in measured:
+        if not ms > 0:
+            raise ProfileError(
+                f"layer {layer.name} took no time", where=source, found=ms, allowed="ms above 0"
+            )
+    return _model(measured, precision, source, _held_out_pct(measured, precision, source))
+
+
+def read_measured_layers(path: Path | str) -> tuple[tuple[LayerWork, float], ...]:
+    """Read measured layers from CSV; the columns are the fields of LayerWork, and ms.
+
+    Raises InputError.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as stream:
+            lines = list(csv.DictReader(stream))
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path)) from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"cannot be read: {error}", where=str(path)) from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        cells = {name: cell for name, cell in line.items() if cell}
+        content = {"ms": cells.pop("ms", None), "layer": cells}
+        rows.append(MeasuredLayer.check(content, f"{path} row {number}"))
+    return tuple((row.layer, row.ms) for row in rows)
+
+
+def _model(
+    measured: LayerTimes, precision: Precision, source: str, held_out_pct: float | None
+) -> LayerModel:
+    kinds: dict[LayerKind, list[tuple[LayerWork, float]]] = {}
+    for layer, ms in measured:
+        kinds.setdefault(layer.kind, []).append((layer, ms))
+    costs = tuple(_kind(kind, rows, precision, source) for kind, rows in kinds.items())
+    residuals = [figure.residual_pct or 0.0 for cost in costs for figure in cost.terms.values()]
+    return LayerModel(
+        kinds=costs,
+        layers=len(measured),
+        residual_pct=max(residuals),
+        held_out_pct=held_out_pct,
+        source=source,
+    )
+
+
+def _kind(kind: LayerKind, measured: LayerTimes, precision: Precision, source: str) -> KindCost:
+    features = [layer_features(layer, precision) for layer, _ in measured]
+    times = [ms for _, ms in measured]
+    columns: dict[Term, list[float]] = {}
+    for term in TERMS:
+        wider = {**columns, term: [row[term] for row in features]}
+        if _independent(wider, times):
+            columns = wider
+    fit = relative_fit({str(term): column for term, column in columns.items()}, times)
+    note = f"{len(measured)} {kind} layers of {source}"
+    return KindCost(
+        kind=kind,
+        kernels=tuple(sorted({kernel_of(layer) for layer, _ in measured})),
+        layers=len(measured),
+        terms={term: fit.figure(term, note) for term in columns},
+    )
+
+
+def _independent(columns: dict[Term, list[float]], times: Sequence[float]) -> bool:
+    """Tell whether the rows distinguish all `columns`."""
+    design = np.array(list(columns.values())).T / np.array(times)[:, np.newaxis]
+    lengths = np.linalg.norm(design, axis=0)
+    return bool(lengths.all()) and bool(
+        np.linalg.matrix_rank(design / lengths, tol=1e-9) == len(columns)
+    )
+
+
+def _held_out_pct(measured: LayerTimes, precision: Precision, source: str) -> float | None:
+    errors = []
+    for fold in range(FOLDS):
+        others = [row for i, row in enumerate(measured) if i % FOLDS != fold]
+        if not others:
+            continue
+        model = _model(others, precision, source, held_out_pct=None)
+        for layer, ms in measured[fold::FOLDS]:
+            found = layer_ms(model, layer, precision)
+            if found is not None:
+                errors.append(abs(found / ms - 1.0))
+    return round(100.0 * sum(errors) / len(errors), 2) if errors else None

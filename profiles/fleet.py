@@ -1,26 +1,32 @@
-"""A fleet: one host and the boards it can reach, by name; and a board, with its profiles found.
+"""A fleet: one host, the boards it can reach, and the routes to them.
 
-A fleet may bring devices and links of its own, beside those of the library.
+A fleet may bring devices and links of its own, beside those of the library.  People name a fleet
+in three ways (`parse_fleet`): a fleet of the library (`rpi3x2`), a file (`home.yaml`), or a list
+of devices (`rpi-3b*2,odroid-xu4s`).
 
-People name a fleet in three ways (`parse_fleet`): a fleet of the library (`rpi3x2`), a file
-(`home.yaml`), or a list of devices (`rpi-3b*2,odroid-xu4s`).
+A board that is reached through another one has links in a row.  A message is taken in whole and
+passed on (store and forward), so that times on the wire add up and one link of the summed time per
+bit stands for the row.  The rates of loss and the delays add up as well; the board in between
+spends its own time per message.  While it is down nothing comes through, and its radio draws for
+what it passes on (`simulator.graph_builder.radio_parts`).  That its processor and its other
+messages are held up by passing on is not modelled.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from profiles.device import DEVICES, DeviceProfile
-from profiles.document import Document, Record, parsed
-from profiles.errors import InputError, ProfileError
+from nonn_common.document import Document, Record, read_plain
+from nonn_common.errors import InputError, ProfileError
+from profiles.device import DEVICES, DeviceProfile, quantity_value
 from profiles.link import LINKS, LinkProfile
-from profiles.route import in_a_row, route_order
-from profiles.shelf import Shelf, unknown
+from profiles.quantity import Quantity
+from profiles.registry import Registry, unknown_name
 
 DEFAULT_HOST = "x86-host"
 DEFAULT_LINK = "wired-100mbit"
@@ -56,7 +62,7 @@ class FleetBoard(Record):
 class Fleet(Document):
     """A host and its boards, by name."""
 
-    mistake: ClassVar[type[InputError]] = ProfileError
+    error_class: ClassVar[type[InputError]] = ProfileError
 
     name: str = Field(min_length=1, description="Name that commands use.")
     title: str = Field(min_length=1, description="Name that people use.")
@@ -98,7 +104,7 @@ class Fleet(Document):
     @classmethod
     def read(cls, path: Path | str) -> Self:
         """Read and validate `path`, with the files of devices and links that it names."""
-        content = parsed(Path(path))
+        content = read_plain(Path(path))
         if isinstance(content, dict):
             content = content | {
                 field: [_own_profile(entry, kind, Path(path)) for entry in content[field]]
@@ -115,7 +121,7 @@ class Fleet(Document):
         return fleet
 
 
-FLEETS = Shelf(Fleet, "fleet", "fleets")
+FLEETS = Registry(Fleet, "fleet", "fleets")
 
 
 def _own_profile(entry: object, kind: type[Document], fleet_file: Path) -> object:
@@ -126,7 +132,7 @@ def _own_profile(entry: object, kind: type[Document], fleet_file: Path) -> objec
 
 
 @dataclass(frozen=True, slots=True)
-class Relay:
+class RelayBoard:
     """A board in between, that passes messages on; `link` stands for all that leads to it."""
 
     name: str
@@ -135,13 +141,13 @@ class Relay:
 
 
 @dataclass(frozen=True, slots=True)
-class Board(Relay):
+class Board(RelayBoard):
     """One board of a fleet with its device, and the link or links in a row that lead to it.
 
     `via` are the boards in between, nearest to the host first.
     """
 
-    via: tuple[Relay, ...] = ()
+    via: tuple[RelayBoard, ...] = ()
 
 
 def resolve(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
@@ -190,8 +196,8 @@ def _routed(fleet: Fleet, boards: Sequence[Board], where: str) -> tuple[Board, .
         between = via[name]
         if between is not None:
             first = found[between]
-            link = in_a_row(first.link, first.device, found[name].link)
-            relay = Relay(first.name, first.device, first.link)
+            link = chained_link(first.link, first.device, found[name].link)
+            relay = RelayBoard(first.name, first.device, first.link)
             found[name] = replace(found[name], link=link, via=(*first.via, relay))
     return tuple(found.values())
 
@@ -251,7 +257,7 @@ def _item(item: str, text: str) -> tuple[str, int]:
         )
     device, count = match["device"], match["count"] or "1"
     if device not in DEVICES.names():
-        raise unknown("fleet or device", device, (*FLEETS.names(), *DEVICES.names()), "fleet")
+        raise unknown_name("fleet or device", device, (*FLEETS.names(), *DEVICES.names()), "fleet")
     if not re.fullmatch(r"0*[1-9][0-9]{0,3}", count) or int(count) > MOST_BOARDS:
         raise ProfileError(
             f"how many {device}?",
@@ -260,3 +266,58 @@ def _item(item: str, text: str) -> tuple[str, int]:
             allowed=f"a whole number from 1 to {MOST_BOARDS}",
         )
     return device, int(count)
+
+
+def route_order(via: Mapping[str, str | None], where: str) -> tuple[str, ...]:
+    """Return all boards, each after the one that it is reached through.
+
+    `via` holds for each board the board in between, or None.  Raises ProfileError for a board that
+    is not among them and for a loop.
+    """
+    order: list[str] = []
+    for board in via:
+        trail = [board]
+        while (between := via[trail[-1]]) is not None and trail[-1] not in order:
+            if between not in via:
+                raise ProfileError(
+                    f"board {trail[-1]} is reached through a board that the fleet does not have",
+                    where=where,
+                    found=between,
+                    allowed=", ".join(sorted(set(via) - {trail[-1]})) or None,
+                )
+            if between in trail:
+                raise ProfileError(
+                    "boards are reached through each other in a loop",
+                    where=where,
+                    found=" via ".join([*trail, between]),
+                    fix="let one of them be reached from the host",
+                )
+            trail.append(between)
+        order += [each for each in reversed(trail) if each not in order]
+    return tuple(order)
+
+
+def chained_link(first: LinkProfile, between: DeviceProfile, last: LinkProfile) -> LinkProfile:
+    """Return one link that stands for `first`, the board `between`, and `last`.
+
+    It has the name of the one that shares a medium, so that it shares it too.  Raises ProfileError
+    where the board in between has no message_ms.
+    """
+    note = f"{first.name}, then {last.name}, passed on by {between.name}"
+
+    def assumed(value: float) -> Quantity:
+        return Quantity(value=value, provenance="assumed", source=note)
+
+    passing_ms = quantity_value(between, "message_ms")
+    arriving = (1 - first.loss_pct.value / 100) * (1 - last.loss_pct.value / 100)
+    return LinkProfile(
+        name=first.name if first.shared and not last.shared else last.name,
+        title=note,
+        bits_per_s=assumed(1 / (1 / first.bits_per_s.value + 1 / last.bits_per_s.value)),
+        latency_ms=assumed(first.latency_ms.value + passing_ms + last.latency_ms.value),
+        duplex="half" if "half" in (first.duplex, last.duplex) else "full",
+        shared=first.shared or last.shared,
+        loss_pct=assumed(100 * (1 - arriving)),
+        retransmit_ms=assumed(max(first.retransmit_ms.value, last.retransmit_ms.value)),
+        jitter_ms=assumed(first.jitter_ms.value + last.jitter_ms.value),
+    )

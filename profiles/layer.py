@@ -1,12 +1,28 @@
-"""A layer as hardware sees it: how much work it is, and the shapes of what it reads and writes.
+"""Layers: their work, the shapes of their data, and their time on a device.
 
-What a model costs a device beyond its number of multiply-accumulates (MACs) is decided by these
-figures, and where a model can be cut is decided by what is alive between two of them.  A *layer
+What a model costs a device beyond its number of multiply-accumulates (MACs) is decided by the
+work of its layers, and where a model can be cut by what is alive between two of them.  A *layer
 table* holds a model's layers in the order in which they are executed, for one image.
+
+The time of a layer is a roofline of fixed time, arithmetic and bytes moved.  Per kind of layer,
+and for convolutions per shape of kernel (1 x 1, larger, depthwise)::
+
+    ms = fixed_ms + ms_per_<kernel>_mmac * macs / 1e6
+       + ms_per_activation_mb * (inputs + outputs) * b / 1e6 + ms_per_weight_mb * weights * b / 1e6
+
+with b bytes per value.  The sum of arithmetic and memory time, not the larger of the two: it is
+at most twice off, and linear in the coefficients.  As in nn-Meter (Zhang et al. 2021, MobiSys),
+a model's time is the sum over what the device executes one after another.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from nonn_common.document import Record
+from profiles.quantity import Quantity
 
 LayerKind = Literal["conv", "norm", "pool", "fc"]
 
@@ -15,7 +31,7 @@ LayerKind = Literal["conv", "norm", "pool", "fc"]
 class LayerWork:
     """One layer for one image.
 
-    `macs` and `weights` are counted as in `nonn_core.costs`.  `kernel`, `stride` and `groups` are
+    `macs` and `weights` are counted as in `nonn_core.networks.network_cost`.  `kernel`, `stride` and `groups` are
     1 where a layer has none; a global pooling has a kernel and a stride of its maps' longer side.
     `side` marks a layer on a shortcut beside the main path.  `held_elements` are values of other
     branches that are alive after this layer, beside its own output: what is cut off here sends
@@ -51,3 +67,86 @@ class LayerWork:
 
 LayerTable = tuple[LayerWork, ...]
 """A model's layers in the order of execution."""
+
+Precision = Literal["fp32", "fp16", "int8"]
+BYTES_PER_VALUE: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+
+Kernel = Literal["pointwise", "spatial", "depthwise"]
+
+Term = Literal[
+    "fixed_ms",
+    "ms_per_pointwise_mmac",
+    "ms_per_spatial_mmac",
+    "ms_per_depthwise_mmac",
+    "ms_per_activation_mb",
+    "ms_per_weight_mb",
+]
+TERMS: tuple[Term, ...] = get_args(Term)
+
+
+class KindCost(Record):
+    """Coefficients of one kind of layer."""
+
+    kind: LayerKind = Field(description="Kind of layer.")
+    kernels: tuple[Kernel, ...] = Field(description="Shapes of kernel that were measured.")
+    layers: int = Field(gt=0, description="Layers that were measured.")
+    terms: dict[Term, Quantity] = Field(
+        description="ms per layer, per million MACs, or per million bytes. A term that the "
+        "measured layers do not tell from an earlier one is left out."
+    )
+
+    def __hash__(self) -> int:
+        """Hash it, dictionary and all: boards that are alike are found by their profiles."""
+        return hash((self.kind, frozenset(self.terms.items())))
+
+
+class LayerModel(Record):
+    """Time of single layers on one device, fitted to measured ones (profiles.fitting)."""
+
+    kinds: tuple[KindCost, ...] = Field(min_length=1, description="One entry per kind.")
+    layers: int = Field(gt=0, description="Layers that were measured.")
+    residual_pct: float = Field(
+        ge=0, description="Largest relative error left on a measured layer, in per cent."
+    )
+    held_out_pct: float | None = Field(
+        ge=0,
+        description="Mean relative error, in per cent, on layers that were left out of the fit, "
+        "one fifth at a time; null where no layer could be predicted from the others.",
+    )
+    source: str = Field(min_length=1, description="Where the layers were measured.")
+
+
+def kernel_of(layer: LayerWork) -> Kernel:
+    """Return the shape of a layer's kernel; a layer without one counts as pointwise."""
+    if layer.groups > 1 and layer.groups == layer.in_channels:
+        return "depthwise"
+    return "pointwise" if layer.kernel == 1 else "spatial"
+
+
+def layer_features(layer: LayerWork, precision: Precision) -> dict[Term, float]:
+    """Return what each term of `layer` is multiplied with."""
+    size = BYTES_PER_VALUE[precision]
+    features: dict[Term, float] = dict.fromkeys(TERMS, 0.0)
+    features["fixed_ms"] = 1.0
+    features[_mmac_term(kernel_of(layer))] = layer.macs / 1e6
+    features["ms_per_activation_mb"] = size * (layer.in_elements + layer.out_elements) / 1e6
+    features["ms_per_weight_mb"] = size * layer.weights / 1e6
+    return features
+
+
+def layer_ms(model: LayerModel, layer: LayerWork, precision: Precision) -> float | None:
+    """Return the time of `layer`, in ms; None for a kind or kernel that was not measured."""
+    for cost in model.kinds:
+        if cost.kind == layer.kind and kernel_of(layer) in cost.kernels:
+            features = layer_features(layer, precision)
+            return sum(figure.value * features[term] for term, figure in cost.terms.items())
+    return None
+
+
+def _mmac_term(kernel: Kernel) -> Term:
+    terms: dict[Kernel, Term] = {
+        "pointwise": "ms_per_pointwise_mmac",
+        "spatial": "ms_per_spatial_mmac",
+        "depthwise": "ms_per_depthwise_mmac",
+    }
+    return terms[kernel]

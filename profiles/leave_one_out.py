@@ -1,4 +1,4 @@
-"""Leave-one-out: how far off the calibration is on a row that it has not seen.
+"""Leave-one-out error of the calibration on a row that it has not seen.
 
 Every row is left out in turn, everything is fitted anew without it, and the row is predicted.
 """
@@ -9,13 +9,12 @@ from typing import get_args
 
 from pydantic import Field
 
-from profiles.calibrate import Calibration, calibrated
-from profiles.device import DeviceProfile, FigureName
-from profiles.document import Record
-from profiles.errors import ProfileError
-from profiles.figure import Figure
-from profiles.measurements import QUANTITIES, Measurement, Quantity
-from profiles.published import PublishedFacts, published_facts
+from nonn_common.document import Record
+from nonn_common.errors import ProfileError
+from profiles.calibration import Calibration, calibrate
+from profiles.calibration_data import METRICS, Measurement, Metric, PublishedFacts, published_facts
+from profiles.device import DeviceProfile, QuantityName
+from profiles.quantity import Quantity
 
 
 class FittedRow(Record):
@@ -24,7 +23,7 @@ class FittedRow(Record):
     table: str = Field(description="Table the row is from.")
     device: str = Field(description="Device of the row.")
     row: str = Field(description="Name of the row within table and device.")
-    quantity: Quantity = Field(description="What was measured; its suffix is the unit.")
+    quantity: Metric = Field(description="What was measured; its suffix is the unit.")
     published: float | None = Field(description="The measured value; null where it is withheld.")
     fitted: float = Field(description="The closed form of the calibrated profiles.")
     used_for_fit: bool = Field(description="Whether a fit used the value.")
@@ -48,24 +47,24 @@ def fitted_rows(
     Raises ProfileError where the rows do not tell a figure that one of them needs.
     """
     facts = facts or published_facts()
-    whole = calibrated(facts, library)
+    whole = calibrate(facts, library)
     rows: list[FittedRow] = []
     for row in facts.measurements:
-        without = calibrated(facts.without(row), library) if _used(row) else None
+        without = calibrate(facts.without(row), library) if _used(row) else None
         rows += [
             _fitted_row(row, quantity, whole, without)
-            for quantity in QUANTITIES
+            for quantity in METRICS
             if row.value(quantity) is not None or quantity in row.withheld
         ]
     return tuple(rows)
 
 
 def _used(row: Measurement) -> bool:
-    return any(row.fitted_to(quantity) is not None for quantity in QUANTITIES)
+    return any(row.fitted_to(quantity) is not None for quantity in METRICS)
 
 
 def _fitted_row(
-    row: Measurement, quantity: Quantity, whole: Calibration, without: Calibration | None
+    row: Measurement, quantity: Metric, whole: Calibration, without: Calibration | None
 ) -> FittedRow:
     published = row.value(quantity)
     error_pct, reason = None, None
@@ -89,7 +88,7 @@ def _fitted_row(
 
 
 def _loo(
-    row: Measurement, quantity: Quantity, published: float, without: Calibration
+    row: Measurement, quantity: Metric, published: float, without: Calibration
 ) -> tuple[float | None, str | None]:
     try:
         found = without.predicted(row, quantity)
@@ -103,12 +102,12 @@ def _unseen(row: Measurement, whole: Calibration, without: Calibration) -> Calib
     fitted, device = whole.devices[row.device], without.devices[row.device]
     lost = [
         name
-        for name in get_args(FigureName)
+        for name in get_args(QuantityName)
         if _is_fitted(getattr(fitted, name)) and not _is_fitted(getattr(device, name))
     ]
     bare = device.model_copy(update=dict.fromkeys(lost))
     return replace(without, devices={**without.devices, row.device: bare})
 
 
-def _is_fitted(figure: Figure | None) -> bool:
+def _is_fitted(figure: Quantity | None) -> bool:
     return figure is not None and figure.provenance == "fitted"

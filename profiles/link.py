@@ -4,15 +4,15 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from profiles.document import Document
-from profiles.errors import InputError, ProfileError
-from profiles.figure import Figure
-from profiles.shelf import Shelf
+from nonn_common.document import Document
+from nonn_common.errors import InputError, ProfileError
+from profiles.quantity import Quantity
+from profiles.registry import Registry
 
 BYTES_PER_FEATURE = 4
 """A student's features travel as fp32 values (arXiv:1907.11804, section 6.1)."""
 
-_NONE = Figure(value=0.0, provenance="assumed", source="left out of this link's model")
+_NONE = Quantity(value=0.0, provenance="assumed", source="left out of this link's model")
 
 
 class LinkProfile(Document):
@@ -23,12 +23,12 @@ class LinkProfile(Document):
     `retransmit_ms`.
     """
 
-    mistake: ClassVar[type[InputError]] = ProfileError
+    error_class: ClassVar[type[InputError]] = ProfileError
 
     name: str = Field(min_length=1, description="Name that fleets and commands use.")
     title: str = Field(min_length=1, description="Name that people use.")
-    bits_per_s: Figure = Field(description="Rate that a message sees, in bit/s; above zero.")
-    latency_ms: Figure = Field(
+    bits_per_s: Quantity = Field(description="Rate that a message sees, in bit/s; above zero.")
+    latency_ms: Quantity = Field(
         default=_NONE, description="Delay of every message, in ms, on top of its time on the wire."
     )
     duplex: Literal["full", "half"] = Field(
@@ -39,27 +39,27 @@ class LinkProfile(Document):
         default=False,
         description="Whether all boards on this link share one medium, one message at a time.",
     )
-    loss_pct: Figure = Field(
+    loss_pct: Quantity = Field(
         default=_NONE,
         description="Transmissions that are lost and repeated, in per cent; below 100.",
     )
-    retransmit_ms: Figure = Field(
+    retransmit_ms: Quantity = Field(
         default=_NONE, description="Time until a lost transmission is repeated, in ms."
     )
-    jitter_ms: Figure = Field(
+    jitter_ms: Quantity = Field(
         default=_NONE, description="Mean of the exponential delay added to each message, in ms."
     )
 
     @field_validator("bits_per_s")
     @classmethod
-    def _carries_something(cls, rate: Figure) -> Figure:
+    def _carries_something(cls, rate: Quantity) -> Quantity:
         if rate.value == 0:
             raise ValueError("must be above 0 bit/s")
         return rate
 
     @field_validator("loss_pct")
     @classmethod
-    def _delivers_something(cls, loss: Figure) -> Figure:
+    def _delivers_something(cls, loss: Quantity) -> Quantity:
         if loss.value >= 100:
             raise ValueError(f"must be from 0 to below 100 %; found {loss.value:g}")
         return loss
@@ -71,7 +71,7 @@ class LinkProfile(Document):
         return self
 
 
-LINKS = Shelf(LinkProfile, "link", "links")
+LINKS = Registry(LinkProfile, "link", "links")
 
 
 def wire_ms(link: LinkProfile, size_bytes: int) -> float:

@@ -1,4 +1,4 @@
-"""Prediction: what profiles say a measured row takes.
+"""Prediction of a measured row from profiles, and the same model as an equation.
 
 The closed form of boards that are alike, as the simulator makes it::
 
@@ -8,23 +8,25 @@ The closed form of boards that are alike, as the simulator makes it::
                    E * (exchange_ms + (K - 1) * peer_message_ms) + (K - 1) * wire_ms(share)
 
 with K boards, E exchanges, and share = 4 bytes * (exchanged elements) / K: after each split layer
-every board sends its share to each of the others.
+every board sends its share to each of the others.  Read for a fit, the same row is an observation:
+a sum of unknown quantities times known factors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from profiles.device import DeviceProfile, compute_mj, compute_ms, figure_of, slowdown
-from profiles.errors import ProfileError
+from nonn_common.errors import ProfileError
+from profiles.calibration_data import Measurement, Metric
+from profiles.device import DeviceProfile, compute_mj, compute_ms, quantity_value, slowdown
+from profiles.fitting import Observation
 from profiles.link import BYTES_PER_FEATURE, LinkProfile, wire_ms
-from profiles.measurements import Measurement, Quantity
 
 Links = Mapping[str | None, LinkProfile]
 """Links by name, and under None the one whose rate was fitted."""
 
 
-def predicted(
+def predict_metric(
     row: Measurement,
-    quantity: Quantity,
+    quantity: Metric,
     device: DeviceProfile,
     host: DeviceProfile,
     links: Links,
@@ -49,7 +51,7 @@ def computing_ms(row: Measurement, device: DeviceProfile) -> float:
     if row.exchanges:
         # A sum over layers, each of them exactly one K-th of its MACs.
         return compute_ms(device, 0) + (
-            figure_of(device, "compute_ms_per_mmac") * row.macs / row.boards / 1e6
+            quantity_value(device, "compute_ms_per_mmac") * row.macs / row.boards / 1e6
         )
     models = row.models_per_board
     return slowdown(device, models) * models * compute_ms(device, row.macs)
@@ -60,11 +62,11 @@ def communicating_ms(
 ) -> float:
     """Return the rest of the latency, in ms."""
     if row.exchanges:
-        software = figure_of(device, "exchange_ms") + (row.boards - 1) * figure_of(
+        software = quantity_value(device, "exchange_ms") + (row.boards - 1) * quantity_value(
             device, "peer_message_ms"
         )
         return row.exchanges * software + shares_ms(row, links)
-    sending = row.boards * figure_of(device, "message_ms")
+    sending = row.boards * quantity_value(device, "message_ms")
     return sending + wire_ms(_link(row, links), wired_bytes(row)) + _joining_ms(host)
 
 
@@ -94,6 +96,91 @@ def _joining_ms(host: DeviceProfile) -> float:
 def _energy_mj(row: Measurement, device: DeviceProfile) -> float:
     models = row.models_per_board
     if row.exchanges:
-        share = figure_of(device, "compute_ms_per_mmac") * row.macs / row.boards / 1e6
-        return compute_mj(device, 0) + figure_of(device, "power_busy_w") * share
+        share = quantity_value(device, "compute_ms_per_mmac") * row.macs / row.boards / 1e6
+        return compute_mj(device, 0) + quantity_value(device, "power_busy_w") * share
     return slowdown(device, models) * models * compute_mj(device, row.macs)
+
+
+def communication_observation(row: Measurement, fc_ms: float, links: Links) -> Observation:
+    """Return the communication of a fan-out: one message_ms per device, called by its name."""
+    terms = {row.device: float(row.boards), "join_fixed_ms": 1.0}
+    known_ms = fc_ms
+    if row.link is None:
+        terms["ms_per_byte"] = float(wired_bytes(row))
+    else:
+        known_ms += wire_ms(links[row.link], wired_bytes(row))
+    return Observation(row.communication_ms or 0.0, terms, known_ms)
+
+
+def time_observations(
+    row: Measurement, device: DeviceProfile, host: DeviceProfile, links: Links
+) -> Iterator[Observation]:
+    """Yield what a row says of computing and exchanging; nothing where models share a board."""
+    if row.exchanges:
+        yield from _split_observations(row, links)
+    elif row.models_per_board == 1:
+        for observed_ms, known_ms in _observed_computing_ms(row, device, host, links):
+            yield Observation(observed_ms, _computing_terms(row.macs), known_ms)
+
+
+def sharing_observations(
+    row: Measurement, device: DeviceProfile, host: DeviceProfile, links: Links
+) -> Iterator[Observation]:
+    """Yield what a row of several models at once says of their slowdown."""
+    if row.models_per_board > 1 and not device.missing("compute_fixed_ms", "compute_ms_per_mmac"):
+        alone = row.model_copy(update={"models_per_board": 1})
+        summed_ms = row.models_per_board * computing_ms(alone, device)
+        for observed_ms, known_ms in _observed_computing_ms(row, device, host, links):
+            yield Observation(observed_ms, {"sharing_slowdown": summed_ms}, known_ms)
+
+
+def energy_observations(row: Measurement, device: DeviceProfile) -> Iterator[Observation]:
+    """Yield what a row says of power; nothing where the times are not told."""
+    shares = row.models_per_board > 1
+    if device.missing("compute_fixed_ms", "compute_ms_per_mmac") or (
+        shares and device.missing("sharing_slowdown")
+    ):
+        return
+    factor = row.models_per_board * slowdown(device, row.models_per_board)
+    mmac = row.macs / 1e6 / (row.boards if row.exchanges else 1)
+    yield Observation(
+        row.energy_per_node_mj or 0.0,
+        {
+            "power_fixed_w": factor * quantity_value(device, "compute_fixed_ms"),
+            "power_busy_w": factor * quantity_value(device, "compute_ms_per_mmac") * mmac,
+        },
+    )
+
+
+def _observed_computing_ms(
+    row: Measurement, device: DeviceProfile, host: DeviceProfile, links: Links
+) -> Iterator[tuple[float, float]]:
+    """Yield a measured time that holds the computing, and what else is in it, in ms."""
+    if compute_ms := row.fitted_to("compute_ms"):
+        yield compute_ms, 0.0
+    elif (total_ms := row.fitted_to("total_ms")) and not row.boards:
+        yield total_ms, 0.0
+    elif total_ms and not device.missing("message_ms") and host.hosting and row.link in links:
+        yield total_ms, communicating_ms(row, device, host, links)
+
+
+def _split_observations(row: Measurement, links: Links) -> Iterator[Observation]:
+    wires = shares_ms(row, links)
+    peers = row.boards - 1
+    computing = _computing_terms(row.macs / row.boards)
+    exchanging = {
+        "exchange_ms": float(row.exchanges),
+        "peer_message_ms": float(row.exchanges * peers),
+    }
+    compute_ms, beyond_ms = row.fitted_to("compute_ms"), row.fitted_to("communication_ms")
+    if compute_ms:
+        yield Observation(compute_ms, computing)
+    if beyond_ms:
+        yield Observation(beyond_ms, exchanging, wires)
+    total_ms = row.fitted_to("total_ms")
+    if total_ms and not (compute_ms and beyond_ms):
+        yield Observation(total_ms, computing | exchanging, wires)
+
+
+def _computing_terms(macs: float) -> dict[str, float]:
+    return {"compute_fixed_ms": 1.0, "compute_ms_per_mmac": macs / 1e6}

@@ -1,1 +1,1 @@
-"""What happens when an image is processed: SimPy engine, closed forms, workloads, energy."""
+"""What happens when an image is processed: task graphs, scenarios, engine, workloads, results."""

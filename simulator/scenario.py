@@ -1,13 +1,310 @@
-"""A scenario: when images come, what fails, what slows down, and the seed of all randomness."""
+"""A scenario: arrivals, failures, throttling, and the seed of all randomness.
 
+The boards of one failure go down and come up together: one switch, one supply.  Failures do not
+depend on what the boards do, so their times can be looked up ahead of the simulation's clock.
+
+The clock factor of a throttled board is piecewise constant, so that work done by a time is exact:
+a step of d ms that starts at s ends at the e with  integral from s to e of factor(t) dt = d.
+
+Each purpose and step has a stream of random numbers of its own, all from one seed.  So a run is
+the same whatever else is random in it, and the nth image draws the same numbers on every path
+through the simulator on which the images keep their order.
+"""
+
+import csv
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Literal, Self
 
-from profiles.errors import SimulationError
-from simulator.arrivals import Arrivals, ClosedLoop
-from simulator.failures import Failure, Uptimes
-from simulator.job import Job
-from simulator.throttling import Speed, Throttle
+import numpy as np
+
+from nonn_common.errors import InputError, SimulationError
+from simulator.task_graph import TaskGraph
+
+COLUMN = "start_ms"
+"""Column of a CSV trace that holds the arrivals."""
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedLoop:
+    """One image at a time: the next when the last is answered or lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson:
+    """Images at random, `per_s` a second on average."""
+
+    per_s: float
+
+    def __post_init__(self) -> None:
+        _require_positive("a Poisson stream needs a rate", self.per_s, "1/s")
+
+    def times(self, generator: np.random.Generator) -> Iterator[float]:
+        """Yield the arrivals, in ms."""
+        now_ms = 0.0
+        while True:
+            for gap_ms in generator.exponential(1000 / self.per_s, _BATCH).tolist():
+                now_ms += gap_ms
+                yield now_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """An image every `every_ms`, the first at once."""
+
+    every_ms: float
+
+    def __post_init__(self) -> None:
+        _require_positive("a periodic stream needs a period", self.every_ms, "ms")
+
+    def times(self, generator: np.random.Generator) -> Iterator[float]:  # noqa: ARG002
+        """Yield the arrivals, in ms."""
+        return (number * self.every_ms for number in count())
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Images at these times, in ms, which do not fall."""
+
+    ms: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.ms or not all(0 <= each < math.inf for each in self.ms):
+            raise SimulationError("arrivals must be at least one time of at least 0 ms")
+        for index, (earlier, later) in enumerate(pairwise(self.ms), start=1):
+            if later < earlier:
+                raise SimulationError(
+                    f"arrivals must not fall; found {later:g} ms after {earlier:g} ms "
+                    f"at position {index}"
+                )
+
+    @classmethod
+    def from_csv(cls, path: Path) -> Self:
+        """Read the column `start_ms` of a CSV file with a header; raises InputError."""
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                return cls(tuple(_column(path, csv.DictReader(file))))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"cannot read this trace: {error}", where=str(path)) from error
+        except SimulationError as error:
+            raise InputError(str(error), where=f"{path}: column {COLUMN}") from error
+
+    def times(self, generator: np.random.Generator) -> Iterator[float]:  # noqa: ARG002
+        """Yield the arrivals, in ms."""
+        return iter(self.ms)
+
+
+OpenArrivals = Poisson | Periodic | Times
+Arrivals = ClosedLoop | OpenArrivals
+
+
+def _column(path: Path, reader: "csv.DictReader[str]") -> Iterator[float]:
+    if COLUMN not in (reader.fieldnames or ()):
+        raise InputError(
+            "this trace has no column of arrivals",
+            where=str(path),
+            found=", ".join(reader.fieldnames or ()) or "an empty file",
+            allowed=f"a header line with a column {COLUMN}, in ms",
+        )
+    for row in reader:
+        text = row[COLUMN]
+        try:
+            value = float(text or "")
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < math.inf:
+            raise InputError(
+                "not a time",
+                where=f"{path}: line {reader.line_num}, column {COLUMN}",
+                found=text,
+                allowed="a number of ms, at least 0",
+            )
+        yield value
+
+
+def _require_positive(what: str, value: float, unit: str) -> None:
+    if not 0 < value < math.inf:
+        raise SimulationError(f"{what} above 0 {unit}; found {value:g}")
+
+
+Purpose = Literal["arrivals", "failures", "service", "loss", "jitter"]
+
+_PURPOSES: tuple[Purpose, ...] = ("arrivals", "failures", "service", "loss", "jitter")
+
+
+def random_stream(seed: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
+    """Return the random numbers of one purpose, for the step or failure of this index."""
+    key = (_PURPOSES.index(purpose), index)
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+@dataclass(frozen=True, slots=True)
+class TimedFailure:
+    """`boards` fail at `at_ms` and are up again at `repaired_ms`; never, if None."""
+
+    boards: tuple[str, ...]
+    at_ms: float
+    repaired_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_boards(self.boards)
+        if not 0 <= self.at_ms < math.inf:
+            raise SimulationError(f"boards fail at a time of at least 0 ms; found {self.at_ms:g}")
+        if self.repaired_ms is not None and not self.at_ms < self.repaired_ms < math.inf:
+            raise SimulationError(
+                f"boards that fail at {self.at_ms:g} ms are repaired after that; "
+                f"found {self.repaired_ms:g} ms"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalFailure:
+    """`boards` fail and are repaired again and again, with exponential times of these means."""
+
+    boards: tuple[str, ...]
+    mttf_ms: float
+    mttr_ms: float
+
+    def __post_init__(self) -> None:
+        _require_boards(self.boards)
+        if not (0 < self.mttf_ms < math.inf and 0 < self.mttr_ms < math.inf):
+            raise SimulationError(
+                "mean times to failure and to repair must be above 0 ms; "
+                f"found {self.mttf_ms:g} and {self.mttr_ms:g}"
+            )
+
+
+Failure = TimedFailure | RenewalFailure
+
+
+class DownTimes:
+    """The intervals [down, up) of one failure, made as far ahead as somebody asks."""
+
+    def __init__(self, failure: Failure, generator: np.random.Generator) -> None:
+        self.boards = frozenset(failure.boards)
+        self._downs_ms: list[float] = []
+        self._ups_ms: list[float] = []
+        self._renewal = failure if isinstance(failure, RenewalFailure) else None
+        self._generator = generator
+        if isinstance(failure, TimedFailure):
+            repaired_ms = math.inf if failure.repaired_ms is None else failure.repaired_ms
+            self._downs_ms.append(failure.at_ms)
+            self._ups_ms.append(repaired_ms)
+
+    def next(self, time_ms: float) -> tuple[float, float]:
+        """Return the first interval that ends after `time_ms`; at infinity if there is none."""
+        while self._renewal and (not self._ups_ms or self._ups_ms[-1] <= time_ms):
+            self._go_on(self._renewal)
+        index = bisect_right(self._ups_ms, time_ms)
+        if index == len(self._ups_ms):
+            return math.inf, math.inf
+        return self._downs_ms[index], self._ups_ms[index]
+
+    def _go_on(self, renewal: RenewalFailure) -> None:
+        up_ms = self._ups_ms[-1] if self._ups_ms else 0.0
+        down_ms = up_ms + self._generator.exponential(renewal.mttf_ms)
+        self._downs_ms.append(down_ms)
+        self._ups_ms.append(down_ms + self._generator.exponential(renewal.mttr_ms))
+
+
+class Availability:
+    """When all the places that a step needs are up.
+
+    Between `quiet_from_ms` and `quiet_to_ms`, which each look-up renews, nothing goes down.
+    """
+
+    def __init__(self, downs: tuple[DownTimes, ...]) -> None:
+        self._downs = downs
+        self.quiet_from_ms = self.quiet_to_ms = 0.0
+
+    def touched(self, start_ms: float, end_ms: float) -> tuple[float, float] | None:
+        """Return the first down time (from, to) that touches [start, end), or None."""
+        down_ms, up_ms = min(downs.next(start_ms) for downs in self._downs)
+        if down_ms < end_ms:
+            return down_ms, up_ms
+        self.quiet_from_ms, self.quiet_to_ms = start_ms, down_ms
+        return None
+
+
+class FailureTimes:
+    """The uptime of any set of places, all from the same failures."""
+
+    def __init__(self, failures: Sequence[Failure], seed: int) -> None:
+        self._downs = [
+            DownTimes(failure, random_stream(seed, "failures", index))
+            for index, failure in enumerate(failures)
+        ]
+        self._made: dict[frozenset[str], Availability | None] = {}
+
+    def of(self, places: frozenset[str]) -> Availability | None:
+        """Return when all `places` are up; None where none of them ever fails."""
+        if places not in self._made:
+            downs = tuple(each for each in self._downs if each.boards & places)
+            self._made[places] = Availability(downs) if downs else None
+        return self._made[places]
+
+
+def _require_boards(boards: tuple[str, ...]) -> None:
+    if not boards:
+        raise SimulationError("a failure needs at least one board")
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """From `at_ms` on the clock of `board` is `factor` times that of its profile."""
+
+    board: str
+    at_ms: float
+    factor: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.at_ms < math.inf and 0 < self.factor < math.inf):
+            raise SimulationError(
+                f"throttling of {self.board} needs a time of at least 0 ms and a clock factor "
+                f"above 0; found {self.at_ms:g} ms and {self.factor:g}"
+            )
+
+
+class ClockSpeed:
+    """The clock factor of one board over time; 1 until its first throttle."""
+
+    def __init__(self, throttles: Sequence[Throttle] = ()) -> None:
+        ordered = sorted(throttles, key=lambda throttle: throttle.at_ms)
+        self._since_ms = [0.0, *(throttle.at_ms for throttle in ordered)]
+        self._factors = [1.0, *(throttle.factor for throttle in ordered)]
+        self._done_ms = [0.0]
+        for factor, (since_ms, until_ms) in zip(
+            self._factors, pairwise(self._since_ms), strict=False
+        ):
+            self._done_ms.append(self._done_ms[-1] + factor * (until_ms - since_ms))
+
+    def end_ms(self, start_ms: float, work_ms: float) -> float:
+        """Return when `work_ms` of work, at factor 1, are done if they start at `start_ms`."""
+        piece = bisect_right(self._since_ms, start_ms) - 1
+        end_ms = start_ms + work_ms / self._factors[piece]
+        if piece + 1 == len(self._since_ms) or end_ms <= self._since_ms[piece + 1]:
+            return end_ms
+        done_ms = self._done(piece, start_ms) + work_ms
+        piece = bisect_right(self._done_ms, done_ms) - 1
+        return self._since_ms[piece] + (done_ms - self._done_ms[piece]) / self._factors[piece]
+
+    def work_ms(self, start_ms: float, end_ms: float) -> float:
+        """Return the work, at factor 1, that is done from `start_ms` to `end_ms`."""
+        first = bisect_right(self._since_ms, start_ms) - 1
+        last = bisect_right(self._since_ms, end_ms) - 1
+        if first == last:
+            return (end_ms - start_ms) * self._factors[first]
+        return self._done(last, end_ms) - self._done(first, start_ms)
+
+    def _done(self, piece: int, time_ms: float) -> float:
+        return self._done_ms[piece] + self._factors[piece] * (time_ms - self._since_ms[piece])
+
 
 OnFailure = Literal["wait", "lose"]
 
@@ -30,25 +327,25 @@ class Scenario:
     on_failure: OnFailure = "wait"
     seed: int = 0
 
-    def check(self, job: Job) -> None:
+    def check(self, graph: TaskGraph) -> None:
         """Refuse boards that `job` does not have; raises SimulationError."""
         failing = {board for failure in self.failures for board in failure.boards}
         throttled = {throttle.board for throttle in self.throttling}
         named = failing | throttled
-        if named and (unknown := sorted(named - job.places)):
+        if named and (unknown := sorted(named - graph.places)):
             raise SimulationError(
                 f"the scenario names boards that have no part in this workload: "
-                f"{', '.join(unknown)}; it has: {', '.join(sorted(job.places))}"
+                f"{', '.join(unknown)}; it has: {', '.join(sorted(graph.places))}"
             )
 
-    def uptimes(self) -> Uptimes:
+    def failure_times(self) -> FailureTimes:
         """Return when places are up."""
-        return Uptimes(self.failures, self.seed)
+        return FailureTimes(self.failures, self.seed)
 
-    def speed(self, board: str) -> Speed | None:
+    def speed(self, board: str) -> ClockSpeed | None:
         """Return the clock of `board` over time, or None if it is never throttled."""
         own = [throttle for throttle in self.throttling if throttle.board == board]
-        return Speed(own) if own else None
+        return ClockSpeed(own) if own else None
 
 
 UNDISTURBED = Scenario()

@@ -5,17 +5,23 @@ from dataclasses import replace
 import numpy as np
 from made_hardware import device, figure, link
 
-from nonn_core.family import parse_network
-from nonn_core.image import Image
-from planner.group0 import Group0
-from planner.instance import Instance
-from planner.option import DropOption, Option
-from planner.scaling import UNITS_PER_MJ, UNITS_PER_MS, busy_units, energy_units
-from planner.site import Site
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from planner.data.modes import (
+    UNITS_PER_MJ,
+    UNITS_PER_MS,
+    BoardCapacity,
+    DropChoice,
+    Mode,
+    Stem,
+    busy_units,
+    energy_units,
+)
+from planner.data.problem_data import ProblemData
 from profiles.device import Hosting
 from profiles.fleet import Board
 
-IMAGES = (Image(1, 8, 8), Image(3, 2, 2), Image(1, 1, 1))
+IMAGES = (ImageShape(1, 8, 8), ImageShape(3, 2, 2), ImageShape(1, 1, 1))
 NETWORKS = ("wrn10:4,8,8", "wrn10:4,4,16", "wrn10:6,8,8", "wrn16:4,8,8")
 WIDTHS = (*NETWORKS, "wrn10:4,8,16", "wrn10:4,4,8")
 
@@ -60,7 +66,7 @@ def random_site(rng, board, options, sizes):
         size += option.memory_bytes(filters)
         macs += option.line.at(filters).macs
     size, macs = (max(0, limit - int(rng.integers(2))) for limit in (size, macs))
-    return Site(
+    return BoardCapacity(
         board,
         size if rng.random() < 0.7 else None,
         macs if rng.random() < 0.3 else None,
@@ -73,7 +79,7 @@ def random_drops(rng, sizes):
     """Up to two nested unions beside the empty one."""
     order = rng.permutation(len(sizes)).tolist()
     return tuple(
-        DropOption(
+        DropChoice(
             frozenset(order[:count]),
             sum(sizes[c] for c in order[:count]),
             int(rng.integers(1, 50)) / 10 if count else 0.0,
@@ -92,8 +98,8 @@ def random_instance(seed, boards_of=random_boards):
     networks = rng.permutation(NETWORKS)[: rng.integers(2, 4 if len(boards) == 2 else 3)]
     specs = [parse_network(name) for name in networks]
     precisions = [("fp32",), ("int8", "fp32")][rng.random() < 0.2]
-    options = tuple(Option.of(spec, precision, image) for spec in specs for precision in precisions)
-    return image, Instance(
+    options = tuple(Mode.of(spec, precision, image) for spec in specs for precision in precisions)
+    return image, ProblemData(
         host=boards[0].device,
         sites=tuple(random_site(rng, board, options, sizes) for board in boards),
         options=options,
@@ -125,10 +131,10 @@ def small_instance(seed):
     sizes = tuple(rng.choice([1, 4, 7, 12, 30], count).tolist())
     precisions = ("int8", "fp32") if len(boards) < 3 and rng.random() < 0.3 else ("fp32",)
     specs = [parse_network(name) for name in rng.permutation(WIDTHS)[:3]]
-    options = tuple(Option.of(spec, precision, image) for spec in specs for precision in precisions)
+    options = tuple(Mode.of(spec, precision, image) for spec in specs for precision in precisions)
     shapes = {spec.group0: spec for spec in specs if alone}
     max_students = int(rng.integers(2, 5))
-    return image, Instance(
+    return image, ProblemData(
         host=boards[0].device,
         sites=tuple(random_site(rng, board, options, sizes) for board in boards),
         options=options,
@@ -139,7 +145,7 @@ def small_instance(seed):
         image_bytes=image.size_bytes,
         reuse=reuse,
         replicates=seed % 8 != 1,
-        group0s=tuple(Group0.of(spec, image) for spec in shapes.values()),
+        group0s=tuple(Stem.of(spec, image) for spec in shapes.values()),
     )
 
 
@@ -157,7 +163,7 @@ def company_needed(sizes, budget):
     `budget`, busy or energy, lets the dearer network have the smaller community together with the
     cheaper one, not alone.
     """
-    image = Image(1, 8, 8)
+    image = ImageShape(1, 8, 8)
     hurried = device(
         "hurried",
         Hosting(join_fixed_ms=figure(2.0), fc_ms=figure(0.1)),
@@ -169,23 +175,23 @@ def company_needed(sizes, budget):
         sharing_slowdown=0.5,
     )
     names = ("wrn10:4,4,8", "wrn10:4,8,16")
-    cheap, dear = (Option.of(parse_network(name), "fp32", image) for name in names)
+    cheap, dear = (Mode.of(parse_network(name), "fp32", image) for name in names)
     small, large = min(sizes), max(sizes)
     alone = {"busy": busy_units, "energy": energy_units}[budget](hurried, dear.line, False).at(
         small
     )
-    site = Site(
+    site = BoardCapacity(
         Board("b0", hurried, link("wire", 1e6)),
         dear.memory_bytes(small) + cheap.memory_bytes(large),
         None,
         **{budget: int(0.98 * alone)},
     )
-    return image, Instance(
+    return image, ProblemData(
         host=hurried,
         sites=(site,),
         options=(cheap, dear),
         sizes=sizes,
-        drops=(DropOption(frozenset(), 0, 0.0),),
+        drops=(DropChoice(frozenset(), 0, 0.0),),
         min_students=2,
         max_students=2,
         image_bytes=image.size_bytes,

@@ -5,10 +5,15 @@ from pathlib import Path
 from made_bundle import make_bundle
 
 from nonn_core.partition import Partition
-from planner.budget import budgets
-from planner.evaluation import Decided, budget_rows, decision, predict
-from planner.plan import PlanDocument, SolverRun, StageResult
-from planner.question import Question
+from planner.plan_file.evaluation import (
+    DecidedStudent,
+    budget_rows,
+    evaluate_decision,
+    predict_cost,
+)
+from planner.plan_file.plan_document import LevelResult, PlanDocument, SolverRun
+from planner.problem.goals import board_budgets
+from planner.problem.problem import Problem
 from profiles.fleet import Fleet
 from profiles.link import LINKS
 
@@ -60,10 +65,10 @@ def made_fleet(links, compute_ms=5.0, message_ms=0.0, sharing_slowdown=1.0):
 def made_plan(fleet, boards=None, image="3x32x32", width=3):
     """One student for each entry of `boards`, the names of those that run it; one on each board."""
     placed = boards or [(board.name,) for board in fleet.boards]
-    question = Question.check(
+    question = Problem.check(
         {
             "fleet": fleet,
-            "budgets": budgets(fleet),
+            "budgets": board_budgets(fleet),
             "image": image,
             "classes": 10,
             "networks": (NETWORK,),
@@ -75,10 +80,10 @@ def made_plan(fleet, boards=None, image="3x32x32", width=3):
         "this test",
     )
     decided = [
-        Decided(f"student-{k}", NETWORK, "fp32", tuple(homes), (k,), 1)
+        DecidedStudent(f"student-{k}", NETWORK, "fp32", tuple(homes), (k,), 1)
         for k, homes in enumerate(placed)
     ]
-    made = decision(question, decided, (), None)
+    made = evaluate_decision(question, decided, (), None)
     order = tuple(board.name for board in fleet.boards if board.name in made.used)
     return PlanDocument(
         question=question,
@@ -90,9 +95,9 @@ def made_plan(fleet, boards=None, image="3x32x32", width=3):
         host=fleet.host,
         send_order=order,
         budgets=budget_rows(question, made),
-        predicted=predict(question, made, order),
+        predicted=predict_cost(question, made, order),
         stages=(
-            StageResult(
+            LevelResult(
                 objective="students",
                 tolerance_pct=0.0,
                 value=len(made.students),

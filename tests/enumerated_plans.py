@@ -1,8 +1,8 @@
 """All plans of a small instance, in numbers and without the solver's arithmetic.
 
-Costs are the closed forms of `nonn_core.costs`, times those of `simulator.workload`.  What a plan
-is worth depends on how many filters each student mimics, not on which, so that divisions of the
-communities that have the same sizes are taken once.
+Costs are the closed forms of `nonn_core.networks.network_cost`, times those of
+`simulator.workloads.fan_out`.  What a plan is worth depends on how many filters each student
+mimics, not on which, so that divisions of the communities that have the same sizes are taken once.
 """
 
 from functools import cache
@@ -11,11 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nonn_core.costs import BYTES_PER_VALUE, Cost, group0_cost, student_cost, student_cost_line
-from nonn_core.family import parse_network
-from planner.scaling import UNITS_PER_INDEX, UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import (
+    BYTES_PER_VALUE,
+    Cost,
+    group0_cost,
+    student_cost,
+    student_cost_line,
+)
+from planner.accuracy.model import UNITS_PER_INDEX
+from planner.data.modes import UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT
 from profiles.device import compute_mj, compute_ms
-from simulator.workload import busy_mj, busy_ms, exchange_ms, join_ms, reply_ms, send_ms
+from simulator.graph_builder import exchange_ms, join_ms, send_ms
+from simulator.workloads.fan_out import busy_mj, busy_ms, reply_ms
 
 cost_of = cache(lambda name, image, filters: student_cost(parse_network(name), image, filters))
 head_cost_of = cache(

@@ -11,7 +11,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from nonn_core.onnx_graph import inference
+from nonn_core.export.onnx_model import inference
 
 
 class QLinearAdd(OpRun):

@@ -6,9 +6,11 @@ from math import log
 
 from enumerated_plans import cost_of, divisions
 
-from nonn_core.costs import BYTES_PER_VALUE
-from planner.scaling import UNITS_PER_INDEX, UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT
-from simulator.workload import busy_mj, busy_ms, join_ms, reply_ms, send_ms
+from nonn_core.networks.network_cost import BYTES_PER_VALUE
+from planner.accuracy.model import UNITS_PER_INDEX
+from planner.data.modes import UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT
+from simulator.graph_builder import join_ms, send_ms
+from simulator.workloads.fan_out import busy_mj, busy_ms, reply_ms
 
 
 def all_plans(image, instance):

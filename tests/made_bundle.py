@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
-from nonn_core.bundle import (
+from nonn_core.export.bundle import (
     Agreement,
     BundledModel,
     FcLayer,

@@ -1,13 +1,13 @@
 """Devices and links made for a test, with just the figures that it names."""
 
 from profiles.device import DeviceProfile
-from profiles.figure import Figure
 from profiles.fleet import Fleet
 from profiles.link import LinkProfile
+from profiles.quantity import Quantity
 
 
 def figure(value):
-    return Figure(value=value, provenance="assumed", source="this test")
+    return Quantity(value=value, provenance="assumed", source="this test")
 
 
 def device(name, hosting=None, **figures):

@@ -1,24 +1,22 @@
 """What a quiet machine would show that takes 2 ms + 0.5 ms per million MACs."""
 
-from boards.profiling.condition import Condition
-from boards.profiling.energy import GivenPower, measure_power
-from boards.profiling.measuring import Measured
-from boards.profiling.member import made_members
-from boards.profiling.messages import MessageTime
-from boards.profiling.sharing import Sharing
+from boards.profiling.benchmark_model import benchmark_models
+from boards.profiling.benchmark_run import BenchmarkResult
+from boards.profiling.machine import MachineCondition
+from boards.profiling.message_benchmark import MessageTime
+from boards.profiling.power_meter import GivenPower, measure_power
 from boards.profiling.stopwatch import Timing
-from boards.profiling.students import StudentTime, StudentTimes
-from boards.profiling.threads import ThreadTime
+from boards.profiling.student_benchmark import Sharing, StudentTime, StudentTimes, ThreadTime
 
-COOL = Condition(40.0, 10**9, "performance")
+COOL = MachineCondition(40.0, 10**9, "performance")
 
 
 def made_measured(layers=None):
     rows = tuple(
         StudentTime(member, Timing(2.0 + 0.5 * member.macs / 1e6, 1.0, 9))
-        for member in made_members(["wrn16-2"], ["3x32x32"])
+        for member in benchmark_models(["wrn16-2"], ["3x32x32"])
     )
-    return Measured(
+    return BenchmarkResult(
         students=StudentTimes(rows, drift_pct=1.0),
         threads=(ThreadTime(1, 1.0), ThreadTime(4, 0.4)),
         sharing=(Sharing(2, 6.0, 10.0),),

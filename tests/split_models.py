@@ -3,12 +3,11 @@
 from hypothesis import strategies as st
 from made_hardware import device, figure, link
 
-from nonn_core.families.mobilenet import MobileNetSpec
-from nonn_core.families.resnet import ResNetSpec
-from nonn_core.families.vgg import VggSpec
-from nonn_core.families.wrn import WrnSpec
-from nonn_core.image import Image
-from nonn_core.layer_table import teacher_table
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.mobilenet import MobileNetSpec
+from nonn_core.networks.network_cost import teacher_table
+from nonn_core.networks.resnet import ResNetSpec, WrnSpec
+from nonn_core.networks.vgg import VggSpec
 from profiles.device import Hosting
 from profiles.fleet import Board
 from profiles.layer import LayerWork
@@ -22,7 +21,7 @@ specs = st.one_of(
     st.builds(ResNetSpec, st.sampled_from([18, 50]), st.tuples(*[_widths] * 4), st.booleans()),
     st.builds(MobileNetSpec, st.integers(5, 30), st.booleans()),
 )
-images = st.builds(Image, st.integers(1, 3), st.integers(32, 41), st.integers(32, 41))
+images = st.builds(ImageShape, st.integers(1, 3), st.integers(32, 41), st.integers(32, 41))
 tables = st.builds(teacher_table, specs, images, st.just(CLASSES))
 """Layer tables of small networks of every family."""
 

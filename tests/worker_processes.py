@@ -9,16 +9,13 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from boards.credentials.holder import board
-from boards.credentials.identity import Identity
-from boards.credentials.keyring import make_keys
-from boards.host.addresses import BoardAddress
-from boards.host.classifier import Classifier
-from boards.host.connecting import connect
-from boards.host.fan_out import FanOut, Joining
-from boards.host.reconnecting import Reconnecting
-from boards.host.task import Task
-from boards.protocol.address import Address
+from boards.host.client import InferenceClient, QuorumPolicy
+from boards.host.connection import BoardTask, Reconnector
+from boards.host.grpc_connection import connect
+from boards.host.inference import FeatureClassifier
+from boards.protocol.address import Address, BoardAddress
+from boards.tls.authority import make_keys
+from boards.tls.credential import Identity, board
 
 
 class WorkerProcess:
@@ -79,7 +76,7 @@ def task_of(worker, manifest, protocol="fastest"):
     """Return what the host asks of a worker."""
     models = {model.name: model for model in manifest.models}
     place = BoardAddress(name=worker.name, address=str(worker.address), protocol=protocol)
-    return Task(place, tuple(models[student] for student in worker.students))
+    return BoardTask(place, tuple(models[student] for student in worker.students))
 
 
 @contextmanager
@@ -103,11 +100,11 @@ def running(bundle, keys, placement, *options, held=()):
 def asking(bundle, manifest, keys, workers, joining=None, protocol="fastest", connected=True):
     """Ask these workers as a host does."""
     identity = Identity.read(keys / "host")
-    fan_out = FanOut(
+    fan_out = InferenceClient(
         [task_of(worker, manifest, protocol) for worker in workers],
-        Classifier(bundle, manifest),
-        Reconnecting(partial(connect, identity=identity)),
-        joining or Joining(),
+        FeatureClassifier(bundle, manifest),
+        Reconnector(partial(connect, identity=identity)),
+        joining or QuorumPolicy(),
     )
     try:
         if connected:

@@ -1,1 +1,1 @@
-"""The fleet of a plan on this machine: a process for each board, behind a link of its own."""
+"""Emulation of a fleet on this machine: worker processes behind shaped links."""

@@ -1,9 +1,19 @@
-"""The relay: a process between the host and emulated boards that holds bytes on their way.
+"""The relay: a process between host and emulated boards that delays bytes.
 
 It listens beside each board under the same ports and connects to the board for each connection.
-Told on stdin, one JSON object a line, what to relay (`Order`); answers each on stdout with an
-empty line, or with what is wrong.  Ends when stdin does.  TCP ends here on both sides: bytes are
+It reads orders on stdin, one JSON object a line (`RelayOrder`), and answers each on stdout with an
+empty line, or with what is wrong.  It ends when stdin does.  TCP ends here on both sides: bytes are
 late, but are never lost, and a reset on one side is passed on to the other.
+
+Bytes of one direction are served in the order in which they come.  What carries them (the host's
+card, a shared channel) is busy with one piece at a time, whichever board it is for::
+
+    begin   = max(now, free of each carrier)
+    free    = begin + messages * message_ms + bytes * wire_ms_per_byte
+    release = free + latency_ms + jitter
+
+Where the kernel has the link's rate, it adds the time on the wire behind the relay, so that bytes
+are released earlier by that much.
 """
 
 import asyncio
@@ -14,12 +24,75 @@ import socket
 import struct
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from random import Random
 from typing import Any, Self
 
-from boards.emulation.delays import Burst, Carriers, Way
+
+@dataclass(frozen=True, slots=True)
+class LinkDirection:
+    """One direction of a board's link."""
+
+    carriers: tuple[str, ...] = ()
+    wire_ms_per_byte: float = 0.0
+    wire_by_kernel: bool = False
+    latency_ms: float = 0.0
+    jitter_ms: float = 0.0
+    message_ms: float = 0.0
+    message_bytes: int = 1
+
+
+class MessageCounter:
+    """Counts the messages on one connection by their bytes, since the board last said something.
+
+    What protocols add to a message of `message_bytes` costs nothing; what is less, such as an
+    acknowledgement, is its part of a message.  Where several messages are on their way at once,
+    what protocols add may make one too many.
+    """
+
+    def __init__(self, message_bytes: int) -> None:
+        self._message_bytes = message_bytes
+        self._size_bytes = 0
+
+    def messages(self, size_bytes: int) -> float:
+        """Return how many messages further bytes are."""
+        before = self._count()
+        self._size_bytes += size_bytes
+        return self._count() - before
+
+    def answered(self) -> None:
+        """Begin to count anew."""
+        self._size_bytes = 0
+
+    def _count(self) -> float:
+        whole = self._size_bytes // self._message_bytes
+        return float(whole) if whole else self._size_bytes / self._message_bytes
+
+
+class CarrierClock:
+    """When each carrier is free again, in ms of whatever clock is used."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._free_ms: dict[str, float] = defaultdict(float)
+        self._random = Random(seed)  # noqa: S311
+
+    def release_ms(
+        self, direction: LinkDirection, size_bytes: int, messages: float, now_ms: float
+    ) -> float:
+        """Return when bytes that came at `now_ms` are passed on."""
+        begin_ms = max([now_ms, *(self._free_ms[each] for each in direction.carriers)])
+        sent_ms = begin_ms + messages * direction.message_ms
+        free_ms = sent_ms + size_bytes * direction.wire_ms_per_byte
+        for each in direction.carriers:
+            self._free_ms[each] = free_ms
+        jitter_ms = (
+            self._random.expovariate(1 / direction.jitter_ms) if direction.jitter_ms else 0.0
+        )
+        return (sent_ms if direction.wire_by_kernel else free_ms) + direction.latency_ms + jitter_ms
+
 
 PIECE_BYTES = 64 * 1024
 """Most bytes that are held together; a message is mostly one piece."""
@@ -32,15 +105,15 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RelayOrder:
     """What to relay for a board, in place of what was relayed for it before."""
 
     board: str
     here: str
     there: str
     ports: tuple[int, ...]
-    down: Way
-    up: Way
+    down: LinkDirection
+    up: LinkDirection
 
     def encoded(self) -> bytes:
         """Return the order as a line."""
@@ -50,19 +123,19 @@ class Order:
     def decoded(cls, line: bytes) -> Self:
         """Return the order that a line holds."""
         fields: Mapping[str, Any] = json.loads(line)
-        down, up = (_way(fields[each]) for each in ("down", "up"))
+        down, up = (_direction(fields[each]) for each in ("down", "up"))
         return cls(**{**fields, "ports": tuple(fields["ports"]), "down": down, "up": up})
 
 
-class Relay:
+class RelayServer:
     """Listens, connects and passes on, as it is ordered."""
 
     def __init__(self, seed: int) -> None:
-        self._carriers = Carriers(seed)
+        self._carriers = CarrierClock(seed)
         self._servers: dict[str, list[asyncio.Server]] = {}
         self._running: set[asyncio.Task[None]] = set()
 
-    async def obey(self, order: Order) -> None:
+    async def apply(self, order: RelayOrder) -> None:
         """Relay as ordered from now on; raises OSError where a port is taken."""
         for server in self._servers.pop(order.board, []):
             server.close()
@@ -70,25 +143,25 @@ class Relay:
         for port in order.ports:
             servers.append(
                 await asyncio.start_server(
-                    self._taken(order, port), order.here, port, limit=PIECE_BYTES
+                    self._acceptor(order, port), order.here, port, limit=PIECE_BYTES
                 )
             )
 
-    def _taken(
-        self, order: Order, port: int
+    def _acceptor(
+        self, order: RelayOrder, port: int
     ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
         """Return what is done with a new connection."""
 
         def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.ensure_future(self._joined(order, port, reader, writer))
+            task = asyncio.ensure_future(self._bridge(order, port, reader, writer))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
         return take
 
-    async def _joined(
+    async def _bridge(
         self,
-        order: Order,
+        order: RelayOrder,
         port: int,
         host_reader: asyncio.StreamReader,
         host_writer: asyncio.StreamWriter,
@@ -100,15 +173,15 @@ class Relay:
             _reset(host_writer)
             return
         try:
-            burst = Burst(order.down.message_bytes)
+            counter = MessageCounter(order.down.message_bytes)
 
             def count_up(_: int) -> float:
-                burst.answered()
+                counter.answered()
                 return 0.0
 
-            await _both(
-                self._passed(order.down, host_reader, writer, burst.messages),
-                self._passed(order.up, reader, host_writer, count_up),
+            await _run_together(
+                self._forward(order.down, host_reader, writer, counter.messages),
+                self._forward(order.up, reader, host_writer, count_up),
             )
         except OSError:
             for each in (writer, host_writer):
@@ -117,20 +190,22 @@ class Relay:
             for each in (writer, host_writer):
                 each.close()
 
-    async def _passed(
+    async def _forward(
         self,
-        way: Way,
+        direction: LinkDirection,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         count: _Count,
     ) -> None:
         """Pass on what is read, each piece when its time has come, and then the end."""
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_MOST_PIECES)
-        await _both(self._held(way, reader, pieces, count), _released(pieces, writer))
+        await _run_together(
+            self._read_pieces(direction, reader, pieces, count), _write_pieces(pieces, writer)
+        )
 
-    async def _held(
+    async def _read_pieces(
         self,
-        way: Way,
+        direction: LinkDirection,
         reader: asyncio.StreamReader,
         pieces: "asyncio.Queue[tuple[float, bytes]]",
         count: _Count,
@@ -142,12 +217,12 @@ class Relay:
             piece = await reader.read(PIECE_BYTES)
             # Bytes of one connection do not overtake each other.
             size_bytes = len(piece)
-            due_ms = self._carriers.release_ms(way, size_bytes, count(size_bytes), _now_ms())
+            due_ms = self._carriers.release_ms(direction, size_bytes, count(size_bytes), _now_ms())
             last_ms = max(last_ms, due_ms)
             await pieces.put((last_ms, piece))
 
 
-async def _released(
+async def _write_pieces(
     pieces: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter
 ) -> None:
     """Write pieces at their times; an empty one is the end."""
@@ -164,7 +239,7 @@ async def _released(
         await writer.drain()
 
 
-async def _both(*parts: Coroutine[Any, Any, None]) -> None:
+async def _run_together(*parts: Coroutine[Any, Any, None]) -> None:
     """Run parts at once until all are done; if one fails, stop the others and raise its error."""
     tasks = [asyncio.ensure_future(each) for each in parts]
     try:
@@ -186,8 +261,8 @@ def _now_ms() -> float:
     return time.monotonic() * 1000
 
 
-def _way(fields: Mapping[str, Any]) -> Way:
-    return Way(**{**fields, "carriers": tuple(fields["carriers"])})
+def _direction(fields: Mapping[str, Any]) -> LinkDirection:
+    return LinkDirection(**{**fields, "carriers": tuple(fields["carriers"])})
 
 
 async def serve(seed: int) -> None:
@@ -196,10 +271,10 @@ async def serve(seed: int) -> None:
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(orders), sys.stdin
     )
-    relay = Relay(seed)
+    relay = RelayServer(seed)
     while line := await orders.readline():
         try:
-            await relay.obey(Order.decoded(line))
+            await relay.apply(RelayOrder.decoded(line))
             answer = ""
         except OSError as error:
             answer = str(error)

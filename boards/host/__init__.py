@@ -1,1 +1,1 @@
-"""The host: sends each image to all boards, joins what they answer, applies the FC layer."""
+"""The host: it sends images to the boards of a plan and joins their features."""

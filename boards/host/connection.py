@@ -1,13 +1,105 @@
-"""A connection to one board's worker, over either protocol."""
+"""Connections from the host to boards' workers, over either protocol, and their reconnection.
 
+A task says what each board is asked for: a plan's placement and a bundle's models, in the sending
+order.  A thread for each board that is wanted connects beside the work until the board is there.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Literal, NamedTuple, Protocol
 
 from boards.protocol import frames
+from boards.protocol.address import BoardAddress, BoardAddresses
 from boards.protocol.frames import Features, Values
+from nonn_common.errors import InputError
+from nonn_core.export.bundle import BundledModel, Manifest
+from planner.plan_file.plan_document import PlanDocument, require_students
 
-Wire = Literal["frames", "standard"]
+
+@dataclass(frozen=True)
+class BoardTask:
+    """A board, and the students whose features it answers, side by side in this order."""
+
+    board: BoardAddress
+    models: tuple[BundledModel, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the board."""
+        return self.board.name
+
+    @cached_property
+    def students(self) -> tuple[str, ...]:
+        """Names of its students."""
+        return tuple(model.name for model in self.models)
+
+    @property
+    def image_values(self) -> int:
+        """Values of an image."""
+        return prod(self.models[0].reads.shape)
+
+    @property
+    def answer_values(self) -> int:
+        """Values of all its features of an image."""
+        return sum(prod(model.answers.shape) for model in self.models)
+
+
+def board_tasks(
+    plan: PlanDocument, bundle: Manifest, addresses: BoardAddresses, where: str
+) -> tuple[BoardTask, ...]:
+    """Return what each board of the plan is asked for, in the order in which the host sends.
+
+    `where` names the file of addresses.  Raises InputError for a plan without students or with G0
+    on a board of its own, a bundle of other students, and a board without an address.
+    """
+    require_students(plan)
+    if plan.group0 is not None:
+        raise InputError(
+            "this host sends images to students alone, not maps of G0 from board to board",
+            where="plan",
+            found=f"G0 on {plan.group0.board}",
+            fix="plan with --group0 replicated",
+        )
+    models = {model.name: model for model in bundle.models if model.role == "student"}
+    planned = {student.name: student.filters for student in plan.students}
+    found = {name: model.filters for name, model in models.items()}
+    if found != planned:
+        raise InputError(
+            "the bundle is of other students than the plan",
+            where="bundle",
+            found=_described(found),
+            allowed=_described(planned),
+            fix="export the run of this plan",
+        )
+    return tuple(
+        BoardTask(addresses.of(board, where), _models_on(board, plan, models))
+        for board in plan.send_order
+    )
+
+
+def _models_on(
+    board: str, plan: PlanDocument, models: Mapping[str, BundledModel]
+) -> tuple[BundledModel, ...]:
+    return tuple(models[student.name] for student in plan.students if board in student.boards)
+
+
+def _described(filters: Mapping[str, Sequence[int]]) -> str:
+    return ", ".join(f"{name} of {len(each)} filters" for name, each in filters.items())
+
+
+def all_students(all_tasks: Sequence[BoardTask]) -> tuple[BundledModel, ...]:
+    """Return every student once, in the order of the FC layer's inputs."""
+    found = {model.name: model for task in all_tasks for model in task.models}
+    return tuple(sorted(found.values(), key=lambda model: model.fc_offset or 0))
+
+
+ProtocolName = Literal["frames", "standard"]
 
 
 class ConnectionLostError(Exception):
@@ -24,7 +116,7 @@ class Request:
     @cached_property
     def frame(self) -> bytes:
         """The request as a frame."""
-        return frames.images(self.number, self.images).encoded()
+        return frames.images_frame(self.number, self.images).encoded()
 
 
 class Reply(NamedTuple):
@@ -45,7 +137,7 @@ class Connection(Protocol):
     One thread uses it.  Every method may raise ConnectionLostError, after which it is only closed.
     """
 
-    wire: Wire
+    protocol: ProtocolName
 
     def fileno(self) -> int:
         """Return what to wait on for replies, and for room to send where `unsent`."""
@@ -65,3 +157,75 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Close it."""
+
+
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 2.0
+
+Connect = Callable[[BoardTask], Connection]
+
+
+class Reconnector:
+    """Connects to boards; readable, for a selector, when there is something to take."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._results: deque[tuple[str, Connection | str]] = deque()
+        self._pipe_reader, self._pipe_writer = os.pipe()
+        os.set_blocking(self._pipe_reader, False)
+        os.set_blocking(self._pipe_writer, False)
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """Return what to wait on."""
+        return self._pipe_reader
+
+    def request(self, task: BoardTask) -> None:
+        """Begin to connect to a board, and go on until it works."""
+        threading.Thread(
+            target=self._run, args=(task,), name=f"connect {task.name}", daemon=True
+        ).start()
+
+    def results(self) -> list[tuple[str, Connection | str]]:
+        """Return boards with their new connection, or with why there is none yet."""
+        with suppress(BlockingIOError):
+            os.read(self._pipe_reader, 4096)
+        found = []
+        while self._results:
+            found.append(self._results.popleft())
+        return found
+
+    def close(self) -> None:
+        """Stop connecting."""
+        with self._lock:
+            self._closed.set()
+            os.close(self._pipe_reader)
+            os.close(self._pipe_writer)
+        for _, found in self._results:
+            if not isinstance(found, str):
+                found.close()
+
+    def _run(self, task: BoardTask) -> None:
+        pause_s = FIRST_PAUSE_S
+        while not self._closed.is_set():
+            try:
+                connection = self._connect(task)
+            except (ConnectionLostError, InputError, OSError) as error:
+                self._put(task.name, str(error))
+                self._closed.wait(pause_s)
+                pause_s = min(2 * pause_s, MAX_PAUSE_S)
+                continue
+            if not self._put(task.name, connection):
+                connection.close()
+            return
+
+    def _put(self, name: str, found: Connection | str) -> bool:
+        """Hand over what was found; not where nobody takes it any more."""
+        with self._lock:
+            if self._closed.is_set():
+                return False
+            self._results.append((name, found))
+            # A full pipe wakes as well.
+            with suppress(BlockingIOError):
+                os.write(self._pipe_writer, b"!")
+            return True

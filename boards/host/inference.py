@@ -1,14 +1,49 @@
-"""One image on its way: who still owes what, and the answer when enough is there."""
+"""One inference: which boards are outstanding, the joined features, and the answer.
+
+The FC layer makes logits of the features that came, with zero where none did.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from boards.host.connection import Request
-from boards.host.task import Task
+from boards.host.connection import BoardTask, Request
 from boards.protocol.frames import Features, Values
+from nonn_common.errors import InputError
+from nonn_core.export.bundle import BundledModel, Manifest, read_bundled
+
+
+class FeatureClassifier:
+    """The FC layer of a bundle."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Read the layer; raises InputError where the bundle has none or it is another one."""
+        from safetensors.numpy import load
+
+        if manifest.fc is None:
+            raise InputError(
+                "the bundle is of one network that answers by itself; there is nothing to join",
+                where=str(folder),
+                fix="export the run of a plan",
+            )
+        layer = load(read_bundled(folder, manifest.fc))
+        self._weight: Values = layer["weight"]
+        self._bias: Values = layer["bias"]
+
+    def logits(
+        self, images: int, students: tuple[BundledModel, ...], features: Mapping[str, Values]
+    ) -> Values:
+        """Return `(images, classes)`; students that are not in `features` count as zero."""
+        joined = np.zeros((images, self._weight.shape[1]), dtype=np.float32)
+        for student in students:
+            if student.name in features and student.fc_offset is not None:
+                end = student.fc_offset + len(student.filters)
+                joined[:, student.fc_offset : end] = features[student.name]
+        logits: Values = joined @ self._weight.T + self._bias
+        return logits
 
 
 class BoardTiming(NamedTuple):
@@ -42,32 +77,32 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Pending:
+class PendingRequest:
     """A request that is not answered yet.  Times are of `time.perf_counter_ns`."""
 
     request: Request
     started_ns: int
-    tasks: Mapping[str, Task]
-    spared: set[str] = field(default_factory=set)
+    tasks: Mapping[str, BoardTask]
+    standby: set[str] = field(default_factory=set)
     """Boards that were not sent the images, but can be if others fail."""
-    owed: dict[str, int] = field(default_factory=dict)
+    outstanding: dict[str, int] = field(default_factory=dict)
     """Boards that were sent the images and may still answer, and when that was done."""
     features: dict[str, Values] = field(default_factory=dict)
-    why_not: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     timings: list[BoardTiming] = field(default_factory=list)
     failed: bool = False
     """Whether any board will not answer."""
 
-    def not_sent(self, board: str, why: str) -> None:
+    def not_sent(self, board: str, reason: str) -> None:
         """Note that a board was not sent the images, or that its answer will not come."""
-        self.owed.pop(board, None)
+        self.outstanding.pop(board, None)
         self.failed = True
         for student in self.tasks[board].students:
-            self.why_not.setdefault(student, f"{board}: {why}")
+            self.reasons.setdefault(student, f"{board}: {reason}")
 
     def replied(self, board: str, features: Features, now_ns: int, *, timed: bool) -> None:
         """Take a board's features; the first of replicas count."""
-        sent_ns = self.owed.pop(board)
+        sent_ns = self.outstanding.pop(board)
         start = 0
         for model in self.tasks[board].models:
             width = len(model.filters)
@@ -83,22 +118,22 @@ class Pending:
             )
         )
 
-    def enough(self, needed: int) -> bool:
+    def is_complete(self, needed: int) -> bool:
         """Whether `needed` students answered, or no board can add one that is missing."""
         if len(self.features) >= needed:
             return True
         # Without a failure what is not there is still coming.
-        return (self.failed or not self.owed) and not self._coming()
+        return (self.failed or not self.outstanding) and not self._still_expected()
 
     def fallbacks(self) -> list[str]:
         """Return spared boards with a student that nobody else will answer."""
-        coming = self._coming() | set(self.features)
-        return [board for board in self.spared if not coming.issuperset(self._students(board))]
+        expected = self._still_expected() | set(self.features)
+        return [board for board in self.standby if not expected.issuperset(self._students(board))]
 
-    def _coming(self) -> set[str]:
+    def _still_expected(self) -> set[str]:
         """Return the students that did not answer and still may."""
-        owed = {student for board in self.owed for student in self._students(board)}
-        return owed - set(self.features)
+        outstanding = {student for board in self.outstanding for student in self._students(board)}
+        return outstanding - set(self.features)
 
     def _students(self, board: str) -> tuple[str, ...]:
         return self.tasks[board].students
@@ -106,7 +141,7 @@ class Pending:
     def missing(self, students: Sequence[str], otherwise: str) -> dict[str, str]:
         """Return the students that did not answer, and why; `otherwise` where it was not told."""
         return {
-            student: self.why_not.get(student, otherwise)
+            student: self.reasons.get(student, otherwise)
             for student in students
             if student not in self.features
         }

@@ -1,20 +1,122 @@
-"""A NoNN on its boards: from a plan, a bundle and addresses to a fan-out that is connected."""
+"""A session of the host: a client for one plan, and the images to classify.
+
+Images come from a data set, from a folder of pictures, or from stdin.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
-from boards.credentials.identity import Identity
-from boards.host.addresses import BoardAddresses
-from boards.host.classifier import Classifier
-from boards.host.connecting import connect
-from boards.host.fan_out import FanOut, Joining
-from boards.host.reconnecting import Reconnecting
-from boards.host.task import tasks
-from nonn_core.bundle import MANIFEST, Manifest
-from planner.plan import PlanDocument
-from profiles.errors import InputError
+import numpy as np
+
+from boards.host.client import InferenceClient, QuorumPolicy
+from boards.host.connection import Reconnector, board_tasks
+from boards.host.grpc_connection import connect
+from boards.host.inference import FeatureClassifier
+from boards.protocol.address import BoardAddresses
+from boards.protocol.frames import Values
+from boards.tls.credential import Identity
+from nonn_common.errors import InputError
+from nonn_common.progress import Progress, silent
+from nonn_core.data.sources import PICTURE_SUFFIXES, decode_picture, read_source
+from nonn_core.export.bundle import MANIFEST, Manifest
+from nonn_core.networks.blueprint import ImageShape
+from planner.plan_file.plan_document import PlanDocument
+
+
+@dataclass(frozen=True, slots=True)
+class HostImage:
+    """One image: its title, its pixels as `(1, C, H, W)`, and its class if that is known."""
+
+    title: str
+    pixels: Values
+    label: int | None = None
+
+
+def data_set_images(
+    manifest: Manifest, source: str | None, progress: Progress = silent
+) -> list[HostImage]:
+    """Return the test images of a data set; without a source, of the one that the bundle names.
+
+    Raises InputError where it is not there, or its images or classes are not the bundle's.
+    """
+    source = source or manifest.data
+    found = read_source(source, progress)
+    _require_shape(found.test.pixels.shape[1:], manifest, source)
+    if found.class_names != manifest.class_names:
+        raise InputError(
+            "the data set has other classes than the bundle",
+            where=source,
+            found=", ".join(found.class_names[:10]),
+            allowed=", ".join(manifest.class_names[:10]),
+        )
+    return [
+        HostImage(f"test {place}", pixels[None].astype(np.float32), int(label))
+        for place, (pixels, label) in enumerate(zip(*found.test, strict=True))
+    ]
+
+
+def folder_images(manifest: Manifest, folder: Path) -> Iterator[HostImage]:
+    """Yield the pictures of a folder in the order of their names; raises InputError."""
+    if not folder.is_dir():
+        raise InputError("no such folder of pictures", where=str(folder))
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not paths:
+        raise InputError(
+            "holds no pictures",
+            where=str(folder),
+            allowed=f"files ending in {', '.join(PICTURE_SUFFIXES)}",
+        )
+    return (HostImage(path.name, _picture(path, manifest)) for path in paths)
+
+
+def stream_images(manifest: Manifest, stream: BinaryIO) -> Iterator[HostImage]:
+    """Yield images that come as raw bytes, channel after channel, one behind the other.
+
+    Raises InputError where the last one is cut short.
+    """
+    shape = _shape(manifest)
+    size = shape[0] * shape[1] * shape[2]
+    number = 0
+    while content := stream.read(size):
+        if len(content) < size:
+            raise InputError(
+                f"image {number} is cut short",
+                where="stdin",
+                found=len(content),
+                allowed=f"{size} bytes for each image of {manifest.image}",
+            )
+        pixels = np.frombuffer(content, dtype=np.uint8).astype(np.float32)
+        yield HostImage(f"stdin {number}", pixels.reshape(1, *shape))
+        number += 1
+
+
+def _picture(path: Path, manifest: Manifest) -> Values:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    planes = decode_picture(str(path), content, _shape(manifest)[0])
+    _require_shape(planes.shape, manifest, str(path))
+    return planes[None].astype(np.float32)
+
+
+def _shape(manifest: Manifest) -> tuple[int, int, int]:
+    image = ImageShape.parse(manifest.image)
+    return image.channels, image.height, image.width
+
+
+def _require_shape(found: tuple[int, ...], manifest: Manifest, where: str) -> None:
+    if found != _shape(manifest):
+        raise InputError(
+            "images of another shape than the students read",
+            where=where,
+            found="x".join(map(str, found)),
+            allowed=manifest.image,
+        )
 
 
 @contextmanager
@@ -23,9 +125,9 @@ def connected(
     bundle: Path,
     addresses: BoardAddresses,
     identity: Identity | None,
-    joining: Joining,
+    policy: QuorumPolicy,
     where: str,
-) -> Iterator[FanOut]:
+) -> Iterator[InferenceClient]:
     """Connect to the boards of a plan; without an identity in plain text, on this machine only.
 
     `where` names the file of addresses.  Boards that are not there are tried again and again; the
@@ -36,13 +138,15 @@ def connected(
     else:
         identity.require("host")
     manifest = Manifest.read(bundle / MANIFEST)
-    asked = tasks(plan, manifest, addresses, where)
-    classifier = Classifier(bundle, manifest)
-    fan_out = FanOut(asked, classifier, Reconnecting(partial(connect, identity=identity)), joining)
+    asked = board_tasks(plan, manifest, addresses, where)
+    classifier = FeatureClassifier(bundle, manifest)
+    client = InferenceClient(
+        asked, classifier, Reconnector(partial(connect, identity=identity)), policy
+    )
     try:
-        yield fan_out
+        yield client
     finally:
-        fan_out.close()
+        client.close()
 
 
 def _require_loopback(addresses: BoardAddresses, where: str) -> None:

@@ -1,1 +1,1 @@
-"""What this machine computes, spends and holds, measured through the real runtime."""
+"""Measurement of a board: benchmarks whose results become a device profile."""

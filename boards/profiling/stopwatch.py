@@ -1,8 +1,8 @@
-"""A stopwatch for a machine that others use too: interleaved blocks, and how much they differ.
+"""A stopwatch for a shared machine: interleaved blocks, and how much they differ.
 
-Every round times each thing in turn, so that what disturbs the machine for a while disturbs all of
+Every round times each task in turn, so that what disturbs the machine for a while disturbs all of
 them.  A block's time is the median of a few answers after one that is not counted; the time of a
-thing is the lower quartile of its blocks, since others only ever make it longer.
+task is the lower quartile of its blocks, since others only ever make it longer.
 
 Before each answer the machine waits a moment: a board answers an image that comes after a pause,
 from caches and clocks that are not those of a tight loop (half the time, for the smallest
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nonn_core.progress import Progress, silent
+from nonn_common.progress import Progress, silent
 
-Answering = Callable[[], float]
+TimedTask = Callable[[], float]
 """Does something once; returns how long it took, in ms."""
 
 PAUSE_S = 0.001
 ANSWERS_PER_BLOCK = 5
-FEWEST_ROUNDS, MOST_ROUNDS = 4, 60
+MIN_ROUNDS, MAX_ROUNDS = 4, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,15 @@ class Stopwatch:
     def timed(
         self,
         what: str,
-        things: Mapping[str, Answering],
+        tasks: Mapping[str, TimedTask],
         seconds: float,
         progress: Progress = silent,
     ) -> dict[str, Timing]:
         """Time all `things` for about `seconds`, at least a few rounds; `what` they are."""
-        blocks: dict[str, list[float]] = {name: [] for name in things}
+        blocks: dict[str, list[float]] = {name: [] for name in tasks}
         began_s, rounds = self.now_s(), 0
-        while rounds < FEWEST_ROUNDS or (rounds < MOST_ROUNDS and self.now_s() - began_s < seconds):
-            for name, answering in things.items():
+        while rounds < MIN_ROUNDS or (rounds < MAX_ROUNDS and self.now_s() - began_s < seconds):
+            for name, answering in tasks.items():
                 progress(what, *self._share(began_s, seconds, rounds))
                 blocks[name].append(self._block(answering))
             rounds += 1
@@ -65,7 +65,7 @@ class Stopwatch:
         work()
         return 1000 * (self.now_s() - began_s)
 
-    def _block(self, answering: Answering) -> float:
+    def _block(self, answering: TimedTask) -> float:
         answering()
         times = []
         for _ in range(ANSWERS_PER_BLOCK):
@@ -77,7 +77,7 @@ class Stopwatch:
         """Return how much is done, in tenths of a second."""
         total = max(1, round(10 * seconds))
         by_time = min(total, round(10 * (self.now_s() - began_s)))
-        return (by_time, total) if rounds < MOST_ROUNDS else (total, total)
+        return (by_time, total) if rounds < MAX_ROUNDS else (total, total)
 
 
 def _timing(blocks: list[float]) -> Timing:

@@ -1,1 +1,1 @@
-"""What boards and host say to each other: the standard protocol, and frames that are faster."""
+"""Messages between boards and host: the Open Inference Protocol, and faster frames."""

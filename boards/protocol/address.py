@@ -1,11 +1,14 @@
-"""Where a process listens, or where it is reached: `192.168.1.11:8001`, `[::1]:8001`."""
+"""Network addresses, such as `[::1]:8001`, and the file `boards.yaml` of all boards."""
 
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
-from profiles.errors import InputError
+from pydantic import Field, field_validator, model_validator
+
+from nonn_common.document import Document, Record
+from nonn_common.errors import InputError
 
 LARGEST_PORT = 65535
 
@@ -49,3 +52,55 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class BoardAddress(Record):
+    """One board of the plan, and where its worker listens."""
+
+    name: str = Field(min_length=1, description="Name of the board, as in the plan.")
+    address: str = Field(description="HOST:PORT of the worker's standard protocol.")
+    protocol: Literal["fastest", "standard"] = Field(
+        default="fastest",
+        description="fastest: frames where the worker advertises them; standard: the Open "
+        "Inference Protocol alone, as for Triton or OpenVINO Model Server.",
+    )
+
+    @field_validator("address")
+    @classmethod
+    def _parses(cls, text: str) -> str:
+        try:
+            Address.parse(text, "address")
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    @property
+    def place(self) -> Address:
+        """Host and port."""
+        return Address.parse(self.address, self.name)
+
+
+class BoardAddresses(Document):
+    """All boards of a plan."""
+
+    boards: tuple[BoardAddress, ...] = Field(min_length=1, description="The boards.")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [board.name for board in self.boards]
+        if len(set(names)) < len(names):
+            raise ValueError("a board is named twice")
+        return self
+
+    def of(self, name: str, where: str) -> BoardAddress:
+        """Return one board; raises InputError, for the file `where`, if it is not there."""
+        for board in self.boards:
+            if board.name == name:
+                return board
+        raise InputError(
+            "a board of the plan has no address",
+            where=where,
+            found=name,
+            allowed=", ".join(board.name for board in self.boards),
+            fix="add it with its name in the plan",
+        )

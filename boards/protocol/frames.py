@@ -1,4 +1,4 @@
-"""Frames: images and features as raw float32 over one TLS connection, for host and worker of ours.
+"""Frames: images and features as raw float32 over one TLS connection.
 
 A frame is a header of 20 bytes and a payload, little-endian::
 
@@ -11,10 +11,12 @@ answered by FEATURES (uint64 ns waited, uint64 ns computed, uint32 images, float
 after student for each image) or by REFUSED (byte reason, UTF-8 text) of the same number.  The image
 goes once to a board, however many students it has.
 
-Workers advertise frames among the extensions of the standard protocol's ServerMetadata.
+Workers advertise frames among the extensions of the Open Inference Protocol's ServerMetadata.
+Reasons of refusal are the same over both protocols.
 """
 
 import re
+import socket
 import struct
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
@@ -23,7 +25,24 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from boards.protocol.refusal import Reason
+
+class RefusalReason(IntEnum):
+    """Numbered and named as gRPC's status codes."""
+
+    INVALID_ARGUMENT = 3
+    NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+class RequestRefused(Exception):  # noqa: N818
+    """A request that gets an error status; the worker lives."""
+
+    def __init__(self, reason: RefusalReason, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
 
 VERSION = 1
 HEADER = struct.Struct("<4sBBHQI")
@@ -36,7 +55,7 @@ _EXTENSION = re.compile(rf"nonn_frames/{VERSION}\(port=(\d+)\)")
 Values = NDArray[np.float32]
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is."""
 
     HELLO = 1
@@ -46,7 +65,7 @@ class Kind(IntEnum):
     REFUSED = 5
 
 
-_KINDS = {int(kind): kind for kind in Kind}
+_KINDS = {int(kind): kind for kind in FrameKind}
 
 
 class MalformedFrameError(Exception):
@@ -56,7 +75,7 @@ class MalformedFrameError(Exception):
 class Frame(NamedTuple):
     """One frame."""
 
-    kind: Kind
+    kind: FrameKind
     number: int
     payload: bytes = b""
 
@@ -66,7 +85,7 @@ class Frame(NamedTuple):
         return head + self.payload
 
 
-def extension(port: int) -> str:
+def format_extension(port: int) -> str:
     """Return how a worker advertises its frames."""
     return f"nonn_frames/{VERSION}(port={port})"
 
@@ -77,7 +96,7 @@ def advertised_port(extensions: Iterable[str]) -> int | None:
     return next((int(match[1]) for match in found if match), None)
 
 
-def header(content: bytes | bytearray, largest_bytes: int) -> tuple[Kind, int, int]:
+def parse_header(content: bytes | bytearray, largest_bytes: int) -> tuple[FrameKind, int, int]:
     """Read the header at the start: kind, number and length of the payload.
 
     Raises MalformedFrameError.
@@ -90,12 +109,12 @@ def header(content: bytes | bytearray, largest_bytes: int) -> tuple[Kind, int, i
     return _KINDS[kind], number, length
 
 
-def hello(students: Sequence[str]) -> Frame:
+def hello_frame(students: Sequence[str]) -> Frame:
     """Ask for these students."""
-    return Frame(Kind.HELLO, 0, "\n".join(students).encode())
+    return Frame(FrameKind.HELLO, 0, "\n".join(students).encode())
 
 
-def named_students(frame: Frame) -> list[str]:
+def parse_hello(frame: Frame) -> list[str]:
     """Return the students that HELLO names; raises MalformedFrameError."""
     try:
         return frame.payload.decode().split("\n")
@@ -103,12 +122,12 @@ def named_students(frame: Frame) -> list[str]:
         raise MalformedFrameError("the names of students are not UTF-8") from None
 
 
-def welcome(image_values: int, answer_values: int) -> Frame:
+def welcome_frame(image_values: int, answer_values: int) -> Frame:
     """Say how long an image and its answer are."""
-    return Frame(Kind.WELCOME, 0, _WELCOME.pack(image_values, answer_values))
+    return Frame(FrameKind.WELCOME, 0, _WELCOME.pack(image_values, answer_values))
 
 
-def welcomed(frame: Frame) -> tuple[int, int]:
+def parse_welcome(frame: Frame) -> tuple[int, int]:
     """Return how many values an image and its answer have; raises MalformedFrameError."""
     if len(frame.payload) != _WELCOME.size:
         raise MalformedFrameError("a welcome of another length")
@@ -116,14 +135,14 @@ def welcomed(frame: Frame) -> tuple[int, int]:
     return image_values, answer_values
 
 
-def images(number: int, values: Values) -> Frame:
+def images_frame(number: int, values: Values) -> Frame:
     """Send images, `(n, ...)`."""
-    return Frame(Kind.IMAGES, number, _IMAGES.pack(len(values)) + _float32(values))
+    return Frame(FrameKind.IMAGES, number, _IMAGES.pack(len(values)) + _float32(values))
 
 
-def sent_images(frame: Frame, image_values: int) -> Values:
+def parse_images(frame: Frame, image_values: int) -> Values:
     """Return the images of a frame as `(n, image_values)`; raises MalformedFrameError."""
-    (count,) = _IMAGES.unpack_from(_at_least(frame, _IMAGES))
+    (count,) = _IMAGES.unpack_from(_require_length(frame, _IMAGES))
     return _rows(frame, _IMAGES.size, count, image_values)
 
 
@@ -135,31 +154,31 @@ class Features(NamedTuple):
     computed_ns: int
 
 
-def features(number: int, answer: Features) -> Frame:
+def features_frame(number: int, answer: Features) -> Frame:
     """Answer images."""
     head = _FEATURES.pack(answer.waited_ns, answer.computed_ns, len(answer.values))
-    return Frame(Kind.FEATURES, number, head + _float32(answer.values))
+    return Frame(FrameKind.FEATURES, number, head + _float32(answer.values))
 
 
-def sent_features(frame: Frame, answer_values: int) -> Features:
+def parse_features(frame: Frame, answer_values: int) -> Features:
     """Return the features of a frame; raises MalformedFrameError."""
-    waited_ns, computed_ns, count = _FEATURES.unpack_from(_at_least(frame, _FEATURES))
+    waited_ns, computed_ns, count = _FEATURES.unpack_from(_require_length(frame, _FEATURES))
     return Features(_rows(frame, _FEATURES.size, count, answer_values), waited_ns, computed_ns)
 
 
-def refused(number: int, reason: Reason, text: str) -> Frame:
+def refused_frame(number: int, reason: RefusalReason, text: str) -> Frame:
     """Refuse a request."""
-    return Frame(Kind.REFUSED, number, bytes([reason]) + text.encode(errors="replace"))
+    return Frame(FrameKind.REFUSED, number, bytes([reason]) + text.encode(errors="replace"))
 
 
-def refusal(frame: Frame) -> str:
+def parse_refusal(frame: Frame) -> str:
     """Return why a request was refused."""
     code, text = frame.payload[:1], frame.payload[1:].decode(errors="replace")
-    known = bool(code) and code[0] in set(Reason)
-    return f"{Reason(code[0]).name}: {text}" if known else text
+    known = bool(code) and code[0] in set(RefusalReason)
+    return f"{RefusalReason(code[0]).name}: {text}" if known else text
 
 
-def _at_least(frame: Frame, head: struct.Struct) -> bytes:
+def _require_length(frame: Frame, head: struct.Struct) -> bytes:
     if len(frame.payload) < head.size:
         raise MalformedFrameError(f"{frame.kind.name} of {len(frame.payload)} bytes")
     return frame.payload
@@ -178,3 +197,48 @@ def _rows(frame: Frame, start: int, count: int, width: int) -> Values:
 
 def _float32(values: Values) -> bytes:
     return np.ascontiguousarray(values, dtype="<f4").tobytes()
+
+
+class FrameAssembler:
+    """What came of frames, in order; a frame that came whole and alone is not copied about."""
+
+    def __init__(self, largest_bytes: int) -> None:
+        """No payload may be longer than `largest_bytes`."""
+        self._largest_bytes = largest_bytes
+        self._buffer: bytes | bytearray = b""
+
+    @property
+    def begun(self) -> bool:
+        """Whether a part of a frame is here."""
+        return bool(self._buffer)
+
+    def add(self, chunk: bytes) -> None:
+        """Take what was read."""
+        if not self._buffer:
+            self._buffer = chunk
+            return
+        if isinstance(self._buffer, bytes):
+            self._buffer = bytearray(self._buffer)
+        self._buffer += chunk
+
+    def frame(self) -> Frame | None:
+        """Take the next frame; None where it is not all there.  Raises MalformedFrameError."""
+        buffer = self._buffer
+        if len(buffer) < HEADER.size:
+            return None
+        kind, number, length = parse_header(buffer, self._largest_bytes)
+        end = HEADER.size + length
+        if len(buffer) < end:
+            return None
+        self._buffer = buffer[end:]
+        return Frame(kind, number, bytes(buffer[HEADER.size : end]))
+
+
+def configure_socket(connection: socket.socket) -> None:
+    """Send small messages at once, and notice a peer that is gone."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # Linux: after 20 s of silence, four probes 5 s apart.
+    for option, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

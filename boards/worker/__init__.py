@@ -1,1 +1,1 @@
-"""A worker: the process on a board that answers images with the features of its students."""
+"""The worker: a board's process, which answers images with its students' features."""

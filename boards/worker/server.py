@@ -1,32 +1,231 @@
-"""A worker as a server: both protocols, health and metrics, from start to drain."""
+"""The server of a worker: Open Inference Protocol over gRPC, frames, health, metrics.
+
+Tensors come and go as raw little-endian bytes; a client that sends typed contents gets typed
+contents back.  The answer's parameters `waited_ns` and `computed_ns` say how long the request stood
+in the queue and how long it was computed.
+"""
 
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import product
+from math import prod
+from typing import Any
 
 import grpc
+import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from boards.credentials.identity import Identity
 from boards.protocol.address import Address
-from boards.protocol.messages import SERVICE
-from boards.runtime.model import LoadedModel
-from boards.worker.counts import Uncounted
-from boards.worker.framing import FrameServer
-from boards.worker.metrics import Metrics
-from boards.worker.standard import StandardService
-from boards.worker.students import Students
-from profiles.errors import BoardError
+from boards.protocol.frames import Features, RefusalReason, RequestRefused, Values, format_extension
+from boards.protocol.open_inference import METHODS, SERVICE, message_class
+from boards.tls.credential import Identity
+from boards.worker.frame_server import FrameServer
+from boards.worker.model_runtime import LoadedModel
+from boards.worker.student_pool import NullObserver, RequestObserver, StudentPool
+from nonn_common.errors import BoardError
+
+_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class WorkerMetrics:
+    """The figures of one worker, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "nonn_requests_total",
+            "Requests, by protocol and outcome.",
+            ("protocol", "outcome"),
+            registry=self._registry,
+        )
+        self._waited = self._histogram("nonn_waited_seconds", "Time until a student's turn came.")
+        self._computed = self._histogram("nonn_computed_seconds", "Time of a student's answer.")
+        self._inside = Gauge(
+            "nonn_requests_inside", "Requests that wait or are computed.", registry=self._registry
+        )
+
+    def count(self, protocol: str, outcome: str) -> None:
+        """Count a request."""
+        self._requests.labels(protocol, outcome).inc()
+
+    def observe(self, student: str, waited_ns: int, computed_ns: int) -> None:
+        """Note how long one answer took."""
+        self._waited.labels(student).observe(waited_ns / 1e9)
+        self._computed.labels(student).observe(computed_ns / 1e9)
+
+    def serve(self, address: Address, inside: Callable[[], float]) -> int:
+        """Serve the figures over HTTP; return the port.  Raises OSError."""
+        self._inside.set_function(inside)
+        server, _ = start_http_server(address.port, address.host, registry=self._registry)
+        return int(server.server_port)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, ("student",), buckets=_BUCKETS_S, registry=self._registry)
+
+
+DATATYPE = "FP32"
+MODEL_VERSION = "1"
+PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "ncnn": "ncnn"}
+
+
+class InferenceService:
+    """The protocol's six methods, for the students of one worker."""
+
+    def __init__(
+        self, students: StudentPool, frames_port: int | None, observer: RequestObserver
+    ) -> None:
+        self._students = students
+        self._extensions = () if frames_port is None else (format_extension(frames_port),)
+        self._observer = observer
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return what a gRPC server serves."""
+        answers: dict[str, Callable[[Any], Any]] = {
+            "ServerLive": lambda _: message_class("ServerLiveResponse")(live=True),
+            "ServerReady": lambda _: message_class("ServerReadyResponse")(
+                ready=self._students.ready
+            ),
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._infer,
+        }
+        return grpc.method_handlers_generic_handler(
+            SERVICE, {method: self._method(method, answers[method]) for method in METHODS}
+        )
+
+    def _method(self, name: str, answer: Callable[[Any], Any]) -> grpc.RpcMethodHandler:
+        """Serve one method: what refuses a request becomes its status."""
+
+        def respond(content: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                response: bytes = answer(_parse(f"{name}Request", content)).SerializeToString()
+            except RequestRefused as error:
+                self._observer.count("standard", error.reason.name)
+                context.abort(_status(error.reason), str(error))
+                raise
+            if name == "ModelInfer":
+                self._observer.count("standard", "OK")
+            return response
+
+        return grpc.unary_unary_rpc_method_handler(respond)
+
+    def _model_ready(self, request: Any) -> Any:
+        known = request.name in self._students.names and request.version in ("", MODEL_VERSION)
+        return message_class("ModelReadyResponse")(ready=known and self._students.ready)
+
+    def _server_metadata(self, request: Any) -> Any:
+        del request
+        return message_class("ServerMetadataResponse")(
+            name="nonn-plan", version=version("nonn-plan"), extensions=self._extensions
+        )
+
+    def _model_metadata(self, request: Any) -> Any:
+        model = self._model(request.name, request.version)
+        tensor = message_class("ModelMetadataResponse.TensorMetadata")
+        inputs, outputs = (
+            [tensor(name=port.name, datatype=DATATYPE, shape=(-1, *port.shape))]
+            for port in (model.reads, model.answers)
+        )
+        return message_class("ModelMetadataResponse")(
+            name=model.name,
+            versions=[MODEL_VERSION],
+            platform=PLATFORMS[model.engine],
+            inputs=inputs,
+            outputs=outputs,
+        )
+
+    def _infer(self, request: Any) -> Any:
+        model = self._model(request.model_name, request.model_version)
+        images = _request_images(request, model)
+        _check_outputs(request, model)
+        return _response(request, model, self._students.answer([model.name], images))
+
+    def _model(self, name: str, asked: str) -> LoadedModel:
+        if asked not in ("", MODEL_VERSION):
+            raise RequestRefused(
+                RefusalReason.NOT_FOUND,
+                f"no version {asked!r} of a model; allowed: {MODEL_VERSION}",
+            )
+        return self._students.model(name)
+
+
+def _parse(name: str, content: bytes) -> Any:
+    from google.protobuf.message import DecodeError
+
+    try:
+        return message_class(name).FromString(content)
+    except DecodeError:
+        raise RequestRefused(RefusalReason.INVALID_ARGUMENT, f"not a {name}") from None
+
+
+def _status(reason: RefusalReason) -> grpc.StatusCode:
+    return grpc.StatusCode[reason.name]
+
+
+def _request_images(request: Any, model: LoadedModel) -> Values:
+    """Return the images of a request, `(n, *shape)`; raises RequestRefused."""
+    if len(request.inputs) != 1 or request.inputs[0].name != model.reads.name:
+        found = [each.name for each in request.inputs]
+        raise _invalid(f"inputs {found}; allowed: one, {model.reads.name!r}")
+    tensor = request.inputs[0]
+    if tensor.datatype != DATATYPE:
+        raise _invalid(f"datatype {tensor.datatype!r}; allowed: {DATATYPE}")
+    shape = tuple(tensor.shape)
+    if shape[1:] != model.reads.shape or shape[0] < 1:
+        raise _invalid(f"shape {shape}; allowed: (n, *{model.reads.shape})")
+    values = _tensor_values(request, tensor)
+    if len(values) != prod(shape):
+        raise _invalid(f"{len(values)} values for shape {shape}")
+    return values.reshape(shape)
+
+
+def _tensor_values(request: Any, tensor: Any) -> Values:
+    """Return a tensor's values, which come as raw bytes or as a list of floats."""
+    raw: Sequence[bytes] = request.raw_input_contents
+    if not raw:
+        return np.array(tensor.contents.fp32_contents, dtype=np.float32)
+    if len(raw) != 1 or len(raw[0]) % 4:
+        raise _invalid("raw contents that are not the bytes of one float32 tensor")
+    return np.frombuffer(raw[0], dtype="<f4")
+
+
+def _check_outputs(request: Any, model: LoadedModel) -> None:
+    unknown = [each.name for each in request.outputs if each.name != model.answers.name]
+    if unknown:
+        raise _invalid(f"outputs {unknown}; allowed: {model.answers.name!r}")
+
+
+def _response(request: Any, model: LoadedModel, answer: Features) -> Any:
+    response = message_class("ModelInferResponse")(
+        model_name=model.name, model_version=MODEL_VERSION, id=request.id
+    )
+    response.parameters["waited_ns"].int64_param = answer.waited_ns
+    response.parameters["computed_ns"].int64_param = answer.computed_ns
+    shape = (len(answer.values), *model.answers.shape)
+    output = response.outputs.add(name=model.answers.name, datatype=DATATYPE, shape=shape)
+    if request.raw_input_contents:
+        response.raw_output_contents.append(answer.values.astype("<f4", copy=False).tobytes())
+    else:
+        output.contents.fp32_contents.extend(answer.values.ravel().tolist())
+    return response
+
+
+def _invalid(message_text: str) -> RequestRefused:
+    return RequestRefused(RefusalReason.INVALID_ARGUMENT, message_text)
+
 
 DRAIN_S = 10.0
 """How long the requests that are inside may take when the worker is told to end."""
 
-_EVERYWHERE = ("::", "0.0.0.0")  # noqa: S104  (what the user may ask for)
+_ANY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104  (what the user may ask for)
 
-_BESIDE_QUEUE = 8
+_EXTRA_THREADS = 8
 """Calls beside those in the queue that are answered at once: metadata, health, refusals."""
 
 log = logging.getLogger(__name__)
@@ -50,20 +249,20 @@ class Worker:
     def __init__(self, models: Sequence[LoadedModel], settings: WorkerSettings) -> None:
         """Bind all ports; raises BoardError where one is taken."""
         self._settings = settings
-        self._metrics = None if settings.metrics is None else Metrics()
-        counts = self._metrics or Uncounted()
-        self._students = Students(models, settings.queue, dict(settings.at_least_ms), counts)
+        self._metrics = None if settings.metrics is None else WorkerMetrics()
+        observer = self._metrics or NullObserver()
+        self._students = StudentPool(models, settings.queue, dict(settings.at_least_ms), observer)
         self._health = health.HealthServicer(experimental_non_blocking=True)
         self._server = self._grpc_server()
-        self.address = settings.listen.with_port(self._bound())
+        self.address = settings.listen.with_port(self._bind())
         self._frames = FrameServer(
             _listener(self.address),
             None if settings.identity is None else settings.identity.server_context(),
             self._students,
             settings.largest_bytes,
-            counts,
+            observer,
         )
-        service = StandardService(self._students, self._frames.port, counts)
+        service = InferenceService(self._students, self._frames.port, observer)
         self._server.add_generic_rpc_handlers((service.handler(),))
 
     @property
@@ -94,7 +293,7 @@ class Worker:
     def _grpc_server(self) -> grpc.Server:
         settings = self._settings
         server = grpc.server(
-            ThreadPoolExecutor(settings.queue + _BESIDE_QUEUE, thread_name_prefix="standard"),
+            ThreadPoolExecutor(settings.queue + _EXTRA_THREADS, thread_name_prefix="standard"),
             options=(
                 ("grpc.max_receive_message_length", settings.largest_bytes),
                 ("grpc.max_send_message_length", settings.largest_bytes),
@@ -103,12 +302,12 @@ class Worker:
                 ("grpc.keepalive_time_ms", 20_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
             ),
-            maximum_concurrent_rpcs=settings.queue + _BESIDE_QUEUE,
+            maximum_concurrent_rpcs=settings.queue + _EXTRA_THREADS,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         return server
 
-    def _bound(self) -> int:
+    def _bind(self) -> int:
         """Bind the standard protocol; return the port."""
         listen, identity = self._settings.listen, self._settings.identity
         try:
@@ -131,7 +330,7 @@ def _listener(standard: Address) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in standard.host else socket.AF_INET
     places = [(standard.host, family, False)]
-    if standard.host in _EVERYWHERE and socket.has_dualstack_ipv6():
+    if standard.host in _ANY_ADDRESS and socket.has_dualstack_ipv6():
         places.insert(0, ("::", socket.AF_INET6, True))
     for port, (host, family, both) in product((standard.port + 1, 0), places):
         try:

@@ -1,1 +1,1 @@
-"""Images in memory: where they come from, how they are split and augmented."""
+"""Data sets: where images come from, and how they are split, normalised and augmented."""

@@ -1,4 +1,8 @@
-"""Images and labels in memory: how they are split and normalised."""
+"""Data set in memory: images and labels, split, normalised, reduced and augmented.
+
+What is random in augmentation is drawn first, on the CPU, and then applied where the images
+are: the draws are the same on every device.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -6,12 +10,13 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from nonn_core.data.raw import Labelled
+from nonn_common.errors import InputError
+from nonn_common.progress import Progress, silent
+from nonn_core.data.files import LabelledImages
 from nonn_core.data.sources import read_source
-from nonn_core.image import Image
-from nonn_core.progress import Progress, silent
-from profiles.errors import InputError
+from nonn_core.networks.blueprint import ImageShape
 
 SMALLEST = 8
 """Two halvings must leave maps that batch normalisation can work on."""
@@ -51,10 +56,10 @@ class Dataset:
     std: Tensor
 
     @property
-    def image(self) -> Image:
+    def image(self) -> ImageShape:
         """The shape of every image."""
         _, channels, height, width = self.train.pixels.shape
-        return Image(channels, height, width)
+        return ImageShape(channels, height, width)
 
     @property
     def classes(self) -> int:
@@ -121,7 +126,7 @@ def load_dataset(source: str, progress: Progress = silent) -> Dataset:
     )
 
 
-def _images(part: Labelled) -> Images:
+def _images(part: LabelledImages) -> Images:
     return Images(torch.from_numpy(part.pixels), torch.from_numpy(part.labels))
 
 
@@ -137,3 +142,61 @@ def _statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
     variance = (shares * (values - mean[:, None]) ** 2).sum(dim=1)
     # A channel that never changes would be divided by zero.
     return mean.float(), variance.sqrt().clamp(min=1e-3).float()
+
+
+def first_of_each_class(dataset: Dataset, count: int) -> Dataset:
+    """Keep the first `count` training images of each class, in their order; test images all stay.
+
+    Mean and standard deviation stay those of the whole data set, so that what is trained here sees
+    test images as it would without this.  Raises InputError when a class has fewer images.
+    """
+    labels = dataset.train.labels
+    kept = []
+    for label, name in enumerate(dataset.class_names):
+        positions = (labels == label).nonzero().flatten()
+        if len(positions) < count:
+            raise InputError(
+                "a class has fewer training images than are to be kept",
+                where=f"{dataset.source}: {name}",
+                found=len(positions),
+                allowed=f"{count} or more",
+            )
+        kept.append(positions[:count])
+    return replace(dataset, train=dataset.train.take(torch.cat(kept).sort().values))
+
+
+def draw_shifts(
+    count: int, image: ImageShape, mirrored: bool, generator: torch.Generator
+) -> Tensor:
+    """Draw how each of `count` images is moved, int16 (count, 3).
+
+    Columns: the row and the column at which it is cut out of its padded self, and whether it is
+    then mirrored, which only happens where `mirrored` allows it.
+    """
+    down = torch.randint(2 * _reach(image.height) + 1, (count,), generator=generator)
+    right = torch.randint(2 * _reach(image.width) + 1, (count,), generator=generator)
+    flips = torch.randint(2, (count,), generator=generator) * mirrored
+    return torch.stack([down, right, flips], dim=1).to(torch.int16)
+
+
+def shift_and_mirror(pixels: Tensor, moves: Tensor) -> Tensor:
+    """Move each image of (N, C, H, W) by up to an eighth of its size, zeros moving in.
+
+    `moves` (N, 3) are those of `drawn_moves`, on the images' device.  The result is laid out
+    channels-last.
+    """
+    count, _, height, width = pixels.shape
+    tall, wide = _reach(height), _reach(width)
+    padded = F.pad(pixels, (wide, wide, tall, tall))
+    down, right, flipped = moves.long()[:, :, None].unbind(1)
+    along = torch.arange(width, device=pixels.device)
+    rows = down + torch.arange(height, device=pixels.device)
+    columns = right + torch.where(flipped.bool(), along.flip(0), along)
+    images = torch.arange(count, device=pixels.device)[:, None, None]
+    # Indexing puts the image axes first: (N, H, W, C).
+    found = padded[images, :, rows[:, :, None], columns[:, None, :]]
+    return found.permute(0, 3, 1, 2)
+
+
+def _reach(side: int) -> int:
+    return max(1, side // 8)

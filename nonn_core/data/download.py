@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pooch
 
-from nonn_core.data.published import PublishedDataset, PublishedFile
-from nonn_core.progress import Progress, silent
-from profiles.document import check_place
-from profiles.errors import InputError, NonnError
+from nonn_common.document import check_place
+from nonn_common.errors import InputError, NonnError
+from nonn_common.progress import Progress, silent
+from nonn_core.data.files import PublishedDataset, PublishedFile
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_S = 30

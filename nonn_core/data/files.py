@@ -1,13 +1,41 @@
-"""Files and tar files that are read whole; what cannot be read is named."""
+"""Files of data sets: published addresses and checksums, and reading them whole.
+
+What cannot be read is named.  Checksums are MD5 because that is what is published; they tell
+a damaged file from a whole one.
+"""
 
 import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from profiles.errors import InputError
+import numpy as np
+from numpy.typing import NDArray
+
+from nonn_common.errors import InputError
+
+
+class LabelledImages(NamedTuple):
+    """Pixels uint8 (N, C, H, W) and labels int64 (N,)."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class RawDataset:
+    """Training and test images of one source; label k is the class `class_names[k]`."""
+
+    class_names: tuple[str, ...]
+    train: LabelledImages
+    test: LabelledImages
+    mirrored: bool
+    """Whether a mirrored image still shows its class: true of photographs, false of digits."""
+
 
 Entry = tuple[PurePosixPath, bytes | None]
 """The name of a file and its content, or the name of a folder and None."""
@@ -66,3 +94,79 @@ def _check_end(tar: tarfile.TarFile) -> None:
     rest = tar.fileobj.read(-1)
     if len(rest) < tarfile.BLOCKSIZE or rest.strip(tarfile.NUL):
         raise tarfile.ReadError("damaged before its end")
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """One file: where it is, and the MD5 of its content."""
+
+    url: str
+    md5: str
+
+    @property
+    def name(self) -> str:
+        """The name that it is saved under."""
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedDataset:
+    """The files of a data set, and the kind of source that they are read as."""
+
+    kind: str
+    files: tuple[PublishedFile, ...]
+
+    def source(self, folder: Path) -> str:
+        """Return the `--data` that reads the files when they lie in `folder`."""
+        place = folder if self.kind == "idx" else folder / self.files[0].name
+        return f"{self.kind}:{place}"
+
+
+def _mnist_family(address: str, *md5: str) -> PublishedDataset:
+    names = (
+        "train-images-idx3-ubyte.gz",
+        "train-labels-idx1-ubyte.gz",
+        "t10k-images-idx3-ubyte.gz",
+        "t10k-labels-idx1-ubyte.gz",
+    )
+    return PublishedDataset(
+        "idx",
+        tuple(
+            PublishedFile(f"{address}/{name}", digest)
+            for name, digest in zip(names, md5, strict=True)
+        ),
+    )
+
+
+def _cifar(kind: str, name: str, md5: str) -> PublishedDataset:
+    return PublishedDataset(kind, (PublishedFile(f"https://www.cs.toronto.edu/~kriz/{name}", md5),))
+
+
+PUBLISHED: Mapping[str, PublishedDataset] = {
+    # The page of MNIST's authors no longer hands the files out; this is PyTorch's copy.
+    "mnist": _mnist_family(
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3",
+        "ec29112dd5afa0611ce80d1b7f02629c",
+    ),
+    # From the authors' repository: their storage server hands out other bytes to clients that take
+    # .gz for an encoding (zalandoresearch/fashion-mnist, issue 77).
+    "fashion-mnist": _mnist_family(
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "bb300cfdad3c16e7a12a480ee83cd310",
+    ),
+    "kmnist": _mnist_family(
+        "https://codh.rois.ac.jp/kmnist/dataset/kmnist",
+        "bdb82020997e1d708af4cf47b453dcf7",
+        "e144d726b3acfaa3e44228e80efcd344",
+        "5c965bf0a639b31b8f53240b1b52f4d7",
+        "7320c461ea6c1c855c0b718fb2a4b134",
+    ),
+    "cifar10": _cifar("cifar10", "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+    "cifar100": _cifar("cifar100", "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
+}

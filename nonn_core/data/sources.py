@@ -1,15 +1,250 @@
-"""Where a data set comes from: the text that `--data` and recipes name it by."""
+"""Sources of data sets: the text that `--data` and recipes name them by.
 
-from collections.abc import Callable
+`digits` are 1,797 handwritten digits (UCI, Alpaydin & Kaynak 1998), which scikit-learn ships.
+An image folder is a data set as people keep it, `train/CLASS/*` and `test/CLASS/*`, in a
+folder or a tar file.
+"""
+
+import io
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path, PurePosixPath
 
-from nonn_core.data.cifar import CIFAR10, CIFAR100, read_cifar
-from nonn_core.data.digits import read_digits
-from nonn_core.data.idx import read_idx
-from nonn_core.data.imagefolder import read_image_folder
-from nonn_core.data.raw import RawDataset
-from nonn_core.progress import Progress, silent
-from profiles.errors import InputError
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Picture
+from PIL import UnidentifiedImageError
+
+from nonn_common.errors import InputError
+from nonn_common.progress import Progress, silent
+from nonn_core.data.binary_formats import CIFAR10, CIFAR100, read_cifar, read_idx
+from nonn_core.data.files import Entry, LabelledImages, RawDataset, read_bytes, tar_entries
+
+PICTURE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".ppm",
+    ".pgm",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+)
+
+_MODES = {1: "L", 3: "RGB"}
+# Pillow cuts these to white when it converts them.
+_DEEP_MODES = ("I", "F")
+_NO_PICTURE = (
+    Picture.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+)
+
+
+def decode_picture(where: str, content: bytes, channels: int = 3) -> NDArray[np.uint8]:
+    """Decode a picture to uint8 (channels, H, W).
+
+    Raises InputError that names `where` for what is no picture, or has more than 8 bits for each
+    channel; and where pictures have no such number of channels.
+    """
+    if channels not in _MODES:
+        raise InputError(
+            "pictures have other channels", where=where, found=channels, allowed="1 or 3"
+        )
+    try:
+        with Picture.open(io.BytesIO(content)) as picture:
+            if picture.mode.startswith(_DEEP_MODES):
+                raise InputError(
+                    "has more than 8 bits per channel",
+                    where=where,
+                    found=f"mode {picture.mode}",
+                    fix="convert it to 8 bits first",
+                )
+            pixels: NDArray[np.uint8] = np.asarray(picture.convert(_MODES[channels]))
+    except UnidentifiedImageError:
+        raise InputError(
+            "not a readable image: of no known kind", where=where, fix="replace or remove this file"
+        ) from None
+    except _NO_PICTURE as error:
+        raise InputError(
+            f"not a readable image: {error}", where=where, fix="replace or remove this file"
+        ) from None
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+DIGITS_SIDE = 16
+TEST_SHARE = 0.25
+_LARGEST_DIGIT_VALUE = 16
+
+
+def read_digits() -> RawDataset:
+    """Return the digits enlarged to 1x16x16, a quarter of each class for the test."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    small = np.rint(bunch.images * (255 / _LARGEST_DIGIT_VALUE)).astype(np.uint8)
+    pixels = np.stack([_enlarged(each) for each in small])[:, None]
+    labels = bunch.target.astype(np.int64)
+    parts = train_test_split(
+        np.arange(len(pixels)), test_size=TEST_SHARE, stratify=labels, random_state=0
+    )
+    train, test = (LabelledImages(pixels[np.sort(part)], labels[np.sort(part)]) for part in parts)
+    return RawDataset(tuple(map(str, bunch.target_names)), train, test, mirrored=False)
+
+
+def _enlarged(digit: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    picture = Picture.fromarray(digit).resize(
+        (DIGITS_SIDE, DIGITS_SIDE), Picture.Resampling.BILINEAR
+    )
+    return np.asarray(picture)
+
+
+PARTS = ("train", "test")
+
+_Named = list[tuple[PurePosixPath, NDArray[np.uint8]]]
+_DEPTH = 5
+"""Folders looked into, beginning with the first: TOP/train/CLASS/NAME and one that is too deep."""
+
+
+def read_image_folder(path: str, progress: Progress = silent) -> RawDataset:
+    """Read a whole image folder or tar file into memory, as 3 channels; classes in name order.
+
+    `train/` and `test/` may lie below one top folder.  Raises InputError that names the file when
+    the path, a class's images or an image is missing, unreadable, or of another size than the rest.
+    """
+    place = Path(path)
+    if place.is_dir():
+        entries = _folder_entries(place)
+    elif place.is_file():
+        entries = tar_entries(place, _is_image, "train/ and test/")
+    else:
+        raise InputError("no such folder or tar file", where=path)
+    return _collected(path, entries, progress)
+
+
+def _folder_entries(root: Path) -> Iterator[Entry]:
+    """Yield folders (without content) and images, by their names below `root`."""
+    # Level by level, which follows links (rglob does not) and ends in a loop of them.
+    levels = ("/".join("*" * depth) for depth in range(1, _DEPTH + 1))
+    for file in sorted(file for level in levels for file in root.glob(level)):
+        name = PurePosixPath(file.relative_to(root).as_posix())
+        if file.is_dir():
+            yield name, None
+        elif _is_image(name):
+            yield name, read_bytes(file)
+
+
+def _is_image(name: PurePosixPath) -> bool:
+    """Say whether a file is an image by its name."""
+    return name.suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(name)
+
+
+def _is_hidden(name: PurePosixPath) -> bool:
+    """Say whether a file or folder is one that systems keep for themselves."""
+    return any(part.startswith(".") and part != "." for part in name.parts)
+
+
+def _collected(path: str, entries: Iterator[Entry], progress: Progress) -> RawDataset:
+    # By name, as a tar file may hold a name twice: the last one is meant.
+    named: dict[str, dict[PurePosixPath, NDArray[np.uint8]]] = {part: {} for part in PARTS}
+    classes: set[str] = set()
+    tops: set[PurePosixPath] = set()
+    for count, (name, content) in enumerate(entries, start=1):
+        if content is None:
+            classes.update(_class_folder(path, name))
+            continue
+        part, class_name = _labelled(path, name)
+        classes.add(class_name)
+        tops.add(name.parents[2])
+        named[part][name] = decode_picture(f"{path}: {name}", content)
+        if count % 500 == 0:
+            progress("reading images", count, 0)
+    _check_one_top(path, tops)
+    ordered = {part: sorted(images.items()) for part, images in named.items()}
+    _check_classes(path, classes, ordered)
+    _check_sizes(path, ordered)
+    return _labels_numbered(tuple(sorted(classes)), ordered)
+
+
+def _class_folder(path: str, name: PurePosixPath) -> Iterator[str]:
+    """Yield the class whose folder this is, if it is one."""
+    if _is_hidden(name):
+        return
+    if len(name.parts) >= 3 and name.parts[-3] in PARTS:
+        raise InputError(
+            "a folder in a class folder", where=f"{path}: {name}", fix="move or remove it"
+        )
+    if len(name.parts) >= 2 and name.parts[-2] in PARTS:
+        yield name.name
+
+
+def _labelled(path: str, name: PurePosixPath) -> tuple[str, str]:
+    """Return the part (train or test) and the class of an image."""
+    if len(name.parts) < 3 or name.parts[-3] not in PARTS:
+        raise InputError(
+            "this image is in no class folder",
+            where=f"{path}: {name}",
+            allowed="train/CLASS/NAME and test/CLASS/NAME",
+            fix="move or remove it",
+        )
+    return name.parts[-3], name.parts[-2]
+
+
+def _check_one_top(path: str, tops: set[PurePosixPath]) -> None:
+    if len(tops) > 1:
+        raise InputError(
+            "holds more than one data set",
+            where=path,
+            found=sorted(map(str, tops)),
+            fix="name the one that is meant",
+        )
+
+
+def _check_classes(path: str, classes: set[str], named: dict[str, _Named]) -> None:
+    if len(classes) < 2:
+        raise InputError(
+            "needs at least two class folders with images",
+            where=path,
+            found=sorted(classes) or "no train/CLASS/ and test/CLASS/ folders",
+            allowed=f"train/CLASS/NAME with one of {', '.join(PICTURE_SUFFIXES)}",
+        )
+    for part in PARTS:
+        if empty := classes - {name.parts[-2] for name, _ in named[part]}:
+            raise InputError(
+                f"a class has no image in {part}/",
+                where=path,
+                found=min(empty),
+                fix="every class needs images in train/ and in test/",
+            )
+
+
+def _labels_numbered(classes: tuple[str, ...], named: dict[str, _Named]) -> RawDataset:
+    """Stack images in name order, so that a folder and a tar of it give the same data set."""
+    number = {name: label for label, name in enumerate(classes)}
+    train, test = (_stacked(named[part], number) for part in PARTS)
+    return RawDataset(classes, train, test, mirrored=True)
+
+
+def _check_sizes(path: str, named: dict[str, _Named]) -> None:
+    first_name, first = named["train"][0]
+    for name, pixels in (pair for part in PARTS for pair in named[part]):
+        if pixels.shape != first.shape:
+            raise InputError(
+                "all images must have the same size",
+                where=f"{path}: {name}",
+                found=f"{pixels.shape[2]}x{pixels.shape[1]}",
+                allowed=f"{first.shape[2]}x{first.shape[1]}, as {first_name}",
+            )
+
+
+def _stacked(images: _Named, number: dict[str, int]) -> LabelledImages:
+    labels = np.array([number[name.parts[-2]] for name, _ in images], dtype=np.int64)
+    return LabelledImages(np.stack([pixels for _, pixels in images]), labels)
+
 
 _READERS: dict[str, Callable[[str, Progress], RawDataset]] = {
     "imagefolder": read_image_folder,

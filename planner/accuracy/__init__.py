@@ -1,1 +1,1 @@
-"""How accurate a plan will be: fitted to published rows and to finished runs."""
+"""Accuracy of a plan, fitted to published rows and to finished runs."""

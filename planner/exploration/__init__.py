@@ -1,1 +1,1 @@
-"""What if: optima over grids of budgets, fleets and objectives, Pareto fronts, break-points."""
+"""Exploration: optima over grids of budgets, fleets and objectives, and Pareto fronts."""

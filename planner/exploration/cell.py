@@ -1,35 +1,37 @@
-"""A cell of an exploration: one question, and what was found of it, as a file of its own.
+"""Cells of an exploration: one problem and its result each, solved on cores or workers.
 
-The file's name is the digest of all that the answer depends on, so that the same question is never
-solved twice, and another one never mistaken for it.
+A cell is a file, whose name is the digest of all that the answer depends on, so that the same
+problem is never solved twice, and another one never mistaken for it.
 """
 
 import hashlib
 import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from planner.answer import value_of
-from planner.assignment import Assignment
-from planner.evaluation import measured
-from planner.exploration.breakpoints import Breakpoint, Range, breakpoints
-from planner.exploration.front import front as front_of
-from planner.model import solve
-from planner.plan import PlanDocument, StageResult
-from planner.prover import Meter, Prover
-from planner.question import Question
-from planner.stage import Objective
-from profiles.document import Document, Record
-from profiles.errors import InputError, UnprovenError
+from nonn_common.document import Document, Record
+from nonn_common.errors import InputError, NonnError, UnprovenError
+from planner.data.modes import Assignment
+from planner.exploration.trade_offs import Breakpoint, BudgetRange, find_breakpoints
+from planner.exploration.trade_offs import find_pareto_front as front_of
+from planner.plan_file.evaluation import assignment_value, objective_value
+from planner.plan_file.plan_document import LevelResult, PlanDocument
+from planner.problem.goals import Objective
+from planner.problem.problem import Problem
+from planner.solve import solve
+from planner.solvers.search import SolverSession, TimeBudget
 from profiles.fleet import resolve
 
-Kind = Literal["plan", "front", "breakpoints"]
-Status = Literal["optimal", "infeasible", "unproven"]
-FIGURES: tuple[Objective, ...] = (
+CellKind = Literal["plan", "front", "breakpoints"]
+CellStatus = Literal["optimal", "infeasible", "unproven"]
+PLAN_VALUES: tuple[Objective, ...] = (
     "capacity",
     "imbalance",
     "latency",
@@ -50,12 +52,12 @@ class FrontPoint(Record):
     boards: tuple[str, ...] = Field(description="Boards of the students, in the same order.")
 
 
-class Found(Document):
+class CellResult(Document):
     """What was found of one question; written when it is found, and found again by its digest."""
 
     digest: str = Field(description="Digest of the question, of what was asked, and of versions.")
-    kind: Kind = Field(description="One plan, a Pareto front, or the break-points of a budget.")
-    status: Status = Field(
+    kind: CellKind = Field(description="One plan, a Pareto front, or the break-points of a budget.")
+    status: CellStatus = Field(
         description="optimal: proven, whole. infeasible: proven that there is no plan. unproven: "
         "the limit stopped the solver; what is here holds, and there may be better or more."
     )
@@ -64,7 +66,7 @@ class Found(Document):
         description="Of a plan: value of each stage and further figures, in their units.",
     )
     networks: tuple[str, ...] = Field(default=(), description="Of a plan: the students' networks.")
-    stages: tuple[StageResult, ...] = Field(default=(), description="Of a plan: the proof.")
+    stages: tuple[LevelResult, ...] = Field(default=(), description="Of a plan: the proof.")
     conflict: tuple[str, ...] = Field(
         default=(), description="What cannot hold together, where there is no plan."
     )
@@ -76,12 +78,12 @@ class Found(Document):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CellRequest:
     """A question, and what is to be found of it."""
 
-    kind: Kind
-    question: Question
-    over: Range | None = None
+    kind: CellKind
+    question: Problem
+    over: BudgetRange | None = None
 
     @property
     def digest(self) -> str:
@@ -96,7 +98,7 @@ class Asked:
         text = json.dumps(content, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def find(self) -> Found:
+    def find(self) -> CellResult:
         """Solve it."""
         finding = {"plan": _plan, "front": _front, "breakpoints": _breakpoints}
         return finding[self.kind](self)
@@ -107,27 +109,27 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("nonn-plan", "ortools")}
 
 
-def read_found(path: Path, digest: str) -> Found | None:
+def read_cell_result(path: Path, digest: str) -> CellResult | None:
     """Return what an earlier run found; None where it did not, or its file is damaged."""
     try:
-        found = Found.read(path)
+        found = CellResult.read(path)
     except InputError:
         return None
     return found if found.digest == digest else None
 
 
-def _plan(asked: Asked) -> Found:
+def _plan(asked: CellRequest) -> CellResult:
     question = asked.question
     try:
         plan = solve(question)
     except UnprovenError:
-        return Found(
+        return CellResult(
             digest=asked.digest,
             kind="plan",
             status="unproven",
             deterministic_time=question.deterministic_limit,
         )
-    return Found(
+    return CellResult(
         digest=asked.digest,
         kind="plan",
         status="unproven" if plan.status == "feasible" else plan.status,
@@ -143,23 +145,23 @@ def _values_of_plan(plan: PlanDocument) -> dict[str, float]:
     if plan.predicted is None:
         return {}
     names: dict[Objective, None] = dict.fromkeys(
-        [*(stage.objective for stage in plan.stages), *FIGURES]
+        [*(stage.objective for stage in plan.stages), *PLAN_VALUES]
     )
     values: dict[str, float] = {
-        name: measured(name, plan.question, plan.decision, plan.predicted) for name in names
+        name: objective_value(name, plan.question, plan.decision, plan.predicted) for name in names
     }
     if plan.accuracy is not None and plan.accuracy.value_pct is not None:
         values["accuracy"] = plan.accuracy.value_pct
     return values
 
 
-def _front(asked: Asked) -> Found:
+def _front(asked: CellRequest) -> CellResult:
     question = asked.question
-    meter = Meter(question.deterministic_limit)
-    front = front_of(Prover(question, meter, most_drafts=0))
+    meter = TimeBudget(question.deterministic_limit)
+    front = front_of(SolverSession(question, meter, most_drafts=0))
     points = [_point(question, one.assignment) for one in front.found]
-    status: Status = "optimal" if points else "infeasible"
-    return Found(
+    status: CellStatus = "optimal" if points else "infeasible"
+    return CellResult(
         digest=asked.digest,
         kind="front",
         status=status if front.complete else "unproven",
@@ -168,10 +170,10 @@ def _front(asked: Asked) -> Found:
     )
 
 
-def _point(question: Question, assignment: Assignment) -> FrontPoint:
+def _point(question: Problem, assignment: Assignment) -> FrontPoint:
     return FrontPoint(
         values={
-            stage.objective: value_of(question, stage.objective, assignment)
+            stage.objective: assignment_value(question, stage.objective, assignment)
             for stage in question.objective
         },
         networks=tuple(student.network for student in assignment.students),
@@ -179,17 +181,88 @@ def _point(question: Question, assignment: Assignment) -> FrontPoint:
     )
 
 
-def _breakpoints(asked: Asked) -> Found:
+def _breakpoints(asked: CellRequest) -> CellResult:
     if asked.over is None:
         raise ValueError("break-points are of a budget")
     question = asked.question
-    meter = Meter(question.deterministic_limit)
-    steps = breakpoints(Prover(question, meter, most_drafts=0), asked.over)
-    status: Status = "optimal" if steps.breakpoints else "infeasible"
-    return Found(
+    meter = TimeBudget(question.deterministic_limit)
+    steps = find_breakpoints(SolverSession(question, meter, most_drafts=0), asked.over)
+    status: CellStatus = "optimal" if steps.breakpoints else "infeasible"
+    return CellResult(
         digest=asked.digest,
         kind="breakpoints",
         status=status if steps.proven else "unproven",
         breakpoints=steps.breakpoints,
         deterministic_time=round(question.deterministic_limit - meter.left, 6),
     )
+
+
+_CONNECT_S = 10
+_WORKERS_S = 30
+
+
+def solve_cells_locally(cells: Sequence[CellRequest], jobs: int) -> Iterator[CellResult]:
+    """Yield what is found, as it is found, on this machine's cores; -1 uses all of them."""
+    from joblib import Parallel, delayed
+
+    if jobs == 1 or len(cells) < 2:
+        for cell in cells:
+            yield cell.find()
+        return
+    workers = Parallel(n_jobs=min(jobs, len(cells)) or 1, return_as="generator_unordered")
+    home = os.getpid()
+    yield from workers(delayed(_find_away)(cell, home) for cell in cells)
+
+
+def solve_cells_on_cluster(cells: Sequence[CellRequest], address: str) -> Iterator[CellResult]:
+    """Yield what is found, as it is found, by the workers of the Dask scheduler at `address`.
+
+    Raises InputError where there is no such scheduler or dask is not installed, and NonnError
+    where its workers are not as this machine is.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError:
+        raise InputError(
+            "--dask needs packages that are not installed", fix="pip install 'nonn-plan[dask]'"
+        ) from None
+    try:
+        client = Client(address, timeout=_CONNECT_S)
+    except (OSError, ValueError) as error:
+        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"no Dask scheduler answers: {detail}", where="--dask", found=address
+        ) from None
+    with client:
+        _check_workers(client)
+        futures = client.map(_find, cells, pure=False)
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _check_workers(client: Any) -> None:
+    """Refuse workers that would answer otherwise than this machine."""
+    try:
+        client.wait_for_workers(1, timeout=_WORKERS_S)
+    except TimeoutError:
+        raise NonnError(
+            "--dask: the scheduler has no workers; start some and run this again"
+        ) from None
+    try:
+        there = client.run(versions)
+    except Exception as error:  # whatever a machine of somebody else lacks, or raises
+        raise NonnError(f"--dask: a worker cannot run nonn-plan: {error!r}") from None
+    for worker, found in there.items():
+        if found != versions():
+            raise NonnError(f"--dask: worker {worker} has {found}, and this machine {versions()}")
+
+
+def _find(cell: CellRequest) -> CellResult:
+    return cell.find()
+
+
+def _find_away(cell: CellRequest, home: int) -> CellResult:
+    """Solve in a worker process, which leaves Ctrl-C to the one that started it."""
+    if os.getpid() != home:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return cell.find()

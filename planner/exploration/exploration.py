@@ -1,21 +1,23 @@
-"""An exploration: cells in their places, solved or read back, as one document."""
+"""An exploration: cells with their coordinates, as one document and as tables."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pydantic import Field
 
-from nonn_core.progress import Progress
-from planner.exploration.cell import Asked, Found, read_found
-from profiles.document import Document, Record
-from profiles.errors import NonnError
+from nonn_common.document import Document, Record, check_own_place, write_atomic
+from nonn_common.errors import NonnError
+from nonn_common.progress import Progress
+from planner.exploration.cell import CellRequest, CellResult, read_cell_result
+from simulator.results.tables import as_csv, as_parquet
 
-Solver = Callable[[Sequence[Asked]], Iterator[Found]]
+Solver = Callable[[Sequence[CellRequest]], Iterator[CellResult]]
 
 
-class Place(Record):
+class CellPlace(Record):
     """Where a cell is: what differs from one cell to the next."""
 
     fleet: str = Field(description="The fleet, as it was typed.")
@@ -30,8 +32,8 @@ class Place(Record):
 class Cell(Record):
     """A place and what was found there."""
 
-    place: Place = Field(description="Where it is.")
-    found: Found = Field(description="What was found.")
+    place: CellPlace = Field(description="Where it is.")
+    found: CellResult = Field(description="What was found.")
 
 
 class Exploration(Document):
@@ -57,15 +59,15 @@ class Exploration(Document):
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedCell:
     """A cell that is to be solved."""
 
-    place: Place
-    asked: Asked
+    place: CellPlace
+    asked: CellRequest
 
 
-def explored(
-    cells: Sequence[Planned], folder: Path, solve: Solver, progress: Progress
+def run_exploration(
+    cells: Sequence[PlannedCell], folder: Path, solve: Solver, progress: Progress
 ) -> tuple[tuple[Cell, ...], int]:
     """Solve what is not in `folder` yet, and return all cells and how many were there.
 
@@ -75,28 +77,28 @@ def explored(
     known = {
         digest: found
         for digest in wanted
-        if (found := read_found(file_of(folder, digest), digest)) is not None
+        if (found := read_cell_result(cell_file(folder, digest), digest)) is not None
     }
     reused = len(known)
     for digest in wanted.keys() - known.keys():
         # A damaged file; whole ones of this name are this cell's.
-        file_of(folder, digest).unlink(missing_ok=True)
+        cell_file(folder, digest).unlink(missing_ok=True)
     progress("solving cells", reused, len(wanted))
     for found in solve([asked for digest, asked in wanted.items() if digest not in known]):
         if found.digest not in wanted:
             raise NonnError("a worker answered another question: it has other hardware profiles")
-        found.write(file_of(folder, found.digest))
+        found.write(cell_file(folder, found.digest))
         known[found.digest] = found
         progress("solving cells", len(known), len(wanted))
     return tuple(Cell(place=one.place, found=known[one.asked.digest]) for one in cells), reused
 
 
-def file_of(folder: Path, digest: str) -> Path:
+def cell_file(folder: Path, digest: str) -> Path:
     """Return the file of a cell."""
     return folder / f"{digest}.json"
 
 
-def rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def plan_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """Return a tidy row per plan of the grid; units are in the names."""
     return [
         {
@@ -155,7 +157,7 @@ _COLUMNS = {
     "flops": "used_flops",
     "precision": "precision_bytes",
 }
-UNITS = {
+OBJECTIVE_UNITS = {
     "accuracy": "%",
     "capacity": "parameters",
     "imbalance": "filters",
@@ -172,7 +174,7 @@ UNITS = {
 
 def labelled(name: str) -> str:
     """Return an objective with its unit, as pictures and tables name it."""
-    return f"{name} ({UNITS[name]})" if name in UNITS else name
+    return f"{name} ({OBJECTIVE_UNITS[name]})" if name in OBJECTIVE_UNITS else name
 
 
 def column(name: str) -> str:
@@ -192,3 +194,45 @@ def _place(cell: Cell) -> dict[str, Any]:
         "flops": place.flops,
         "objective": place.objective,
     }
+
+
+_KINDS: dict[str, Callable[[Sequence[Cell]], list[dict[str, Any]]]] = {
+    "cells": plan_rows,
+    "front": front_rows,
+    "breakpoints": breakpoint_rows,
+}
+_WHOLE = ("memory_bytes", "flops", "point", "least_bytes", "least_flops")
+_TEXT = ("fleet", "objective", "status", "networks", "axis")
+
+
+def check_tables(folder: Path) -> None:
+    """Make sure that the tables can be written, over nothing but such tables."""
+    for name in _KINDS:
+        check_own_place(folder / f"{name}.csv", b'"fleet","memory_bytes","flops"')
+        check_own_place(folder / f"{name}.parquet", b"PAR1")
+
+
+def write_tables(cells: Sequence[Cell], folder: Path) -> None:
+    """Write a table of each kind that has rows, and always that of the cells."""
+    for name, rows_of in _KINDS.items():
+        found = rows_of(cells)
+        if found or name == "cells":
+            table = _table(found)
+            write_atomic(folder / f"{name}.csv", as_csv(table))
+            write_atomic(folder / f"{name}.parquet", as_parquet(table))
+
+
+def _table(found: Sequence[dict[str, Any]]) -> pa.Table:
+    """Return a column for every name that any row has; what a row has not is null."""
+    names = dict.fromkeys(name for row in found for name in row)
+    return pa.table(
+        {name: pa.array([row.get(name) for row in found], type=_type(name)) for name in names}
+    )
+
+
+def _type(name: str) -> pa.DataType:
+    if name in _WHOLE:
+        return pa.int64()
+    if name == "starts_below_range":
+        return pa.bool_()
+    return pa.string() if name in _TEXT else pa.float64()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from boards.fit import board_fits
+from boards.board_fit import check_board_fit
 from nonn_core.data.dataset import load_dataset
-from nonn_core.learning.run import load_run
-from nonn_plan.planning import read_plan
+from nonn_core.distillation.run import load_run
+from nonn_plan.api import read_plan
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_the_nonn_keeps_up_with_its_teacher_and_with_plain_distillation(models):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_built_students_fit_their_boards_and_share_g0_alone(demo, seed):
     _, network = load_run(demo / "runs" / f"nonn-{seed}", load_dataset("digits"))
-    assert all(fit.fits for fit in board_fits(read_plan(demo / "plan.json"), network))
+    assert all(fit.fits for fit in check_board_fit(read_plan(demo / "plan.json"), network))
     shared = {id(parameter) for parameter in network.group0.parameters()}
     seen = set()
     for student in network.deployed():

@@ -14,8 +14,8 @@ from made_bundle import make_bundle
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from boards.credentials.holder import board
-from boards.credentials.keyring import make_keys
+from boards.tls.authority import make_keys
+from boards.tls.credential import board
 
 ROOT = Path(__file__).parents[2]
 LISTS = ROOT / "docs" / "requirements"
@@ -40,7 +40,7 @@ class Board(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = Board
 del sys.argv[1]
 """
-COMMAND = f"{ON_A_BOARD}from nonn_plan.main import run; run()"
+COMMAND = f"{ON_A_BOARD}from nonn_plan.cli.app import run; run()"
 
 
 def listed(name):
@@ -147,8 +147,8 @@ def test_keys_are_shown_on_a_board(on_board):
 @pytest.mark.parametrize(
     ("name", "module", "works"),
     [
-        ("profile.txt", "boards.profiling.profile", True),
-        ("worker.txt", "boards.profiling.profile", False),
+        ("profile.txt", "boards.profiling.profile_report", True),
+        ("worker.txt", "boards.profiling.profile_report", False),
     ],
 )
 def test_a_profile_needs_its_list(name, module, works):

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 from emulated_plans import bundle_of, made_fleet, made_plan
 
+from boards.board_validation import (
+    Comparison,
+    MeasuredLatency,
+    compare_with_plan,
+    median,
+    write_comparison_trace,
+)
 from boards.host.inference import Answer, BoardTiming
-from boards.validation.comparison import Compared, compared
-from boards.validation.measured import Measured, median
-from boards.validation.trace import write_both
-from nonn_core.bundle import read_bundle
-from planner.workload import fan_out
-from profiles.errors import BoardError
-from simulator import closed_form
+from nonn_common.errors import BoardError
+from nonn_core.export.bundle import read_bundle
+from planner.plan_file.evaluation import plan_workload
+from simulator.workloads import closed_form
 
 LINK = {"name": "wire", "bits_per_s": 1e7, "latency_ms": 0.5}
 
@@ -31,7 +35,7 @@ def bundle(plan, tmp_path):
 
 def answers(plan, count=9, compute=1.0, rest=1.0, missing=None):
     """Return what boards would say whose times are these multiples of what the plan predicts."""
-    found = closed_form.fan_out(fan_out(plan))
+    found = closed_form.fan_out_breakdown(plan_workload(plan))
     timings = tuple(
         BoardTiming(
             board=row.board,
@@ -48,7 +52,7 @@ def answers(plan, count=9, compute=1.0, rest=1.0, missing=None):
 
 
 def test_boards_that_do_what_was_predicted_have_no_error(plan, bundle):
-    found = compared(plan, bundle, answers(plan), 97.0, {"b0": "frames", "b1": "standard"})
+    found = compare_with_plan(plan, bundle, answers(plan), 97.0, {"b0": "frames", "b1": "standard"})
     figures = [found.total_ms, found.compute_ms, found.communication_ms, found.p95_ms]
     for board in found.boards:
         figures += [board.computed_ms, board.replied_ms, board.energy_mj]
@@ -60,7 +64,7 @@ def test_boards_that_do_what_was_predicted_have_no_error(plan, bundle):
 
 
 def test_slower_boards_ask_for_another_profile(plan, bundle):
-    found = compared(plan, bundle, answers(plan, compute=3.0), None, {})
+    found = compare_with_plan(plan, bundle, answers(plan, compute=3.0), None, {})
     assert found.compute_ms.error_pct == pytest.approx(-200 / 3)
     assert found.total_ms.error_pct < -15
     # 1 W for 5 ms is 5 mJ; for three times as long three times as much.
@@ -71,36 +75,38 @@ def test_slower_boards_ask_for_another_profile(plan, bundle):
 
 
 def test_slower_messages_ask_for_links_and_messages(plan, bundle):
-    found = compared(plan, bundle, answers(plan, rest=3.0), None, {})
+    found = compare_with_plan(plan, bundle, answers(plan, rest=3.0), None, {})
     (line,) = found.advice
     assert line.startswith("communication took")
     assert "message_ms" in line
 
 
 def test_an_error_within_fifteen_percent_asks_for_nothing(plan, bundle):
-    assert compared(plan, bundle, answers(plan, compute=1.1, rest=1.1), None, {}).advice == ()
+    assert (
+        compare_with_plan(plan, bundle, answers(plan, compute=1.1, rest=1.1), None, {}).advice == ()
+    )
 
 
 def test_images_with_a_missing_student_are_left_out(plan, bundle):
     mixed = [*answers(plan, 3), *answers(plan, 2, 9.0, missing={"student-1": "b1: not connected"})]
-    found = compared(plan, bundle, mixed, None, {})
+    found = compare_with_plan(plan, bundle, mixed, None, {})
     assert (found.images, found.incomplete) == (3, 2)
     assert found.total_ms.error_pct == pytest.approx(0.0, abs=1e-6)
     with pytest.raises(BoardError, match="b1: not connected"):
-        compared(plan, bundle, mixed[3:], None, {})
+        compare_with_plan(plan, bundle, mixed[3:], None, {})
 
 
 def test_what_is_not_known_is_not_compared():
-    assert Compared.of(None, 3.0).error_pct is None
-    assert Compared.of(3.0, None).error_pct is None
-    assert Compared.of(3.0, 0.0).error_pct is None
-    assert Compared.of(3.0, 4.0).error_pct == pytest.approx(-25.0)
-    assert not Compared.of(None, 3.0).accepted
+    assert Comparison.of(None, 3.0).error_pct is None
+    assert Comparison.of(3.0, None).error_pct is None
+    assert Comparison.of(3.0, 0.0).error_pct is None
+    assert Comparison.of(3.0, 4.0).error_pct == pytest.approx(-25.0)
+    assert not Comparison.of(None, 3.0).accepted
     assert median([]) is None
 
 
 def test_parts_of_an_image_add_up(plan):
-    measured = Measured(answers(plan, 5, compute=1.5))
+    measured = MeasuredLatency(answers(plan, 5, compute=1.5))
     parts = zip(measured.compute_ms, measured.communication_ms, strict=True)
     assert [sum(each) for each in parts] == pytest.approx(measured.total_ms)
     assert measured.typical.total_ms == median(measured.total_ms)
@@ -108,7 +114,7 @@ def test_parts_of_an_image_add_up(plan):
 
 def test_a_trace_shows_both_and_no_slice_is_longer_than_its_image(plan, tmp_path):
     (answer,) = answers(plan, 1)
-    write_both(plan, answer, tmp_path / "trace.json")
+    write_comparison_trace(plan, answer, tmp_path / "trace.json")
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
     measured = {pid for pid, name in names.items() if name.startswith("measured: ")}
@@ -130,13 +136,13 @@ def test_what_a_server_does_not_tell_is_unknown_and_not_0(plan, bundle, tmp_path
         )
         for answer in answers(plan)
     ]
-    found = compared(plan, bundle, untold, None, {})
+    found = compare_with_plan(plan, bundle, untold, None, {})
     assert found.compute_ms.measured is found.communication_ms.measured is None
     assert {board.computed_ms.measured for board in found.boards} == {None}
     assert {board.energy_mj.measured for board in found.boards} == {None}
     assert found.total_ms.error_pct == pytest.approx(-50)
     assert found.advice == ()
-    write_both(plan, untold[0], tmp_path / "trace.json")
+    write_comparison_trace(plan, untold[0], tmp_path / "trace.json")
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     names = {event["name"] for event in events if event["pid"] > 100_000}
     assert "compute" not in names

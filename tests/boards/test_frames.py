@@ -8,15 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boards.protocol import frames
-from boards.protocol.assembly import Assembly
-from boards.protocol.frames import HEADER, Features, Frame, Kind, MalformedFrameError
-from boards.protocol.refusal import Reason
+from boards.protocol.frames import (
+    HEADER,
+    Features,
+    Frame,
+    FrameAssembler,
+    FrameKind,
+    MalformedFrameError,
+    RefusalReason,
+)
 
 
 def reread(frame, largest_bytes=1 << 20):
     """Return a frame as its receiver has it."""
     content = frame.encoded()
-    kind, number, length = frames.header(content[: HEADER.size], largest_bytes)
+    kind, number, length = frames.parse_header(content[: HEADER.size], largest_bytes)
     assert len(content) == HEADER.size + length
     return Frame(kind, number, content[HEADER.size :])
 
@@ -24,10 +30,12 @@ def reread(frame, largest_bytes=1 << 20):
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 2**64 - 1))
 def test_images_and_features_come_as_they_were_sent(count, width, number):
     values = np.random.default_rng(count * width).normal(size=(count, width)).astype(np.float32)
-    frame = reread(frames.images(number, values))
+    frame = reread(frames.images_frame(number, values))
     assert frame.number == number
-    assert np.array_equal(frames.sent_images(frame, width), values)
-    back = frames.sent_features(reread(frames.features(number, Features(values, 3, 4))), width)
+    assert np.array_equal(frames.parse_images(frame, width), values)
+    back = frames.parse_features(
+        reread(frames.features_frame(number, Features(values, 3, 4))), width
+    )
     assert np.array_equal(back.values, values)
     assert (back.waited_ns, back.computed_ns) == (3, 4)
 
@@ -37,10 +45,10 @@ def test_images_and_features_come_as_they_were_sent(count, width, number):
     st.lists(st.integers(0, 400), max_size=12),
 )
 def test_frames_come_whole_and_in_order_however_they_are_cut(payloads, cuts):
-    sent = [Frame(Kind.IMAGES, number, payload) for number, payload in enumerate(payloads)]
+    sent = [Frame(FrameKind.IMAGES, number, payload) for number, payload in enumerate(payloads)]
     content = b"".join(frame.encoded() for frame in sent)
     edges = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
-    assembly = Assembly(50)
+    assembly = FrameAssembler(50)
     came = []
     for start, end in itertools.pairwise(edges):
         assembly.add(content[start:end])
@@ -51,19 +59,21 @@ def test_frames_come_whole_and_in_order_however_they_are_cut(payloads, cuts):
 
 
 def test_an_assembly_refuses_what_it_will_not_hold():
-    assembly = Assembly(403)
-    assembly.add(frames.images(1, np.zeros((1, 100), np.float32)).encoded()[:100])
+    assembly = FrameAssembler(403)
+    assembly.add(frames.images_frame(1, np.zeros((1, 100), np.float32)).encoded()[:100])
     with pytest.raises(MalformedFrameError, match="404 bytes; at most 403"):
         assembly.frame()
 
 
 def test_hello_welcome_and_refusals_come_as_they_were_sent():
     students = ["student-0", "Schüler"]
-    assert frames.named_students(reread(frames.hello(students))) == students
-    assert frames.welcomed(reread(frames.welcome(12, 5))) == (12, 5)
-    refused = reread(frames.refused(9, Reason.RESOURCE_EXHAUSTED, "64 requests wait already"))
-    assert frames.refusal(refused) == "RESOURCE_EXHAUSTED: 64 requests wait already"
-    assert frames.advertised_port(["statistics", frames.extension(8002)]) == 8002
+    assert frames.parse_hello(reread(frames.hello_frame(students))) == students
+    assert frames.parse_welcome(reread(frames.welcome_frame(12, 5))) == (12, 5)
+    refused = reread(
+        frames.refused_frame(9, RefusalReason.RESOURCE_EXHAUSTED, "64 requests wait already")
+    )
+    assert frames.parse_refusal(refused) == "RESOURCE_EXHAUSTED: 64 requests wait already"
+    assert frames.advertised_port(["statistics", frames.format_extension(8002)]) == 8002
     assert frames.advertised_port(["nonn_frames/2(port=8002)", "statistics"]) is None
 
 
@@ -71,13 +81,13 @@ def test_hello_welcome_and_refusals_come_as_they_were_sent():
 def test_what_does_not_begin_as_a_frame_is_refused(content):
     if content[:5] != b"NoNN\x01":
         with pytest.raises(MalformedFrameError, match="not a frame"):
-            frames.header(content, 100)
+            frames.parse_header(content, 100)
 
 
 def test_a_frame_that_is_too_long_is_refused_before_it_is_read():
-    content = frames.images(1, np.zeros((1, 100), np.float32)).encoded()
+    content = frames.images_frame(1, np.zeros((1, 100), np.float32)).encoded()
     with pytest.raises(MalformedFrameError, match="404 bytes; at most 403"):
-        frames.header(content[: HEADER.size], 403)
+        frames.parse_header(content[: HEADER.size], 403)
 
 
 @pytest.mark.parametrize(
@@ -87,14 +97,14 @@ def test_a_frame_that_is_too_long_is_refused_before_it_is_read():
 )
 def test_images_of_another_length_than_they_say_are_refused(payload):
     with pytest.raises(MalformedFrameError):
-        frames.sent_images(Frame(Kind.IMAGES, 1, payload), 2)
+        frames.parse_images(Frame(FrameKind.IMAGES, 1, payload), 2)
 
 
 def test_names_that_are_no_text_are_refused():
     with pytest.raises(MalformedFrameError, match="UTF-8"):
-        frames.named_students(Frame(Kind.HELLO, 0, b"\xff"))
+        frames.parse_hello(Frame(FrameKind.HELLO, 0, b"\xff"))
 
 
 def test_a_welcome_of_another_length_is_refused():
     with pytest.raises(MalformedFrameError, match="another length"):
-        frames.welcomed(Frame(Kind.WELCOME, 0, b"123"))
+        frames.parse_welcome(Frame(FrameKind.WELCOME, 0, b"123"))

@@ -20,9 +20,9 @@ from made_bundle import make_bundle
 from safetensors.numpy import load_file
 from worker_processes import WorkerProcess, asking, keys_for, running
 
-from boards.host.fan_out import Joining
+from boards.host.client import QuorumPolicy
 from boards.protocol.address import Address
-from nonn_core.bundle import Manifest
+from nonn_core.export.bundle import Manifest
 
 IMAGE = (1, 8, 8)
 EIGHT = 8
@@ -139,7 +139,7 @@ def test_any_worker_may_be_killed_while_it_computes(made, oracle, protocol):
 @pytest.mark.parametrize("protocol", ["fastest", "standard"])
 def test_a_worker_that_stops_answering_costs_a_deadline_and_not_more(made, oracle, protocol):
     bundle, manifest, keys = made
-    joining = Joining(deadline_ms=400)
+    joining = QuorumPolicy(deadline_ms=400)
     with (
         running(bundle, keys, one_each()) as workers,
         asking(bundle, manifest, keys, workers.values(), joining, protocol) as fan_out,
@@ -161,7 +161,7 @@ def test_a_worker_that_stops_answering_costs_a_deadline_and_not_more(made, oracl
 def test_k_of_n_does_not_wait_for_the_slowest(made, oracle):
     bundle, manifest, keys = made
     slow = ["student-1=5s"]
-    joining = Joining(needs=2, deadline_ms=20_000)
+    joining = QuorumPolicy(quorum=2, deadline_ms=20_000)
     with (
         running(bundle, keys, one_each(3), held=slow) as workers,
         asking(bundle, manifest, keys, workers.values(), joining) as fan_out,
@@ -215,7 +215,7 @@ def test_a_worker_with_keys_of_another_authority_is_missing_and_named(made, tmp_
             answer = fan_out.ask(picture(0))
             assert set(answer.missing) == {STUDENTS[1]}
             assert BOARDS[1] in answer.missing[STUDENTS[1]]
-            assert set(fan_out.wires) == {BOARDS[0]}
+            assert set(fan_out.protocols) == {BOARDS[0]}
     finally:
         stranger.end()
 
@@ -254,7 +254,9 @@ def forever(folder, places):
         SimpleNamespace(name=BOARDS[k], students=[STUDENTS[k]], address=Address.parse(place, "t"))
         for k, place in enumerate(places)
     ]
-    with asking(bundle, manifest, Path(folder) / "keys", workers, Joining(in_flight=4)) as fan_out:
+    with asking(
+        bundle, manifest, Path(folder) / "keys", workers, QuorumPolicy(in_flight=4)
+    ) as fan_out:
         for _ in fan_out.stream(picture(seed) for seed in itertools.count()):
             sys.stdout.write("answered\n")
             sys.stdout.flush()
@@ -267,7 +269,7 @@ def test_a_worker_that_is_not_there_yet_is_found_when_it_comes(made, oracle):
         late.kill()
         everybody = [*workers.values(), late]
         with asking(bundle, manifest, keys, everybody, connected=False) as fan_out:
-            while not fan_out.wires:
+            while not fan_out.protocols:
                 fan_out.wait_connected(0.1)
             assert set(fan_out.ask(picture(0)).missing) == {STUDENTS[1]}
             late.start()
@@ -281,7 +283,7 @@ def test_ten_thousand_requests_back_to_back_lose_nothing(made, oracle, protocol)
     """Nothing is lost, memory and open files stay where they were."""
     bundle, manifest, keys = made
     count = 10_000 if protocol == "fastest" else 2_000
-    joining = Joining(in_flight=8, deadline_ms=60_000)
+    joining = QuorumPolicy(in_flight=8, deadline_ms=60_000)
     images = [picture(seed) for seed in range(16)]
     rights = [oracle(image, STUDENTS[2:]) for image in images]
     with (

@@ -6,11 +6,11 @@ import pytest
 from emulated_plans import bundle_of, made_fleet, made_plan
 from safetensors.numpy import load_file
 
-from boards.credentials.identity import Identity
-from boards.emulation.capabilities import LOOPBACK
-from boards.emulation.fleet import emulated
-from boards.host.fan_out import Joining
+from boards.emulation.emulated_fleet import emulated
+from boards.emulation.namespace import LOOPBACK_ONLY
+from boards.host.client import QuorumPolicy
 from boards.host.session import connected
+from boards.tls.credential import Identity
 
 FAST = {"name": "fast", "bits_per_s": 1e9}
 SLOW = {"name": "slow", "bits_per_s": 1e8, "latency_ms": 200.0}
@@ -21,7 +21,7 @@ def fleet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slow")
     plan = made_plan(made_fleet([FAST, FAST, SLOW], compute_ms=1.0), image="1x8x8")
     bundle = bundle_of(plan, folder / "bundle")
-    with emulated(plan, bundle, capabilities=LOOPBACK) as running:
+    with emulated(plan, bundle, capabilities=LOOPBACK_ONLY) as running:
         yield plan, bundle, running
 
 
@@ -52,7 +52,7 @@ def right(fleet, seed, missing):
 
 
 def test_with_time_the_slow_board_is_waited_for(fleet):
-    for seed, answer in enumerate(answers(fleet, Joining(deadline_ms=30_000), 3)):
+    for seed, answer in enumerate(answers(fleet, QuorumPolicy(deadline_ms=30_000), 3)):
         assert not answer.missing
         # There and back.
         assert answer.total_ms >= 400
@@ -60,7 +60,7 @@ def test_with_time_the_slow_board_is_waited_for(fleet):
 
 
 def test_without_time_it_is_named_and_a_late_answer_is_no_other_image_s(fleet):
-    found = answers(fleet, Joining(deadline_ms=150), 12)
+    found = answers(fleet, QuorumPolicy(deadline_ms=150), 12)
     slow = fleet[0].students[-1].name
     for seed, answer in enumerate(found):
         assert slow in answer.missing
@@ -69,5 +69,5 @@ def test_without_time_it_is_named_and_a_late_answer_is_no_other_image_s(fleet):
 
 
 def test_k_of_n_goes_on_without_it(fleet):
-    for answer in answers(fleet, Joining(needs=2, deadline_ms=30_000), 3):
+    for answer in answers(fleet, QuorumPolicy(quorum=2, deadline_ms=30_000), 3):
         assert set(answer.missing) == {fleet[0].students[-1].name}

@@ -16,10 +16,10 @@ from made_bundle import make_bundle
 from safetensors.numpy import load_file
 from worker_processes import WorkerProcess, asking, free_port, keys_for, running, task_of
 
-from boards.credentials.identity import Identity
-from boards.host.connecting import connect
+from boards.host.client import QuorumPolicy
 from boards.host.connection import ConnectionLostError
-from boards.host.fan_out import Joining
+from boards.host.grpc_connection import connect
+from boards.tls.credential import Identity
 
 IMAGE = (2, 8, 8)
 LIBC = ctypes.CDLL(None)
@@ -67,7 +67,7 @@ def test_logits_are_those_of_the_models(made, workers, wire, count):
     images = pictures(count)
     with asking(bundle, manifest, keys, workers, protocol=PROTOCOLS[wire]) as fan_out:
         answer = fan_out.ask(images)
-        assert fan_out.wires == {"pi-1": wire, "pi-2": wire}
+        assert fan_out.protocols == {"pi-1": wire, "pi-2": wire}
     assert answer.logits == pytest.approx(expected(bundle, images), rel=1e-5, abs=1e-5)
     assert not answer.missing
     assert {timing.board for timing in answer.timings} == set(PLACEMENT)
@@ -80,7 +80,7 @@ def test_logits_are_those_of_the_models(made, workers, wire, count):
 def test_many_images_on_their_way_at_once_come_back_in_order(made, workers, wire):
     bundle, manifest, keys = made
     images = [pictures(1, seed) for seed in range(60)]
-    joining = Joining(in_flight=8)
+    joining = QuorumPolicy(in_flight=8)
     with asking(bundle, manifest, keys, workers, joining, PROTOCOLS[wire]) as fan_out:
         answers = list(fan_out.stream(images))
     assert [answer.number for answer in answers] == list(range(1, 61))
@@ -91,7 +91,7 @@ def test_many_images_on_their_way_at_once_come_back_in_order(made, workers, wire
 @protocols
 def test_no_answer_is_late_because_the_next_image_was(made, workers, wire):
     bundle, manifest, keys = made
-    joining = Joining(in_flight=8, deadline_ms=400)
+    joining = QuorumPolicy(in_flight=8, deadline_ms=400)
 
     def slowly():
         for number in range(12):
@@ -239,7 +239,7 @@ def test_metrics_count_what_was_asked(made):
 
 def test_a_worker_loads_neither_torch_nor_a_solver():
     code = (
-        "import sys, boards.worker.server, boards.runtime.loading\n"
+        "import sys, boards.worker.server, boards.worker.model_runtime\n"
         "wrong = {'torch', 'ortools', 'scipy', 'pandas', 'matplotlib', 'onnx'} & set(sys.modules)\n"
         "sys.exit(', '.join(wrong) or 0)"
     )

@@ -13,10 +13,10 @@ import pytest
 from made_bundle import make_bundle
 from worker_processes import asking, keys_for, running
 
-from boards.credentials.identity import Identity
 from boards.protocol import frames
-from boards.protocol.frames import HEADER, Frame, Kind
-from boards.worker.framing import MOST_CONNECTIONS
+from boards.protocol.frames import HEADER, Frame, FrameKind
+from boards.tls.credential import Identity
+from boards.worker.frame_server import MAX_CONNECTIONS
 
 IMAGE = (1, 8, 8)
 LARGEST = 100_000
@@ -73,7 +73,7 @@ def ends(connection):
 def frame_of(connection):
     """Read one frame."""
     head = connection.recv(HEADER.size)
-    kind, number, length = frames.header(head, 1 << 20)
+    kind, number, length = frames.parse_header(head, 1 << 20)
     content = b""
     while len(content) < length:
         content += connection.recv(length - len(content))
@@ -101,7 +101,7 @@ def test_what_is_no_tls_is_hung_up_on(place, content, standard):
 def test_connections_that_say_nothing_keep_nobody_out(place, standard):
     worker = place[3]
     port = worker.address.port if standard else frames_port(worker)
-    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(MOST_CONNECTIONS + 8)]
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(MAX_CONNECTIONS + 8)]
     try:
         bundle, manifest, keys, _ = place
         protocol = "standard" if standard else "fastest"
@@ -131,7 +131,7 @@ def test_frames_are_for_hosts_of_this_authority(place, tmp_path, who):
         return
     # TLS 1.3 tells a client only after its handshake.
     with connection, pytest.raises((ssl.SSLError, ConnectionError)):
-        connection.sendall(frames.hello(["student-0"]).encoded())
+        connection.sendall(frames.hello_frame(["student-0"]).encoded())
         if not connection.recv(1):
             raise ConnectionError("the worker hung up without a word")
 
@@ -140,11 +140,11 @@ def test_frames_are_for_hosts_of_this_authority(place, tmp_path, who):
     "content",
     [
         bytes(HEADER.size),
-        HEADER.pack(b"NoNN", 2, Kind.HELLO, 0, 0, 0),
+        HEADER.pack(b"NoNN", 2, FrameKind.HELLO, 0, 0, 0),
         HEADER.pack(b"NoNN", 1, 77, 0, 0, 0),
-        HEADER.pack(b"NoNN", 1, Kind.HELLO, 0, 0, LARGEST + 1),
-        frames.images(1, np.zeros((1, 64), np.float32)).encoded(),
-        Frame(Kind.HELLO, 0, b"\xff\xfe").encoded(),
+        HEADER.pack(b"NoNN", 1, FrameKind.HELLO, 0, 0, LARGEST + 1),
+        frames.images_frame(1, np.zeros((1, 64), np.float32)).encoded(),
+        Frame(FrameKind.HELLO, 0, b"\xff\xfe").encoded(),
     ],
     ids=["zeros", "another version", "another kind", "too long", "no hello", "no text"],
 )
@@ -156,8 +156,8 @@ def test_what_is_no_hello_is_hung_up_on(place, content):
 
 def test_hello_to_a_student_that_is_not_here_is_refused(place):
     with secured(place) as connection:
-        connection.sendall(frames.hello(["student-1"]).encoded())
-        assert "NOT_FOUND: no model 'student-1' here" in frames.refusal(frame_of(connection))
+        connection.sendall(frames.hello_frame(["student-1"]).encoded())
+        assert "NOT_FOUND: no model 'student-1' here" in frames.parse_refusal(frame_of(connection))
         assert ends(connection)
 
 
@@ -168,14 +168,14 @@ def test_hello_to_a_student_that_is_not_here_is_refused(place):
 )
 def test_images_of_another_length_are_refused_and_the_connection_goes_on(place, payload):
     with secured(place) as connection:
-        connection.sendall(frames.hello(["student-0"]).encoded())
-        assert frames.welcomed(frame_of(connection)) == (64, 5)
-        connection.sendall(Frame(Kind.IMAGES, 8, payload).encoded())
+        connection.sendall(frames.hello_frame(["student-0"]).encoded())
+        assert frames.parse_welcome(frame_of(connection)) == (64, 5)
+        connection.sendall(Frame(FrameKind.IMAGES, 8, payload).encoded())
         refused = frame_of(connection)
-        assert (refused.kind, refused.number) == (Kind.REFUSED, 8)
-        assert "INVALID_ARGUMENT" in frames.refusal(refused)
-        connection.sendall(frames.images(9, np.zeros((1, 64), np.float32)).encoded())
-        assert frame_of(connection).kind == Kind.FEATURES
+        assert (refused.kind, refused.number) == (FrameKind.REFUSED, 8)
+        assert "INVALID_ARGUMENT" in frames.parse_refusal(refused)
+        connection.sendall(frames.images_frame(9, np.zeros((1, 64), np.float32)).encoded())
+        assert frame_of(connection).kind == FrameKind.FEATURES
 
 
 def test_a_host_that_is_gone_in_the_middle_of_an_image_leaves_nothing_behind(place):
@@ -183,11 +183,13 @@ def test_a_host_that_is_gone_in_the_middle_of_an_image_leaves_nothing_behind(pla
     before = open_files(worker)
     for _ in range(40):
         with secured(place) as connection:
-            connection.sendall(frames.hello(["student-0"]).encoded())
+            connection.sendall(frames.hello_frame(["student-0"]).encoded())
             frame_of(connection)
-            connection.sendall(frames.images(1, np.zeros((1, 64), np.float32)).encoded()[:100])
+            connection.sendall(
+                frames.images_frame(1, np.zeros((1, 64), np.float32)).encoded()[:100]
+            )
     with secured(place) as connection:
-        connection.sendall(frames.hello(["student-0"]).encoded())
+        connection.sendall(frames.hello_frame(["student-0"]).encoded())
         frame_of(connection)
     assert open_files(worker) <= before + 3
 

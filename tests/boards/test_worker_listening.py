@@ -12,17 +12,15 @@ import pytest
 from made_bundle import make_bundle
 from worker_processes import asking, keys_for
 
-from boards.credentials.identity import Identity
 from boards.protocol import frames
 from boards.protocol.address import Address
-from boards.protocol.frames import HEADER
-from boards.protocol.refusal import Reason, RequestRefused
-from boards.runtime.loading import load_models
-from boards.worker.counts import Uncounted
-from boards.worker.framing import FrameServer
+from boards.protocol.frames import HEADER, RefusalReason, RequestRefused
+from boards.tls.credential import Identity
+from boards.worker.frame_server import FrameServer
+from boards.worker.model_runtime import load_models
 from boards.worker.server import Worker, WorkerSettings
-from boards.worker.students import Students
-from profiles.errors import BoardError
+from boards.worker.student_pool import NullObserver, StudentPool
+from nonn_common.errors import BoardError
 
 IMAGE = (1, 8, 8)
 PIXELS = np.zeros((1, *IMAGE), np.float32)
@@ -65,7 +63,7 @@ def test_all_addresses_are_those_of_both_families(made, everywhere):
     with served(made, everywhere) as reached:
         for near in ("127.0.0.1", "::1"):
             with asking(bundle, manifest, keys, [reached(near)]) as fan_out:
-                assert fan_out.wires == {"pi": "frames"}
+                assert fan_out.protocols == {"pi": "frames"}
                 assert not fan_out.ask(PIXELS).missing
 
 
@@ -78,7 +76,7 @@ def test_where_frames_cannot_be_reached_the_standard_protocol_serves(made, monke
         served(made, "127.0.0.1") as reached,
         asking(bundle, manifest, keys, [reached("127.0.0.1")]) as fan_out,
     ):
-        assert fan_out.wires == {"pi": "standard"}
+        assert fan_out.protocols == {"pi": "standard"}
         assert not fan_out.ask(PIXELS).missing
 
 
@@ -116,7 +114,11 @@ def plain_frames(made):
 
     def served(listener):
         server = FrameServer(
-            listener, None, Students(load_models(made[0], ["student-0"])), 1 << 20, Uncounted()
+            listener,
+            None,
+            StudentPool(load_models(made[0], ["student-0"])),
+            1 << 20,
+            NullObserver(),
         )
         server.start()
         running.append(server)
@@ -130,7 +132,7 @@ def plain_frames(made):
 def welcomed(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         try:
-            connection.sendall(frames.hello(["student-0"]).encoded())
+            connection.sendall(frames.hello_frame(["student-0"]).encoded())
             return connection.recv(HEADER.size)[:4] == b"NoNN"
         except ConnectionError:
             return False
@@ -168,8 +170,8 @@ class Failing:
 @pytest.mark.parametrize("error", [BoardError("ncnn failed: -100"), RuntimeError("bad node")])
 def test_an_engine_that_fails_is_a_refusal_with_its_words(made, error):
     (model,) = load_models(made[0], ["student-0"])
-    students = Students([Failing(model.name, model.reads, model.answers, error)])
+    students = StudentPool([Failing(model.name, model.reads, model.answers, error)])
     with pytest.raises(RequestRefused, match=str(error)) as refused:
         students.answer([model.name], PIXELS)
-    assert refused.value.reason == Reason.INTERNAL
+    assert refused.value.reason == RefusalReason.INTERNAL
     assert students.inside == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from nonn_plan.main import commands
+from nonn_plan.cli.app import commands
 
 GUIDE = Path(__file__).parents[2] / "docs" / "boards.md"
 

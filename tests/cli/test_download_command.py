@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from local_server import serving
 
-from nonn_core.data import published
-from nonn_core.data.published import PublishedDataset, PublishedFile
+from nonn_core.data.files import PublishedDataset, PublishedFile
 
 
 def idx(values):
@@ -33,7 +32,7 @@ def server(monkeypatch):
                 md5 = hashlib.md5(content).hexdigest()  # noqa: S324
                 files.append(PublishedFile(f"{running.address}/{part}-{name}-ubyte.gz", md5))
         made = PublishedDataset("idx", tuple(files))
-        monkeypatch.setitem(published.PUBLISHED, "kmnist", made)
+        monkeypatch.setitem(files.PUBLISHED, "kmnist", made)
         yield running
 
 

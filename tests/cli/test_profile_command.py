@@ -10,9 +10,9 @@ import pytest
 import yaml
 from made_measurement import made_measured
 
-from boards.profiling.energy import measure_power
-from boards.profiling.layers import LayerTimes, shapes
-from boards.profiling.measuring import Effort
+from boards.profiling.benchmark_run import BenchmarkBudget
+from boards.profiling.layer_benchmark import LayerTimes, benchmark_layers
+from boards.profiling.power_meter import measure_power
 from profiles.device import DeviceProfile
 from profiles.fleet import parse_fleet, resolve
 from profiles.link import LinkProfile
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 WATCHED = """
 import sys
-from nonn_plan.main import run
+from nonn_plan.cli.app import run
 try:
     run()
 finally:
@@ -132,12 +132,14 @@ def asked(monkeypatch):
     def measure(what, progress):
         wanted.append(what)
         progress("students", 1, 2)
-        layers = LayerTimes(tuple((layer, 0.001 + layer.macs / 1e7) for layer in shapes()))
+        layers = LayerTimes(
+            tuple((layer, 0.001 + layer.macs / 1e7) for layer in benchmark_layers())
+        )
         measured = made_measured(layers)
         power = measure_power(None, what.power, lambda: None, what.threads, 0.0)
         return replace(measured, power=power)
 
-    monkeypatch.setattr("boards.profiling.measuring.measure", measure)
+    monkeypatch.setattr("boards.profiling.benchmark_run.run_benchmarks", measure)
     return wanted
 
 
@@ -173,7 +175,7 @@ def test_what_is_typed_is_what_is_measured(nonn_plan, tmp_path, asked):
     assert list(wanted.teachers) == ["vgg19", "wrn40-4"]
     assert list(wanted.images) == ["3x64x64"]
     assert wanted.machine.clock_hz == 1_200_000_000
-    assert wanted.effort == Effort()
+    assert wanted.effort == BenchmarkBudget()
     assert DeviceProfile.read(tmp_path / "b.yaml").power_busy_w.value == 7
 
 
@@ -184,7 +186,7 @@ def test_a_name_of_the_library_is_refused_before_anything_is_measured(nonn_plan,
 
 
 def test_without_onnx_it_is_told_what_to_install(nonn_plan, tmp_path, monkeypatch):
-    monkeypatch.setattr("nonn_plan.profiling.find_spec", lambda _: None)
+    monkeypatch.setattr("nonn_plan.cli.commands.devices.find_spec", lambda _: None)
     said = nonn_plan("profile", "-o", tmp_path / "x.yaml")
     assert said.code == 2
     assert "pip install onnx safetensors scipy" in said.err

@@ -3,7 +3,7 @@
 import json
 
 from nonn_core.recipe import OptimiserRecipe
-from nonn_plan import quickstart
+from nonn_plan.cli.commands import quickstart
 
 
 def test_quickstart_writes_what_single_commands_read(nonn_plan, tmp_path, monkeypatch):

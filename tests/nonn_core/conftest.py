@@ -7,11 +7,11 @@ import pytest
 from PIL import Image as Picture
 
 from nonn_core.data.dataset import load_dataset
-from nonn_core.family import parse_network
-from nonn_core.learning.teacher_training import train_teacher
-from nonn_core.nonn import StudentShape
+from nonn_core.distillation.run import train_teacher
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.modules import StudentShape
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe, TrainingRecipe
-from nonn_core.teacher import Teacher
+from nonn_core.teacher.teacher import Teacher
 
 CLASSES = ("bar", "disc", "grid")
 

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
+from nonn_common.errors import InputError
 from nonn_core.partition import Partition
-from profiles.errors import InputError
 
 STEP = {"accuracy_pct": 90.0, "delta_val_pct": -1.0}
 

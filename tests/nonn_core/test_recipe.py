@@ -2,10 +2,10 @@ import copy
 
 import pytest
 
-from nonn_core.families.wrn import WrnSpec
-from nonn_core.family import parse_network
+from nonn_common.errors import InputError
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.resnet import WrnSpec
 from nonn_core.recipe import TrainingRecipe
-from profiles.errors import InputError
 
 
 @pytest.fixture

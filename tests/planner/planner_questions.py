@@ -1,8 +1,8 @@
 """Questions for the planner's tests: small ones, and the published one."""
 
 from nonn_core.partition import Partition
-from planner.budget import Limits, budgets
-from planner.question import Question
+from planner.problem.goals import BudgetLimits, board_budgets
+from planner.problem.problem import Problem
 from profiles.fleet import parse_fleet
 
 SMALL = ("wrn10:4,8,8", "wrn10:4,8,16", "wrn10:8,8,16")
@@ -50,13 +50,13 @@ def partition(sizes, steps=(), unlinked=()):
 def question(fleet="rpi3x2", sizes=(3, 4, 5), *, memory=None, macs=None, own=None, **fields):
     """A question on the small networks; `memory`, `macs` and `own` go to `budgets`."""
     boards = parse_fleet(fleet) if isinstance(fleet, str) else fleet
-    return Question.check(
+    return Problem.check(
         {
             "fleet": boards,
-            "budgets": budgets(
+            "budgets": board_budgets(
                 boards,
-                Limits(memory, macs=macs),
-                {name: Limits(size, macs=most) for name, (size, most) in (own or {}).items()},
+                BudgetLimits(memory, macs=macs),
+                {name: BudgetLimits(size, macs=most) for name, (size, most) in (own or {}).items()},
             ),
             "image": "1x8x8",
             "classes": 10,
@@ -80,6 +80,6 @@ def published(**fields):
 
 
 def stages(*texts):
-    from planner.stage import Stage
+    from planner.problem.goals import ObjectiveLevel
 
-    return tuple(Stage.parse(text) for text in texts)
+    return tuple(ObjectiveLevel.parse(text) for text in texts)

@@ -6,14 +6,14 @@ import pytest
 from scipy.optimize import lsq_linear
 from scipy.stats import t as student_t
 
-from planner.accuracy.fit import (
+from planner.accuracy.model import (
     LEAST_PCT,
-    fitted,
-    left_out_errors,
-    left_out_teacher_errors,
+    fit_rows,
+    leave_one_out_errors,
+    leave_teacher_out_errors,
     root_mean_square,
 )
-from planner.accuracy.rows import AccuracyRow, TeacherFacts, index_of, published_rows
+from planner.accuracy.rows import AccuracyRow, TeacherFacts, published_rows, size_index
 
 FIRST = TeacherFacts("wrn40-4", "3x32x32", 10, 8e6, 1e9, title="first")
 SECOND = TeacherFacts("wrn28-10", "3x32x32", 100, 36e6, 5e9, title="second")
@@ -23,7 +23,7 @@ KD, SLOPE = 0.4, 0.7
 
 
 def _row(teacher, method, params, macs, noise=0.0):
-    missing = index_of(teacher.params, teacher.macs) - index_of(params, macs)
+    missing = size_index(teacher.params, teacher.macs) - size_index(params, macs)
     centre = OFFSETS[teacher] + KD * (method == "kd") + SLOPE * missing + noise
     whole = 100 - ERRORS[teacher]
     accuracy = whole - ERRORS[teacher] * exp(centre)
@@ -68,7 +68,7 @@ def _matrix(rows):
 
 
 def test_exact_rows_give_their_parameters_back():
-    fit = fitted(_exact())
+    fit = fit_rows(_exact())
     assert dict(zip(fit.teachers, fit.offsets, strict=True)) == pytest.approx(OFFSETS)
     assert (fit.kd, fit.slope) == pytest.approx((KD, SLOPE))
     assert fit.variance == pytest.approx(0.0, abs=1e-20)
@@ -85,14 +85,14 @@ def test_the_worked_line():
             whole = 100 - ERRORS[teacher]
             rows.append(AccuracyRow("r", "t", "nonn", 2, teacher, whole, *size, whole - drop))
     kd = replace(rows[0], method="kd")
-    assert fitted([*rows, kd]).slope == pytest.approx(2.0)
+    assert fit_rows([*rows, kd]).slope == pytest.approx(2.0)
 
 
 def test_noisy_rows_are_fitted_by_least_squares():
     rows = _exact(NOISY)
     design, wanted, _ = _matrix(rows)
     expected, left, *_ = np.linalg.lstsq(design, wanted, rcond=None)
-    fit = fitted(rows)
+    fit = fit_rows(rows)
     assert fit.values == pytest.approx(expected)
     assert fit.variance == pytest.approx(float(left[0]) / 4)
 
@@ -107,7 +107,7 @@ def test_a_falling_slope_is_held_at_zero():
     assert np.linalg.lstsq(design, wanted, rcond=None)[0][-1] < 0
     lowest = [-np.inf] * 3 + [0.0]
     expected = lsq_linear(design, wanted, bounds=(lowest, np.inf), method="bvls").x
-    fit = fitted(rows)
+    fit = fit_rows(rows)
     assert fit.slope == 0
     assert fit.values == pytest.approx(expected, abs=1e-9)
     assert fit.freedom == 5
@@ -116,7 +116,7 @@ def test_a_falling_slope_is_held_at_zero():
 
 def test_the_interval_is_that_of_a_new_observation():
     rows = _exact(NOISY)
-    fit = fitted(rows)
+    fit = fit_rows(rows)
     design, wanted, teachers = _matrix(rows)
     missing = 1.7
     line = np.array([*(float(title == "second") for title in teachers), 1.0, missing])
@@ -131,7 +131,7 @@ def test_the_interval_is_that_of_a_new_observation():
 
 
 def test_an_unknown_teacher_has_the_mean_offset_and_their_scatter():
-    fit = fitted(_exact())
+    fit = fit_rows(_exact())
     spread = fit.spread(None, 1.0, "nonn", 10.0)
     assert spread.centre == pytest.approx(-2.75 + SLOPE + log(10.0))
     # Offsets -2.5 and -3.0: variance 0.125, for a third teacher times 1.5; one degree of freedom.
@@ -139,7 +139,7 @@ def test_an_unknown_teacher_has_the_mean_offset_and_their_scatter():
 
 
 def test_without_a_teachers_accuracy_the_drops_in_points_scatter():
-    fit = fitted(_exact())
+    fit = fit_rows(_exact())
     spread = fit.spread(None, 0.0, "nonn", None)
     points = np.array([-2.5 + log(5.0), -3.0 + log(20.0)])
     assert spread.centre == pytest.approx(points.mean())
@@ -149,7 +149,7 @@ def test_without_a_teachers_accuracy_the_drops_in_points_scatter():
 
 
 def test_a_known_teachers_own_error_scales_the_drop():
-    fit = fitted(_exact())
+    fit = fit_rows(_exact())
     place = fit.known(FIRST)
     here = fit.spread(place, 1.0, "nonn", None)
     assert here.centre == pytest.approx(fit.spread(place, 1.0, "nonn", 5.0).centre)
@@ -161,13 +161,13 @@ def test_rows_at_or_above_their_teacher_count_as_the_least_drop():
     rows = _exact()
     above = [*rows[:-1], replace(rows[-1], accuracy_pct=85.0)]
     least = [*rows[:-1], replace(rows[-1], accuracy_pct=80.0 - LEAST_PCT)]
-    assert fitted(above).values == pytest.approx(fitted(least).values)
+    assert fit_rows(above).values == pytest.approx(fit_rows(least).values)
 
 
 def test_a_teacher_without_errors_can_be_fitted():
     perfect = replace(FIRST, fingerprint="perfect")
     row = replace(_exact()[0], teacher=perfect, teacher_accuracy_pct=100.0, accuracy_pct=99.5)
-    assert np.isfinite(fitted([*_exact(), row]).values).all()
+    assert np.isfinite(fit_rows([*_exact(), row]).values).all()
 
 
 def test_leaving_out_equals_explicit_refits_of_published_rows():
@@ -180,12 +180,12 @@ def test_leaving_out_equals_explicit_refits_of_published_rows():
         assert values[-1] > 0
         drop = (100 - row.teacher_accuracy_pct) * exp(design[place] @ values)
         expected.append(row.teacher_accuracy_pct - drop - row.accuracy_pct)
-    assert left_out_errors(rows) == pytest.approx(tuple(expected))
+    assert leave_one_out_errors(rows) == pytest.approx(tuple(expected))
 
 
 def test_the_only_row_of_a_teacher_cannot_be_left_out():
     alone = replace(_exact()[0], teacher=replace(FIRST, network="wrn10-1"))
-    errors = left_out_errors([*_exact(), alone])
+    errors = leave_one_out_errors([*_exact(), alone])
     assert errors[-1] is None
     assert all(error == pytest.approx(0.0, abs=1e-9) for error in errors[:-1])
 
@@ -193,7 +193,7 @@ def test_the_only_row_of_a_teacher_cannot_be_left_out():
 def test_leaving_out_a_teacher_leaves_the_mean_of_the_others():
     third = replace(FIRST, network="wrn10-1", classes=5)
     rows = [*_exact(), *(replace(row, teacher=third) for row in _exact()[:4])]
-    errors = left_out_teacher_errors(rows)
+    errors = leave_teacher_out_errors(rows)
     # For a row of the third one, whose offset is the first's, the others' mean is -2.75.
     row = rows[8]
     drop = 5.0 * exp(-2.75 + SLOPE * row.missing)
@@ -204,7 +204,7 @@ def test_rows_of_a_like_teacher_are_left_out_with_it():
     again = replace(FIRST, fingerprint="again")
     third = replace(FIRST, network="wrn10-1")
     copies = [replace(row, teacher=t) for t in (again, third) for row in _exact()[:4]]
-    errors = left_out_teacher_errors([*_exact(), *copies])
+    errors = leave_teacher_out_errors([*_exact(), *copies])
     # Left without the first and its like: the second (-3.0) and the third (-2.5).
     row = copies[0]
     drop = 5.0 * exp(-2.75 + SLOPE * row.missing)
@@ -218,8 +218,8 @@ def test_root_mean_square():
 
 def test_published_figures_of_the_fit():
     rows = published_rows()
-    fit = fitted(rows)
-    errors = left_out_errors(rows)
+    fit = fit_rows(rows)
+    errors = leave_one_out_errors(rows)
     near = [
         e for e, row in zip(errors, rows, strict=True) if row.teacher.network == "wrn40:64,128,256"
     ]

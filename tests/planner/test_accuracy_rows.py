@@ -1,12 +1,11 @@
 import pytest
 
-from nonn_core.image import Image
+from nonn_common.errors import InputError
+from nonn_core.accuracy_report import published_accuracy
+from nonn_core.experiments.table_rows import published_sizes, row_cost, table_design
+from nonn_core.networks.blueprint import ImageShape
 from nonn_core.partition import TeacherReference
-from nonn_core.tables.published import published_accuracy
-from nonn_core.tables.row_cost import published_sizes, row_cost
-from nonn_core.tables.rows import design
 from planner.accuracy.rows import TeacherFacts, published_rows
-from profiles.errors import InputError
 
 CIFAR_10 = "WRN40-4 on cifar-10"
 
@@ -57,7 +56,7 @@ def test_published_sizes_are_those_of_the_networks_laid_down_here():
     # Independent: closed-form cost of the rows' networks.  XL rows of 6 and 8 students compress
     # less than any layout with one G0 gives (decision 0015).
     for table, dataset in (("2", "cifar-10"), ("4", "cifar-10"), ("4", "cifar-100")):
-        laid = design(table, dataset)
+        laid = table_design(table, dataset)
         for row in laid.rows[1:]:
             if row.name in ("nonn-6s-xl", "nonn-8s-xl"):
                 continue
@@ -82,13 +81,13 @@ def test_accuracies_are_the_published_ones():
 
 
 def test_a_network_by_name_is_like_the_published_teacher():
-    teacher = TeacherFacts.of_network("WRN40-4", Image(3, 32, 32), 10)
+    teacher = TeacherFacts.of_network("WRN40-4", ImageShape(3, 32, 32), 10)
     published = _row(CIFAR_10, "nonn-2s").teacher
     assert teacher.like(published)
     assert not teacher.same(published)
     assert teacher.params == pytest.approx(published.params, rel=0.01)
-    assert not TeacherFacts.of_network("wrn40-4", Image(3, 32, 32), 100).like(published)
-    assert not TeacherFacts.of_network("wrn16-2", Image(3, 32, 32), 10).like(published)
+    assert not TeacherFacts.of_network("wrn40-4", ImageShape(3, 32, 32), 100).like(published)
+    assert not TeacherFacts.of_network("wrn16-2", ImageShape(3, 32, 32), 10).like(published)
 
 
 def _reference(**changed):

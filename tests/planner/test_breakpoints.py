@@ -3,14 +3,16 @@
 import pytest
 from planner_questions import question, stages
 
-from planner.exploration.breakpoints import Range, breakpoints
-from planner.model import solve
-from planner.prover import Meter, Prover
+from planner.exploration.trade_offs import BudgetRange, find_breakpoints
+from planner.solve import solve
+from planner.solvers.search import SolverSession, TimeBudget
 
 
 def found(asked, budget, least, most, boards=None, limit=120):
     places = tuple(range(len(asked.budgets))) if boards is None else boards
-    return breakpoints(Prover(asked, Meter(limit)), Range(budget, places, least, most))
+    return find_breakpoints(
+        SolverSession(asked, TimeBudget(limit)), BudgetRange(budget, places, least, most)
+    )
 
 
 def test_a_tolerance_and_unlike_runtimes_are_met_exactly_on_both_sides():
@@ -20,8 +22,8 @@ def test_a_tolerance_and_unlike_runtimes_are_met_exactly_on_both_sides():
         row.model_copy(update={"runtime_bytes": 3000 * n}) for n, row in enumerate(asked.budgets)
     ]
     asked = asked.model_copy(update={"budgets": tuple(rows)})
-    over = Range("memory_bytes", (0, 1), 8_000, 30_000)
-    steps = breakpoints(Prover(asked, Meter(120)), over)
+    over = BudgetRange("memory_bytes", (0, 1), 8_000, 30_000)
+    steps = find_breakpoints(SolverSession(asked, TimeBudget(120)), over)
     assert steps.proven
     assert len(steps.breakpoints) > 2
 

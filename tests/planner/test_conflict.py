@@ -1,18 +1,17 @@
 import pytest
 from planner_questions import partition, question, stages
 
-from planner.budget import Limits, budgets
-from planner.conflict import irreducible
-from planner.demand import Demand
-from planner.instance import instance_of
-from planner.model import solve
-from planner.prover import Meter, Prover
-from profiles.units import format_bytes, format_flops
+from nonn_common.units import format_bytes, format_flops
+from planner.data.problem_data import resolve_problem
+from planner.data.relaxable_constraint import RelaxableConstraint
+from planner.problem.goals import BudgetLimits, board_budgets
+from planner.solve import irreducible_conflict, solve
+from planner.solvers.search import SolverSession, TimeBudget
 
 
 def cheapest(asked, filters):
     """Least bytes and MACs of one student with this many filters."""
-    options = instance_of(asked).options
+    options = resolve_problem(asked).options
     return (
         min(option.memory_bytes(filters) for option in options),
         min(option.line.at(filters).macs for option in options),
@@ -20,7 +19,7 @@ def cheapest(asked, filters):
 
 
 def needed_of(asked):
-    found = irreducible(Prover(asked, Meter(600)))
+    found = irreducible_conflict(SolverSession(asked, TimeBudget(600)))
     assert found.proven
     return found.demands
 
@@ -43,8 +42,8 @@ def test_memory_that_no_student_fits_is_named_with_what_would_do():
 def test_what_would_do_does():
     asked = question("rpi3x2", (3, 4, 5), memory=8_000)
     whole, _ = cheapest(asked, 12)
-    enough = budgets(asked.fleet, Limits(8_000), {"rpi-3b-2": Limits(whole)})
-    short = budgets(asked.fleet, Limits(8_000), {"rpi-3b-2": Limits(whole - 4)})
+    enough = board_budgets(asked.fleet, BudgetLimits(8_000), {"rpi-3b-2": BudgetLimits(whole)})
+    short = board_budgets(asked.fleet, BudgetLimits(8_000), {"rpi-3b-2": BudgetLimits(whole - 4)})
     assert solve(asked.model_copy(update={"budgets": enough})).status == "optimal"
     assert solve(asked.model_copy(update={"budgets": short})).status == "infeasible"
 
@@ -70,8 +69,11 @@ def test_epsilon_is_named_where_dropping_more_would_fit():
     steps = [((2,), 0.5), ((1, 2), 2.5)]
     asked = question("rpi-3b", partition=partition((3, 30, 60), steps))
     room, _ = cheapest(asked, 3)
-    tight = asked.model_copy(update={"budgets": budgets(asked.fleet, Limits(room))})
-    assert needed_of(tight) == (Demand("epsilon"), Demand("memory_bytes", 0))
+    tight = asked.model_copy(update={"budgets": board_budgets(asked.fleet, BudgetLimits(room))})
+    assert needed_of(tight) == (
+        RelaxableConstraint("epsilon"),
+        RelaxableConstraint("memory_bytes", 0),
+    )
     assert solve(tight).conflict[0] == (
         "|delta_val| below epsilon, 1 percentage points; more than 2.5 would do if all else stays"
     )
@@ -80,20 +82,22 @@ def test_epsilon_is_named_where_dropping_more_would_fit():
 def test_too_few_students_are_named_where_knowledge_could_be_spread():
     asked = question("rpi3x2", (40, 40), networks=("wrn10:4,8,8",), max_students=1)
     both, _ = cheapest(asked, 80)
-    tight = asked.model_copy(update={"budgets": budgets(asked.fleet, Limits(both - 4))})
-    assert needed_of(tight)[0] == Demand("max_students")
+    tight = asked.model_copy(update={"budgets": board_budgets(asked.fleet, BudgetLimits(both - 4))})
+    assert needed_of(tight)[0] == RelaxableConstraint("max_students")
     assert solve(tight).conflict[0] == "at most 1 student; 2 would do if all else stays"
 
 
 def test_of_alike_boards_as_many_are_needed_as_conflict():
     """Two students of at least 19 KB on three boards of 8 KB: any one board more would do."""
     asked = question("rpi-3b*3", (3, 4, 5), memory=8_000, min_students=2)
-    assert needed_of(asked) == tuple(Demand("memory_bytes", board) for board in range(3))
+    assert needed_of(asked) == tuple(
+        RelaxableConstraint("memory_bytes", board) for board in range(3)
+    )
 
 
 def test_a_proof_that_was_stopped_is_no_proof():
     asked = question("rpi-3b*2", (3, 4, 5), memory=8_000)
-    assert not irreducible(Prover(asked, Meter(0))).proven
+    assert not irreducible_conflict(SolverSession(asked, TimeBudget(0))).proven
 
 
 def test_what_would_do_is_least_where_another_board_became_alike():
@@ -107,8 +111,8 @@ def test_what_would_do_is_least_where_another_board_became_alike():
         requirements=({"objective": "energy-node", "bound": 60.0},),
         objective=stages("capacity"),
     )
-    tightest = Prover(asked, Meter(600)).tightest(Demand("macs", 0))
-    assert tightest.value == instance_of(asked).options[0].line.at(3).macs
+    tightest = SolverSession(asked, TimeBudget(600)).tightest(RelaxableConstraint("macs", 0))
+    assert tightest.value == resolve_problem(asked).options[0].line.at(3).macs
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -141,7 +145,7 @@ def feasible_with(asked, requirements):
     """Rebuild the question with only these requirements, the others set out of reach."""
 
     def keeps(kind, board):
-        return Demand(kind, board) in requirements
+        return RelaxableConstraint(kind, board) in requirements
 
     rows = [
         row.model_copy(
@@ -158,12 +162,12 @@ def feasible_with(asked, requirements):
     changes["requirements"] = tuple(
         one
         for one in asked.requirements
-        if Demand("requirement", objective=one.objective) in requirements
+        if RelaxableConstraint("requirement", objective=one.objective) in requirements
     )
     for field in ("max_students", "min_students"):
-        if Demand(field) in requirements:
+        if RelaxableConstraint(field) in requirements:
             changes[field] = getattr(asked, field)
-    if Demand("epsilon") in requirements:
+    if RelaxableConstraint("epsilon") in requirements:
         changes["epsilon_pct"] = asked.epsilon_pct
     return solve(asked.model_copy(update=changes)).status == "optimal"
 
@@ -177,7 +181,7 @@ def test_too_few_students_are_a_conflict_where_more_than_communities_would_do():
         objective=stages("latency"),
     )  # fmt: skip
     assert set(needed_of(asked)) == {
-        Demand("max_students"), Demand("requirement", objective="capacity")
+        RelaxableConstraint("max_students"), RelaxableConstraint("requirement", objective="capacity")
     }  # fmt: skip
 
 
@@ -185,7 +189,7 @@ def test_behind_g0_the_smallest_student_has_none():
     asked = question("rpi3x2", (3, 4, 5), memory=8_000, group0="own-board")
     smallest = min(
         option.behind.at(3).params + option.behind.at(3).peak_elements
-        for option in instance_of(asked).options
+        for option in resolve_problem(asked).options
     )
     text = f"the smallest student needs {format_bytes(4 * smallest)}"
     assert any(text in line for line in solve(asked).conflict) or 4 * smallest <= 8_000

@@ -1,9 +1,9 @@
 import pytest
 from planner_questions import published, question
 
-from planner.explanation import Explanation, explain, proof
-from planner.model import solve
-from profiles.errors import UnprovenError
+from nonn_common.errors import UnprovenError
+from planner.diagnosis.explanation import Explanation, explain, proof_sentences
+from planner.solve import solve
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def found(plan):
 
 
 def test_a_plan_is_explained_by_its_proof_and_its_stages(plan):
-    head, dropped, capacity, imbalance, latency = proof(plan)
+    head, dropped, capacity, imbalance, latency = proof_sentences(plan)
     assert head.startswith("optimal: 2 students on 2 of 2 boards, 0 filters dropped; OR-Tools")
     assert dropped.startswith("dropped (points - filters): 0 (best 0, bound 0,")
     assert capacity.startswith("capacity (parameters): ")

@@ -3,18 +3,16 @@
 import pytest
 from planner_questions import partition, question, stages
 
-from nonn_core.image import Image
-from planner.accuracy.question import AccuracyBasis
+from nonn_common.errors import InputError
+from nonn_core.networks.blueprint import ImageShape
 from planner.accuracy.rows import TeacherFacts
-from planner.budget import Limits, budgets
-from planner.explanation import explain
-from planner.failures import BoardFailure
-from planner.instance import instance_of
-from planner.model import solve
-from planner.question import Question
-from planner.repair import _with_one_more
-from planner.stage import MORE_IS_BETTER
-from profiles.errors import InputError
+from planner.data.problem_data import resolve_problem
+from planner.diagnosis.explanation import explain
+from planner.diagnosis.repair import _with_one_more
+from planner.problem.goals import MAXIMISED, AccuracyBasis, BudgetLimits, board_budgets
+from planner.problem.problem import Problem
+from planner.reliability.failures import BoardFailure
+from planner.solve import solve
 from profiles.fleet import Fleet
 
 
@@ -62,8 +60,8 @@ def carried_out(asked, repair, less=0):
 
 
 def rebuilt(asked, **changes):
-    content = {name: getattr(asked, name) for name in Question.model_fields}
-    return Question.check(content | changes, where="test")
+    content = {name: getattr(asked, name) for name in Problem.model_fields}
+    return Problem.check(content | changes, where="test")
 
 
 STEP = {"memory_bytes": 1, "macs": 1, "busy_ms": 1e-6, "energy_mj": 1e-6, "requirement": 1e-6}
@@ -105,14 +103,14 @@ def test_each_repair_is_feasible_and_no_smaller_one_is(cause):
             continue
         assert feasible(carried_out(asked, repair)), repair
         if repair.kind in STEP:
-            more = repair.objective in MORE_IS_BETTER
+            more = repair.objective in MAXIMISED
             step = -0.5 if more else STEP[repair.kind]
             assert not feasible(carried_out(asked, repair, step)), repair
 
 
 def test_memory_of_one_board_or_of_each():
     asked = question("rpi3x2", (3, 4, 5), memory=8_000)
-    least = {n: min(o.memory_bytes(n) for o in instance_of(asked).options) for n in (7, 12)}
+    least = {n: min(o.memory_bytes(n) for o in resolve_problem(asked).options) for n in (7, 12)}
     one, each, int8 = repaired(asked)
     assert (one.value, one.boards, one.each) == (least[12], ("rpi-3b-1", "rpi-3b-2"), False)
     assert one.text == "memory +11.3 KB, to 19.3 KB, on any one of rpi-3b-1, rpi-3b-2"
@@ -133,11 +131,13 @@ def test_a_change_that_does_not_help_is_not_shown():
 def test_one_more_board_is_shown_where_it_helps():
     """The board has the memory of one student of two, or, in the end, of none."""
     asked = question("rpi-3b", (40, 40), networks=("wrn10:4,8,8",), min_students=2, max_students=2)
-    alone = instance_of(asked).options[0].memory_bytes(40)
-    tight = asked.model_copy(update={"budgets": budgets(asked.fleet, Limits(alone))})
+    alone = resolve_problem(asked).options[0].memory_bytes(40)
+    tight = asked.model_copy(update={"budgets": board_budgets(asked.fleet, BudgetLimits(alone))})
     kinds = [one.kind for one in repaired(tight)]
     assert kinds == ["memory_bytes", "precision", "precision", "board"]
-    wider = asked.model_copy(update={"budgets": budgets(asked.fleet, Limits(alone - 4))})
+    wider = asked.model_copy(
+        update={"budgets": board_budgets(asked.fleet, BudgetLimits(alone - 4))}
+    )
     assert "board" not in [one.kind for one in repaired(wider)]
 
 
@@ -152,7 +152,7 @@ def test_budgets_of_boards_of_their_own_are_raised_alone():
 
 def test_where_no_single_change_does_several_are_found_together():
     asked = question("rpi-3b", (3, 4, 5), memory=8_000, macs=30_000)
-    line = instance_of(asked).options
+    line = resolve_problem(asked).options
     (both,) = repaired(asked)
     assert both.kind == "together"
     assert both.text.startswith("together: ")
@@ -173,13 +173,13 @@ def test_without_time_no_repair_is_shown():
 
 def test_a_plan_that_wrongly_says_infeasible_is_refused():
     plan = solve(question(memory=8_000))
-    ample = plan.question.model_copy(update={"budgets": budgets(plan.question.fleet)})
+    ample = plan.question.model_copy(update={"budgets": board_budgets(plan.question.fleet)})
     with pytest.raises(InputError, match="has a plan"):
         explain(plan.model_copy(update={"question": ample}), 600)
 
 
 def test_one_more_board_fails_as_the_one_that_it_is_like():
-    known = AccuracyBasis(teacher=TeacherFacts.of_network("wrn40-4", Image(3, 32, 32), 10))
+    known = AccuracyBasis(teacher=TeacherFacts.of_network("wrn40-4", ImageShape(3, 32, 32), 10))
     fails = [{"board": f"rpi-3b-{n}", "probability": 0.05} for n in (1, 2)]
     outage = {"name": "switch", "boards": ["rpi-3b-2"], "probability": 0.01}
     asked = question(

@@ -1,30 +1,30 @@
 import pytest
 
-from nonn_core.costs import student_cost_line
-from nonn_core.family import parse_network
-from nonn_core.image import Image
-from planner.scaling import (
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import student_cost_line
+from planner.data.modes import (
     UNITS_PER_MJ,
     UNITS_PER_MS,
-    at_least,
-    at_most,
     busy_units,
     energy_units,
-    up,
-    within,
+    least_within,
+    most_within,
+    round_down,
+    round_up,
 )
 from profiles.device import DEVICES
-from simulator.workload import busy_mj, busy_ms
+from simulator.workloads.fan_out import busy_mj, busy_ms
 
 
 def test_costs_go_up_and_capacities_down():
-    assert up(0.0000012, UNITS_PER_MS) == 2
-    assert within(0.0000019, UNITS_PER_MS) == 1
-    assert within(None, UNITS_PER_MS) is None
+    assert round_up(0.0000012, UNITS_PER_MS) == 2
+    assert round_down(0.0000019, UNITS_PER_MS) == 1
+    assert round_down(None, UNITS_PER_MS) is None
 
 
 def test_decimal_figures_are_not_pushed_up_by_binary_noise():
-    assert up(1.1, 10**6) == 1_100_000
+    assert round_up(1.1, 10**6) == 1_100_000
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ def test_decimal_figures_are_not_pushed_up_by_binary_noise():
     [(1000, 5, 950, 1050), (999, 5, 950, 1048), (-100, 10, -110, -90), (7, 0, 7, 7)],
 )
 def test_a_tolerance_is_taken_from_the_size_of_the_best(best, tolerance_pct, least, most):
-    assert at_least(best, tolerance_pct) == least
-    assert at_most(best, tolerance_pct) == most
+    assert least_within(best, tolerance_pct) == least
+    assert most_within(best, tolerance_pct) == most
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -42,7 +42,7 @@ def test_a_tolerance_is_taken_from_the_size_of_the_best(best, tolerance_pct, lea
     [(busy_units, busy_ms, UNITS_PER_MS), (energy_units, busy_mj, UNITS_PER_MJ)],
 )
 def test_scaled_figures_are_the_simulators_rounded_up(units, cost, scale, several):
-    line = student_cost_line(parse_network("wrn16:32,64,88"), Image(3, 32, 32))
+    line = student_cost_line(parse_network("wrn16:32,64,88"), ImageShape(3, 32, 32))
     students = 3 if several else 1
     for filters in (1, 80):
         real = cost(DEVICES.get("odroid-xu4s"), [line.at(filters).macs] * students) * scale

@@ -7,17 +7,21 @@ from itertools import combinations, permutations
 import pytest
 from planner_questions import PUBLISHED_SIZES, question, stages
 
-from nonn_core.costs import teacher_cost
-from nonn_core.family import parse_network
-from planner.segments.choice import segment, why_not
-from planner.segments.costs import cut_model
-from planner.segments.segmentation import Segmentation, described, job_of
-from planner.stage import Stage
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import teacher_cost
+from planner.pipelines.segment_costs import cut_model
+from planner.pipelines.segmentation import (
+    Segmentation,
+    best_segmentation,
+    describe_segmentation,
+    infeasibility_reason,
+    segmentation_job,
+)
+from planner.problem.goals import ObjectiveLevel
 from profiles.fleet import FLEETS, Fleet, resolve
 from profiles.link import LINKS
-from simulator.arrivals import Times
-from simulator.engine import simulate
-from simulator.scenario import Scenario
+from simulator.engine.simulation import simulate
+from simulator.scenario import Scenario, Times
 
 UNLIKE = "jetson-nano,odroid-xu4s,rpi-3b,rpi-zero-2w,stm32h7a3zi"
 TEACHER = parse_network("wrn40-4")
@@ -35,7 +39,7 @@ def asked(fleet=UNLIKE, memory=12_000_000, **fields):
 
 def stage(aim, tolerance_pct=0):
     """A stage of any aim, whether or not a question may name it."""
-    return Stage.model_construct(objective=aim, tolerance_pct=tolerance_pct)
+    return ObjectiveLevel.model_construct(objective=aim, tolerance_pct=tolerance_pct)
 
 
 def calm_wifi():
@@ -57,8 +61,8 @@ def calm_wifi():
 @pytest.mark.parametrize("objective", ["latency", "energy", "boards"])
 def test_a_simulation_gives_the_same_milliseconds(fleet, objective):
     one = asked(fleet)
-    found = segment(one, [TEACHER], stages=stages(objective))
-    result = simulate(job_of(one, found))
+    found = best_segmentation(one, [TEACHER], stages=stages(objective))
+    result = simulate(segmentation_job(one, found))
     assert result.total_ms == pytest.approx(found.total_ms, abs=1e-9)
     assert result.compute_ms == pytest.approx(found.compute_ms, abs=1e-9)
     assert result.communication_ms == pytest.approx(found.communication_ms, abs=1e-9)
@@ -69,15 +73,17 @@ def test_a_simulation_gives_the_same_milliseconds(fleet, objective):
 
 def test_images_in_a_row_leave_at_the_throughput():
     one = asked()
-    found = segment(one, [TEACHER], stages=stages("latency"))
-    rows = simulate(job_of(one, found), 12, Scenario(arrivals=Times((0.0,) * 12))).inferences
+    found = best_segmentation(one, [TEACHER], stages=stages("latency"))
+    rows = simulate(
+        segmentation_job(one, found), 12, Scenario(arrivals=Times((0.0,) * 12))
+    ).inferences
     assert rows[-1].end_ms - rows[-2].end_ms == pytest.approx(1000 / found.throughput_per_s)
 
 
 def test_the_parts_are_the_network_and_within_their_budgets():
     own = {"rpi-3b-1": (6_000_000, 400_000_000), "jetson-nano-1": (9_000_000, None)}
     one = asked(own=own)
-    found = segment(one, [TEACHER], stages=stages("energy"))
+    found = best_segmentation(one, [TEACHER], stages=stages("energy"))
     whole = teacher_cost(TEACHER, one.image_shape, one.classes)
     assert (found.params, found.macs) == (whole.params, whole.macs)
     budgets = {budget.board: budget for budget in one.budgets}
@@ -90,7 +96,7 @@ def test_the_parts_are_the_network_and_within_their_budgets():
 
 def test_whole_on_one_board_it_needs_what_the_cost_model_says():
     one = asked(memory=10**9)
-    (part,) = segment(one, [TEACHER], stages=stages("latency")).parts
+    (part,) = best_segmentation(one, [TEACHER], stages=stages("latency")).parts
     whole = teacher_cost(TEACHER, one.image_shape, one.classes)
     assert part.memory_bytes == whole.memory_bytes("fp32")
     assert (part.board, part.first_layer, part.last_layer) == ("jetson-nano-1", "group0.0", "fc")
@@ -98,7 +104,7 @@ def test_whole_on_one_board_it_needs_what_the_cost_model_says():
 
 
 def test_a_segmentation_survives_a_file():
-    found = segment(asked(), [TEACHER], stages=stages("latency"))
+    found = best_segmentation(asked(), [TEACHER], stages=stages("latency"))
     assert Segmentation.model_validate_json(found.model_dump_json()) == found
 
 
@@ -113,7 +119,7 @@ def brute(fleet, memory):
         for parts in range(1, len(boards) + 1):
             for order in permutations(boards, parts):
                 for cuts in combinations(range(1, len(model.table)), parts - 1):
-                    found = described(one, model, order, cuts)
+                    found = describe_segmentation(one, model, order, cuts)
                     if found.memory_highest_bytes <= memory:
                         known.append(found)
     return known
@@ -137,7 +143,7 @@ def test_stages_are_kept_over_networks_and_cuts(first, second, tolerance_pct, me
     if first == "throughput":
         worst = best / (1 - tolerance_pct / 100)
     least = min(each.value(second) for each in known if each.value(first) <= worst * (1 + 1e-9))
-    found = segment(one, TINY, stages=(stage(first, tolerance_pct), stage(second)))
+    found = best_segmentation(one, TINY, stages=(stage(first, tolerance_pct), stage(second)))
     assert found.value(second) == pytest.approx(least)
     assert found.value(first) <= worst * (1 + 1e-6)
 
@@ -147,7 +153,9 @@ def test_capacity_takes_the_largest_network_that_fits():
     for memory in (16_000, 40_000):
         known = brute(fleet, memory)
         largest = max(each.params for each in known)
-        found = segment(question(fleet, memory=memory), TINY, stages=stages("capacity", "latency"))
+        found = best_segmentation(
+            question(fleet, memory=memory), TINY, stages=stages("capacity", "latency")
+        )
         assert found.params == largest
         least_ms = min(each.total_ms for each in known if each.params == largest)
         assert found.total_ms == pytest.approx(least_ms)
@@ -156,23 +164,25 @@ def test_capacity_takes_the_largest_network_that_fits():
 def test_accuracy_is_what_the_estimate_says():
     one = question("odroid-xu4s,rpi-3b", memory=40_000)
     by_accuracy = (stage("accuracy"),)
-    found = segment(one, TINY, stages=by_accuracy, accuracy=lambda *each: -each[0])
+    found = best_segmentation(one, TINY, stages=by_accuracy, accuracy=lambda *each: -each[0])
     assert found.network == str(TINY[0])
-    found = segment(one, TINY, stages=by_accuracy, accuracy=lambda *each: each[1] / each[2])
+    found = best_segmentation(
+        one, TINY, stages=by_accuracy, accuracy=lambda *each: each[1] / each[2]
+    )
     assert found.network == str(TINY[2])
-    unknown = segment(one, TINY, stages=by_accuracy, accuracy=lambda *_: None)
-    assert unknown == segment(one, TINY, stages=())
+    unknown = best_segmentation(one, TINY, stages=by_accuracy, accuracy=lambda *_: None)
+    assert unknown == best_segmentation(one, TINY, stages=())
 
 
 def test_limits_hold():
     one = asked(memory=10**9)
-    free = segment(one, [TEACHER], stages=stages("energy"))
+    free = best_segmentation(one, [TEACHER], stages=stages("energy"))
     limit_ms = free.total_ms * 0.5
-    fast = segment(one, [TEACHER], stages=stages("energy"), limits={"latency": limit_ms})
+    fast = best_segmentation(one, [TEACHER], stages=stages("energy"), limits={"latency": limit_ms})
     assert fast.total_ms <= limit_ms
     assert fast.energy_fleet_mj > free.energy_fleet_mj
-    least_ms = segment(one, [TEACHER], stages=stages("latency")).total_ms
-    assert segment(one, [TEACHER], limits={"latency": 0.99 * least_ms}) is None
+    least_ms = best_segmentation(one, [TEACHER], stages=stages("latency")).total_ms
+    assert best_segmentation(one, [TEACHER], limits={"latency": 0.99 * least_ms}) is None
 
 
 def test_why_nothing_fits():
@@ -184,17 +194,17 @@ def test_why_nothing_fits():
         "no cut of it fits these boards": asked("odroid-xu4s,rpi-3b,rpi-4b", memory=12_000_000),
     }
     for reason, one in cases.items():
-        assert segment(one, [TEACHER]) is None
-        assert re.search(reason, why_not(one, TEACHER))
+        assert best_segmentation(one, [TEACHER]) is None
+        assert re.search(reason, infeasibility_reason(one, TEACHER))
 
 
 def test_why_nothing_fits_whole_or_in_several_parts():
-    assert why_not(asked(), TEACHER, "one").endswith(
+    assert infeasibility_reason(asked(), TEACHER, "one").endswith(
         "it needs 36.6 MB, the largest board has 12.0 MB"
     )
     alone = asked("rpi-3b", memory=10**9)
-    assert segment(alone, [TEACHER], parts="several") is None
-    assert why_not(alone, TEACHER, "several").endswith("there is one board only")
+    assert best_segmentation(alone, [TEACHER], parts="several") is None
+    assert infeasibility_reason(alone, TEACHER, "several").endswith("there is one board only")
 
 
 def test_more_memory_and_more_boards_are_never_worse():
@@ -205,6 +215,6 @@ def test_more_memory_and_more_boards_are_never_worse():
         ("rpi-3b*2,rpi-4b,odroid-xu4s", 25_000_000),
         ("rpi-3b*3,rpi-4b,odroid-xu4s", 50_000_000),
     ):
-        found = segment(asked(fleet, memory=memory), [TEACHER], stages=stages("latency"))
+        found = best_segmentation(asked(fleet, memory=memory), [TEACHER], stages=stages("latency"))
         assert before is None or found.total_ms <= before + 1e-9
         before = found.total_ms

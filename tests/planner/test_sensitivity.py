@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 from planner_questions import SMALL, partition, question, stages
 
-from planner.demand import Demand
-from planner.explanation import explain
-from planner.instance import instance_of
-from planner.model import solve
-from planner.optimum import optimum
-from planner.prover import Meter, Prover
-from planner.sensitivity import thresholds
+from planner.data.problem_data import resolve_problem
+from planner.data.relaxable_constraint import RelaxableConstraint
+from planner.diagnosis.explanation import explain, thresholds
+from planner.solve import solve
+from planner.solvers.search import SolverSession, TimeBudget, lexicographic_optimum
 
 UNITS = {"memory_bytes": 1, "macs": 1, "busy_ms": 1e-6, "energy_mj": 1e-6}
 OBJECTIVES = (
@@ -48,7 +46,7 @@ def explained(asked):
 
 def test_of_one_student_on_one_board_thresholds_are_its_needs_and_those_of_the_next():
     asked = question("rpi-3b", (3, 4, 5), objective=stages("capacity"), memory=20_000)
-    options = instance_of(asked).options
+    options = resolve_problem(asked).options
     needs = sorted((one.line.at(12).params, one.memory_bytes(12)) for one in options)
     fits = max(one for one in needs if one[1] <= 20_000)
     larger = min(memory for params, memory in needs if params > fits[0])
@@ -135,10 +133,10 @@ def test_requirements_move_as_budgets_do(required):
 
 def test_without_time_nothing_is_called_proven():
     asked = question("rpi-3b*2", (3, 4, 5), memory=20_000)
-    prover = Prover(asked, Meter(600))
-    found = optimum(prover)
+    prover = SolverSession(asked, TimeBudget(600))
+    found = lexicographic_optimum(prover)
     prover.meter.left = 0
-    row = thresholds(prover, found, Demand("memory_bytes", 0))
+    row = thresholds(prover, found, RelaxableConstraint("memory_bytes", 0))
     assert (row.tight, row.loose, row.proven) == (None, None, False)
 
 
@@ -146,17 +144,17 @@ def test_without_time_nothing_is_called_proven():
 def test_values_change_exactly_at_the_thresholds(seed):
     draw = np.random.default_rng(seed)
     asked = drawn(draw, OBJECTIVES[seed % len(OBJECTIVES)])
-    prover = Prover(asked, Meter(600))
+    prover = SolverSession(asked, TimeBudget(600))
     if prover.plan().infeasible:
         pytest.skip("no plan")
     limited = [
-        Demand(kind, board)
+        RelaxableConstraint(kind, board)
         for board, row in enumerate(asked.budgets)
         for kind in UNITS
         if getattr(row, kind) is not None
     ]
     demand = limited[draw.integers(len(limited))]
-    found = thresholds(prover, optimum(prover), demand)
+    found = thresholds(prover, lexicographic_optimum(prover), demand)
     assert found.proven
     unit = UNITS[demand.kind]
     loose = None if found.loose is None else found.loose * unit

@@ -1,9 +1,9 @@
 import pytest
 from planner_questions import partition, published, question, stages
 
-from planner.model import solve
-from planner.validation import require_valid, violations
-from profiles.errors import InputError
+from nonn_common.errors import InputError
+from planner.plan_file.validation import require_valid, violations
+from planner.solve import solve
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,14 @@
 import pytest
 from pydantic import ValidationError
 
-from profiles.device import DeviceProfile, compute_mj, compute_ms, figure_of, slowdown
-from profiles.errors import ProfileError
-from profiles.figure import Figure
+from nonn_common.errors import ProfileError
+from profiles.device import DeviceProfile, compute_mj, compute_ms, quantity_value, slowdown
 from profiles.link import LinkProfile, wire_ms
+from profiles.quantity import Quantity
 
 
 def figure(value):
-    return Figure(value=value, provenance="assumed", source="this test")
+    return Quantity(value=value, provenance="assumed", source="this test")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_missing_figure_is_named(toy):
     assert bare.missing_as_board == ("power_busy_w", "message_ms")
     assert toy.missing_as_board == ()
     with pytest.raises(ProfileError, match="device toy: this device has no message_ms"):
-        figure_of(bare, "message_ms")
+        quantity_value(bare, "message_ms")
     with pytest.raises(ProfileError, match="power_busy_w"):
         compute_mj(bare, 1)
 
@@ -71,7 +71,7 @@ def test_usable_memory_is_the_smaller_of_budget_and_ram(toy, budget, usable):
 def test_a_figure_is_a_number_that_somebody_vouches_for(wrong):
     right = {"value": 1.0, "provenance": "assumed", "source": "this test"}
     with pytest.raises(ValidationError):
-        Figure.model_validate({**right, **wrong})
+        Quantity.model_validate({**right, **wrong})
 
 
 def test_a_malformed_device_file_is_a_profile_error(tmp_path, toy):

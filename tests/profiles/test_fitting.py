@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
-from profiles.figure import Figure
-from profiles.fitting import Line, fit_lines, relative_fit
+from profiles.fitting import Observation, fit_observations, relative_fit
+from profiles.quantity import Quantity
 
 
 @given(
@@ -18,7 +18,7 @@ from profiles.fitting import Line, fit_lines, relative_fit
 def test_an_exact_line_is_found_again(fixed, slope, mmac):
     observed = [fixed + slope * each for each in mmac]
     fit = relative_fit({"fixed": [1.0] * len(mmac), "slope": mmac}, observed)
-    assert fit.untold == ()
+    assert fit.unidentifiable == ()
     for each, value in zip(mmac, observed, strict=True):
         found = fit.coefficients["fixed"].value + fit.coefficients["slope"].value * each
         assert found == pytest.approx(value, rel=1e-4)
@@ -37,7 +37,7 @@ def test_no_coefficient_is_negative_and_none_better_is_near(rows):
     fit = relative_fit({"a": first, "b": second}, observed)
     found = np.array([fit.coefficients[name].value for name in fit.coefficients])
     assert (found >= 0).all()
-    if fit.untold:
+    if fit.unidentifiable:
         return
     design = np.column_stack([first, second]) / np.array(observed)[:, None]
     least = np.sum((design @ found - 1) ** 2)
@@ -104,7 +104,7 @@ def test_coefficients_that_the_rows_do_not_tell_apart_are_left_out():
         {"fixed": [1.0, 1.0, 0.0], "slope": [8.0, 8.0, 0.0], "own": [0.0, 0.0, 1.0]},
         [10.0, 10.0, 3.0],
     )
-    assert fit.untold == ("fixed", "slope")
+    assert fit.unidentifiable == ("fixed", "slope")
     assert fit.coefficients["own"].value == pytest.approx(3.0)
 
 
@@ -117,14 +117,17 @@ def test_units_do_not_change_what_is_told(scale):
 
 
 def test_a_stated_figure_is_known_to_the_lines():
-    stated = {"fixed": Figure(value=2.0, provenance="assumed", source="this test"), "slope": None}
-    lines = [Line(12.0, {"fixed": 1.0, "slope": 5.0}), Line(22.0, {"fixed": 1.0, "slope": 10.0})]
-    found = fit_lines(lines, stated, "this test")
+    stated = {"fixed": Quantity(value=2.0, provenance="assumed", source="this test"), "slope": None}
+    lines = [
+        Observation(12.0, {"fixed": 1.0, "slope": 5.0}),
+        Observation(22.0, {"fixed": 1.0, "slope": 10.0}),
+    ]
+    found = fit_observations(lines, stated, "this test")
     assert set(found) == {"slope"}
     assert found["slope"].value == pytest.approx(2.0)
     assert found["slope"].provenance == "fitted"
 
 
 def test_nothing_is_told_by_no_lines():
-    assert fit_lines([], {}, "this test") == {}
-    assert fit_lines([Line(1.0, {"fixed": 0.0})], {}, "this test") == {}
+    assert fit_observations([], {}, "this test") == {}
+    assert fit_observations([Observation(1.0, {"fixed": 0.0})], {}, "this test") == {}

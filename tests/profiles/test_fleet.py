@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nonn_common.errors import InputError, ProfileError
 from profiles.device import DEVICES
-from profiles.errors import InputError, ProfileError
-from profiles.fleet import Fleet, FleetBoard, Relay, parse_fleet, resolve
+from profiles.fleet import Fleet, FleetBoard, RelayBoard, parse_fleet, resolve
 from profiles.link import LINKS, wire_ms
 
 HOME = """\
@@ -215,8 +215,8 @@ def test_a_board_knows_the_boards_in_between_nearest_to_the_host_first(tmp_path)
     path.write_text(CHAIN)
     _, (far, near, farther) = resolve(parse_fleet(str(path)))
     assert near.via == ()
-    assert far.via == (Relay("near", near.device, near.link),)
-    assert farther.via == (*far.via, Relay("far", far.device, far.link))
+    assert far.via == (RelayBoard("near", near.device, near.link),)
+    assert farther.via == (*far.via, RelayBoard("far", far.device, far.link))
 
 
 @pytest.mark.parametrize(

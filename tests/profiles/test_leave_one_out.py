@@ -4,13 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles.calibrate import calibrated
+from nonn_common.errors import ProfileError
+from profiles.calibration import calibrate
+from profiles.calibration_data import Measurement, own_facts, published_facts
 from profiles.device import DEVICES
-from profiles.errors import ProfileError
 from profiles.leave_one_out import fitted_rows
-from profiles.measurements import Measurement
-from profiles.own_device import own_facts
-from profiles.published import published_facts
 
 LIKE, HOST = DEVICES.get("rpi-4b"), DEVICES.get("x86-host")
 
@@ -47,7 +45,7 @@ def test_the_only_row_that_tells_a_coefficient_has_a_reason_instead():
 
 def test_one_row_tells_the_time_per_mac_once_the_fixed_part_is_assumed():
     row = measured(row="one", macs=400 * 10**6, total_ms=100.0)
-    device = calibrated(*own([row])).devices["my-pi"]
+    device = calibrate(*own([row])).devices["my-pi"]
     fixed = LIKE.compute_fixed_ms.value
     assert device.compute_fixed_ms.value == fixed
     assert device.compute_fixed_ms.provenance == "assumed"
@@ -113,7 +111,7 @@ def test_a_device_that_was_put_in_is_found_again(fixed, per_mmac, slowdown, mess
                 communication_ms=boards * message + wires + host_ms,
             )
         )
-    result = calibrated(*own(rows))
+    result = calibrate(*own(rows))
     device = result.devices["my-pi"]
     for name, truth in (
         ("compute_fixed_ms", fixed),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from profiles.errors import ProfileError
+from nonn_common.errors import ProfileError
 from profiles.link import LinkProfile, wire_ms
 
 

@@ -9,13 +9,12 @@ from listed_plans import all_plans
 from test_planner_exhaustive import best
 
 from nonn_core.partition import Partition
-from planner.budget import budgets
-from planner.exploration.breakpoints import Range, breakpoints
-from planner.instance import instance_of
-from planner.prover import Meter, Prover
-from planner.question import Question
-from planner.scaling import UNITS_PER_MJ, UNITS_PER_MS
-from planner.stage import Stage
+from planner.data.modes import UNITS_PER_MJ, UNITS_PER_MS
+from planner.data.problem_data import resolve_problem
+from planner.exploration.trade_offs import BudgetRange, find_breakpoints
+from planner.problem.goals import ObjectiveLevel, board_budgets
+from planner.problem.problem import Problem
+from planner.solvers.search import SolverSession, TimeBudget
 from profiles.fleet import parse_fleet
 
 UNITS = {"latency": UNITS_PER_MS, "energy": UNITS_PER_MJ, "energy-node": UNITS_PER_MJ, "flops": 0.5}
@@ -40,22 +39,22 @@ def question(fleet, sizes, networks, names):
         ],
         "drop_steps": [nothing],
     }
-    return Question(
+    return Problem(
         fleet=boards,
-        budgets=budgets(boards),
+        budgets=board_budgets(boards),
         image="1x8x8",
         classes=10,
         networks=networks,
         max_students=2,
         epsilon_pct=0,
         partition=Partition.model_validate(known),
-        objective=tuple(map(Stage.parse, names)),
+        objective=tuple(map(ObjectiveLevel.parse, names)),
     )
 
 
 def needs(asked, budget):
     """Every amount that students of one board may need together."""
-    instance = instance_of(asked)
+    instance = resolve_problem(asked)
     sizes = {0}
     for size in instance.sizes:
         sizes |= {size + other for other in sizes}
@@ -70,7 +69,7 @@ def needs(asked, budget):
 
 def optimum(asked, names):
     """The best value of each stage, as people read it, of all plans; None without a plan."""
-    plans = list(all_plans(asked.image_shape, instance_of(asked)))
+    plans = list(all_plans(asked.image_shape, resolve_problem(asked)))
     values = []
     for name in names:
         if not plans:
@@ -110,8 +109,8 @@ def brute(asked, over, names):
 def test_they_are_those_of_every_budget(fleet, sizes, networks, names, budget):
     asked = question(fleet, sizes, networks, names)
     every = sorted(needs(asked, budget))
-    over = Range(budget, (0, 1), every[0] - 1, every[-1])
-    steps = breakpoints(Prover(asked, Meter(120)), over)
+    over = BudgetRange(budget, (0, 1), every[0] - 1, every[-1])
+    steps = find_breakpoints(SolverSession(asked, TimeBudget(120)), over)
     expected = brute(asked, over, names)
     unit = 2 if budget == "macs" else 1
     assert steps.proven

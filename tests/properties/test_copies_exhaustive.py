@@ -13,13 +13,18 @@ from enumerated_plans import set_partitions
 from listed_plans import fits, values
 from test_planner_exhaustive import best, slack_of, solved
 
-from nonn_core.costs import student_cost
-from nonn_core.family import parse_network
-from planner.failures import Failures, retained_share
-from planner.hazards import CERTAIN, PER_POINT, Hazards
-from planner.objective import MEASURES
-from planner.scaling import UNITS_PER_MS
-from simulator.workload import busy_ms, join_ms, reply_ms, send_ms
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import student_cost
+from planner.data.modes import UNITS_PER_MS
+from planner.data.objective_function import OBJECTIVE_FUNCTIONS
+from planner.reliability.failures import Failures, retained_share
+from planner.reliability.robustness import (
+    UNITS_PER_ACCURACY_POINT,
+    UNITS_PER_CERTAINTY,
+    FailureScenarios,
+)
+from simulator.graph_builder import join_ms, send_ms
+from simulator.workloads.fan_out import busy_ms, reply_ms
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def with_copies(seed):
         drops=instance.drops[:1],
         max_copies=int(rng.integers(2, 4)),
         outages=tuple(frozenset(map(names.index, one.boards)) for one in failures.outages),
-        hazards=Hazards(failures, names, Grown()),
+        hazards=FailureScenarios(failures, names, Grown()),
     )
 
 
@@ -125,7 +130,10 @@ def worth(instance, students, boards):
         kept = accuracy * retained_share(failures, answered, len(boards))
         expected += chance * kept
         reached += chance * (kept >= failures.target_pct)
-    return {"robustness": expected * PER_POINT * CERTAIN, "reliability": reached * CERTAIN}
+    return {
+        "robustness": expected * UNITS_PER_ACCURACY_POINT * UNITS_PER_CERTAINTY,
+        "reliability": reached * UNITS_PER_CERTAINTY,
+    }
 
 
 def latency(instance, students, boards):
@@ -182,11 +190,11 @@ def test_boards_that_differ_in_what_takes_them_down_only(seed):
 
 def equals_exhaustive_search(image, instance):
     plans = list(plans_with_copies(image, instance))
-    for name in MEASURES:
+    for name in OBJECTIVE_FUNCTIONS:
         outcome = solved(instance, name)
         if not plans:
             assert outcome.infeasible
             continue
         assert outcome.proven
-        slack = instance.max_copies * max(slack_of(instance, name), MEASURES[name].noise)
+        slack = instance.max_copies * max(slack_of(instance, name), OBJECTIVE_FUNCTIONS[name].noise)
         assert outcome.value == pytest.approx(best(plans, name), abs=slack), name

@@ -9,13 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_hardware import device, figure, link
 
+from nonn_common.errors import SimulationError
 from profiles.device import Hosting
-from profiles.errors import SimulationError
 from profiles.fleet import Board
-from simulator import closed_form
-from simulator.engine import simulate
-from simulator.send_order import awaited_first, longest_first
-from simulator.workload import Alone, FanOut, SharedGroup, StudentWork
+from simulator.engine.simulation import simulate
+from simulator.workloads import closed_form
+from simulator.workloads.fan_out import (
+    FanOut,
+    SharedGroup,
+    SingleModel,
+    StudentWork,
+    awaited_first,
+    longest_first,
+)
 
 TOLERANCE_MS = 1e-6  # 1e-9 s
 
@@ -129,13 +135,16 @@ def assert_same(simulated, formula):
 
 @given(fan_outs(), st.integers(1, 5))
 def test_engine_equals_closed_form(workload, inferences):
-    assert_same(simulate(workload, inferences), closed_form.fan_out(workload, inferences))
+    assert_same(simulate(workload, inferences), closed_form.fan_out_breakdown(workload, inferences))
 
 
 @settings(max_examples=200)
 @given(any_media | tied(), st.integers(1, 3))
 def test_engine_equals_closed_form_where_replies_wait_for_each_other(workload, inferences):
-    simulated, formula = simulate(workload, inferences), closed_form.fan_out(workload, inferences)
+    simulated, formula = (
+        simulate(workload, inferences),
+        closed_form.fan_out_breakdown(workload, inferences),
+    )
     assert simulated.total_ms == pytest.approx(formula.total_ms, rel=1e-9)
     assert_same(simulated, formula)
 
@@ -165,34 +174,38 @@ def behind_g0(draw, workload):
 @settings(max_examples=200)
 @given((fan_outs() | any_media | tied()).flatmap(replicated))
 def test_engine_equals_closed_form_with_replicated_students(workload):
-    assert_same(simulate(workload), closed_form.fan_out(workload))
+    assert_same(simulate(workload), closed_form.fan_out_breakdown(workload))
 
 
 @settings(max_examples=200)
 @given((fan_outs() | fan_outs().flatmap(replicated)).flatmap(behind_g0))
 def test_engine_equals_closed_form_with_g0_on_a_board_of_its_own(workload):
-    assert_same(simulate(workload), closed_form.fan_out(workload))
+    assert_same(simulate(workload), closed_form.fan_out_breakdown(workload))
 
 
 @given(fan_outs().flatmap(behind_g0), st.integers(2, 4))
 def test_engine_equals_closed_form_behind_g0_in_a_closed_loop(workload, inferences):
-    assert_same(simulate(workload, inferences), closed_form.fan_out(workload, inferences))
+    assert_same(simulate(workload, inferences), closed_form.fan_out_breakdown(workload, inferences))
 
 
 @given(fan_outs().flatmap(replicated), st.integers(2, 4))
 def test_replicas_are_done_before_the_next_image_or_there_is_no_closed_form(workload, inferences):
-    once = closed_form.fan_out(workload)
+    once = closed_form.fan_out_breakdown(workload)
     if all(row.done_ms <= once.total_ms for row in once.boards):
-        assert_same(simulate(workload, inferences), closed_form.fan_out(workload, inferences))
+        assert_same(
+            simulate(workload, inferences), closed_form.fan_out_breakdown(workload, inferences)
+        )
     else:
         with pytest.raises(SimulationError, match="replicas still work on"):
-            closed_form.fan_out(workload, inferences)
+            closed_form.fan_out_breakdown(workload, inferences)
 
 
 @given(devices(), st.integers(0, 2_000_000_000), st.integers(1, 5))
 def test_engine_equals_closed_form_for_a_model_alone(device, macs, inferences):
-    workload = Alone(device, macs)
-    assert_same(simulate(workload, inferences), closed_form.alone(workload, inferences))
+    workload = SingleModel(device, macs)
+    assert_same(
+        simulate(workload, inferences), closed_form.single_model_breakdown(workload, inferences)
+    )
 
 
 @given(fan_outs(), st.integers(1, 3))
@@ -227,25 +240,27 @@ def test_longest_tail_first_is_the_best_send_order(workload):
     def tail(row):
         return row.done_ms - row.send_done_ms
 
-    rows = closed_form.fan_out(workload).boards
+    rows = closed_form.fan_out_breakdown(workload).boards
     longest_first = tuple(row.board for row in sorted(rows, key=tail, reverse=True))
     best_ms = min(
-        closed_form.fan_out(replace(workload, send_order=order)).total_ms
+        closed_form.fan_out_breakdown(replace(workload, send_order=order)).total_ms
         for order in permutations(workload.send_order)
     )
-    found_ms = closed_form.fan_out(replace(workload, send_order=longest_first)).total_ms
+    found_ms = closed_form.fan_out_breakdown(replace(workload, send_order=longest_first)).total_ms
     assert found_ms == pytest.approx(best_ms, rel=1e-12)
 
 
 def quickest_ms(workload):
     orders = permutations(workload.send_order)
-    return min(closed_form.fan_out(replace(workload, send_order=o)).total_ms for o in orders)
+    return min(
+        closed_form.fan_out_breakdown(replace(workload, send_order=o)).total_ms for o in orders
+    )
 
 
 @given(fan_outs(most_boards=4).flatmap(behind_g0))
 def test_longest_first_is_the_best_order_of_exchanges(workload):
     order = longest_first(workload.boards, workload.students)
-    found_ms = closed_form.fan_out(replace(workload, send_order=order)).total_ms
+    found_ms = closed_form.fan_out_breakdown(replace(workload, send_order=order)).total_ms
     assert found_ms == pytest.approx(quickest_ms(workload), rel=1e-12)
 
 
@@ -254,7 +269,7 @@ def test_awaited_boards_longest_first_is_the_best_order_for_some_of_them(workloa
     used = workload.send_order
     sets = chain.from_iterable(combinations(used, count) for count in range(len(used) + 1))
     found_ms = min(
-        closed_form.fan_out(
+        closed_form.fan_out_breakdown(
             replace(workload, send_order=awaited_first(workload.boards, workload.students, awaited))
         ).total_ms
         for awaited in sets
@@ -265,12 +280,15 @@ def test_awaited_boards_longest_first_is_the_best_order_for_some_of_them(workloa
 @given(fan_outs(), st.integers(1, 100_000))
 def test_a_larger_image_never_comes_back_sooner(workload, more_bytes):
     larger = replace(workload, image_bytes=workload.image_bytes + more_bytes)
-    assert closed_form.fan_out(larger).total_ms > closed_form.fan_out(workload).total_ms
+    assert (
+        closed_form.fan_out_breakdown(larger).total_ms
+        > closed_form.fan_out_breakdown(workload).total_ms
+    )
 
 
 @given(fan_outs())
 def test_latency_is_no_less_than_any_board_needs(workload):
-    result = closed_form.fan_out(workload)
+    result = closed_form.fan_out_breakdown(workload)
     assert result.compute_ms == max(row.busy_ms for row in result.boards)
     assert all(result.total_ms >= row.done_ms for row in result.boards)
     assert result.communication_ms >= 0

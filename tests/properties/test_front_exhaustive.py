@@ -5,14 +5,18 @@ from hypothesis import strategies as st
 from listed_plans import all_plans
 from test_planner_exhaustive import UNFAILING, instances, on_media, slack_of
 
-from planner.exploration.front import front_of
-from planner.objective import MEASURES
-from planner.search import search
+from planner.data.objective_function import OBJECTIVE_FUNCTIONS
+from planner.exploration.trade_offs import pareto_front_of
+from planner.solvers.search import search
 
 EXACT = [
     name
     for name in UNFAILING
-    if not (MEASURES[name].rounded or MEASURES[name].noise or MEASURES[name].curved)
+    if not (
+        OBJECTIVE_FUNCTIONS[name].rounded
+        or OBJECTIVE_FUNCTIONS[name].noise
+        or OBJECTIVE_FUNCTIONS[name].curved
+    )
 ]
 several = st.lists(st.sampled_from(sorted(UNFAILING)), min_size=2, max_size=3, unique=True)
 
@@ -20,19 +24,19 @@ several = st.lists(st.sampled_from(sorted(UNFAILING)), min_size=2, max_size=3, u
 def front(instance, names):
     """The front in solver units, less being better."""
     hidden = [int(slack_of(instance, name)) for name in names]
-    goals = [MEASURES[name] for name in names]
+    goals = [OBJECTIVE_FUNCTIONS[name] for name in names]
 
     def searched(instance, goal, limits, known=None):
         return search(instance, goal, limits, seed=0, deterministic_limit=60, known=known)
 
-    found = front_of(instance, goals, hidden, searched)
+    found = pareto_front_of(instance, goals, hidden, searched)
     assert found.complete
     return [one.costs for one in found.found]
 
 
 def costs(plans, names):
     """The objectives of all plans, less being better."""
-    signs = [-1 if MEASURES[name].maximise else 1 for name in names]
+    signs = [-1 if OBJECTIVE_FUNCTIONS[name].maximise else 1 for name in names]
     return {
         tuple(sign * plan[name] for sign, name in zip(signs, names, strict=True)) for plan in plans
     }

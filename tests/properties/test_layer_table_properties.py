@@ -3,13 +3,17 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nonn_core.costs import student_cost, student_layers, teacher_cost
-from nonn_core.families.mobilenet import MobileNetSpec
-from nonn_core.families.resnet import ResNetSpec
-from nonn_core.families.vgg import VggSpec
-from nonn_core.families.wrn import WrnSpec
-from nonn_core.image import Image
-from nonn_core.layer_table import student_table, teacher_table
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.mobilenet import MobileNetSpec
+from nonn_core.networks.network_cost import (
+    student_cost,
+    student_layers,
+    student_table,
+    teacher_cost,
+    teacher_table,
+)
+from nonn_core.networks.resnet import ResNetSpec, WrnSpec
+from nonn_core.networks.vgg import VggSpec
 
 widths = st.integers(1, 300)
 specs = st.one_of(
@@ -20,7 +24,7 @@ specs = st.one_of(
     ),
     st.builds(MobileNetSpec, st.integers(5, 200), st.booleans()),
 )
-images = st.builds(Image, st.integers(1, 4), st.integers(32, 70), st.integers(32, 70))
+images = st.builds(ImageShape, st.integers(1, 4), st.integers(32, 70), st.integers(32, 70))
 filters = st.integers(1, 500)
 
 

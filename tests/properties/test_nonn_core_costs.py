@@ -4,7 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nonn_core.costs import (
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.modules import StudentShape, build_classifier, build_nonn
+from nonn_core.networks.network_cost import (
     classifier_params,
     group0_cost,
     student_cost,
@@ -13,23 +16,19 @@ from nonn_core.costs import (
     teacher_cost,
     teacher_layers,
 )
-from nonn_core.families.wrn import WrnSpec
-from nonn_core.family import parse_network
-from nonn_core.image import Image
-from nonn_core.measure import measured_cost
-from nonn_core.modules import build_classifier
-from nonn_core.nonn import StudentShape, build_nonn
+from nonn_core.networks.resnet import WrnSpec
+from nonn_core.teacher.inspection import measured_cost
 
 small_widths = st.sampled_from([1, 3, 8, 16, 17, 24])
 small_specs = st.builds(
     WrnSpec, st.sampled_from([10, 16]), st.tuples(small_widths, small_widths, small_widths)
 )
-small_images = st.builds(Image, st.integers(1, 3), st.integers(1, 13), st.integers(1, 13))
+small_images = st.builds(ImageShape, st.integers(1, 3), st.integers(1, 13), st.integers(1, 13))
 widths = st.integers(1, 700)
 specs = st.builds(
     WrnSpec, st.sampled_from([10, 16, 22, 28, 34, 40]), st.tuples(widths, widths, widths)
 )
-images = st.builds(Image, st.integers(1, 4), st.integers(1, 65), st.integers(1, 65))
+images = st.builds(ImageShape, st.integers(1, 4), st.integers(1, 65), st.integers(1, 65))
 filters = st.integers(1, 4000)
 classes = st.integers(2, 1000)
 
@@ -61,7 +60,7 @@ def test_students_share_g0_and_nothing_else(spec, second, third, one, other):
     shared = {p.data_ptr() for p in [*network.group0[0].parameters(), *network.group0[0].buffers()]}
     assert left & right == shared
     total = sum(p.numel() for p in network.parameters())
-    image = Image(2, 8, 8)
+    image = ImageShape(2, 8, 8)
     assert total == (
         student_cost(spec, image, one).params
         + student_cost(thin, image, other).params
@@ -140,4 +139,4 @@ def test_memory_halves_with_the_bytes_per_value(spec, image, filters):
 @given(specs, images)
 def test_names_are_read_back(spec, image):
     assert parse_network(str(spec)) == spec
-    assert Image.parse(str(image)) == image
+    assert ImageShape.parse(str(image)) == image

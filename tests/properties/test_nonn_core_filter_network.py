@@ -10,10 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nonn_core.knowledge.communities import find_communities, modularity
-from nonn_core.knowledge.filter_network import LinkOptions, filter_network, strong_links
+from nonn_common.errors import PartitionError
+from nonn_core.communities.detection import find_communities, modularity
+from nonn_core.communities.filter_network import LinkOptions, filter_network, strong_links
 from nonn_core.partition import Community
-from profiles.errors import PartitionError
 
 activities = st.tuples(st.integers(1, 5), st.integers(2, 7)).flatmap(
     lambda shape: arrays.arrays(np.float64, shape, elements=st.integers(0, 8).map(lambda k: k / 8))

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Picture
 
-from nonn_core.data.augmentation import drawn_moves, moved
-from nonn_core.data.imagefolder import read_image_folder
-from nonn_core.image import Image
-from nonn_core.learning.loop import learning_rate
+from nonn_common.errors import InputError
+from nonn_core.data.dataset import draw_shifts, shift_and_mirror
+from nonn_core.data.sources import read_image_folder
+from nonn_core.distillation.loop import learning_rate
+from nonn_core.networks.blueprint import ImageShape
 from nonn_core.recipe import OptimiserRecipe
-from profiles.errors import InputError
 
 
 def encoded(kind, label=0):
@@ -54,8 +54,8 @@ def test_a_damaged_image_is_read_or_named(tmp_path_factory, kind, data):
 @given(st.integers(8, 40), st.integers(8, 40), st.integers(0, 1000))
 def test_a_shift_keeps_the_shape_and_moves_in_nothing_but_zeros(height, width, seed):
     pixels = torch.full((5, 2, height, width), 9, dtype=torch.uint8)
-    image, generator = Image(2, height, width), torch.Generator().manual_seed(seed)
-    after = moved(pixels, drawn_moves(5, image, True, generator))
+    image, generator = ImageShape(2, height, width), torch.Generator().manual_seed(seed)
+    after = shift_and_mirror(pixels, draw_shifts(5, image, True, generator))
     assert after.shape == pixels.shape
     assert after.dtype == torch.uint8
     assert set(after.unique().tolist()) <= {0, 9}

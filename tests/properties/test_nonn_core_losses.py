@@ -7,15 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nonn_core.learning.losses import (
-    activation_transfer,
-    attention_map,
-    attention_transfer,
-    distillation,
-    group_balance,
-    group_overlap,
-    group_weight,
-)
+from nonn_core.distillation.losses import activation_transfer, attention_transfer, distillation
+from nonn_core.distillation.splitnet import group_balance, group_overlap, group_weight
+from nonn_core.networks.modules import attention_map
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 seeds = st.integers(0, 2**20)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nonn_core.knowledge.activities import Activities
-from nonn_core.knowledge.dropping import find_p0
+from nonn_core.communities.filter_network import Activities
+from nonn_core.communities.knowledge import find_p0
 from nonn_core.partition import Community, Partition
 
 epsilons = st.sampled_from([0.0, 1e-3, 10.0, 20.0, 34.0, 51.0, 101.0])

@@ -3,7 +3,7 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonn_core.reshuffle import reshuffled
+from nonn_core.partition import reshuffle_filters
 
 
 @st.composite
@@ -18,10 +18,10 @@ def partitions(draw):
 @given(partitions(), st.integers(0, 12), st.integers(0, 2**31 - 1))
 def test_every_group_of_students_divides_the_same_filters_into_the_same_sizes(parts, more, seed):
     students = len(parts) + more
-    found = reshuffled(parts, students, seed)
+    found = reshuffle_filters(parts, students, seed)
     assert len(found) == students
     assert found[: len(parts)] == parts
-    assert found == reshuffled(parts, students, seed)
+    assert found == reshuffle_filters(parts, students, seed)
     known = sorted(chain.from_iterable(parts))
     for start in range(0, students, len(parts)):
         group = found[start : start + len(parts)]
@@ -37,4 +37,7 @@ def test_every_group_of_students_divides_the_same_filters_into_the_same_sizes(pa
 @given(partitions(), st.integers(1, 12), st.integers(0, 2**31 - 1))
 def test_more_students_leave_the_earlier_ones_as_they_are(parts, more, seed):
     students = len(parts) + more
-    assert reshuffled(parts, students, seed) == reshuffled(parts, students + 3, seed)[:students]
+    assert (
+        reshuffle_filters(parts, students, seed)
+        == reshuffle_filters(parts, students + 3, seed)[:students]
+    )

@@ -10,21 +10,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from listed_plans import all_plans
 
-from planner.catalogue import catalogue
-from planner.counted import CountedModel
-from planner.objective import MEASURES, Limit
-from planner.scaling import (
-    at_least,
-    at_most,
-    rounding,
-)
-from planner.search import search
-from planner.slots import SlotModel
+from planner.data.modes import least_within, most_within, rounding_bound
+from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
+from planner.solvers.assignment_model import AssignmentModel
+from planner.solvers.pattern_model import PatternModel, enumerate_patterns
+from planner.solvers.search import search
 
-MAXIMISED = [name for name, measure in MEASURES.items() if measure.maximise]
+MAXIMISED = [name for name, measure in OBJECTIVE_FUNCTIONS.items() if measure.maximise]
 FAILURES = ("survival", "robustness", "reliability")
 """Objectives of boards that fail: `test_copies_exhaustive` compares these."""
-UNFAILING = [name for name in MEASURES if name not in FAILURES]
+UNFAILING = [name for name in OBJECTIVE_FUNCTIONS if name not in FAILURES]
 
 instances = st.integers(0, 2**32 - 1).map(random_instance)
 further = st.integers(0, 2**32 - 1).map(lambda n: small_instance(4 * n))
@@ -36,16 +31,16 @@ def best(plans, name):
 
 
 def solved(instance, name, limits=()):
-    return search(instance, MEASURES[name], limits, seed=0, deterministic_limit=60)
+    return search(instance, OBJECTIVE_FUNCTIONS[name], limits, seed=0, deterministic_limit=60)
 
 
 def slack_of(instance, name):
     """How far rounding up may carry a value, in solver units."""
-    if MEASURES[name].curved:
+    if OBJECTIVE_FUNCTIONS[name].curved:
         return 4
     rounds = instance.max_students if instance.reuse else 1
-    size = rounding(len(instance.sites), instance.max_students, rounds * instance.filters)
-    return size if MEASURES[name].rounded else 1e-6
+    size = rounding_bound(len(instance.sites), instance.max_students, rounds * instance.filters)
+    return size if OBJECTIVE_FUNCTIONS[name].rounded else 1e-6
 
 
 def optima(image, instance):
@@ -74,7 +69,7 @@ def assert_optimal(instance, known):
 
 def without_hints(monkeypatch):
     """Let the solver find every plan itself."""
-    monkeypatch.setattr("planner.search.local_search", lambda *_, **__: None)
+    monkeypatch.setattr("planner.solvers.search.local_search", lambda *_, **__: None)
 
 
 INSTANCES = 272
@@ -120,15 +115,15 @@ def test_each_model_has_all_plans_with_further_students(build, seed, monkeypatch
         sites=instance.sites[:2], options=instance.options[:3],
     )  # fmt: skip
     without_hints(monkeypatch)
-    monkeypatch.setattr("planner.attempt._model", MODELS[build])
+    monkeypatch.setattr("planner.solvers.level_solver._model", MODELS[build])
     for fewest in (1, 3, 5):
         asked = replace(instance, min_students=fewest)
         assert_optimal(asked, optima(image, asked))
 
 
 MODELS = {
-    "counted": lambda one, **_: CountedModel(one, catalogue(one, most=10**6)),
-    "slots": lambda one, timed, **_: SlotModel(one, timed=timed),
+    "counted": lambda one, **_: PatternModel(one, enumerate_patterns(one, most=10**6)),
+    "slots": lambda one, timed, **_: AssignmentModel(one, timed=timed),
 }
 
 
@@ -156,13 +151,13 @@ def test_stages_equal_exhaustive_search_one_after_the_other(case, names, toleran
     assume(plans)
     limits = []
     for name in names[:3]:
-        measure = MEASURES[name]
+        measure = OBJECTIVE_FUNCTIONS[name]
         outcome = solved(instance, name, limits)
         top = best(plans, name)
         slack = slack_of(instance, name)
         assert outcome.value == pytest.approx(top, abs=slack), name
-        worst = at_least if measure.maximise else at_most
-        limits.append(Limit(measure, worst(outcome.value, tolerance_pct)))
+        worst = least_within if measure.maximise else most_within
+        limits.append(ObjectiveBound(measure, worst(outcome.value, tolerance_pct)))
         room = abs(top) * tolerance_pct / 100 + slack
         sign = -1 if measure.maximise else 1
         plans = [plan for plan in plans if sign * plan[name] <= sign * top + room]
@@ -172,9 +167,9 @@ def test_stages_equal_exhaustive_search_one_after_the_other(case, names, toleran
 def test_the_accuracy_that_a_stage_found_can_be_kept_in_the_next(energy):
     """A logarithm is known to a unit, and each model has tangents of its own."""
     _, instance = random_instance(161)
-    limits = [Limit(MEASURES["energy"], energy)]
+    limits = [ObjectiveBound(OBJECTIVE_FUNCTIONS["energy"], energy)]
     accuracy = solved(instance, "accuracy", limits)
-    limits.append(Limit(MEASURES["accuracy"], accuracy.value))
+    limits.append(ObjectiveBound(OBJECTIVE_FUNCTIONS["accuracy"], accuracy.value))
     assert solved(instance, "boards", limits).proven
 
 
@@ -189,10 +184,12 @@ def test_latency_on_shared_media_equals_exhaustive_search(case, tolerance_pct):
     top, slack = best(plans, "latency"), slack_of(instance, "latency")
     assert outcome.proven
     assert outcome.value == pytest.approx(top, abs=slack)
-    limit = Limit(MEASURES["latency"], at_most(outcome.value, tolerance_pct))
+    limit = ObjectiveBound(
+        OBJECTIVE_FUNCTIONS["latency"], most_within(outcome.value, tolerance_pct)
+    )
     near = [plan for plan in plans if plan["latency"] <= top * (1 + tolerance_pct / 100) + slack]
     assert solved(instance, "boards", [limit]).value == best(near, "boards")
-    short = Limit(MEASURES["latency"], math.floor(top - slack) - 1)
+    short = ObjectiveBound(OBJECTIVE_FUNCTIONS["latency"], math.floor(top - slack) - 1)
     assert solved(instance, "boards", [short]).infeasible
 
 
@@ -212,7 +209,7 @@ def test_a_student_that_keeps_a_budget_in_company_only(sizes, budget):
 @given(instances | on_media | further, st.sampled_from(sorted(UNFAILING)))
 def test_more_memory_and_more_macs_never_make_the_optimum_worse(case, name):
     _, instance = case
-    measure = MEASURES[name]
+    measure = OBJECTIVE_FUNCTIONS[name]
     before = solved(instance, name)
     assume(not before.infeasible)
     grown = tuple(
@@ -232,7 +229,7 @@ def test_more_memory_and_more_macs_never_make_the_optimum_worse(case, name):
 @given(instances | further, st.sampled_from(sorted(UNFAILING)))
 def test_one_more_board_never_makes_the_optimum_worse(case, name):
     _, instance = case
-    measure = MEASURES[name]
+    measure = OBJECTIVE_FUNCTIONS[name]
     before = solved(instance, name)
     assume(not before.infeasible)
     after = solved(replace(instance, sites=(*instance.sites, instance.sites[0])), name)

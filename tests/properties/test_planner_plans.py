@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 from made_hardware import on_air
 
 from nonn_core.partition import Partition
-from planner.budget import Limits, budgets
-from planner.model import solve
-from planner.question import DEFAULT_OBJECTIVE, Question
-from planner.stage import Stage
-from planner.validation import violations
-from planner.workload import fan_out
+from planner.plan_file.evaluation import plan_workload
+from planner.plan_file.validation import violations
+from planner.problem.goals import BudgetLimits, ObjectiveLevel, board_budgets
+from planner.problem.problem import DEFAULT_OBJECTIVE, Problem
+from planner.solve import solve
 from profiles.fleet import parse_fleet
-from simulator.engine import simulate
+from simulator.engine.simulation import simulate
 
 WIRE = "wired-100mbit"
 FLEETS = (
@@ -26,9 +25,17 @@ FLEETS = (
 NETWORKS = ("wrn10:4,8,8", "wrn10:4,8,16", "wrn10:8,8,16", "wrn16:4,8,8")
 OBJECTIVES = (
     DEFAULT_OBJECTIVE,
-    (Stage.parse("energy:20%"), Stage.parse("latency")),
-    (Stage.parse("students"), Stage.parse("latency:30%"), Stage.parse("boards")),
-    (Stage.parse("dropped"), Stage.parse("imbalance"), Stage.parse("capacity")),
+    (ObjectiveLevel.parse("energy:20%"), ObjectiveLevel.parse("latency")),
+    (
+        ObjectiveLevel.parse("students"),
+        ObjectiveLevel.parse("latency:30%"),
+        ObjectiveLevel.parse("boards"),
+    ),
+    (
+        ObjectiveLevel.parse("dropped"),
+        ObjectiveLevel.parse("imbalance"),
+        ObjectiveLevel.parse("capacity"),
+    ),
 )
 
 
@@ -63,9 +70,9 @@ def random_question(seed):
     fleet = FLEETS[rng.integers(len(FLEETS))]
     memory_bytes = (None, 20_000, 30_000, 60_000)[rng.integers(4)]
     macs = (None, 100_000, 200_000)[rng.integers(3)]
-    return Question(
+    return Problem(
         fleet=fleet,
-        budgets=budgets(fleet, Limits(memory_bytes, macs=macs)),
+        budgets=board_budgets(fleet, BudgetLimits(memory_bytes, macs=macs)),
         precisions=(("fp32", "fp16", "int8")[rng.integers(3)],),
         image="1x8x8",
         classes=10,
@@ -86,7 +93,7 @@ def test_every_plan_is_valid_proven_and_what_the_simulator_says(question):
         assert plan.conflict
         return
     assert plan.status == "optimal"
-    result = simulate(fan_out(plan), inferences=2)
+    result = simulate(plan_workload(plan), inferences=2)
     assert result.total_ms == pytest.approx(plan.predicted.total_ms, abs=1e-6)
     assert result.communication_ms == pytest.approx(plan.predicted.communication_ms, abs=1e-6)
     assert result.energy_per_node_mj == pytest.approx(plan.predicted.energy_per_node_mj)

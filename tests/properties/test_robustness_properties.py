@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner import robustness
-from planner.failures import BoardFailure, Failures, Outage, retained_share, states
-from planner.robustness import Survival, survives
+from planner.reliability import robustness
+from planner.reliability.failures import BoardFailure, CommonCause, Failures, retained_share
+from planner.reliability.robustness import RobustnessEvaluator, board_states, survives
 
 BOARDS = tuple("abcde")
 
@@ -26,7 +26,7 @@ def what_fails(draw):
     return Failures(
         boards=tuple(BoardFailure(board=b, probability=draw(probabilities)) for b in alone),
         outages=tuple(
-            Outage(name=f"o{i}", boards=boards, probability=draw(probabilities))
+            CommonCause(name=f"o{i}", boards=boards, probability=draw(probabilities))
             for i, boards in enumerate(common)
         ),
         target_pct=draw(st.floats(1, 100)),
@@ -50,7 +50,7 @@ def test_states_are_those_of_all_causes_one_by_one(failures):
     wanted = {}
     for up, chance in every_case(failures):
         wanted[frozenset(up)] = wanted.get(frozenset(up), 0) + chance
-    found = states(failures, BOARDS)
+    found = board_states(failures, BOARDS)
     assert sum(state.probability for state in found) == pytest.approx(1)
     assert len({state.up for state in found}) == len(found)
     likely = [state.probability for state in found]
@@ -72,8 +72,8 @@ def test_value_is_that_of_all_causes_one_by_one(at_once, failures, homes, accura
         reliable += chance * (kept_pct >= failures.target_pct)
         doubtful += chance * (abs(kept_pct - failures.target_pct) < 1e-8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(robustness, "AT_ONCE", at_once)
-        found = Survival(failures, BOARDS).value(accuracy_pct, homes)
+        patch.setattr(robustness, "MOST_ENUMERATED", at_once)
+        found = RobustnessEvaluator(failures, BOARDS).value(accuracy_pct, homes)
     assert found.expected_accuracy_pct == pytest.approx(expected, abs=1e-9)
     assert found.reliability_pct == pytest.approx(100 * reliable, abs=1e-9 + 100 * doubtful)
 
@@ -83,7 +83,7 @@ def test_a_further_copy_never_makes_it_worse(failures, homes, data):
     more = list(homes)
     student = data.draw(st.integers(0, len(homes) - 1))
     more[student] |= {data.draw(st.integers(0, len(BOARDS) - 1))}
-    survival = Survival(failures, BOARDS)
+    survival = RobustnessEvaluator(failures, BOARDS)
     before, after = survival.value(90, homes), survival.value(90, more)
     assert after.expected_accuracy_pct >= before.expected_accuracy_pct - 1e-9
     assert after.reliability_pct >= before.reliability_pct - 1e-9

@@ -12,16 +12,23 @@ from made_hardware import device, figure
 from test_fan_out_properties import boards, devices, milliseconds
 
 from profiles.device import Hosting
-from simulator import closed_form, events, fused, recorder
-from simulator.arrivals import Periodic, Poisson, Times
-from simulator.engine import run, simulate
-from simulator.failures import Outage
-from simulator.hops import JobBuilder
-from simulator.job import Job, Message, Node, Step, Transit
-from simulator.power import draws
-from simulator.scenario import UNDISTURBED, Scenario
-from simulator.throttling import Throttle
-from simulator.workload import FanOut, StudentWork
+from simulator.engine import event_engine, simulation
+from simulator.engine.simulation import simulate, simulate_on
+from simulator.graph_builder import GraphBuilder
+from simulator.results import statistics
+from simulator.results.simulation_result import power_draws
+from simulator.scenario import (
+    UNDISTURBED,
+    Periodic,
+    Poisson,
+    Scenario,
+    Throttle,
+    TimedFailure,
+    Times,
+)
+from simulator.task_graph import Message, Node, Step, TaskGraph, Transit
+from simulator.workloads import closed_form
+from simulator.workloads.fan_out import FanOut, StudentWork
 
 TOLERANCE_MS = 1e-6  # 1e-9 s
 RESOURCES = ("host.nic", "a.cpu", "a.up", "b.cpu", "b.down", "medium:air")
@@ -53,7 +60,7 @@ def steps(draw, index, lanes):
 @st.composite
 def jobs(draw, lanes=True):
     made = tuple(draw(steps(index, lanes)) for index in range(draw(st.integers(1, 9))))
-    return Job(made, answer=draw(st.integers(0, len(made) - 1)))
+    return TaskGraph(made, sink=draw(st.integers(0, len(made) - 1)))
 
 
 arrivals = st.lists(whole, min_size=6, max_size=6).map(
@@ -63,9 +70,9 @@ open_scenarios = arrivals.map(Scenario)
 
 
 @st.composite
-def disturbed(draw, job):
+def disturbed(draw, graph):
     """Failures and throttling of what has a part in the job."""
-    places = sorted(job.places)
+    places = sorted(graph.places)
     outages = draw(
         st.lists(
             st.tuples(st.sampled_from(places), st.integers(0, 60), st.none() | st.integers(1, 30)),
@@ -81,7 +88,7 @@ def disturbed(draw, job):
     return Scenario(
         draw(st.just(UNDISTURBED.arrivals) | arrivals),
         tuple(
-            Outage((name,), at, None if takes is None else at + takes)
+            TimedFailure((name,), at, None if takes is None else at + takes)
             for name, at, takes in outages
         ),
         tuple(Throttle(*each) for each in throttles),
@@ -92,9 +99,9 @@ def disturbed(draw, job):
 @st.composite
 def scenes(draw):
     """A scenario and what happened in it."""
-    job = draw(jobs())
-    scenario = draw(disturbed(job))
-    return scenario, simulate(job, 6, scenario)
+    graph = draw(jobs())
+    scenario = draw(disturbed(graph))
+    return scenario, simulate(graph, 6, scenario)
 
 
 runs = scenes().map(lambda scene: scene[1])
@@ -107,16 +114,21 @@ def bytes_of(result):
 
 @settings(max_examples=300)
 @given(jobs(lanes=False), st.just(UNDISTURBED) | open_scenarios)
-def test_fused_is_the_same_as_events_to_the_last_bit(job, scenario):
-    assume(fused.fits(job, scenario))
-    one, other = (run(path, job, 6, scenario) for path in (events.play, fused.play))
+def test_fused_is_the_same_as_events_to_the_last_bit(graph, scenario):
+    assume(simulation.recurrence_applies(graph, scenario))
+    one, other = (
+        simulate_on(path, graph, 6, scenario)
+        for path in (event_engine.run_events, simulation.run_recurrence)
+    )
     assert bytes_of(one) == bytes_of(other)
 
 
 @given(jobs())
-def test_fused_is_the_same_as_events_with_shared_processors(job):
-    assume(fused.fits(job, UNDISTURBED))
-    one, other = (run(path, job, 6) for path in (events.play, fused.play))
+def test_fused_is_the_same_as_events_with_shared_processors(graph):
+    assume(simulation.recurrence_applies(graph, UNDISTURBED))
+    one, other = (
+        simulate_on(path, graph, 6) for path in (event_engine.run_events, simulation.run_recurrence)
+    )
     for found, wanted in zip(other.inferences, one.inferences, strict=True):
         assert found.end_ms == pytest.approx(wanted.end_ms, rel=0, abs=TOLERANCE_MS)
     assert other.utilisation == pytest.approx(one.utilisation)
@@ -135,9 +147,9 @@ def queued_ms(row, places, failures):
 @given(scenes())
 def test_a_resource_does_one_thing_at_a_time_first_come_first_served(scene):
     scenario, result = scene
-    job = result.recording.job
-    for resource in job.resources:
-        users = {i for i, step in enumerate(job.steps) if resource in step.resources}
+    graph = result.recording.graph
+    for resource in graph.resources:
+        users = {i for i, step in enumerate(graph.steps) if resource in step.resources}
         rows = sorted(
             (row for row in result.intervals if row.step in users),
             key=lambda row: (row.start_ms, row.end_ms),
@@ -145,7 +157,7 @@ def test_a_resource_does_one_thing_at_a_time_first_come_first_served(scene):
         for earlier, later in pairwise(rows):
             assert earlier.end_ms <= later.start_ms + TOLERANCE_MS
             if not (earlier.lost or later.lost):
-                queued = queued_ms(later, job.steps[later.step].places, scenario.failures)
+                queued = queued_ms(later, graph.steps[later.step].places, scenario.failures)
                 assert earlier.ready_ms <= queued or earlier.end_ms == later.start_ms
 
 
@@ -158,11 +170,11 @@ def test_nothing_begins_before_it_is_ready_or_while_its_board_is_down(result):
 
 @given(st.data())
 def test_what_was_done_was_done_while_everything_was_up(data):
-    job = data.draw(jobs())
-    scenario = data.draw(disturbed(job))
-    for row in simulate(job, 6, scenario).intervals:
+    graph = data.draw(jobs())
+    scenario = data.draw(disturbed(graph))
+    for row in simulate(graph, 6, scenario).intervals:
         for outage in scenario.failures:
-            if set(outage.boards) & job.steps[row.step].places and not row.lost:
+            if set(outage.boards) & graph.steps[row.step].places and not row.lost:
                 before = row.end_ms <= outage.at_ms
                 after = outage.repaired_ms is not None and row.start_ms >= outage.repaired_ms
                 assert before or after or row.end_ms == row.start_ms
@@ -198,29 +210,29 @@ def mean_level(changes, duration_ms):
 @given(runs)
 def test_bytes_are_conserved(result):
     """Each message that a step carried came once, whole; what was not carried did not come."""
-    job = result.recording.job
+    graph = result.recording.graph
     wanted, found = Counter(), Counter()
     for row in result.intervals:
-        message = job.steps[row.step].message
+        message = graph.steps[row.step].message
         if message is not None and not row.lost:
             wanted[row.inference, message.sender, message.receiver] += message.size_bytes
     for row in result.messages:
         found[row.inference, row.sender, row.receiver] += row.size_bytes
         assert row.sent_ms <= row.received_ms
     assert +wanted == +found
-    if result.lost == 0 and job.waits_for_all:
-        each = sum(step.message.size_bytes for step in job.steps if step.message)
+    if result.lost == 0 and graph.waits_for_all:
+        each = sum(step.message.size_bytes for step in graph.steps if step.message)
         assert found.total() == each * len(result.inferences)
 
 
 @given(runs)
 def test_work_is_conserved(result):
     """A resource is busy for as long as its steps say, and no longer than the run."""
-    job = result.recording.job
+    graph = result.recording.graph
     for resource, share in result.utilisation.items():
         assert -1e-9 <= share <= 1 + 1e-9
-        rows = [row for row in result.intervals if resource in job.steps[row.step].resources]
-        if resource not in job.processors.values():
+        rows = [row for row in result.intervals if resource in graph.steps[row.step].resources]
+        if resource not in graph.processors.values():
             busy_ms = sum(row.end_ms - row.start_ms for row in rows)
             assert share * result.duration_ms == pytest.approx(busy_ms)
 
@@ -250,22 +262,22 @@ def on_the_air(draw, step):
 @st.composite
 def powered_runs(draw):
     """Runs with failures in which every board draws, computing, idle and for its radio."""
-    job = draw(jobs())
-    made = tuple(draw(on_the_air(step)) for step in job.steps)
+    graph = draw(jobs())
+    made = tuple(draw(on_the_air(step)) for step in graph.steps)
     ends = (step.message.places for step in made if step.message)
     boards = {step.actor for step in made}.union(*ends) - {"host"}
     nodes = tuple(
         Node(name, device(name, idle_w=draw(watts), radio_w=draw(watts))) for name in sorted(boards)
     )
-    job = Job(made, job.answer, nodes=nodes)
-    return simulate(job, 6, replace(draw(disturbed(job)), seed=draw(st.integers(0, 3))))
+    graph = TaskGraph(made, graph.sink, nodes=nodes)
+    return simulate(graph, 6, replace(draw(disturbed(graph)), seed=draw(st.integers(0, 3))))
 
 
 @settings(max_examples=300)
 @given(powered_runs())
 def test_what_a_board_draws_over_time_is_its_energy(result):
     for row in result.boards:
-        drawn = draws(result)[row.board]
+        drawn = power_draws(result)[row.board]
         area_mj = sum(each.watts * (each.end_ms - each.start_ms) for each in drawn)
         energy_mj = row.energy_mj + row.idle_mj + row.radio_mj
         assert area_mj / 6 == pytest.approx(energy_mj, rel=1e-6, abs=1e-9)
@@ -274,9 +286,9 @@ def test_what_a_board_draws_over_time_is_its_energy(result):
 
 @given(st.data())
 def test_the_same_seed_gives_the_same_bytes(data):
-    job = data.draw(jobs())
-    scenario = data.draw(disturbed(job))
-    one, other = (simulate(job, 6, scenario) for _ in range(2))
+    graph = data.draw(jobs())
+    scenario = data.draw(disturbed(graph))
+    one, other = (simulate(graph, 6, scenario) for _ in range(2))
     assert bytes_of(one) == bytes_of(other)
     assert (one.intervals, one.messages) == (other.intervals, other.messages)
 
@@ -312,10 +324,12 @@ def fan_outs(draw):
 )
 def test_engine_equals_recurrence_on_each_inference(workload, scenario):
     images = 12
-    for path in (events.play, fused.play):
-        rows = run(path, workload.job(), images, scenario).inferences
+    for path in (event_engine.run_events, simulation.run_recurrence):
+        rows = simulate_on(path, workload.graph(), images, scenario).inferences
         starts = None if scenario is UNDISTURBED else [row.start_ms for row in rows]
-        for found, wanted in zip(rows, closed_form.answers(workload, images, starts), strict=True):
+        for found, wanted in zip(
+            rows, closed_form.inference_times(workload, images, starts), strict=True
+        ):
             assert found.start_ms == pytest.approx(wanted.start_ms, rel=0, abs=TOLERANCE_MS)
             assert found.end_ms == pytest.approx(wanted.end_ms, rel=0, abs=TOLERANCE_MS)
 
@@ -331,7 +345,7 @@ def test_a_channel_split_takes_its_closed_form(count, layers, exchange_ms, messa
     """Equal boards: per layer a share each, a barrier, then messages to all others in rounds."""
     first = data.draw(boards("board-0"))
     fleet = [type(first)(f"board-{i}", first.device, first.link) for i in range(count)]
-    build, barrier = JobBuilder(), ()
+    build, barrier = GraphBuilder(), ()
     for share_ms, size in layers:
         done = [build.compute(board, ms=share_ms, mj=0, after=barrier) for board in fleet]
         met = build.add(Step("host", "join", (), exchange_ms, tuple(done)))
@@ -340,7 +354,7 @@ def test_a_channel_split_takes_its_closed_form(count, layers, exchange_ms, messa
             for k in range(1, count)
             for b in range(count)
         )
-    job = build.job(build.join(barrier, ms=0))
+    graph = build.graph(build.join(barrier, ms=0))
     formula = closed_form.channel_split_ms(
         boards=count,
         fixed_ms=0,
@@ -349,18 +363,18 @@ def test_a_channel_split_takes_its_closed_form(count, layers, exchange_ms, messa
         exchange_ms=exchange_ms,
         peer_message_ms=message_ms,
     )
-    for path in (events.play, fused.play):
-        for row in run(path, job, 2).inferences:
+    for path in (event_engine.run_events, simulation.run_recurrence):
+        for row in simulate_on(path, graph, 2).inferences:
             assert row.latency_ms == pytest.approx(formula, rel=1e-12, abs=TOLERANCE_MS)
 
 
 def test_totals_need_no_more_memory_for_more_images(monkeypatch):
-    monkeypatch.setattr(recorder, "BATCH_VALUES", 2**10)
-    job = Job((Step("a", "compute", ("a.cpu",), 1.0, service="exponential"),), answer=0)
+    monkeypatch.setattr(statistics, "BATCH_VALUES", 2**10)
+    graph = TaskGraph((Step("a", "compute", ("a.cpu",), 1.0, service="exponential"),), sink=0)
     peaks = []
     for images in (3_000, 30_000):
         tracemalloc.start()
-        simulate(job, images, Scenario(Periodic(2)), keep="totals")
+        simulate(graph, images, Scenario(Periodic(2)), keep="totals")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]

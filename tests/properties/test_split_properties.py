@@ -9,17 +9,23 @@ from hypothesis import strategies as st
 from made_hardware import figure
 from split_models import boards, fleets, hosts, tables
 
-from profiles.device import compute_mj, compute_ms, figure_of
+from profiles.device import compute_mj, compute_ms, quantity_value
 from profiles.link import wire_ms
-from simulator import channel_split, fused_tiles, grid, layer_cut, pipeline, rounds, slices
-from simulator.engine import simulate
-from simulator.fused_tiles import fusable, tiles
-from simulator.job import period_ms
-from simulator.region import needed, output_of, part
+from simulator.engine.simulation import simulate
+from simulator.task_graph import period_ms
+from simulator.workloads import model_split, pipeline, spatial_split
+from simulator.workloads.layer_parts import input_region, output_region, part_of_layer
+from simulator.workloads.spatial_split import cut_tiles, fusable
 
 TOLERANCE_MS = 1e-6  # 1e-9 s
 
-ROUNDS = st.sampled_from([slices, grid])
+CUTS = st.sampled_from([spatial_split.cut_slices, spatial_split.cut_grid])
+ROUNDS = st.sampled_from(
+    [
+        (spatial_split.cut_slices, spatial_split.slices_graph),
+        (spatial_split.cut_grid, spatial_split.grid_graph),
+    ]
+)
 few = settings(max_examples=30, deadline=None)
 
 
@@ -33,11 +39,11 @@ def total_ms(split):
 
 def layers_ms(device, macs):
     """Time of so many MACs, the fixed part left out."""
-    return compute_ms(device, macs) - figure_of(device, "compute_fixed_ms")
+    return compute_ms(device, macs) - quantity_value(device, "compute_fixed_ms")
 
 
 def send_ms(board, values):
-    return figure_of(board.device, "message_ms") + wire_ms(board.link, 4 * values)
+    return quantity_value(board.device, "message_ms") + wire_ms(board.link, 4 * values)
 
 
 def joined_ms(host):
@@ -50,7 +56,7 @@ def joined_ms(host):
 def exchanged_ms(fleet, layer, done):
     """Return when each board has all shares: rounds of messages on links that are free."""
     count = len(fleet)
-    meet = max(done) + max(figure_of(board.device, "exchange_ms") for board in fleet)
+    meet = max(done) + max(quantity_value(board.device, "exchange_ms") for board in fleet)
     area = layer.out_height * layer.out_width
     up_ms, down_ms = [meet] * count, [meet] * count
     for distance in range(1, count):
@@ -62,7 +68,7 @@ def exchanged_ms(fleet, layer, done):
                     wire_ms(board.link, size_bytes) for board in (sender, fleet[other])
                 )
                 end_ms = max(up_ms[number], down_ms[other])
-                end_ms += figure_of(sender.device, "peer_message_ms") + on_wire_ms
+                end_ms += quantity_value(sender.device, "peer_message_ms") + on_wire_ms
                 up_ms[number] = down_ms[other] = end_ms
     return [max(pair) for pair in zip(up_ms, down_ms, strict=True)]
 
@@ -71,20 +77,20 @@ def exchanged_ms(fleet, layer, done):
 @given(tables, fleets())
 def test_a_channel_split_follows_its_recurrence(table, fleet):
     count = len(fleet)
-    done = [figure_of(board.device, "compute_fixed_ms") for board in fleet]
+    done = [quantity_value(board.device, "compute_fixed_ms") for board in fleet]
     for layer in table:
         for number, board in enumerate(fleet):
             channels = len(range(number, layer.out_channels, count))
             done[number] += layers_ms(board.device, layer.macs * channels // layer.out_channels)
         if layer.kind == "conv" and count > 1:
             done = exchanged_ms(fleet, layer, done)
-    assert total_ms(channel_split.job(table, fleet)) == close(max(done))
+    assert total_ms(model_split.channel_split_graph(table, fleet)) == close(max(done))
 
 
 @few
 @given(tables, fleets())
 def test_every_board_sends_its_share_of_each_convolution_to_every_other_one(table, fleet):
-    result = simulate(channel_split.job(table, fleet))
+    result = simulate(model_split.channel_split_graph(table, fleet))
     sent = sum(row.size_bytes for row in result.messages)
     outputs = sum(layer.out_elements for layer in table if layer.kind == "conv")
     assert sent == 4 * outputs * (len(fleet) - 1)
@@ -93,7 +99,7 @@ def test_every_board_sends_its_share_of_each_convolution_to_every_other_one(tabl
 @given(tables, st.integers(1, 9))
 def test_shares_of_channels_are_the_model(table, count):
     for layer in table:
-        found = [channel_split.share(layer, number, count) for number in range(count)]
+        found = [model_split.channel_share(layer, number, count) for number in range(count)]
         shares = [each for each in found if each is not None]
         assert sum(each.macs for each in shares) == layer.macs
         assert sum(each.weights for each in shares) == layer.weights
@@ -104,28 +110,28 @@ def test_shares_of_channels_are_the_model(table, count):
 # Slices and grids
 
 
-@given(tables, st.lists(st.floats(0.01, 100), min_size=1, max_size=9), ROUNDS)
-def test_regions_of_boards_cover_each_layer_once(table, speeds, way):
+@given(tables, st.lists(st.floats(0.01, 100), min_size=1, max_size=9), CUTS)
+def test_regions_of_boards_cover_each_layer_once(table, speeds, cut):
     for layer in table:
         if layer.kind != "conv":
             continue
-        regions = [region for region in way.cut(layer, speeds) if region is not None]
+        regions = [region for region in cut(layer, speeds) if region is not None]
         places = [
             (row, column)
             for region in regions
             for row in range(region.rows.start, region.rows.end)
             for column in range(region.columns.start, region.columns.end)
         ]
-        assert len(places) == len(set(places)) == output_of(layer).area
-        assert sum(part(layer, region).macs for region in regions) == layer.macs
+        assert len(places) == len(set(places)) == output_region(layer).area
+        assert sum(part_of_layer(layer, region).macs for region in regions) == layer.macs
 
 
 @given(tables, st.integers(2, 6))
 def test_neighbours_both_read_at_least_the_kernel_less_its_stride(table, count):
     for layer in table:
         spans = [
-            needed(layer, region).rows
-            for region in slices.cut(layer, [1.0] * count)
+            input_region(layer, region).rows
+            for region in spatial_split.cut_slices(layer, [1.0] * count)
             if region is not None and layer.out_height >= layer.out_width
         ]
         for above, below in pairwise(spans):
@@ -138,7 +144,8 @@ def test_neighbours_both_read_at_least_the_kernel_less_its_stride(table, count):
 @given(tables, fleets(), hosts(), ROUNDS)
 def test_rounds_follow_their_recurrence(table, fleet, host, way):
     """Each convolution is a fan-out of its own; normalisations behind it run where it ran."""
-    speeds = rounds.speeds(table, fleet)
+    cut, graph = way
+    speeds = spatial_split.board_speeds(table, fleet)
     now_ms, began, norms, latest = 0.0, set(), {}, 0
     host_macs = 0
     for position, layer in enumerate(table):
@@ -152,19 +159,19 @@ def test_rounds_follow_their_recurrence(table, fleet, host, way):
         if layer.kind != "conv":
             continue
         sent_ms, ends_ms = now_ms, []
-        for board, region in zip(fleet, way.cut(layer, speeds), strict=True):
+        for board, region in zip(fleet, cut(layer, speeds), strict=True):
             if region is None:
                 continue
-            sent_ms += send_ms(board, needed(layer, region).area * layer.in_channels)
+            sent_ms += send_ms(board, input_region(layer, region).area * layer.in_channels)
             share = region.area / (layer.out_height * layer.out_width)
             busy_ms = layers_ms(board.device, share * (layer.macs + norms.get(position, 0)))
             if board.name not in began:
-                busy_ms += figure_of(board.device, "compute_fixed_ms")
+                busy_ms += quantity_value(board.device, "compute_fixed_ms")
             began.add(board.name)
             returned_ms = wire_ms(board.link, 4 * region.area * layer.out_channels)
             ends_ms.append(sent_ms + busy_ms + returned_ms)
         now_ms = max(ends_ms) + joined_ms(host)
-    assert total_ms(way.job(table, fleet, host)) == close(now_ms + compute_ms(host, host_macs))
+    assert total_ms(graph(table, fleet, host)) == close(now_ms + compute_ms(host, host_macs))
 
 
 # Fused tiles
@@ -187,10 +194,10 @@ def test_fused_tiles_follow_their_recurrence(tiling, fleet, host):
     fused = shape["fused"]
     sent_ms = 0.0
     done_ms, returned_ms = {}, {}
-    for number, tile in enumerate(tiles(table, **shape)):
+    for number, tile in enumerate(cut_tiles(table, **shape)):
         board = fleet[number % len(fleet)]
         sent_ms += send_ms(board, tile.reads.area * table[0].in_channels)
-        fixed_ms = 0 if board in done_ms else figure_of(board.device, "compute_fixed_ms")
+        fixed_ms = 0 if board in done_ms else quantity_value(board.device, "compute_fixed_ms")
         done_ms[board] = max(sent_ms, done_ms.get(board, 0)) + fixed_ms
         done_ms[board] += layers_ms(board.device, tile.macs)
         returned_ms[board] = max(done_ms[board], returned_ms.get(board, 0)) + wire_ms(
@@ -199,7 +206,7 @@ def test_fused_tiles_follow_their_recurrence(tiling, fleet, host):
     end_ms = max(returned_ms.values()) + joined_ms(host)
     if fused < len(table):
         end_ms += compute_ms(host, sum(layer.macs for layer in table[fused:]))
-    assert total_ms(fused_tiles.job(table, fleet, host, **shape)) == close(end_ms)
+    assert total_ms(spatial_split.tiles_graph(table, fleet, host, **shape)) == close(end_ms)
 
 
 @few
@@ -207,8 +214,8 @@ def test_fused_tiles_follow_their_recurrence(tiling, fleet, host):
 def test_tiles_write_each_place_once_and_compute_no_less_than_the_model(tiling):
     table, shape = tiling
     fused = shape["fused"]
-    found = tiles(table, **shape)
-    assert sum(tile.writes.area for tile in found) == output_of(table[fused - 1]).area
+    found = cut_tiles(table, **shape)
+    assert sum(tile.writes.area for tile in found) == output_region(table[fused - 1]).area
     for position, layer in enumerate(table[:fused]):
         macs = sum(tile.layers[position].macs for tile in found)
         if position == fused - 1:
@@ -234,16 +241,19 @@ def test_a_layer_cut_takes_the_sum_of_its_steps(table, board, host, data):
     wanted_ms = compute_ms(board.device, near) if cut else 0.0
     if cut < len(table):
         wanted_ms += wire_ms(board.link, 4 * alive) + joined_ms(host) + compute_ms(host, far)
-    assert layer_cut.latency_ms(table, board, host, cut) == close(wanted_ms)
-    assert total_ms(layer_cut.job(table, board, host, cut)) == close(wanted_ms)
+    assert model_split.layer_cut_latency_ms(table, board, host, cut) == close(wanted_ms)
+    assert total_ms(model_split.layer_cut_graph(table, board, host, cut)) == close(wanted_ms)
 
 
 @few
 @given(tables, boards("phone"), hosts())
 def test_no_layer_cut_beats_the_best(table, board, host):
     everywhere = range(len(table) + 1)
-    for aim, measure in (("latency", layer_cut.latency_ms), ("energy", layer_cut.board_mj)):
-        best = layer_cut.best_cut(table, board, host, aim)
+    for aim, measure in (
+        ("latency", model_split.layer_cut_latency_ms),
+        ("energy", model_split.layer_cut_board_mj),
+    ):
+        best = model_split.best_cut(table, board, host, aim)
         assert measure(table, board, host, best) == min(
             measure(table, board, host, cut) for cut in everywhere
         )
@@ -255,11 +265,13 @@ def test_no_pipeline_beats_the_best(table, fleet, host, start):
     """Brute force over all cuts of some layers of the model."""
     layers = table[start : start + 7] or table[:7]
     splits = [
-        pipeline.job(layers, fleet, host, cuts)
+        pipeline.pipeline_graph(layers, fleet, host, cuts)
         for cuts in combinations_with_replacement(range(len(layers) + 1), len(fleet) - 1)
     ]
-    for aim, measure in (("latency", pipeline.latency_ms), ("throughput", period_ms)):
-        best = pipeline.job(layers, fleet, host, pipeline.best_cuts(layers, fleet, host, aim))
+    for aim, measure in (("latency", pipeline.pipeline_latency_ms), ("throughput", period_ms)):
+        best = pipeline.pipeline_graph(
+            layers, fleet, host, pipeline.best_cuts(layers, fleet, host, aim)
+        )
         assert measure(best) == close(min(map(measure, splits)))
 
 
@@ -268,8 +280,8 @@ def test_no_pipeline_beats_the_best(table, fleet, host, start):
 def test_a_pipeline_alone_takes_the_sum_of_its_steps(table, fleet, host, data):
     bound = st.integers(0, len(table))
     cuts = sorted(data.draw(st.lists(bound, min_size=len(fleet) - 1, max_size=len(fleet) - 1)))
-    split = pipeline.job(table, fleet, host, cuts)
-    assert total_ms(split) == close(pipeline.latency_ms(split))
+    split = pipeline.pipeline_graph(table, fleet, host, cuts)
+    assert total_ms(split) == close(pipeline.pipeline_latency_ms(split))
     computing = [step.duration_ms for step in split.steps if step.activity == "compute"]
     used = [
         (board, sum(layer.macs for layer in table[start:end]))
@@ -285,12 +297,12 @@ def test_a_pipeline_alone_takes_the_sum_of_its_steps(table, fleet, host, data):
 def all_ways(table, fleet, host):
     middle = len(table) // 2
     return [
-        channel_split.job(table, fleet, host),
-        slices.job(table, fleet, host),
-        grid.job(table, fleet, host),
-        fused_tiles.job(table, fleet, host, fused=fusable(table)[0], rows=2, columns=2),
-        layer_cut.job(table, fleet[0], host, middle),
-        pipeline.job(table, fleet, host, [middle] * (len(fleet) - 1)),
+        model_split.channel_split_graph(table, fleet, host),
+        spatial_split.slices_graph(table, fleet, host),
+        spatial_split.grid_graph(table, fleet, host),
+        spatial_split.tiles_graph(table, fleet, host, fused=fusable(table)[0], rows=2, columns=2),
+        model_split.layer_cut_graph(table, fleet[0], host, middle),
+        pipeline.pipeline_graph(table, fleet, host, [middle] * (len(fleet) - 1)),
     ]
 
 
@@ -317,10 +329,10 @@ def test_energy_is_that_of_the_model_and_a_fixed_part_per_board(table, board, ho
     fleet = tuple(replace(board, name=f"board-{i}") for i in range(count))
     fixed_mj = compute_mj(board.device, 0)
     model_mj = compute_mj(board.device, sum(layer.macs for layer in table)) - fixed_mj
-    split = channel_split.job(table, fleet, host)
+    split = model_split.channel_split_graph(table, fleet, host)
     assert simulate(split).energy_total_mj == pytest.approx(count * fixed_mj + model_mj)
     cuts = [len(table) * (i + 1) // count for i in range(count - 1)]
-    split = pipeline.job(table, fleet, host, cuts)
+    split = pipeline.pipeline_graph(table, fleet, host, cuts)
     assert simulate(split).energy_total_mj == pytest.approx(count * fixed_mj + model_mj)
 
 
@@ -331,10 +343,10 @@ def test_one_board_does_what_it_does_alone(table, board, host):
     alone_ms = compute_ms(board.device, sum(layer.macs for layer in table))
     messages_ms = send_ms(board, table[0].in_elements) + wire_ms(board.link, 4 * 5)
     wanted_ms = alone_ms + messages_ms + joined_ms(host)
-    assert total_ms(channel_split.job(table, (board,))) == close(alone_ms)
-    assert total_ms(channel_split.job(table, (board,), host)) == close(wanted_ms)
-    assert total_ms(pipeline.job(table, (board,), host, ())) == close(wanted_ms)
-    whole = fused_tiles.job(table, (board,), host, fused=len(table), rows=1, columns=1)
+    assert total_ms(model_split.channel_split_graph(table, (board,))) == close(alone_ms)
+    assert total_ms(model_split.channel_split_graph(table, (board,), host)) == close(wanted_ms)
+    assert total_ms(pipeline.pipeline_graph(table, (board,), host, ())) == close(wanted_ms)
+    whole = spatial_split.tiles_graph(table, (board,), host, fused=len(table), rows=1, columns=1)
     # A tile leaves out rows that a pooling or a stride passes over.
     assert total_ms(whole) <= wanted_ms + TOLERANCE_MS
     assert total_ms(whole) >= 0.7 * alone_ms + joined_ms(host)

@@ -1,21 +1,20 @@
 """The accuracy tables of arXiv:1907.11804: the project's copy, and what our rows need.
 
 Tolerances: networks that the publication names are exact up to its rounding; students, whose widths
-it does not tell, are within 3 %, except for what `nonn_core.tables.rows` says of CIFAR-100 (the
-whole: 8 %).
+it does not tell, are within 3 %, except for what `nonn_core.experiments.table_rows` says of
+CIFAR-100 (the whole: 8 %).
 """
 
 import pytest
 from published_figures import PAPER
 
-from nonn_core.tables.published import published_accuracy
-from nonn_core.tables.row_cost import published_sizes, row_cost
-from nonn_core.tables.rows import design
+from nonn_core.accuracy_report import published_accuracy
+from nonn_core.experiments.table_rows import published_sizes, row_cost, table_design
 
 
 def need(table, row, dataset=None, teacher=None):
     """What a row needs here, and what was published of it."""
-    found = design(table, dataset, teacher)
+    found = table_design(table, dataset, teacher)
     chosen = next(each for each in found.rows if each.name == row)
     sizes = published_sizes(found.teacher, chosen.students)
     cost = row_cost(chosen, found.image, found.classes, sizes)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from nonn_core.experiments.table_results import Experiment, TableResults
 from nonn_core.partition import Partition
-from nonn_core.tables.experiment import Experiment
-from nonn_core.tables.results import TableResults
-from nonn_plan.table_view import markdown
+from nonn_plan.cli.views.training_report import table_markdown
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -20,7 +19,7 @@ def each(*patterns):
 @each("*/table-*.json", "*/fig8.json")
 def test_a_table_and_its_page_say_the_same(file):
     found = TableResults.read(file)
-    assert file.with_suffix(".md").read_text() == markdown(found)
+    assert file.with_suffix(".md").read_text() == table_markdown(found)
     assert Experiment.read(file.parent / "experiment.yaml") == found.experiment
     for row in found.rows:
         assert row.accuracy_pct == pytest.approx(

@@ -4,8 +4,8 @@ import pytest
 
 from profiles.device import DEVICES
 from profiles.fleet import parse_fleet, resolve
-from simulator.engine import simulate
-from simulator.workload import Alone, FanOut, StudentWork
+from simulator.engine.simulation import simulate
+from simulator.workloads.fan_out import FanOut, SingleModel, StudentWork
 
 TEACHER_MACS = 1_301_400_000
 STUDENT_MACS = 83_500_000
@@ -40,7 +40,7 @@ def test_a_nonn_takes_what_was_published(device, students):
 
 @pytest.mark.parametrize("device", TEACHERS)
 def test_a_teacher_takes_what_was_published(device):
-    result = simulate(Alone(DEVICES.get(device), TEACHER_MACS))
+    result = simulate(SingleModel(DEVICES.get(device), TEACHER_MACS))
     assert (result.total_ms, result.energy_per_node_mj) == pytest.approx(
         TEACHERS[device], rel=WITHIN
     )

@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 
 from profiles.fleet import parse_fleet, resolve
-from simulator.engine import simulate
-from simulator.workload import FanOut, StudentWork
+from simulator.engine.simulation import simulate
+from simulator.workloads.fan_out import FanOut, StudentWork
 
 STUDENTS = 8
 ODROID = "odroid-xu4s-1"

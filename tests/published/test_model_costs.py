@@ -2,15 +2,14 @@
 
 import pytest
 
-from nonn_core.costs import student_cost, teacher_cost
-from nonn_core.family import parse_network
-from nonn_core.image import Image
-from nonn_core.measure import measured_cost
-from nonn_core.modules import build_classifier
-from nonn_core.nonn import StudentShape, build_nonn
-from profiles.units import FLOPS_PER_MAC
+from nonn_common.units import FLOPS_PER_MAC
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.modules import StudentShape, build_classifier, build_nonn
+from nonn_core.networks.network_cost import student_cost, teacher_cost
+from nonn_core.teacher.inspection import measured_cost
 
-CIFAR = Image(3, 32, 32)
+CIFAR = ImageShape(3, 32, 32)
 
 # Name, classes, millions of parameters, GFLOPs, and by how much their last digit may be off.
 TEACHERS = [

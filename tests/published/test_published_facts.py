@@ -3,14 +3,13 @@
 import pytest
 from published_figures import BOARD_MEASUREMENTS, PAPER
 
-from nonn_core.family import parse_network
-from nonn_core.image import Image
-from nonn_core.layer_table import teacher_table
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import teacher_table
+from profiles.calibration_data import METRICS, published_facts
 from profiles.device import DEVICES
 from profiles.leave_one_out import fitted_rows
 from profiles.link import LINKS
-from profiles.measurements import QUANTITIES
-from profiles.published import published_facts
 
 
 def test_the_project_copied_the_deployment_rows_right():
@@ -21,7 +20,7 @@ def test_the_project_copied_the_deployment_rows_right():
         assert set(copied) == set(table[theirs])
         for name, row in table[theirs].items():
             if row == "withheld":
-                assert copied[name].withheld == QUANTITIES
+                assert copied[name].withheld == METRICS
                 continue
             assert copied[name].total_ms == row["latency_ms"]
             assert copied[name].energy_per_node_mj == row["energy_per_node_mj"]
@@ -48,7 +47,7 @@ def test_the_project_copied_the_split_rows_right():
 
 @pytest.mark.parametrize("model", ["wrn40-2", "wrn40-4"])
 def test_the_facts_of_split_models_are_what_their_layers_say(model):
-    layers = teacher_table(parse_network(model), Image(3, 32, 32), 10)
+    layers = teacher_table(parse_network(model), ImageShape(3, 32, 32), 10)
     convolutions = [layer for layer in layers if layer.kind == "conv"]
     rows = [r for r in published_facts().measurements if r.exchanges and r.model == model]
     assert rows

@@ -2,18 +2,17 @@
 
 import pytest
 
-from nonn_plan.reproduction import move_of, reproduced, workload_of
+from nonn_plan.reproduction import move_of, reproduced_figures, workload_of
+from profiles.calibration_data import METRICS, published_facts
 from profiles.leave_one_out import fitted_rows
-from profiles.measurements import QUANTITIES
-from profiles.published import published_facts
-from simulator.engine import simulate
+from simulator.engine.simulation import simulate
 
 WITHIN_PCT = {"Tables 6 and 7": 3, "section 3": 5, "Table 8": 5}
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return reproduced()
+    return reproduced_figures()
 
 
 def of(rows, table):
@@ -25,7 +24,7 @@ def test_every_published_figure_has_a_row(rows):
     expected = {
         (row.table, f"{row.device} {row.row}", quantity, row.value(quantity))
         for row in facts.measurements
-        for quantity in QUANTITIES
+        for quantity in METRICS
         if row.value(quantity) is not None or quantity in row.withheld
     }
     found = {(row.table, row.row, row.quantity, row.published) for row in rows}
@@ -51,7 +50,7 @@ def test_a_withheld_figure_has_a_prediction_alone(rows):
     assert all(row.error_pct is None and not row.used_for_fit for row in withheld)
     assert all(row.simulated > 0 for row in withheld)
     blind = {row.quantity for row in withheld if row.row == "odroid-xu4s nonn_8s"}
-    assert blind == set(QUANTITIES)
+    assert blind == set(METRICS)
     sweep = [row for row in withheld if row.table.endswith("Figure 7")]
     assert {row.quantity for row in sweep} == {"energy_per_fleet_mj", "communication_ms"}
 

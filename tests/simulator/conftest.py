@@ -5,7 +5,7 @@ from made_hardware import device, figure, link
 
 from profiles.device import Hosting
 from profiles.fleet import Board
-from simulator.workload import FanOut, StudentWork
+from simulator.workloads.fan_out import FanOut, StudentWork
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.engine import simulate
+from simulator.engine.simulation import simulate
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

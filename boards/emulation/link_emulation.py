@@ -1,0 +1,275 @@
+"""The emulation of links: workloads of boards, delays of a relay, limitations.
+
+The kernel emulates rates (tbf), shared channels (ifb) and delays (netem), where it has them.  Left
+to a relay are the cost of messages, jitter, and what the kernel lacks, but for loss.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from boards.emulation.namespace import Capabilities, carrier_name
+from boards.emulation.relay import LinkDirection
+from nonn_common.errors import InputError
+from nonn_core.export.bundle import Manifest, ModelPrecision
+from planner.plan_file.plan_document import PlanDocument, PlannedStudent, require_students
+from profiles.device import DeviceProfile, quantity_value
+from profiles.fleet import Board, resolve
+from profiles.link import wire_ms
+from simulator.graph_builder import join_ms
+from simulator.workloads.fan_out import busy_ms
+
+
+@dataclass(frozen=True, slots=True)
+class BoardWorkload:
+    """A board, its students, and how long it takes for them and for a message.
+
+    An answer is ready `holds_ms` after its computation began.  An image, a message of
+    `image_bytes`, costs the host's sender `message_ms` on top of its time on the wire.
+    """
+
+    board: Board
+    holds_ms: Mapping[str, float]
+    precision: ModelPrecision | None
+    image_bytes: int
+    message_ms: float
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """Names of its students."""
+        return tuple(self.holds_ms)
+
+
+def board_workloads(plan: PlanDocument, bundle: Manifest) -> tuple[BoardWorkload, ...]:
+    """Return what each board with a student has to do, in the fleet's order.
+
+    Students of one board run at once, so that each is done when all are: the simulator's busy_ms.
+    Raises InputError for a plan without students or with G0 on a board of its own, and for a bundle
+    that lacks a student.
+    """
+    require_students(plan)
+    if plan.group0 is not None:
+        raise InputError(
+            "no worker sends maps of G0 to other boards",
+            where="plan",
+            found=f"G0 on {plan.group0.board}",
+            fix="plan with --group0 replicated",
+        )
+    _require_students_of(plan, bundle)
+    _, boards = resolve(plan.question.fleet)
+    return tuple(
+        _workload(plan, bundle, board) for board in boards if board.name in plan.decision.used
+    )
+
+
+def _workload(plan: PlanDocument, bundle: Manifest, board: Board) -> BoardWorkload:
+    students = [student for student in plan.students if board.name in student.boards]
+    together_ms = busy_ms(board.device, [student.macs for student in students])
+    return BoardWorkload(
+        board=board,
+        holds_ms={student.name: together_ms for student in students},
+        precision=_precision(students, bundle),
+        image_bytes=plan.question.image_shape.size_bytes,
+        message_ms=quantity_value(board.device, "message_ms"),
+    )
+
+
+def _precision(students: list[PlannedStudent], bundle: Manifest) -> ModelPrecision | None:
+    """Return the precision that a board's students have by plan and in the bundle, if it is one."""
+    names = {student.name for student in students}
+    common = {student.precision for student in students}
+    if len(common) > 1:
+        return None
+    for model in bundle.models:
+        if model.name in names:
+            common &= {one.precision for one in model.files}
+    return next((each for each in ("fp32", "int8") if each in common), None)
+
+
+def _require_students_of(plan: PlanDocument, bundle: Manifest) -> None:
+    found = {model.name for model in bundle.models}
+    if missing := [student.name for student in plan.students if student.name not in found]:
+        raise InputError(
+            f"this bundle has no {missing[0]}: it is of another plan",
+            where="bundle",
+            found=", ".join(sorted(found)),
+            allowed=", ".join(student.name for student in plan.students),
+            fix="export the run that was trained with this plan's configuration",
+        )
+
+
+RELAY_COST_MS = 0.2
+"""What a relay itself costs a message; what takes less than that is not worth one."""
+
+_CARD = "card"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEmulation:
+    """Both directions of a board's link."""
+
+    down: LinkDirection
+    up: LinkDirection
+
+
+def link_emulations(
+    workloads: Sequence[BoardWorkload], can: Capabilities, own_message_ms: float
+) -> Mapping[str, LinkEmulation]:
+    """Return the ways of each board by name; none if the kernel emulates all that there is.
+
+    What a message costs here anyway, `own_message_ms`, is left out.  If one board needs a relay,
+    all have one: the host sends to one after the other, whichever they are.
+    """
+    # Each carrier is an ifb of its own; only a relay sends one message at a time through several.
+    one = len({carrier_name(work.board) for work in workloads}) == 1
+    media = can.media and one
+    if not any(_needed(work, len(workloads), can, media, own_message_ms) for work in workloads):
+        return {}
+    return {
+        work.board.name: LinkEmulation(_down(work, can, own_message_ms), _up(work, can))
+        for work in workloads
+    }
+
+
+def _needed(
+    work: BoardWorkload, boards: int, can: Capabilities, media: bool, own_message_ms: float
+) -> bool:
+    link = work.board.link
+    late_ms = link.jitter_ms.value + (0.0 if can.delays else link.latency_ms.value)
+    alone = boards == 1 and link.duplex == "full"
+    by_kernel = media or (can.rates and alone)
+    serial = _wire_counts(work) and not by_kernel
+    return late_ms > 0 or serial or work.message_ms > own_message_ms
+
+
+def _down(work: BoardWorkload, can: Capabilities, own_message_ms: float) -> LinkDirection:
+    """Keep the host's card, and a medium that the kernel lacks, busy with message and wire."""
+    carriers = dict.fromkeys([_CARD] if can.media else [_CARD, carrier_name(work.board)])
+    return replace(
+        _direction(work, can, tuple(carriers), _wire_ms_per_byte(work, can)),
+        message_ms=max(0.0, work.message_ms - own_message_ms),
+        message_bytes=work.image_bytes,
+    )
+
+
+def _up(work: BoardWorkload, can: Capabilities) -> LinkDirection:
+    full = work.board.link.duplex == "full"
+    if can.media or (can.rates and full):
+        return _direction(work, can, (), 0.0)
+    own = f"up {work.board.name}" if full else carrier_name(work.board)
+    return _direction(work, can, (own,), _wire_ms_per_byte(work, can))
+
+
+def _direction(
+    work: BoardWorkload, can: Capabilities, carriers: tuple[str, ...], on_wire_ms: float
+) -> LinkDirection:
+    link = work.board.link
+    return LinkDirection(
+        carriers=carriers,
+        wire_ms_per_byte=on_wire_ms,
+        wire_by_kernel=can.rates,
+        latency_ms=0.0 if can.delays else link.latency_ms.value,
+        jitter_ms=link.jitter_ms.value,
+    )
+
+
+def _wire_ms_per_byte(work: BoardWorkload, can: Capabilities) -> float:
+    counts = can.rates or _wire_counts(work)
+    return wire_ms(work.board.link, 1) if counts else 0.0
+
+
+def _wire_counts(work: BoardWorkload) -> bool:
+    return wire_ms(work.board.link, work.image_bytes) >= RELAY_COST_MS
+
+
+def emulation_methods(can: Capabilities, links: Mapping[str, LinkEmulation]) -> tuple[str, ...]:
+    """Return what stands for boards and links."""
+    return tuple(_methods(can, bool(links)))
+
+
+def limitations(
+    workloads: Sequence[BoardWorkload],
+    host: DeviceProfile,
+    can: Capabilities,
+    links: Mapping[str, LinkEmulation],
+    own_message_ms: float,
+) -> tuple[str, ...]:
+    """Return what of the profiles this machine does not show."""
+    return (
+        *_refused(can),
+        *_of_links(workloads, can),
+        *_of_messages(workloads, links, own_message_ms),
+        *(
+            f"{work.board.name}: its students have no one precision in plan and bundle; the worker "
+            "chooses"
+            for work in workloads
+            if work.precision is None
+        ),
+        f"the host is this machine: the {join_ms(host):.3g} ms in which {host.name} joins replies "
+        "are not emulated",
+        "energy, memory and the load of boards beside their students are not emulated",
+    )
+
+
+def _methods(can: Capabilities, relayed: bool) -> Iterator[str]:
+    yield "boards: a worker process each, which holds answers for the board's compute time"
+    if can.namespaces:
+        yield "networks: a namespace and a veth pair for each board"
+    if can.rates:
+        yield "rates: tbf at both ends of each link"
+    if can.media:
+        yield "media and the host's card: one ifb for all that share them"
+    if can.delays:
+        yield "latency and loss: netem at both ends of each link"
+    if relayed:
+        left = ["cost of messages", "jitter"]
+        left += [] if can.delays else ["latency"]
+        left += [] if can.rates else ["rates"]
+        left += [] if can.media else ["media"]
+        yield f"{', '.join(left)}: a relay between host and boards"
+
+
+def _refused(can: Capabilities) -> Iterator[str]:
+    if not can.namespaces:
+        reason = "; ".join(can.refused)
+        yield f"no network for each board: workers share the loopback network ({reason})"
+    elif not can.rates:
+        yield "the system has no tbf"
+
+
+def _of_links(workloads: Sequence[BoardWorkload], can: Capabilities) -> Iterator[str]:
+    for link in {work.board.link.name: work.board.link for work in workloads}.values():
+        if link.loss_pct.value and not can.delays:
+            yield (
+                f"{link.name}: its loss of {link.loss_pct.value:g} % is not emulated, for which "
+                "the kernel would need netem"
+            )
+        elif link.loss_pct.value:
+            yield (
+                f"{link.name}: packets are lost, and TCP repeats them when it does, not messages "
+                f"after {link.retransmit_ms.value:g} ms"
+            )
+    for work in workloads:
+        on_wire_ms = wire_ms(work.board.link, work.image_bytes)
+        if not can.rates and on_wire_ms < RELAY_COST_MS:
+            yield (
+                f"{work.board.name}: {on_wire_ms:.3g} ms on the wire are less than a relay costs "
+                "and are not emulated"
+            )
+        for between in work.board.via:
+            yield (
+                f"{work.board.name}: is reached over one link that stands for those through "
+                f"{between.name}, which does not feel it"
+            )
+
+
+def _of_messages(
+    workloads: Sequence[BoardWorkload], links: Mapping[str, LinkEmulation], own_message_ms: float
+) -> Iterator[str]:
+    if links:
+        yield f"the relay itself costs each message up to about {RELAY_COST_MS:g} ms each way"
+    left = [work.board.name for work in workloads if 0 < work.message_ms <= own_message_ms]
+    if left:
+        yield (
+            f"{', '.join(left)}: messages cost what they cost here, which is taken to be "
+            f"{own_message_ms:g} ms; no more is added"
+        )

@@ -1,0 +1,167 @@
+"""The frame connection of the host: a socket that never blocks."""
+
+import socket
+import ssl
+from contextlib import ExitStack, suppress
+
+from boards.host.connection import BoardTask, ConnectionLostError, ProtocolName, Reply, Request
+from boards.protocol import frames
+from boards.protocol.address import Address
+from boards.protocol.frames import (
+    Frame,
+    FrameAssembler,
+    FrameKind,
+    MalformedFrameError,
+    configure_socket,
+)
+
+_CHUNK_BYTES = 32 * 1024
+"""More than TLS takes at once (16 KiB): nothing stays in it that a selector would not see."""
+
+
+class FramesUnreachableError(ConnectionLostError):
+    """The way to the port of frames is closed, as by a firewall."""
+
+
+class FrameConnection:
+    """One connection of frames, after HELLO."""
+
+    protocol: ProtocolName = "frames"
+
+    def __init__(self, connection: socket.socket, task: BoardTask) -> None:
+        self._socket = connection
+        self._answer_values = task.answer_values
+        self._assembler = FrameAssembler(64 + 4 * 1024 * task.answer_values)
+        self._send_buffer = bytearray()
+
+    def fileno(self) -> int:
+        """Return what to wait on."""
+        return self._socket.fileno()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether bytes wait for room."""
+        return bool(self._send_buffer)
+
+    def send(self, request: Request) -> None:
+        """Ask for features; sends at once as far as there is room."""
+        self._send_buffer += request.frame
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as there is room."""
+        try:
+            while self._send_buffer:
+                sent = self._socket.send(self._send_buffer)
+                del self._send_buffer[:sent]
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError as error:
+            raise ConnectionLostError(str(error)) from None
+
+    def replies(self) -> list[Reply]:
+        """Return what has come."""
+        lost = self._receive()
+        found = []
+        try:
+            while (frame := self._assembler.frame()) is not None:
+                found.append(self._reply(frame))
+        except MalformedFrameError as error:
+            lost = str(error)
+        # What came before it counts; it is still there to be read again.
+        if lost and not found:
+            raise ConnectionLostError(lost)
+        return found
+
+    def close(self) -> None:
+        """Close it."""
+        with suppress(OSError):
+            self._socket.close()
+
+    def _receive(self) -> str:
+        """Read once; a selector says where there is more.
+
+        Returns why nothing more will come, nothing while it may.
+        """
+        try:
+            chunk = self._socket.recv(_CHUNK_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return ""
+        except OSError as error:
+            return str(error)
+        self._assembler.add(chunk)
+        return "" if chunk else "the worker closed the connection"
+
+    def _reply(self, frame: Frame) -> Reply:
+        if frame.kind == FrameKind.FEATURES:
+            return Reply(frame.number, frames.parse_features(frame, self._answer_values))
+        if frame.kind == FrameKind.REFUSED:
+            return Reply(frame.number, None, frames.parse_refusal(frame))
+        raise MalformedFrameError(f"{frame.kind.name} in place of FEATURES")
+
+
+def connect_frames(
+    place: Address, task: BoardTask, context: ssl.SSLContext | None, seconds: float
+) -> FrameConnection:
+    """Connect, prove who is who, and agree on the students.
+
+    Raises FramesUnreachableError where nothing answers there, ConnectionLostError for all else.
+    """
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(_open_socket(place, task, context, seconds))
+            connection.sendall(frames.hello_frame(task.students).encoded())
+            _check_welcome(_read_frame(connection), task)
+            connection.setblocking(False)
+        except (OSError, MalformedFrameError) as error:
+            raise ConnectionLostError(f"{place}: {error}") from None
+        # What is open stays open.
+        stack.pop_all()
+    return FrameConnection(connection, task)
+
+
+def _open_socket(
+    place: Address, task: BoardTask, context: ssl.SSLContext | None, seconds: float
+) -> socket.socket:
+    """Connect, and prove who is who; raises OSError and FramesUnreachableError."""
+    try:
+        plain = socket.create_connection((place.host, place.port), timeout=seconds)
+    except OSError as error:
+        raise FramesUnreachableError(f"{place}: {error}") from None
+    try:
+        configure_socket(plain)
+        # A board is known by its name, wherever it is.
+        return plain if context is None else context.wrap_socket(plain, server_hostname=task.name)
+    except OSError:
+        plain.close()
+        raise
+
+
+def _read_frame(connection: socket.socket) -> Frame:
+    """Read one frame, waiting for it as long as the socket's timeout lets."""
+    head = _read(connection, frames.HEADER.size)
+    kind, number, length = frames.parse_header(head, 64 * 1024)
+    return Frame(kind, number, _read(connection, length))
+
+
+def _read(connection: socket.socket, length: int) -> bytes:
+    content = bytearray()
+    while len(content) < length:
+        chunk = connection.recv(length - len(content))
+        if not chunk:
+            raise ConnectionLostError("the worker closed the connection")
+        content += chunk
+    return bytes(content)
+
+
+def _check_welcome(frame: Frame, task: BoardTask) -> None:
+    if frame.kind == FrameKind.REFUSED:
+        raise ConnectionLostError(f"{task.name} refuses: {frames.parse_refusal(frame)}")
+    if frame.kind != FrameKind.WELCOME:
+        raise MalformedFrameError(f"{frame.kind.name} in place of WELCOME")
+    found, planned = frames.parse_welcome(frame), (task.image_values, task.answer_values)
+    if found != planned:
+        raise ConnectionLostError(
+            f"{task.name} reads and answers {found} values, the bundle says {planned}; copy the "
+            "bundle to the board again"
+        )

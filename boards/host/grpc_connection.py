@@ -1,0 +1,292 @@
+"""The gRPC connection of the host: one inference call for each student of a board.
+
+Any server of the protocol will do, ours or Triton.  `connect` takes frames where the worker
+advertises them; where their port cannot be reached, these calls are slower, but right.
+"""
+
+import os
+import threading
+from collections import deque
+from contextlib import ExitStack, suppress
+from math import prod
+from typing import Any
+
+import grpc
+import numpy as np
+
+from boards.host.connection import (
+    BoardTask,
+    Connection,
+    ConnectionLostError,
+    ProtocolName,
+    Reply,
+    Request,
+)
+from boards.host.frame_connection import FramesUnreachableError, connect_frames
+from boards.protocol.address import Address
+from boards.protocol.frames import Features, RefusalReason, Values, advertised_port
+from boards.protocol.open_inference import METHODS, SERVICE, message_class
+from boards.tls.credential import Identity
+from nonn_core.export.bundle import BundledModel
+
+_LARGEST_BYTES = 64 * 1024 * 1024
+
+
+class GrpcChannel:
+    """A channel to one server; methods are those of the protocol."""
+
+    def __init__(self, place: Address, board: str, identity: Identity | None) -> None:
+        self._place = place
+        options: list[tuple[str, int | str]] = [
+            ("grpc.max_send_message_length", _LARGEST_BYTES),
+            ("grpc.max_receive_message_length", _LARGEST_BYTES),
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.enable_retries", 0),
+            # Boards are near; nobody else is to see, or to stop, what goes to them.
+            ("grpc.enable_http_proxy", 0),
+            # Two hosts in one process must not share a connection.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if identity is None:
+            self._channel = grpc.insecure_channel(str(place), options)
+        else:
+            # A board is known by its name, wherever it is.
+            options.append(("grpc.ssl_target_name_override", board))
+            credentials = grpc.ssl_channel_credentials(
+                identity.authority, identity.key, identity.certificate
+            )
+            self._channel = grpc.secure_channel(str(place), credentials, options)
+        self._methods = {method: self._method(method) for method in METHODS}
+
+    def call(self, method: str, request: Any, seconds: float) -> Any:
+        """Call and wait; raises ConnectionLostError."""
+        try:
+            return self._methods[method](request, timeout=seconds)
+        except grpc.RpcError as error:
+            raise ConnectionLostError(f"{self._place}: {rpc_error_text(error)}") from None
+
+    def future(self, method: str, request: Any) -> grpc.Future:
+        """Call without waiting."""
+        return self._methods[method].future(request)
+
+    def close(self) -> None:
+        """Close the channel, and with it every call."""
+        self._channel.close()
+
+    def _method(self, name: str) -> grpc.UnaryUnaryMultiCallable:
+        return self._channel.unary_unary(
+            f"/{SERVICE}/{name}",
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=message_class(f"{name}Response").FromString,
+        )
+
+
+def rpc_error_text(error: Any) -> str:
+    """Say what a failed call says."""
+    return f"{error.code().name}: {error.details()}"
+
+
+_REFUSED = {reason.name for reason in RefusalReason} - {RefusalReason.UNAVAILABLE.name}
+"""A server that answers so is there."""
+
+
+class GrpcConnection:
+    """Calls of one board; what they answer is put together when all of its students have."""
+
+    protocol: ProtocolName = "standard"
+
+    def __init__(self, channel: GrpcChannel, task: BoardTask) -> None:
+        self._channel = channel
+        self._task = task
+        self._replies: deque[Reply | ConnectionLostError] = deque()
+        # What gRPC's threads put down wakes who waits on this.
+        self._pipe_reader, self._pipe_writer = os.pipe()
+        os.set_blocking(self._pipe_reader, False)
+        os.set_blocking(self._pipe_writer, False)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Return what to wait on."""
+        return self._pipe_reader
+
+    @property
+    def unsent(self) -> bool:
+        """Never: gRPC keeps what waits."""
+        return False
+
+    def send(self, request: Request) -> None:
+        """Call for every student."""
+        partial = _PartialReply(request.number, len(self._task.models), self._put)
+        try:
+            for place, model in enumerate(self._task.models):
+                future = self._channel.future("ModelInfer", infer_request(model, request.images))
+                receive = _receiver(partial, place, model, len(request.images))
+                future.add_done_callback(receive)
+        except ValueError as error:
+            raise ConnectionLostError(str(error)) from None
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    def replies(self) -> list[Reply]:
+        """Return what has come."""
+        with suppress(BlockingIOError):
+            os.read(self._pipe_reader, 4096)
+        found: list[Reply] = []
+        while self._replies:
+            one = self._replies[0]
+            if isinstance(one, Reply):
+                found.append(one)
+            elif found:
+                # What came before the end counts; the end is told when it is asked for again.
+                self._wake()
+                break
+            else:
+                raise one
+            self._replies.popleft()
+        return found
+
+    def close(self) -> None:
+        """Close the channel and the pipe."""
+        with self._lock:
+            self._closed = True
+        self._channel.close()
+        os.close(self._pipe_reader)
+        os.close(self._pipe_writer)
+
+    def _put(self, one: Reply | ConnectionLostError) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._replies.append(one)
+            self._wake()
+
+    def _wake(self) -> None:
+        # A full pipe wakes as well.
+        with suppress(BlockingIOError):
+            os.write(self._pipe_writer, b"!")
+
+
+class _PartialReply:
+    """The students' answers to one image, until all are there."""
+
+    def __init__(self, number: int, students: int, put: Any) -> None:
+        self._number = number
+        self._parts: list[Features | None] = [None] * students
+        self._timed = True
+        self._put = put
+        self._lock = threading.Lock()
+        self._finished = False
+
+    def add(self, place: int, part: Features, *, timed: bool) -> None:
+        with self._lock:
+            self._parts[place] = part
+            self._timed = self._timed and timed
+            parts = [each for each in self._parts if each is not None]
+            if len(parts) < len(self._parts):
+                return
+        self._finish(
+            Reply(
+                self._number,
+                Features(
+                    np.concatenate([each.values for each in parts], axis=1),
+                    max(each.waited_ns for each in parts),
+                    max(each.computed_ns for each in parts),
+                ),
+                timed=self._timed,
+            )
+        )
+
+    def refuse(self, refusal: str) -> None:
+        self._finish(Reply(self._number, None, refusal))
+
+    def lose(self, why: str) -> None:
+        self._finish(ConnectionLostError(why))
+
+    def _finish(self, one: Reply | ConnectionLostError) -> None:
+        """Put down one result for the image, whatever more its students say."""
+        with self._lock:
+            finished, self._finished = self._finished, True
+        if not finished:
+            self._put(one)
+
+
+def _receiver(partial: _PartialReply, place: int, model: BundledModel, count: int) -> Any:
+    """Return what takes one student's answer, in a thread of gRPC."""
+
+    def receive(future: grpc.Future) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is not None:
+            refused = error.code().name in _REFUSED
+            (partial.refuse if refused else partial.lose)(rpc_error_text(error))
+            return
+        response = future.result()
+        features = _features(response, model, count)
+        if features is None:
+            partial.refuse(f"{model.name} answers something else than the bundle says")
+        else:
+            partial.add(place, features, timed="computed_ns" in response.parameters)
+
+    return receive
+
+
+def infer_request(model: BundledModel, images: Values) -> Any:
+    """Return the ModelInfer request for `(n, ...)` images."""
+    request = message_class("ModelInferRequest")(model_name=model.name)
+    shape = (len(images), *model.reads.shape)
+    request.inputs.add(name=model.reads.name, datatype="FP32", shape=shape)
+    request.outputs.add(name=model.answers.name)
+    request.raw_input_contents.append(np.ascontiguousarray(images, dtype="<f4").tobytes())
+    return request
+
+
+def _features(response: Any, model: BundledModel, count: int) -> Features | None:
+    """Return a response's features; None if it is not what was asked for."""
+    width = prod(model.answers.shape)
+    if len(response.outputs) != 1 or response.outputs[0].datatype != "FP32":
+        return None
+    raw = response.raw_output_contents
+    typed = response.outputs[0].contents.fp32_contents
+    if (len(raw[0]) if raw else 4 * len(typed)) != 4 * count * width:
+        return None
+    values: Values = np.frombuffer(raw[0], "<f4") if raw else np.array(typed, np.float32)
+    times = response.parameters
+    return Features(
+        values.reshape(count, width),
+        times["waited_ns"].int64_param if "waited_ns" in times else 0,
+        times["computed_ns"].int64_param if "computed_ns" in times else 0,
+    )
+
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+def connect(task: BoardTask, identity: Identity | None) -> Connection:
+    """Connect to a board whose students are ready; raises ConnectionLostError."""
+    place = task.board.place
+    channel = GrpcChannel(place, task.name, identity)
+    with ExitStack() as stack:
+        stack.callback(channel.close)
+        server = channel.call(
+            "ServerMetadata", message_class("ServerMetadataRequest")(), CONNECT_TIMEOUT_S
+        )
+        port = advertised_port(server.extensions)
+        if port is not None and task.board.protocol == "fastest":
+            context = None if identity is None else identity.client_context()
+            with suppress(FramesUnreachableError):
+                return connect_frames(place.with_port(port), task, context, CONNECT_TIMEOUT_S)
+        for model in task.students:
+            _require_ready(channel, task, model)
+        connection = GrpcConnection(channel, task)
+        # What is open stays open.
+        stack.pop_all()
+    return connection
+
+
+def _require_ready(channel: GrpcChannel, task: BoardTask, model: str) -> None:
+    request = message_class("ModelReadyRequest")(name=model)
+    if not channel.call("ModelReady", request, CONNECT_TIMEOUT_S).ready:
+        raise ConnectionLostError(f"{task.name} has no {model}, or is not ready yet")

@@ -1,0 +1,272 @@
+"""The device profile that benchmarks make, and the report of all that it rests on."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import import_module
+from importlib.metadata import version
+
+from pydantic import Field
+
+from boards.profiling.benchmark_run import BenchmarkResult, BenchmarkSettings
+from boards.profiling.layer_benchmark import held_out_error_pct, layer_model
+from boards.profiling.machine import MachineCondition, MachineInfo, condition_warnings
+from boards.profiling.message_benchmark import MessageFigures, message_figures
+from boards.profiling.student_benchmark import (
+    ComputeModel,
+    compute_model,
+    family_errors,
+    held_out_errors_pct,
+    sharing_figure,
+)
+from nonn_common.document import Record
+from nonn_common.errors import InputError
+from profiles.device import DEVICES, DeviceProfile, Hosting
+from profiles.link import LinkProfile
+from profiles.quantity import Quantity
+
+
+class StudentRow(Record):
+    """A student that was measured."""
+
+    network: str = Field(description="Its network.")
+    image: str = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
+    filters: int = Field(description="Length of its vector.")
+    macs: int = Field(description="MACs per image.")
+    held_out: bool = Field(description="Whether no fit has seen it.")
+    measured_ms: float = Field(description="Time of one image, in ms.")
+    spread_pct: float = Field(description="Interquartile range of its blocks, in percent of that.")
+    fitted_ms: float = Field(description="Time by the profile, in ms.")
+    error_pct: float = Field(description="By how much that is too long, in percent.")
+
+
+class FamilyErrorRow(Record):
+    """Errors on students of one family and image size."""
+
+    kind: str = Field(description="Family and image size.")
+    held_out: bool = Field(description="Whether no fit has seen them.")
+    students: int = Field(description="Number of students.")
+    mean_pct: float = Field(description="Mean error in absolute value, in percent.")
+    largest_pct: float = Field(description="Largest error in absolute value, in percent.")
+
+
+class ThreadRow(Record):
+    """Students on so many threads."""
+
+    threads: int = Field(description="Threads of each student.")
+    ratio: float = Field(description="Time of a student beside that on one thread.")
+
+
+class SharingRow(Record):
+    """Several students at once."""
+
+    students: int = Field(description="Number of students.")
+    factor: float = Field(description="Time of all, beside the sum of each alone.")
+
+
+class MessageTimeRow(Record):
+    """A message of one size."""
+
+    size_bytes: int = Field(description="Size of the image, in bytes.")
+    send_ms: float = Field(description="Time of the sender, in ms.")
+    rest_ms: float = Field(description="Rest of the round trip, computing left out, in ms.")
+
+
+class ConditionRow(Record):
+    """The machine at one moment; null is what the system does not say."""
+
+    temperature_c: float | None = Field(description="Of its hottest sensor, in degrees Celsius.")
+    clock_hz: int | None = Field(description="Of its fastest core, in Hz.")
+    governor: str | None = Field(description="What sets the clock.")
+
+
+class ProfileReport(Record):
+    """A measurement of one machine."""
+
+    device: DeviceProfile = Field(description="The profile.")
+    loopback: LinkProfile = Field(description="What a link within this machine carries.")
+    engine: str = Field(description="What computes the students.")
+    threads: int = Field(description="Threads of each student.")
+    students: tuple[StudentRow, ...] = Field(description="Every student.")
+    errors: tuple[FamilyErrorRow, ...] = Field(description="Errors by family and image size.")
+    held_out_mean_pct: float | None = Field(
+        description="Mean error on students held out, in percent; null where there are none."
+    )
+    held_out_largest_pct: float | None = Field(description="Largest of these errors.")
+    layers_held_out_mean_pct: float | None = Field(
+        description="Mean error of the sum over single layers on students held out; null where "
+        "the profile does not know all of their layers."
+    )
+    drift_pct: float = Field(
+        description="By how much the first student took longer at the end, in percent."
+    )
+    thread_times: tuple[ThreadRow, ...] = Field(description="Students on more threads.")
+    sharing: tuple[SharingRow, ...] = Field(description="Several students at once.")
+    messages: tuple[MessageTimeRow, ...] = Field(description="Messages by size.")
+    before: ConditionRow = Field(description="The machine before.")
+    after: ConditionRow = Field(description="The machine after.")
+    warnings: tuple[str, ...] = Field(description="What makes the measurement doubtful.")
+
+
+MAX_DRIFT_PCT, MAX_SPREAD_PCT, MAX_ERROR_PCT = 10.0, 25.0, 15.0
+"""What is worth a word; a plan is to be within the last one of what its boards then take."""
+
+
+def profile_name(asked: str | None, machine: MachineInfo) -> str:
+    """Return the name of the profile, which no device of the library has; raises InputError."""
+    if asked is None:
+        taken = machine.name in DEVICES.names()
+        return f"{machine.name}-measured" if taken else machine.name
+    if asked in DEVICES.names():
+        raise InputError(
+            "a device of the library has this name, and a fleet could not tell them apart",
+            where="--name",
+            found=asked,
+            fix=f"--name {asked}-measured",
+        )
+    return asked
+
+
+def build_report(wanted: BenchmarkSettings, found: BenchmarkResult) -> ProfileReport:
+    """Return the profile that these measurements make, and all that it rests on."""
+    rows = found.students.rows
+    model = compute_model(rows)
+    errors = held_out_errors_pct(rows, model)
+    machine, messages = wanted.machine, message_figures(found.messages)
+    device = _device(wanted, found, model, messages)
+    return ProfileReport(
+        device=device,
+        loopback=LinkProfile(
+            name=f"{machine.name}-loopback",
+            title=f"Loopback of {machine.title}",
+            bits_per_s=_rate(messages.ms_per_byte),
+        ),
+        engine=found.engine,
+        threads=wanted.threads,
+        students=tuple(
+            StudentRow(
+                network=row.member.network,
+                image=str(row.member.image),
+                filters=row.member.filters,
+                macs=row.member.macs,
+                held_out=row.member.held_out,
+                measured_ms=row.timing.ms,
+                spread_pct=row.timing.spread_pct,
+                fitted_ms=model.ms(row.member.macs),
+                error_pct=model.error_pct(row),
+            )
+            for row in rows
+        ),
+        errors=tuple(FamilyErrorRow(**asdict(each)) for each in family_errors(rows, model)),
+        held_out_mean_pct=_mean(errors),
+        held_out_largest_pct=max(errors, default=None),
+        layers_held_out_mean_pct=device.layers
+        and held_out_error_pct(device.layers, wanted.precision, rows),
+        drift_pct=found.students.drift_pct,
+        thread_times=tuple(ThreadRow(**asdict(each)) for each in found.threads),
+        sharing=tuple(
+            SharingRow(students=each.students, factor=each.factor) for each in found.sharing
+        ),
+        messages=tuple(
+            MessageTimeRow(size_bytes=row.size_bytes, send_ms=row.send_ms, rest_ms=row.rest_ms)
+            for row in found.messages
+        ),
+        before=_condition_row(found.before),
+        after=_condition_row(found.after),
+        warnings=_warnings(found, model, errors),
+    )
+
+
+def _device(
+    wanted: BenchmarkSettings, found: BenchmarkResult, model: ComputeModel, messages: MessageFigures
+) -> DeviceProfile:
+    machine, power, rows = wanted.machine, found.power, found.students.rows
+    errors = held_out_errors_pct(rows, model)
+    return DeviceProfile(
+        name=machine.name,
+        title=machine.title,
+        board=machine.board,
+        clock_hz=machine.clock_hz,
+        cores=machine.cores,
+        ram_bytes=machine.ram_bytes,
+        runtime=found.engine,
+        precision=wanted.precision,
+        source=_source(wanted, found, errors),
+        compute_fixed_ms=model.fixed_ms,
+        compute_ms_per_mmac=model.ms_per_mmac,
+        power_fixed_w=power.busy_w,
+        power_busy_w=power.busy_w,
+        message_ms=messages.message_ms,
+        sharing_slowdown=sharing_figure(found.sharing),
+        idle_w=power.idle_w,
+        layers=None
+        if found.layers is None
+        else layer_model(found.layers, wanted.precision, rows, _mean(errors)),
+        hosting=Hosting(join_fixed_ms=messages.join_fixed_ms, fc_ms=messages.fc_ms),
+    )
+
+
+def _source(wanted: BenchmarkSettings, found: BenchmarkResult, errors: Sequence[float]) -> str:
+    tested = (
+        f"{len(errors)} students held out: error {sum(errors) / len(errors):.1f} % in the mean, "
+        f"{max(errors):.1f} % at most"
+        if errors
+        else "no student was held out"
+    )
+    threads = f"{wanted.threads} thread{'s' * (wanted.threads > 1)} per student"
+    governor = found.after.governor or "not told"
+    return (
+        f"measured with nonn-plan {version('nonn-plan')}, {found.engine} "
+        f"{import_module(found.engine).__version__}, {threads}; governor {governor}; {tested}"
+    )
+
+
+def _mean(errors: Sequence[float]) -> float | None:
+    return sum(errors) / len(errors) if errors else None
+
+
+def _rate(ms_per_byte: Quantity) -> Quantity:
+    """Return the rate of a link in bit/s, of one that costs nothing per byte a very high one."""
+    slowest = max(ms_per_byte.value, 1e-9)
+    return ms_per_byte.model_copy(update={"value": float(f"{8000 / slowest:.6g}")})
+
+
+def _condition_row(found: MachineCondition) -> ConditionRow:
+    return ConditionRow(
+        temperature_c=found.temperature_c, clock_hz=found.clock_hz, governor=found.governor
+    )
+
+
+def _warnings(
+    found: BenchmarkResult, model: ComputeModel, errors: Sequence[float]
+) -> tuple[str, ...]:
+    """Say what makes the measurement doubtful, or the profile."""
+    said = list(condition_warnings(found.before, found.after))
+    first = found.students.rows[0].timing
+    if abs(found.students.drift_pct) > max(MAX_DRIFT_PCT, first.spread_pct):
+        said.append(
+            f"the time of the first student changed by {found.students.drift_pct:+.0f} % from the "
+            "beginning to the end; let nothing else run, and measure again"
+        )
+    spreads = sorted(row.timing.spread_pct for row in found.students.rows)
+    middle = spreads[len(spreads) // 2]
+    if middle > MAX_SPREAD_PCT:
+        said.append(
+            f"times of the same student differ by {middle:.0f} % (interquartile range, median of "
+            "all students); let nothing else run, and measure again"
+        )
+    if errors and sum(errors) / len(errors) > MAX_ERROR_PCT:
+        said.append(
+            "students of different families and images take different times for the same MACs; "
+            "profile with --teacher and --image of what you plan"
+        )
+    if not model.ms_per_mmac.value:
+        said.append(
+            "these students take the same time whatever their MACs, which larger ones will not; "
+            "measure students of more different sizes"
+        )
+    if found.power.busy_w.provenance == "assumed":
+        said.append(
+            f"no power can be measured here: {found.power.busy_w.value:g} W while computing is "
+            "assumed, and energies of plans rest on it; give --busy-w and --idle-w"
+        )
+    return tuple(said)

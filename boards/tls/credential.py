@@ -1,0 +1,342 @@
+"""Credentials: subjects, certificates, private keys, and the identity of a process.
+
+The host asks for a board by the board's NAME, so no certificate may carry the name of another
+board.  Names are single DNS labels in lower case, because DNS and some file systems take `A` for
+`a`; host names with a dot in them can therefore never be taken for a board.
+"""
+
+import re
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from nonn_common.errors import InputError
+
+AUTHORITY_NAME, HOST_NAME = "authority", "host"
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_LARGEST_HOST_NAME = 253
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who holds a certificate; `addresses` are IP addresses and host names."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+
+
+HOST_SUBJECT = Subject(HOST_NAME)
+
+
+def board(name: str, addresses: Iterable[str] = (), where: str | None = None) -> Subject:
+    """Return the board called `name`; raises InputError for what no certificate can hold."""
+    if not _LABEL.fullmatch(name):
+        raise InputError(
+            "not a name that a board's certificate can hold",
+            where=where,
+            found=name,
+            allowed="1 to 63 of a to z, 0 to 9 and -, with no - at either end",
+        )
+    if name in (AUTHORITY_NAME, HOST_NAME):
+        raise InputError("no board may have this name", where=where, found=name)
+    return Subject(name, tuple(_normalised_address(each, where) for each in addresses))
+
+
+def parse_board_subject(text: str, where: str = "--board") -> Subject:
+    """Read `NAME` or `NAME=ADDRESS[,ADDRESS]...`; raises InputError."""
+    name, equals, addresses = text.partition("=")
+    return board(name.strip(), addresses.split(",") if equals else (), where)
+
+
+def as_ip(address: str) -> IPv4Address | IPv6Address | None:
+    """Return an address as an IP address; None for a host name."""
+    try:
+        return ip_address(address)
+    except ValueError:
+        return None
+
+
+def require_distinct(addresses_of: Mapping[str, Iterable[str]]) -> None:
+    """Refuse a board whose address is another board's name; raises InputError.
+
+    `held` has the addresses of each board.  The certificate would pass for the other board's.
+    """
+    for name, address in _addresses_by_board(addresses_of):
+        if address in addresses_of and address != name:
+            raise InputError(
+                f"the address of board {name} is the name of another board",
+                found=address,
+                fix="use its IP address, or a host name with a dot in it",
+            )
+
+
+def _addresses_by_board(addresses_of: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, str]]:
+    return ((name, address) for name, addresses in addresses_of.items() for address in addresses)
+
+
+def _normalised_address(text: str, where: str | None) -> str:
+    """Return an address as certificates write it; raises InputError."""
+    typed = text.strip().lower()
+    found = as_ip(typed)
+    if found is not None and "%" not in typed:
+        return str(found)
+    labels = typed.removesuffix(".").split(".")
+    # A last label of digits is an IP address that somebody mistyped.
+    if (
+        len(typed) > _LARGEST_HOST_NAME
+        or labels[-1].isdigit()
+        or not all(map(_LABEL.fullmatch, labels))
+    ):
+        raise InputError(
+            "not an address that a certificate can hold",
+            where=where,
+            found=text,
+            allowed="an IP address or a host name, without a port",
+        )
+    return ".".join(labels)
+
+
+Purpose = Literal["authority", "host", "board"]
+"""An authority signs certificates, a host calls boards, a board answers."""
+
+USAGES = {"host": ExtendedKeyUsageOID.CLIENT_AUTH, "board": ExtendedKeyUsageOID.SERVER_AUTH}
+
+_Kind = TypeVar("_Kind", bound=x509.ExtensionType)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateInfo:
+    """What people want to know of a certificate; `fingerprint` is SHA-256, in hexadecimal."""
+
+    name: str
+    purposes: tuple[Purpose, ...]
+    addresses: tuple[str, ...]
+    valid_from: datetime
+    valid_until: datetime
+    fingerprint: str
+
+
+def certificate_info(certificate: x509.Certificate) -> CertificateInfo:
+    """Return what `certificate` says."""
+    name = _common_name(certificate)
+    return CertificateInfo(
+        name=name,
+        purposes=purposes(certificate),
+        addresses=tuple(each for each in _alternative_names(certificate) if each != name),
+        valid_from=certificate.not_valid_before_utc,
+        valid_until=certificate.not_valid_after_utc,
+        fingerprint=certificate.fingerprint(SHA256()).hex(),
+    )
+
+
+def purposes(certificate: x509.Certificate) -> tuple[Purpose, ...]:
+    """Return what the certificate is good for; one that does not say is good for both ends."""
+    constraints = _extension(certificate, x509.BasicConstraints)
+    if constraints is not None and constraints.ca:
+        return ("authority",)
+    usage = _extension(certificate, x509.ExtendedKeyUsage)
+    ends: tuple[Purpose, ...] = ("host", "board")
+    return tuple(end for end in ends if usage is None or USAGES[end] in usage)
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    return "".join(
+        str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    )
+
+
+def _alternative_names(certificate: x509.Certificate) -> Iterable[str]:
+    """Return the names and addresses that the certificate vouches for."""
+    names = _extension(certificate, x509.SubjectAlternativeName)
+    return () if names is None else (str(each.value) for each in names)
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Kind]) -> _Kind | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+CERTIFICATE_FILE, KEY_FILE = "certificate.pem", "key.pem"
+
+NEW_KEYS = "move its folder away and run `nonn-plan keys init` again"
+
+
+def read_content(path: Path) -> bytes:
+    """Return what `path` holds; raises InputError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(
+            "no such file", where=str(path), fix="`nonn-plan keys init` makes folders of keys"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"cannot be read: {error.strerror or error}",
+            where=str(path),
+            fix="the user that runs this must be able to read it",
+        ) from None
+
+
+def parse_certificate(pem: bytes, where: Path) -> x509.Certificate:
+    """Return the first certificate of `pem`, which came from `where`; raises InputError."""
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        raise InputError("holds no certificate in PEM form", where=str(where)) from None
+
+
+def parse_key(pem: bytes, where: Path) -> PrivateKeyTypes:
+    """Return the private key of `pem`, which came from `where`; raises InputError."""
+    try:
+        return load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise InputError(
+            "the key is encrypted, and nobody is there to type its password", where=str(where)
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise InputError("holds no private key in PEM form", where=str(where)) from None
+
+
+def require_key_pair(one: x509.Certificate, private: PrivateKeyTypes, folder: Path) -> None:
+    """Make sure that `private` is the key of the certificate; raises InputError."""
+    known, own = (
+        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        for public in (one.public_key(), private.public_key())
+    )
+    if known != own:
+        raise InputError(
+            f"is not the key of the {CERTIFICATE_FILE} beside it",
+            where=str(folder / KEY_FILE),
+            fix="copy the whole folder again",
+        )
+
+
+def require_issued(one: x509.Certificate, authority: x509.Certificate, where: Path) -> None:
+    """Make sure that `authority` signed the certificate; raises InputError."""
+    try:
+        one.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        raise InputError(
+            "was not signed by the authority beside it",
+            where=str(where),
+            fix=f"copy the whole folder again, or {NEW_KEYS}",
+        ) from None
+
+
+def require_valid_now(one: x509.Certificate, where: Path) -> None:
+    """Make sure that the certificate is valid now, by this machine's clock; raises InputError."""
+    now = datetime.now(UTC)
+    if now < one.not_valid_before_utc:
+        raise InputError(
+            f"is valid only from {_day(one.not_valid_before_utc)} on; this machine's clock says "
+            f"{_day(now)}",
+            where=str(where),
+            fix="set the clock: a board without a battery starts with an old date until it "
+            "reaches a time server",
+        )
+    if now > one.not_valid_after_utc:
+        raise InputError(
+            f"was valid until {_day(one.not_valid_after_utc)}; this machine's clock says "
+            f"{_day(now)}",
+            where=str(where),
+            fix=f"if the clock is right, {NEW_KEYS}",
+        )
+
+
+def _day(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+AUTHORITY_FILE = "authority.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A folder with authority.pem, certificate.pem and key.pem, and what they hold, as PEM."""
+
+    authority: bytes
+    certificate: bytes
+    key: bytes = field(repr=False)
+    folder: Path
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the three files and make sure that they belong together and are valid today.
+
+        Raises InputError that names the file which is missing, broken, of another key or
+        authority, expired or not yet valid.
+        """
+        paths = [folder / name for name in (AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE)]
+        authority_pem, certificate_pem, key_pem = map(read_content, paths)
+        authority = parse_certificate(authority_pem, paths[0])
+        certificate = parse_certificate(certificate_pem, paths[1])
+        require_key_pair(certificate, parse_key(key_pem, paths[2]), folder)
+        require_issued(certificate, authority, paths[1])
+        require_valid_now(authority, paths[0])
+        require_valid_now(certificate, paths[1])
+        return cls(authority_pem, certificate_pem, key_pem, folder)
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return the TLS settings of a board: 1.3, and only a host of this authority may call.
+
+        Raises InputError where the certificate is not good for a board.
+        """
+        self.require("board")
+        context = self._context(ssl.PROTOCOL_TLS_SERVER)
+        context.verify_mode = ssl.CERT_REQUIRED
+        # A connection that is resumed would not look at certificates again.
+        context.num_tickets = 0
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """Return the TLS settings of a host: 1.3, and only a board of this authority may answer.
+
+        Wrap a socket with `server_hostname` set to the BOARD'S NAME, whatever its address.  Raises
+        InputError where the certificate is not good for a host.
+        """
+        self.require("host")
+        return self._context(ssl.PROTOCOL_TLS_CLIENT)
+
+    def require(self, purpose: Purpose) -> None:
+        """Make sure that the certificate is good for `purpose`; raises InputError."""
+        where = self.folder / CERTIFICATE_FILE
+        found = purposes(parse_certificate(self.certificate, where))
+        if purpose not in found:
+            raise InputError(
+                f"is not the certificate of a {purpose}",
+                where=str(where),
+                found=" and ".join(found),
+                fix="name the folder of the host" if purpose == "host" else "name a board's folder",
+            )
+
+    def _context(self, end: int) -> ssl.SSLContext:
+        """Return what both ends share."""
+        context = ssl.SSLContext(end)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        try:
+            context.load_verify_locations(cadata=self.authority.decode())
+            # The library takes a certificate of one's own from files alone.
+            context.load_cert_chain(self.folder / CERTIFICATE_FILE, self.folder / KEY_FILE)
+        except OSError as error:
+            raise InputError(
+                f"no longer holds usable keys: {error.strerror or error}", where=str(self.folder)
+            ) from None
+        return context

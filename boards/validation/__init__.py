@@ -1,1 +1,0 @@
-"""Validation: what a plan predicted, beside what its boards did."""

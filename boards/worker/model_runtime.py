@@ -1,0 +1,324 @@
+"""The runtime of a bundle's models: onnxruntime, or ncnn on 32-bit Arm.
+
+An engine is loaded only when a model is opened with it.  Only the models asked for are loaded, and
+only from the files that were exported.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nonn_common.errors import InputError
+from nonn_core.export.bundle import (
+    MANIFEST,
+    BundledModel,
+    Manifest,
+    ModelFile,
+    ModelPrecision,
+    NcnnFiles,
+    NcnnNet,
+    Port,
+    read_bundled,
+)
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+Engine = Literal["onnxruntime", "ncnn"]
+"""What computes: onnxruntime, or ncnn where it has no wheel (32-bit Arm)."""
+
+Batch = NDArray[np.float32]
+
+
+class LoadedModel(Protocol):
+    """A model of a bundle, ready to answer; several threads may ask at once."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the manifest."""
+
+    @property
+    def engine(self) -> Engine:
+        """What computes it."""
+
+    @property
+    def precision(self) -> ModelPrecision:
+        """Of its weights and activations."""
+
+    @property
+    def reads(self) -> Port:
+        """What goes in, after the batch."""
+
+    @property
+    def answers(self) -> Port:
+        """What comes out, after the batch."""
+
+    def answer(self, images: Batch) -> Batch:
+        """Map (n, *reads.shape), of the values it reads, to (n, *answers.shape), both float32.
+
+        Raises InputError where the array is of another type or shape, empty, or holds a value that
+        is no finite number.
+        """
+
+
+def check_batch(images: Batch, reads: Port, where: str) -> None:
+    """Make sure that a model can read `images`; `where` names the model.
+
+    Raises InputError for another type or shape, an empty batch, or a value that is no finite
+    number: engines differ in what they make of those, and ncnn's ReLU makes them zero.
+    """
+    if images.dtype != np.float32:
+        raise InputError(
+            f"{reads.name} is of another type",
+            where=where,
+            found=str(images.dtype),
+            allowed="float32",
+        )
+    if images.ndim != len(reads.shape) + 1 or images.shape[1:] != reads.shape or not len(images):
+        raise InputError(
+            f"{reads.name} is of another shape",
+            where=where,
+            found=images.shape,
+            allowed=f"(n, {', '.join(map(str, reads.shape))}) with n at least 1",
+        )
+    # The sum of squares is quicker; only where it is too large must each value be looked at.
+    if not isfinite(np.vdot(images, images)) and not np.isfinite(images).all():
+        raise InputError(
+            f"{reads.name} holds a value that is no finite number",
+            where=where,
+            found=float(images[~np.isfinite(images)][0]),
+        )
+
+
+_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    """A model in a session of onnxruntime, on the CPU."""
+
+    name: str
+    precision: ModelPrecision
+    reads: Port
+    answers: Port
+    session: "InferenceSession"
+
+    @property
+    def engine(self) -> Engine:
+        """What computes it."""
+        return "onnxruntime"
+
+    def answer(self, images: Batch) -> Batch:
+        """Map (n, *reads.shape) to (n, *answers.shape), both float32.
+
+        Raises InputError where the model cannot read `images`.
+        """
+        check_batch(images, self.reads, self.name)
+        answers: Batch = self.session.run((self.answers.name,), {self.reads.name: images})[0]
+        return answers
+
+
+def open_onnx(
+    model: BundledModel, precision: ModelPrecision, content: bytes, threads: int, where: str
+) -> OnnxModel:
+    """Open an ONNX model, on `threads` threads; `where` names the file that `content` is of.
+
+    Raises InputError where it is no such model, or reads and answers other things than the
+    manifest says.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # A thread that waits for work must not keep a processor busy that another model needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no other base
+        raise InputError(
+            f"onnxruntime cannot load it: {' '.join(str(error).split())}", where=where
+        ) from None
+    _check_ports(session, model, where)
+    return OnnxModel(model.name, precision, model.reads, model.answers, session)
+
+
+def _check_ports(session: "InferenceSession", model: BundledModel, where: str) -> None:
+    """Make sure that the model is the one which the manifest describes."""
+    for found, port in (
+        (session.get_inputs(), model.reads),
+        (session.get_outputs(), model.answers),
+    ):
+        ports = [(one.name, tuple(one.shape[1:]), one.type) for one in found]
+        allowed = [(port.name, port.shape, "tensor(float)")]
+        if ports != allowed:
+            raise InputError(
+                "has other inputs or outputs than the manifest says",
+                where=where,
+                found=ports,
+                allowed=str(allowed),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class NcnnModel:
+    """A model in a net of ncnn, on the CPU, in fp32 throughout."""
+
+    name: str
+    reads: Port
+    answers: Port
+    net: NcnnNet
+
+    @property
+    def engine(self) -> Engine:
+        """What computes it."""
+        return "ncnn"
+
+    @property
+    def precision(self) -> ModelPrecision:
+        """Of its weights and activations."""
+        return "fp32"
+
+    def answer(self, images: Batch) -> Batch:
+        """Map (n, *reads.shape) to (n, *answers.shape), both float32.
+
+        Raises InputError where the model cannot read `images`, BoardError where ncnn fails.
+        """
+        check_batch(images, self.reads, self.name)
+        return self.net(images)
+
+
+def open_ncnn(
+    model: BundledModel, param: bytes, weights: bytes, threads: int, where: str
+) -> NcnnModel:
+    """Open an ncnn model, on `threads` threads; `where` names the file that `param` is of.
+
+    Raises InputError where ncnn cannot load it, or it answers another shape than the manifest says.
+    """
+    opened = NcnnModel(
+        model.name, model.reads, model.answers, NcnnNet.open(param, weights, threads, where)
+    )
+    # ncnn's files say nothing of shapes.
+    found = opened.answer(np.zeros((1, *model.reads.shape), np.float32)).shape[1:]
+    if found != model.answers.shape:
+        raise InputError(
+            "answers another shape than the manifest says",
+            where=where,
+            found=found,
+            allowed=str(model.answers.shape),
+        )
+    return opened
+
+
+_ENGINES: tuple[Engine, ...] = ("onnxruntime", "ncnn")
+
+
+def load_models(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    precision: ModelPrecision | None = None,
+    engine: Engine | None = None,
+    threads: int = 1,
+) -> tuple[LoadedModel, ...]:
+    """Load the named models of a bundle; files of others need not be there.
+
+    Without `engine`, onnxruntime where it is installed, else ncnn.  Without `precision`, of what
+    the engine and the bundle have, the one that the plan counts on; else int8; else fp32.  Each
+    file is read once, and what was read is checked before it is loaded.
+
+    Raises InputError for no thread, an unknown name or one given twice, a file that is missing or
+    not the one that was exported, an engine that is not installed, and a model that is not in the
+    bundle in that form.
+    """
+    manifest = Manifest.read(folder / MANIFEST)
+    if threads < 1:
+        raise InputError("threads", found=threads, allowed="at least 1")
+    if len(set(names)) < len(names):
+        raise InputError("a model is named twice", where=str(folder), found=list(names))
+    chosen = _installed_engine(engine)
+    return tuple(
+        _load(folder, _bundled_model(manifest, name, folder), precision, chosen, threads)
+        for name in names
+    )
+
+
+def _bundled_model(manifest: Manifest, name: str, folder: Path) -> BundledModel:
+    for model in manifest.models:
+        if model.name == name:
+            return model
+    raise InputError(
+        "the bundle has no such model",
+        where=str(folder / MANIFEST),
+        found=name,
+        allowed=", ".join(model.name for model in manifest.models),
+    )
+
+
+def _installed_engine(asked: Engine | None) -> Engine:
+    """Return the engine asked for, or the first one that is installed."""
+    wanted = _ENGINES if asked is None else (asked,)
+    for engine in wanted:
+        if find_spec(engine) is not None:
+            return engine
+    raise InputError(
+        "no such engine is installed", found=asked, fix=f"pip install {' or '.join(wanted)}"
+    )
+
+
+def _load(
+    folder: Path,
+    model: BundledModel,
+    precision: ModelPrecision | None,
+    engine: Engine,
+    threads: int,
+) -> LoadedModel:
+    if engine == "ncnn":
+        files = _ncnn_files(folder, model, precision)
+        param, weights = (read_bundled(folder, one) for one in (files.param, files.weights))
+        return open_ncnn(model, param, weights, threads, where=str(folder / files.param.file))
+    file = _onnx_file(folder, model, precision)
+    content = read_bundled(folder, file)
+    return open_onnx(model, file.precision, content, threads, where=str(folder / file.file))
+
+
+def _onnx_file(folder: Path, model: BundledModel, precision: ModelPrecision | None) -> ModelFile:
+    """Return the ONNX file of a precision; where none was asked for, as `load_models` says."""
+    files = {one.precision: one for one in model.files}
+    if precision is None:
+        return next(files[each] for each in (model.planned, "int8", "fp32") if each in files)
+    if precision not in files:
+        raise InputError(
+            f"the bundle has no {precision} model of {model.name}",
+            where=str(folder / MANIFEST),
+            allowed=" or ".join(files),
+            fix=f"nonn-plan export --precision {precision}",
+        )
+    return files[precision]
+
+
+def _ncnn_files(folder: Path, model: BundledModel, precision: ModelPrecision | None) -> NcnnFiles:
+    if precision == "int8":
+        raise InputError(
+            "ncnn runs fp32 models only",
+            where="precision",
+            found=precision,
+            allowed="fp32",
+            fix="or install onnxruntime",
+        )
+    if model.ncnn is None:
+        raise InputError(
+            f"the bundle has no ncnn model of {model.name}",
+            where=str(folder / MANIFEST),
+            fix="nonn-plan export --ncnn; or install onnxruntime",
+        )
+    return model.ncnn

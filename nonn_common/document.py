@@ -1,0 +1,266 @@
+"""Documents: versioned, validated files that are read whole and written whole or not at all.
+
+Every file that crosses a command, a wire or a person's editor is one of these.  JSON for what
+programs write, YAML for what people write; the suffix decides.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nonn_common.errors import InputError, NonnError
+
+PNG = b"\x89PNG"
+"""How a picture begins."""
+
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's, ten times faster, where PyYAML was built with it (its wheels are)."""
+
+
+class Record(BaseModel):
+    """A validated, immutable part of a document; unknown fields are refused.
+
+    `mistake` is the error that wrong content raises.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+    error_class: ClassVar[type[InputError]] = InputError
+
+    @classmethod
+    def check(cls, content: object, where: str) -> Self:
+        """Validate plain `content` that came from `where`; raises InputError."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise _input_error(error, cls, where) from None
+
+
+class Document(Record):
+    """A record that is a file of its own."""
+
+    schema_version: Literal[1] = Field(default=1, description="Version of this file's schema.")
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Read and validate `path`.
+
+        Raises InputError that names the file, the field, what was found and what is allowed.
+        """
+        return cls.check(read_plain(Path(path)), where=str(path))
+
+    def write(self, path: Path | str) -> None:
+        """Write atomically, as YAML for `.yaml`/`.yml` and as JSON otherwise.
+
+        Raises InputError, and writes nothing, where the file holds something of another kind.
+        """
+        target = Path(path)
+        self.check_target(target)
+        plain = self.model_dump(mode="json")
+        if target.suffix in (".yaml", ".yml"):
+            text = _yaml(plain)
+        else:
+            text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+        # A name that is no text (a file name may be any bytes) is written escaped.
+        write_atomic(target, text.encode(errors="backslashreplace"))
+
+    @classmethod
+    def check_target(cls, target: Path) -> None:
+        """Make sure that `write` may write there, before the work that makes its content.
+
+        Raises what `check_place` raises, and InputError where the file holds another kind.
+        """
+        check_place(target)
+        if not target.exists():
+            return
+        try:
+            cls.read(target)
+        except InputError:
+            raise InputError(
+                f"holds something else than a {cls.__name__} and is not replaced",
+                where=str(target),
+                fix="choose another output or remove the file",
+            ) from None
+
+
+def check_place(path: Path) -> None:
+    """Make sure that `path` can be written, before the work that makes its content.
+
+    Creates its folder.  Raises InputError where a folder or a file is in the way, NonnError where
+    the system refuses.
+    """
+    try:
+        if path.is_dir():
+            raise InputError("is a folder; a file is to be written here", where=str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        raise InputError("a file is where its folder should be", where=str(path)) from None
+    except OSError as error:
+        raise NonnError(
+            f"{path}: cannot be written: {error.strerror or error}; choose another place"
+        ) from None
+
+
+def check_own_place(path: Path, start: bytes) -> None:
+    """`check_place`, for a file without a schema: what is there must begin as ours do, or be empty.
+
+    Raises also InputError where the file holds something else.
+    """
+    check_place(path)
+    try:
+        with path.open("rb") as file:
+            found = file.read(len(start))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NonnError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if found not in (b"", start):
+        raise InputError(
+            "holds something else than what is to be written, and is not replaced",
+            where=str(path),
+            fix="choose another output or remove the file",
+        )
+
+
+def check_suffix(path: Path, *allowed: str) -> None:
+    """Refuse a file whose name would say that it is of another kind; raises InputError."""
+    if path.suffix not in allowed:
+        raise InputError(
+            "the name does not end as the file's kind does",
+            where=str(path),
+            found=path.suffix or None,
+            allowed=" or ".join(allowed),
+        )
+
+
+def check_picture(path: Path) -> None:
+    """`check_own_place` for a picture, whose name ends in .png."""
+    check_suffix(path, ".png")
+    check_own_place(path, PNG)
+
+
+def _yaml(plain: dict[str, Any]) -> str:
+    """Write `plain` as YAML with letters of every script as they are.
+
+    Except beside one of the line breaks that only Unicode has: PyYAML folds those into spaces
+    unless it escapes everything.
+    """
+    breaks = set("\x85\u2028\u2029") & set(json.dumps(plain, ensure_ascii=False))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=not breaks, width=100)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never half.
+
+    Temporary name in the same folder, fsync, rename, fsync of the folder.  On failure the
+    temporary file is removed, the old file stays, and NonnError says why.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise NonnError(
+            f"{path}: could not be written: {error.strerror or error}; nothing was changed; "
+            "make room or choose another place, and run the command again"
+        ) from error
+    finally:
+        # Also on Ctrl-C; after the rename there is nothing left under the temporary name.
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    """Return the process's umask, which the system only tells by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut; raises NonnError when the system cannot."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise NonnError(
+            f"{folder}: a file was written here, but the system could not confirm that it would "
+            f"survive a power cut: {error.strerror or error}; check the disk"
+        ) from error
+
+
+def read_plain(path: Path) -> object:
+    """Return the plain content of a YAML or JSON file; raises InputError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}", where=str(path)) from None
+    if path.suffix in (".yaml", ".yml"):
+        return _parsed_yaml(text, path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON: {error}", where=str(path)) from None
+
+
+def plain_yaml(text: str) -> object:
+    """Return the plain content of YAML; raises what PyYAML raises."""
+    return yaml.load(text, Loader=YAML_LOADER)  # noqa: S506
+
+
+def _parsed_yaml(text: str, path: Path) -> object:
+    try:
+        return plain_yaml(text)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML lets the plain errors through where a date or a tagged scalar is malformed.
+        detail = " ".join(str(error).split())
+        raise InputError(f"is not YAML: {detail}", where=str(path)) from None
+
+
+def _input_error(error: ValidationError, kind: type[Record], where: str) -> InputError:
+    """Turn the first of pydantic's complaints into one sentence; say how many more there are."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the whole file"
+    more = error.error_count() - 1
+    return kind.error_class(
+        f"field {field}: {_sentence(dict(first))}",
+        where=f"{where} ({kind.__name__})",
+        # A check of our own has said what it found.
+        found=None if first["type"] == "value_error" else _offender(first["input"]),
+        fix=f"and {more} more such field{'s' * (more > 1)}" if more else None,
+    )
+
+
+def _sentence(detail: dict[str, Any]) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "is not a field of this file"
+    if detail["type"] == "missing":
+        return "is required and missing"
+    if detail["type"] == "model_type":
+        return "must be a mapping of fields"
+    message: str = detail["msg"].removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _offender(value: object) -> object | None:
+    """Show scalars; a whole mapping in a message helps nobody."""
+    return value if isinstance(value, str | int | float | bool) else None

@@ -1,0 +1,10 @@
+"""Progress of long work, as told to its caller."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done, and how much there is (0 if unknown)."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""

@@ -1,0 +1,100 @@
+"""Quantities as people type them, and the canonical units used inside.
+
+Canonical: bytes and multiply-accumulates (MACs) as int; milliseconds, millijoules, watts and
+bits per second as float.  W x ms = mJ.  Budgets that people type are FLOPs, as in the published
+tables, where one MAC counts as two (arXiv:1907.11804: WRN40-4 has 1301.4 M MACs, 2.6 GFLOPs).
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+from nonn_common.errors import InputError
+
+FLOPS_PER_MAC = 2
+LARGEST = 10**18
+"""The largest quantity in its canonical unit; sums of these still fit a solver's integers."""
+
+_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([^\s]*)\s*")
+_DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+_BYTES = {f"{prefix}b": scale for prefix, scale in {**_DECIMAL, **_BINARY}.items()} | {"": 1}
+_FLOPS = dict(_DECIMAL) | {f"{prefix}flop": scale for prefix, scale in _DECIMAL.items()}
+_FLOPS |= {f"{prefix}flops": scale for prefix, scale in _DECIMAL.items()}
+_HERTZ = {f"{prefix}hz": scale for prefix, scale in _DECIMAL.items()}
+_BITS_PER_S = {f"{prefix}bit/s": scale for prefix, scale in _DECIMAL.items()}
+_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "min": 60e3, "h": 3600e3}
+
+
+def parse_bytes(text: str | int, where: str | None = None) -> int:
+    """Read a size such as `500KB`, `512KiB` or `2000`; raises InputError."""
+    return _whole(text, _BYTES, "a size such as 500KB, 512KiB or 1.5MB", where)
+
+
+def parse_macs(text: str | int, where: str | None = None) -> int:
+    """Read a FLOP budget such as `200M` or `2.6GFLOPs` and return it in MACs, rounded down."""
+    allowed = "FLOPs per image such as 200M or 2.6G"
+    flops = _whole(text, _FLOPS, allowed, where, least=FLOPS_PER_MAC)
+    return flops // FLOPS_PER_MAC
+
+
+def parse_hertz(text: str | int, where: str | None = None) -> int:
+    """Read a clock such as `400MHz` or `1.2GHz`; raises InputError."""
+    return _whole(text, _HERTZ, "a clock such as 400MHz or 1.2GHz", where)
+
+
+def parse_bits_per_s(text: str | int, where: str | None = None) -> int:
+    """Read a link rate such as `100Mbit/s`; raises InputError."""
+    return _whole(text, _BITS_PER_S, "a rate such as 100Mbit/s or 1Gbit/s", where)
+
+
+def parse_ms(text: str | int, where: str | None = None) -> float:
+    """Read a duration in us, ms, s, min or h and return milliseconds; raises InputError."""
+    return _scaled(text, _MS, "a duration such as 250us, 15ms, 1.5s, 10min or 2h", where)
+
+
+def _whole(
+    text: str | int, scales: Mapping[str, float], allowed: str, where: str | None, least: int = 1
+) -> int:
+    value = int(_scaled(text, scales, allowed, where) + 1e-6)
+    if value < least:
+        raise InputError(f"must be at least {least}", where=where, found=text, allowed=allowed)
+    return value
+
+
+def _scaled(text: str | int, scales: Mapping[str, float], allowed: str, where: str | None) -> float:
+    match = _NUMBER.fullmatch(str(text))
+    scale = scales.get(match.group(2).lower()) if match else None
+    value = float(match.group(1)) * scale if match and scale else math.nan
+    if not math.isfinite(value):
+        raise InputError(
+            "not a quantity of this kind", where=where, found=text, allowed=f"{allowed}, positive"
+        )
+    if value <= 0:
+        raise InputError("must be positive", where=where, found=text, allowed=allowed)
+    if value > LARGEST:
+        raise InputError("is too large", where=where, found=text, allowed=f"up to {LARGEST:g}")
+    return value
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Write a size in decimal units: 430000 -> `430.0 KB`."""
+    return _formatted(size_bytes, "B")
+
+
+def format_flops(macs: float) -> str:
+    """Write MACs as FLOPs: 83500000 -> `167.0 MFLOP`."""
+    return _formatted(macs * FLOPS_PER_MAC, "FLOP")
+
+
+def format_count(count: float) -> str:
+    """Write a plain count: 8950000 -> `8.95 M`."""
+    return _formatted(count, "", digits=2)
+
+
+def _formatted(value: float, unit: str, digits: int = 1) -> str:
+    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
+        if abs(value) >= scale:
+            return f"{value / scale:.{digits}f} {prefix}{unit}".rstrip()
+    return f"{value:g} {unit}".rstrip()

@@ -1,0 +1,1 @@
+"""Communities: a teacher's filter network, divided, and what of it may be dropped."""

@@ -1,0 +1,1 @@
+"""Distillation: losses, batches, the training loop, runs on disk, and their evaluation."""

@@ -1,0 +1,1 @@
+"""Experiments: the published accuracy tables, trained row by row."""

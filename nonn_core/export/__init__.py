@@ -1,0 +1,1 @@
+"""Export: trained networks as ONNX and ncnn models, and the bundle that holds them."""

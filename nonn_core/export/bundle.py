@@ -1,0 +1,364 @@
+"""Bundle: a folder with all that boards and host need, described by `manifest.json`.
+
+Boards read bundles and compute with the nets of ncnn in them, so that this loads neither
+torch nor onnx; ncnn is loaded when a net is opened.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from nonn_common.document import Document, Record, write_atomic
+from nonn_common.errors import BoardError, InputError, NonnError
+from nonn_core.networks.blueprint import ImageShapeText
+from nonn_core.partition import Filters
+
+if TYPE_CHECKING:
+    from ncnn import Net
+
+
+MANIFEST = "manifest.json"
+
+NCNN_READS, NCNN_ANSWERS = "in0", "out0"
+"""Names of the input and output of a model for ncnn."""
+
+ModelPrecision = Literal["fp32", "int8"]
+Role = Literal["student", "head", "group0", "whole"]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9%._~-]*$")]
+
+
+class BundledFile(Record):
+    """One file of the bundle, and how to tell that it is the one that was exported."""
+
+    file: FileName = Field(description="Name of the file in the bundle's folder.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of its content.")
+    size_bytes: int = Field(gt=0, description="Its size.")
+
+
+class ModelFile(BundledFile):
+    """An ONNX model."""
+
+    precision: ModelPrecision = Field(description="Of its weights and activations.")
+
+
+class NcnnFiles(Record):
+    """The same model for ncnn, in fp32: where onnxruntime has no wheel.
+
+    ncnn has no batch: it reads `in0` and answers `out0`, of one image.
+    """
+
+    param: BundledFile = Field(description="Its layers, ncnn's param format.")
+    weights: BundledFile = Field(description="Its weights, ncnn's bin format.")
+    images: int = Field(gt=0, description="Test images on which both models were compared.")
+    largest_difference: float = Field(
+        ge=0,
+        description="Of any value that it answers from the fp32 ONNX model's, in absolute value.",
+    )
+    largest_value: float = Field(
+        ge=0, description="Of the fp32 ONNX model's answers, in absolute value."
+    )
+
+
+class Port(Record):
+    """What goes into a model or comes out of it: float32, the batch being the first axis."""
+
+    name: str = Field(min_length=1, description="Name of the ONNX input or output.")
+    shape: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        min_length=1, description="Sizes of the axes after the batch, which may be of any size."
+    )
+
+
+class BundledModel(Record):
+    """A model: what it is, what it reads and answers, and its files."""
+
+    name: str = Field(min_length=1, description="Name of the student; or group0, or model.")
+    role: Role = Field(
+        description="student: image to vector; group0: image to G0's maps; head: these maps to a "
+        "student's vector; whole: image to logits."
+    )
+    network: str | None = Field(description="Its network; null for group0.")
+    reads: Port = Field(description="Its input.")
+    answers: Port = Field(description="Its output.")
+    filters: Filters = Field(
+        description="Ids of the teacher's filters that the vector's values stand for, in order; "
+        "empty unless it answers a vector."
+    )
+    fc_offset: int | None = Field(
+        ge=0, description="Where its vector begins in the input of FC; null without a vector."
+    )
+    files: tuple[ModelFile, ...] = Field(min_length=1, description="One for each precision.")
+    planned: ModelPrecision | None = Field(
+        default=None,
+        description="Precision that its plan counts on; null where it was exported without a plan.",
+    )
+    ncnn: NcnnFiles | None = Field(
+        default=None, description="Its form for ncnn; null unless it was asked for."
+    )
+
+
+class FcLayer(BundledFile):
+    """The FC layer, which the host applies to all vectors: logits = weight x vectors + bias.
+
+    A safetensors file with `weight` (classes, inputs) and `bias` (classes), float32.  A vector that
+    is missing counts as zero.
+    """
+
+    inputs: int = Field(gt=0, description="Length of all vectors together.")
+    classes: int = Field(gt=1, description="Number of logits.")
+
+
+class PixelScale(Record):
+    """How the models normalise an image; they do it themselves.
+
+    They read pixels as decoded, whole numbers from 0 to 255, and compute (pixel / 255 - mean) / std
+    for each channel.
+    """
+
+    mean: tuple[float, ...] = Field(description="Of each channel, on a scale of 0 to 1.")
+    std: tuple[float, ...] = Field(description="Of each channel, on a scale of 0 to 1.")
+
+
+class Agreement(Record):
+    """The exported models of one precision, run together by onnxruntime, beside the torch model."""
+
+    precision: ModelPrecision = Field(description="Of the models.")
+    images: int = Field(gt=0, description="Number of test images.")
+    largest_difference: float = Field(ge=0, description="Of any logit, in absolute value.")
+    largest_logit: float = Field(ge=0, description="Of the torch model, in absolute value.")
+    label_agreement_pct: float = Field(
+        ge=0, le=100, description="Images on which both name the same class, in percent."
+    )
+    accuracy_pct: float = Field(
+        ge=0, le=100, description="Images whose class the exported models name, in percent."
+    )
+
+
+class Manifest(Document):
+    """Describes a bundle."""
+
+    data: str = Field(description="Data set of training and test images.")
+    image: ImageShapeText = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
+    class_names: tuple[str, ...] = Field(description="Names of the classes, in order.")
+    pixel_scale: PixelScale = Field(description="How the models normalise an image.")
+    models: tuple[BundledModel, ...] = Field(min_length=1, description="The models.")
+    fc: FcLayer | None = Field(description="The FC layer; null if a model answers logits.")
+    calibration_images: int | None = Field(
+        description="Training images that gave the ranges of int8 activations; null without int8."
+    )
+    agreement: tuple[Agreement, ...] = Field(description="One row for each precision.")
+    opset: int = Field(gt=0, description="ONNX operator set of the models.")
+    versions: dict[str, str] = Field(description="Versions of what made the bundle.")
+
+    @model_validator(mode="after")
+    def _files_differ(self) -> Self:
+        names = [one.file for one in self.files()]
+        if len({MANIFEST, *names}) <= len(names):
+            raise ValueError("a file is named twice")
+        return self
+
+    def files(self) -> Iterator[BundledFile]:
+        """Yield every file but the manifest."""
+        for model in self.models:
+            yield from model.files
+            if model.ncnn is not None:
+                yield model.ncnn.param
+                yield model.ncnn.weights
+        if self.fc is not None:
+            yield self.fc
+
+
+def read_bundle(folder: Path) -> Manifest:
+    """Read a bundle's manifest and make sure that its files are the ones that were exported.
+
+    Raises InputError naming the file that is missing or another one.
+    """
+    manifest = Manifest.read(folder / MANIFEST)
+    for one in manifest.files():
+        path = folder / one.file
+        _check_hash(path, _sha256(path), one.sha256)
+    return manifest
+
+
+def read_bundled(folder: Path, one: BundledFile) -> bytes:
+    """Read one file of a bundle, once, and make sure that this is what was exported.
+
+    Raises InputError where it is missing, unreadable or another one.
+    """
+    path = folder / one.file
+    try:
+        with path.open("rb") as file:
+            # No more than is needed to see that it is too long.
+            content = file.read(one.size_bytes + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    _check_hash(path, content_hash(content), one.sha256)
+    return content
+
+
+def content_hash(content: bytes) -> str:
+    """Return the SHA-256 of a file's content, as a manifest states it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def check_bundle_place(folder: Path) -> None:
+    """Make sure, before any work, that a bundle may be written here.
+
+    Raises InputError unless there is nothing, an empty folder, or a bundle and nothing else.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError("is a file; a bundle is a folder", where=str(folder))
+    found = {path.name for path in folder.iterdir()}
+    if not found:
+        return
+    if MANIFEST not in found:
+        raise InputError(
+            "holds something else than a bundle and is not replaced",
+            where=str(folder),
+            found=min(found),
+            fix="choose another output",
+        )
+    strangers = found - {MANIFEST} - {one.file for one in Manifest.read(folder / MANIFEST).files()}
+    if strangers:
+        raise InputError(
+            "holds a file that is not the bundle's, so that it is not replaced",
+            where=str(folder),
+            found=min(strangers),
+            fix="move the file, or choose another output",
+        )
+
+
+def write_bundle(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
+    """Write a bundle's files and its manifest, all of them or none.
+
+    They are written under a temporary name, which then takes the place of the folder.  Raises
+    NonnError where the system refuses; what was there before then stays.
+    """
+    # Through a link, to the folder that it names.
+    target = folder.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
+            new, old = Path(place) / "new", Path(place) / "old"
+            for name, content in contents.items():
+                write_atomic(new / name, content)
+            manifest.write(new / MANIFEST)
+            _exchange(target, new, old)
+    except OSError as error:
+        raise NonnError(
+            f"{folder}: could not be written: {error.strerror or error}; choose another place"
+        ) from error
+
+
+def _exchange(target: Path, new: Path, old: Path) -> None:
+    """Move `target`, if it exists, to `old`, and `new` to `target`; put it back on failure."""
+    if not target.exists():
+        new.rename(target)
+        return
+    target.rename(old)
+    try:
+        new.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+
+
+def _check_hash(path: Path, found: str, exported: str) -> None:
+    if found != exported:
+        raise InputError(
+            "is not the file that was exported: its SHA-256 differs from the manifest's",
+            where=str(path),
+            found=found,
+            allowed=exported,
+            fix="export, or copy, the bundle again",
+        )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot be read: {error.strerror or error}",
+        where=str(path),
+        fix="export, or copy, the bundle again",
+    )
+
+
+FloatArray = NDArray[np.float32]
+
+_HALF_PRECISION = (
+    "use_fp16_packed",
+    "use_fp16_storage",
+    "use_fp16_arithmetic",
+    "use_bf16_packed",
+    "use_bf16_storage",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NcnnNet:
+    """A net in memory; several threads may compute with it at once."""
+
+    net: "Net"
+
+    @classmethod
+    def open(cls, param: bytes, weights: bytes, threads: int, where: str) -> "NcnnNet":
+        """Open the content of a param and a bin file; `where` names them in errors.
+
+        Raises InputError where ncnn cannot load them.
+        """
+        net = _empty_net(threads)
+        # From memory ncnn would go on to use memory that its Python package has given back.
+        with tempfile.TemporaryDirectory() as folder:
+            files = Path(folder) / "param", Path(folder) / "bin"
+            for path, content in zip(files, (param, weights), strict=True):
+                path.write_bytes(content)
+            if net.load_param(str(files[0])) or net.load_model(str(files[1])):
+                raise InputError("ncnn cannot load it", where=where)
+        return cls(net)
+
+    def __call__(self, batch: FloatArray) -> FloatArray:
+        """Map (n, ...) to (n, ...), n at least 1, one after the other: ncnn knows no batch.
+
+        Raises BoardError where ncnn fails.
+        """
+        return np.stack([self._one(each) for each in np.ascontiguousarray(batch)])
+
+    def _one(self, each: FloatArray) -> FloatArray:
+        """Compute one input in an extractor of its own, which is what threads may not share."""
+        import ncnn
+
+        with self.net.create_extractor() as extractor:
+            # A clone has the alignment that ncnn wants.
+            extractor.input(NCNN_READS, ncnn.Mat(each).clone())
+            failed, answer = extractor.extract(NCNN_ANSWERS)
+            if failed:
+                raise BoardError(f"ncnn could not compute {NCNN_ANSWERS} (its error {failed})")
+            # A copy: what ncnn has computed goes when its extractor does.
+            return np.array(answer)
+
+
+def _empty_net(threads: int) -> "Net":
+    """Return a net that will compute in fp32: on Arm, ncnn's default is half precision."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_vulkan_compute = False
+    for option in _HALF_PRECISION:
+        setattr(net.opt, option, False)
+    return net

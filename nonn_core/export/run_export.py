@@ -1,0 +1,389 @@
+"""Export of a run to a bundle: models, checked against torch, and a manifest.
+
+The exported models, run together as boards and host would, are compared with the torch model
+on the test images.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from torch import nn
+
+from nonn_common.errors import ExportError
+from nonn_common.progress import Progress, silent
+from nonn_core.data.dataset import Dataset
+from nonn_core.distillation.run import load_run
+from nonn_core.export.bundle import (
+    Agreement,
+    BundledFile,
+    BundledModel,
+    FcLayer,
+    Manifest,
+    ModelFile,
+    ModelPrecision,
+    NcnnFiles,
+    PixelScale,
+    check_bundle_place,
+    content_hash,
+    write_bundle,
+)
+from nonn_core.export.deployment import (
+    CHECK_IMAGES,
+    NCNN_PACKAGES,
+    DeployedModel,
+    Models,
+    NcnnContent,
+    check_ncnn_installed,
+    deployed_models,
+    ncnn_models,
+    to_onnx,
+)
+from nonn_core.export.onnx_model import OPSET, Array, Inference, inference, quantise_int8
+from nonn_core.networks.modules import Nonn
+from nonn_core.recipe import TrainingRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class HostFc:
+    """The FC layer: weight (classes, inputs) and bias (classes,)."""
+
+    weight: Array
+    bias: Array
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> "HostFc":
+        """Copy a torch layer."""
+        return cls(layer.weight.detach().numpy(), layer.bias.detach().numpy())
+
+    def __call__(self, vectors: Sequence[Array]) -> Array:
+        """Map each student's vectors (N, filters) to logits (N, classes)."""
+        return np.concatenate(vectors, axis=1) @ self.weight.T + self.bias
+
+
+CALIBRATION_IMAGES = 256
+FC_FILE = "fc.safetensors"
+TOLERANCE = 1e-3
+"""Largest difference of an fp32 logit from torch's, beside the largest logit."""
+
+VERSIONED = ("nonn-plan", "torch", "onnx", "onnxscript", "onnxruntime")
+
+_SUFFIXES: dict[ModelPrecision, str] = {"fp32": ".onnx", "int8": ".int8.onnx"}
+_NCNN_PARAM, _NCNN_WEIGHTS = ".ncnn.param", ".ncnn.bin"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedNetwork:
+    """A network's parts, its FC layer if they answer vectors, and their models by precision.
+
+    `ncnn` holds models for ncnn by the stem of their part, and nothing unless they were asked for.
+    """
+
+    parts: tuple[DeployedModel, ...]
+    fc: HostFc | None
+    models: dict[ModelPrecision, Models]
+    agreement: tuple[Agreement, ...]
+    ncnn: dict[str, NcnnContent]
+
+
+def export(
+    run: Path,
+    folder: Path,
+    precisions: Collection[ModelPrecision],
+    dataset: Dataset,
+    progress: Progress = silent,
+    *,
+    planned: Mapping[str, ModelPrecision] = MappingProxyType({}),
+    ncnn: bool = False,
+) -> Manifest:
+    """Write a finished run's bundle into `folder`: whole, or not at all; with models for `ncnn`.
+
+    `planned` is the precision that a plan counts on, by the name of the model.
+    Raises InputError where the run is unfinished or damaged, where `folder` holds something else
+    than a bundle, or where models for ncnn cannot be made here; ExportError where the fp32 models
+    do not compute what torch does, or those for ncnn what the fp32 models do.
+    """
+    check_bundle_place(folder)
+    if ncnn:
+        check_ncnn_installed()
+    recipe, network = load_run(run, dataset)
+    exported = exported_network(network, recipe, precisions, dataset, progress, ncnn=ncnn)
+    contents = _contents(exported)
+    manifest = _manifest(exported, contents, dataset, planned)
+    write_bundle(folder, manifest, contents)
+    return manifest
+
+
+def _contents(exported: ExportedNetwork) -> dict[str, bytes]:
+    """Return the content of each file by its name."""
+    contents = {
+        file_name(part, precision): models[part.stem].SerializeToString(deterministic=True)
+        for precision, models in exported.models.items()
+        for part in exported.parts
+    }
+    for stem, content in exported.ncnn.items():
+        contents[stem + _NCNN_PARAM] = content.param
+        contents[stem + _NCNN_WEIGHTS] = content.weights
+    if exported.fc is not None:
+        contents[FC_FILE] = save({"weight": exported.fc.weight, "bias": exported.fc.bias})
+    return contents
+
+
+def exported_network(
+    network: nn.Module,
+    recipe: TrainingRecipe,
+    precisions: Collection[ModelPrecision],
+    dataset: Dataset,
+    progress: Progress = silent,
+    *,
+    ncnn: bool = False,
+) -> ExportedNetwork:
+    """Turn a trained network into ONNX models and compare them with it on the test images.
+
+    int8 is calibrated on training images, the same for the same recipe.  Models for `ncnn` are made
+    of the fp32 models and compared with them.  Raises ExportError where the fp32 models do not
+    compute what torch does, or those for ncnn what the fp32 models do.
+    """
+    deployed = tuple(deployed_models(network, recipe, dataset))
+    fc = HostFc.of(network.fc) if isinstance(network, Nonn) else None
+    models: dict[ModelPrecision, Models] = {}
+    fp32 = dict(_fp32_models(deployed, progress))
+    if "fp32" in precisions:
+        models["fp32"] = fp32
+    if "int8" in precisions:
+        examples = _calibration_pixels(dataset, recipe.seed)
+        models["int8"] = _int8_models(deployed, fp32, examples, progress)
+    inferences = {
+        precision: combined_inference(deployed, each, fc) for precision, each in models.items()
+    }
+    rows = agreement(inferences, network, dataset, progress)
+    for row in rows:
+        if row.precision == "fp32":
+            _check_agreement(row)
+    for_ncnn = ncnn_models(deployed, fp32, _test_pixels(dataset), progress) if ncnn else {}
+    return ExportedNetwork(deployed, fc, models, rows, for_ncnn)
+
+
+def file_name(part: DeployedModel, precision: ModelPrecision) -> str:
+    """Return the name of a model's file."""
+    return f"{part.stem}{_SUFFIXES[precision]}"
+
+
+def _fp32_models(
+    deployed: tuple[DeployedModel, ...], progress: Progress
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    for number, part in enumerate(deployed):
+        progress("exporting", number, len(deployed))
+        yield part.stem, to_onnx(part.module, part.example, part.reads.name, part.answers.name)
+
+
+def _int8_models(
+    deployed: tuple[DeployedModel, ...], fp32: Models, pixels: Array, progress: Progress
+) -> Models:
+    """Quantise each part on what it reads: pixels, or the maps of a G0 that is int8 already."""
+    models: dict[str, onnx.ModelProto] = {}
+    examples = pixels
+    for number, part in enumerate(deployed):
+        progress("quantising", number, len(deployed))
+        models[part.stem] = quantise_int8(fp32[part.stem], examples)
+        if part.role == "group0":
+            examples = inference(models[part.stem])(pixels)
+    return models
+
+
+def _calibration_pixels(dataset: Dataset, seed: int) -> Array:
+    """Return some training images, (N, C, H, W)."""
+    order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))
+    chosen: Array = dataset.train.take(order[:CALIBRATION_IMAGES]).pixels.float().numpy()
+    return chosen
+
+
+def _test_pixels(dataset: Dataset) -> Array:
+    """Return the first test images, (N, C, H, W)."""
+    chosen: Array = dataset.test.pixels[:CHECK_IMAGES].float().numpy()
+    return chosen
+
+
+def _check_agreement(fp32: Agreement) -> None:
+    """Refuse models that do not compute what torch does."""
+    if fp32.largest_difference > TOLERANCE * fp32.largest_logit:
+        raise ExportError(
+            f"the exported models differ from the trained network: a logit by "
+            f"{fp32.largest_difference:.3g}, where the largest is {fp32.largest_logit:.3g}; "
+            "nothing was written; report this with the recipe and the versions of torch, onnx and "
+            "onnxruntime"
+        )
+
+
+def _manifest(
+    exported: ExportedNetwork,
+    contents: dict[str, bytes],
+    dataset: Dataset,
+    planned: Mapping[str, ModelPrecision],
+) -> Manifest:
+    fc = exported.fc
+    int8 = "int8" in exported.models
+    return Manifest(
+        data=dataset.source,
+        image=str(dataset.image),
+        class_names=dataset.class_names,
+        pixel_scale=PixelScale(
+            mean=tuple(dataset.mean.flatten().tolist()), std=tuple(dataset.std.flatten().tolist())
+        ),
+        models=tuple(
+            _described(part, exported, contents, planned.get(part.name)) for part in exported.parts
+        ),
+        fc=None
+        if fc is None
+        else FcLayer(
+            file=FC_FILE,
+            sha256=content_hash(contents[FC_FILE]),
+            size_bytes=len(contents[FC_FILE]),
+            inputs=fc.weight.shape[1],
+            classes=fc.weight.shape[0],
+        ),
+        calibration_images=min(CALIBRATION_IMAGES, len(dataset.train)) if int8 else None,
+        agreement=exported.agreement,
+        opset=OPSET,
+        versions={
+            name: metadata.version(name)
+            for name in VERSIONED + (NCNN_PACKAGES if exported.ncnn else ())
+        },
+    )
+
+
+def _described(
+    part: DeployedModel,
+    exported: ExportedNetwork,
+    contents: dict[str, bytes],
+    planned: ModelPrecision | None,
+) -> BundledModel:
+    names = {precision: file_name(part, precision) for precision in exported.models}
+    return BundledModel(
+        name=part.name,
+        role=part.role,
+        network=part.network,
+        reads=part.reads,
+        answers=part.answers,
+        filters=part.filters,
+        fc_offset=part.fc_offset,
+        files=tuple(
+            ModelFile(
+                precision=precision,
+                file=name,
+                sha256=content_hash(contents[name]),
+                size_bytes=len(contents[name]),
+            )
+            for precision, name in names.items()
+        ),
+        planned=planned,
+        ncnn=_ncnn_files(part.stem, exported.ncnn[part.stem]) if exported.ncnn else None,
+    )
+
+
+def _ncnn_files(stem: str, content: NcnnContent) -> NcnnFiles:
+    return NcnnFiles(
+        param=_bundled(stem + _NCNN_PARAM, content.param),
+        weights=_bundled(stem + _NCNN_WEIGHTS, content.weights),
+        images=content.images,
+        largest_difference=content.largest_difference,
+        largest_value=content.largest_value,
+    )
+
+
+def _bundled(name: str, content: bytes) -> BundledFile:
+    return BundledFile(file=name, sha256=content_hash(content), size_bytes=len(content))
+
+
+_COMPARED_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class HostFc:
+    """The FC layer: weight (classes, inputs) and bias (classes,)."""
+
+    weight: Array
+    bias: Array
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> "HostFc":
+        """Copy a torch layer."""
+        return cls(layer.weight.detach().numpy(), layer.bias.detach().numpy())
+
+    def __call__(self, vectors: Sequence[Array]) -> Array:
+        """Map each student's vectors (N, filters) to logits (N, classes)."""
+        return np.concatenate(vectors, axis=1) @ self.weight.T + self.bias
+
+
+def combined_inference(
+    parts: Sequence[DeployedModel], models: Models, fc: HostFc | None
+) -> Inference:
+    """Return what all models compute together: pixels (N, C, H, W) to logits (N, classes)."""
+    runs = {part.stem: inference(models[part.stem]) for part in parts}
+    root = next((runs[part.stem] for part in parts if part.role == "group0"), None)
+    others = [runs[part.stem] for part in parts if part.role != "group0"]
+
+    def logits(pixels: Array) -> Array:
+        shared = pixels if root is None else root(pixels)
+        answers = [run(shared) for run in others]
+        return answers[0] if fc is None else fc(answers)
+
+    return logits
+
+
+def agreement(
+    exported: Mapping[ModelPrecision, Inference],
+    network: nn.Module,
+    dataset: Dataset,
+    progress: Progress = silent,
+) -> tuple[Agreement, ...]:
+    """Compare exported models of each precision with a network on all test images.
+
+    Nothing is chosen by the outcome: test images only judge.
+    """
+    images = dataset.test
+    tallies = {precision: _Tally() for precision in exported}
+    for start in range(0, len(images), _COMPARED_AT_ONCE):
+        pixels = images.pixels[start : start + _COMPARED_AT_ONCE]
+        labels = images.labels[start : start + _COMPARED_AT_ONCE].numpy()
+        with torch.no_grad():
+            expected = network(dataset.normalised(pixels))[0].numpy()
+        for precision, logits in exported.items():
+            tallies[precision].add(logits(pixels.float().numpy()), expected, labels)
+        progress("checking", min(start + _COMPARED_AT_ONCE, len(images)), len(images))
+    return tuple(tally.row(precision, len(images)) for precision, tally in tallies.items())
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has been seen of one precision so far."""
+
+    agreeing: int = 0
+    right: int = 0
+    largest_difference: float = 0.0
+    largest_logit: float = 0.0
+
+    def add(self, found: Array, expected: Array, labels: NDArray[np.int64]) -> None:
+        difference = float(np.abs(found - expected).max())
+        self.largest_difference = max(self.largest_difference, difference)
+        self.largest_logit = max(self.largest_logit, float(np.abs(expected).max()))
+        named = found.argmax(axis=1)
+        self.agreeing += int((named == expected.argmax(axis=1)).sum())
+        self.right += int((named == labels).sum())
+
+    def row(self, precision: ModelPrecision, images: int) -> Agreement:
+        return Agreement(
+            precision=precision,
+            images=images,
+            largest_difference=self.largest_difference,
+            largest_logit=self.largest_logit,
+            label_agreement_pct=100 * self.agreeing / images,
+            accuracy_pct=100 * self.right / images,
+        )

@@ -1,1 +1,0 @@
-"""Families of networks: names, and the blueprints that they stand for.  Torch-free."""

@@ -1,1 +1,0 @@
-"""Finding weights: losses, what they are combined to, the loop, runs on disk."""

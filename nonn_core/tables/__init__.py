@@ -1,1 +1,0 @@
-"""The published accuracy tables, and what training their rows here comes to."""

@@ -1,0 +1,1 @@
+"""Teachers: trained classifiers, of this program or of anybody else."""

@@ -1,0 +1,317 @@
+"""Foreign networks, made to answer as `nonn_core.networks.modules.Classifier` does.
+
+They come from a package that can be imported, or from a file.  `package.module:callable` runs
+the user's own code, which is its purpose.  A `.pt2` file is read by `torch.export.load`,
+which unpickles: like any pickle it may run whatever its author wants.  Both are for networks
+whose author is trusted.
+"""
+
+import importlib
+import logging
+import operator
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.passes import move_to_device_pass
+
+from nonn_common.errors import InputError
+from nonn_core.teacher.inspection import (
+    Fconv,
+    find_fconv,
+    fvcore_macs,
+    logits_node,
+    nearly_equal,
+    peak_elements,
+    probe_graph,
+    probe_modules,
+    watch_outputs,
+)
+
+_REQUIRED = (
+    "no fconv was found: a teacher must average maps over height and width, and one linear layer "
+    "must turn the averages into its answer, the logits"
+)
+_WRAP = "wrap the network so that it does, and export a program in evaluation mode (eval)"
+
+
+class ForeignClassifier(nn.Module):
+    """A network that is not ours, its fconv, and its last layer.
+
+    `fc_weight` (classes, filters) and `fc_bias` (classes,) are copies: the network's state does not
+    hold them a second time.
+    """
+
+    fc_weight: Tensor
+    fc_bias: Tensor
+
+    def __init__(self, network: nn.Module, fconv: Fconv) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.fconv = fconv.name
+        self.register_buffer("fc_weight", fconv.weight.clone(), persistent=False)
+        self.register_buffer("fc_bias", fconv.bias.clone(), persistent=False)
+
+    @property
+    def params(self) -> int:
+        """Number of parameters."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def macs(self, example: Tensor) -> int | None:
+        """MACs for one image (1, C, H, W), as fvcore counts; None where it cannot trace."""
+        return _or_none(lambda: fvcore_macs(self.network, example))
+
+    def peak_elements(self, example: Tensor) -> int | None:
+        """Most elements alive at once for one image; None where the network cannot be traced."""
+        return _or_none(lambda: peak_elements(self.network, example))
+
+
+class HookedModule(ForeignClassifier):
+    """A module, one of whose submodules gives fconv."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Map images (N, C, H, W) to logits (N, classes) and fconv's maps (N, filters, H', W')."""
+        seen: dict[str, Tensor] = {}
+        watched = {self.fconv: self.network.get_submodule(self.fconv)}
+        with watch_outputs(watched, seen.__setitem__):
+            answer = self.network(images)
+        return logits_of(answer), [seen[self.fconv]]
+
+
+class ProgramWithFconv(ForeignClassifier):
+    """An exported graph that also answers what one of its nodes gives.
+
+    A program that was exported for a fixed number of images is run on as many at a time, the last
+    ones filled up.  Images come to it in the layout in which programs are usually exported.
+    """
+
+    def __init__(self, graph: fx.GraphModule, fconv: Fconv, batch: int | None) -> None:
+        super().__init__(_graph_with_fconv(graph, fconv.name), fconv)
+        self.batch = batch
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Map images (N, C, H, W) to logits (N, classes) and fconv's maps (N, filters, H', W')."""
+        images = images.contiguous()
+        if self.batch is None:
+            logits, maps = self.network(images)
+            return logits, [maps]
+        answers = [
+            self.network(repeat_to(part, self.batch)) for part in torch.split(images, self.batch)
+        ]
+        logits, maps = (torch.cat(parts)[: len(images)] for parts in zip(*answers, strict=True))
+        return logits, [maps]
+
+    def macs(self, example: Tensor) -> int | None:
+        """MACs for one image (1, C, H, W), as fvcore counts; None where it cannot trace."""
+        count = 1 if self.batch is None else self.batch
+        total = _or_none(lambda: fvcore_macs(self.network, repeat_to(example, count)))
+        return None if total is None else total // count
+
+    def peak_elements(self, example: Tensor) -> int | None:
+        """Return None: an exported graph does not say which operations work in place."""
+        del example
+        return None
+
+
+def load_foreign(
+    reference: str, probe: Tensor, classes: int, fconv: str | None
+) -> ForeignClassifier:
+    """Read `package.module:callable` or a `.pt2` file, and find its fconv unless it is named.
+
+    `probe` (N, C, H, W), N > 1, are images of the data set that it is for.  Raises InputError where
+    it cannot be read or run, has no fconv, or does not answer `classes` logits for each image,
+    whatever else is in the batch.
+    """
+    if Path(reference).suffix == PROGRAM_SUFFIX:
+        found: ForeignClassifier = _program_with_fconv(
+            read_program(Path(reference)), probe, fconv, reference
+        )
+    else:
+        found = _hooked_module(import_network(reference), probe, fconv, reference)
+    _check_answers(found.eval(), probe, classes, reference)
+    return found
+
+
+def logits_of(answer: object) -> Tensor:
+    """Return the logits: what a network answers, or the first item of it; raises TypeError."""
+    first = answer[0] if isinstance(answer, tuple | list) and answer else answer
+    if not isinstance(first, Tensor):
+        raise TypeError(f"answers {type(first).__name__}, not logits")
+    return first
+
+
+def repeat_to(images: Tensor, count: int) -> Tensor:
+    """Return `count` images: these, and if they are fewer, the first ones again."""
+    return images[torch.arange(count, device=images.device) % len(images)]
+
+
+def _hooked_module(
+    network: nn.Module, probe: Tensor, name: str | None, where: str
+) -> ForeignClassifier:
+    network = network.cpu().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with as_input_error(where, f"cannot be run on images {tuple(probe.shape)}"), torch.no_grad():
+        answer, seen = probe_modules(network, probe)
+        logits = logits_of(answer)
+    found = find_fconv(seen, logits, name, where)
+    if found is not None:
+        return HookedModule(network, found)
+    # No module gives fconv; functions, which no hook sees, are nodes of the exported graph.
+    network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    with (
+        as_input_error(where, f"{_REQUIRED}; by no module, and it cannot be exported"),
+        torch.no_grad(),
+    ):
+        program = torch.export.export(network, (probe,), dynamic_shapes=({0: Dim("batch")},))
+    return _program_with_fconv(program, probe, name, where)
+
+
+def _program_with_fconv(
+    program: ExportedProgram, probe: Tensor, name: str | None, where: str
+) -> ProgramWithFconv:
+    graph = program.module()
+    batch = _fixed_batch(graph, probe, where)
+    images = probe if batch is None else repeat_to(probe, batch)
+    with as_input_error(where, f"cannot be run on images {tuple(images.shape)}"), torch.no_grad():
+        logits, seen = probe_graph(graph, images)
+    found = find_fconv(seen, logits, name, where)
+    if found is None:
+        raise InputError(_REQUIRED, where=where, fix=_WRAP)
+    return ProgramWithFconv(graph, found, batch)
+
+
+def _fixed_batch(graph: fx.GraphModule, probe: Tensor, where: str) -> int | None:
+    """Return the number of images that a program takes at a time; None: any number.
+
+    Raises InputError unless its only input is a batch of images of the probe's shape.
+    """
+    inputs = [node.meta.get("val") for node in graph.graph.find_nodes(op="placeholder")]
+    shapes = [tuple(value.shape) if isinstance(value, Tensor) else () for value in inputs]
+    wanted = probe.shape[1:]
+    if len(shapes) != 1 or not _accepts(shapes[0], wanted):
+        raise InputError(
+            "is not made for these images",
+            where=where,
+            found=shapes,
+            allowed=f"one input, (images, {', '.join(map(str, wanted))})",
+        )
+    return shapes[0][0] if isinstance(shapes[0][0], int) else None
+
+
+def _accepts(shape: tuple[int | torch.SymInt, ...], wanted: torch.Size) -> bool:
+    """Whether an input of this shape, in which symbols stand for any size, takes such images."""
+    return len(shape) == 4 and all(
+        size == side for size, side in zip(shape[1:], wanted, strict=True) if isinstance(size, int)
+    )
+
+
+def _graph_with_fconv(graph: fx.GraphModule, name: str) -> fx.GraphModule:
+    """Copy a graph so that it answers (logits, what the node `name` gives)."""
+    copy = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    copy.graph_copy(graph.graph, copied)
+    (fconv,) = (node for node in copied if node.name == name)
+    copy.output((copied[logits_node(graph)], copied[fconv]))
+    for guard in copy.find_nodes(op="call_module"):
+        # Guards compare with the shapes at the time of export; `_fixed_batch` has done that.
+        copy.erase_node(guard)
+    return fx.GraphModule(graph, copy)
+
+
+def _check_answers(network: ForeignClassifier, probe: Tensor, classes: int, where: str) -> None:
+    """Raise InputError unless each image is answered alone, with a logit for each class."""
+    images = probe.contiguous(memory_format=torch.channels_last)
+    with as_input_error(where, f"cannot be run on images {tuple(probe.shape)}"), torch.no_grad():
+        logits, alone = network(images)[0], network(images[:1])[0]
+    if logits.shape != (len(probe), classes):
+        raise InputError(
+            "is for another number of classes than the data set",
+            where=where,
+            found=tuple(logits.shape)[1:],
+            allowed=str(classes),
+        )
+    if not nearly_equal(alone, logits[:1]):
+        raise InputError(
+            "an image is answered differently when other images are beside it",
+            where=where,
+            fix="put the network into evaluation mode (eval) before it is exported; it must have "
+            "no random layers",
+        )
+
+
+def _or_none(measure: Callable[[], int]) -> int | None:
+    try:
+        return measure()
+    except Exception:
+        # Tracing raises whatever the network's own code raises when it meets a traced value.
+        return None
+
+
+PROGRAM_SUFFIX = ".pt2"
+
+
+def import_network(reference: str) -> nn.Module:
+    """Call `package.module:callable`, the current directory being looked in first."""
+    name, _, attribute = reference.partition(":")
+    with _current_folder_first():
+        with as_input_error(reference, "cannot be imported"):
+            module = importlib.import_module(name)
+        with as_input_error(reference, "cannot be built"):
+            network = operator.attrgetter(attribute)(module)()
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            "does not return a network",
+            where=reference,
+            found=type(network).__name__,
+            allowed="a torch.nn.Module with its weights",
+        )
+    return network
+
+
+def read_program(path: Path) -> ExportedProgram:
+    """Read what `torch.export.save` wrote; raises InputError that names the file."""
+    if not path.is_file():
+        raise InputError("no such teacher", where=str(path))
+    with as_input_error(str(path), "is not a whole exported program"), _quiet("torch.export"):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
+        return move_to_device_pass(torch.export.load(path), "cpu")
+
+
+@contextmanager
+def as_input_error(where: str, what: str) -> Iterator[None]:
+    """Say of any error that somebody else's code made it; InputErrors are our own."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(f"{what}: {type(error).__name__}: {said}", where=where) from error
+
+
+@contextmanager
+def _current_folder_first() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Keep a library from printing the traceback of an error that it also raises."""
+    log = logging.getLogger(logger)
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before

@@ -1,0 +1,289 @@
+"""Teacher: a trained classifier, ours or anybody's, and what it outputs for students."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from nonn_common.document import Document
+from nonn_common.errors import InputError
+from nonn_common.progress import Progress, silent
+from nonn_core.data.dataset import Dataset, load_dataset
+from nonn_core.networks.blueprint import ImageShape, ImageShapeText, NetworkSpec
+from nonn_core.networks.family import NetworkName, parse_network
+from nonn_core.networks.modules import (
+    Classifier,
+    attention_map,
+    build_classifier,
+    fingerprint,
+    load_weights,
+    read_tensors,
+    write_tensors,
+)
+from nonn_core.networks.network_cost import teacher_cost
+from nonn_core.partition import Filters, TeacherReference
+from nonn_core.recipe import OptimiserRecipe
+from nonn_core.teacher.foreign import PROGRAM_SUFFIX, ForeignClassifier, load_foreign
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """What is wanted of a teacher beside its logits.
+
+    `partitions` are sets of fconv filters, one for each student; `attention` asks for the attention
+    maps of the teacher's groups.
+    """
+
+    partitions: tuple[Filters, ...] = ()
+    attention: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherOutputs:
+    """What the teacher shows for N images.
+
+    `logits` (N, classes); `maps` one (N, |P_p|, H, W) for each partition of the subject, fconv's
+    activations >= 0; `attention` one (N, H_g, W_g) for each group of the teacher, its squared
+    activations summed over channels.
+    """
+
+    logits: Tensor
+    maps: Sequence[Tensor] = ()
+    attention: Sequence[Tensor] = ()
+
+
+DEFAULT_FCONV = "trunk"
+SUFFIX = ".safetensors"
+REFERENCES = f"a name ending in {SUFFIX} or {PROGRAM_SUFFIX}, or package.module:callable"
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_PROBED = 4
+"""Images on which the fconv of a foreign teacher is looked for."""
+
+
+class Teacher:
+    """A trained classifier in evaluation mode that also shows its maps.
+
+    `reference` is what a partition says of it; `seed` that of its validation split.
+    """
+
+    def __init__(
+        self, network: Classifier | ForeignClassifier, reference: TeacherReference, seed: int
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.reference = reference
+        self.seed = seed
+
+    @staticmethod
+    def load(
+        reference: str | Path,
+        fconv: str | None = None,
+        dataset: Dataset | None = None,
+        seed: int = 0,
+    ) -> "Teacher":
+        """Load `NAME.safetensors`, `NAME.pt2` or `package.module:callable`.
+
+        `fconv` names the layer, where it is not to be found by itself.  The last two say nothing
+        of data: they are for the images and classes of `dataset`, which `seed` splits.  Raises
+        InputError that names the file, or what is wrong with the network.
+        """
+        text = str(reference)
+        if text.endswith(SUFFIX):
+            return TrainedTeacher.read(Path(text), fconv)
+        if not is_teacher(text):
+            raise InputError("teacher", found=text, allowed=REFERENCES)
+        if dataset is None:
+            raise InputError(
+                "this teacher does not say which images it is for", where=text, fix="give --data"
+            )
+        return _foreign_teacher(text, fconv, dataset, seed)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network; images must then come from there."""
+        self.network.to(device)
+        return self
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images (N, C, H, W) to logits (N, classes) and fconv maps (N, filters, H, W)."""
+        logits, maps = self._logits_and_maps(images)
+        return logits, maps[-1]
+
+    def outputs(self, images: Tensor, targets: TargetSpec) -> TeacherOutputs:
+        """Show what the subject asks for of images (N, C, H, W).
+
+        Attention comes from G0 and each further stage of a network of ours; of a foreign one,
+        whose stages are not known, from fconv alone.
+        """
+        logits, maps = self._logits_and_maps(images)
+        partitions = [maps[-1][:, list(filters)] for filters in targets.partitions]
+        return TeacherOutputs(
+            logits, partitions, [attention_map(each) for each in maps] if targets.attention else ()
+        )
+
+    @property
+    def filters(self) -> int:
+        """Number of fconv filters."""
+        return self.classifier()[0].shape[1]
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the weights; another teacher under the same name has another one."""
+        return fingerprint(self.network)
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raise InputError unless the teacher is made for such images and classes."""
+        found = f"{dataset.image}, {dataset.classes} classes"
+        allowed = f"{self.reference.image}, {self.reference.classes} classes"
+        if found != allowed:
+            raise InputError(
+                f"data set {dataset.source} is not what the teacher was made for",
+                where=self.reference.path,
+                found=found,
+                allowed=allowed,
+            )
+
+    def check_fingerprint(self, partitioned: str | None) -> None:
+        """Raise InputError unless this is the teacher that was partitioned, if that is known."""
+        if partitioned is not None and partitioned != self.fingerprint:
+            raise InputError(
+                "this is not the teacher that was partitioned: its weights are others",
+                where=self.reference.path,
+                fix="partition it, then plan and configure again",
+            )
+
+    def classifier(self) -> tuple[Tensor, Tensor]:
+        """Return weight (classes, filters) and bias (classes,) of the last layer."""
+        if isinstance(self.network, Classifier):
+            return self.network.fc.weight, self.network.fc.bias
+        return self.network.fc_weight, self.network.fc_bias
+
+    def _logits_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return logits and the maps of what may be asked for, fconv's last."""
+        with torch.no_grad():
+            logits, maps = self.network(images)
+        return logits, maps
+
+
+class TeacherCard(Document):
+    """What is known of a teacher of ours beside its weights; `NAME.json` beside the weights."""
+
+    network: NetworkName = Field(description="Network, e.g. wrn16-2.")
+    data: str = Field(description="Data set it was trained on.")
+    image: ImageShapeText = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
+    classes: int = Field(gt=1, le=1_000_000, description="Number of classes.")
+    fconv: str = Field(description="Name of the module whose output is fconv, after activation.")
+    optimiser: OptimiserRecipe = Field(description="How it was trained.")
+    seed: int = Field(
+        ge=0, lt=2**31, description="Seed of weights, order, and of the validation split."
+    )
+    validation_accuracy_pct: float = Field(description="On the 10 % held from training, percent.")
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network, parsed."""
+        return parse_network(self.network)
+
+
+class TrainedTeacher(Teacher):
+    """A teacher that this program trained, of a family of `nonn_core.networks.family`."""
+
+    def __init__(self, network: Classifier, card: TeacherCard, path: Path) -> None:
+        """Raise InputError when the card's fconv is not the one that such a network has."""
+        if card.fconv != DEFAULT_FCONV:
+            raise InputError(
+                "is not the last convolutional layer of a network trained here",
+                where=f"{path}: fconv",
+                found=card.fconv,
+                allowed=f"{DEFAULT_FCONV}, the output after the last activation",
+            )
+        layout = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(layout, _reference(card, path), card.seed)
+        self.card = card
+        self.path = path
+
+    @classmethod
+    def read(cls, path: Path, fconv: str | None = None) -> Self:
+        """Read the weights and the `.json` beside them; `fconv` overrides the card's.
+
+        Raises InputError naming the file, and the tensor if one does not fit.
+        """
+        if not path.is_file():
+            raise InputError(
+                "no such teacher",
+                where=str(path),
+                fix="a relative name starts at the folder in which the command runs",
+            )
+        card = TeacherCard.read(path.with_suffix(".json"))
+        if fconv is not None:
+            card = card.model_copy(update={"fconv": fconv})
+        image = ImageShape.parse(card.image)
+        network = build_classifier(card.spec, image.channels, card.classes, seed=0)
+        tensors, _ = read_tensors(path)
+        load_weights(network, tensors, path)
+        return cls(network, card, path)
+
+    def save(self) -> None:
+        """Write the card and then the weights, each atomically; weights mean that all is there."""
+        self.card.write(self.path.with_suffix(".json"))
+        write_tensors(self.path, dict(self.network.state_dict()))
+
+
+def is_teacher(reference: str) -> bool:
+    """Whether this text refers to a teacher, whether or not it exists."""
+    return (
+        reference.endswith((SUFFIX, PROGRAM_SUFFIX)) or _CALLABLE.fullmatch(reference) is not None
+    )
+
+
+def teacher_and_data(
+    reference: str,
+    data: str | None,
+    fconv: str | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[Teacher, Dataset]:
+    """Load a teacher and the data set `data`, or without it that of the teacher's card.
+
+    Raises InputError where neither says which data.
+    """
+    if data is not None:
+        dataset = load_dataset(data, progress)
+        return Teacher.load(reference, fconv, dataset, seed), dataset
+    teacher = Teacher.load(reference, fconv)
+    return teacher, load_dataset(teacher.reference.data, progress)
+
+
+def _reference(card: TeacherCard, path: Path) -> TeacherReference:
+    cost = teacher_cost(card.spec, ImageShape.parse(card.image), card.classes)
+    return TeacherReference(
+        path=str(path),
+        network=card.network,
+        fconv=card.fconv,
+        data=card.data,
+        image=card.image,
+        classes=card.classes,
+        params=cost.params,
+        macs=cost.macs,
+        peak_elements=cost.peak_elements,
+    )
+
+
+def _foreign_teacher(path: str, fconv: str | None, dataset: Dataset, seed: int) -> Teacher:
+    probe = dataset.normalised(dataset.train.pixels[:_PROBED]).cpu()
+    network = load_foreign(path, probe, dataset.classes, fconv)
+    reference = TeacherReference(
+        path=path,
+        network=None,
+        fconv=network.fconv,
+        data=dataset.source,
+        image=str(dataset.image),
+        classes=dataset.classes,
+        params=network.params,
+        macs=network.macs(probe[:1]),
+        peak_elements=network.peak_elements(probe[:1]),
+    )
+    return Teacher(network, reference, seed)

@@ -1,0 +1,137 @@
+"""`nonn-plan`: the table of commands, and the exit code of each error."""
+
+import gc
+import io
+import os
+import signal
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from nonn_common.errors import InfeasibleError, InputError, NonnError, StoppedError, UnprovenError
+
+DONE, FAILED, BAD_INPUT, INFEASIBLE, UNPROVEN = 0, 1, 2, 3, 4
+
+COMMANDS = {
+    "quickstart": "quickstart:quickstart",
+    "devices": "devices:device_commands",
+    "fleets": "devices:fleet_commands",
+    "calibrate": "devices:calibrate",
+    "download": "teacher:download",
+    "train-teacher": "teacher:train_teacher",
+    "train": "train:train",
+    "evaluate": "train:evaluate",
+    "tune": "train:tune",
+    "partition": "teacher:partition",
+    "plan": "plan:plan",
+    "config": "plan:config",
+    "explain": "plan:explain",
+    "explore": "explore:explore",
+    "simulate": "simulate:simulate",
+    "sweep": "simulate:sweep",
+    "reproduce": "published:reproduce",
+    "export": "train:export",
+    "quantise": "train:quantise",
+    "keys": "worker:key_commands",
+    "worker": "worker:worker",
+    "host": "host:host",
+    "emulate": "host:emulate",
+    "profile": "devices:profile",
+    "validate": "host:validate",
+    "table": "published:table",
+}
+"""Module under `commands` and function or group of each command, in the order of the help."""
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("nonn-plan"))
+        raise typer.Exit
+
+
+def main(
+    asked: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Plan, prove and train a Network of Neural Networks for a few small boards."""
+    del asked
+
+
+def commands(asked: str | None = None) -> typer.Typer:
+    """Return the command line with the command that is asked for alone, or with all."""
+    app = typer.Typer(
+        name="nonn-plan",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        epilog="Exit codes: 0 done, 1 failed or stopped, 2 wrong usage or input, 3 proven "
+        "infeasible, 4 stopped without a proof.",
+    )
+    app.callback()(main)
+    for name in [asked] if asked in COMMANDS else COMMANDS:
+        module, _, attribute = COMMANDS[name].partition(":")
+        command = getattr(import_module(f"nonn_plan.cli.commands.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
+def exit_code(error: NonnError) -> int:
+    """Map an error to the exit code of the command."""
+    if isinstance(error, InputError):
+        return BAD_INPUT
+    if isinstance(error, InfeasibleError):
+        return INFEASIBLE
+    if isinstance(error, UnprovenError):
+        return UNPROVEN
+    return FAILED
+
+
+def run() -> NoReturn:
+    """Run the command line; an error that we know is one message, never a traceback."""
+    _prepare_streams()
+    # gRPC's own log has lines for each handshake that fails; what matters of them we say ourselves.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    # With `nohup` it stays ignored.
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _stop)
+    try:
+        commands(next((word for word in sys.argv[1:] if not word.startswith("-")), None))()
+    except NonnError as error:
+        print(f"nonn-plan: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(exit_code(error))
+    except OSError as error:
+        # What no part of the program expected of the system, such as a full stdout.
+        print(f"nonn-plan: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(FAILED)
+    finally:
+        # What is alive now ends with the process; the interpreter need not take it apart.
+        gc.freeze()
+    sys.exit(DONE)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Unwind as from an error, so that no temporary file stays behind."""
+    del frame
+    cause = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    raise StoppedError(f"stopped by {cause}")
+
+
+def _prepare_streams() -> None:
+    """Give closed streams a place to go, and let no letter end the program."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

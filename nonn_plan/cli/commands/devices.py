@@ -1,0 +1,362 @@
+"""`devices`, `fleets`, `calibrate`, `profile`: hardware, as known and as measured.
+
+On a board with few packages installed, `profile` runs too: heavy modules are loaded inside it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from nonn_common.errors import InputError
+from nonn_common.units import format_bytes, parse_hertz
+from nonn_plan.cli.output import UNCHANGED, Output
+from nonn_plan.cli.parsers.options import AsJson
+from nonn_plan.cli.views.board_report import show_device_profile
+from profiles.device import DEVICES, DeviceProfile
+from profiles.fleet import FLEETS, Board, Fleet, parse_fleet, resolve
+from profiles.quantity import Quantity
+
+if TYPE_CHECKING:
+    from boards.profiling.machine import MachineInfo
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name in the library.")]
+
+
+def _group(text: str, listing: Callable[..., None], show: Callable[..., None]) -> typer.Typer:
+    """Group `NAME`, which lists, and `NAME show`."""
+    group = typer.Typer(help=text, invoke_without_command=True, rich_markup_mode=None)
+    group.callback()(listing)
+    group.command("show")(show)
+    return group
+
+
+def list_devices(context: typer.Context, as_json: AsJson = False) -> None:
+    """Boards and hosts that the library knows; `devices show NAME` for one."""
+    context.obj = as_json
+    if context.invoked_subcommand is not None:
+        return
+    output = Output(as_json)
+    devices = [DEVICES.get(name) for name in DEVICES.names()]
+    output.table(
+        "Devices",
+        ("name", "what", "clock", "cores", "usable memory", "runtime"),
+        [
+            (
+                device.name,
+                device.title,
+                f"{device.clock_hz / 1e6:g} MHz",
+                str(device.cores),
+                format_bytes(device.usable_bytes),
+                f"{device.runtime} {device.precision}",
+            )
+            for device in devices
+        ],
+    )
+    output.result([device.model_dump(mode="json") for device in devices])
+
+
+def show_device(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
+    """Every figure of one device, and where it comes from."""
+    output = Output(as_json or bool(context.obj))
+    device = DEVICES.get(name)
+    output.table(
+        f"{device.name}: {device.title}",
+        ("figure", "value", "standard error", "provenance", "residual", "source"),
+        [_figure_row(name, figure) for name, figure in _device_figures(device)],
+    )
+    output.result(device.model_dump(mode="json"))
+
+
+def list_fleets(context: typer.Context, as_json: AsJson = False) -> None:
+    """Fleets that the library knows; `fleets show NAME` for one."""
+    context.obj = as_json
+    if context.invoked_subcommand is not None:
+        return
+    output = Output(as_json)
+    fleets = [FLEETS.get(name) for name in FLEETS.names()]
+    output.table(
+        "Fleets",
+        ("name", "what", "boards"),
+        [(fleet.name, fleet.title, str(len(fleet.boards))) for fleet in fleets],
+    )
+    output.result([fleet.model_dump(mode="json") for fleet in fleets])
+
+
+def show_fleet(
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="FLEET", help="Library name, file, or list: rpi-3b*2,odroid-xu4s"),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Host and boards of one fleet."""
+    output = Output(as_json or bool(context.obj))
+    fleet: Fleet = parse_fleet(name)
+    _, boards = resolve(fleet)
+    output.table(
+        f"{fleet.name}: {fleet.title} (host {fleet.host})",
+        ("board", "device", "link", "via"),
+        [(board.name, board.device, board.link, board.via or "") for board in fleet.boards],
+    )
+    output.table(
+        "Links as the boards see them",
+        ("boards", "what", "rate", "latency", "duplex", "loss", "jitter"),
+        _link_rows(boards),
+    )
+    output.result(fleet.model_dump(mode="json"))
+
+
+def _device_figures(device: DeviceProfile) -> list[tuple[str, Quantity]]:
+    found = [(name, value) for name, value in device if isinstance(value, Quantity)]
+    if device.hosting is not None:
+        found += [(f"hosting.{name}", value) for name, value in device.hosting]
+    for cost in device.layers.kinds if device.layers else ():
+        found += [(f"layers.{cost.kind}.{name}", value) for name, value in cost.terms.items()]
+    return found
+
+
+def _figure_row(name: str, figure: Quantity) -> tuple[str, ...]:
+    residual = "" if figure.residual_pct is None else f"{figure.residual_pct:.1f} %"
+    error = "" if figure.standard_error is None else f"{figure.standard_error:.2g}"
+    return name, f"{figure.value:.4g}", error, figure.provenance, residual, figure.source
+
+
+def _link_rows(boards: Sequence[Board]) -> list[tuple[str, ...]]:
+    names: dict[str, list[str]] = {}
+    links = {board.link.title: board.link for board in boards}
+    for board in boards:
+        names.setdefault(board.link.title, []).append(board.name)
+    return [
+        (
+            ", ".join(names[title]),
+            title,
+            f"{link.bits_per_s.value / 1e6:.4g} Mbit/s",
+            f"{link.latency_ms.value:g} ms",
+            f"{link.duplex}{', shared' if link.shared else ''}",
+            f"{link.loss_pct.value:g} %",
+            f"{link.jitter_ms.value:g} ms",
+        )
+        for title, link in links.items()
+    ]
+
+
+device_commands = _group("Boards and hosts that the library knows.", list_devices, show_device)
+fleet_commands = _group("Fleets that the library knows.", list_fleets, show_fleet)
+
+
+def calibrate(
+    table: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TABLE",
+            help="Measurements of one device: CSV, YAML or JSON with row, device, macs, boards, "
+            "compute_ms, ...",
+        ),
+    ],
+    like: Annotated[
+        str,
+        typer.Option("--like", help="Device of the library: clock, memory, what no row tells."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Where to write the profile.")] = Path(
+        "device.yaml"
+    ),
+    link_out: Annotated[
+        Path | None,
+        typer.Option("--link-output", help="Where to write the link, if its rate is fitted."),
+    ] = None,
+    layers: Annotated[
+        Path | None,
+        typer.Option("--layers", help="CSV of measured layers: the layer's shape, and ms."),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Device that joined the replies.")] = (
+        "x86-host"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Fit a device's profile to a table of measurements.
+
+    A fleet file names the profile under `devices`.
+    """
+    from profiles.calibration import calibrate
+    from profiles.calibration_data import own_facts, read_measurements
+    from profiles.device import DEVICES
+    from profiles.fitting import fit_layers, read_measured_layers
+    from profiles.leave_one_out import fitted_rows
+
+    output = Output(as_json)
+    profile = DEVICES.get(like, "--like")
+    facts, library = own_facts(read_measurements(table), profile, DEVICES.get(host, "--host"))
+    rows = fitted_rows(facts, library)
+    calibration = calibrate(facts, library)
+    device = calibration.devices[facts.devices[0].name]
+    if layers is not None:
+        model = fit_layers(read_measured_layers(layers), device.precision, str(layers))
+        device = device.model_copy(update={"layers": model})
+    link = calibration.links.get(None)
+    device.write(out)
+    if link is not None and link_out is not None:
+        link.write(link_out)
+    output.table(
+        f"{device.name}: fitted to {len(facts.measurements)} rows",
+        ("row", "quantity", "measured", "fitted", "error %", "left out %"),
+        [
+            (
+                row.row,
+                row.quantity,
+                f"{row.published:.4g}" if row.published is not None else "",
+                f"{row.fitted:.4g}",
+                f"{row.error_pct:.1f}" if row.error_pct is not None else "",
+                f"{row.loo_error_pct:.1f}" if row.loo_error_pct is not None else "",
+            )
+            for row in rows
+        ],
+    )
+    output.say(f"Wrote {out}")
+    if link is not None:
+        rate = f"{link.bits_per_s.value / 1e6:.4g} Mbit/s"
+        output.say(f"The link carries {rate}; {_link_written(link_out)}")
+    output.result(
+        {
+            "device": device.model_dump(mode="json"),
+            "link": None if link is None else link.model_dump(mode="json"),
+            "rows": [row.model_dump(mode="json") for row in rows],
+        }
+    )
+
+
+def _link_written(link_out: Path | None) -> str:
+    return f"wrote {link_out}" if link_out else "--link-output writes its profile"
+
+
+_MODEL_PACKAGES = ("onnx", "safetensors", "scipy")
+
+
+def profile(
+    out: Annotated[Path, typer.Option("-o", "--output", help="Where to write the profile.")] = Path(
+        "device.yaml"
+    ),
+    link_out: Annotated[
+        Path | None,
+        typer.Option("--link-output", help="Where to write this machine's loopback as a link."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name for fleets; default: this machine's name.")
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Name for people.")] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--teacher",
+            help="Measure the students that a plan chooses from for this teacher; far more exact "
+            "than the default, students of four families. Repeatable.",
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            metavar="CxHxW",
+            help="Shape of the images. Default: 3x32x32 and 1x8x8. Repeatable.",
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="Measure the students of this bundle in place of others."),
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "int8"], typer.Option("--precision", help="Of the students.")
+    ] = "fp32",
+    engine: Annotated[
+        Literal["onnxruntime", "ncnn"] | None,
+        typer.Option("--engine", help="Default: the first that is installed."),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each student.")] = 1,
+    clock: Annotated[
+        str | None, typer.Option("--clock", help="Its clock, where the system does not say it.")
+    ] = None,
+    idle_w: Annotated[
+        float | None,
+        typer.Option("--idle-w", min=0.0, help="Power at rest, in W, from a meter of yours."),
+    ] = None,
+    busy_w: Annotated[
+        float | None,
+        typer.Option("--busy-w", min=0.0, help="Power while it computes, in W, likewise."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="In a quarter of the time, and less exact.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this machine, and write its profile.
+
+    Students of several sizes run through the runtime that a worker uses; a worker process answers
+    over loopback.  Students that no fit has seen tell the profile's error.  A fleet file names the
+    profile under `devices`.  Let nothing else run meanwhile.
+    """
+    _require_onnx()
+    from boards.profiling.benchmark_model import IMAGES, TEACHERS
+    from boards.profiling.benchmark_run import (
+        QUICK_BUDGET,
+        BenchmarkBudget,
+        BenchmarkSettings,
+        run_benchmarks,
+    )
+    from boards.profiling.machine import this_machine
+    from boards.profiling.power_meter import GivenPower
+    from boards.profiling.profile_report import build_report, profile_name
+    from profiles.device import DeviceProfile
+    from profiles.link import LinkProfile
+
+    output = Output(as_json)
+    if bundle is not None and (teacher or image):
+        raise InputError(
+            "a bundle has students and images of its own",
+            where="--bundle",
+            fix="leave out --teacher and --image",
+        )
+    DeviceProfile.check_target(out)
+    if link_out is not None:
+        LinkProfile.check_target(link_out)
+    machine = this_machine(None if clock is None else parse_hertz(clock, "--clock"))
+    wanted = BenchmarkSettings(
+        machine=_named(machine, profile_name(name, machine), title),
+        precision=precision,
+        engine=engine,
+        threads=threads,
+        teachers=teacher or TEACHERS,
+        images=image or IMAGES,
+        bundle=bundle,
+        power=GivenPower(idle_w, busy_w),
+        effort=QUICK_BUDGET if quick else BenchmarkBudget(),
+    )
+    with output.progress(UNCHANGED) as progress:
+        report = build_report(wanted, run_benchmarks(wanted, progress))
+    report.device.write(out)
+    if link_out is not None:
+        report.loopback.write(link_out)
+    show_device_profile(output, report)
+    for warning in report.warnings:
+        output.say(f"Beware: {warning}")
+    output.say(f"Wrote {out}{f' and {link_out}' if link_out else ''}")
+    output.result(report.model_dump(mode="json"))
+
+
+def _require_onnx() -> None:
+    """Make sure that models can be made here; raises InputError."""
+    missing = [name for name in _MODEL_PACKAGES if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"models to be measured are made with {', '.join(_MODEL_PACKAGES)}",
+            found=f"not installed: {', '.join(missing)}",
+            fix=f"pip install {' '.join(missing)}, or what docs/requirements/profile.txt lists",
+        )
+
+
+def _named(machine: "MachineInfo", name: str, title: str | None) -> "MachineInfo":
+    return replace(machine, name=name, title=title or machine.title)

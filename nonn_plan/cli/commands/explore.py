@@ -1,0 +1,254 @@
+"""`explore`: plans under other budgets, fleets or objectives."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nonn_common.document import check_own_place, check_picture, write_atomic
+from nonn_common.errors import InfeasibleError, InputError, UnprovenError
+from nonn_common.units import FLOPS_PER_MAC, format_bytes, format_flops, parse_bytes, parse_macs
+from nonn_core.partition import Partition
+from nonn_plan.cli.output import Output
+from nonn_plan.cli.parsers.cell_grid import CellGrid, GridFleet, check_own_boards, parse_axis
+from nonn_plan.cli.parsers.options import AsJson
+from nonn_plan.cli.parsers.problem_options import (
+    OBJECTIVE_HELP,
+    PartitionFile,
+    ProblemOptions,
+    with_problem_options,
+)
+from planner.problem.goals import ObjectiveLevel
+
+if TYPE_CHECKING:
+    from planner.exploration.exploration import Cell, CellPlace, Exploration, Solver
+
+
+_DEFAULT_OBJECTIVE = ProblemOptions().objective
+
+
+@with_problem_options
+def explore(
+    *,
+    partition_file: PartitionFile,
+    fleet: Annotated[
+        list[str],
+        typer.Option("--fleet", help="Library name, file, or list: rpi-3b*2,odroid-xu4s. Repeat."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder of what is found.")] = Path(
+        "explore"
+    ),
+    memory: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--memory",
+            help="Memory budgets, START:STOP:STEP 300KB:1MB:50KB, or 300KB,500KB, or one; of one "
+            "board, in all cells: BOARD=500KB.",
+        ),
+    ] = None,
+    flops: Annotated[
+        list[str] | None,
+        typer.Option("--flops", help="FLOP budgets per image, 100M:300M:25M, likewise."),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--objective", help=f"{OBJECTIVE_HELP} Repeatable; default {_DEFAULT_OBJECTIVE}."
+        ),
+    ] = None,
+    pareto: Annotated[
+        str | None,
+        typer.Option(
+            "--pareto", help="Also the whole front of two or more: accuracy,latency,boards."
+        ),
+    ] = None,
+    breakpoints: Annotated[
+        str | None,
+        typer.Option(
+            "--breakpoints",
+            help="memory or flops: also where, within the range of this budget on every board at "
+            "once, each better optimum starts; a range START:STOP is enough.",
+        ),
+    ] = None,
+    options: ProblemOptions,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Cores to use; default: all of them.")
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option("--dask", help="Scheduler of a Dask cluster to use instead: tcp://HOST:PORT."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask what if budgets, fleet or objective were others; each cell is solved and proven.
+
+    Killed or stopped, the same command goes on with what is missing.
+    """
+    from planner.exploration.exploration import run_exploration
+
+    output = Output(as_json)
+    partition = Partition.read(partition_file)
+    if breakpoints not in (None, "memory", "flops"):
+        raise InputError("--breakpoints", found=breakpoints, allowed="memory or flops")
+    axes = {
+        "memory": parse_axis("--memory", memory or [], parse_bytes, ends=breakpoints == "memory"),
+        "flops": parse_axis("--flops", flops or [], parse_macs, ends=breakpoints == "flops"),
+    }
+    fleets = [GridFleet.of(text, axes) for text in dict.fromkeys(fleet)]
+    check_own_boards(fleets, axes)
+    stages = _objectives(objective or [], options.minimise)
+    measures = None if pareto is None else _measures(pareto, options.minimise)
+    asking = CellGrid(partition, options, axes)
+    planned = [
+        *asking.plans(fleets, stages),
+        *asking.fronts(fleets, measures),
+        *asking.breakpoints(fleets, stages, breakpoints),
+    ]
+    _check_folder(out)
+    with output.progress(
+        f"finished cells are under {out / 'cells'}, and the same command goes on with the rest"
+    ) as progress:
+        cells, reused = run_exploration(planned, out / "cells", _cell_solver(jobs, dask), progress)
+    if reused:
+        output.say(f"{reused} of {len(cells)} cells had been solved before")
+    found = _write(cells, out)
+    _show_exploration(output, found)
+    output.say(f"written to {out}: index.html, explore.json, cells.csv, cells.parquet")
+    output.result(found.model_dump(mode="json"))
+    _require_answers(found, options.limit)
+
+
+def _objectives(typed: Sequence[str], minimise: Sequence[str] | None) -> list[str]:
+    if minimise and typed:
+        raise InputError("--minimise is in place of --objective", fix="give one of them")
+    return list(dict.fromkeys(typed)) or [_DEFAULT_OBJECTIVE]
+
+
+def _measures(text: str, minimise: Sequence[str] | None) -> str:
+    """Read what a front is of; raises InputError."""
+    stages = [ObjectiveLevel.parse(part) for part in text.split(",")]
+    if len(stages) < 2 or any(stage.tolerance_pct for stage in stages):
+        raise InputError(
+            "--pareto", found=text, allowed="two or more objectives without tolerances"
+        )
+    if minimise:
+        raise InputError("--pareto does not go with --minimise", fix="use --objective")
+    return ",".join(str(stage) for stage in stages)
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse to replace what is not an exploration's."""
+    from planner.exploration.exploration import Exploration, check_tables
+    from planner.exploration.report import START
+
+    Exploration.check_target(out / "explore.json")
+    check_tables(out)
+    check_own_place(out / "index.html", START)
+
+
+def _cell_solver(jobs: int | None, dask: str | None) -> "Solver":
+    from planner.exploration.cell import solve_cells_locally, solve_cells_on_cluster
+
+    if dask is not None and jobs is not None:
+        raise InputError("--jobs is of this machine's cores, and --dask uses none of them")
+    if dask is not None:
+        return partial(solve_cells_on_cluster, address=dask)
+    return partial(solve_cells_locally, jobs=-1 if jobs is None else jobs)
+
+
+def _write(cells: "Sequence[Cell]", out: Path) -> "Exploration":
+    from planner.exploration.cell import versions
+    from planner.exploration.exploration import Exploration, write_tables
+    from planner.exploration.report import draw_pictures, render_page
+
+    found = Exploration(
+        command=shlex.join(["nonn-plan", *sys.argv[1:]]), versions=versions(), cells=tuple(cells)
+    )
+    drawn = draw_pictures(found)
+    found = found.model_copy(update={"pictures": tuple(drawn)})
+    for name, content in drawn.items():
+        check_picture(out / name)
+        write_atomic(out / name, content)
+    write_tables(cells, out)
+    write_atomic(out / "index.html", render_page(found, drawn))
+    found.write(out / "explore.json")
+    return found
+
+
+def _require_answers(found: "Exploration", limit: float) -> None:
+    """Raise what the exit code says."""
+    if count := found.with_status("unproven"):
+        raise UnprovenError(
+            f"the limit of {limit:g} stopped the proof of {count} of {len(found.cells)} cells; "
+            "raise --limit"
+        )
+    if found.with_status("infeasible") == len(found.cells):
+        raise InfeasibleError("proven infeasible: every cell; --json and index.html say why")
+
+
+def _show_exploration(output: Output, found: "Exploration") -> None:
+    """Show a table for each fleet and objective, each front, and each budget's break-points."""
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in found.cells:
+        key = (cell.found.kind, cell.place.fleet, cell.place.objective)
+        groups.setdefault(key, []).append(cell)
+    for (kind, fleet, objective), cells in groups.items():
+        names = [part.split(":")[0] for part in objective.split(",")]
+        if kind == "plan":
+            _show_plans(output, f"{fleet}: {objective}", names, cells)
+        else:
+            noun = "front" if kind == "front" else f"break-points of {cells[0].place.axis},"
+            _show_steps(output, f"{fleet}: {noun} {objective}", names, cells)
+
+
+def _show_plans(output: Output, title: str, names: Sequence[str], cells: "Sequence[Cell]") -> None:
+    from planner.exploration.exploration import labelled
+
+    output.table(
+        title,
+        ("memory", "FLOPs", *map(labelled, names), "students", "status"),
+        [
+            (
+                *_budget_cells(cell.place),
+                *(_value(cell.found.values.get(name)) for name in names),
+                _value(cell.found.values.get("students")),
+                cell.found.status,
+            )
+            for cell in cells
+        ],
+    )
+
+
+def _show_steps(output: Output, title: str, names: Sequence[str], cells: "Sequence[Cell]") -> None:
+    from planner.exploration.exploration import labelled
+
+    rows = []
+    for cell in cells:
+        found = [(_budget_cells(cell.place), one.values) for one in cell.found.points]
+        for step in cell.found.breakpoints:
+            memory, flops = _budget_cells(cell.place)
+            below = " or less" if step.below_range else ""
+            if cell.place.axis == "memory":
+                memory = f"{step.least:,} B{below}"
+            else:
+                flops = f"{step.least:,} FLOP{below}"
+            found.append(((memory, flops), step.values))
+        rows += [
+            (*budgets, *(_value(values.get(name)) for name in names), cell.found.status)
+            for budgets, values in found or [(_budget_cells(cell.place), {})]
+        ]
+    output.table(title, ("memory", "FLOPs", *map(labelled, names), "status"), rows)
+
+
+def _budget_cells(place: "CellPlace") -> tuple[str, str]:
+    memory = "-" if place.memory_bytes is None else format_bytes(place.memory_bytes)
+    flops = "-" if place.flops is None else format_flops(place.flops / FLOPS_PER_MAC)
+    return memory, flops
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"

@@ -1,0 +1,335 @@
+"""`host`, `validate`, `emulate`: a plan on its boards, or on boards that this machine emulates."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nonn_common.document import check_own_place, write_atomic
+from nonn_common.errors import BoardError, InputError, StoppedError
+from nonn_common.units import parse_ms
+from nonn_plan.api import read_plan
+from nonn_plan.cli.output import Output
+from nonn_plan.cli.parsers.options import AsJson, HostKeys, Insecure, PlanFile, Seed, read_identity
+from nonn_plan.cli.views.board_report import show_emulated_fleet, show_host_report, show_validation
+from planner.plan_file.evaluation import plan_workload
+from planner.plan_file.plan_document import PlanDocument
+from simulator.graph_builder import join_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from boards.emulation.emulated_fleet import EmulatedFleet
+    from boards.host.client import InferenceClient
+    from boards.host.host_report import AnswerLog, HostReport
+    from boards.host.inference import Answer
+    from boards.host.session import HostImage
+    from boards.protocol.frames import Values
+    from nonn_common.progress import Progress
+    from nonn_core.export.bundle import Manifest
+
+
+CONNECT_S = 10.0
+
+BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `export` wrote.")]
+BoardsFile = Annotated[
+    Path, typer.Option("--boards", help="boards.yaml: name and HOST:PORT of each board.")
+]
+TestImages = Annotated[
+    str | None,
+    typer.Option("--data", help="Data set whose test images are sent, if not the bundle's."),
+]
+Deadline = Annotated[
+    str, typer.Option("--deadline", help="An image is answered by then, with who has answered.")
+]
+
+
+def host(
+    plan_file: PlanFile,
+    bundle: BundleFolder,
+    boards_file: BoardsFile = Path("boards.yaml"),
+    keys: HostKeys = None,
+    insecure: Insecure = False,
+    data: TestImages = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            "--images",
+            help="Folder of pictures in place of a data set; - reads raw bytes from stdin, "
+            "channel after channel, image after image.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Send only the first so many images.")
+    ] = None,
+    needs: Annotated[
+        int | None, typer.Option("--needs", min=1, help="Answer when so many students have.")
+    ] = None,
+    deadline: Deadline = "5s",
+    in_flight: Annotated[
+        int, typer.Option("--in-flight", min=1, max=64, help="Images on their way at once.")
+    ] = 1,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", help="CSV with a line for each image.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send images to all boards, join their answers, and report accuracy and latency."""
+    from boards.host.client import QuorumPolicy
+    from boards.host.host_report import AnswerLog
+    from boards.host.session import connected
+    from boards.protocol.address import BoardAddresses
+    from nonn_core.export.bundle import MANIFEST, Manifest
+    from nonn_plan.api import read_plan
+
+    output = Output(as_json)
+    plan = read_plan(plan_file)
+    manifest = Manifest.read(bundle / MANIFEST)
+    addresses = BoardAddresses.read(boards_file)
+    joining = QuorumPolicy(needs, parse_ms(deadline, "--deadline"), in_flight)
+    if out is not None:
+        check_own_place(out, b"image")
+    identity = read_identity(keys, insecure)
+    with (
+        output.progress("nothing was written") as progress,
+        connected(plan, bundle, addresses, identity, joining, str(boards_file)) as fan_out,
+    ):
+        source = _images_to_send(manifest, data, images, progress)
+        wait_connected(output, fan_out)
+        log = AnswerLog(plan.send_order, manifest.class_names)
+        report = _classify(fan_out, _first(source, limit), log, len(plan.students), progress)
+    if out is not None:
+        write_atomic(out, log.csv().encode())
+    show_host_report(output, report)
+    output.result(report.model_dump(mode="json"))
+    if report.images and report.unanswered == report.images:
+        raise BoardError("no board answered any image; " + "; ".join(report.reasons.values()))
+
+
+def _images_to_send(
+    manifest: "Manifest", data: str | None, images: str | None, progress: "Progress"
+) -> "Iterable[HostImage]":
+    from boards.host.session import data_set_images, folder_images, stream_images
+
+    if images is None:
+        return data_set_images(manifest, data, progress)
+    if data is not None:
+        raise InputError("either --data or --images", where="--images", found=images)
+    if images == "-":
+        return stream_images(manifest, sys.stdin.buffer)
+    return folder_images(manifest, Path(images))
+
+
+def wait_connected(output: Output, fan_out: "InferenceClient") -> None:
+    """Wait for the boards; go on without those that are not there, unless it is all of them."""
+    if fan_out.wait_connected(CONNECT_S):
+        return
+    told = "; ".join(f"{board}: {why}" for board, why in fan_out.down.items())
+    if not fan_out.protocols:
+        raise BoardError(f"no board could be reached: {told}; start their workers")
+    output.say(f"without {told}")
+
+
+def _classify(
+    fan_out: "InferenceClient",
+    images: "Iterable[HostImage]",
+    log: "AnswerLog",
+    students: int,
+    progress: "Progress",
+) -> "HostReport":
+    """Send all images; the log gets each answer."""
+    total = len(images) if isinstance(images, list) else 0
+    sent: list[HostImage] = []
+    began = time.perf_counter()
+
+    def pixels() -> "Iterator[Values]":
+        for image in images:
+            sent.append(image)
+            yield image.pixels
+
+    for done, answer in enumerate(fan_out.stream(pixels()), start=1):
+        log.add(sent.pop(0), answer, students)
+        progress("images", done, max(total, done))
+    return log.report(time.perf_counter() - began, fan_out.protocols)
+
+
+def _first(images: "Iterable[HostImage]", limit: int | None) -> "Iterable[HostImage]":
+    if isinstance(images, list):
+        return images[:limit]
+    return images if limit is None else islice(images, limit)
+
+
+WARM_UP = 20
+"""Images before the first one that counts."""
+
+
+def validate(
+    plan_file: PlanFile,
+    bundle: BundleFolder,
+    boards_file: BoardsFile = Path("boards.yaml"),
+    keys: HostKeys = None,
+    insecure: Insecure = False,
+    data: TestImages = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="Images that are sent, one at a time.")
+    ] = 200,
+    deadline: Deadline = "5s",
+    out: Annotated[
+        Path, typer.Option("-o", "--output", help="Where to write the comparison.")
+    ] = Path("validation.json"),
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", help="Trace of one real inference beside the simulated one."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency and accuracy on the boards, beside what the plan predicted."""
+    from boards.board_validation import (
+        MeasuredLatency,
+        Validation,
+        compare_with_plan,
+        write_comparison_trace,
+    )
+    from boards.host.client import QuorumPolicy
+    from boards.host.session import connected, data_set_images
+    from boards.protocol.address import BoardAddresses
+    from nonn_core.export.bundle import MANIFEST, Manifest
+    from nonn_plan.api import read_plan
+    from simulator.results.perfetto import START
+
+    output = Output(as_json)
+    plan = read_plan(plan_file)
+    manifest = Manifest.read(bundle / MANIFEST)
+    addresses = BoardAddresses.read(boards_file)
+    Validation.check_target(out)
+    if trace is not None:
+        check_own_place(trace, START)
+    joining = QuorumPolicy(deadline_ms=parse_ms(deadline, "--deadline"))
+    identity = read_identity(keys, insecure)
+    with (
+        output.progress("nothing was written") as progress,
+        connected(plan, bundle, addresses, identity, joining, str(boards_file)) as fan_out,
+    ):
+        images = data_set_images(manifest, data, progress)
+        wait_connected(output, fan_out)
+        protocols = fan_out.protocols
+        for image in images[:WARM_UP]:
+            fan_out.ask(image.pixels)
+        answers = []
+        for done, image in enumerate(images[:limit], start=1):
+            answers.append(fan_out.ask(image.pixels))
+            progress("images", done, min(limit, len(images)))
+    accuracy_pct = _accuracy_pct(images, answers)
+    found = compare_with_plan(plan, manifest, answers, accuracy_pct, protocols)
+    found.write(out)
+    if trace is not None:
+        whole = MeasuredLatency([answer for answer in answers if not answer.missing])
+        write_comparison_trace(plan, whole.typical, trace)
+    show_validation(output, found)
+    output.say(f"written to {out}" + (f" and {trace}" if trace else ""))
+    output.result(found.model_dump(mode="json"))
+
+
+def _accuracy_pct(images: "Sequence[HostImage]", answers: "Sequence[Answer]") -> float | None:
+    """Return how many of the images with every student were named rightly, in percent."""
+    whole = [
+        image.label == answer.labels[0]
+        for image, answer in zip(images, answers, strict=False)
+        if not answer.missing
+    ]
+    return 100 * sum(whole) / len(whole) if whole else None
+
+
+POLL_S = 0.5
+"""How often it is looked whether all workers live."""
+
+
+def emulate(
+    plan_file: PlanFile,
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `export` wrote.")],
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", help="Folder of `keys init`; default: keys for this time alone."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--output", help="Where the boards are, for `host`.")
+    ] = Path("emulated.yaml"),
+    own_message: Annotated[
+        str,
+        typer.Option(
+            "--own-message", help="What a message costs here anyway; only what is more is added."
+        ),
+    ] = "1ms",
+    loopback: Annotated[
+        bool, typer.Option("--loopback", help="Without namespaces and tc, even where they work.")
+    ] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Run the fleet of a plan on this machine, a worker for each board, until Ctrl-C."""
+    from boards.emulation.emulated_fleet import emulated
+    from boards.emulation.namespace import LOOPBACK_ONLY
+    from boards.protocol.address import BoardAddresses
+
+    output = Output(as_json)
+    plan = read_plan(plan_file)
+    BoardAddresses.check_target(out)
+    own_message_ms = parse_ms(own_message, "--own-message")
+    with (
+        emulated(
+            plan,
+            bundle,
+            keys,
+            capabilities=LOOPBACK_ONLY if loopback else None,
+            own_message_ms=own_message_ms,
+            seed=seed,
+        ) as fleet,
+        # Once it serves, a stop is how it ends.
+        suppress(StoppedError),
+    ):
+        fleet.addresses.write(out)
+        expected_ms = _expected_ms(plan)
+        show_emulated_fleet(output, fleet, expected_ms)
+        output.say(
+            f"next: nonn-plan host {plan_file} {bundle} --boards {out} "
+            f"--keys {fleet.keys / 'host'}; Ctrl-C ends the fleet"
+        )
+        output.result(
+            {
+                **fleet.addresses.model_dump(mode="json"),
+                "keys": str(fleet.keys / "host"),
+                "expected_ms": expected_ms,
+                "emulated": fleet.does,
+                "not_emulated": fleet.notes,
+            }
+        )
+        sys.stdout.flush()
+        _watch(output, fleet)
+    output.say("the fleet has ended")
+
+
+def _expected_ms(plan: PlanDocument) -> float:
+    """Return the closed form's time from an image to the last reply, the host's join left out."""
+    from simulator.workloads.closed_form import fan_out_breakdown as closed_form
+
+    workload = plan_workload(plan)
+    return closed_form(workload).total_ms - join_ms(workload.host)
+
+
+def _watch(output: Output, fleet: "EmulatedFleet") -> None:
+    """Stay until the program is stopped, and say once of each worker that it has ended."""
+    gone: set[str] = set()
+    while True:
+        time.sleep(POLL_S)
+        for board, worker in fleet.workers.items():
+            if board not in gone and not worker.running:
+                gone.add(board)
+                output.say(f"the worker of {board} has ended")
+        if fleet.relay is not None and not fleet.relay.running and "relay" not in gone:
+            gone.add("relay")
+            output.say("the relay has ended: no board can be reached; start the fleet again")

@@ -1,0 +1,217 @@
+"""`plan`, `config`, `explain`: a proven plan, its recipe, and why it is so; no torch."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nonn_common.document import check_place
+from nonn_common.errors import UnprovenError
+from nonn_common.progress import Progress
+from nonn_core.partition import Partition
+from nonn_core.recipe import DistillationRecipe, OptimiserRecipe
+from nonn_plan.api import read_plan, require_feasible, write_recipe
+from nonn_plan.cli.output import Output
+from nonn_plan.cli.parsers.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
+from nonn_plan.cli.parsers.problem_options import (
+    PartitionFile,
+    ProblemOptions,
+    with_problem_options,
+)
+from nonn_plan.cli.views.plan_report import show_plan
+from planner.plan_file.plan_document import PlanDocument, training_recipe
+from planner.problem.problem import Problem
+from profiles.fleet import parse_fleet
+
+if TYPE_CHECKING:
+    from planner.diagnosis.explanation import Explanation, Sensitivity
+
+
+@with_problem_options
+def plan(
+    *,
+    partition_file: PartitionFile,
+    fleet: Annotated[
+        str, typer.Option("--fleet", help="Library name, file, or list: rpi-3b*2,odroid-xu4s")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Where to write the plan.")] = Path(
+        "plan.json"
+    ),
+    options: ProblemOptions,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            help="A baseline in place of the solver, without proof: greedy, lpt, "
+            "rocoin-style, ram or random.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose students, networks, merge and placement under each board's budgets; prove it."""
+    output = Output(as_json)
+    partition = Partition.read(partition_file)
+    check_place(out)
+    question = options.question(partition, parse_fleet(fleet), where="nonn-plan plan")
+    with output.progress("no plan was written") as progress:
+        answer = _solve(question, method, progress)
+    answer.write(out)
+    show_plan(output, answer)
+    output.say(f"written to {out}")
+    output.result(answer.model_dump(mode="json"))
+    require_feasible(answer)
+    if answer.status == "feasible" and not method:
+        raise UnprovenError(
+            f"the limit of {options.limit:g} stopped the proof: {out} holds a plan that keeps "
+            "every requirement and may not be the best; raise --limit"
+        )
+
+
+def _solve(question: Problem, method: str | None, progress: Progress) -> PlanDocument:
+    """Answer a question; of solver and baselines only what is asked for is loaded."""
+    if method:
+        from planner.solve import solve_by_baseline
+
+        return solve_by_baseline(question, method)
+    with without_pandas():
+        from planner.plan_file.alternatives import with_alternatives
+        from planner.solve import solve
+
+    return with_alternatives(solve(question, progress))
+
+
+def config(
+    plan_file: PlanFile,
+    out: Annotated[Path, typer.Option("-o", "--output", help="Where to write the recipe.")] = Path(
+        "train.yaml"
+    ),
+    data: Annotated[str | None, typer.Option("--data", help="Data set, if not the plan's.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="Teacher, if not the plan's.")
+    ] = None,
+    epochs: Epochs = 100,
+    batch_size: BatchSize = 128,
+    learning_rate: LearningRate = 0.1,
+    beta: Annotated[
+        float, typer.Option("--beta", help="Weight of activation transfer, Eq. 6.")
+    ] = DistillationRecipe().beta,
+    students: Annotated[
+        int | None,
+        typer.Option(
+            "--students", help="More than the plan has: further ones get its filters reshuffled."
+        ),
+    ] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write the training recipe of a plan."""
+    output = Output(as_json)
+    found = training_recipe(
+        read_plan(plan_file),
+        optimiser=OptimiserRecipe.check(
+            {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate},
+            where="nonn-plan config",
+        ),
+        distillation=DistillationRecipe.check({"beta": beta}, where="nonn-plan config"),
+        data=data,
+        teacher=teacher,
+        students=students,
+        seed=seed,
+    )
+    write_recipe(found, out)
+    output.say(f"written to {out}; next: nonn-plan train {out} -o run")
+    output.result(found.model_dump(mode="json"))
+
+
+@contextmanager
+def without_pandas() -> Iterator[None]:
+    """Let modules be loaded with a stand-in for pandas; nothing changes where it is loaded."""
+    if "pandas" in sys.modules:
+        yield
+        return
+    stand_in = ModuleType("pandas")
+    stand_in.__dict__.update(Index=type("Index", (), {}), Series=type("Series", (), {}))
+    sys.modules["pandas"] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules["pandas"]
+
+
+def explain(
+    plan_file: PlanFile,
+    limit: Annotated[
+        float,
+        typer.Option("--limit", min=0, help="Deterministic time for all of it, about seconds."),
+    ] = 600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Which budgets bind, how far each may move; or which demands conflict, and what repairs it."""
+    from planner.diagnosis.explanation import explain as explained
+
+    output = Output(as_json)
+    answer = read_plan(plan_file)
+    with output.progress("nothing was written") as progress:
+        found = explained(answer, limit, progress)
+    if answer.status == "infeasible":
+        _show_conflict(output, found)
+    else:
+        _show_thresholds(output, answer, found)
+    output.result(found.model_dump(mode="json"))
+    if not found.proven:
+        raise UnprovenError(
+            f"the limit of {limit:g} stopped a proof: what is shown holds, and there may be more "
+            "to say; raise --limit"
+        )
+
+
+def _show_conflict(output: Output, found: "Explanation") -> None:
+    proven = "without any one they can" if found.irreducible else "not all are proven necessary"
+    output.say(f"infeasible: these cannot hold together; {proven}")
+    for sentence in found.conflict:
+        output.say(f"  - {sentence}")
+    if not found.repairs:
+        output.say("no repair was found")
+        return
+    output.say("repairs; with each of them alone there is a plan:")
+    for repair in found.repairs:
+        least = "" if repair.least else " (not proven the least)"
+        output.say(f"  - {repair.text}{least}")
+
+
+def _show_thresholds(output: Output, answer: "PlanDocument", found: "Explanation") -> None:
+    from planner.diagnosis.explanation import proof_sentences
+
+    for sentence in proof_sentences(answer):
+        output.say(sentence)
+    output.table(
+        "How far each may move before the optimal plan changes",
+        ("demand", "used", "limit", "slack", "binds", "tighten to", "loosen to", "improves"),
+        [_threshold_row(answer, row) for row in found.sensitivities],
+    )
+
+
+def _threshold_row(answer: "PlanDocument", row: "Sensitivity") -> tuple[str, ...]:
+    from planner.data.relaxable_constraint import (
+        RelaxableConstraint,
+        constraint_label,
+        format_amount,
+        format_limit,
+    )
+
+    question = answer.question
+    boards = [board.name for board in question.fleet.boards]
+    place = boards.index(row.board) if row.board is not None else -1
+    demand = RelaxableConstraint(row.kind, place, row.objective)
+    return (
+        constraint_label(question, demand),
+        *(format_amount(demand, value) for value in (row.used, row.limit, row.slack)),
+        "yes" if row.binds else "no" if row.proven else "not known",
+        "not known" if row.tighten_to is None else format_limit(demand, row.tighten_to),
+        "-" if row.loosen_to is None else format_limit(demand, row.loosen_to),
+        row.improves or "-",
+    )

@@ -1,0 +1,362 @@
+"""`simulate`, `sweep`: a plan, a model or students on a fleet, with arrivals and failures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from nonn_common.document import check_picture
+from nonn_common.errors import InputError, SimulationError
+from nonn_common.units import parse_ms
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import student_cost
+from nonn_plan.api import read_plan
+from nonn_plan.cli.output import UNCHANGED, Output, SimulationFiles
+from nonn_plan.cli.parsers.options import AsJson, Seed
+from nonn_plan.cli.parsers.workload import (
+    ARRIVALS_HELP,
+    MOST_STUDENTS,
+    SPLITS_HELP,
+    model_request,
+    parse_arrivals,
+    parse_failures,
+    parse_throttling,
+    plan_request,
+    students_request,
+    teachers_alone,
+    with_quorum,
+)
+from nonn_plan.cli.views.board_report import show_simulation, show_sweep
+from profiles.fleet import DEFAULT_HOST, DEFAULT_LINK, Fleet, FleetBoard, resolve
+
+if TYPE_CHECKING:
+    from simulator.results.simulation_result import SimulationResult
+    from simulator.results.statistics import Keep
+    from simulator.scenario import Scenario
+    from simulator.task_graph import TaskGraph
+    from simulator.workloads.student_sweep import StudentSweep
+
+
+DEFAULT_IMAGES = 1000
+"""Images where they come on their own and nobody says how many."""
+
+IMAGE, CLASSES, FILTERS = "3x32x32", 10, 46
+
+
+def simulate(
+    plan_file: Annotated[
+        Path | None, typer.Argument(metavar="PLAN", help="plan.json, as `plan` writes it.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Instead of PLAN: one network, wrn40-4.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help=f"How --model is divided: {SPLITS_HELP}.")
+    ] = None,
+    student: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--student",
+            help="Instead of PLAN: the network of every student, wrn16:32,64,88; or one each.",
+        ),
+    ] = None,
+    students: Annotated[
+        int | None, typer.Option("--students", min=1, help="How many; over the boards in turn.")
+    ] = None,
+    place: Annotated[
+        list[str] | None,
+        typer.Option("--place", help="Students per board instead: rpi-3b-1=2,odroid-xu4s-1=6."),
+    ] = None,
+    filters: Annotated[
+        int | None,
+        typer.Option("--filters", min=1, help=f"Features of each student; default {FILTERS}."),
+    ] = None,
+    fleet: Annotated[
+        str | None,
+        typer.Option("--fleet", help="Library name, file, or list: rpi-3b*2,odroid-xu4s"),
+    ] = None,
+    image: Annotated[str | None, typer.Option("--image", help=f"Default {IMAGE}.")] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", min=2, help=f"Default {CLASSES}.")
+    ] = None,
+    inferences: Annotated[
+        int | None,
+        typer.Option(
+            "--inferences",
+            min=1,
+            max=1_000_000,
+            help="Images; default 1, all of a CSV file, or "
+            f"{DEFAULT_IMAGES} where they come on their own.",
+        ),
+    ] = None,
+    coming: Annotated[
+        str, typer.Option("--arrivals", help=f"When images come: {ARRIVALS_HELP}.")
+    ] = "closed",
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail",
+            help="BOARD@500ms..900ms, or without repair BOARD@500ms; BOARD,BOARD@... fail as one.",
+        ),
+    ] = None,
+    mttf: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mttf",
+            help="Mean time to failure of each board, 60s; BOARD=60s; BOARD,BOARD=60s fail as one.",
+        ),
+    ] = None,
+    mttr: Annotated[
+        list[str] | None, typer.Option("--mttr", help="Mean time to repair, as --mttf.")
+    ] = None,
+    throttle: Annotated[
+        list[str] | None,
+        typer.Option("--throttle", help="BOARD@2s=0.6: from 2 s on, 0.6 of its clock."),
+    ] = None,
+    on_failure: Annotated[
+        str,
+        typer.Option(
+            "--on-failure", help="Work that a failure breaks off: wait for repair, or lose it."
+        ),
+    ] = "wait",
+    needs: Annotated[
+        int | None, typer.Option("--needs", min=1, help="Students that the host waits for.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", help="The host then uses what came: 40ms.")
+    ] = None,
+    accuracy: Annotated[
+        Path | None,
+        typer.Option(
+            "--accuracy", help="evaluation.json of `evaluate`: accuracy of those that answer."
+        ),
+    ] = None,
+    keep: Annotated[
+        str,
+        typer.Option("--keep", help="all, or totals: memory that does not grow with the images."),
+    ] = "all",
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev, t.json.")
+    ] = None,
+    gantt: Annotated[
+        Path | None, typer.Option("--gantt", help="Draw the first images, picture.png.")
+    ] = None,
+    tables: Annotated[
+        Path | None,
+        typer.Option("-o", "--tables", help="Folder for tables as CSV and Parquet."),
+    ] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Run a plan, a model or students on a fleet: latency, energy, queues, failures.
+
+    With a plan also the teacher alone on each kind of board.
+    """
+    from simulator.engine.simulation import simulate as run
+
+    output = Output(as_json)
+    outputs = SimulationFiles(trace, gantt, tables)
+    kept = cast("Keep", _one_of("--keep", keep, ("all", "totals")))
+    outputs.check(kept)
+    plan = None if plan_file is None else read_plan(plan_file)
+    shape = {
+        "--split": split,
+        "--students": students,
+        "--place": place,
+        "--filters": filters,
+        "--fleet": fleet,
+        "--image": image,
+        "--classes": classes,
+    }
+    _refuse_mixed(plan_file, model, student, shape)
+    form = ImageShape.parse(image or IMAGE)
+    if plan is not None:
+        asked = plan_request(plan)
+    elif model is not None:
+        asked = model_request(model, split, _fleet(fleet), form, classes or CLASSES)
+    else:
+        asked = students_request(
+            student or (), students, filters or FILTERS, _fleet(fleet), form, place or ()
+        )
+    asked = with_quorum(
+        asked, needs, None if deadline is None else parse_ms(deadline, "--deadline")
+    )
+    graph = asked.graph()
+    scenario = _scenario(
+        graph, coming, (fail or (), mttf or (), mttr or ()), throttle or (), on_failure, seed
+    )
+    images = _images(inferences, scenario)
+    with output.progress(UNCHANGED) as progress:
+        found = run(graph, images, scenario, kept, lambda done: progress("images", done, images))
+    alone = {} if plan is None else {name: run(one) for name, one in teachers_alone(plan).items()}
+    accuracy_pct = None if accuracy is None else _accuracy_pct(found, accuracy)
+    show_simulation(output, found, alone, asked, accuracy_pct)
+    written = outputs.write(found)
+    for path in written:
+        output.say(f"written to {path}")
+    if as_json:  # a row for each step of each image is much, for nobody
+        output.result(
+            {
+                "plan" if plan is not None else "simulation": found.to_dict(),
+                "workload": asked.title,
+                "latency_model": dict(asked.latency_model),
+                "accuracy_pct": accuracy_pct,
+                "teacher_alone": {name: result.to_dict() for name, result in alone.items()},
+                "written": [str(path) for path in written],
+            }
+        )
+
+
+def _refuse_mixed(
+    plan_file: Path | None,
+    model: str | None,
+    student: Sequence[str] | None,
+    shape: Mapping[str, object],
+) -> None:
+    """Refuse more or less than one workload, and options that are not for the one that is there."""
+    named = {"PLAN": plan_file, "--model": model, "--student": student}
+    there = [name for name, value in named.items() if value]
+    if len(there) != 1:
+        raise InputError(
+            "what is to be simulated?",
+            found=" and ".join(there) or None,
+            allowed="one of PLAN, --model NETWORK or --student NETWORK",
+        )
+    fitting = {
+        "PLAN": (),
+        "--model": ("--split", "--fleet", "--image", "--classes"),
+        "--student": ("--students", "--place", "--filters", "--fleet", "--image"),
+    }[there[0]]
+    for option, value in shape.items():
+        if value and option not in fitting:
+            raise InputError(f"{option} is not for {there[0]}", allowed=", ".join(fitting) or None)
+
+
+def _fleet(text: str | None) -> str:
+    if text is None:
+        raise InputError("--fleet is needed: which boards?", allowed="rpi3x8, rpi-3b*2, fleet.yaml")
+    return text
+
+
+def _one_of(option: str, text: str, allowed: Sequence[str]) -> str:
+    if text not in allowed:
+        raise InputError(option, found=text, allowed=" or ".join(allowed))
+    return text
+
+
+def _scenario(
+    graph: "TaskGraph",
+    coming: str,
+    failing: tuple[Sequence[str], Sequence[str], Sequence[str]],
+    throttle: Sequence[str],
+    on_failure: str,
+    seed: int,
+) -> "Scenario":
+    from simulator.scenario import OnFailure, Scenario
+
+    boards = [node.name for node in graph.nodes]
+    computing = [board for board in boards if board in graph.computing]
+    return Scenario(
+        arrivals=parse_arrivals(coming),
+        failures=parse_failures(*failing, boards),
+        throttling=parse_throttling(throttle, computing),
+        on_failure=cast("OnFailure", _one_of("--on-failure", on_failure, get_args(OnFailure))),
+        seed=seed,
+    )
+
+
+def _images(inferences: int | None, scenario: "Scenario") -> int:
+    from simulator.scenario import ClosedLoop, Times
+
+    if isinstance(scenario.arrivals, Times):
+        there = len(scenario.arrivals.ms)
+        if inferences is not None and inferences > there:
+            raise InputError("--inferences", found=inferences, allowed=f"{there} in the CSV file")
+        return inferences or there
+    return inferences or (1 if isinstance(scenario.arrivals, ClosedLoop) else DEFAULT_IMAGES)
+
+
+def _accuracy_pct(found: "SimulationResult", path: Path) -> float:
+    """Return the mean accuracy of what came, by the table of `evaluate`."""
+    from nonn_core.accuracy_report import Evaluation
+
+    table = {frozenset(row.students): row.accuracy_pct for row in Evaluation.read(path).subsets}
+    try:
+        return found.accuracy_pct(table)
+    except SimulationError as error:
+        raise InputError(str(error), where=str(path)) from None
+
+
+def sweep(
+    slow: Annotated[str, typer.Option("--from", help="Device that students leave: rpi-3b.")],
+    fast: Annotated[str, typer.Option("--to", help="Device that they move to: odroid-xu4s.")],
+    student: Annotated[
+        str, typer.Option("--student", help="Network of every student: wrn16:32,64,88.")
+    ],
+    students: Annotated[
+        int, typer.Option("--students", min=1, max=MOST_STUDENTS, help="How many there are.")
+    ] = 8,
+    filters: Annotated[
+        int, typer.Option("--filters", min=1, help="Features that each student returns.")
+    ] = 46,
+    image: Annotated[str, typer.Option("--image", help="What the host sends.")] = "3x32x32",
+    link: Annotated[str, typer.Option("--link", help="Link of every board.")] = DEFAULT_LINK,
+    host: Annotated[str, typer.Option("--host", help="Device that joins.")] = DEFAULT_HOST,
+    table: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the sweep as CSV or Parquet.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the sweep, picture.png.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move students, one by one, from boards of one device to one board of another.
+
+    Figure 7 of arXiv:1907.11804 is
+    sweep --from rpi-3b --to odroid-xu4s --student wrn16:32,64,88 --plot figure-7.png
+    """
+    from simulator.results.tables import check_table
+    from simulator.workloads.student_sweep import (
+        SweepPoint,
+        least_total_at,
+        write_sweep_plot,
+        write_sweep_table,
+    )
+
+    output = Output(as_json)
+    if table is not None and plot is not None and table.absolute() == plot.absolute():
+        raise InputError("two outputs of one name", found=str(plot))
+    if table is not None:
+        check_table(SweepPoint, table)
+    if plot is not None:
+        check_picture(plot)
+    form = ImageShape.parse(image)
+    macs = student_cost(parse_network(student), form, filters).macs
+    move = _move(slow, fast, link, host, (students, macs, filters, form.size_bytes))
+    moved = move.simulated()
+    least = least_total_at(moved)
+    show_sweep(output, move, moved, least)
+    if table is not None:
+        write_sweep_table(moved, table)
+    if plot is not None:
+        write_sweep_plot(move, moved, plot)
+    for path in (table, plot):
+        if path is not None:
+            output.say(f"written to {path}")
+    output.result({"least_total_ms_at": least, "rows": [row.to_dict() for row in moved]})
+
+
+def _move(
+    slow: str, fast: str, link: str, host: str, work: tuple[int, int, int, int]
+) -> "StudentSweep":
+    from simulator.workloads.student_sweep import StudentSweep
+
+    boards = tuple(
+        FleetBoard(name=name, device=device, link=link)
+        for name, device in (("slow", slow), ("fast", fast))
+    )
+    fleet = Fleet(name="sweep", title="sweep", host=host, boards=boards)
+    hosting, found = resolve(fleet)
+    return StudentSweep(found[0].device, found[1].device, found[0].link, hosting, *work)

@@ -1,0 +1,235 @@
+"""`keys`, `worker`: a board's keys, and what runs on it with few packages installed."""
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from nonn_common.errors import InputError
+from nonn_common.units import parse_bytes, parse_ms
+from nonn_plan.cli.output import Output
+from nonn_plan.cli.parsers.options import AsJson, BoardKeys, Insecure, read_identity
+from nonn_plan.cli.views.board_report import show_certificates
+
+if TYPE_CHECKING:
+    from boards.protocol.address import Address
+    from boards.tls.credential import CertificateInfo, Subject
+    from boards.worker.server import Worker
+    from nonn_core.export.bundle import Manifest
+
+
+Keys = Annotated[
+    Path, typer.Argument(metavar="KEYS", help="Folder with a folder of keys for each of them.")
+]
+
+
+def keys_init(
+    keys: Keys,
+    boards: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--board",
+            metavar="NAME[=ADDRESS]",
+            help="A board's name, as in the plan, and its IP addresses or host names, with commas "
+            "between. Repeatable.",
+        ),
+    ] = None,
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", help="Also each board that this plan uses.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the keys that are missing; what exists is never replaced."""
+    from boards.tls.authority import list_keys, make_keys
+    from boards.tls.credential import HOST_NAME, parse_board_subject
+
+    output = Output(as_json)
+    typed = [parse_board_subject(text) for text in boards or ()]
+    names = {each.name for each in typed}
+    planned = [each for each in _planned_boards(plan_file) if each.name not in names]
+    made = make_keys(keys, [*typed, *planned])
+    found = list_keys(keys)
+    show_certificates(output, found)
+    output.say(f"made: {', '.join(made) or 'nothing, all of it was there'}")
+    output.say(
+        f"copy to each board the folder with its name, and nothing else; "
+        f"{keys / HOST_NAME} is for this machine's commands"
+    )
+    output.result({"made": made, "certificates": _certificate_documents(found)})
+
+
+def keys_show(keys: Keys, as_json: AsJson = False) -> None:
+    """Show what each certificate says, and until when it is valid."""
+    from boards.tls.authority import list_keys
+
+    output = Output(as_json)
+    found = list_keys(keys)
+    show_certificates(output, found)
+    output.result(_certificate_documents(found))
+
+
+key_commands = typer.Typer(
+    help="Keys and certificates of host and boards.", no_args_is_help=True, rich_markup_mode=None
+)
+key_commands.command("init")(keys_init)
+key_commands.command("show")(keys_show)
+
+
+def _planned_boards(plan_file: Path | None) -> "Sequence[Subject]":
+    """Return the boards that a plan uses, or none without a plan."""
+    if plan_file is None:
+        return ()
+    from boards.tls.credential import board
+    from nonn_plan.api import read_plan
+    from planner.plan_file.plan_document import require_students
+
+    plan = read_plan(plan_file)
+    require_students(plan)
+    return [board(name, where=str(plan_file)) for name in sorted(plan.decision.used)]
+
+
+def _certificate_documents(found: "Sequence[CertificateInfo]") -> list[dict[str, object]]:
+    return [
+        asdict(each)
+        | {
+            "valid_from": each.valid_from.isoformat(),
+            "valid_until": each.valid_until.isoformat(),
+        }
+        for each in found
+    ]
+
+
+_POLL_S = 0.5
+
+_MOST_BYTES = 2**31 - 1
+"""The largest message that gRPC can be asked to take."""
+
+
+def worker(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `export` wrote.")],
+    student: Annotated[
+        list[str],
+        typer.Option("--student", help="Number or name of a student of this board. Repeatable."),
+    ],
+    listen: Annotated[
+        str, typer.Option("--listen", help="HOST:PORT; frames use the port after it.")
+    ] = "0.0.0.0:8001",
+    keys: BoardKeys = None,
+    insecure: Insecure = False,
+    precision: Annotated[
+        Literal["fp32", "int8"] | None,
+        typer.Option("--precision", help="Default: as planned; else int8 if there."),
+    ] = None,
+    engine: Annotated[
+        Literal["onnxruntime", "ncnn"] | None,
+        typer.Option("--engine", help="Default: the first that is installed."),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each student.")] = 1,
+    queue: Annotated[
+        int, typer.Option("--queue", min=1, max=1024, help="Requests that may wait.")
+    ] = 64,
+    largest_message: Annotated[
+        str, typer.Option("--largest-message", help="Larger requests are refused.")
+    ] = "16MiB",
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="HOST:PORT of figures for Prometheus.")
+    ] = None,
+    at_least: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at-least",
+            metavar="STUDENT=TIME",
+            help="Hold answers until so long after their computation began, as a slower board "
+            "would, e.g. 0=12.5ms. Repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Answer images with the features of this board's students, until SIGTERM."""
+    from boards.protocol.address import Address
+    from boards.worker.model_runtime import load_models
+    from boards.worker.server import Worker, WorkerSettings
+    from nonn_core.export.bundle import MANIFEST, Manifest
+
+    logging.basicConfig(stream=sys.stderr, format="nonn-plan worker: %(message)s")
+    manifest = Manifest.read(bundle / MANIFEST)
+    names = [student_name(manifest, text) for text in dict.fromkeys(student)]
+    address = Address.parse(listen, "--listen", free_port=True)
+    identity = read_identity(keys, insecure)
+    if identity is None:
+        _require_loopback(address)
+    settings = WorkerSettings(
+        listen=address,
+        identity=identity,
+        queue=queue,
+        largest_bytes=_message_bytes(largest_message),
+        at_least_ms=tuple(_minimum_ms(manifest, text, names) for text in at_least or ()),
+        metrics=None if metrics is None else Address.parse(metrics, "--metrics", free_port=True),
+    )
+    models = load_models(bundle, names, precision=precision, engine=engine, threads=threads)
+    _serve(Worker(models, settings))
+
+
+def _require_loopback(address: "Address") -> None:
+    if not address.loopback:
+        raise InputError(
+            "plain text is for loopback only",
+            where="--insecure",
+            found=str(address),
+            allowed="127.0.0.1:PORT",
+            fix="make keys with `nonn-plan keys init`",
+        )
+
+
+def student_name(manifest: "Manifest", text: str) -> str:
+    """Return the name of a model that is given by name, or by its number among the students."""
+    names = [model.name for model in manifest.models]
+    numbered = [model.name for model in manifest.models if model.role in ("student", "head")]
+    if text in names:
+        return text
+    if text.isdecimal() and int(text) < len(numbered):
+        return numbered[int(text)]
+    raise InputError(
+        "no such student in the bundle",
+        where="--student",
+        found=text,
+        allowed=", ".join([*names, *(f"{n} for {name}" for n, name in enumerate(numbered))]),
+    )
+
+
+def _message_bytes(text: str) -> int:
+    size = parse_bytes(text, "--largest-message")
+    if size > _MOST_BYTES:
+        raise InputError("--largest-message", found=text, allowed="less than 2 GiB, as in gRPC")
+    return size
+
+
+def _minimum_ms(manifest: "Manifest", text: str, served: Sequence[str]) -> tuple[str, float]:
+    student, equals, time = text.rpartition("=")
+    if not equals:
+        raise InputError("--at-least", found=text, allowed="STUDENT=TIME, e.g. 0=12.5ms")
+    name = student_name(manifest, student)
+    if name not in served:
+        raise InputError("--at-least", found=name, allowed=f"of this worker: {', '.join(served)}")
+    return name, parse_ms(time, "--at-least")
+
+
+def _serve(running: "Worker") -> None:
+    """Serve until a signal, then drain."""
+    came: list[int] = []
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    for number in (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,))):
+        signal.signal(number, lambda number, _: came.append(number))
+    running.start()
+    typer.echo(f"serving {', '.join(running.students)} on {running.address}")
+    sys.stdout.flush()
+    # The system may give a signal to another thread; Python then runs its handler in this one, but
+    # does not wake it for that.
+    while not came:
+        time.sleep(_POLL_S)
+    running.drain()

@@ -1,0 +1,184 @@
+"""Output of a command: one JSON document, or tables, words and progress bars for people."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nonn_common.document import check_own_place, check_picture
+from nonn_common.errors import InputError, StoppedError, TrainingError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    from nonn_common.progress import Progress
+    from simulator.results.simulation_result import SimulationResult
+    from simulator.results.statistics import Keep
+
+TO_RESUME = "finished epochs are kept; run the same command again to go on"
+UNCHANGED = "nothing was written"
+
+RANK_FAILED = 1
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's words go: stdout, or stderr when stdout is kept for JSON."""
+
+    as_json: bool
+
+    @cached_property
+    def console(self) -> "Console":
+        """The console for people."""
+        from rich.console import Console
+
+        # A pipe has no width: tables must not fold in it.
+        width = None if (sys.stderr if self.as_json else sys.stdout).isatty() else 120
+        return Console(stderr=self.as_json, highlight=False, width=width, soft_wrap=False)
+
+    def say(self, text: str) -> None:
+        """Say a sentence to a person."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Show a table to a person; columns of numbers are set to the right."""
+        from rich import box
+        from rich.table import Table
+
+        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, column in enumerate(columns):
+            numeric = any(_is_number(row[number]) for row in rows)
+            grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            grid.add_row(*row)
+        self.say(title)
+        self.console.print(grid)
+
+    def result(self, document: object) -> None:
+        """Print the command's result as one JSON document, if that was asked for."""
+        if self.as_json:
+            print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
+
+    @contextmanager
+    def progress(self, kept: str) -> Iterator["Progress"]:
+        """Show progress bars; `kept` says what an interruption leaves behind.
+
+        Raises StoppedError when the program is stopped.
+        """
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        # On a terminal, words and bars share one console, so that words go above the bar; a
+        # redirected stdout gets words alone.
+        shared = self.as_json or sys.stdout.isatty()
+        console = self.console if shared else Console(stderr=True)
+        bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            disable=not console.is_terminal,
+        )
+        try:
+            with bars:
+                yield _ProgressBars(bars)
+        except StoppedError as stopped:
+            raise StoppedError(f"{stopped}; {kept}") from None
+
+
+def format_number(value: float, decimals: int) -> str:
+    """Show a figure; from a thousand million on only its first digits and its magnitude."""
+    return f"{value:.{decimals}f}" if abs(value) < 1e9 else f"{value:g}"
+
+
+def format_pct(value: float | None) -> str:
+    """Show a percentage, or that there is none."""
+    return "not measured" if value is None else f"{value:.2f} %"
+
+
+def _is_number(cell: str) -> bool:
+    return cell.lstrip("+-")[:1].isdigit()
+
+
+class _ProgressBars:
+    """One bar for each thing that reports progress; the last one reported is visible."""
+
+    def __init__(self, bars: "Bars") -> None:
+        self._bars = bars
+        self._bar = bars.add_task("starting", total=None)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._bars.update(self._bar, description=what, completed=done, total=total or None)
+
+
+@contextmanager
+def output_of_rank_zero() -> Iterator[None]:
+    """Join the processes that `torchrun` started; what stops all of them the first one says."""
+    from nonn_core.distillation import accelerator
+
+    with accelerator.process_group():
+        if accelerator.rank() == 0:
+            yield
+            return
+        with Path(os.devnull).open("w") as nowhere:
+            try:
+                with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                    yield
+            except (StoppedError, TrainingError):
+                sys.exit(RANK_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationFiles:
+    """Where to write what was recorded."""
+
+    trace: Path | None
+    gantt: Path | None
+    tables: Path | None
+
+    def check(self, keep: "Keep") -> None:
+        """Refuse places that cannot be written, and pictures of what is not kept."""
+        if self.trace is self.gantt is self.tables is None:
+            return
+        from simulator.results.perfetto import START
+        from simulator.results.tables import check_folder
+
+        checks: tuple[tuple[str, Path | None, Callable[[Path], None]], ...] = (
+            ("--trace", self.trace, lambda path: check_own_place(path, START)),
+            ("--gantt", self.gantt, check_picture),
+            ("--tables", self.tables, check_folder),
+        )
+        places = [path.absolute() for _, path, _ in checks if path is not None]
+        if len(set(places)) < len(places):
+            raise InputError("two outputs of one name", found=str(places[0]))
+        for option, path, check in checks:
+            if path is None:
+                continue
+            if keep == "totals":
+                raise InputError(f"{option} needs what --keep totals does not keep")
+            check(path)
+
+    def write(self, found: "SimulationResult") -> tuple[Path, ...]:
+        """Write what was asked for; return the files."""
+        if self.trace is self.gantt is self.tables is None:
+            return ()
+        from simulator.results.perfetto import write_trace
+        from simulator.results.tables import write_tables
+        from simulator.results.timeline import write_gantt
+
+        written: list[Path] = []
+        for path, write in ((self.trace, write_trace), (self.gantt, write_gantt)):
+            if path is not None:
+                write(found, path)
+                written.append(path)
+        return (*written, *(write_tables(found, self.tables) if self.tables else ()))

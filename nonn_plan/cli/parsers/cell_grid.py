@@ -1,0 +1,229 @@
+"""Cells of `explore`: the grid over fleets, budgets and objectives, fronts, break-points."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Self
+
+from nonn_common.errors import InputError
+from nonn_common.units import FLOPS_PER_MAC
+from nonn_core.partition import Partition
+from nonn_plan.cli.parsers.problem_options import ProblemOptions
+from planner.problem.goals import ObjectiveLevel
+from profiles.fleet import Fleet, parse_fleet
+
+if TYPE_CHECKING:
+    from planner.exploration.cell import CellKind
+    from planner.exploration.exploration import PlannedCell
+    from planner.problem.problem import Problem
+
+
+MOST_VALUES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetAxis:
+    """Values of a budget on every board, and what single boards have instead, as typed.
+
+    One value, None, where nothing was said for every board.  `ends` are the least and the largest
+    number that was typed for them: a range may end between two steps.
+    """
+
+    values: tuple[int | None, ...]
+    own: tuple[str, ...]
+    ends: tuple[int, int] | None
+
+    @property
+    def own_boards(self) -> frozenset[str]:
+        """Names of the boards that have their own."""
+        return frozenset(text.rpartition("=")[0] for text in self.own)
+
+
+def parse_axis(
+    option: str, texts: Sequence[str], parse: Callable[[str, str], int], *, ends: bool
+) -> BudgetAxis:
+    """Read `300KB:1MB:50KB`, `300KB,500KB`, `500KB` and `BOARD=500KB`.
+
+    `ends`: a range without steps, `300KB:1MB`, means its two ends.  Raises InputError.
+    """
+    own = tuple(text for text in texts if "=" in text)
+    for text in own:
+        parse(text.rpartition("=")[2], f"{option} {text}")
+    ranges = [part.strip() for text in texts if "=" not in text for part in text.split(",")]
+    values = [value for each in ranges for value in _axis_values(option, each, parse, ends=ends)]
+    typed = [parse(end, option) for each in ranges for end in each.split(":")[:2]]
+    distinct = tuple(sorted(set(values)))
+    if len(distinct) > MOST_VALUES:
+        raise InputError(
+            "too many values", where=option, found=len(distinct), allowed=f"up to {MOST_VALUES}"
+        )
+    return BudgetAxis(distinct or (None,), own, (min(typed), max(typed)) if typed else None)
+
+
+def _axis_values(
+    option: str, text: str, parse: Callable[[str, str], int], *, ends: bool
+) -> Sequence[int]:
+    where = f"{option} {text}"
+    parts = [parse(part, where) for part in text.split(":")]
+    if len(parts) == 1:
+        return parts
+    if len(parts) > 3 or (len(parts) == 2 and not ends):
+        raise InputError(
+            "not a range",
+            where=option,
+            found=text,
+            allowed="START:STOP:STEP, or values with commas",
+        )
+    start, stop = parts[:2]
+    if stop < start:
+        raise InputError("the range ends before it starts", where=option, found=text)
+    if len(parts) == 2:
+        return sorted({start, stop})
+    found = range(start, stop + 1, parts[2])
+    if len(found) > MOST_VALUES:
+        raise InputError(
+            "too many values", where=option, found=text, allowed=f"up to {MOST_VALUES}"
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class GridFleet:
+    """A fleet as typed, and the budgets of single boards of it, by axis."""
+
+    text: str
+    boards: Fleet
+    own: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, text: str, axes: Mapping[str, BudgetAxis]) -> Self:
+        """Read a fleet; raises ProfileError for an unknown one."""
+        boards = parse_fleet(text)
+        names = {board.name for board in boards.boards}
+        own = {
+            name: tuple(each for each in axis.own if each.rpartition("=")[0] in names)
+            for name, axis in axes.items()
+        }
+        return cls(text, boards, own)
+
+
+@dataclass(frozen=True, slots=True)
+class CellGrid:
+    """What all cells have in common."""
+
+    partition: Partition
+    options: ProblemOptions
+    axes: Mapping[str, BudgetAxis]
+
+    def plans(
+        self, fleets: Sequence[GridFleet], objectives: Sequence[str]
+    ) -> "Iterator[PlannedCell]":
+        """Yield the cells of the grid."""
+        for fleet, objective in product(fleets, objectives):
+            for memory, macs in self._grid():
+                question = self._question(fleet, memory, macs, objective)
+                yield self._planned("plan", question, fleet, memory, macs)
+
+    def fronts(self, fleets: Sequence[GridFleet], measures: str | None) -> "Iterator[PlannedCell]":
+        """Yield a front for each fleet and budget, if there is to be any."""
+        if measures is None:
+            return
+        exactly = tuple(map(ObjectiveLevel.parse, measures.split(",")))
+        for fleet in fleets:
+            for memory, macs in self._grid():
+                # Of several precisions a plan's last stage prefers more bytes; a front does not.
+                question = self._question(fleet, memory, macs, measures)
+                question = question.model_copy(update={"objective": exactly})
+                yield self._planned("front", question, fleet, memory, macs)
+
+    def breakpoints(
+        self, fleets: Sequence[GridFleet], objectives: Sequence[str], axis: str | None
+    ) -> "Iterator[PlannedCell]":
+        """Yield the break-points of one budget, for each value of the other."""
+        if axis is None:
+            return
+        ends = self.axes[axis].ends
+        if ends is None or ends[0] == ends[1]:
+            raise InputError(f"--breakpoints {axis} needs a range", fix=f"give --{axis} START:STOP")
+        for fleet, objective in product(fleets, objectives):
+            for other in self.axes["flops" if axis == "memory" else "memory"].values:
+                memory, macs = (ends[1], other) if axis == "memory" else (other, ends[1])
+                question = self._question(fleet, memory, macs, objective)
+                yield self._steps(question, fleet, axis, ends, memory, macs)
+
+    def _grid(self) -> Iterator[tuple[int | None, int | None]]:
+        yield from product(self.axes["memory"].values, self.axes["flops"].values)
+
+    def _question(
+        self, fleet: GridFleet, memory: int | None, macs: int | None, objective: str
+    ) -> "Problem":
+        flops = None if macs is None else FLOPS_PER_MAC * macs
+        options = replace(
+            self.options,
+            memory=_budget_texts(memory, fleet.own["memory"]),
+            flops=_budget_texts(flops, fleet.own["flops"]),
+            objective=objective,
+        )
+        return options.question(self.partition, fleet.boards, where="nonn-plan explore")
+
+    def _planned(
+        self,
+        kind: "CellKind",
+        question: "Problem",
+        fleet: GridFleet,
+        memory: int | None,
+        macs: int | None,
+    ) -> "PlannedCell":
+        from planner.exploration.cell import CellRequest
+        from planner.exploration.exploration import CellPlace, PlannedCell
+
+        place = CellPlace(
+            fleet=fleet.text,
+            memory_bytes=memory,
+            flops=None if macs is None else FLOPS_PER_MAC * macs,
+            objective=",".join(map(str, question.objective)),
+        )
+        return PlannedCell(place, CellRequest(kind, question))
+
+    def _steps(
+        self,
+        question: "Problem",
+        fleet: GridFleet,
+        axis: str,
+        ends: tuple[int, int],
+        memory: int | None,
+        macs: int | None,
+    ) -> "PlannedCell":
+        from planner.exploration.cell import CellRequest
+        from planner.exploration.trade_offs import BudgetRange
+
+        own = {text.rpartition("=")[0] for text in fleet.own[axis]}
+        places = tuple(place for place, row in enumerate(question.budgets) if row.board not in own)
+        if not places:
+            raise InputError(f"every board of {fleet.text} has its own {axis}: nothing to move")
+        over = BudgetRange("memory_bytes" if axis == "memory" else "macs", places, *ends)
+        base = self._planned("breakpoints", question, fleet, memory, macs)
+        update = {"axis": axis, "memory_bytes" if axis == "memory" else "flops": None}
+        return replace(
+            base,
+            place=base.place.model_copy(update=update),
+            asked=CellRequest("breakpoints", question, over),
+        )
+
+
+def _budget_texts(value: int | None, own: Sequence[str]) -> list[str]:
+    return [*([] if value is None else [str(value)]), *own]
+
+
+def check_own_boards(fleets: Sequence[GridFleet], axes: Mapping[str, BudgetAxis]) -> None:
+    """Refuse a budget of a board that no fleet has."""
+    for name, axis in axes.items():
+        for text in axis.own:
+            if not any(text in fleet.own[name] for fleet in fleets):
+                boards = [board.name for fleet in fleets for board in fleet.boards.boards]
+                raise InputError(
+                    "no fleet has this board",
+                    where=f"--{name} {text}",
+                    found=text.rpartition("=")[0],
+                    allowed=", ".join(dict.fromkeys(boards)),
+                )

@@ -1,0 +1,292 @@
+"""Options that state a problem, for every command that solves one.
+
+A new option is a field of `ProblemOptions` and a line in its `problem`; every command that
+`with_problem_options` decorates has it then.  Loads no solver.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
+
+import typer
+
+from nonn_common.errors import InputError
+from nonn_core.networks.family import parse_network, student_candidates
+from nonn_core.partition import Partition
+from nonn_plan.cli.parsers.options import Seed
+from nonn_plan.cli.parsers.requirements import (
+    accuracy_basis,
+    parse_budgets,
+    parse_failure_chances,
+    parse_objective,
+    parse_requirements,
+    parse_student_range,
+)
+from planner.problem.goals import Objective
+from planner.problem.problem import DEFAULT_OBJECTIVE, Problem
+from profiles.fleet import Fleet
+
+T = TypeVar("T")
+
+PartitionFile = Annotated[
+    Path, typer.Argument(metavar="PARTITION", help="partition.json, as `partition` writes it.")
+]
+OBJECTIVE_HELP = (
+    f"Stages, most important first, of {', '.join(get_args(Objective))}; NAME:5% lets later ones "
+    "give up 5 %."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemOptions:
+    """What people type beside the fleet."""
+
+    memory: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--memory", help="Memory budget, 500KB; of one board: BOARD=500KB. Repeatable."
+        ),
+    ] = None
+    flops: Annotated[
+        list[str] | None,
+        typer.Option("--flops", help="FLOP budget per image, 200M; of one board: BOARD=200M."),
+    ] = None
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option("--runtime", help="What the runtime takes of the memory, 40KB; BOARD=40KB."),
+    ] = None
+    time: Annotated[
+        list[str] | None,
+        typer.Option("--time", help="How long a board may compute per image, 100ms; BOARD=100ms."),
+    ] = None
+    energy: Annotated[
+        list[str] | None,
+        typer.Option("--energy", help="Energy of a board per image, 250mJ; BOARD=250mJ."),
+    ] = None
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision", help="Weights and activations, of fp32, fp16, int8: int8 or fp32,int8."
+        ),
+    ] = "fp32"
+    students: Annotated[
+        str | None, typer.Option("--students", help="Number, 4, or range, 2:8; default 1:BOARDS.")
+    ] = None
+    student: Annotated[
+        list[str] | None,
+        typer.Option("--student", help="A network students may be, wrn16:32,64,88. Repeatable."),
+    ] = None
+    teacher_network: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher-network",
+            help="Whose students to choose from, e.g. wrn40-4, where PARTITION does not say it.",
+        ),
+    ] = None
+    image: Annotated[
+        str | None, typer.Option("--image", help="e.g. 3x32x32, where PARTITION names no teacher.")
+    ] = None
+    classes: Annotated[
+        int | None, typer.Option("--classes", help="Where PARTITION names no teacher.")
+    ] = None
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            "--epsilon",
+            help="Points of validation accuracy P0 may cost; 0 drops nothing; default: what "
+            "PARTITION was made with.",
+        ),
+    ] = None
+    objective: Annotated[str, typer.Option("--objective", help=OBJECTIVE_HELP)] = ",".join(
+        map(str, DEFAULT_OBJECTIVE)
+    )
+    minimise: Annotated[
+        list[str] | None,
+        typer.Option("--minimise", help="In place of --objective: latency. Repeatable."),
+    ] = None
+    at_least: Annotated[
+        list[str] | None,
+        typer.Option("--at-least", help="Require: accuracy=94.5, throughput=20/s. Repeatable."),
+    ] = None
+    at_most: Annotated[
+        list[str] | None,
+        typer.Option("--at-most", help="Require: latency=50ms, energy=900mJ. Repeatable."),
+    ] = None
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", help="A device that may be the host; default: the fleet's."),
+    ] = None
+    teacher_accuracy: Annotated[
+        float | None,
+        typer.Option("--teacher-accuracy", help="The teacher's test accuracy in percent."),
+    ] = None
+    rows: Annotated[
+        list[Path] | None,
+        typer.Option("--rows", help="A finished run or a table, to predict accuracy from."),
+    ] = None
+    copies: Annotated[
+        int | None,
+        typer.Option("--copies", min=1, help="Most boards that may hold the same student."),
+    ] = None
+    group0: Annotated[
+        str,
+        typer.Option(
+            "--group0",
+            help="The students' shared first group: replicated (a copy on each board), own-board, "
+            "or either.",
+        ),
+    ] = "replicated"
+    survive: Annotated[
+        int | None,
+        typer.Option(
+            "--survive", min=0, help="Failures, whichever they are, that lose no student."
+        ),
+    ] = None
+    failure: Annotated[
+        list[str] | None,
+        typer.Option("--failure", help="Chance that a board is down, 1%; of one: BOARD=2%."),
+    ] = None
+    outage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outage", help="Boards that one cause takes at once: BOARD,BOARD=0.5%. Repeatable."
+        ),
+    ] = None
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="Accuracy that answers should have, 93%, for reliability."),
+    ] = None
+    subsets: Annotated[
+        Path | None,
+        typer.Option(
+            "--subsets", help="evaluation.json: what the answers of some students are worth."
+        ),
+    ] = None
+    limit: Annotated[
+        float, typer.Option("--limit", help="Deterministic time limit, about seconds of one core.")
+    ] = 120.0
+    seed: Seed = 0
+
+    def question(self, partition: Partition, fleet: Fleet, *, where: str) -> Problem:
+        """Return what is asked; raises InputError, which names `where` it was typed."""
+        fewest, most = parse_student_range(self.students)
+        survived = [f"survival={self.survive}"] if self.survive else []
+        teacher = partition.teacher
+        precisions = tuple(part.strip() for part in self.precision.split(","))
+        shape = str(_given("--image", self.image, teacher and teacher.image))
+        count = _given("--classes", self.classes, teacher.classes if teacher else None)
+        return Problem.check(
+            {
+                "fleet": fleet,
+                "budgets": parse_budgets(
+                    fleet,
+                    self.memory or [],
+                    self.flops or [],
+                    self.runtime or [],
+                    self.time or [],
+                    self.energy or [],
+                ),
+                "precisions": precisions,
+                "hosts": self.host or (),
+                "image": shape,
+                "classes": count,
+                "networks": _networks(self.student or [], partition, self.teacher_network),
+                "reuse": True,
+                "group0": self.group0,
+                "max_copies": self.copies or (self.survive or 0) + 1,
+                "failures": parse_failure_chances(
+                    fleet, self.failure or [], self.outage or [], self.target, self.subsets
+                ),
+                "min_students": fewest,
+                "max_students": most,
+                "epsilon_pct": partition.bound_pct if self.epsilon is None else self.epsilon,
+                "partition": partition.without_curve,
+                "teacher": teacher and teacher.path,
+                "data": teacher and teacher.data,
+                "accuracy": accuracy_basis(
+                    partition,
+                    self.teacher_network,
+                    shape,
+                    count,
+                    self.teacher_accuracy,
+                    self.rows or [],
+                ),
+                "objective": parse_objective(self.objective, self.minimise or [], precisions),
+                "requirements": parse_requirements(
+                    [*(self.at_least or []), *survived], self.at_most or []
+                ),
+                "deterministic_limit": self.limit,
+                "seed": self.seed,
+            },
+            where=where,
+        )
+
+
+def with_problem_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in place of its parameter `options`, an option for each field of it.
+
+    A parameter of its own that is called as a field takes that field's place, and reads it.
+    """
+    own, fields = _parameters(command), _parameters(ProblemOptions)
+    shared = [name for name in fields if name not in own]
+
+    @wraps(command)
+    def spread(**typed: Any) -> None:
+        options = ProblemOptions(**{name: typed.pop(name) for name in shared})
+        command(options=options, **typed)
+
+    every: list[inspect.Parameter] = []
+    for name, one in own.items():
+        if name == "options":
+            every += [own.get(field, shown) for field, shown in fields.items()]
+        elif name not in fields:
+            every.append(one)
+    spread.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    spread.__annotations__ = {one.name: one.annotation for one in every}
+    return spread
+
+
+def _parameters(of: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters, by keyword, with what typer is told of them."""
+    hints = get_type_hints(of, include_extras=True)
+    return {
+        name: one.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, one in inspect.signature(of).parameters.items()
+    }
+
+
+def _networks(
+    named: Sequence[str], partition: Partition, teacher_network: str | None
+) -> tuple[str, ...]:
+    """Return the networks to choose from: those named, or the candidates for the teacher."""
+    if named:
+        return tuple(str(parse_network(name)) for name in named)
+    typed = parse_network(teacher_network) if teacher_network is not None else None
+    network = partition.teacher.network if partition.teacher is not None else None
+    known = parse_network(network) if network is not None else None
+    teacher = _given("--teacher-network (or --student)", typed, known)
+    return tuple(map(str, student_candidates(teacher)))
+
+
+def _given(option: str, typed: T | None, known: T | None) -> T:
+    """Return what the partition's teacher says, or else the option.
+
+    Raises InputError where neither says it, or both do and differ.
+    """
+    if known is None and typed is None:
+        raise InputError(
+            f"{option} is needed: the partition does not say it, as its teacher was not given or "
+            "is of no family known here"
+        )
+    if known is None or typed is None:
+        return cast(T, typed if known is None else known)
+    if typed != known:
+        raise InputError(
+            f"{option} is not what the partition's teacher says",
+            found=typed,
+            allowed=f"{known}, or nothing",
+        )
+    return known

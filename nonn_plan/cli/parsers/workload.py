@@ -1,0 +1,378 @@
+"""A simulation as people type it: workload, arrivals, failures, throttling.
+
+The workload is a plan, a model alone or split, or students on a fleet.  Every mistake is one
+InputError that names the option.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from nonn_common.errors import InputError, SimulationError
+from nonn_common.units import parse_ms
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import student_cost, student_table, teacher_table
+from planner.plan_file.evaluation import plan_workload
+from planner.plan_file.plan_document import PlanDocument
+from profiles.device import TimingMethod, model_ms
+from profiles.fleet import Board, parse_fleet, resolve
+from profiles.layer import LayerTable
+from simulator.workloads.fan_out import (
+    FanOut,
+    SingleModel,
+    StudentWork,
+    layerwise_graph,
+    longest_first,
+)
+
+if TYPE_CHECKING:
+    from simulator.scenario import Arrivals, Failure, Throttle
+    from simulator.task_graph import TaskGraph
+    from simulator.workloads.model_split import SplitName
+
+
+SPLITS_HELP = "channels, slices, grid, tiles, cut or pipeline"
+MOST_STUDENTS = 1000
+MOST_BOARDS_NAMED = 9
+"""How many boards a sentence names."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationRequest:
+    """What to simulate, its name for people, and what predicts the time of each device.
+
+    `told` says in words how it is laid out; `tables` are the layers of students, by their names.
+    """
+
+    workload: "FanOut | TaskGraph"
+    title: str
+    latency_model: Mapping[str, TimingMethod]
+    told: str = ""
+    tables: Mapping[str, LayerTable] = field(default_factory=dict)
+
+    def graph(self) -> "TaskGraph":
+        """Return what one image sets off."""
+        if not isinstance(self.workload, FanOut):
+            return self.workload
+        return layerwise_graph(self.workload, self.tables) if self.tables else self.workload.graph()
+
+
+def model_request(
+    name: str, split: str | None, fleet: str, image: ImageShape, classes: int
+) -> SimulationRequest:
+    """Return a model alone on the one board of `fleet`, or split over its boards."""
+    from simulator.workloads import model_split
+
+    host, boards = resolve(parse_fleet(fleet))
+    spec = parse_network(name)
+    table = teacher_table(spec, image, classes)
+    if split is not None and split not in get_args(model_split.SplitName):
+        raise InputError("--split", found=split, allowed=SPLITS_HELP)
+    if split is None and len(boards) > 1:
+        raise InputError(
+            "--split is needed: how is the model divided?",
+            where=f"--fleet {fleet} ({len(boards)} boards)",
+            allowed=f"{SPLITS_HELP}; or a fleet of one board",
+        )
+    with errors_name_option(f"--split {split}" if split else "--model"):
+        if split is None:
+            graph, told = (
+                model_split.single_board_graph(table, boards[0]),
+                f"alone on {boards[0].name}",
+            )
+        else:
+            found = model_split.split_model(cast("SplitName", split), table, boards, host)
+            graph, told = found.graph, found.told
+    computing = [node.device for node in graph.nodes if node.name in graph.computing]
+    used = {device.name: device for device in computing}
+    return SimulationRequest(
+        graph,
+        f"{name}{f', {split}' if split else ''}",
+        {device: model_ms(profile, table).how for device, profile in used.items()},
+        told,
+    )
+
+
+def students_request(
+    networks: Sequence[str],
+    count: int | None,
+    filters: int,
+    fleet: str,
+    image: ImageShape,
+    places: Sequence[str],
+) -> SimulationRequest:
+    """Return students on the boards of `fleet`, in turn or as `places` say."""
+    host, boards = resolve(parse_fleet(fleet))
+    homes = _homes(boards, count, len(networks), places)
+    if len(networks) not in (1, len(homes)):
+        raise InputError(
+            "--student: one network for all students, or one for each",
+            found=f"{len(networks)} networks for {len(homes)} students",
+        )
+    works = student_works(networks, homes, filters, image)
+    fan_out = FanOut(
+        host, boards, works, longest_first(boards, works), image_bytes=image.size_bytes
+    )
+    tables = {
+        work.name: student_table(parse_network(networks[number % len(networks)]), image, filters)
+        for number, work in enumerate(works)
+    }
+    return SimulationRequest(
+        fan_out,
+        f"{len(homes)} student{'s' * (len(homes) > 1)}",
+        _latency_model(fan_out, tables),
+        f"the host sends to {', '.join(fan_out.send_order[:MOST_BOARDS_NAMED])}"
+        + (
+            f" and {len(fan_out.send_order) - MOST_BOARDS_NAMED} more"
+            if fan_out.send_order[MOST_BOARDS_NAMED:]
+            else ""
+        ),
+        tables,
+    )
+
+
+def _latency_model(fan_out: FanOut, tables: Mapping[str, LayerTable]) -> dict[str, TimingMethod]:
+    """Return what predicts each device: its layers only where it knows those of all students."""
+    devices = {board.name: board.device for board in fan_out.boards}
+    found: dict[str, TimingMethod] = {}
+    for student in fan_out.students:
+        device = devices[student.board]
+        how = model_ms(device, tables[student.name]).how
+        if found.setdefault(device.name, how) != how:
+            found[device.name] = "flop-affine"
+    return found
+
+
+def student_works(
+    networks: Sequence[str], homes: Sequence[str], filters: int, image: ImageShape
+) -> tuple[StudentWork, ...]:
+    """Return the work of a student per home; networks are taken in turn."""
+    macs = [student_cost(parse_network(name), image, filters).macs for name in networks]
+    return tuple(
+        StudentWork(f"student-{number + 1}", home, macs[number % len(macs)], filters)
+        for number, home in enumerate(homes)
+    )
+
+
+def with_quorum(
+    asked: SimulationRequest, needs: int | None, deadline_ms: float | None
+) -> SimulationRequest:
+    """Return the workload whose host joins `needs` students, or what came by a deadline."""
+    if needs is None and deadline_ms is None:
+        return asked
+    option = "--needs" if needs is not None else "--deadline"
+    if not isinstance(asked.workload, FanOut):
+        raise InputError(f"{option} is for students, each of which has an answer; not for a model")
+    with errors_name_option(f"--needs {needs}"):
+        return replace(
+            asked, workload=replace(asked.workload, needs=needs, deadline_ms=deadline_ms)
+        )
+
+
+def _homes(
+    boards: Sequence[Board], count: int | None, networks: int, places: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the board of each student."""
+    if not places:
+        number = networks if count is None else count
+        if number > MOST_STUDENTS:
+            raise InputError("--students", found=number, allowed=f"at most {MOST_STUDENTS}")
+        return tuple(boards[i % len(boards)].name for i in range(number))
+    known = [board.name for board in boards]
+    homes: list[str] = []
+    for text in ",".join(places).split(","):
+        board, equals, value = text.strip().partition("=")
+        if board not in known:
+            raise InputError(
+                "no such board", where=f"--place {text}", found=board, allowed=", ".join(known)
+            )
+        if (equals and not value.isdecimal()) or len(value) > len(str(MOST_STUDENTS)):
+            raise InputError(
+                "how many students?", where=f"--place {text}", found=value, allowed=f"{board}=2"
+            )
+        homes += [board] * (int(value) if equals else 1)
+    if not homes or len(homes) > MOST_STUDENTS:
+        raise InputError("--place", found=len(homes), allowed=f"1 to {MOST_STUDENTS} students")
+    if count is not None and count != len(homes):
+        raise InputError(
+            "--students is not how many --place puts on boards",
+            found=count,
+            allowed=f"{len(homes)}",
+        )
+    return tuple(homes)
+
+
+def plan_request(plan: PlanDocument) -> SimulationRequest:
+    """Return the workload of a plan, whose milliseconds are affine in the FLOPs."""
+    workload = plan_workload(plan)
+    used = plan.decision.used
+    devices = [board.device.name for board in workload.boards if board.name in used]
+    return SimulationRequest(workload, "the plan", dict.fromkeys(devices, "flop-affine"))
+
+
+def teachers_alone(plan: PlanDocument) -> dict[str, SingleModel]:
+    """Return the teacher alone on each kind of device of the fleet, if the plan knows its cost."""
+    question, teacher = plan.question, plan.question.partition.teacher
+    if teacher is None or teacher.macs is None:
+        return {}
+    _, boards = resolve(question.fleet)
+    return {board.device.name: SingleModel(board.device, teacher.macs) for board in boards}
+
+
+ARRIVALS_HELP = "closed, poisson:20/s, every:15ms, or a CSV file with a column start_ms"
+_NOW = re.compile(r"\s*0+(\.0*)?\s*(us|ms|s|min|h)?\s*")
+_RATE = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)(?:/s)?")
+
+
+@contextmanager
+def errors_name_option(where: str) -> Iterator[None]:
+    """Turn what the simulator refuses into an InputError that names the option."""
+    try:
+        yield
+    except SimulationError as error:
+        raise InputError(str(error), where=where) from None
+
+
+def parse_arrivals(text: str) -> "Arrivals":
+    """Read `closed`, `poisson:20/s`, `every:15ms` or the name of a CSV file."""
+    from simulator.scenario import ClosedLoop, Periodic, Poisson, Times
+
+    where = f"--arrivals {text}"
+    kind, colon, value = text.partition(":")
+    with errors_name_option(where):
+        if text == "closed":
+            return ClosedLoop()
+        if kind == "poisson" and colon:
+            return Poisson(_per_s(value, where))
+        if kind == "every" and colon:
+            return Periodic(parse_ms(value, where))
+        if Path(text).suffix == ".csv":
+            return Times.from_csv(Path(text))
+    raise InputError("not a way in which images come", where=where, allowed=ARRIVALS_HELP)
+
+
+def parse_failures(
+    fails: Sequence[str], mttf: Sequence[str], mttr: Sequence[str], boards: Collection[str]
+) -> "tuple[Failure, ...]":
+    """Read --fail, --mttf and --mttr; `boards` are those that can fail."""
+    return (
+        *(_outage(text, boards) for text in fails),
+        *_renewals(mttf, mttr, boards),
+    )
+
+
+def parse_throttling(texts: Sequence[str], boards: Collection[str]) -> "tuple[Throttle, ...]":
+    """Read `BOARD@2s=0.6`: from 2 s on, 0.6 of the clock."""
+    return tuple(_throttle(text, boards) for text in texts)
+
+
+def parse_time_ms(text: str, where: str) -> float:
+    """Read a moment such as `500ms`, `2s` or `0`."""
+    return 0.0 if _NOW.fullmatch(text) else parse_ms(text, where)
+
+
+def _per_s(text: str, where: str) -> float:
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise InputError("not a rate", where=where, found=text, allowed="images per second: 20/s")
+    return float(match[1])
+
+
+def _outage(text: str, known: Collection[str]) -> "Failure":
+    from simulator.scenario import TimedFailure
+
+    where = f"--fail {text}"
+    names, at, span = text.rpartition("@")
+    if not at:
+        raise InputError(
+            "when does it fail?", where=where, allowed="BOARD@500ms or BOARD,BOARD@500ms..900ms"
+        )
+    start, dots, end = span.partition("..")
+    with errors_name_option(where):
+        return TimedFailure(
+            _boards(names, where, known),
+            parse_time_ms(start, where),
+            parse_time_ms(end, where) if dots else None,
+        )
+
+
+def _renewals(
+    mttf: Sequence[str], mttr: Sequence[str], known: Collection[str]
+) -> "Iterator[Failure]":
+    """Yield one failure per group; a time without boards is that of each board by itself."""
+    from simulator.scenario import RenewalFailure
+
+    to_failure = _times("--mttf", mttf, known)
+    to_repair = _times("--mttr", mttr, known)
+    for group in to_repair.keys() - to_failure.keys() - {()}:
+        raise InputError("no --mttf for these boards", where=f"--mttr {','.join(group)}=...")
+    if to_repair and not to_failure:
+        raise InputError("--mttr needs --mttf, the mean time to failure", allowed="--mttf 10s")
+    every = to_failure.pop((), None)
+    if every is not None:
+        own = {board for group in to_failure for board in group}
+        to_failure |= {(board,): every for board in sorted(known) if board not in own}
+    for group, mttf_ms in to_failure.items():
+        mttr_ms = to_repair.get(group, to_repair.get(()))
+        if mttr_ms is None:
+            raise InputError(
+                "--mttr is needed beside --mttf: the mean time to repair",
+                where=f"--mttf of {', '.join(group)}",
+                allowed="--mttr 500ms",
+            )
+        yield RenewalFailure(group, mttf_ms, mttr_ms)
+
+
+def _times(
+    option: str, texts: Sequence[str], known: Collection[str]
+) -> dict[tuple[str, ...], float]:
+    """Read `10s`, or `BOARD,BOARD=10s`; the key of the former is ()."""
+    times = {}
+    for text in texts:
+        where = f"{option} {text}"
+        names, equals, value = text.rpartition("=")
+        group = _boards(names, where, known) if equals else ()
+        if group in times:
+            raise InputError("given twice for the same boards", where=where)
+        times[group] = parse_ms(value, where)
+    return times
+
+
+def _throttle(text: str, known: Collection[str]) -> "Throttle":
+    from simulator.scenario import Throttle
+
+    where = f"--throttle {text}"
+    names, at, rest = text.rpartition("@")
+    moment, equals, factor = rest.partition("=")
+    try:
+        share = float(factor)
+    except ValueError:
+        share = float("nan")
+    if not (at and equals and share > 0):
+        raise InputError(
+            "not a change of a board's clock",
+            where=where,
+            allowed="BOARD@2s=0.6: from 2 s on, 0.6 of its clock",
+        )
+    (board,) = _boards(names, where, known, most=1)
+    with errors_name_option(where):
+        return Throttle(board, parse_time_ms(moment, where), share)
+
+
+def _boards(
+    text: str, where: str, known: Collection[str], most: int | None = None
+) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    unknown = [name for name in names if name not in known]
+    if unknown or len(names) > (most or len(names)):
+        raise InputError(
+            "no such board has a part in this" if unknown else "one board at a time",
+            where=where,
+            found=", ".join(unknown) or text,
+            allowed=", ".join(sorted(known)),
+        )
+    return tuple(sorted(set(names)))  # however they were put, the same boards

@@ -1,0 +1,348 @@
+"""Boards as people see them: simulated, emulated, measured, profiled; and their certificates."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from nonn_plan.cli.output import Output, format_number, format_pct
+
+if TYPE_CHECKING:
+    from boards.board_validation import AccuracyComparison, Comparison, Validation
+    from boards.emulation.emulated_fleet import EmulatedFleet
+    from boards.host.host_report import BoardReport, HostReport, Percentiles
+    from boards.profiling.profile_report import ProfileReport
+    from boards.tls.credential import CertificateInfo
+    from nonn_plan.cli.parsers.workload import SimulationRequest
+    from profiles.layer import LayerModel
+    from simulator.results.simulation_result import SimulationResult
+    from simulator.workloads.student_sweep import StudentSweep, SweepPoint
+
+
+def show_simulation(
+    output: Output,
+    found: "SimulationResult",
+    alone: "Mapping[str, SimulationResult]",
+    asked: "SimulationRequest",
+    accuracy_pct: float | None = None,
+) -> None:
+    """Show what each board does with an image, and the teacher alone beside it."""
+    _show_boards(output, found)
+    output.table(
+        "One image: ms; energy in mJ: compute per node and of the fleet, idle and radio apart",
+        ("", "latency", "compute", "communication", "queue", "per node", "fleet", "idle", "radio"),
+        [
+            _latency_row(asked.title, found),
+            *(_latency_row(f"teacher alone on {name}", one) for name, one in alone.items()),
+        ],
+    )
+    for sentence in _sentences(found, asked, accuracy_pct):
+        output.say(sentence)
+
+
+def _show_boards(output: Output, found: "SimulationResult") -> None:
+    output.table(
+        "Each board: ms since the host took up the image; energy in mJ per image",
+        (
+            "board", "device", "students", "image there", "busy", "done",
+            "queue", "wait", "in use", "compute", "idle", "radio",
+        ),
+        [
+            (
+                row.board,
+                row.device,
+                str(row.students),
+                *_ms_cells(row.send_done_ms, row.busy_ms, row.done_ms, row.queue_ms, row.wait_ms),
+                f"{100 * (row.utilisation or 0.0):.0f} %",
+                *_mj_cells(row.energy_mj, row.idle_mj, row.radio_mj),
+            )
+            for row in found.boards
+        ],
+    )  # fmt: skip
+
+
+def _latency_row(name: str, found: "SimulationResult") -> tuple[str, ...]:
+    return (
+        name,
+        *_ms_cells(found.total_ms, found.compute_ms, found.communication_ms, found.queue_ms),
+        *_mj_cells(found.energy_per_node_mj, found.energy_total_mj),
+        *_mj_cells(found.idle_total_mj, found.radio_total_mj),
+    )
+
+
+def _sentences(
+    found: "SimulationResult", asked: "SimulationRequest", accuracy_pct: float | None
+) -> Iterable[str]:
+    if asked.told:
+        yield f"{asked.title}: {asked.told}"
+    images = found.answered + found.lost
+    if images > 1:
+        p50, p95, p99 = _ms_cells(found.p50_ms, found.p95_ms, found.p99_ms)
+        error = found.percentile_error_pct
+        yield (
+            f"{images} images in {found.duration_ms / 1000:.4g} s, {found.lost} lost: "
+            f"{found.throughput_per_s:.4g} answers per second; latency p50 {p50}, p95 {p95}, "
+            f"p99 {p99} ms{f' (to {error:g} %)' if error else ''}"
+        )
+    busiest = sorted(found.utilisation.items(), key=lambda item: -item[1])[:3]
+    yield "busiest: " + ", ".join(f"{name} {100 * part:.0f} %" for name, part in busiest)
+    if accuracy_pct is not None:
+        yield f"accuracy of what came in time: {format_pct(accuracy_pct)}"
+    for how in dict.fromkeys(asked.latency_model.values()):
+        devices = ", ".join(name for name, other in asked.latency_model.items() if other == how)
+        what = "layer by layer" if how == "per-layer" else "affine in the FLOPs"
+        yield f"compute time of {devices}: {what}"
+
+
+def _ms_cells(*times_ms: float | None) -> tuple[str, ...]:
+    return tuple(map(_shown_ms, times_ms))
+
+
+def _mj_cells(*energies_mj: float | None) -> tuple[str, ...]:
+    return tuple("" if each is None else format_number(each, 1) for each in energies_mj)
+
+
+def _shown_ms(time_ms: float | None) -> str:
+    return "" if time_ms is None else "never" if math.isnan(time_ms) else format_number(time_ms, 2)
+
+
+def show_sweep(
+    output: Output, move: "StudentSweep", moved: "Sequence[SweepPoint]", least: int
+) -> None:
+    """Show each step of a sweep, and the one of least latency."""
+    output.table(
+        f"{move.students} students, each on a {move.slow.name} or together on one {move.fast.name}:"
+        " ms; compute energy in mJ",
+        (f"on {move.fast.name}", "total", "compute", "communication", "per node", "fleet", ""),
+        [
+            (
+                str(row.moved),
+                format_number(row.total_ms, 2),
+                format_number(row.compute_ms, 2),
+                format_number(row.communication_ms, 2),
+                format_number(row.energy_per_node_mj, 1),
+                format_number(row.energy_per_fleet_mj, 1),
+                "least latency" if row.moved == least else "",
+            )
+            for row in moved
+        ],
+    )
+
+
+def show_certificates(output: Output, found: "Sequence[CertificateInfo]") -> None:
+    """Show names, purposes and dates of certificates."""
+    output.table(
+        "Certificates",
+        ("name", "what for", "valid until", "addresses", "SHA-256"),
+        [
+            (
+                each.name,
+                ", ".join(each.purposes) or "nothing here",
+                _valid_until(each),
+                ", ".join(each.addresses),
+                each.fingerprint,
+            )
+            for each in found
+        ],
+    )
+
+
+def _valid_until(certificate: "CertificateInfo") -> str:
+    late = "" if datetime.now(UTC) <= certificate.valid_until else " (expired)"
+    return f"{certificate.valid_until:%Y-%m-%d}{late}"
+
+
+def show_host_report(output: Output, report: "HostReport") -> None:
+    """Show what came of the images, and the times of each board."""
+    output.table(
+        "Images",
+        ("images", "all students", "some", "none", "accuracy", "p50", "p95", "p99", "per second"),
+        [
+            (
+                str(report.images),
+                str(report.images - report.incomplete - report.unanswered),
+                str(report.incomplete),
+                str(report.unanswered),
+                "not known" if report.accuracy_pct is None else format_pct(report.accuracy_pct),
+                *_percentile_cells(report.total_ms),
+                f"{report.throughput_per_s:.1f}",
+            )
+        ],
+    )
+    output.table(
+        "Boards, ms from taking an image up: median and 95th percentile",
+        ("board", "protocol", "answered", "sent", "computed", "replied", "p95"),
+        [_host_board_row(board) for board in report.boards],
+    )
+    for student, count in report.missing.items():
+        output.say(f"{student} was missing at {count} images: {report.reasons[student]}")
+
+
+def _host_board_row(board: "BoardReport") -> tuple[str, ...]:
+    sent, computed, replied = board.sent_ms, board.computed_ms, board.replied_ms
+    return (
+        board.board,
+        board.wire or "not connected",
+        str(board.answered),
+        f"{sent.p50_ms:.2f}" if sent else "",
+        f"{computed.p50_ms:.2f}" if computed else "",
+        f"{replied.p50_ms:.2f}" if replied else "",
+        f"{replied.p95_ms:.2f}" if replied else "",
+    )
+
+
+def _percentile_cells(times: "Percentiles | None") -> tuple[str, str, str]:
+    if times is None:
+        return "", "", ""
+    return f"{times.p50_ms:.2f} ms", f"{times.p95_ms:.2f} ms", f"{times.p99_ms:.2f} ms"
+
+
+def show_validation(output: Output, found: "Validation") -> None:
+    """Show predicted beside measured figures."""
+    output.table(
+        f"Latency in ms over {found.images} images: predicted, measured (median), error",
+        ("figure", "predicted", "measured", "error"),
+        [
+            _comparison_row("total", found.total_ms),
+            _comparison_row("compute", found.compute_ms),
+            _comparison_row("communication", found.communication_ms),
+            _comparison_row("95th percentile", found.p95_ms),
+        ],
+    )
+    output.table(
+        "Boards, in ms; energy of computing in mJ, measured as time at the predicted power",
+        ("board", "device", "protocol", "figure", "predicted", "measured", "error"),
+        [
+            (board.board, board.device, board.wire, *_comparison_row(name, figure))
+            for board in found.boards
+            for name, figure in (
+                ("computed", board.computed_ms),
+                ("replied", board.replied_ms),
+                ("energy", board.energy_mj),
+            )
+        ],
+    )
+    output.say(_accuracy_sentence(found.accuracy))
+    if found.incomplete:
+        output.say(f"{found.incomplete} images are left out: not every student answered")
+    for line in found.advice:
+        output.say(line)
+
+
+def _comparison_row(name: str, figure: "Comparison") -> tuple[str, str, str, str]:
+    error = "" if figure.error_pct is None else f"{figure.error_pct:+.1f} %"
+    return name, _decimal(figure.predicted), _decimal(figure.measured), error
+
+
+def _decimal(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _accuracy_sentence(accuracy: "AccuracyComparison") -> str:
+    def told(value: float | None) -> str:
+        return "not known" if value is None else f"{value:.2f} %"
+
+    interval = (
+        f" ({accuracy.low_pct:.2f} to {accuracy.high_pct:.2f})"
+        if accuracy.low_pct is not None and accuracy.high_pct is not None
+        else ""
+    )
+    return (
+        f"accuracy: predicted {told(accuracy.predicted_pct)}{interval}, exported models "
+        f"{told(accuracy.exported_pct)}, on the boards {told(accuracy.measured_pct)}"
+    )
+
+
+def show_emulated_fleet(output: Output, fleet: "EmulatedFleet", expected_ms: float) -> None:
+    """Show where the boards are, and what is emulated."""
+    rows = [
+        (board.name, board.address, ", ".join(fleet.worker(board.name).students))
+        for board in fleet.addresses.boards
+    ]
+    output.table("Boards that serve", ("board", "address", "students"), rows)
+    for title, lines in (("emulated", fleet.does), ("not emulated", fleet.notes)):
+        output.say(f"{title}:")
+        for line in lines:
+            output.say(f"  - {line}")
+    output.say(
+        f"expected: {expected_ms:.1f} ms from an image to the last reply, without jitter and loss, "
+        "by the closed form"
+    )
+
+
+def show_device_profile(output: Output, report: "ProfileReport") -> None:
+    """Show a measured profile, and its error on students."""
+    device = report.device
+    output.table(
+        f"{device.title}: {device.cores} cores, {report.engine}, {device.precision}, "
+        f"{report.threads} thread{'s' * (report.threads > 1)} per student",
+        ("figure", "value", "from", "residual %"),
+        [*_profile_rows(report)],
+    )
+    output.table(
+        "Error of the profile on students",
+        ("students", "number", "seen by the fit", "mean %", "largest %"),
+        [
+            (
+                row.kind,
+                str(row.students),
+                "no" if row.held_out else "yes",
+                f"{row.mean_pct:.1f}",
+                f"{row.largest_pct:.1f}",
+            )
+            for row in sorted(report.errors, key=lambda row: (row.kind, row.held_out))
+        ],
+    )
+    if report.held_out_mean_pct is not None:
+        output.say(
+            f"On students held out it is {report.held_out_mean_pct:.1f} % off in the mean, "
+            f"{report.held_out_largest_pct:.1f} % at most."
+        )
+    for row in report.thread_times[1:]:
+        output.say(f"On {row.threads} threads a student takes {row.ratio:.2f} of the time on one.")
+    for each in report.sharing:
+        output.say(
+            f"{each.students} students at once take {each.factor:.2f} of the sum of each alone."
+        )
+    if device.layers is not None:
+        output.say(_layers_sentence(device.layers, report.layers_held_out_mean_pct))
+
+
+def _layers_sentence(model: "LayerModel", students_pct: float | None) -> str:
+    """Say what the profile knows of single layers."""
+    error = "" if model.held_out_pct is None else f", {model.held_out_pct:.1f} % off on others"
+    used = (
+        "students are told better by their MACs, so that simulations go by those"
+        if students_pct is None
+        else f"summed up, layers are {students_pct:.1f} % off on students held out, less than "
+        "their MACs, so that simulations go by layers"
+    )
+    return f"{model.layers} convolutions measured alone{error}; {used}."
+
+
+def _profile_rows(report: "ProfileReport") -> list[tuple[str, str, str, str]]:
+    """Return a row for each figure that the profile has."""
+    device, rows = report.device, []
+    for name in (
+        "compute_fixed_ms",
+        "compute_ms_per_mmac",
+        "message_ms",
+        "sharing_slowdown",
+        "idle_w",
+        "power_busy_w",
+    ):
+        figure = getattr(device, name)
+        if figure is not None:
+            rows.append((name, figure))
+    if device.hosting is not None:
+        rows.append(("hosting.join_fixed_ms", device.hosting.join_fixed_ms))
+        rows.append(("hosting.fc_ms", device.hosting.fc_ms))
+    return [
+        (
+            name,
+            f"{figure.value:.4g}",
+            figure.provenance,
+            "" if figure.residual_pct is None else f"{figure.residual_pct:.1f}",
+        )
+        for name, figure in rows
+    ]

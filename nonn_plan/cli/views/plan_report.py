@@ -1,0 +1,196 @@
+"""Partitions and plans as people see them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nonn_common.units import format_bytes, format_count, format_flops
+from nonn_core.partition import Community, Partition
+from nonn_plan.cli.output import Output, format_pct
+from planner.accuracy.model import AccuracyEstimate
+from planner.plan_file.evaluation import estimate_robustness, survivable_failures
+from planner.plan_file.plan_document import LevelResult, PlanDocument, PlannedGroup0
+from planner.problem.goals import BUDGETS
+from profiles.fleet import resolve
+
+if TYPE_CHECKING:
+    from nonn_core.communities.knowledge import GammaRow
+
+
+_GAMMA_COLUMNS = (
+    "gamma",
+    "communities",
+    "largest",
+    "smallest",
+    "modularity",
+    "at gamma 1",
+    "g0",
+    "P0",
+)
+
+
+def show_partition(output: Output, found: Partition) -> None:
+    """Show communities, and what dropping them does to the teacher."""
+    output.table(
+        f"Communities of {found.filters} filters (modularity {found.modularity:.3f})",
+        ("community", "filters", "what"),
+        [(str(one.id), str(len(one.filters)), _origin(one)) for one in found.communities],
+    )
+    p0 = None if found.epsilon_pct is None else found.p0(found.epsilon_pct)
+    output.table(
+        "What may be dropped as P0",
+        ("communities", "filters", "validation accuracy", "delta_val", ""),
+        [
+            (
+                ", ".join(map(str, step.communities)) or "none",
+                str(step.filters),
+                format_pct(step.accuracy_pct),
+                format_pct(step.delta_val_pct),
+                f"largest below {found.epsilon_pct:g} %"
+                if found.epsilon_pct and step == p0
+                else "",
+            )
+            for step in found.drop_steps
+        ],
+    )
+
+
+def show_gammas(output: Output, rows: "Sequence[GammaRow]", files: Sequence[str]) -> None:
+    """Show what each gamma finds."""
+    output.table(
+        "Communities by gamma (g0 not counted), and how many filters P0 may hold",
+        (*_GAMMA_COLUMNS, "file"),
+        [
+            (
+                f"{row.gamma:g}",
+                str(row.communities),
+                str(row.largest),
+                str(row.smallest),
+                f"{row.modularity:.4f}",
+                f"{row.plain_modularity:.4f}",
+                str(row.g0_filters),
+                "not measured" if row.p0_filters is None else str(row.p0_filters),
+                file,
+            )
+            for row, file in zip(rows, files, strict=True)
+        ],
+    )
+
+
+def _origin(community: Community) -> str:
+    if community.unneeded:
+        return "single filters that are not missed"
+    return "linked" if community.linked else "without a link (g0)"
+
+
+def show_plan(output: Output, answer: PlanDocument) -> None:
+    """Show a plan's students, budgets, proof and prediction; nothing where there is none."""
+    if answer.predicted is None:
+        return
+    output.table(
+        f"Plan ({answer.status})",
+        ("student", "board", "network", "filters", "parameters", "FLOPs", "memory"),
+        [
+            (
+                one.name,
+                ", ".join(one.boards),
+                one.network,
+                str(len(one.filters)),
+                format_count(one.params),
+                format_flops(one.macs),
+                format_bytes(one.memory_bytes),
+            )
+            for one in answer.students
+        ],
+    )
+    if answer.group0 is not None:
+        _show_group0(output, answer.group0)
+    _show_budgets(output, answer)
+    cost = answer.predicted
+    output.say(
+        f"latency {cost.total_ms:.1f} ms (compute {cost.compute_ms:.1f}, communication "
+        f"{cost.communication_ms:.1f}); energy per node {cost.energy_per_node_mj:.1f} mJ; "
+        f"dropped {answer.dropped_filters} filters"
+    )
+    output.say(f"throughput {cost.throughput_per_s:.3g} images per second; host {answer.host}")
+    if answer.accuracy is not None:
+        _show_accuracy(output, answer.accuracy)
+    _show_failures(output, answer)
+    for sentence in answer.verdict.why if answer.verdict else ():
+        output.say(sentence)
+    if noisy := _noisy_links(answer):
+        output.say(
+            f"predicted without loss and jitter of {', '.join(noisy)}: `nonn-plan simulate` shows "
+            "them"
+        )
+
+
+def _show_group0(output: Output, group0: PlannedGroup0) -> None:
+    """Say where G0 is, and what it costs there."""
+    output.say(
+        f"G0 has a board of its own, {group0.board}: {format_count(group0.params)} parameters, "
+        f"{format_flops(group0.macs)}, {format_bytes(group0.memory_bytes)}; it sends "
+        f"{format_bytes(group0.maps_bytes)} of maps to each student's board"
+    )
+
+
+def _show_failures(output: Output, answer: PlanDocument) -> None:
+    """Say which failures the plan survives, and what it is then worth."""
+    question, made = answer.question, answer.decision
+    if question.max_copies > 1 or question.failures:
+        count = survivable_failures(question, made)
+        output.say(
+            f"no student is lost by any {count} failure{'s' * (count != 1)}"
+            if count
+            else "there is a failure that loses a student"
+        )
+    worth = estimate_robustness(question, made)
+    if worth is not None:
+        target = question.failures.target_pct if question.failures else None
+        often = (
+            ""
+            if worth.reliability_pct is None
+            else f"; at least {target:g} % in {worth.reliability_pct:.3f} % of all cases"
+        )
+        output.say(f"expected accuracy with failures {worth.expected_accuracy_pct:.3f} %{often}")
+
+
+def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:
+    """Say what accuracy to expect, how sure that is, and what it rests on."""
+    if accuracy.value_pct is None:
+        interval = f"{accuracy.drop_low_pct:.2f} to {accuracy.drop_high_pct:.2f}"
+        expected = f"{accuracy.drop_pct:.2f} points below the teacher (95 %: {interval})"
+    else:
+        interval = f"{accuracy.low_pct:.2f} to {accuracy.high_pct:.2f}"
+        expected = f"{accuracy.value_pct:.2f} % (95 %: {interval})"
+    output.say(
+        f"expected accuracy {expected}, from {accuracy.basis}; leave-one-out error "
+        f"{accuracy.leave_one_out_pct:.2f} points"
+    )
+
+
+def _noisy_links(answer: PlanDocument) -> list[str]:
+    """Return the links of the plan's boards that lose messages, or delay them by chance."""
+    _, boards = resolve(answer.question.fleet)
+    links = (board.link for board in boards if board.name in answer.decision.used)
+    return sorted({link.name for link in links if link.loss_pct.value or link.jitter_ms.value})
+
+
+def _show_budgets(output: Output, answer: PlanDocument) -> None:
+    rows = []
+    for row in answer.budgets:
+        shown = BUDGETS[row.budget]
+        if row.limit is not None and row.slack is not None:
+            amounts = (shown.text(amount) for amount in (row.used, row.limit, row.slack))
+            rows.append((row.board, shown.noun, *amounts))
+    output.table("Budgets", ("board", "budget", "used", "limit", "slack"), rows)
+    output.table(
+        "Proof",
+        ("stage", "this plan", "best", "bound", "gap"),
+        list(map(_proof_row, answer.stages)),
+    )
+
+
+def _proof_row(stage: LevelResult) -> tuple[str, ...]:
+    bound = "none" if stage.bound is None else f"{stage.bound:.7g}"
+    gap = "none" if stage.gap_pct is None else f"{stage.gap_pct:.2f} %"
+    return stage.objective, f"{stage.value:.7g}", f"{stage.best:.7g}", bound, gap

@@ -1,0 +1,1 @@
+"""Problem data: the problem in whole numbers, as solvers read it."""

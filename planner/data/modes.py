@@ -1,0 +1,378 @@
+"""Modes of a student, its assignment to a board, and that board's capacity.
+
+A mode is a network at a precision.  Where G0 has a board of its own, the host sends the image to
+this board alone, which runs G0 and sends its maps on to each board that has a student (A, 4.3,
+shares G0; a copy of it on each board is the other way to do so).  The maps travel as fp32, as
+features do.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nonn_core.networks.blueprint import ImageShape, NetworkSpec
+from nonn_core.networks.network_cost import (
+    BYTES_PER_VALUE,
+    Cost,
+    Precision,
+    StudentCostLine,
+    group0_cost,
+    group0_maps,
+    student_cost_line,
+)
+from nonn_core.partition import DropStep
+from planner.accuracy.model import UNITS_PER_INDEX
+from planner.problem.problem import Problem
+from profiles.device import DeviceProfile, compute_mj, compute_ms
+from profiles.fleet import Board, resolve
+from profiles.link import BYTES_PER_FEATURE
+from simulator.graph_builder import send_ms
+from simulator.workloads.fan_out import busy_mj, busy_ms, reply_ms
+
+Resource = Literal["params", "memory_bytes", "macs", "value_bytes", "busy", "energy"]
+"""What a board's students cost together, in solver units."""
+
+UNITS_PER_MS = 10**6
+UNITS_PER_MJ = 10**6
+UNITS_PER_POINT = 10**6
+
+LATEST_UNITS = 10**9 * UNITS_PER_MS
+"""No plan answers later; a bound that only the solver's arithmetic needs."""
+SEVERAL = 2
+"""How many students stand for `several` where a device slows down for two or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A cost in solver units: `constant` plus `per_filter` for each filter of a student."""
+
+    constant: int
+    per_filter: int
+
+    def at(self, filters: int) -> int:
+        """Return the cost for this many filters."""
+        return self.constant + self.per_filter * filters
+
+
+UnitCost = Callable[[DeviceProfile, StudentCostLine, bool], Affine]
+"""Cost of one student on a device, alone (False) or as its share among several (True)."""
+
+
+def round_up(value: float, units: int) -> int:
+    """Scale a cost: the least whole number of units that is not below it.
+
+    A thousandth of a unit is taken for noise of binary fractions: 1.1 points are 1,100,000
+    millionths, not one more.
+    """
+    return math.ceil(value * units - 1e-3)
+
+
+def round_down(limit: float | None, units: int) -> int | None:
+    """Scale a capacity: the most whole units that fit; None stays None."""
+    return None if limit is None else math.floor(limit * units + 1e-3)
+
+
+def least_within(best: int, tolerance_pct: float) -> int:
+    """Return the least that a maximised measure may fall to, within a tolerance of its best."""
+    return math.ceil(best - abs(best) * tolerance_pct / 100 - 1e-6)
+
+
+def most_within(best: int, tolerance_pct: float) -> int:
+    """Return the most that a minimised measure may rise to, within a tolerance of its best."""
+    return math.floor(best + abs(best) * tolerance_pct / 100 + 1e-6)
+
+
+def send_units(board: Board, image_bytes: int) -> int:
+    """Time of the host's sender for one image to `board`."""
+    return round_up(send_ms(board, image_bytes), UNITS_PER_MS)
+
+
+def delay_units(board: Board) -> int:
+    """Time under way to `board` and back, while nothing is busy."""
+    return round_up(2 * board.link.latency_ms.value, UNITS_PER_MS)
+
+
+def one_way_units(board: Board) -> int:
+    """Time under way to `board`, or back from it."""
+    return round_up(board.link.latency_ms.value, UNITS_PER_MS)
+
+
+def reply_units(board: Board) -> int:
+    """Time of a reply from `board` per filter; the model's reply has no fixed part."""
+    return round_up(reply_ms(board, 1), UNITS_PER_MS)
+
+
+def busy_units(device: DeviceProfile, line: StudentCostLine, several: bool) -> Affine:
+    """Time of one student on `device`, alone or as its share among several."""
+    students = SEVERAL if several else 1
+    constant_ms = busy_ms(device, [line.macs] * students) / students
+    further_ms = busy_ms(device, [line.macs + line.macs_per_filter] * students) / students
+    return Affine(
+        round_up(constant_ms, UNITS_PER_MS), round_up(further_ms - constant_ms, UNITS_PER_MS)
+    )
+
+
+def energy_units(device: DeviceProfile, line: StudentCostLine, several: bool) -> Affine:
+    """Energy of one student on `device`, alone or as its share among several."""
+    students = SEVERAL if several else 1
+    constant_mj = busy_mj(device, [line.macs] * students) / students
+    further_mj = busy_mj(device, [line.macs + line.macs_per_filter] * students) / students
+    return Affine(
+        round_up(constant_mj, UNITS_PER_MJ), round_up(further_mj - constant_mj, UNITS_PER_MJ)
+    )
+
+
+def rounding_bound(boards: int, students: int, filters: int) -> int:
+    """Bound, in solver units, what rounding up adds to a latency or to a fleet's energy.
+
+    Each send and delay, each student's constant, each filter's compute and reply, and the join are
+    rounded once, by less than one unit; a delay twice where boards share a medium, but then only
+    the delays of two boards count.
+    """
+    return 2 * boards + students + 2 * filters + 1
+
+
+def delay_spread_bound(boards: Iterable[Board]) -> int:
+    """Bound, in solver units, what unlike latencies on one medium add to a latency.
+
+    The model lets the last reply on a shared medium take the longest latency of its boards.
+    """
+    media: dict[str, list[int]] = defaultdict(list)
+    for board in boards:
+        if board.link.shared:
+            media[board.link.name].append(one_way_units(board))
+    return max((max(delays) - min(delays) for delays in media.values()), default=0)
+
+
+def log_units(amount: int) -> int:
+    """Return ln(amount) in whole solver units, rounded down."""
+    return math.floor(UNITS_PER_INDEX * math.log(amount))
+
+
+@dataclass(frozen=True, slots=True)
+class Stem:
+    """G0 of one shape: its cost for one image, and its maps in bytes."""
+
+    shape: str
+    cost: Cost
+    maps_bytes: int
+
+    @classmethod
+    def of(cls, spec: NetworkSpec, image: ImageShape) -> "Stem":
+        """Describe the G0 of a network."""
+        maps_bytes = BYTES_PER_FEATURE * group0_maps(spec, image).elements
+        return cls(spec.group0, group0_cost(spec, image), maps_bytes)
+
+    def on(
+        self, place: int, board: Board, precision: Precision, image_bytes: int
+    ) -> "DedicatedStem":
+        """Put it on a board, which has this place in the fleet."""
+        sent_ms = send_ms(board, image_bytes)
+        busy_ms = compute_ms(board.device, self.cost.macs)
+        under_way_ms = 2 * board.link.latency_ms.value
+        return DedicatedStem(
+            shape=self.shape,
+            board=place,
+            precision=precision,
+            maps_bytes=self.maps_bytes,
+            params=self.cost.params,
+            macs=self.cost.macs,
+            memory_bytes=self.cost.memory_bytes(precision),
+            busy=round_up(busy_ms, UNITS_PER_MS),
+            energy=round_up(compute_mj(board.device, self.cost.macs), UNITS_PER_MJ),
+            sent=round_up(sent_ms, UNITS_PER_MS),
+            lead=round_up(sent_ms + busy_ms + under_way_ms, UNITS_PER_MS),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DedicatedStem:
+    """G0 on a board of its own, by the board's place in the fleet; times in solver units.
+
+    `sent` is the host's time for the image; `lead` is all that passes until maps can be sent, and
+    the latency of this board's link on the way back, which all of them have.
+    """
+
+    shape: str
+    board: int
+    precision: Precision
+    maps_bytes: int
+    params: int
+    macs: int
+    memory_bytes: int
+    busy: int
+    energy: int
+    sent: int
+    lead: int
+
+    def of(self, figure: Resource) -> int:
+        """Return a figure; precisions are those of students, which it is not."""
+        return 0 if figure == "value_bytes" else int(getattr(self, figure))
+
+
+@dataclass(frozen=True, slots=True)
+class AssignedStudent:
+    """One student: its communities, network, precision, and the place of its board in the fleet.
+
+    A student of a later round than the first mimics as many filters as its community has, of all
+    kept ones reshuffled.  `copies` are further boards that hold the same student.
+    """
+
+    communities: tuple[int, ...]
+    network: str
+    precision: Precision
+    board: int
+    round: int = 1
+    copies: tuple[int, ...] = ()
+
+    @property
+    def boards(self) -> tuple[int, ...]:
+        """All boards that hold it; the host waits for the first one."""
+        return (self.board, *self.copies)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """All students, and the ids of the communities that are dropped.
+
+    `send_order` names boards by their places in the fleet.  It is empty where the solver decided
+    nothing that longest first (`simulator.workloads.fan_out`) does not do as well.  `own` is G0 on a board
+    of its own; None: each board has a copy.
+    """
+
+    students: tuple[AssignedStudent, ...]
+    dropped: tuple[int, ...]
+    send_order: tuple[int, ...] = ()
+    own: DedicatedStem | None = None
+
+
+CostSlope = tuple[int, int, int]
+"""Parameters and MACs that one more filter costs a student, and bytes of a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """A network at a precision, as a student may be.
+
+    Options of one `head` have as many parameters, MACs and bytes more per filter.  `behind` is what
+    remains of `line` where G0 is on a board of its own.
+    """
+
+    name: str
+    precision: Precision
+    group0: str
+    head: CostSlope
+    line: StudentCostLine
+    behind: StudentCostLine
+
+    @classmethod
+    def of(cls, spec: NetworkSpec, precision: Precision, image: ImageShape) -> "Mode":
+        """Describe a network that looks at images of this shape."""
+        line, behind = (student_cost_line(spec, image, own) for own in (True, False))
+        head = (line.params_per_filter, line.macs_per_filter, BYTES_PER_VALUE[precision])
+        return cls(str(spec), precision, spec.group0, head, line, behind)
+
+    def student(
+        self, communities: Sequence[int], boards: Sequence[int], number: int = 1
+    ) -> AssignedStudent:
+        """Return a student of this option, in the round of this number, on boards."""
+        own = tuple(sorted(communities))
+        first, *copies = boards
+        return AssignedStudent(own, self.name, self.precision, first, number, tuple(copies))
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of one parameter or activation."""
+        return BYTES_PER_VALUE[self.precision]
+
+    def memory_bytes(self, filters: int) -> int:
+        """Return what parameters and peak activations take, in bytes."""
+        return self.line.at(filters).memory_bytes(self.precision)
+
+
+@dataclass(frozen=True, slots=True)
+class DropChoice:
+    """A union of communities that may be dropped as P0."""
+
+    communities: frozenset[int]
+    filters: int
+    delta_val_pct: float
+
+    @property
+    def delta_units(self) -> int:
+        """|delta_val| in solver units."""
+        return round_up(self.delta_val_pct, UNITS_PER_POINT)
+
+
+def drop_choice(step: DropStep) -> DropChoice:
+    """Describe a drop step; what was not measured but is allowed (g0) counts as no change."""
+    return DropChoice(frozenset(step.communities), step.filters, abs(step.delta_val_pct or 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class BoardCapacity:
+    """A board with what one plan may put on it; None is no limit.
+
+    `busy`, `energy` and `latest` are in solver units; the last bounds the time that computing and
+    replying take.
+    """
+
+    board: Board
+    memory_bytes: int | None
+    macs: int | None
+    busy: int | None = None
+    energy: int | None = None
+    latest: int | None = None
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What makes boards do the same as long as they are up: device, link and budgets."""
+        limits = (self.memory_bytes, self.macs, self.busy, self.energy)
+        return self.board.device, self.board.link, *limits
+
+    def fits(self, option: Mode, filters: int) -> bool:
+        """Say whether a student of this network and size fits on this board, alone or not."""
+        if self.memory_bytes is not None and option.memory_bytes(filters) > self.memory_bytes:
+            return False
+        if self.macs is not None and option.line.at(filters).macs > self.macs:
+            return False
+        if self.energy is not None and self._least(energy_units, option, filters) > self.energy:
+            return False
+        busy = self._least(busy_units, option, filters)
+        replied = busy + filters * reply_units(self.board)
+        return (self.busy is None or busy <= self.busy) and (
+            self.latest is None or replied <= self.latest
+        )
+
+    def _least(self, units: UnitCost, option: Mode, filters: int) -> int:
+        """Return the least cost of one student, alone or as its share among several."""
+        device = self.board.device
+        return min(units(device, option.line, several).at(filters) for several in (False, True))
+
+    def most_filters(self, option: Mode, at_most: int) -> int:
+        """Return the most filters, up to `at_most`, that such a student may mimic here; -1: none.
+
+        Costs grow with filters, so that bisection finds it.
+        """
+        low, high = -1, at_most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.fits(option, middle) else (low, middle - 1)
+        return low
+
+
+def board_capacities(question: Problem) -> tuple[BoardCapacity, ...]:
+    """Return the boards with their budgets."""
+    _, boards = resolve(question.fleet)
+    return tuple(
+        BoardCapacity(
+            board,
+            budget.room_bytes,
+            budget.macs,
+            busy=round_down(budget.busy_ms, UNITS_PER_MS),
+            energy=round_down(budget.energy_mj, UNITS_PER_MJ),
+        )
+        for board, budget in zip(boards, question.budgets, strict=True)
+    )

@@ -1,0 +1,290 @@
+"""Objective functions: each objective of a problem, read from a plan or from a model of plans."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+from planner.accuracy.model import UNITS_PER_INDEX
+from planner.data.modes import (
+    LATEST_UNITS,
+    UNITS_PER_MJ,
+    UNITS_PER_MS,
+    UNITS_PER_POINT,
+    Resource,
+    delay_spread_bound,
+    least_within,
+    most_within,
+    rounding_bound,
+)
+from planner.problem.goals import MAXIMISED, Objective, Requirement
+from planner.problem.problem import Problem
+from planner.reliability.robustness import UNITS_PER_ACCURACY_POINT, UNITS_PER_CERTAINTY
+from profiles.fleet import resolve
+
+SENDER = "host"
+"""What the host sends with: one message at a time."""
+
+StudentQuantity = Literal["params", "macs", "value_bytes"]
+"""What a student has of its own, wherever it runs and however often."""
+
+Amount_co = TypeVar("Amount_co", covariant=True)
+
+
+class PlanQuantities(Protocol[Amount_co]):
+    """A plan, or all plans at once: amounts are numbers, or linear expressions of a model."""
+
+    def total(self, figure: Resource) -> Amount_co:
+        """Return a figure, added up over all boards."""
+
+    def knowledge(self, figure: StudentQuantity) -> Amount_co:
+        """Return a figure, added up over all students, copies not counted."""
+
+    def survival(self) -> Amount_co:
+        """Return how many failures, whichever they are, leave each student an answering board."""
+
+    def boards(self) -> Amount_co:
+        """Return how many boards have a student, or G0 alone."""
+
+    def students(self) -> Amount_co:
+        """Return how many students there are."""
+
+    def highest(self, figure: Resource) -> Amount_co:
+        """Return a figure of the board where it is highest."""
+
+    def latency(self) -> Amount_co:
+        """Return the latency of one image, in solver units."""
+
+    def period(self) -> Amount_co:
+        """Return the longest time that anything is busy with one image, in solver units."""
+
+    def size(self) -> Amount_co:
+        """Return ln(parameters) + ln(MACs) of all students, in solver units."""
+
+    def spread(self) -> Amount_co:
+        """Return the filters of the largest student less those of the smallest."""
+
+    def dropped(self, delta_val: int, filters: int) -> Amount_co:
+        """Return |delta_val| in solver units times one factor plus |P0| times the other."""
+
+
+class BoardQuantities(PlanQuantities[Amount_co], Protocol[Amount_co]):
+    """A view that tells boards apart even where they are alike."""
+
+    def on(self, board: int, figure: Resource) -> Amount_co:
+        """Return a figure of one board, by its place in the fleet."""
+
+    def robustness(self) -> Amount_co:
+        """Return the expected accuracy when boards fail, in solver units."""
+
+    def reliability(self) -> Amount_co:
+        """Return the chance that an answer has the target accuracy, in solver units."""
+
+
+FLOAT_NOISE = 1e-3
+"""Part of a solver unit that is taken for noise of binary fractions."""
+
+_BEYOND = 10**18
+"""More than any measure counts to, and less than the solver's largest number."""
+
+_FAR = 1000.0
+"""An index of accuracy that no students have."""
+
+ModeCriterion = Literal["params", "macs", "memory", "precision"]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitScale:
+    """Between what a model counts and what people read; `read` and `count` undo each other."""
+
+    read: Callable[[Problem, float], float]
+    count: Callable[[Problem, float], float]
+
+
+def _linear_scale(units: float) -> UnitScale:
+    return UnitScale(lambda _, counted: counted / units, lambda _, value: value * units)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveFunction:
+    """How to read an objective, which way is better, and its scale.
+
+    `rounded` measures are sums of figures that were rounded up, `noise` is what else rounding may
+    hide, in solver units; `timed` ones depend on the order
+    in which the host sends; `wants` says what makes one network better than another; those
+    `of_board` tell alike boards apart; of `curved` ones a model knows tangents only.
+    """
+
+    read: Callable[[Any], Any]
+    maximise: bool = False
+    scale: UnitScale = field(default_factory=lambda: _linear_scale(1))
+    rounded: bool = False
+    noise: int = 0
+    timed: bool = False
+    wants: frozenset[ModeCriterion] = frozenset()
+    of_board: bool = False
+    curved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveBound:
+    """A bound, in solver units, on a measure: from below where more is better."""
+
+    measure: ObjectiveFunction
+    bound: int
+
+    def excess(self, value: int) -> float:
+        """Return by which part of the bound `value` misses it; 0 if it does not."""
+        over = self.bound - value if self.measure.maximise else value - self.bound
+        return max(0, over) / max(1, abs(self.bound))
+
+
+OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
+    # Accuracy grows with the size of all students, and with nothing else (`planner.accuracy`).
+    "accuracy": ObjectiveFunction(
+        lambda view: view.size(),
+        maximise=True,
+        scale=UnitScale(
+            lambda question, counted: question.accuracy_model.accuracy_pct(
+                counted / UNITS_PER_INDEX / 2
+            ),
+            lambda question, value: (
+                2 * UNITS_PER_INDEX * min(max(0.0, question.accuracy_model.index_for(value)), _FAR)
+            ),
+        ),
+        noise=4,
+        wants=frozenset({"params", "macs"}),
+        curved=True,
+    ),
+    # Accuracy grows with the number and size of students (A, Table 4).
+    "capacity": ObjectiveFunction(
+        lambda view: view.knowledge("params"), maximise=True, wants=frozenset({"params"})
+    ),
+    # Largest minus smallest partition (A, Eq. 2).
+    "imbalance": ObjectiveFunction(lambda view: view.spread()),
+    # |delta_val| - |P0| (A, Eq. 2), percentage points minus filters.
+    "dropped": ObjectiveFunction(
+        lambda view: view.dropped(1, -UNITS_PER_POINT),
+        scale=_linear_scale(UNITS_PER_POINT),
+        noise=1,
+    ),
+    "latency": ObjectiveFunction(
+        lambda view: view.latency(), scale=_linear_scale(UNITS_PER_MS), rounded=True, timed=True
+    ),
+    # Images per second: the inverse of the longest time that anything is busy with one.
+    "throughput": ObjectiveFunction(
+        lambda view: view.period(),
+        scale=UnitScale(
+            lambda _, counted: 1000 * UNITS_PER_MS / counted,
+            lambda _, value: 1000 * UNITS_PER_MS / value if value > 0 else LATEST_UNITS,
+        ),
+        rounded=True,
+    ),
+    # Computing only, over all boards, and of the board that spends most.
+    "energy": ObjectiveFunction(
+        lambda view: view.total("energy"), scale=_linear_scale(UNITS_PER_MJ), rounded=True
+    ),
+    "energy-node": ObjectiveFunction(
+        lambda view: view.highest("energy"), scale=_linear_scale(UNITS_PER_MJ), rounded=True
+    ),
+    "memory": ObjectiveFunction(
+        lambda view: view.total("memory_bytes"), wants=frozenset({"memory"})
+    ),
+    "flops": ObjectiveFunction(lambda view: view.total("macs"), scale=_linear_scale(0.5)),
+    "boards": ObjectiveFunction(lambda view: view.boards()),
+    "students": ObjectiveFunction(lambda view: view.students(), maximise=True),
+    "precision": ObjectiveFunction(
+        lambda view: view.knowledge("value_bytes"), maximise=True, wants=frozenset({"precision"})
+    ),
+    # Any so many failures, of a board or a common cause, leave each student an answering board.
+    "survival": ObjectiveFunction(lambda view: view.survival(), maximise=True, of_board=True),
+    # With failures: expected accuracy, and how often it is as much as asked.
+    "robustness": ObjectiveFunction(
+        lambda view: view.robustness(),
+        maximise=True,
+        scale=_linear_scale(UNITS_PER_ACCURACY_POINT * UNITS_PER_CERTAINTY),
+        noise=10 * UNITS_PER_CERTAINTY,
+        wants=frozenset({"params", "macs"}),
+        of_board=True,
+        curved=True,
+    ),
+    "reliability": ObjectiveFunction(
+        lambda view: view.reliability(),
+        maximise=True,
+        # A bound is rounded up, and nothing is surer than certain.
+        scale=UnitScale(
+            lambda _, counted: min(100.0, counted * 100 / UNITS_PER_CERTAINTY),
+            lambda _, value: value * UNITS_PER_CERTAINTY / 100,
+        ),
+        noise=UNITS_PER_CERTAINTY // 10**5,
+        wants=frozenset({"params", "macs"}),
+        of_board=True,
+        curved=True,
+    ),
+}
+
+
+def bound_at(question: Problem, objective: Objective, value: float) -> ObjectiveBound:
+    """Return the limit that keeps an objective at `value`, as people read it, or better."""
+    measure = OBJECTIVE_FUNCTIONS[objective]
+    counted = min(max(measure.scale.count(question, value), -_BEYOND), _BEYOND)
+    bound = (
+        math.ceil(counted - FLOAT_NOISE) if measure.maximise else math.floor(counted + FLOAT_NOISE)
+    )
+    return ObjectiveBound(measure, bound)
+
+
+def satisfies(question: Problem, required: Requirement, value: float) -> bool:
+    """Say whether a value keeps a requirement, up to what rounding can hide."""
+    limit = bound_at(question, required.objective, required.bound)
+    slack = rounding_units(question, limit.measure) + FLOAT_NOISE
+    worst = limit.measure.scale.read(
+        question, limit.bound + (-slack if limit.measure.maximise else slack)
+    )
+    return value >= worst if required.objective in MAXIMISED else value <= worst
+
+
+def relaxed_bound(
+    question: Problem, objective: Objective, best: int, tolerance_pct: float
+) -> ObjectiveBound:
+    """Return the limit that lets an objective worsen by a tolerance of its best value."""
+    measure = OBJECTIVE_FUNCTIONS[objective]
+    if objective == "throughput":
+        # Images per second fall by the tolerance, not time per image.
+        share = 1 - tolerance_pct / 100
+        return ObjectiveBound(
+            measure,
+            math.floor(min(best / share + FLOAT_NOISE, LATEST_UNITS)) if share else LATEST_UNITS,
+        )
+    if measure.curved and tolerance_pct:
+        value = measure.scale.read(question, best) * (1 - tolerance_pct / 100)
+        return bound_at(question, objective, value)
+    worst = least_within if measure.maximise else most_within
+    return ObjectiveBound(measure, worst(best, tolerance_pct))
+
+
+def rounding_units(question: Problem, measure: ObjectiveFunction) -> int:
+    """Bound, in solver units, what rounding can hide of a measure.
+
+    Costs are rounded up, a logarithm is known to a few units, and latencies on one shared medium
+    are taken alike.
+    """
+    if not measure.rounded:
+        return measure.noise
+    _, boards = resolve(question.fleet)
+    hidden = question.max_copies * rounding_bound(
+        len(boards), question.most_students, question.most_filters
+    )
+    hidden += question.group0 != "replicated"
+    return hidden + delay_spread_bound(boards) if measure.timed else hidden
+
+
+def rounding_tolerance(question: Problem, objective: Objective, value: float) -> float:
+    """Return how much of a value, as people read it, rounding can hide."""
+    measure = OBJECTIVE_FUNCTIONS[objective]
+    units = rounding_units(question, measure)
+    if not units:
+        return 0.0
+    counted = measure.scale.count(question, value)
+    worse = counted - units if measure.maximise else counted + units
+    return abs(measure.scale.read(question, worse) - value)

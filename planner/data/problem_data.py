@@ -1,0 +1,334 @@
+"""Problem data: the problem in numbers, profiles resolved and costs in closed form."""
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, combinations
+from typing import Literal
+
+from planner.data.modes import (
+    UNITS_PER_MS,
+    BoardCapacity,
+    DedicatedStem,
+    DropChoice,
+    Mode,
+    Resource,
+    Stem,
+    board_capacities,
+    delay_units,
+    drop_choice,
+    round_up,
+    send_units,
+)
+from planner.problem.problem import Problem
+from planner.reliability.robustness import FailureScenarios
+from profiles.device import DEVICES, DeviceProfile
+from profiles.fleet import resolve
+from simulator.graph_builder import exchange_ms, join_ms
+
+
+@dataclass(frozen=True)
+class ProblemData:
+    """Boards, networks, communities (by size) and drop steps; all that the model reads.
+
+    `own` is G0 on a board of its own, if it is; where that is open, `group0s` are those that may be
+    so, and `replicates` says whether students may have copies of G0 as well.
+    """
+
+    host: DeviceProfile
+    sites: tuple[BoardCapacity, ...]
+    options: tuple[Mode, ...]
+    sizes: tuple[int, ...]
+    drops: tuple[DropChoice, ...]
+    min_students: int
+    max_students: int
+    image_bytes: int
+    reuse: bool = False
+    max_copies: int = 1
+    outages: tuple[frozenset[int], ...] = ()
+    hazards: FailureScenarios | None = None
+    replicates: bool = True
+    group0s: tuple[Stem, ...] = ()
+    own: DedicatedStem | None = None
+
+    @cached_property
+    def communities(self) -> tuple[int, ...]:
+        """Ids of the communities, larger ones first."""
+        return tuple(sorted(range(len(self.sizes)), key=lambda c: -self.sizes[c]))
+
+    @property
+    def slots(self) -> int:
+        """Most students that can have a community each."""
+        return min(self.max_students, max(self._kept))
+
+    @property
+    def fewest(self) -> int:
+        """Fewest students of the first round, whose partitions are communities."""
+        return min(self.min_students, *self._kept) if self.reuse else self.min_students
+
+    @property
+    def spare(self) -> int:
+        """Communities that are left over where each student has one, at most."""
+        return max(self._kept) - self.fewest
+
+    @property
+    def most(self) -> int:
+        """Most students, those of further rounds included."""
+        return self.max_students if self.reuse else self.slots
+
+    @property
+    def rounds(self) -> int:
+        """How often all kept communities may be handed out."""
+        return -(-self.max_students // min(self._kept)) if self.reuse else 1
+
+    @cached_property
+    def further(self) -> tuple[tuple[int, int], ...]:
+        """Students of further rounds that there may be: the round, from 2, and the community.
+
+        Each mimics as many filters as its community has, of all kept ones reshuffled (A, 5.1).
+        Rounds before the last are full, so that a late one needs few communities.
+        """
+        return tuple(
+            (number, c)
+            for number in range(2, self.rounds + 1)
+            for c in self.communities
+            if (number - 1) * self._kept_beside(c) < self.max_students
+        )
+
+    def _kept_beside(self, community: int) -> int:
+        """Return the fewest communities that are kept where this one is."""
+        kept = (
+            count
+            for drop, count in zip(self.drops, self._kept, strict=True)
+            if community not in drop.communities
+        )
+        return min(kept, default=self.max_students)
+
+    @cached_property
+    def _kept(self) -> list[int]:
+        """How many communities each drop step leaves."""
+        return [len(self.sizes) - len(drop.communities) for drop in self.drops]
+
+    def sizes_of_slot(self, slot: int) -> tuple[int, int]:
+        """Return the fewest and the most filters of a student, students going by first community.
+
+        Of the communities, larger ones first, those before a student's first one belong to earlier
+        students, more than one to some of them, or are dropped.
+        """
+        sizes = sorted(self.sizes, reverse=True)
+        last = min(slot + len(sizes) - self.fewest, len(sizes) - 1)
+        return sizes[last], sum(sizes[slot : slot + 1 + max(0, self.spare)])
+
+    @property
+    def filters(self) -> int:
+        """All filters of fconv."""
+        return sum(self.sizes)
+
+    @cached_property
+    def kinds(self) -> tuple[tuple[int, ...], ...]:
+        """Places of the boards that matter to students, by kind, in the fleet's order.
+
+        Of boards that are alike, no plan needs more than there can be students.
+        """
+        kinds: dict[object, list[int]] = defaultdict(list)
+        for place in range(len(self.sites)):
+            if self.own is None or place != self.own.board:
+                kinds[self.kind_of(place)].append(place)
+        return tuple(tuple(places[: self.most * self.max_copies]) for places in kinds.values())
+
+    def kind_of(self, place: int) -> int:
+        """Return the number of a board's kind; boards of one kind are interchangeable."""
+        return self._numbers[place]
+
+    @cached_property
+    def _numbers(self) -> tuple[int, ...]:
+        """The kind of each board, by what it can do and what takes it down."""
+        numbers: dict[object, int] = {}
+        found = []
+        for place, site in enumerate(self.sites):
+            taking = frozenset(n for n, taken in enumerate(self.outages) if place in taken)
+            alone = self.hazards.alone(place) if self.hazards else 0.0
+            found.append(numbers.setdefault((site.kind, taking, alone), len(numbers)))
+        return tuple(found)
+
+    @cached_property
+    def boards(self) -> tuple[int, ...]:
+        """Places of the boards that matter, in the fleet's order."""
+        return tuple(sorted(chain.from_iterable(self.kinds)))
+
+    def extent(self, figure: Literal["params", "macs"]) -> tuple[int, int]:
+        """Return the least and the most that all students together can have."""
+        costs = (
+            (option.line.at(min(self.sizes)), option.line.at(self.filters))
+            for option in self.options
+        )
+        ends = [(getattr(least, figure), getattr(most, figure)) for least, most in costs]
+        least, most = min(one for one, _ in ends), self.most * max(one for _, one in ends)
+        return max(1, least) + self.alone(figure), most + self.alone(figure)
+
+    def answered_by(self, latency: int) -> "ProblemData":
+        """Return the instance in which no board takes longer than this latency allows."""
+        after = latency - self.around
+        sites = tuple(
+            replace(site, latest=after - self.send(place) - delay_units(site.board))
+            for place, site in enumerate(self.sites)
+        )
+        return replace(self, sites=sites)
+
+    def send(self, place: int) -> int:
+        """Return for how long a board's input is sent, in solver units: the image, or G0's maps."""
+        board = self.sites[place].board
+        if self.own is None:
+            return send_units(board, self.image_bytes)
+        source = self.sites[self.own.board].board
+        return round_up(exchange_ms(source, board, self.own.maps_bytes), UNITS_PER_MS)
+
+    @cached_property
+    def around(self) -> int:
+        """What an answer takes beside inputs and boards: the join, and before them G0, if alone."""
+        return self._join + (self.own.lead if self.own else 0)
+
+    @cached_property
+    def held(self) -> int:
+        """For how long an image at least keeps something busy that runs no student."""
+        return max(self._join, self.own.sent, self.own.busy) if self.own else self._join
+
+    @cached_property
+    def _join(self) -> int:
+        return round_up(join_ms(self.host), UNITS_PER_MS)
+
+    def alone(self, figure: Resource) -> int:
+        """Return what G0 costs on a board of its own; 0 where it has none."""
+        return self.own.of(figure) if self.own else 0
+
+    def on(self, board: int, figure: Resource) -> int:
+        """Return what G0 costs on this board, where that is its own."""
+        return self.alone(figure) if self.own and self.own.board == board else 0
+
+    def placed(self, own: DedicatedStem) -> "ProblemData":
+        """Return the instance whose students stand on this G0."""
+        options = tuple(
+            replace(option, line=option.behind)
+            for option in self.options
+            if option.group0 == own.shape
+        )
+        return replace(self, options=options, own=own, group0s=())
+
+    @property
+    def replicated(self) -> bool:
+        """Whether a student may be on several boards."""
+        return self.max_copies > 1
+
+    @property
+    def sequenced(self) -> bool:
+        """Whether another order than longest first may be the best, and late replies harmless.
+
+        On shared media replies wait for each other; of a student's copies only the first one's
+        reply is waited for.
+        """
+        return self.replicated or bool(self.media)
+
+    @cached_property
+    def threats(self) -> tuple[tuple[frozenset[int], int], ...]:
+        """Boards that some outages take together, and how many outages; first of all, none.
+
+        More outages at once than a student has copies threaten it no further.
+        """
+        return tuple(
+            (frozenset[int]().union(*taken), number)
+            for number in range(self.max_copies)
+            for taken in combinations(self.outages, number)
+        )
+
+    @cached_property
+    def media(self) -> dict[str, tuple[int, ...]]:
+        """Places of the boards that matter, for each medium that several of them share."""
+        media: dict[str, list[int]] = defaultdict(list)
+        for place in self.boards:
+            link = self.sites[place].board.link
+            if link.shared:
+                media[link.name].append(place)
+        return {name: tuple(places) for name, places in media.items() if len(places) > 1}
+
+
+def resolve_problem(question: Problem) -> ProblemData:
+    """Resolve profiles and costs; raises ProfileError for an unknown device or link."""
+    image = question.image_shape
+    return ProblemData(
+        host=host_device(question),
+        sites=board_capacities(question),
+        options=tuple(
+            Mode.of(spec, precision, image)
+            for spec in question.specs
+            for precision in question.precisions
+        ),
+        sizes=tuple(len(one.filters) for one in question.partition.communities),
+        drops=tuple(drop_choice(s) for s in question.partition.drop_steps if question.allows(s)),
+        min_students=question.min_students,
+        max_students=question.most_students,
+        image_bytes=image.size_bytes,
+        reuse=question.reuse,
+        max_copies=question.max_copies,
+        outages=_common_causes(question),
+        hazards=_failure_scenarios(question),
+        replicates=question.group0 != "own-board",
+        group0s=_stems(question),
+    )
+
+
+def _stems(question: Problem) -> tuple[Stem, ...]:
+    """Return each shape of G0 that may have a board of its own."""
+    if question.group0 == "replicated":
+        return ()
+    shapes = {spec.group0: spec for spec in question.specs}
+    return tuple(Stem.of(spec, question.image_shape) for spec in shapes.values())
+
+
+def _common_causes(question: Problem) -> tuple[frozenset[int], ...]:
+    places = {board.name: place for place, board in enumerate(question.fleet.boards)}
+    outages = question.failures.outages if question.failures else ()
+    return tuple(frozenset(places[board] for board in each.boards) for each in outages)
+
+
+def _failure_scenarios(question: Problem) -> FailureScenarios | None:
+    """Return what may fail, where the question says so and accuracy can be predicted."""
+    if question.failures is None or question.accuracy is None or not question.accuracy.known:
+        return None
+    names = tuple(board.name for board in question.fleet.boards)
+    return FailureScenarios(question.failures, names, question.accuracy_model)
+
+
+def host_device(question: Problem) -> DeviceProfile:
+    """Return the host: of those that may be it, the one that joins replies soonest.
+
+    Whatever is asked for, a quicker join is never worse.
+    """
+    host, _ = resolve(question.fleet)
+    return min((DEVICES.get(name) for name in question.hosts), key=join_ms, default=host)
+
+
+def community_classes(instance: ProblemData) -> tuple[tuple[int, ...], ...]:
+    """Return the communities by class."""
+    classes: dict[object, list[int]] = defaultdict(list)
+    for community in instance.communities:
+        taken = tuple(community in drop.communities for drop in instance.drops)
+        classes[instance.sizes[community], taken].append(community)
+    return tuple(map(tuple, classes.values()))
+
+
+def student_counts(instance: ProblemData, most: int) -> range:
+    """Return how many students there may be, up to `most`, more first; empty if none may."""
+    return range(min(instance.slots, most), instance.min_students - 1, -1)
+
+
+def largest_drop(instance: ProblemData, students: int) -> DropChoice:
+    """Return the largest P0 that leaves each student a community; dropping nothing always does."""
+    return max(
+        (drop for drop in instance.drops if len(kept_communities(instance, drop)) >= students),
+        key=lambda drop: drop.filters,
+    )
+
+
+def kept_communities(instance: ProblemData, drop: DropChoice) -> tuple[int, ...]:
+    """Return the ids of the communities that are not dropped."""
+    return tuple(c for c in range(len(instance.sizes)) if c not in drop.communities)

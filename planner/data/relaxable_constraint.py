@@ -1,0 +1,325 @@
+"""Relaxable constraints of a problem, each by itself and in its own unit.
+
+Amounts are rounded, where at all, to the side that is easier kept, so that a limit that is read
+off and typed in again is never tighter than the one that was meant.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from typing import Any, Literal, cast, get_args
+
+from nonn_common.units import FLOPS_PER_MAC
+from planner.data.modes import (
+    UNITS_PER_MJ,
+    UNITS_PER_MS,
+    UNITS_PER_POINT,
+    BoardCapacity,
+    DropChoice,
+    Resource,
+    drop_choice,
+    round_up,
+)
+from planner.data.objective_function import (
+    OBJECTIVE_FUNCTIONS,
+    ObjectiveBound,
+    ObjectiveFunction,
+    bound_at,
+)
+from planner.data.problem_data import ProblemData, resolve_problem
+from planner.problem.goals import BUDGETS, MAXIMISED, BudgetName, Objective, Requirement
+from planner.problem.problem import Problem
+
+ConstraintKind = BudgetName | Literal["min_students", "max_students", "epsilon", "requirement"]
+
+UNLIMITED = 10**15
+"""No board needs more of anything, in solver units; a limit that only one board has."""
+
+GROWING_OBJECTIVES: frozenset[Objective] = frozenset(
+    ("accuracy", "capacity", "students", "precision", "robustness", "reliability")
+)
+"""What students beyond one for each community can raise; all else they leave or make worse."""
+
+EXTRA_STUDENTS = 2
+"""Students beyond those allowed that are tried where more of them can be of use without end."""
+
+_RESOURCES: dict[BudgetName, Resource] = {
+    "memory_bytes": "memory_bytes",
+    "macs": "macs",
+    "busy_ms": "busy",
+    "energy_mj": "energy",
+}
+_UNITS: dict[BudgetName, int] = {"busy_ms": UNITS_PER_MS, "energy_mj": UNITS_PER_MJ}
+
+
+@dataclass(frozen=True, slots=True)
+class RelaxableConstraint:
+    """A board's budget, a bound on the number of students, epsilon, or a requirement."""
+
+    kind: ConstraintKind
+    board: int = -1
+    objective: Objective | None = None
+
+    @property
+    def budget(self) -> BudgetName | None:
+        """Which budget of the board, if it is one."""
+        return cast(BudgetName, self.kind) if self.board >= 0 else None
+
+    @property
+    def relaxation(self) -> ObjectiveFunction:
+        """The measure whose best value is the tightest that this demand can be."""
+        if self.budget is not None:
+            figure, board = _RESOURCES[self.budget], self.board
+            return ObjectiveFunction(
+                lambda view: view.on(board, figure),
+                wants=budget_criteria(self.budget),
+                of_board=True,
+            )
+        if self.objective is not None:
+            return OBJECTIVE_FUNCTIONS[self.objective]
+        if self.kind == "min_students":
+            return OBJECTIVE_FUNCTIONS["students"]
+        if self.kind == "max_students":
+            return ObjectiveFunction(lambda view: view.students())
+        return ObjectiveFunction(lambda view: view.dropped(1, 0))
+
+    @property
+    def from_below(self) -> bool:
+        """Whether it asks for so much or more."""
+        if self.objective is not None:
+            return self.objective in MAXIMISED
+        return self.kind == "min_students"
+
+
+def budget_criteria(budget: BudgetName) -> frozenset[Any]:
+    """Return what makes one network better than another where a board is to use little."""
+    return frozenset({"memory"} if budget == "memory_bytes" else ())
+
+
+def budget_resource(budget: BudgetName) -> Resource:
+    """Return the figure of a board that a budget limits."""
+    return _RESOURCES[budget]
+
+
+def relaxable_constraints(question: Problem) -> Iterator[RelaxableConstraint]:
+    """Yield all that may be relaxed; without any of it there is always a plan."""
+    yield RelaxableConstraint("epsilon")
+    yield RelaxableConstraint("max_students")
+    yield RelaxableConstraint("min_students")
+    for one in question.requirements:
+        yield RelaxableConstraint("requirement", objective=one.objective)
+    for kind in reversed(get_args(BudgetName)):
+        for board, budget in enumerate(question.budgets):
+            if getattr(budget, kind) is not None:
+                yield RelaxableConstraint(kind, board)
+
+
+def interchangeable(
+    question: Problem, demand: RelaxableConstraint
+) -> tuple[RelaxableConstraint, ...]:
+    """Return the demands that differ from this one in nothing but which of alike boards it is."""
+    if demand.budget is None:
+        return (demand,)
+    instance = resolve_problem(question)
+    same = instance.kind_of(demand.board)
+    boards = range(len(instance.sites))
+    return tuple(RelaxableConstraint(demand.kind, b) for b in boards if instance.kind_of(b) == same)
+
+
+def gains_from_students(question: Problem, objectives: Iterable[Objective]) -> bool:
+    """Say whether there may be students without end, each of use to one of these objectives.
+
+    What was not found with `FURTHER` students more is then not proven to be there with none.
+    """
+    return question.reuse and not GROWING_OBJECTIVES.isdisjoint(objectives)
+
+
+def lift_constraints(
+    question: Problem,
+    lifted: Collection[RelaxableConstraint],
+    measured: Collection[RelaxableConstraint] = (),
+) -> ProblemData:
+    """Return the instance in which these demands are lifted.
+
+    Boards whose budgets are measured are told apart from all others, which count as alike to the
+    models where their limits are.
+    """
+    instance = resolve_problem(question)
+    out = {*lifted, *measured}
+    asked = [
+        *(stage.objective for stage in question.objective),
+        *(required.objective for required in question.requirements),
+    ]
+    most = instance.max_students + (EXTRA_STUDENTS if gains_from_students(question, asked) else 0)
+    sites = tuple(_lift(site, b, lifted, measured) for b, site in enumerate(instance.sites))
+    return replace(
+        instance,
+        sites=sites,
+        min_students=1 if RelaxableConstraint("min_students") in out else instance.min_students,
+        max_students=(
+            max(len(instance.sizes), len(sites), most)
+            if RelaxableConstraint("max_students") in out
+            else instance.max_students
+        ),
+        drops=_measured_drops(question)
+        if RelaxableConstraint("epsilon") in out
+        else instance.drops,
+    )
+
+
+def _lift(
+    site: BoardCapacity,
+    board: int,
+    lifted: Collection[RelaxableConstraint],
+    measured: Collection[RelaxableConstraint],
+) -> BoardCapacity:
+    changes: dict[str, int | None] = {}
+    for budget in _RESOURCES:
+        one = RelaxableConstraint(budget, board)
+        if one in measured:
+            changes[_field(budget)] = UNLIMITED
+        elif one in lifted:
+            changes[_field(budget)] = None
+    return replace(site, **cast(Any, changes))
+
+
+def _field(budget: BudgetName) -> str:
+    return {"busy_ms": "busy", "energy_mj": "energy"}.get(budget, budget)
+
+
+def _measured_drops(question: Problem) -> tuple[DropChoice, ...]:
+    """Return what may be dropped if epsilon did not matter: all that was measured or is allowed."""
+    communities = len(question.partition.communities)
+    return tuple(
+        drop_choice(step)
+        for step in question.partition.drop_steps
+        if question.allows(step)
+        or (step.delta_val_pct is not None and len(step.communities) < communities)
+    )
+
+
+def requirement_bounds(
+    question: Problem, lifted: Collection[RelaxableConstraint] = ()
+) -> list[ObjectiveBound]:
+    """Return the limits of the question's requirements, but those that are lifted."""
+    return [
+        bound_at(question, one.objective, one.bound)
+        for one in question.requirements
+        if RelaxableConstraint("requirement", objective=one.objective) not in lifted
+    ]
+
+
+def constraint_requirement(question: Problem, demand: RelaxableConstraint) -> Requirement:
+    """Return the requirement that a demand is."""
+    return next(each for each in question.requirements if each.objective == demand.objective)
+
+
+def current_limit(question: Problem, demand: RelaxableConstraint) -> int | float:
+    """Return what a demand is at present, as people read it."""
+    if demand.budget is not None:
+        return cast(float, getattr(question.budgets[demand.board], demand.budget))
+    if demand.kind == "requirement":
+        return constraint_requirement(question, demand).bound
+    if demand.kind == "epsilon":
+        return question.epsilon_pct
+    return question.min_students if demand.kind == "min_students" else question.most_students
+
+
+def readable_limit(question: Problem, demand: RelaxableConstraint, value: int) -> int | float:
+    """Return a value of a demand's relaxation, in solver units, as people read it."""
+    if demand.budget == "memory_bytes":
+        runtime_bytes = question.budgets[demand.board].runtime_bytes
+        return value + (runtime_bytes if value else 0)
+    if demand.budget is not None and demand.budget in _UNITS:
+        return value / _UNITS[demand.budget]
+    if demand.objective is not None:
+        return OBJECTIVE_FUNCTIONS[demand.objective].scale.read(question, value)
+    return value / UNITS_PER_POINT if demand.kind == "epsilon" else value
+
+
+def with_limit(question: Problem, demand: RelaxableConstraint, to: float) -> Problem:
+    """Return the question in which one demand is `to`, as people read it.
+
+    Of epsilon it is what must be allowed: epsilon is then the least above it.
+    """
+    if demand.budget is not None:
+        return _with_budget(question, demand.budget, demand.board, to)
+    update: dict[str, object] = {demand.kind: round(to)}
+    if demand.kind == "epsilon":
+        update = {"epsilon_pct": _epsilon_above(question, to)}
+    elif demand.kind == "requirement":
+        update = {
+            "requirements": tuple(
+                one.model_copy(update={"bound": to}) if one.objective == demand.objective else one
+                for one in question.requirements
+            )
+        }
+    return question.model_copy(update=update)
+
+
+def _with_budget(question: Problem, budget: BudgetName, board: int, to: float) -> Problem:
+    whole = budget in ("memory_bytes", "macs")
+    rows = list(question.budgets)
+    rows[board] = rows[board].model_copy(update={budget: round(to) if whole else to})
+    return question.model_copy(update={"budgets": tuple(rows)})
+
+
+def _epsilon_above(question: Problem, delta_pct: float) -> float:
+    """Return the least epsilon that allows each step up to a delta_val, rounded up to units."""
+    most = round_up(delta_pct, UNITS_PER_POINT)
+    deltas = (abs(step.delta_val_pct or 0.0) for step in question.partition.drop_steps)
+    allowed = [delta for delta in deltas if round_up(delta, UNITS_PER_POINT) <= most]
+    return math.nextafter(max(allowed), math.inf)
+
+
+def constraint_label(question: Problem, demand: RelaxableConstraint) -> str:
+    """Return what a demand is called."""
+    if demand.budget is not None:
+        return f"{BUDGETS[demand.budget].noun} of {question.budgets[demand.board].board}"
+    if demand.objective is not None:
+        return demand.objective
+    names = {"min_students": "fewest students", "max_students": "most students"}
+    return names.get(demand.kind, demand.kind)
+
+
+_SIGNIFICANT_DIGITS = 6
+
+
+def format_limit(demand: RelaxableConstraint, value: float) -> str:
+    """Write what a demand would be."""
+    if demand.budget is not None:
+        return format_budget(demand.budget, value)
+    return f"{round_loosely(value, down=demand.objective in MAXIMISED):g}"
+
+
+def format_amount(demand: RelaxableConstraint, value: float) -> str:
+    """Write what a demand is, or what a plan has of it, to the nearest digit."""
+    return f"{value:g}" if demand.budget is None else BUDGETS[demand.budget].text(value)
+
+
+def format_budget(budget: BudgetName, value: float) -> str:
+    """Write a budget, rounded up to the digits that people read."""
+    if budget == "memory_bytes":
+        return BUDGETS[budget].text(_to_tenths(round(value)))
+    if budget == "macs":
+        return BUDGETS[budget].text(_to_tenths(FLOPS_PER_MAC * round(value)) // FLOPS_PER_MAC)
+    return BUDGETS[budget].text(round_loosely(value))
+
+
+def round_loosely(value: float, *, down: bool = False) -> float:
+    """Round up, or down, to six digits; what is written with fewer stays."""
+    near = float(f"{value:.12g}")
+    context = Context(prec=_SIGNIFICANT_DIGITS, rounding=ROUND_FLOOR if down else ROUND_CEILING)
+    return float(context.create_decimal(repr(near)))
+
+
+def format_students(count: float) -> str:
+    """Write a number of students."""
+    return f"{count:g} student{'s' * (count != 1)}"
+
+
+def _to_tenths(quantity: int) -> int:
+    """Round up to a tenth of the thousand, million ... that a quantity is written in."""
+    step = 10 ** (3 * ((len(str(quantity)) - 1) // 3) - 1) if quantity >= 1000 else 1
+    return -(-quantity // step) * step

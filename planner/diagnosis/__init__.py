@@ -1,0 +1,1 @@
+"""Diagnosis: why a problem has no plan, what would repair it, which limits bind."""

@@ -1,0 +1,285 @@
+"""Explanation of a plan: its proof, and how far each limit may move before it changes.
+
+The plan is said to change where the best value of some level does, under the levels before it.
+
+Tightened: a level keeps its best value as long as some plan that has it uses no more than the
+budget, so that the least that such a plan uses is where it changes.  Of levels without tolerance
+the last one's plan has all their values.
+
+Loosened: the least use of a plan that is better in some level, and in no earlier one worse than
+its tolerance allows, is where the optimum improves.  For any smaller budget every level, one after
+the other, keeps its value.  Where there is no plan: the conflict, and what would repair it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pydantic import Field
+
+from nonn_common.document import Record
+from nonn_common.errors import InputError
+from nonn_common.progress import Progress, silent
+from planner.data.objective_function import ObjectiveBound
+from planner.data.problem_data import resolve_problem
+from planner.data.relaxable_constraint import (
+    ConstraintKind,
+    RelaxableConstraint,
+    constraint_label,
+    current_limit,
+    gains_from_students,
+    interchangeable,
+    lift_constraints,
+    readable_limit,
+    relaxable_constraints,
+)
+from planner.diagnosis.repair import Repair, find_repairs
+from planner.plan_file.evaluation import objective_value
+from planner.plan_file.plan_document import LevelResult, PlanDocument
+from planner.problem.goals import Objective
+from planner.problem.problem import Problem
+from planner.solve import conflict_sentences, irreducible_conflict
+from planner.solvers.search import (
+    LexicographicOptimum,
+    SolverSession,
+    TimeBudget,
+    lexicographic_optimum,
+)
+
+
+class Sensitivity(Record):
+    """How far one budget or requirement may move before the optimal plan changes."""
+
+    kind: ConstraintKind = Field(description="Which budget, bound or requirement; also its unit.")
+    board: str | None = Field(description="Name of the board, of its budgets.")
+    objective: Objective | None = Field(description="What a requirement bounds.")
+    limit: int | float = Field(description="What the question asks.")
+    used: int | float = Field(description="What the plan has of it, the runtime's memory included.")
+    slack: int | float = Field(description="How far the plan is within the limit.")
+    tighten_to: int | float | None = Field(
+        description="The tightest limit with which the best value of every stage stays; the next "
+        "tighter one changes it. Of epsilon: what must be allowed. Null if not found."
+    )
+    loosen_to: int | float | None = Field(
+        description="The first limit, going looser, with which the best value of some stage is "
+        "better, the earlier ones staying; null: no limit improves any."
+    )
+    improves: Objective | None = Field(description="The stage that improves there.")
+    binds: bool = Field(description="A looser limit would improve the optimal plan.")
+    proven: bool = Field(description="Both are proven; else the solver was stopped.")
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """In solver units: how tight a demand keeps the optimum, and where looser improves it."""
+
+    tight: int | None
+    loose: int | None
+    improves: Objective | None
+    proven: bool
+
+
+def sensitivities(
+    prover: SolverSession,
+    best: LexicographicOptimum,
+    used: Mapping[RelaxableConstraint, float],
+    progress: Progress = silent,
+) -> tuple[Sensitivity, ...]:
+    """Return a row for each demand that the plan has something of; alike boards are solved once.
+
+    `used` is what the plan has of each demand, as people read it.
+    """
+    question = prover.question
+    asked = list(relaxable_constraints(question))[::-1]
+    asked.sort(key=lambda one: (one.board < 0, one.board))
+    found: dict[RelaxableConstraint, Thresholds] = {}
+    for number, one in enumerate(asked):
+        progress(f"moving {constraint_label(question, one)}", number, len(asked))
+        if one not in found:
+            found |= dict.fromkeys(interchangeable(question, one), thresholds(prover, best, one))
+    return tuple(_row(question, one, used[one], found[one]) for one in asked)
+
+
+def thresholds(
+    prover: SolverSession, best: LexicographicOptimum, demand: RelaxableConstraint
+) -> Thresholds:
+    """Find both thresholds of a demand."""
+    tight, tight_proven = _tight(prover, best, demand)
+    if (
+        lift_constraints(prover.question, {demand}) == resolve_problem(prover.question)
+        and not demand.objective
+    ):
+        return Thresholds(tight, None, None, best.proven and tight_proven)
+    loose, improves, loose_proven = _loose(prover, best, demand)
+    if demand.kind == "max_students" and loose is None:
+        stages = (stage.objective for stage in prover.question.objective)
+        loose_proven = loose_proven and not gains_from_students(prover.question, stages)
+    return Thresholds(tight, loose, improves, best.proven and tight_proven and loose_proven)
+
+
+def _tight(
+    prover: SolverSession, best: LexicographicOptimum, demand: RelaxableConstraint
+) -> tuple[int | None, bool]:
+    """Return the tightest limit that each stage's best value allows; None if one is unknown."""
+    known = {id(best.stages[-1]): best.assignment}
+    outcomes = [prover.tightest(demand, one.as_good, known=known.get(id(one))) for one in best.kept]
+    values = [outcome.value for outcome in outcomes if outcome.value is not None]
+    proven = all(outcome.proven for outcome in outcomes)
+    if len(values) < len(outcomes):
+        return None, False
+    return (min if demand.relaxation.maximise else max)(values), proven
+
+
+def _loose(
+    prover: SolverSession, best: LexicographicOptimum, demand: RelaxableConstraint
+) -> tuple[int | None, Objective | None, bool]:
+    """Return the first limit, going looser, at which a stage improves, and that stage."""
+    measure = demand.relaxation
+    step = 1 if measure.maximise else -1
+    sooner: list[ObjectiveBound] = []
+    value, improves, proven = None, None, True
+    for one in best.stages:
+        outcome = prover.tightest(demand, [*one.better, *sooner])
+        proven = proven and (outcome.proven or outcome.infeasible)
+        if outcome.value is not None:
+            value, improves = outcome.value, one.stage.objective
+            # Of a later stage only a limit that is reached sooner matters.
+            sooner = [ObjectiveBound(measure, value + step)]
+    return value, improves, proven
+
+
+def _row(
+    question: Problem, demand: RelaxableConstraint, used: float, found: Thresholds
+) -> Sensitivity:
+    limit = current_limit(question, demand)
+    return Sensitivity(
+        kind=demand.kind,
+        board=question.budgets[demand.board].board if demand.board >= 0 else None,
+        objective=demand.objective,
+        limit=limit,
+        used=used,
+        slack=used - limit if demand.from_below else limit - used,
+        tighten_to=None if found.tight is None else readable_limit(question, demand, found.tight),
+        loosen_to=None if found.loose is None else readable_limit(question, demand, found.loose),
+        improves=found.improves,
+        binds=found.loose is not None,
+        proven=found.proven,
+    )
+
+
+LEVEL_UNITS: dict[Objective, str] = {
+    "accuracy": " (%)",
+    "capacity": " (parameters)",
+    "imbalance": " (filters)",
+    "dropped": " (points - filters)",
+    "latency": " (ms)",
+    "throughput": " (images per second)",
+    "energy": " (mJ, fleet)",
+    "energy-node": " (mJ, highest board)",
+    "memory": " (bytes)",
+    "flops": " (FLOPs)",
+    "boards": "",
+    "students": "",
+    "precision": " (bytes per value, added up)",
+    "survival": " (failures)",
+    "robustness": " (%)",
+    "reliability": " (%)",
+}
+
+
+class Explanation(Record):
+    """What binds a plan, and what would change it; or why there is none, and what would help."""
+
+    status: Literal["optimal", "feasible", "infeasible"] = Field(
+        description="As the plan says; thresholds are of the question's optimum in any case."
+    )
+    stages: tuple[LevelResult, ...] = Field(description="The plan's proof.")
+    sensitivities: tuple[Sensitivity, ...] = Field(
+        description="Of each budget and requirement; empty if infeasible."
+    )
+    conflict: tuple[str, ...] = Field(
+        description="If infeasible: an irreducible set of demands that cannot hold together."
+    )
+    repairs: tuple[Repair, ...] = Field(
+        description="If infeasible: changes with which there is a plan, found and checked."
+    )
+    irreducible: bool = Field(
+        description="If infeasible: without any one of the conflict the others, proven, can hold."
+    )
+    proven: bool = Field(description="All of it is proven; else the solver was stopped.")
+
+
+def explain(
+    plan: PlanDocument, deterministic_limit: float, progress: Progress = silent
+) -> Explanation:
+    """Explain a plan by solving its question again, moved.
+
+    The limit is for all of it together.  Raises UnprovenError where it does not suffice to find
+    the question's optimum, and InputError where the plan wrongly says infeasible.
+    """
+    prover = SolverSession(plan.question, TimeBudget(deterministic_limit))
+    # Many small questions: a local search before each would take most of the time.
+    moved = replace(prover, most_drafts=0)
+    if plan.status == "infeasible":
+        return _infeasible(plan, moved, progress)
+    rows = sensitivities(moved, lexicographic_optimum(prover), dict(_uses(plan)), progress)
+    return Explanation(
+        status=plan.status,
+        stages=plan.stages,
+        sensitivities=rows,
+        conflict=(),
+        repairs=(),
+        irreducible=False,
+        proven=all(row.proven for row in rows),
+    )
+
+
+def _infeasible(plan: PlanDocument, prover: SolverSession, progress: Progress) -> Explanation:
+    if prover.plan().assignment is not None:
+        raise InputError("the plan says infeasible and its question has a plan", fix="plan again")
+    progress("finding the conflict", 0, 0)
+    found = irreducible_conflict(prover)
+    repaired = find_repairs(prover, found.demands, progress)
+    return Explanation(
+        status=plan.status,
+        stages=(),
+        sensitivities=(),
+        conflict=conflict_sentences(prover, found),
+        repairs=repaired,
+        irreducible=found.proven,
+        proven=found.proven and all(one.least for one in repaired) and prover.meter.left > 0,
+    )
+
+
+def _uses(plan: PlanDocument) -> Iterator[tuple[RelaxableConstraint, float]]:
+    """Yield what the plan has of each demand."""
+    used = {(row.board, row.budget): row.used for row in plan.budgets}
+    for one in relaxable_constraints(plan.question):
+        if one.budget is not None:
+            yield one, used[plan.question.budgets[one.board].board, one.budget]
+        elif one.objective is not None and plan.predicted is not None:
+            yield one, objective_value(one.objective, plan.question, plan.decision, plan.predicted)
+        elif one.kind == "epsilon":
+            yield one, abs(plan.delta_val_pct or 0.0)
+        else:
+            yield one, len(plan.students)
+
+
+def proof_sentences(plan: PlanDocument) -> tuple[str, ...]:
+    """Return sentences for people: what the plan is and what was proven of each stage."""
+    run = plan.solver
+    head = (
+        f"{plan.status}: {len(plan.students)} students on {len(plan.decision.used)} of "
+        f"{len(plan.question.fleet.boards)} boards, {plan.dropped_filters} filters dropped; "
+        f"{run.name} {run.version}, seed {run.seed}"
+    )
+    return head, *_stages(plan.stages)
+
+
+def _stages(stages: Sequence[LevelResult]) -> Iterator[str]:
+    for stage in stages:
+        proven = "proven" if stage.proven else "not proven"
+        bound = "" if stage.bound is None else f", bound {stage.bound:.10g}"
+        gap = "" if stage.gap_pct is None else f", gap {stage.gap_pct:.2f} %"
+        best = f"best {stage.best:.10g}{bound}{gap}, {proven}"
+        yield f"{stage.objective}{LEVEL_UNITS[stage.objective]}: {stage.value:.10g} ({best})"

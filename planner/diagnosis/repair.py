@@ -1,0 +1,305 @@
+"""Repairs of an infeasible problem: single changes with which it has a plan, cheapest first.
+
+A single change can only help where it moves a constraint of each conflict, so that the constraints
+of one irreducible conflict are all that need to be tried.  Each repair is a changed problem, of
+which a plan was found and checked before it is shown.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from nonn_common.document import Record
+from nonn_common.errors import InputError
+from nonn_common.progress import Progress, silent
+from nonn_core.networks.network_cost import BYTES_PER_VALUE, Precision
+from planner.data.modes import LATEST_UNITS
+from planner.data.objective_function import ObjectiveFunction
+from planner.data.problem_data import resolve_problem
+from planner.data.relaxable_constraint import (
+    ConstraintKind,
+    RelaxableConstraint,
+    budget_criteria,
+    budget_resource,
+    constraint_requirement,
+    current_limit,
+    format_budget,
+    format_limit,
+    format_students,
+    interchangeable,
+    lift_constraints,
+    readable_limit,
+    relaxable_constraints,
+    requirement_bounds,
+    with_limit,
+)
+from planner.heuristics.solution import EvaluatedSolution
+from planner.plan_file.evaluation import unproven_plan
+from planner.plan_file.validation import violations
+from planner.problem.goals import BUDGETS, BudgetName, Objective
+from planner.problem.problem import Problem
+from planner.reliability.failures import with_added_board
+from planner.solvers.search import SolverSession
+
+MOST_NAMES = 4
+"""Of more boards than this a sentence does not name all."""
+
+
+class Repair(Record):
+    """A change with which the question has a plan; one was found and checked."""
+
+    kind: ConstraintKind | Literal["precision", "board", "together"] = Field(
+        description="What changes: a demand, the precisions, the fleet; or several demands."
+    )
+    text: str = Field(description="The change as a sentence.")
+    boards: tuple[str, ...] = Field(
+        default=(), description="Boards of which any one, or each, has the new budget."
+    )
+    each: bool = Field(default=False, description="Each of the boards, not any one of them.")
+    objective: Objective | None = Field(default=None, description="Whose requirement changes.")
+    value: int | float | str | None = Field(
+        default=None,
+        description="The new limit (what epsilon must allow), the further precision, or the "
+        "board that the further one is like; null where several demands change.",
+    )
+    least: bool = Field(description="Proven: no smaller change of this kind alone does.")
+
+
+@dataclass(frozen=True, slots=True)
+class _RepairCandidate:
+    """A repair, the question that it leads to, and its cost beside others of its kind."""
+
+    repair: Repair
+    question: Problem
+    cost: float
+
+
+def find_repairs(
+    prover: SolverSession, needed: Sequence[RelaxableConstraint], progress: Progress = silent
+) -> tuple[Repair, ...]:
+    """Return the repairs of an infeasible question whose conflict is `needed`, cheapest first.
+
+    Where no single change does, the one repair is a set of changes of which none can be left out.
+    """
+    found: dict[str, list[_RepairCandidate]] = defaultdict(list)
+    for number, one in enumerate(_single(prover, needed)):
+        progress("repairing", number, 0)
+        if has_plan(prover.about(one.question)):
+            found[one.repair.kind].append(one)
+    single = tuple(
+        one.repair for kind in found for one in sorted(found[kind], key=lambda each: each.cost)
+    )
+    return single or tuple(_together(prover))
+
+
+def has_plan(prover: SolverSession) -> bool:
+    """Find a plan of the question and check it, as a plan file is checked."""
+    found = prover.plan().assignment
+    return found is not None and not violations(unproven_plan(prover.question, found, "explain"))
+
+
+def _single(
+    prover: SolverSession, needed: Sequence[RelaxableConstraint]
+) -> Iterator[_RepairCandidate]:
+    """Yield every single change that may help."""
+    question = prover.question
+    tried: set[RelaxableConstraint] = set()
+    for demand in needed:
+        if demand not in tried:
+            twins = interchangeable(question, demand)
+            tried.update(twins)
+            yield from _relaxed(prover, demand, twins)
+    for budget in reversed(get_args(BudgetName)):
+        if any(demand.kind == budget for demand in needed):
+            yield from _everywhere(prover, budget)
+    yield from _precisions(question)
+    yield from _boards(question)
+
+
+def _relaxed(
+    prover: SolverSession, demand: RelaxableConstraint, twins: Sequence[RelaxableConstraint]
+) -> Iterator[_RepairCandidate]:
+    """Relax one demand by as little as does."""
+    question = prover.question
+    outcome = prover.tightest(demand)
+    if outcome.value is None:
+        return
+    to, now = readable_limit(question, demand, outcome.value), current_limit(question, demand)
+    boards = _boards_of(question, twins)
+    repair = Repair(
+        kind=demand.kind,
+        text=_sentence(question, demand, to, boards),
+        boards=boards,
+        objective=demand.objective,
+        value=to,
+        least=outcome.proven,
+    )
+    yield _RepairCandidate(repair, with_limit(question, demand, to), abs(to - now))
+
+
+def _boards_of(question: Problem, of: Sequence[RelaxableConstraint]) -> tuple[str, ...]:
+    return tuple(question.budgets[one.board].board for one in of if one.board >= 0)
+
+
+def _sentence(
+    question: Problem, demand: RelaxableConstraint, to: float, boards: Sequence[str]
+) -> str:
+    now = current_limit(question, demand)
+    if demand.budget is not None:
+        return f"{_more(demand.budget, to, now)} on {_any_of(boards)}"
+    if demand.kind == "min_students":
+        return f"at least {format_students(to)} in place of {now:g}"
+    if demand.kind == "max_students":
+        return f"at most {format_students(to)} in place of {now:g}"
+    if demand.kind == "epsilon":
+        return f"epsilon above {format_limit(demand, to)} points in place of {now:g}"
+    relation = constraint_requirement(question, demand).relation
+    return f"{relation} {format_limit(demand, to)} in place of {now:g}"
+
+
+def _more(budget: BudgetName, to: float, now: float) -> str:
+    more, in_all = format_budget(budget, to - now), format_budget(budget, to)
+    return f"{BUDGETS[budget].noun} +{more}, to {in_all},"
+
+
+def _any_of(boards: Sequence[str]) -> str:
+    if len(boards) > MOST_NAMES:
+        return f"any one of {len(boards)} boards like {boards[0]}"
+    return boards[0] if len(boards) == 1 else f"any one of {', '.join(boards)}"
+
+
+def _everywhere(prover: SolverSession, budget: BudgetName) -> Iterator[_RepairCandidate]:
+    """Raise a budget by as little as does on all boards that have the same."""
+    question = prover.question
+    groups: dict[object, list[RelaxableConstraint]] = defaultdict(list)
+    for place, row in enumerate(question.budgets):
+        if getattr(row, budget) is not None:
+            key = getattr(row, budget), budget == "memory_bytes" and row.runtime_bytes
+            groups[key].append(RelaxableConstraint(budget, place))
+    for group in groups.values():
+        if len(group) > 1:
+            yield from _raised(prover, budget, group)
+
+
+def _raised(
+    prover: SolverSession, budget: BudgetName, group: Sequence[RelaxableConstraint]
+) -> Iterator[_RepairCandidate]:
+    question = prover.question
+    boards = [one.board for one in group]
+    measure = ObjectiveFunction(
+        lambda view: _highest(view, boards, budget), wants=budget_criteria(budget), of_board=True
+    )
+    outcome = prover.search(
+        lift_constraints(question, (), group), measure, requirement_bounds(question)
+    )
+    if outcome.value is None:
+        return
+    to, now = readable_limit(question, group[0], outcome.value), current_limit(question, group[0])
+    names = _boards_of(question, group)
+    every = "every board" if len(names) == len(question.budgets) else f"each of {', '.join(names)}"
+    raised = question
+    for one in group:
+        raised = with_limit(raised, one, to)
+    repair = Repair(
+        kind=budget,
+        text=f"{_more(budget, to, now)} on {every}",
+        boards=names,
+        each=True,
+        value=to,
+        least=outcome.proven,
+    )
+    yield _RepairCandidate(repair, raised, len(names) * (to - now))
+
+
+def _highest(view: Any, boards: Sequence[int], budget: BudgetName) -> Any:
+    """Return what the one of these boards uses that uses most; of a model, a bound on it."""
+    uses = [view.on(board, budget_resource(budget)) for board in boards]
+    if isinstance(view, EvaluatedSolution):
+        return max(uses)
+    highest = view.model.new_int_var(0, LATEST_UNITS, "highest use")
+    for use in uses:
+        view.model.add(highest >= use)
+    return highest
+
+
+def _precisions(question: Problem) -> Iterator[_RepairCandidate]:
+    """Allow a further precision."""
+    for precision in get_args(Precision):
+        if precision not in question.precisions:
+            allowed = (*question.precisions, precision)
+            repair = Repair(
+                kind="precision", text=f"allow {precision}", value=precision, least=True
+            )
+            other = question.model_copy(update={"precisions": allowed})
+            yield _RepairCandidate(repair, other, -BYTES_PER_VALUE[precision])
+
+
+def _boards(question: Problem) -> Iterator[_RepairCandidate]:
+    """Add one board more, like one that is there, with its link and budgets."""
+    instance = resolve_problem(question)
+    kinds: dict[object, int] = {}
+    for place in range(len(instance.sites)):
+        kinds.setdefault(instance.kind_of(place), place)
+    for place in kinds.values():
+        like = question.fleet.boards[place]
+        repair = Repair(
+            kind="board",
+            text=f"one more {like.device}, with {_as_it_is(question)} as {like.name} has",
+            value=like.name,
+            least=True,
+        )
+        if (more := _with_one_more(question, place)) is not None:
+            yield _RepairCandidate(repair, more, 0)
+
+
+def _as_it_is(question: Problem) -> str:
+    return "link and budgets" if question.failures is None else "link, budgets and failures"
+
+
+def _with_one_more(question: Problem, place: int) -> Problem | None:
+    """Return the question with one board more; None where it makes no sense then."""
+    like = question.fleet.boards[place]
+    taken = {board.name for board in question.fleet.boards}
+    numbers = range(1, len(taken) + 2)
+    name = next(n for n in (f"{like.device}-{number}" for number in numbers) if n not in taken)
+    boards = (*question.fleet.boards, like.model_copy(update={"name": name}))
+    budget = question.budgets[place].model_copy(update={"board": name})
+    more = question.model_copy(
+        update={
+            "fleet": question.fleet.model_copy(update={"boards": boards}),
+            "budgets": (*question.budgets, budget),
+            "failures": question.failures and with_added_board(question.failures, like.name, name),
+        }
+    )
+    try:
+        return Problem.check(more.model_dump(), where="one more board")
+    except InputError:
+        # Such as copies of students on a medium that is now shared.
+        return None
+
+
+def _together(prover: SolverSession) -> Iterator[Repair]:
+    """Relax several demands, each by as little as does, of which none can stay as it is.
+
+    Budgets are relaxed before requirements, and these before the number of students.
+    """
+    lifted = list(relaxable_constraints(prover.question))
+    for one in tuple(lifted):
+        others = [other for other in lifted if other != one]
+        if prover.plan_without(others).assignment is not None:
+            lifted = others
+    texts, least = [], True
+    for place, one in enumerate(lifted):
+        question = prover.question
+        outcome = prover.tightest(one, lifted=lifted[place + 1 :])
+        if outcome.value is None:
+            return
+        least = least and outcome.proven
+        to = readable_limit(question, one, outcome.value)
+        texts.append(_sentence(question, one, to, _boards_of(question, [one])))
+        prover = prover.about(with_limit(question, one, to))
+    if has_plan(prover):
+        yield Repair(kind="together", text="together: " + "; ".join(texts), least=least)

@@ -1,0 +1,357 @@
+"""Trade-offs: Pareto fronts over objectives, and break-points over a budget, by solving.
+
+A region holds the plans that are within a bound on each objective.  The lexicographic optimum of a
+region is on the front: what dominates it lies in the same region.  Whatever is not yet covered is
+then better than it in one objective at least, which splits each region that it lies in (Klamroth,
+Lacour and Vanderpooten 2015).  The front is complete when every region is proven empty.
+Objectives count in solver units, less being better; what rounding may hide of one counts as equal.
+
+Break-points of a budget are the least budgets at which a better optimum starts, each found exactly,
+from the top of a range downwards: what is the optimum here?  How little of the budget does a plan
+need that is as good?  Just below that, what is the optimum?  So on, until there is no plan or the
+range ends.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from nonn_common.document import Record
+from nonn_common.errors import UnprovenError
+from nonn_common.progress import Progress, silent
+from nonn_common.units import FLOPS_PER_MAC
+from planner.data.modes import LATEST_UNITS, Assignment, Resource
+from planner.data.objective_function import (
+    OBJECTIVE_FUNCTIONS,
+    ObjectiveBound,
+    ObjectiveFunction,
+    rounding_units,
+)
+from planner.data.problem_data import ProblemData, resolve_problem
+from planner.data.relaxable_constraint import (
+    UNLIMITED,
+    budget_criteria,
+    budget_resource,
+    requirement_bounds,
+)
+from planner.heuristics.solution import EvaluatedSolution
+from planner.plan_file.evaluation import assignment_value
+from planner.problem.goals import MAXIMISED, BudgetName
+from planner.problem.problem import Problem
+from planner.solvers.level_solver import SearchOutcome
+from planner.solvers.search import OptimalLevel, SolverSession, lexicographic_optimum
+
+SAME = 1e-9
+"""Values as people read them that differ by no more than this part are the same."""
+
+Region = tuple[float, ...]
+"""The most that each objective may be, in solver units, less being better; infinite for any."""
+
+
+class BoundedSearch(Protocol):
+    """A search for the best assignment for one measure under limits on others."""
+
+    def __call__(
+        self,
+        instance: ProblemData,
+        goal: ObjectiveFunction | None,
+        limits: Sequence[ObjectiveBound],
+        known: Assignment | None = None,
+    ) -> SearchOutcome:
+        """Search."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrontMember:
+    """A plan of the front and its objectives in solver units, less being better."""
+
+    costs: tuple[int, ...]
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class ParetoFront:
+    """Plans none of which dominates another; `complete` where it is proven that none is missing."""
+
+    found: tuple[FrontMember, ...]
+    complete: bool
+
+
+def find_pareto_front(prover: SolverSession, progress: Progress = silent) -> ParetoFront:
+    """Return the front over the question's objectives, best in the first one first.
+
+    Tolerances of the objectives do not matter.
+    """
+    question = prover.question
+    goals = [OBJECTIVE_FUNCTIONS[stage.objective] for stage in question.objective]
+    hidden = [rounding_units(question, goal) for goal in goals]
+    always = requirement_bounds(question)
+    found = pareto_front_of(
+        resolve_problem(question),
+        goals,
+        hidden,
+        lambda instance, goal, limits, known=None: prover.search(
+            instance, goal, [*always, *limits], known
+        ),
+        lambda number: progress("Pareto front", number, 0),
+    )
+    return ParetoFront(_undominated(question, found.found), found.complete)
+
+
+def pareto_front_of(
+    instance: ProblemData,
+    goals: Sequence[ObjectiveFunction],
+    hidden: Sequence[int],
+    search: BoundedSearch,
+    tell: Callable[[int], None] = lambda _: None,
+) -> ParetoFront:
+    """Return the front of an instance; `hidden` is what rounding may hide of each goal."""
+    return _Regions(instance, goals, hidden, search).explored(tell)
+
+
+class _Regions:
+    """The regions that may still hold a plan of the front, and those proven empty."""
+
+    def __init__(
+        self,
+        instance: ProblemData,
+        goals: Sequence[ObjectiveFunction],
+        hidden: Sequence[int],
+        search: BoundedSearch,
+    ) -> None:
+        self._instance, self._goals, self._search = instance, goals, search
+        self._hidden = hidden
+        self._signs = [-1 if goal.maximise else 1 for goal in goals]
+        self._open: list[Region] = [(math.inf,) * len(goals)]
+        self._empty: list[Region] = []
+
+    def explored(self, tell: Callable[[int], None]) -> ParetoFront:
+        """Search region after region until none is left."""
+        found: list[FrontMember] = []
+        complete = True
+        while self._open:
+            tell(len(found))
+            region = self._open.pop()
+            best, sure = self._best_in(region)
+            complete = complete and sure
+            if best is None:
+                self._empty.append(region)
+                continue
+            found.append(best)
+            # Nothing in the region is better in what was optimised first.
+            self._empty.append(self._better(region, 0, best.costs))
+            self._split([region, *self._open], best.costs)
+        return ParetoFront(tuple(sorted(found, key=lambda one: one.costs)), complete)
+
+    def _best_in(self, region: Region) -> tuple[FrontMember | None, bool]:
+        """Return the lexicographic optimum of a region, if any, and whether that is proven."""
+        bounds = list(region)
+        costs: list[int] = []
+        assignment: Assignment | None = None
+        sure = True
+        for place, goal in enumerate(self._goals):
+            outcome = self._search(self._instance, goal, self._limits(bounds), assignment)
+            if outcome.value is None or outcome.assignment is None:
+                return None, outcome.infeasible
+            assignment, sure = outcome.assignment, sure and outcome.proven
+            costs.append(self._signs[place] * outcome.value)
+            bounds[place] = min(bounds[place], costs[-1] + self._hidden[place])
+        return (FrontMember(tuple(costs), assignment) if assignment else None), sure
+
+    def _limits(self, bounds: Sequence[float]) -> list[ObjectiveBound]:
+        return [
+            ObjectiveBound(goal, sign * int(bound))
+            for goal, sign, bound in zip(self._goals, self._signs, bounds, strict=True)
+            if bound < math.inf
+        ]
+
+    def _better(self, region: Region, place: int, costs: Sequence[int]) -> Region:
+        """Return the part of a region that is better in one objective, beyond all rounding."""
+        most = costs[place] - self._hidden[place] - 1
+        return (*region[:place], min(region[place], most), *region[place + 1 :])
+
+    def _split(self, regions: Sequence[Region], costs: tuple[int, ...]) -> None:
+        """Leave open what a new plan of the front does not cover."""
+        parts: set[Region] = set()
+        for region in regions:
+            if _within(costs, region):
+                parts.update(self._better(region, i, costs) for i in range(len(costs)))
+            else:
+                parts.add(region)
+        self._open = sorted(
+            part
+            for part in parts
+            if not any(_within(part, empty) for empty in self._empty)
+            and not any(_within(part, other) for other in parts - {part})
+        )
+
+
+def _within(one: Sequence[float], region: Region) -> bool:
+    return all(a <= b for a, b in zip(one, region, strict=True))
+
+
+def _undominated(question: Problem, found: Sequence[FrontMember]) -> tuple[FrontMember, ...]:
+    """Leave out what another plan dominates in the values that people read, and repetitions."""
+    values = [
+        tuple(
+            (-1 if stage.objective in MAXIMISED else 1)
+            * assignment_value(question, stage.objective, one.assignment)
+            for stage in question.objective
+        )
+        for one in found
+    ]
+    kept: list[int] = []
+    for place in sorted(range(len(found)), key=values.__getitem__):
+        if not any(_as_good(values[other], values[place]) for other in kept):
+            kept.append(place)
+    return tuple(found[place] for place in kept)
+
+
+def _as_good(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a <= b + SAME * abs(b) for a, b in zip(one, other, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRange:
+    """A budget that is the same on `boards` (their places), from `least` to `most`."""
+
+    budget: BudgetName
+    boards: tuple[int, ...]
+    least: int
+    most: int
+
+    def question(self, question: Problem, amount: int) -> Problem:
+        """Return the question in which the budget is this much."""
+        rows = list(question.budgets)
+        for board in self.boards:
+            rows[board] = rows[board].model_copy(update={self.budget: amount})
+        return question.model_copy(update={"budgets": tuple(rows)})
+
+    def need(self, question: Problem) -> tuple[ProblemData, ObjectiveFunction]:
+        """Return the measure of how large this budget must be, the runtime's part included.
+
+        And the instance that it is a measure of, in which boards are alike only where it does not
+        matter which of them needs how much.
+        """
+        instance = resolve_problem(question)
+        figure, wanted = budget_resource(self.budget), budget_criteria(self.budget)
+        extra = {board: self._runtime(question, board) for board in self.boards}
+        if len(extra) == len(instance.sites) and not any(extra.values()):
+            return instance, ObjectiveFunction(lambda view: view.highest(figure), wants=wanted)
+        sites = list(instance.sites)
+        for board, more in extra.items():
+            limit = UNLIMITED + more
+            sites[board] = (
+                replace(sites[board], memory_bytes=limit)
+                if self.budget == "memory_bytes"
+                else replace(sites[board], macs=limit)
+            )
+        return replace(instance, sites=tuple(sites)), ObjectiveFunction(
+            lambda view: _highest_need(view, figure, extra), wants=wanted, of_board=True
+        )
+
+    def _runtime(self, question: Problem, board: int) -> int:
+        return question.budgets[board].runtime_bytes if self.budget == "memory_bytes" else 0
+
+
+class Breakpoint(Record):
+    """An optimum, and the least budget from which on there is one as good."""
+
+    least: int = Field(
+        gt=0, description="Bytes of memory, or FLOPs of one image, on every board at once."
+    )
+    below_range: bool = Field(
+        description="The optimum starts below the range, of which `least` is the lower end."
+    )
+    values: dict[str, float] = Field(description="The optimum: each stage's value, in its unit.")
+
+
+@dataclass(frozen=True, slots=True)
+class BreakpointSeries:
+    """Break-points, the highest first, and whether they are proven to be all in the range."""
+
+    breakpoints: tuple[Breakpoint, ...]
+    proven: bool
+
+
+def find_breakpoints(prover: SolverSession, over: BudgetRange) -> BreakpointSeries:
+    """Return the break-points of a budget; none where nothing is feasible even at its most."""
+    found: list[Breakpoint] = []
+    amount = over.most
+    try:
+        while amount >= over.least:
+            least, values = _step(
+                prover.about(over.question(prover.question, amount)), over, amount
+            )
+            if values is None:
+                break
+            unit = FLOPS_PER_MAC if over.budget == "macs" else 1
+            found.append(
+                Breakpoint(
+                    least=unit * max(least, over.least),
+                    below_range=least < over.least,
+                    values=values,
+                )
+            )
+            amount = least - 1
+    except UnprovenError:
+        return BreakpointSeries(tuple(found), proven=False)
+    return BreakpointSeries(tuple(found), proven=True)
+
+
+def _step(
+    prover: SolverSession, over: BudgetRange, amount: int
+) -> tuple[int, dict[str, float] | None]:
+    """Return the least budget that is as good as this one, and the optimum, None without a plan.
+
+    Raises UnprovenError where the limit stops a proof.
+    """
+    any_plan = prover.plan()
+    if any_plan.infeasible:
+        return 0, None
+    best = lexicographic_optimum(prover)
+    if not best.proven:
+        raise UnprovenError("the limit stopped a search of the break-points")
+    least = max(_least_need(prover, over, one, amount) for one in best.kept)
+    values: dict[str, float] = {
+        one.stage.objective: assignment_value(prover.question, one.stage.objective, best.assignment)
+        for one in best.stages
+    }
+    return least, values
+
+
+def _least_need(prover: SolverSession, over: BudgetRange, stage: OptimalLevel, amount: int) -> int:
+    """Return the least budget under which a plan is as good as a stage's best."""
+    question = prover.question
+    instance, measure = over.need(question)
+    limits: Sequence[ObjectiveBound] = [
+        *requirement_bounds(question),
+        *stage.as_good,
+        ObjectiveBound(measure, amount),
+    ]
+    outcome = prover.search(instance, measure, limits)
+    if not outcome.proven or outcome.value is None:
+        raise UnprovenError("the limit stopped a search of the break-points")
+    return max(1, outcome.value)
+
+
+def _highest_need(view: Any, figure: Resource, extra: Mapping[int, int]) -> Any:
+    """Return what the board needs that needs most, its runtime only where it has a student.
+
+    Of a model, the least of a bound on it.
+    """
+    uses = [(view.on(board, figure), more) for board, more in extra.items()]
+    if isinstance(view, EvaluatedSolution):
+        return max(use + (more if use else 0) for use, more in uses)
+    highest = view.model.new_int_var(0, LATEST_UNITS, "highest need")
+    for use, more in uses:
+        if more:
+            busy = view.model.new_bool_var("needs its runtime")
+            view.model.add(use <= 0).only_enforce_if(~busy)
+            view.model.add(highest >= use + more * busy)
+        else:
+            view.model.add(highest >= use)
+    return highest

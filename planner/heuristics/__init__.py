@@ -1,0 +1,1 @@
+"""Heuristics: plans found fast and without a proof."""

@@ -1,0 +1,358 @@
+"""A solution in numbers, which a search changes and evaluates thousands of times.
+
+All costs are in solver units (`planner.scaling`), the same that the models use.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from planner.data.modes import (
+    Assignment,
+    BoardCapacity,
+    Resource,
+    busy_units,
+    delay_units,
+    energy_units,
+    log_units,
+    one_way_units,
+    reply_units,
+)
+from planner.data.objective_function import SENDER, StudentQuantity
+from planner.data.problem_data import ProblemData
+from planner.reliability.robustness import (
+    UNITS_PER_ACCURACY_POINT,
+    UNITS_PER_CERTAINTY,
+    RobustnessEstimate,
+)
+from simulator.graph_builder import downlink, uplink
+
+StudentLoad = tuple[int, int]
+"""A student as a board sees it: place of its option in the instance, and its filters."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardLoad:
+    """Tasks of one board and their cost: bytes, MACs, parameters, and solver units.
+
+    `value_bytes` adds up the bytes per value of the students, `send` is the host's time for the
+    image, `delay` the time under way on both ways.
+    """
+
+    tasks: tuple[StudentLoad, ...]
+    memory_bytes: int
+    macs: int
+    params: int
+    value_bytes: int
+    busy: int
+    energy: int
+    send: int
+    reply: int
+    delay: int
+
+    @property
+    def tail(self) -> int:
+        """What follows the send until the reply is there."""
+        return self.busy + self.reply + self.delay
+
+    def excess(self, site: BoardCapacity) -> float:
+        """Return by which part of them the budgets of `site` are exceeded, added up."""
+        needs = (
+            (self.memory_bytes, site.memory_bytes),
+            (self.macs, site.macs),
+            (self.busy, site.busy),
+            (self.energy, site.energy),
+            (self.busy + self.reply, site.latest),
+        )
+        return sum(
+            (need - limit) / max(1, limit)
+            for need, limit in needs
+            if limit is not None and need > limit
+        )
+
+
+def cached_loads(instance: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], BoardLoad]:
+    """Return what loads a board (by its place) with sorted tasks; it remembers what it has seen."""
+    first: dict[object, int] = {}
+    alike = [first.setdefault(site.kind, b) for b, site in enumerate(instance.sites)]
+    loaded = cache(lambda board, tasks: _board_load(instance, board, tasks))
+    return lambda board, tasks: loaded(alike[board], tasks)
+
+
+def _board_load(instance: ProblemData, board: int, tasks: tuple[StudentLoad, ...]) -> BoardLoad:
+    site = instance.sites[board]
+    device, several = site.board.device, len(tasks) > 1
+    students = [(instance.options[o], filters) for o, filters in tasks]
+    costs = [option.line.at(filters) for option, filters in students]
+    return BoardLoad(
+        tasks=tasks,
+        memory_bytes=sum(option.memory_bytes(filters) for option, filters in students),
+        macs=sum(cost.macs for cost in costs),
+        params=sum(cost.params for cost in costs),
+        value_bytes=sum(option.value_bytes for option, _ in students),
+        busy=sum(busy_units(device, o.line, several).at(n) for o, n in students),
+        energy=sum(energy_units(device, o.line, several).at(n) for o, n in students),
+        send=instance.send(board),
+        reply=sum(filters for _, filters in tasks) * reply_units(site.board),
+        delay=delay_units(site.board),
+    )
+
+
+DROPPED = -1
+
+
+@dataclass(slots=True)
+class Solution:
+    """Who owns each community (or `DROPPED`), each student's option and board, the drop step.
+
+    The last students, one for each in `again`, are of further rounds: they mimic as many filters
+    as these communities have.  `copies` are further boards of each student.
+    """
+
+    owners: list[int]
+    options: list[int]
+    boards: list[int]
+    drop: int
+    again: list[int] = field(default_factory=list)
+    copies: list[tuple[int, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.copies = self.copies or [()] * len(self.options)
+
+    def copy(self) -> "Solution":
+        """Return a draft of its own."""
+        return Solution(
+            self.owners[:],
+            self.options[:],
+            self.boards[:],
+            self.drop,
+            self.again[:],
+            self.copies[:],
+        )
+
+    def homes(self) -> list[tuple[int, ...]]:
+        """Return all boards of each student; the host waits for the first one."""
+        return [(board, *copies) for board, copies in zip(self.boards, self.copies, strict=True)]
+
+    @property
+    def first_round(self) -> range:
+        """The students that own communities."""
+        return range(len(self.options) - len(self.again))
+
+
+class CostEvaluator:
+    """Values drafts of one instance; remembers every loading it has seen."""
+
+    def __init__(self, instance: ProblemData) -> None:
+        self.instance = instance
+        self._load = cached_loads(instance)
+        self._places = {(one.name, one.precision): o for o, one in enumerate(instance.options)}
+
+    def view(self, draft: Solution) -> "EvaluatedSolution":
+        """Return what can be read of a draft; each of its students must have a community."""
+        sizes = [0] * len(draft.first_round)
+        for community, owner in enumerate(draft.owners):
+            if owner != DROPPED:
+                sizes[owner] += self.instance.sizes[community]
+        sizes += [self.instance.sizes[community] for community in draft.again]
+        tasks: dict[int, list[StudentLoad]] = defaultdict(list)
+        for homes, option, size in zip(draft.homes(), draft.options, sizes, strict=True):
+            for board in homes:
+                tasks[board].append((option, size))
+        loadings = {b: self._load(b, tuple(sorted(here))) for b, here in tasks.items()}
+        return EvaluatedSolution(self.instance, draft, sizes, loadings)
+
+    def draft(self, found: Assignment) -> Solution:
+        """Return an assignment as a draft."""
+        owners = [DROPPED] * len(self.instance.sizes)
+        students = sorted(found.students, key=lambda one: one.round)
+        for s, student in enumerate(students):
+            for community in student.communities if student.round == 1 else ():
+                owners[community] = s
+        taken = set(found.dropped)
+        return Solution(
+            owners,
+            [self._places[one.network, one.precision] for one in students],
+            [student.board for student in students],
+            next(d for d, one in enumerate(self.instance.drops) if set(one.communities) == taken),
+            [student.communities[0] for student in students if student.round > 1],
+            [student.copies for student in students],
+        )
+
+    def assignment(self, draft: Solution) -> Assignment:
+        """Return a draft as an assignment."""
+        owned: list[list[int]] = [[] for _ in draft.first_round]
+        for community, owner in enumerate(draft.owners):
+            if owner != DROPPED:
+                owned[owner].append(community)
+        rounds = [1] * len(owned)
+        for place, community in enumerate(draft.again):
+            owned.append([community])
+            rounds.append(2 + draft.again[:place].count(community))
+        students = zip(owned, draft.options, draft.homes(), rounds, strict=True)
+        return Assignment(
+            tuple(
+                self.instance.options[option].student(mine, homes, number)
+                for mine, option, homes, number in students
+            ),
+            tuple(sorted(self.instance.drops[draft.drop].communities)),
+        )
+
+
+class EvaluatedSolution:
+    """A draft as a view: all amounts are whole numbers of solver units."""
+
+    __slots__ = ("_draft", "_instance", "_loadings", "_sizes")
+
+    def __init__(
+        self,
+        instance: ProblemData,
+        draft: Solution,
+        sizes: list[int],
+        loadings: Mapping[int, BoardLoad],
+    ) -> None:
+        self._instance, self._draft, self._sizes = instance, draft, sizes
+        self._loadings = loadings
+
+    def excess(self) -> float:
+        """Return by how much budgets, shared G0 and number of students are broken; 0 if not."""
+        instance = self._instance
+        over = sum(one.excess(instance.sites[b]) for b, one in self._loadings.items())
+        over += len({instance.options[o].group0 for o in self._draft.options}) - 1
+        over += self._unfilled()
+        count = len(self._sizes)
+        return over + max(0, count - instance.max_students, instance.min_students - count)
+
+    def _unfilled(self) -> int:
+        """Return how many students are missing in rounds before the last, or have too much."""
+        draft = self._draft
+        if not draft.again:
+            return 0
+        kept = [c for c, owner in enumerate(draft.owners) if owner != DROPPED]
+        times = Counter(draft.again)
+        full = max(times.values()) - 1
+        missing = sum(max(0, full - times[c]) for c in kept)
+        return missing + len(kept) - len(draft.first_round)
+
+    def tails(self) -> dict[int, int]:
+        """Return what follows the send to each board that is used, until its reply is there."""
+        return {board: one.tail for board, one in self._loadings.items()}
+
+    def crowding(self) -> int:
+        """Return a measure that falls where work is spread, to tell plans of one latency apart."""
+        return sum(one.tail * one.tail for one in self._loadings.values())
+
+    def total(self, figure: Resource) -> int:
+        """Return a figure, added up over all boards."""
+        students = sum(int(getattr(one, figure)) for one in self._loadings.values())
+        return students + self._instance.alone(figure)
+
+    def knowledge(self, figure: StudentQuantity) -> int:
+        """Return a figure, added up over all students, copies not counted."""
+        if not self._instance.replicated:
+            return self.total(figure)
+        options = [self._instance.options[o] for o in self._draft.options]
+        if figure == "value_bytes":
+            return sum(option.value_bytes for option in options)
+        costs = (o.line.at(size) for o, size in zip(options, self._sizes, strict=True))
+        return sum(int(getattr(cost, figure)) for cost in costs)
+
+    def robustness(self) -> int:
+        """Return the expected accuracy when boards fail."""
+        return math.floor(
+            UNITS_PER_ACCURACY_POINT * UNITS_PER_CERTAINTY * self._worth().expected_accuracy_pct
+        )
+
+    def reliability(self) -> int:
+        """Return the chance that an answer has the target accuracy."""
+        return math.floor(UNITS_PER_CERTAINTY * (self._worth().reliability_pct or 0.0) / 100)
+
+    def _worth(self) -> RobustnessEstimate:
+        assert self._instance.hazards is not None  # noqa: S101  (a question needs them for it)
+        homes = [frozenset(each) for each in self._draft.homes()]
+        return self._instance.hazards.value(self.size(), homes)
+
+    def survival(self) -> int:
+        """Return how many failures, whichever they are, leave each student a board."""
+        return min(
+            len(set(homes) - out) + number - 1
+            for homes in self._draft.homes()
+            for out, number in self._instance.threats
+        )
+
+    def on(self, board: int, figure: Resource) -> int:
+        """Return a figure of one board."""
+        if board in self._loadings:
+            return int(getattr(self._loadings[board], figure))
+        return self._instance.on(board, figure)
+
+    def highest(self, figure: Resource) -> int:
+        """Return a figure of the board where it is highest."""
+        students = max(int(getattr(one, figure)) for one in self._loadings.values())
+        return max(students, self._instance.alone(figure))
+
+    def size(self) -> int:
+        """Return ln(parameters) + ln(MACs) of all students."""
+        return log_units(self.knowledge("params")) + log_units(self.knowledge("macs"))
+
+    def period(self) -> int:
+        """Return the longest time that anything is busy with one image."""
+        held: Counter[str] = Counter()
+        for board, one in self._loadings.items():
+            site = self._instance.sites[board].board
+            held[SENDER] += one.send
+            held[downlink(site)] += one.send
+            held[uplink(site)] += one.reply
+            held[f"{site.name}.cpu"] += one.busy
+        return max(self._instance.held, *held.values())
+
+    def boards(self) -> int:
+        """Return how many boards have a student, or G0 alone."""
+        return len(self._loadings) + (self._instance.own is not None)
+
+    def students(self) -> int:
+        """Return how many students there are."""
+        return len(self._sizes)
+
+    def latency(self) -> int:
+        """Return the latency of one image, each student's first board being waited for.
+
+        Sent to longest first, which on a shared medium need not be the best order.
+        """
+        clock = longest = 0
+        sent: dict[int, int] = {}
+        for board in sorted(set(self._draft.boards), key=lambda b: -self._loadings[b].tail):
+            clock += self._loadings[board].send
+            sent[board] = clock
+            longest = max(longest, clock + self._loadings[board].tail)
+        for sharing in self._instance.media.values():
+            if used := [board for board in sharing if board in sent]:
+                longest = max(longest, self._cleared(used, sent))
+        return longest + self._instance.around
+
+    def _cleared(self, boards: Sequence[int], sent: Mapping[int, int]) -> int:
+        """Return when the last reply over a medium is there, as `planner.solvers.latency` bounds it."""
+        way = {b: one_way_units(self._instance.sites[b].board) for b in boards}
+        ready = {b: sent[b] + self._loadings[b].busy + way[b] for b in boards}
+        clear = 0
+        for board in sorted(boards, key=lambda b: ready[b]):
+            clear = max(clear, ready[board]) + self._loadings[board].reply
+        replies = sum(self._loadings[b].reply for b in boards)
+        return max(clear, max(sent[b] for b in boards) + replies) + max(way.values())
+
+    def spread(self) -> int:
+        """Return the largest partition less the smallest."""
+        return max(self._sizes) - min(self._sizes)
+
+    def dropped(self, delta_val: int, filters: int) -> int:
+        """Return |delta_val| times one factor plus |P0| times the other."""
+        drop = self._instance.drops[self._draft.drop]
+        return delta_val * drop.delta_units + filters * drop.filters
+
+
+def evaluate_assignment(instance: ProblemData, plan: Assignment) -> EvaluatedSolution:
+    """Return an assignment as a view."""
+    appraiser = CostEvaluator(instance)
+    return appraiser.view(appraiser.draft(plan))

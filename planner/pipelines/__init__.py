@@ -1,0 +1,1 @@
+"""One network cut by layers over boards, as a pipeline: its cost and its best cut."""

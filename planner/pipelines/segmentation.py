@@ -1,0 +1,358 @@
+"""Segmentations: one whole network cut by layers over boards, and the best of them.
+
+The other way to run a model that no board can hold, beside a NoNN of students; with a smaller
+network it is both, as in JointCS (Li et al. 2021, ICPADS).  What it costs is what the simulator's
+pipeline (`simulator.pipeline.job`) says, so that a simulation gives the same milliseconds.
+
+The choice is lexicographic, as a problem's objective is: each level is solved to optimality within
+what earlier levels leave, and only the networks that can be as good go on to the next.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
+from math import inf
+from typing import get_args
+
+from pydantic import Field
+
+from nonn_common.document import Record
+from nonn_common.units import format_bytes, format_flops
+from nonn_core.networks.blueprint import NetworkSpec
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import Precision
+from planner.data.modes import BoardCapacity, board_capacities
+from planner.data.problem_data import host_device
+from planner.pipelines.label_search import CutSearch
+from planner.pipelines.segment_costs import (
+    CutModel,
+    CutObjective,
+    PartCount,
+    SegmentCosts,
+    cut_model,
+)
+from planner.problem.goals import ObjectiveLevel
+from planner.problem.problem import Problem
+from planner.reliability.failures import Failures
+from planner.reliability.robustness import up_probability
+from profiles.device import DeviceProfile
+from profiles.fleet import Board, resolve
+from simulator.task_graph import TaskGraph, period_ms
+from simulator.workloads import pipeline
+from simulator.workloads.layer_parts import alive_bytes
+
+
+class SegmentPart(Record):
+    """Layers in a row on one board."""
+
+    board: str = Field(min_length=1, description="Name of the board.")
+    first_layer: str = Field(description="Name of its first layer.")
+    last_layer: str = Field(description="Name of its last layer.")
+    layers: int = Field(gt=0, description="How many layers it has.")
+    params: int = Field(ge=0, description="Parameters.")
+    macs: int = Field(ge=0, description="Multiply-accumulates per image.")
+    memory_bytes: int = Field(ge=0, description="Bytes of parameters and peak activations.")
+    sent_bytes: int = Field(
+        ge=0, description="Bytes it sends on: all that is alive behind it, or the output; fp32."
+    )
+    compute_ms: float = Field(ge=0, description="Time that the board computes, per image.")
+    energy_mj: float = Field(ge=0, description="Energy of that computing, per image.")
+
+
+class Segmentation(Record):
+    """A network cut by layers, and what one image costs by the simulator, without noise."""
+
+    network: str = Field(description="Name of the whole network.")
+    precision: Precision = Field(description="Storage of weights and activations on the boards.")
+    parts: tuple[SegmentPart, ...] = Field(
+        min_length=1, description="Parts in the order of the layers, each on a board of its own."
+    )
+    total_ms: float = Field(ge=0, description="Latency of one image.")
+    compute_ms: float = Field(ge=0, description="Busy time of the board that computes longest.")
+    communication_ms: float = Field(description="Total minus compute, other boards' work included.")
+    energy_fleet_mj: float = Field(ge=0, description="Computing energy of all boards together.")
+    energy_highest_mj: float = Field(ge=0, description="Energy of the board that spends most.")
+    throughput_per_s: float = Field(gt=0, description="Images per second, many being under way.")
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """The boards in the order in which the image passes them."""
+        return tuple(part.board for part in self.parts)
+
+    @property
+    def params(self) -> int:
+        """Parameters of the whole network."""
+        return sum(part.params for part in self.parts)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the whole network."""
+        return sum(part.macs for part in self.parts)
+
+    @property
+    def memory_highest_bytes(self) -> int:
+        """Bytes on the board that needs most."""
+        return max(part.memory_bytes for part in self.parts)
+
+    def value(self, aim: CutObjective) -> float:
+        """Return what an aim minimises; for throughput, ms from image to image."""
+        values: dict[CutObjective, float] = {
+            "latency": self.total_ms,
+            "energy": self.energy_fleet_mj,
+            "energy-node": self.energy_highest_mj,
+            "throughput": 1000.0 / self.throughput_per_s,
+            "boards": float(len(self.parts)),
+        }
+        return values[aim]
+
+
+def describe_segmentation(
+    question: Problem, model: CutModel, boards: Sequence[Board], cuts: Sequence[int]
+) -> Segmentation:
+    """Describe a model cut behind `cuts` layers over `boards`, one more than cuts."""
+    graph = pipeline.pipeline_graph(model.table, boards, host_device(question), cuts)
+    computing = [step for step in graph.steps if step.activity == "compute"]
+    total_ms = pipeline.pipeline_latency_ms(graph)
+    compute_ms = max(step.duration_ms for step in computing)
+    bounds = pairwise((0, *cuts, len(model.table)))
+    return Segmentation(
+        network=model.name,
+        precision=question.smallest_precision,
+        parts=tuple(
+            SegmentPart(
+                board=board.name,
+                first_layer=model.table[start].name,
+                last_layer=model.table[end - 1].name,
+                layers=end - start,
+                params=sum(layer.weights for layer in model.table[start:end]),
+                macs=sum(layer.macs for layer in model.table[start:end]),
+                memory_bytes=model.memory_bytes(start, end),
+                sent_bytes=alive_bytes(model.table, end),
+                compute_ms=step.duration_ms,
+                energy_mj=step.energy_mj,
+            )
+            for board, (start, end), step in zip(boards, bounds, computing, strict=True)
+        ),
+        total_ms=total_ms,
+        compute_ms=compute_ms,
+        communication_ms=total_ms - compute_ms,
+        energy_fleet_mj=sum(step.energy_mj for step in computing),
+        energy_highest_mj=max(step.energy_mj for step in computing),
+        throughput_per_s=1000.0 / period_ms(graph),
+    )
+
+
+def segmentation_job(question: Problem, segmentation: Segmentation) -> TaskGraph:
+    """Return what one image sets off, for the simulator."""
+    model, boards, cuts = _cut(question, segmentation)
+    return pipeline.pipeline_graph(model.table, boards, host_device(question), cuts)
+
+
+def recompute_segmentation(question: Problem, segmentation: Segmentation) -> Segmentation:
+    """Describe the same cut on the same boards anew, from the question alone."""
+    return describe_segmentation(question, *_cut(question, segmentation))
+
+
+def _cut(
+    question: Problem, segmentation: Segmentation
+) -> tuple[CutModel, list[Board], tuple[int, ...]]:
+    """Return the model, its boards in a row, and behind how many layers it is cut."""
+    boards = {board.name: board for board in resolve(question.fleet)[1]}
+    network = parse_network(segmentation.network)
+    model = cut_model(network, question.image_shape, question.classes, segmentation.precision)
+    cuts = tuple(accumulate(part.layers for part in segmentation.parts))[:-1]
+    return model, [boards[name] for name in segmentation.boards], cuts
+
+
+AccuracyEstimator = Callable[[int, int, int], float | None]
+"""Estimate of accuracy in percent from parameters and MACs, both summed over the students, and the
+number of students; None where there is no estimate."""
+
+SLACK = 1e-9
+"""Relative difference between two figures that counts as none."""
+
+_CUT_OBJECTIVES: dict[str, CutObjective] = {aim: aim for aim in get_args(CutObjective)}
+
+
+def best_segmentation(
+    question: Problem,
+    networks: Iterable[NetworkSpec],
+    *,
+    parts: PartCount = "any",
+    stages: Sequence[ObjectiveLevel] | None = None,
+    limits: Mapping[CutObjective, float] | None = None,
+    accuracy: AccuracyEstimator | None = None,
+) -> Segmentation | None:
+    """Return the best way to run one of `networks`, whole, on boards in a row; None if none fits.
+
+    Best by `stages` (the question's objective where None), exactly; a stage that says nothing about
+    a single network, or an accuracy that nothing estimates, is passed over, and ties go to the
+    least latency.  `limits` bound aims from above, throughput by ms from image to image.  Raises
+    UnprovenError where the search is too large, ProfileError for unknown devices.
+    """
+    candidates = [_NetworkCandidate(question, network, parts) for network in networks]
+    contest = _NetworkContest(candidates, dict(limits or {}))
+    for stage in question.objective if stages is None else stages:
+        objective: str = stage.objective
+        if objective in _CUT_OBJECTIVES:
+            contest.least(_CUT_OBJECTIVES[objective], stage.tolerance_pct)
+        else:
+            contest.most(_network_values(contest.left, objective, accuracy), stage.tolerance_pct)
+    contest.least("latency", 0.0)
+    return contest.best
+
+
+def _network_values(
+    candidates: Sequence["_NetworkCandidate"], objective: str, accuracy: AccuracyEstimator | None
+) -> list[float]:
+    """Return what an objective finds in each network, however it is cut; nothing: all alike."""
+    models = [candidate.costs.model for candidate in candidates]
+    if objective == "capacity":
+        return [float(model.params) for model in models]
+    if objective == "accuracy" and accuracy is not None:
+        worths = [accuracy(model.params, model.macs, 1) for model in models]
+        known = [worth for worth in worths if worth is not None]
+        return known if len(known) == len(worths) else []
+    return []
+
+
+class _NetworkCandidate:
+    """One network that may be run whole."""
+
+    def __init__(self, question: Problem, network: NetworkSpec, parts: PartCount) -> None:
+        self._question = question
+        self._host, self._sites = _host_and_boards(question)
+        model = cut_model(
+            network, question.image_shape, question.classes, question.smallest_precision
+        )
+        self.costs = SegmentCosts(model, self._sites, self._host, parts)
+        self._search = CutSearch(self.costs)
+
+    def bound(self, aim: CutObjective) -> float:
+        """Return what no segmentation's `aim` is below."""
+        return self._search.bound(aim)
+
+    def best(self, aim: CutObjective, limits: Mapping[CutObjective, float]) -> Segmentation | None:
+        """Return the best segmentation of this network within limits; None if there is none."""
+        route = self._search.optimum(aim, limits)
+        if route is None:
+            return None
+        left = [iter(self._surest(places)) for places in self.costs.kinds]
+        boards = [self._sites[next(left[stop.kind])].board for stop in route]
+        return describe_segmentation(
+            self._question, self.costs.model, boards, [stop.end for stop in route[:-1]]
+        )
+
+    def _surest(self, places: Sequence[int]) -> list[int]:
+        """Return boards that can do the same, those that are up most often first."""
+        failures = self._question.failures or Failures()
+        return sorted(places, key=lambda b: -up_probability(failures, self._sites[b].board.name))
+
+
+class _NetworkContest:
+    """Networks that can still win, within limits, and the best segmentation so far."""
+
+    def __init__(
+        self, candidates: Sequence[_NetworkCandidate], limits: dict[CutObjective, float]
+    ) -> None:
+        self.left = tuple(candidates)
+        self.best: Segmentation | None = None
+        self._limits = limits
+
+    def least(self, aim: CutObjective, tolerance_pct: float) -> None:
+        """Keep the networks that can be within a tolerance of the least of `aim`."""
+        loosely = _loose_factor(aim, tolerance_pct)
+        least = self.best.value(aim) if self.best else inf
+        found: list[tuple[float, _NetworkCandidate, Segmentation]] = []
+        bounds = {candidate: candidate.bound(aim) for candidate in self.left}
+        for candidate in sorted(self.left, key=lambda each: bounds[each]):
+            limit = min(self._limits.get(aim, inf), least * loosely)
+            if bounds[candidate] > limit:
+                break
+            segmentation = candidate.best(aim, self._limits | {aim: limit})
+            if segmentation is not None:
+                found.append((segmentation.value(aim), candidate, segmentation))
+                least = min(least, segmentation.value(aim))
+        self._limits[aim] = min(self._limits.get(aim, inf), least * loosely)
+        within = [each for each in found if each[0] <= self._limits[aim]]
+        self.left = tuple(candidate for _, candidate, _ in within)
+        self.best = min(within, key=lambda each: each[0])[2] if within else None
+
+    def most(self, worths: Sequence[float], tolerance_pct: float) -> None:
+        """Keep the networks within a tolerance of the most that one is worth which fits at all."""
+        if not worths:
+            return
+        ranked = sorted(zip(worths, self.left, strict=True), key=lambda each: -each[0])
+        for rank, (most, candidate) in enumerate(ranked):
+            self.best = candidate.best("latency", self._limits)
+            if self.best is not None:
+                least = most - abs(most) * tolerance_pct / 100
+                self.left = tuple(each for worth, each in ranked[rank:] if worth >= least)
+                return
+        self.left = ()
+
+
+def _loose_factor(aim: CutObjective, tolerance_pct: float) -> float:
+    """Return what the least of an aim is multiplied with; for throughput, the time per image."""
+    if aim == "throughput":
+        return (1 + SLACK) / (1 - tolerance_pct / 100) if tolerance_pct < 100 else inf
+    return (1 + SLACK) * (1 + tolerance_pct / 100)
+
+
+def _host_and_boards(question: Problem) -> tuple[DeviceProfile, tuple[BoardCapacity, ...]]:
+    """Return the host, and the boards with their budgets."""
+    return host_device(question), board_capacities(question)
+
+
+def infeasibility_reason(question: Problem, network: NetworkSpec, parts: PartCount = "any") -> str:
+    """Say what keeps a network that `segment` found no place for from fitting."""
+    model = cut_model(network, question.image_shape, question.classes, question.smallest_precision)
+    _, sites = _host_and_boards(question)
+    if parts == "one":
+        whole = [("it", model.memory_bytes(0, len(model.table)), model.macs)]
+        reason = _too_much(sites, whole)
+    elif parts == "several" and len(sites) == 1:
+        reason = "there is one board only"
+    else:
+        layers = [
+            (f"its layer {layer.name}", model.memory_bytes(place, place + 1), layer.macs)
+            for place, layer in enumerate(model.table)
+        ]
+        reason = _too_much(sites, layers) or _too_much_in_all(sites, model)
+    return f"{model.name}: {reason or 'no cut of it fits these boards, in whatever order'}"
+
+
+def _too_much(sites: Sequence[BoardCapacity], wholes: Sequence[tuple[str, int, int]]) -> str | None:
+    """Name the largest of what cannot be cut, (name, bytes, MACs), if no board can hold it."""
+    name, size, _ = max(wholes, key=lambda each: each[1])
+    memory = max(_memory(sites))
+    if size > memory:
+        return f"{name} needs {format_bytes(size)}, the largest board has {format_bytes(memory)}"
+    name, _, macs = max(wholes, key=lambda each: each[2])
+    most = max(_macs(sites))
+    if macs > most:
+        return f"{name} needs {format_flops(macs)}, the largest budget is {format_flops(most)}"
+    return None
+
+
+def _too_much_in_all(sites: Sequence[BoardCapacity], model: CutModel) -> str | None:
+    """Say so if all boards together have too little for the model."""
+    memory, macs = sum(_memory(sites)), sum(_macs(sites))
+    weights = model.value_bytes * model.params
+    if weights > memory:
+        return (
+            f"its weights need {format_bytes(weights)}, "
+            f"all boards together have {format_bytes(memory)}"
+        )
+    if model.macs > macs:
+        return f"it needs {format_flops(model.macs)}, all budgets are {format_flops(macs)}"
+    return None
+
+
+def _memory(sites: Iterable[BoardCapacity]) -> list[float]:
+    """Return the bytes that each board may hold."""
+    return [inf if site.memory_bytes is None else site.memory_bytes for site in sites]
+
+
+def _macs(sites: Iterable[BoardCapacity]) -> list[float]:
+    """Return the MACs that each board may do."""
+    return [inf if site.macs is None else site.macs for site in sites]

@@ -1,0 +1,386 @@
+"""The plan file: problem, answer, predicted cost, proof; and the training recipe from it.
+
+Written by `nonn-plan plan`; enough, on its own, to simulate, train and check.  Loads no solver.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from nonn_common.document import Document, Record
+from nonn_common.errors import InputError
+from nonn_core.networks.network_cost import Precision
+from nonn_core.partition import Filters, reshuffle_filters
+from nonn_core.recipe import (
+    DistillationRecipe,
+    NonnRecipe,
+    OptimiserRecipe,
+    StudentRecipe,
+    TrainingRecipe,
+)
+from planner.accuracy.model import AccuracyEstimate
+from planner.pipelines.segmentation import Segmentation
+from planner.problem.goals import BudgetName, Objective
+from planner.problem.problem import Problem
+
+AlternativeKind = Literal["nonn", "segmented", "compressed", "both"]
+
+
+class Alternative(Record):
+    """One way to answer on these boards, at its best; figures are null where there is none."""
+
+    kind: AlternativeKind = Field(description="Which way.")
+    networks: tuple[str, ...] = Field(description="Its network, or that of each student.")
+    status: Literal["feasible", "infeasible", "undecided"] = Field(
+        description="infeasible: nothing of this kind is within the budgets, proven; undecided: "
+        "not known, or too large a search."
+    )
+    reason: str | None = Field(default=None, description="Why it is not feasible.")
+    boards: int | None = Field(default=None, ge=1, description="Boards that work.")
+    total_ms: float | None = Field(default=None, ge=0, description="Latency of one image.")
+    energy_fleet_mj: float | None = Field(
+        default=None, ge=0, description="Computing energy of one image, all boards together."
+    )
+    energy_highest_mj: float | None = Field(
+        default=None, ge=0, description="Computing energy of the board that spends most."
+    )
+    throughput_per_s: float | None = Field(
+        default=None, gt=0, description="Images per second, many being under way."
+    )
+    params: int | None = Field(default=None, ge=0, description="Parameters, all boards together.")
+    memory_highest_bytes: int | None = Field(
+        default=None, ge=0, description="Weights and peak activations on the fullest board."
+    )
+    accuracy_pct: float | None = Field(
+        default=None,
+        description="The teacher's measured validation accuracy, or an estimate; null if unknown.",
+    )
+    robustness_pct: float | None = Field(
+        default=None,
+        description="Expected accuracy when boards fail, where the question says how; null if "
+        "unknown.",
+    )
+    segmentation: Segmentation | None = Field(
+        default=None, description="Its parts; null for a NoNN."
+    )
+
+
+class Verdict(Record):
+    """Which alternative wins, and why."""
+
+    winner: AlternativeKind | None = Field(description="Null where none is feasible.")
+    why: tuple[str, ...] = Field(min_length=1, description="Sentences for people.")
+
+
+class PlannedStudent(Record):
+    """One student: its network, the knowledge it mimics, its board, and its exact cost."""
+
+    name: str = Field(min_length=1, description="Name of the student.")
+    network: str = Field(description="Network, one of the question's.")
+    precision: Precision = Field(description="Storage of its weights and activations.")
+    board: str = Field(description="Name of the board that runs it.")
+    replicas: tuple[str, ...] = Field(
+        default=(), description="Names of further boards that run it; its first reply counts."
+    )
+    communities: tuple[int, ...] = Field(min_length=1, description="Ids of its communities.")
+    round: int = Field(
+        default=1,
+        ge=1,
+        description="1: it mimics its communities. Later: as many filters as its community has, of "
+        "all that are kept, reshuffled (A, section 5.1).",
+    )
+    filters: Filters = Field(min_length=1, description="Ids of the fconv filters it mimics.")
+    params: int = Field(ge=0, description="Parameters, its copy of G0, if it has one, included.")
+    macs: int = Field(ge=0, description="Multiply-accumulates per image.")
+    peak_elements: int = Field(ge=0, description="Most activation values alive at once.")
+    memory_bytes: int = Field(
+        ge=0, description="Bytes of parameters and peak activations at its precision."
+    )
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """All boards that run it."""
+        return (self.board, *self.replicas)
+
+
+class PlannedGroup0(Record):
+    """G0 on a board of its own, and its exact cost."""
+
+    board: str = Field(description="Name of the board, which runs nothing else.")
+    precision: Precision = Field(description="Storage of its weights and activations.")
+    params: int = Field(ge=0, description="Parameters.")
+    macs: int = Field(ge=0, description="Multiply-accumulates per image.")
+    peak_elements: int = Field(ge=0, description="Most activation values alive at once.")
+    memory_bytes: int = Field(
+        ge=0, description="Bytes of parameters and peak activations at its precision."
+    )
+    maps_bytes: int = Field(
+        gt=0, description="Bytes of the maps, as fp32, that it sends to each board with a student."
+    )
+
+    @property
+    def name(self) -> str:
+        """What it is called among a bundle's models."""
+        return "group0"
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """All boards that run it."""
+        return (self.board,)
+
+
+PlannedModel = PlannedStudent | PlannedGroup0
+"""What a board runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a plan decides, with its exact costs: students, P0, and G0 where it is alone."""
+
+    students: tuple[PlannedStudent, ...]
+    dropped: tuple[int, ...]
+    group0: PlannedGroup0 | None
+
+    @property
+    def models(self) -> tuple[PlannedModel, ...]:
+        """What boards run: G0, where it is alone, and the students."""
+        return (*([self.group0] if self.group0 else ()), *self.students)
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Names of the boards that run anything."""
+        return frozenset(board for model in self.models for board in model.boards)
+
+    @property
+    def params(self) -> int:
+        """Parameters, each copy of G0 counted, replicas of students not."""
+        return sum(model.params for model in self.models)
+
+    @property
+    def macs(self) -> int:
+        """MACs per image, counted as parameters are."""
+        return sum(model.macs for model in self.models)
+
+
+class BudgetRow(Record):
+    """What the students of one board use of one budget."""
+
+    board: str = Field(description="Name of the board.")
+    budget: BudgetName = Field(description="Which budget; also its unit.")
+    used: int | float = Field(
+        ge=0, description="What the board's students, or G0 alone, and the runtime use."
+    )
+    limit: int | float | None = Field(description="The budget; null is no limit.")
+    slack: int | float | None = Field(description="Limit minus used; null without a limit.")
+
+
+class Prediction(Record):
+    """What one image costs by the closed form of the simulator: without a link's loss and jitter.
+
+    The time that replies wait for each other on a shared medium is in it.
+    """
+
+    total_ms: float = Field(
+        ge=0,
+        description="Latency of one image; waiting on shared media is in it, loss and jitter of "
+        "links are not.",
+    )
+    compute_ms: float = Field(ge=0, description="Busy time of the board that computes longest.")
+    communication_ms: float = Field(
+        description="Total minus compute; without loss and jitter of links."
+    )
+    energy_per_node_mj: float = Field(
+        ge=0, description="Mean computing energy of the boards that work, as in A, Table 7."
+    )
+    energy_highest_mj: float = Field(ge=0, description="Energy of the board that spends most.")
+    energy_fleet_mj: float = Field(ge=0, description="Energy of all boards together.")
+    throughput_per_s: float = Field(
+        gt=0, description="Images per second where they come as fast as they are served."
+    )
+
+
+class LevelResult(Record):
+    """What became of one stage of the objective."""
+
+    objective: Objective = Field(description="What was optimised.")
+    tolerance_pct: float = Field(ge=0, description="What later stages may give up, in percent.")
+    value: float = Field(description="Value of this plan; units as for the question's objective.")
+    best: float = Field(description="Best value that this stage found, before later stages.")
+    bound: float | None = Field(
+        description="Proven: no plan that keeps earlier stages is better; null if none is known."
+    )
+    gap_pct: float | None = Field(
+        ge=0, description="Distance from best to bound in percent of best; null without a bound."
+    )
+    proven: bool = Field(
+        description="The solver proved `best` optimal, up to its rounding and, for a latency, to "
+        "how much latencies of boards on one shared medium differ."
+    )
+
+
+class SolverRun(Record):
+    """Which solver answered; the same version and seed answer the same."""
+
+    name: str = Field(description="Name of the solver.")
+    version: str = Field(description="Version of the solver.")
+    seed: int = Field(ge=0, description="Seed.")
+    deterministic_time: float = Field(
+        ge=0, description="Deterministic time of all stages together, in the solver's unit."
+    )
+
+
+class PlanDocument(Document):
+    """A question and its answer."""
+
+    question: Problem = Field(description="What was asked.")
+    status: Literal["optimal", "feasible", "infeasible"] = Field(
+        description="optimal: every stage is proven; feasible: a plan without full proof; "
+        "infeasible: proven that there is no plan."
+    )
+    students: tuple[PlannedStudent, ...] = Field(description="Students; empty if infeasible.")
+    group0: PlannedGroup0 | None = Field(
+        default=None,
+        description="G0 where it has a board of its own; null where each student has a copy.",
+    )
+    dropped: tuple[int, ...] = Field(description="Ids of the communities that nobody mimics, P0.")
+    dropped_filters: int = Field(ge=0, description="Filters of these, |P0|.")
+    delta_val_pct: float | None = Field(
+        description="The teacher's measured change of validation accuracy without P0, in "
+        "percentage points; null if unmeasured."
+    )
+    host: str | None = Field(default=None, description="Device that hosts; null if infeasible.")
+    send_order: tuple[str, ...] = Field(
+        description="Boards with students, in the order in which the host, or G0's board, sends."
+    )
+    budgets: tuple[BudgetRow, ...] = Field(description="Use and slack, per board and budget.")
+    predicted: Prediction | None = Field(description="Cost of one image; null if infeasible.")
+    accuracy: AccuracyEstimate | None = Field(
+        default=None,
+        description="Predicted accuracy; null where the question says nothing of the teacher.",
+    )
+    alternatives: tuple[Alternative, ...] = Field(
+        default=(),
+        description="The NoNN, and one network whole or cut by layers over the same boards, each "
+        "at its best; empty where they were not compared.",
+    )
+    verdict: Verdict | None = Field(
+        default=None, description="Which alternative wins; null where they were not compared."
+    )
+    stages: tuple[LevelResult, ...] = Field(description="The objective's stages, in order.")
+    solver: SolverRun = Field(description="How the answer was found.")
+    conflict: tuple[str, ...] = Field(
+        description="If infeasible: requirements that cannot hold together, none of which can be "
+        "left out; else empty."
+    )
+
+    @property
+    def decision(self) -> Decision:
+        """What it decides."""
+        return Decision(self.students, self.dropped, self.group0)
+
+
+def require_students(plan: PlanDocument) -> None:
+    """Refuse a plan that proves that there is none; raises InputError."""
+    if not plan.students:
+        raise InputError(
+            "this plan has no students: its question is infeasible",
+            allowed="a plan with status optimal or feasible",
+            fix="relax a requirement that `nonn-plan explain` names and plan again",
+        )
+
+
+def training_recipe(
+    plan: PlanDocument,
+    *,
+    optimiser: OptimiserRecipe,
+    distillation: DistillationRecipe | None = None,
+    data: str | None = None,
+    teacher: str | None = None,
+    students: int | None = None,
+    seed: int = 0,
+) -> TrainingRecipe:
+    """Return the training recipe of a plan.
+
+    `data` and `teacher` default to what the plan's question names.  With more `students` than the
+    plan has, further ones take its networks in turn, and its filters reshuffled (A, section 5.1).
+    Raises InputError where nothing names data or teacher, where the plan has no students, or more
+    than are asked for.
+    """
+    require_students(plan)
+    question = plan.question
+    measured = question.partition.teacher
+    return TrainingRecipe(
+        data=_named("data", data or question.data),
+        image=question.image,
+        teacher=_named("teacher", teacher or question.teacher),
+        teacher_fingerprint=None if teacher or measured is None else measured.fingerprint,
+        fconv=None if teacher or measured is None else measured.fconv,
+        model=NonnRecipe(
+            students=_students(plan) + _further_students(plan, students, seed),
+            group0=_group0(plan),
+        ),
+        optimiser=optimiser,
+        distillation=distillation or DistillationRecipe(),
+        seed=seed,
+    )
+
+
+def require_matching_recipe(plan: PlanDocument, found: TrainingRecipe, where: str) -> None:
+    """Refuse a recipe that does not train this plan's students; raises InputError."""
+    require_students(plan)
+    trained = found.model.students if isinstance(found.model, NonnRecipe) else ()
+    if isinstance(found.model, NonnRecipe) and found.model.group0 != _group0(plan):
+        raise InputError(
+            "was not trained for this plan: its G0 is elsewhere",
+            where=where,
+            found=found.model.group0,
+            allowed=_group0(plan),
+        )
+    if _students(plan) != trained:
+        raise InputError(
+            "was not trained for this plan: its students differ in name, network or filters",
+            where=where,
+            found=", ".join(student.name for student in trained) or "one undivided network",
+            allowed=", ".join(student.name for student in plan.students),
+        )
+
+
+def _group0(plan: PlanDocument) -> Literal["replicated", "own-board"]:
+    return "replicated" if plan.group0 is None else "own-board"
+
+
+def _students(plan: PlanDocument) -> tuple[StudentRecipe, ...]:
+    return tuple(
+        StudentRecipe(name=one.name, network=one.network, filters=one.filters)
+        for one in plan.students
+    )
+
+
+def _further_students(
+    plan: PlanDocument, students: int | None, seed: int
+) -> tuple[StudentRecipe, ...]:
+    if students is None:
+        return ()
+    if students < len(plan.students):
+        raise InputError(
+            "fewer students than the plan has",
+            found=students,
+            allowed=f"{len(plan.students)} or more",
+        )
+    first = [one for one in plan.students if one.round == 1]
+    filters = reshuffle_filters(tuple(one.filters for one in first), students, seed)
+    further = []
+    for position in range(len(plan.students), students):
+        group, number = divmod(position, len(first))
+        name, network = f"{first[number].name}-{group + 1}", first[number].network
+        further.append(StudentRecipe(name=name, network=network, filters=filters[position]))
+    return tuple(further)
+
+
+def _named(what: str, value: str | None) -> str:
+    if value is None:
+        raise InputError(
+            f"the plan does not say which {what} to train with", fix=f"give it as --{what}"
+        )
+    return value

@@ -1,0 +1,344 @@
+"""Validation: every rule of a problem, recomputed from the plan alone.
+
+Knows nothing of the solver: the rules are written a second time, on sets and sums, the costs come
+from `nonn_core.costs`, the milliseconds from `simulator.closed_form`.  Runs before a plan leaves
+`solve`, and again on every plan that is read, which a person may have edited.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from nonn_common.document import Record
+from nonn_common.errors import InputError
+from planner.data.modes import Assignment
+from planner.data.objective_function import rounding_tolerance, satisfies
+from planner.data.problem_data import host_device
+from planner.pipelines.segmentation import recompute_segmentation
+from planner.plan_file.alternatives import judge_alternatives
+from planner.plan_file.evaluation import (
+    DecidedStem,
+    DecidedStudent,
+    assignment_decision,
+    assignment_value,
+    budget_rows,
+    estimate_accuracy,
+    evaluate_decision,
+    measured_delta_val_pct,
+    objective_value,
+    predict_cost,
+)
+from planner.plan_file.plan_document import Decision, LevelResult, PlanDocument, Prediction
+from planner.problem.goals import BUDGETS, MAXIMISED
+from planner.problem.problem import Problem
+
+
+def require_valid(plan: PlanDocument, where: str | None = None) -> None:
+    """Refuse a plan that breaks its question; raises InputError that names the violated rule."""
+    problems = violations(plan)
+    if problems:
+        more = len(problems) - 1
+        raise InputError(
+            f"the plan breaks its own question: {problems[0]}",
+            where=where,
+            fix=f"{f'and {more} more; ' if more else ''}plan again instead of editing the answer",
+        )
+
+
+def violations(plan: PlanDocument) -> list[str]:
+    """Return every rule that the plan breaks, as sentences; empty if it is valid."""
+    if plan.status == "infeasible":
+        return list(_false_answers(plan))
+    problems = list(_unknown_names(plan))
+    if problems:
+        return problems
+    problems += _broken_rules(plan)
+    problems += _broken_budgets(plan)
+    return problems or list(_wrong_figures(plan))
+
+
+def _false_answers(plan: PlanDocument) -> Iterator[str]:
+    if plan.students or plan.predicted or plan.stages or plan.send_order:
+        yield "an infeasible question has no students, send order, prediction or stages"
+    if not plan.conflict:
+        yield "an infeasible question has a conflict"
+
+
+def _unknown_names(plan: PlanDocument) -> Iterator[str]:
+    """Each name means something: students exist, and their network, board, communities do."""
+    question = plan.question
+    if not plan.students or plan.predicted is None or plan.conflict:
+        yield "a feasible plan has students, a prediction and no conflict"
+    boards = {board.name for board in question.fleet.boards}
+    ids = {one.id for one in question.partition.communities}
+    for student in plan.students:
+        if student.network not in question.networks:
+            yield f"{student.name}: network {student.network} is not among the question's"
+        if student.precision not in question.precisions:
+            yield f"{student.name}: precision {student.precision} is not among the question's"
+        if unknown_boards := set(student.boards) - boards:
+            yield f"{student.name}: board {min(unknown_boards)} is not in the fleet"
+        if unknown := set(student.communities) - ids:
+            yield f"{student.name}: community {min(unknown)} does not exist"
+    if unknown := set(plan.dropped) - ids:
+        yield f"dropped community {min(unknown)} does not exist"
+    repeated = [n for n, c in Counter(one.name for one in plan.students).items() if c > 1]
+    if repeated:
+        yield f"several students are called {repeated[0]}"
+
+
+def _broken_rules(plan: PlanDocument) -> Iterator[str]:
+    question = plan.question
+    yield from _split_communities(plan)
+    yield from _wrong_rounds(plan)
+    yield from _wrong_drop(plan)
+    yield from _wrong_copies(plan)
+    yield from _wrong_group0(plan)
+    count = len(plan.students)
+    if not question.min_students <= count <= question.most_students:
+        yield (
+            f"{count} students; the question allows {question.min_students} to "
+            f"{question.most_students}"
+        )
+    specs = dict(zip(question.networks, question.specs, strict=True))
+    if len({specs[student.network].group0 for student in plan.students}) > 1:
+        yield "students share G0, so family, depth and first width must be the same for all"
+    if sorted(plan.send_order) != sorted({b for student in plan.students for b in student.boards}):
+        yield "send_order must name each board that has a student, once"
+
+
+def _wrong_group0(plan: PlanDocument) -> Iterator[str]:
+    """G0 is where the question lets it be, and alone there."""
+    group0, question = plan.group0, plan.question
+    if group0 is None:
+        if question.group0 == "own-board":
+            yield "the question asks for a board of G0 alone"
+        return
+    if question.group0 == "replicated":
+        yield "the question asks for a copy of G0 on each board with a student"
+    if group0.board not in {board.name for board in question.fleet.boards}:
+        yield f"G0 is on board {group0.board}, which is not in the fleet"
+    if group0.board in {board for student in plan.students for board in student.boards}:
+        yield f"{group0.board} runs G0 and a student; the board of G0 runs nothing else"
+    if group0.precision not in question.precisions:
+        yield f"precision {group0.precision} of G0 is not among the question's"
+
+
+def _split_communities(plan: PlanDocument) -> Iterator[str]:
+    """Each community is whole, in exactly one student of the first round or dropped."""
+    owners = Counter(
+        c for student in plan.students if student.round == 1 for c in student.communities
+    )
+    owners.update(plan.dropped)
+    for community in plan.question.partition.communities:
+        times = owners[community.id]
+        if times != 1:
+            yield (
+                f"community {community.id} appears {times} times among students and dropped; "
+                "each must appear once"
+            )
+
+
+def _wrong_rounds(plan: PlanDocument) -> Iterator[str]:
+    """Further rounds hand out single kept communities, all of them before the next round."""
+    rounds: dict[int, list[int]] = defaultdict(list)
+    for student in plan.students:
+        rounds[student.round] += student.communities
+        if len(student.communities) > 1 and max(one.round for one in plan.students) > 1:
+            yield f"{student.name}: where filters are reshuffled a student has one community"
+    if len(rounds) > 1 and not plan.question.reuse:
+        yield "the question allows no further students with reshuffled filters"
+    kept = {one.id for one in plan.question.partition.communities} - set(plan.dropped)
+    last = max(rounds)
+    for number in range(1, last + 1):
+        found = rounds[number]
+        if len(set(found)) < len(found) or not set(found) <= kept:
+            yield f"round {number} must have kept communities, each once; it has {sorted(found)}"
+        elif number < last and set(found) != kept:
+            yield f"round {number} must have each kept community, as it is not the last"
+
+
+def _wrong_copies(plan: PlanDocument) -> Iterator[str]:
+    """Each student is on different boards, and not on more than are allowed."""
+    most = plan.question.max_copies
+    for student in plan.students:
+        if len(set(student.boards)) < len(student.boards):
+            yield f"{student.name}: its copies must be on different boards"
+        if len(student.boards) > most:
+            yield f"{student.name}: it is on {len(student.boards)} boards; allowed: {most}"
+
+
+def _wrong_drop(plan: PlanDocument) -> Iterator[str]:
+    """Only one of the drop steps is dropped, with |delta_val| < epsilon."""
+    question = plan.question
+    steps = [
+        one for one in question.partition.drop_steps if set(one.communities) == set(plan.dropped)
+    ]
+    if not steps:
+        yield f"dropped communities {sorted(plan.dropped)} are not one of the drop steps"
+    elif not any(question.allows(step) for step in steps):
+        yield (
+            f"dropping communities {sorted(plan.dropped)} changes validation accuracy by "
+            f"{steps[0].delta_val_pct} points; epsilon is {question.epsilon_pct}"
+        )
+
+
+def _broken_budgets(plan: PlanDocument) -> Iterator[str]:
+    """Find budgets that a board's students exceed together."""
+    for row in budget_rows(plan.question, _recomputed(plan)):
+        if row.slack is not None and row.slack < -1e-9 * row.used:
+            shown = BUDGETS[row.budget]
+            yield (
+                f"{shown.noun} budget of {row.board}: its students need {shown.text(row.used)}, "
+                f"allowed {shown.text(row.limit or 0)}"
+            )
+
+
+def _broken_requirements(
+    plan: PlanDocument, made: Decision, predicted: Prediction
+) -> Iterator[str]:
+    """Find requirements of the whole plan that do not hold."""
+    question = plan.question
+    for one in question.requirements:
+        value = objective_value(one.objective, question, made, predicted)
+        if not satisfies(question, one, value):
+            yield f"{one} is required; the plan has {one.objective} {value:g}"
+
+
+def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
+    """Every derived figure equals what the question and the students give."""
+    question, made = plan.question, _recomputed(plan)
+    for written, computed in zip(plan.students, made.students, strict=True):
+        yield from _differences(f"student {written.name}", written, computed)
+    if plan.group0 and made.group0:
+        yield from _differences("group0", plan.group0, made.group0)
+    if plan.budgets != budget_rows(question, made):
+        yield "the budgets' use or slack is not what the students need"
+    removed = sum(len(question.partition.communities[c].filters) for c in plan.dropped)
+    if plan.dropped_filters != removed:
+        yield f"dropped_filters is {plan.dropped_filters}; the dropped communities hold {removed}"
+    if plan.delta_val_pct != measured_delta_val_pct(question, plan.dropped):
+        yield f"delta_val_pct is {plan.delta_val_pct}; the drop step says otherwise"
+    predicted = predict_cost(question, made, plan.send_order)
+    yield from _wrong_prediction(plan, predicted)
+    if plan.accuracy != estimate_accuracy(question, made):
+        yield "the predicted accuracy is not what the question's rows give"
+    if plan.host != host_device(question).name:
+        yield f"the host is {plan.host}; the question gives {host_device(question).name}"
+    yield from _broken_requirements(plan, made, predicted)
+    yield from _wrong_alternatives(plan)
+    yield from _wrong_stages(plan, made, predicted)
+
+
+def _wrong_alternatives(plan: PlanDocument) -> Iterator[str]:
+    """Each alternative costs what its cut gives, and the verdict follows from them."""
+    if not plan.alternatives:
+        return
+    for one in plan.alternatives:
+        known = one.segmentation
+        if known is not None and known != recompute_segmentation(plan.question, known):
+            yield f"alternative {one.kind}: its figures are not those of its cut"
+    if plan.verdict != judge_alternatives(plan.alternatives, plan.question.objective):
+        yield "the verdict does not follow from the alternatives"
+
+
+def _differences(what: str, written: Record, computed: Record) -> Iterator[str]:
+    for field in type(written).model_fields:
+        one, other = getattr(written, field), getattr(computed, field)
+        if one != other:
+            yield f"{what}: {field} is {_short(one)}; it should be {_short(other)}"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _wrong_prediction(plan: PlanDocument, predicted: Prediction) -> Iterator[str]:
+    for field in Prediction.model_fields:
+        written, computed = getattr(plan.predicted, field), getattr(predicted, field)
+        if not math.isclose(written, computed, rel_tol=1e-9, abs_tol=1e-9):
+            yield f"predicted {field} is {written:g}; the closed form gives {computed:g}"
+
+
+def _wrong_stages(plan: PlanDocument, made: Decision, predicted: Prediction) -> Iterator[str]:
+    """Each stage's value is right, within its tolerance of its best, and no better than proven."""
+    asked = [(stage.objective, stage.tolerance_pct) for stage in plan.question.objective]
+    if [(stage.objective, stage.tolerance_pct) for stage in plan.stages] != asked:
+        yield "the stages are not those of the question's objective"
+        return
+    for stage in plan.stages:
+        value = objective_value(stage.objective, plan.question, made, predicted)
+        if not math.isclose(stage.value, value, rel_tol=1e-9, abs_tol=1e-9):
+            yield f"{stage.objective} is {stage.value:g}; the plan gives {value:g}"
+        yield from _wrong_proof(
+            stage, rounding_tolerance(plan.question, stage.objective, stage.best)
+        )
+    if (plan.status == "optimal") != all(stage.proven for stage in plan.stages):
+        yield f"status is {plan.status}; the stages' proofs say otherwise"
+
+
+def _wrong_proof(stage: LevelResult, hidden: float) -> Iterator[str]:
+    sign = -1.0 if stage.objective in MAXIMISED else 1.0
+    value, best = sign * stage.value, sign * stage.best
+    slack = hidden + 1e-9 * abs(best)
+    if value > best + (abs(best) + slack) * stage.tolerance_pct / 100 + slack:
+        yield (
+            f"{stage.objective} is {stage.value:g}; within {stage.tolerance_pct:g}% of its best "
+            f"({stage.best:g}) was asked"
+        )
+    bound = None if stage.bound is None else sign * stage.bound
+    if bound is not None and min(value, best) < bound - slack:
+        yield f"{stage.objective} is better than its proven bound {stage.bound:g}"
+    if stage.proven and (bound is None or best > bound + 2 * slack):
+        yield f"{stage.objective} is called proven, yet best and bound differ"
+
+
+def _recomputed(plan: PlanDocument) -> Decision:
+    decided = (
+        DecidedStudent(one.name, one.network, one.precision, one.boards, one.communities, one.round)
+        for one in plan.students
+    )
+    alone = DecidedStem(plan.group0.board, plan.group0.precision) if plan.group0 else None
+    return evaluate_decision(plan.question, decided, plan.dropped, alone)
+
+
+LevelValues = tuple[float, ...]
+"""One value per stage of an objective, in the unit that people read."""
+
+
+def level_values(question: Problem, assignment: Assignment) -> LevelValues:
+    """Return the value of each stage of the question's objective."""
+    return tuple(
+        assignment_value(question, stage.objective, assignment) for stage in question.objective
+    )
+
+
+def best_assignment(question: Problem, candidates: Sequence[Assignment]) -> Assignment | None:
+    """Return the best of the candidates that keep all budgets and requirements; None if none does.
+
+    The first of equal ones.
+    Stage by stage, those within the stage's tolerance of its best stay; the last stage decides.
+    """
+    able = [candidate for candidate in candidates if _is_feasible(question, candidate)]
+    if not able:
+        return None
+    rows = [(level_values(question, candidate), candidate) for candidate in able]
+    for place, stage in enumerate(question.objective):
+        sign = -1.0 if stage.objective in MAXIMISED else 1.0
+        rows.sort(key=lambda row: sign * row[0][place])
+        best = sign * rows[0][0][place]
+        allowed = best + abs(best) * stage.tolerance_pct / 100
+        rows = [row for row in rows if sign * row[0][place] <= allowed]
+    return rows[0][1]
+
+
+def _is_feasible(question: Problem, candidate: Assignment) -> bool:
+    """Say whether an assignment keeps each board's budgets, and what is required of the whole."""
+    rows = budget_rows(question, assignment_decision(question, candidate))
+    if any(row.slack is not None and row.slack < 0 for row in rows):
+        return False
+    return all(
+        satisfies(question, required, assignment_value(question, required.objective, candidate))
+        for required in question.requirements
+    )

@@ -1,0 +1,1 @@
+"""The problem: what a plan is asked for."""

@@ -1,0 +1,241 @@
+"""Goals of a plan: levels of its objective, requirements, budgets of boards, basis of accuracy."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Self, get_args
+
+from pydantic import Field
+
+from nonn_common.document import Record
+from nonn_common.errors import InputError
+from nonn_common.units import LARGEST, format_bytes, format_flops
+from planner.accuracy.model import AccuracyModel, fit_accuracy_model
+from planner.accuracy.rows import AccuracyRow, TeacherFacts
+from profiles.fleet import Fleet, resolve
+
+Objective = Literal[
+    "accuracy",
+    "capacity",
+    "imbalance",
+    "dropped",
+    "latency",
+    "throughput",
+    "energy",
+    "energy-node",
+    "memory",
+    "flops",
+    "boards",
+    "students",
+    "precision",
+    "survival",
+    "robustness",
+    "reliability",
+]
+
+MAXIMISED: tuple[Objective, ...] = (
+    "accuracy",
+    "capacity",
+    "throughput",
+    "students",
+    "precision",
+    "survival",
+    "robustness",
+    "reliability",
+)
+
+_LEVEL = re.compile(r"(?P<objective>[a-z-]+)(?::(?P<tolerance>[0-9]*\.?[0-9]+)%)?")
+
+
+class ObjectiveLevel(Record):
+    """One objective of a lexicographic list, and how much of it later ones may give up."""
+
+    objective: Objective = Field(
+        description="accuracy: predicted test accuracy in percent. capacity: most parameters in "
+        "all students together, the stand-in for accuracy (A, Table 4). imbalance: max |Pi| - "
+        "min |Pi| in filters (A, Eq. 2). dropped: |delta_val| in points - |P0| in filters (A, "
+        "Eq. 2). latency: ms of one image. throughput: images per second where they come as fast "
+        "as they are served. energy: computing, mJ of one image over all boards. energy-node: "
+        "that of the board that spends most. memory: bytes of all students. flops: FLOPs of one "
+        "image, all students. boards: fewest boards. students: most students. precision: most "
+        "bytes per value, added up over students. survival: how many boards (or common causes) may "
+        "fail, whichever they are, with each student still answered by one of its copies. "
+        "robustness: accuracy to expect, in percent, when boards fail as likely as the question "
+        "says. reliability: chance, in percent, that an answer has at least the target accuracy."
+    )
+    tolerance_pct: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="How far, in percent of its optimum, later stages may worsen this objective.",
+    )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `latency` or `capacity:5%`; raises InputError."""
+        match = _LEVEL.fullmatch(text.strip().lower())
+        tolerance_pct = float(match["tolerance"] or 0) if match else 0.0
+        if match is None or match["objective"] not in get_args(Objective) or tolerance_pct > 100:
+            names = ", ".join(get_args(Objective))
+            raise InputError(
+                "not an objective",
+                found=text,
+                allowed=f"one of {names}, with a tolerance of 0% to 100% if wanted: capacity:5%",
+            )
+        return cls.model_validate({"objective": match["objective"], "tolerance_pct": tolerance_pct})
+
+    def __str__(self) -> str:
+        return f"{self.objective}:{self.tolerance_pct:g}%" if self.tolerance_pct else self.objective
+
+
+class Requirement(Record):
+    """What must hold of the whole plan, beside the boards' own budgets."""
+
+    objective: Objective = Field(description="What is bounded, as for an objective.")
+    bound: float = Field(
+        description="At least this where more is better, else at most this, in its unit."
+    )
+
+    @property
+    def relation(self) -> str:
+        """The objective and which way it is bounded."""
+        return f"{self.objective} {'>=' if self.objective in MAXIMISED else '<='}"
+
+    def __str__(self) -> str:
+        return f"{self.relation} {self.bound:g}"
+
+
+BudgetName = Literal["memory_bytes", "macs", "busy_ms", "energy_mj"]
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetFormat:
+    """How a budget is called, and how a quantity of it is written."""
+
+    noun: str
+    text: Callable[[float], str]
+
+
+BUDGETS: dict[BudgetName, BudgetFormat] = {
+    "memory_bytes": BudgetFormat("memory", lambda size: format_bytes(int(size))),
+    "macs": BudgetFormat("FLOP", lambda macs: format_flops(int(macs))),
+    "busy_ms": BudgetFormat("time", lambda time_ms: f"{time_ms:g} ms"),
+    "energy_mj": BudgetFormat("energy", lambda energy_mj: f"{energy_mj:g} mJ"),
+}
+
+
+class BoardBudget(Record):
+    """What the students of one board may use together; null is no limit."""
+
+    board: str = Field(min_length=1, description="Name of the board in the fleet.")
+    memory_bytes: int = Field(
+        gt=0,
+        le=LARGEST,
+        description="Bytes of weights, peak activations and runtime, B_mem of A, Eq. 2.",
+    )
+    runtime_bytes: int = Field(
+        default=0, ge=0, le=LARGEST, description="Bytes that the runtime takes of memory_bytes."
+    )
+    macs: int | None = Field(
+        default=None, gt=0, le=LARGEST, description="MACs per image, B_FLOP of A, Eq. 2."
+    )
+    busy_ms: float | None = Field(
+        default=None, gt=0, le=1e9, description="Time that the board may compute per image, in ms."
+    )
+    energy_mj: float | None = Field(
+        default=None, gt=0, le=1e9, description="Energy it may compute with per image, in mJ."
+    )
+
+    @property
+    def room_bytes(self) -> int:
+        """What the runtime leaves to weights and activations."""
+        return max(0, self.memory_bytes - self.runtime_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimits:
+    """Limits as people give them, for all boards or for one; None says nothing."""
+
+    memory_bytes: int | None = None
+    runtime_bytes: int | None = None
+    macs: int | None = None
+    busy_ms: float | None = None
+    energy_mj: float | None = None
+
+    def over(self, other: "BudgetLimits") -> "BudgetLimits":
+        """Return these limits, and the other's where these say nothing."""
+        return BudgetLimits(
+            self.memory_bytes or other.memory_bytes,
+            other.runtime_bytes if self.runtime_bytes is None else self.runtime_bytes,
+            self.macs or other.macs,
+            self.busy_ms or other.busy_ms,
+            self.energy_mj or other.energy_mj,
+        )
+
+
+NO_LIMITS = BudgetLimits()
+
+
+def board_budgets(
+    fleet: Fleet,
+    everywhere: BudgetLimits = NO_LIMITS,
+    own: Mapping[str, BudgetLimits] | None = None,
+) -> tuple[BoardBudget, ...]:
+    """Return one budget per board of `fleet`: its own limits, or else those of everywhere.
+
+    Where nothing is said, memory is what the device may use (`usable_bytes`), the runtime takes
+    nothing of it, and nothing else is limited.  Raises InputError for an unknown board.
+    """
+    own = own or {}
+    _, boards = resolve(fleet)
+    names = [board.name for board in boards]
+    if unknown := set(own) - set(names):
+        raise InputError(
+            "no such board in the fleet",
+            where=f"fleet {fleet.name}",
+            found=min(unknown),
+            allowed=", ".join(names),
+        )
+    rows = []
+    for board in boards:
+        limits = own.get(board.name, NO_LIMITS).over(everywhere)
+        rows.append(
+            BoardBudget(
+                board=board.name,
+                memory_bytes=limits.memory_bytes or board.device.usable_bytes,
+                runtime_bytes=limits.runtime_bytes or 0,
+                macs=limits.macs,
+                busy_ms=limits.busy_ms,
+                energy_mj=limits.energy_mj,
+            )
+        )
+    return tuple(rows)
+
+
+class AccuracyBasis(Record):
+    """What predictions of accuracy rest on, beside the published rows."""
+
+    teacher: TeacherFacts = Field(description="The teacher.")
+    teacher_accuracy_pct: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="Its test accuracy, in percent; null takes that of a published teacher alike.",
+    )
+    own_rows: tuple[AccuracyRow, ...] = Field(default=(), description="The user's finished runs.")
+
+    @property
+    def known(self) -> bool:
+        """Say whether the teacher's accuracy is known, so that more than a drop can be told."""
+        return self.model.teacher_accuracy_pct is not None
+
+    @property
+    def model(self) -> AccuracyModel:
+        """The accuracy model, fitted."""
+        return _fitted(self)
+
+
+@lru_cache(maxsize=64)
+def _fitted(basis: AccuracyBasis) -> AccuracyModel:
+    return fit_accuracy_model(basis.teacher, basis.teacher_accuracy_pct, basis.own_rows)

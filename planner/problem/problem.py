@@ -1,0 +1,245 @@
+"""The problem: everything that a plan is asked for.
+
+All that the answer depends on is in here, so that a plan, which embeds its problem, can be
+checked, simulated and trained from its own file alone.  Loads no solver.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from nonn_common.document import Record
+from nonn_core.networks.blueprint import ImageShape, ImageShapeText, NetworkSpec
+from nonn_core.networks.family import NetworkName, parse_network
+from nonn_core.networks.network_cost import BYTES_PER_VALUE, Precision
+from nonn_core.partition import DropStep, Partition
+from planner.accuracy.model import AccuracyModel
+from planner.problem.goals import AccuracyBasis, BoardBudget, ObjectiveLevel, Requirement
+from planner.reliability.failures import Failures, check_boards
+from profiles.device import DEVICES
+from profiles.fleet import Fleet, resolve
+
+DEFAULT_OBJECTIVE = (
+    ObjectiveLevel(objective="dropped"),
+    ObjectiveLevel(objective="capacity", tolerance_pct=5.0),
+    ObjectiveLevel(objective="imbalance"),
+    ObjectiveLevel(objective="latency"),
+)
+
+
+def _repeated_names(values: Sequence[str]) -> str:
+    return ", ".join(value for value, count in Counter(values).items() if count > 1)
+
+
+class Problem(Record):
+    """A planning question: boards, budgets, networks to choose from, knowledge, objective."""
+
+    fleet: Fleet = Field(description="Host and boards.")
+    budgets: tuple[BoardBudget, ...] = Field(description="One per board, in the fleet's order.")
+    precisions: tuple[Precision, ...] = Field(
+        default=("fp32",),
+        min_length=1,
+        description="How a student may store weights and activations on its board.",
+    )
+    hosts: tuple[str, ...] = Field(
+        default=(), description="Devices that may be the host; the fleet's where none is named."
+    )
+    image: ImageShapeText = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
+    classes: int = Field(gt=1, le=1_000_000, description="Classes of the classifier.")
+    networks: tuple[NetworkName, ...] = Field(
+        min_length=1, description="Networks a student may be, e.g. wrn16:32,64,88."
+    )
+    min_students: int = Field(default=1, ge=1, le=1000, description="Fewest students.")
+    max_students: int | None = Field(
+        default=None, ge=1, le=1000, description="Most students; null is one per board, as in A."
+    )
+    reuse: bool = Field(
+        default=False,
+        description="Whether there may be more students than communities: each student then has "
+        "one, and further ones mimic all kept filters, reshuffled (A, section 5.1).",
+    )
+    max_copies: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Most boards that may hold the same student, against failures; its first "
+        "reply counts.",
+    )
+    group0: Literal["replicated", "own-board", "either"] = Field(
+        default="replicated",
+        description="G0: a copy on each board with a student, one board of its own, or whichever "
+        "is better.",
+    )
+    failures: Failures | None = Field(
+        default=None, description="What may fail, for robustness and reliability; null: nothing."
+    )
+    epsilon_pct: float = Field(
+        ge=0,
+        description="Bound on |delta_val| in percentage points, epsilon of A, Eq. 2; 0 for no P0.",
+    )
+    partition: Partition = Field(description="Communities and what may be dropped as P0.")
+    accuracy: AccuracyBasis | None = Field(
+        default=None, description="What predictions of accuracy rest on; null for none."
+    )
+    teacher: str | None = Field(default=None, description="Teacher file, for the recipe.")
+    data: str | None = Field(default=None, description="Data set, for the recipe.")
+    objective: tuple[ObjectiveLevel, ...] = Field(
+        default=DEFAULT_OBJECTIVE, min_length=1, description="Stages, most important first."
+    )
+    requirements: tuple[Requirement, ...] = Field(
+        default=(), description="What must hold of the whole plan."
+    )
+    deterministic_limit: float = Field(
+        default=120.0,
+        gt=0,
+        description="Limit on the solver's deterministic time, all stages together; about one unit "
+        "per second of one core, and the same on every machine.",
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of the solver.")
+
+    @model_validator(mode="after")
+    def _each_board_has_its_budget(self) -> Self:
+        boards = [board.name for board in self.fleet.boards]
+        if [budget.board for budget in self.budgets] != boards:
+            raise ValueError(f"budgets must name each board once, in order: {', '.join(boards)}")
+        return self
+
+    @model_validator(mode="after")
+    def _ranges_make_sense(self) -> Self:
+        if self.min_students > self.most_students:
+            raise ValueError(
+                f"min_students ({self.min_students}) is above max_students ({self.most_students})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_named_twice(self) -> Self:
+        if twice := _repeated_names(self.networks):
+            raise ValueError(f"each network is named once; repeated: {twice}")
+        if twice := _repeated_names(self.precisions):
+            raise ValueError(f"each precision is named once; repeated: {twice}")
+        if twice := _repeated_names([stage.objective for stage in self.objective]):
+            raise ValueError(f"each objective is named once; repeated: {twice}")
+        if twice := _repeated_names([requirement.objective for requirement in self.requirements]):
+            raise ValueError(f"each objective is bounded once; repeated: {twice}")
+        return self
+
+    @model_validator(mode="after")
+    def _hosts_can_host(self) -> Self:
+        for name in self.hosts:
+            if DEVICES.get(name, "field hosts").hosting is None:
+                raise ValueError(f"{name} cannot be the host: its profile has no hosting figures")
+        return self
+
+    @model_validator(mode="after")
+    def _accuracy_can_be_predicted(self) -> Self:
+        named = {stage.objective for stage in self.objective}
+        named |= {requirement.objective for requirement in self.requirements}
+        resting = named & {"accuracy", "robustness", "reliability"}
+        if resting and (self.accuracy is None or not self.accuracy.known):
+            raise ValueError(
+                "accuracy cannot be predicted: the teacher or its accuracy is not known"
+            )
+        if named & {"robustness", "reliability"} and self.failures is None:
+            raise ValueError(f"{min(resting)} needs failures: how likely boards fail")
+        if "reliability" in named and (self.failures is None or not self.failures.target_pct):
+            raise ValueError("reliability needs a target: the accuracy that an answer should have")
+        return self
+
+    @model_validator(mode="after")
+    def _failing_boards_exist(self) -> Self:
+        if self.failures is not None:
+            check_boards(self.failures, self.fleet)
+        return self
+
+    @model_validator(mode="after")
+    def _latency_of_copies_is_known(self) -> Self:
+        named = {stage.objective for stage in self.objective}
+        named |= {requirement.objective for requirement in self.requirements}
+        _, boards = resolve(self.fleet)
+        media = Counter(board.link.name for board in boards if board.link.shared)
+        if self.max_copies > 1 and "latency" in named and any(n > 1 for n in media.values()):
+            raise ValueError(
+                f"boards share the medium {max(media)}: the least latency of students with copies "
+                "is not known there; ask for another objective, or for one copy of each"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _group0_can_be_alone(self) -> Self:
+        if self.group0 == "replicated":
+            return self
+        _, boards = resolve(self.fleet)
+        if half := [board.name for board in boards if board.link.duplex == "half"]:
+            raise ValueError(
+                f"group0 {self.group0} needs full-duplex links, as no latency is known for others; "
+                f"half duplex: {', '.join(half)}"
+            )
+        if self.group0 == "own-board" and len(boards) < 2:
+            raise ValueError("group0 own-board needs a second board, for the students")
+        if self.failures is not None or self.max_copies > 1:
+            raise ValueError(
+                f"group0 {self.group0} goes without copies and failures: nothing is answered where "
+                "the one board of G0 is down"
+            )
+        return self
+
+    @property
+    def most_students(self) -> int:
+        """Most students; one per board where the question does not say."""
+        return self.max_students or len(self.fleet.boards)
+
+    @property
+    def most_filters(self) -> int:
+        """Most filters of all students together, further rounds included, copies not counted."""
+        communities = self.partition.communities
+        if not self.reuse:
+            return self.partition.filters
+        fewest = min(
+            len(communities) - len(step.communities)
+            for step in self.partition.drop_steps
+            if self.allows(step)
+        )
+        return -(-self.most_students // fewest) * self.partition.filters
+
+    @property
+    def accuracy_model(self) -> AccuracyModel:
+        """The accuracy model; raises ValueError where the question knows no teacher."""
+        if self.accuracy is None:
+            raise ValueError("the question says nothing of accuracy")
+        return self.accuracy.model
+
+    @property
+    def smallest_precision(self) -> Precision:
+        """The precision with the fewest bytes per value."""
+        return min(self.precisions, key=BYTES_PER_VALUE.__getitem__)
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """The image, parsed."""
+        return ImageShape.parse(self.image)
+
+    @property
+    def specs(self) -> tuple[NetworkSpec, ...]:
+        """The networks, parsed."""
+        return tuple(parse_network(name) for name in self.networks)
+
+    def allows(self, step: DropStep) -> bool:
+        """Say whether |delta_val| < epsilon holds for this step (A, Eq. 2).
+
+        Where delta_val was not measured, nothing may be dropped but the filters without any link,
+        which A (section 4.2) removes without a loss.  Something must remain.
+        """
+        dropped = set(step.communities)
+        if len(dropped) == len(self.partition.communities):
+            return False
+        if step.delta_val_pct is not None:
+            return abs(step.delta_val_pct) < self.epsilon_pct or not dropped
+        return dropped in (set(), self.unlinked)
+
+    @property
+    def unlinked(self) -> set[int]:
+        """Ids of the communities without any link, g0 (A, section 4.2)."""
+        return {one.id for one in self.partition.communities if not one.linked}

@@ -1,0 +1,1 @@
+"""Board failures, and the accuracy that remains when some students do not answer."""

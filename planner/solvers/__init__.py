@@ -1,0 +1,1 @@
+"""Exact solvers: CP-SAT models, their bounds, and proofs of optimality."""

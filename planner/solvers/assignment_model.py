@@ -1,0 +1,372 @@
+"""The assignment model: which communities, mode and board each student slot has, if any.
+
+It tells all students apart, so that it holds whatever the communities are; where these or the
+boards are alike, `planner.counted` has fewer plans to choose from.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import product
+from typing import TypeVar
+
+from ortools.sat.python import cp_model
+
+from planner.data.modes import (
+    LATEST_UNITS,
+    AssignedStudent,
+    Assignment,
+    Resource,
+    busy_units,
+    energy_units,
+    log_units,
+)
+from planner.data.objective_function import SENDER, StudentQuantity
+from planner.data.problem_data import ProblemData, community_classes
+from planner.heuristics.solution import CostEvaluator
+from planner.solvers import constraints as rules
+from planner.solvers.latency import model_latency, ordered_boards, reply_time
+from planner.solvers.reliability_model import (
+    LOGARITHMS,
+    AccuracyCurve,
+    Logarithm,
+    ReliabilityModel,
+    size_logarithms,
+)
+from planner.solvers.variables import (
+    Expr,
+    create_variables,
+    macs_on,
+    memory_on,
+    params_on,
+    slowed_on,
+    sum_of,
+)
+from simulator.graph_builder import downlink, uplink
+
+
+def canonical_form(instance: ProblemData, plan: Assignment, *, timed: bool) -> Assignment:
+    """Return the plan with students, twins and alike boards in the model's order.
+
+    Its `send_order` is set, longest first where it was not.  Boards that are alike are taken in
+    this order where `timed`, else in that of their first students.
+    """
+    plan = _sort_interchangeable(instance, plan)
+    turns = plan.send_order or _longest_first(instance, plan)
+    first = tuple(dict.fromkeys(board for student in plan.students for board in student.boards))
+    taken: dict[int, int] = {}
+    for kind in instance.kinds:
+        used = [
+            board
+            for board in (turns if timed else first)
+            if _interchangeable_boards(instance, board, kind[0])
+        ]
+        taken |= dict(zip(used, kind, strict=False))
+    students = tuple(
+        replace(one, board=taken[one.board], copies=tuple(taken[b] for b in one.copies))
+        for one in plan.students
+    )
+    return Assignment(students, plan.dropped, tuple(taken[board] for board in turns))
+
+
+def _interchangeable_boards(instance: ProblemData, board: int, other: int) -> bool:
+    return instance.kind_of(board) == instance.kind_of(other)
+
+
+def _longest_first(instance: ProblemData, plan: Assignment) -> tuple[int, ...]:
+    appraiser = CostEvaluator(instance)
+    tails = appraiser.view(appraiser.draft(plan)).tails()
+    return tuple(sorted(tails, key=lambda board: -tails[board]))
+
+
+def _turn(rank: Mapping[int, int], student: AssignedStudent) -> tuple[int, int]:
+    return student.round, min(rank[c] for c in student.communities)
+
+
+def _sort_interchangeable(instance: ProblemData, plan: Assignment) -> Assignment:
+    """Sort students by first community and deal out twins in a row, until nothing changes."""
+    rank = {community: place for place, community in enumerate(instance.communities)}
+    students = sorted(plan.students, key=lambda one: _turn(rank, one))
+    owned: dict[int, list[int]] = defaultdict(list)
+    rounds = range(1, max(one.round for one in students) + 1)
+    for number, twins in product(rounds, community_classes(instance)):
+        owners = [
+            s
+            for s, one in enumerate(students)
+            for c in one.communities
+            if one.round == number and c in twins
+        ]
+        for community, s in zip(twins, owners, strict=False):
+            owned[s].append(community)
+    dealt = tuple(
+        replace(one, communities=tuple(sorted(owned[s]))) for s, one in enumerate(students)
+    )
+    again = replace(plan, students=dealt)
+    return again if again == plan else _sort_interchangeable(instance, again)
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+class AssignmentModel:
+    """All plans of an instance, as a view for objectives and as a model for the solver."""
+
+    linearization_level = 1
+
+    def __init__(self, instance: ProblemData, *, timed: bool) -> None:
+        self.model = cp_model.CpModel()
+        self._instance = instance
+        self._v = create_variables(self.model, instance)
+        self.logarithms: list[Logarithm] = []
+        self.refinements: list[AccuracyCurve | ReliabilityModel] = []
+        self._add_rules(timed)
+
+    def _add_rules(self, timed: bool) -> None:
+        model, v, instance = self.model, self._v, self._instance
+        rules.one_drop_step(model, v)
+        rules.communities_stay_whole(model, v, instance)
+        rules.students_have_knowledge(model, v, instance)
+        rules.number_of_students(model, v, instance)
+        rules.further_rounds(model, v, instance)
+        if instance.replicated:
+            rules.one_network_and_boards(model, v, instance)
+            rules.filters_follow_copies(model, v, instance)
+        else:
+            rules.one_network_and_board(model, v)
+        rules.filters_follow_students(model, v, instance)
+        rules.students_share_group0(model, v, instance)
+        rules.boards_in_use(model, v)
+        rules.memory_within_budget(model, v, instance)
+        rules.macs_within_budget(model, v, instance)
+        rules.time_and_energy_within_budget(model, v, instance)
+        rules.students_in_order(model, v, instance)
+        rules.twin_communities_in_order(model, v, instance)
+        if timed:
+            rules.alike_boards_by_turn(model, v, instance)
+        else:
+            rules.alike_boards_by_first_student(model, v, instance)
+
+    def total(self, figure: Resource) -> Expr:
+        """Return a figure, added up over all boards."""
+        students = (self.on(b, figure) for b in self._instance.boards)
+        return sum_of([*students, self._instance.alone(figure)])
+
+    def knowledge(self, figure: StudentQuantity) -> Expr:
+        """Return a figure, added up over all students, copies not counted."""
+        v, options = self._v, self._instance.options
+        if not self._instance.replicated:
+            return self.total(figure)
+        if figure == "value_bytes":
+            return sum_of(options[o].value_bytes * pick for (_, o), pick in v.picks.items())
+        lines = [option.line for option in options]
+        fixed = (getattr(lines[o], figure) * pick for (_, o), pick in v.picks.items())
+        slope = {option.head: getattr(option.line, f"{figure}_per_filter") for option in options}
+        return sum_of([*fixed, *(slope[head] * known for (_, head), known in v.known.items())])
+
+    def survival(self) -> Expr:
+        """Let survival <= |boards of s beside those of a threat| + its outages - 1, each s."""
+        most = self._instance.max_copies
+        survival = self.model.new_int_var(0, most - 1, "survival")
+        for out, number in self._instance.threats:
+            for s, active in enumerate(self._v.active):
+                left = sum_of(self._v.homes(s, out)) + number - 1
+                self.model.add(survival <= left + most * (1 - active))
+        return survival
+
+    def robustness(self) -> Expr:
+        """Return the expected accuracy when boards fail."""
+        return self._answers.robustness
+
+    def reliability(self) -> Expr:
+        """Return the chance that an answer has the target accuracy."""
+        return self._answers.reliability
+
+    @cached_property
+    def _answers(self) -> ReliabilityModel:
+        """Which students answer when boards fail; made where it is asked for."""
+        instance = self._instance
+        assert instance.hazards is not None  # noqa: S101  (a question needs them for it)
+        (p0, p1), (m0, m1) = (instance.extent(figure) for figure in LOGARITHMS)
+        extent = log_units(p0) + log_units(m0), log_units(p1) + log_units(m1) + 2
+        curve = AccuracyCurve(self.model, instance.hazards, self.size(), *extent)
+        answers = ReliabilityModel(self.model, self._v, instance, instance.hazards, curve.value)
+        self.refinements = [curve, answers]
+        return answers
+
+    def on(self, board: int, figure: Resource) -> Expr:
+        """Return a figure of one board."""
+        model, v, instance = self.model, self._v, self._instance
+        if board not in v.used:
+            return sum_of([instance.on(board, figure)])
+        if figure == "params":
+            return params_on(v, instance, board)
+        if figure == "macs":
+            return macs_on(v, instance, board)
+        if figure == "memory_bytes":
+            return memory_on(model, v, instance, board)
+        if figure == "value_bytes":
+            return sum_of(instance.options[o].value_bytes * runs for _, o, runs in v.on(board))
+        units = busy_units if figure == "busy" else energy_units
+        return slowed_on(model, v, instance, board, units)
+
+    def boards(self) -> Expr:
+        """Return how many boards have a student, or G0 alone."""
+        return sum_of([*self._v.used.values(), int(self._instance.own is not None)])
+
+    def students(self) -> Expr:
+        """Return how many students there are."""
+        return sum_of(self._v.active)
+
+    def latency(self) -> Expr:
+        """Return the latency of one image.
+
+        It is one expression however often it is read: a limit and an objective must hold for the
+        same order of sends.
+        """
+        return self._latency
+
+    @cached_property
+    def _latency(self) -> Expr:
+        return model_latency(self.model, self._v, self._instance)
+
+    def highest(self, figure: Resource) -> Expr:
+        """Let highest >= the figure of each board."""
+        highest = self.model.new_int_var(
+            self._instance.alone(figure), LATEST_UNITS, f"highest {figure}"
+        )
+        for b in self._instance.boards:
+            self.model.add(highest >= self.on(b, figure))
+        return highest
+
+    def period(self) -> Expr:
+        """Let period >= what sender, wires, processors and host are busy with one image."""
+        v, instance = self._v, self._instance
+        period = self.model.new_int_var(instance.held, LATEST_UNITS, "period")
+        held: dict[str, list[Expr]] = defaultdict(list)
+        for b in instance.boards:
+            site = instance.sites[b].board
+            send = instance.send(b) * v.used[b]
+            held[SENDER].append(send)
+            held[downlink(site)].append(send)
+            held[uplink(site)].append(reply_time(v, instance, b))
+            held[f"{site.name}.cpu"].append(self.on(b, "busy"))
+        for times in held.values():
+            self.model.add(period >= sum_of(times))
+        return period
+
+    def size(self) -> Expr:
+        """Sum up the logarithms of parameters and of MACs."""
+        self.logarithms = self.logarithms or size_logarithms(self.model, self, self._instance)
+        return sum_of(each.value for each in self.logarithms)
+
+    def spread(self) -> Expr:
+        """High >= |P_s| >= low for each student s."""
+        most = self._instance.filters
+        high, low = (self.model.new_int_var(0, most, name) for name in ("high", "low"))
+        # Further rounds have no other sizes.
+        for s in self._v.first_round:
+            size = self._v.size(self._instance, s)
+            self.model.add(high >= size)
+            self.model.add(low <= size + most * (1 - self._v.active[s]))
+        self.model.add(high >= low)
+        return high - low
+
+    def dropped(self, delta_val: int, filters: int) -> Expr:
+        """Return |delta_val| times one factor plus |P0| times the other."""
+        return sum_of(
+            (delta_val * drop.delta_units + filters * drop.filters) * taken
+            for drop, taken in zip(self._instance.drops, self._v.drop, strict=True)
+        )
+
+    def hint(self, known: Assignment) -> None:
+        """Tell the solver of a plan, in the model's own order."""
+        v, instance = self._v, self._instance
+        plan = canonical_form(instance, known, timed=bool(v.precedes))
+        numbered = [(self._slot(place, one), one) for place, one in enumerate(plan.students)]
+        members = {(c, s) for s, one in numbered for c in one.communities if one.round == 1}
+        runs = {(s, b, self._option(one)) for s, one in numbered for b in one.boards}
+        turn = {board: place for place, board in enumerate(plan.send_order)}
+        self._hint(v.member, members)
+        self._hint(v.runs, runs)
+        self._hint(v.used, set(turn))
+        self._hint(dict(enumerate(v.active)), {s for s, _ in numbered})
+        self._hint(v.group0, {instance.options[o].group0 for _, _, o in runs})
+        self._hint(
+            dict(enumerate(v.drop)),
+            {
+                d
+                for d, one in enumerate(instance.drops)
+                if set(one.communities) == set(plan.dropped)
+            },
+        )
+        self._hint(
+            {pair: before for pair, before in v.precedes.items() if before is not v.used[pair[1]]},
+            {(a, b) for a in turn for b in turn if turn[a] < turn[b]},
+        )
+        sizes = {s: sum(instance.sizes[c] for c in one.communities) for s, one in numbered}
+        filters = {(s, b, instance.options[o].head): sizes[s] for s, b, o in runs}
+        for key, variable in v.filters.items():
+            self.model.add_hint(variable, filters.get(key, 0))
+        self._hint_copies(numbered, sizes)
+
+    def _hint_copies(
+        self, numbered: Sequence[tuple[int, AssignedStudent]], sizes: Mapping[int, int]
+    ) -> None:
+        v, instance = self._v, self._instance
+        picks = {(s, self._option(one)) for s, one in numbered}
+        self._hint(v.picks, picks)
+        known = {(s, instance.options[o].head): sizes[s] for s, o in picks}
+        for key, variable in v.known.items():
+            self.model.add_hint(variable, known.get(key, 0))
+        self._hint(v.waits, {one.board for _, one in numbered})
+        self._hint(v.waited, {(s, one.board) for s, one in numbered})
+
+    def _option(self, student: AssignedStudent) -> int:
+        """Return the place of a student's option."""
+        names = [(one.name, one.precision) for one in self._instance.options]
+        return names.index((student.network, student.precision))
+
+    def _slot(self, place: int, student: AssignedStudent) -> int:
+        """Return the slot of a student: those of the first round are at their places."""
+        if student.round == 1:
+            return place
+        first = len(self._v.first_round)
+        return first + self._v.further.index((student.round, student.communities[0]))
+
+    def _hint(self, variables: Mapping[K, cp_model.IntVar], true: Collection[K]) -> None:
+        """Hint that the variables of these keys are true, and all others false."""
+        for key, variable in variables.items():
+            self.model.add_hint(variable, key in true)
+
+    def assignment(self, solver: cp_model.CpSolver) -> Assignment:
+        """Return the assignment of a solution."""
+        v, instance = self._v, self._instance
+        homes: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for (s, b, o), runs in v.runs.items():
+            if solver.boolean_value(runs):
+                homes[s, o].append(b)
+        students = tuple(
+            instance.options[o].student(*self._knowledge(solver, s, boards))
+            for (s, o), boards in homes.items()
+        )
+        (drop,) = (d for d, taken in enumerate(v.drop) if solver.boolean_value(taken))
+        return Assignment(
+            students=students,
+            dropped=tuple(sorted(instance.drops[drop].communities)),
+            send_order=ordered_boards(v, solver) if instance.sequenced and v.precedes else (),
+        )
+
+    def _knowledge(
+        self, solver: cp_model.CpSolver, student: int, boards: Sequence[int]
+    ) -> tuple[list[int], list[int], int]:
+        """Return a student's communities in a solution, its boards, waited for first, its round."""
+        v = self._v
+        waited = {b for b in boards if b in v.waits and solver.boolean_value(v.waits[b])}
+        homes = sorted(boards, key=lambda b: b not in waited)
+        if student in v.first_round:
+            communities = self._instance.communities
+            own = [c for c in communities if solver.boolean_value(v.member[c, student])]
+            return own, homes, 1
+        number, community = v.further[student - len(v.first_round)]
+        return [community], homes, number

@@ -1,0 +1,350 @@
+"""Latency in models: the order of sends, shared media, and a relaxation by due dates.
+
+The host serves boards one after the other; each then needs its own time until its reply is there.
+Total = max_b (sent[b] + busy[b] + reply[b] + delay[b]) + around, the delay being the link's
+latency on both ways, and around the host's join; with G0 on a board of its own also what passes
+until that board begins to send its maps, which it does like the host (one machine, delivery
+times).  On a medium that boards share, replies also wait for the last send there and for each
+other.  They take it in the order in which they become ready: no other order clears a medium
+sooner (one machine, release dates, makespan), so that the model may choose any.
+
+The relaxation says how many students each board runs, and how many filters at most.  Which
+student knows which communities is left open, so that few choices remain.  Asked whether any plan
+is within a latency T, the host's sends are jobs with due dates: what follows a send until the
+reply is joined, the tail, must fit behind it.  Jobs on one machine meet their due dates exactly
+if, for each due date t, all that is due by t can be sent by t (Jackson 1955):
+
+    sum_{e due by t} send[e] boards[e] <= t      for each t = T - around - tail[e] of a choice e,
+
+which needs no order.  A choice e is a kind of board, a number of students and a range of filters;
+it costs what the least of its range costs and is paid for the most, both in the student's favour:
+no plan within T is lost, and where nothing is left there is none.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+
+from ortools.sat.python import cp_model
+
+from planner.data.modes import (
+    LATEST_UNITS,
+    Affine,
+    BoardCapacity,
+    Mode,
+    UnitCost,
+    busy_units,
+    delay_units,
+    energy_units,
+    one_way_units,
+    reply_units,
+)
+from planner.data.problem_data import ProblemData
+from planner.solvers.variables import Expr, Variables, slowed_on, sum_of
+
+
+@dataclass(frozen=True, slots=True)
+class Transmission:
+    """One image on a board: when it is sent there, when the reply is ready, how long that takes.
+
+    All are 0 where the board is not used; no reply takes longer than `longest_reply`.
+    """
+
+    sent: Expr
+    ready: Expr
+    reply: Expr
+    longest_reply: int
+
+
+def medium_clear_time(
+    model: cp_model.CpModel, name: str, turns: Sequence[Transmission], latest: int
+) -> cp_model.IntVar:
+    """Return a variable that is at least the time when the medium `name` is clear again.
+
+    cleared >= sent[b] + sum_c reply[c]                              for each board b, and
+    cleared >= ready[b] + reply[b] + sum of reply[c] for c behind b  for each board b.
+    Without starting times in the model: these took far longer to prove.
+    """
+    clear = model.new_int_var(0, latest, f"{name} cleared")
+    last = model.new_int_var(0, latest, f"{name} last sent")
+    model.add(clear >= last + sum_of(turn.reply for turn in turns))
+    behind = _in_some_order(model, name, len(turns))
+    for b, turn in enumerate(turns):
+        model.add(last >= turn.sent)
+        queue = []
+        for c, other in enumerate(turns):
+            if c != b:
+                waits = model.new_int_var(0, other.longest_reply, f"{name} waits{b},{c}")
+                model.add(waits >= other.reply).only_enforce_if(behind[c, b])
+                queue.append(waits)
+        model.add(clear >= turn.ready + turn.reply + sum_of(queue))
+    return clear
+
+
+def _in_some_order(
+    model: cp_model.CpModel, name: str, count: int
+) -> dict[tuple[int, int], cp_model.BoolVarT]:
+    """Return whether reply c is behind reply b, for each (c, b): a total order of all."""
+    behind: dict[tuple[int, int], cp_model.BoolVarT] = {}
+    for b, c in combinations(range(count), 2):
+        behind[c, b] = model.new_bool_var(f"{name} behind{c},{b}")
+        behind[b, c] = ~behind[c, b]
+    for a, b, c in combinations(range(count), 3):
+        model.add_bool_or(~behind[b, a], ~behind[c, b], behind[c, a])
+        model.add_bool_or(behind[b, a], behind[c, b], ~behind[c, a])
+    return behind
+
+
+def model_latency(model: cp_model.CpModel, v: Variables, instance: ProblemData) -> Expr:
+    """Return the latency of one image: no board replies later than this, plus what is around.
+
+    latency >= sent[b] + busy[b] + reply[b] + delay[b] + around for each board b (that the host
+    waits for, where students have copies), and
+    latency >= cleared[m] + delay[b] / 2 + around for each used board b on a shared medium m.
+    """
+    sends = [instance.send(place) for place in range(len(instance.sites))]
+    _put_in_order(model, v, instance)
+    if instance.replicated:
+        _wait_for_one_copy(model, v, instance)
+    longest = model.new_int_var(instance.around, LATEST_UNITS, "latency")
+    turns: dict[int, Transmission] = {}
+    for b in instance.boards:
+        earlier = [sends[a] * before for (a, later), before in v.precedes.items() if later == b]
+        sent = sum_of([sends[b] * v.used[b], *earlier])
+        work = slowed_on(model, v, instance, b, busy_units)
+        reply = reply_time(v, instance, b)
+        delay = delay_units(instance.sites[b].board) * v.used[b]
+        answered = model.add(longest >= sent + work + reply + delay + instance.around)
+        if instance.replicated:
+            answered.only_enforce_if(v.waits[b])
+        longest_reply = reply_units(instance.sites[b].board) * instance.filters
+        turns[b] = Transmission(sent, sent + work + _one_way(v, instance, b), reply, longest_reply)
+    for name, sharing in instance.media.items():
+        clear = medium_clear_time(model, name, [turns[b] for b in sharing], LATEST_UNITS)
+        for b in sharing:
+            model.add(longest >= clear + _one_way(v, instance, b) + instance.around)
+    return longest
+
+
+def ordered_boards(v: Variables, solver: cp_model.CpSolver) -> tuple[int, ...]:
+    """Return the used boards in the order of a solution."""
+    used = [b for b, there in v.used.items() if solver.boolean_value(there)]
+    before = {
+        b: sum(solver.boolean_value(v.precedes[a, b]) for a in used if (a, b) in v.precedes)
+        for b in used
+    }
+    return tuple(sorted(used, key=lambda b: before[b]))
+
+
+def _one_way(v: Variables, instance: ProblemData, board: int) -> Expr:
+    """Return the latency of a board's link, once; 0 where the board is not used."""
+    return one_way_units(instance.sites[board].board) * v.used[board]
+
+
+def reply_time(v: Variables, instance: ProblemData, board: int) -> Expr:
+    """Return the time of a board's reply, which carries the features of all its students."""
+    per_filter = reply_units(instance.sites[board].board)
+    return sum_of(per_filter * filters for _, _, filters in v.filters_on(board))
+
+
+def _wait_for_one_copy(model: cp_model.CpModel, v: Variables, instance: ProblemData) -> None:
+    """Let the host wait for boards that together hold each student.
+
+    waited[s,b] <= at[s,b] and waited[s,b] <= waits[b] for each s and b, and
+    sum_b waited[s,b] >= active[s] for each s.
+    """
+    for b in instance.boards:
+        v.waits[b] = model.new_bool_var(f"waits{b}")
+        for s, at in enumerate(v.students_on(b)):
+            v.waited[s, b] = model.new_bool_var(f"waited{s},{b}")
+            model.add(v.waited[s, b] <= at)
+            model.add_implication(v.waited[s, b], v.waits[b])
+    for s, active in enumerate(v.active):
+        model.add_bool_or([*(v.waited[s, b] for b in instance.boards), ~active])
+
+
+def _put_in_order(model: cp_model.CpModel, v: Variables, instance: ProblemData) -> None:
+    """Put the used boards in one order: precedes[a,b] says that the host sends to a before b.
+
+    Of two used boards one precedes: used[a] + used[b] - 1 <= precedes[a,b] + precedes[b,a] <= 1.
+    Precedence is transitive: precedes[a,b] and precedes[b,c] imply precedes[a,c].
+    Boards that are alike keep the fleet's order (`constraints.alike_boards_by_turn`), so that
+    precedes[a,b] = used[b] for these.
+    """
+    precedes = v.precedes
+    for a, b in combinations(instance.boards, 2):
+        if instance.kind_of(a) == instance.kind_of(b):
+            precedes[a, b] = v.used[b]
+            continue
+        precedes[a, b] = model.new_bool_var(f"precedes{a},{b}")
+        precedes[b, a] = model.new_bool_var(f"precedes{b},{a}")
+        model.add_at_most_one(precedes[a, b], precedes[b, a])
+        model.add_bool_or(precedes[a, b], precedes[b, a], ~v.used[a], ~v.used[b])
+    for a, b, c in permutations(instance.boards, 3):
+        if (a, b) in precedes and (b, c) in precedes:
+            implied = [precedes[a, c]] if (a, c) in precedes else []
+            model.add_bool_or([~precedes[a, b], ~precedes[b, c], *implied])
+
+
+FILTER_RANGES = 4
+"""Ranges of filters that are told apart, for each number of students on a board."""
+MOST_CHOICES = 20_000
+"""A relaxation with more choices is not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardChoice:
+    """So many students on a board of a kind, with up to so many filters; times in solver units."""
+
+    kind: int
+    students: int
+    filters: int
+    send: int
+    tail: int
+
+
+def relaxes(instance: ProblemData) -> bool:
+    """Say whether it holds: no shared medium, no copies, and no communities handed out twice."""
+    return not instance.sequenced and not instance.further
+
+
+class LatencyRelaxation:
+    """The choices of an instance whose students share one shape of G0."""
+
+    def __init__(self, instance: ProblemData, options: Sequence[Mode]) -> None:
+        self._instance = instance
+        self._choices = [
+            choice
+            for kind, boards in enumerate(instance.kinds)
+            for choice in _choices(instance, options, kind, instance.sites[boards[0]])
+        ]
+
+    @property
+    def too_many(self) -> bool:
+        """Say whether there are too many choices to ask."""
+        return len(self._choices) > MOST_CHOICES
+
+    def within(
+        self, latency: int, solver: cp_model.CpSolver
+    ) -> tuple[cp_model.CpSolverStatus, list[BoardChoice]]:
+        """Ask whether the relaxation has a plan within a latency, in solver units.
+
+        `INFEASIBLE` proves that the instance has none.  A plan is returned as the choice of each
+        board that is used, in the order in which the host sends.
+        """
+        instance, until = self._instance, latency - self._instance.around
+        choices = sorted(
+            (one for one in self._choices if one.send + one.tail <= until), key=lambda e: -e.tail
+        )
+        model = cp_model.CpModel()
+        boards = [
+            model.new_int_var(0, len(instance.kinds[e.kind]), f"boards{e.kind},{e.students}")
+            for e in choices
+        ]
+
+        def added(weight: Callable[[BoardChoice], int]) -> Expr:
+            return cp_model.LinearExpr.weighted_sum(boards, [weight(e) for e in choices])
+
+        for kind, alike in enumerate(instance.kinds):
+            here = [count for e, count in zip(choices, boards, strict=True) if e.kind == kind]
+            model.add(sum_of(here) <= len(alike))
+        students = added(lambda e: e.students)
+        model.add(students >= instance.min_students)
+        model.add(students <= instance.max_students)
+        model.add(
+            added(lambda e: e.filters) + max(drop.filters for drop in instance.drops)
+            >= instance.filters
+        )
+        sent: Expr | int = 0
+        for e, count in zip(choices, boards, strict=True):
+            done = model.new_int_var(0, until - e.tail, "")
+            model.add(done == sent + e.send * count)
+            sent = done
+        status = solver.solve(model)
+        if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            return status, []
+        runs = zip(choices, boards, strict=True)
+        return status, [e for e, count in runs for _ in range(solver.value(count))]
+
+
+def _choices(
+    instance: ProblemData, options: Sequence[Mode], kind: int, site: BoardCapacity
+) -> Iterator[BoardChoice]:
+    """Yield what a board may run: its budgets hold for the least that such students cost.
+
+    k students have at least the k smallest communities; where all have one each, at most the k
+    largest.
+    """
+    sizes = sorted(instance.sizes)
+    send = instance.send(instance.kinds[kind][0])
+    for students in range(1, instance.slots + 1):
+        least = sum(sizes[:students])
+        most = instance.filters if instance.spare else sum(sizes[-students:])
+        cost = _Cost(options, site, students)
+        if not cost.fits(least):
+            if students > 1:
+                return
+            continue
+        low, high = least, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if cost.fits(middle) else (low, middle - 1)
+        width = -(-(low - least + 1) // FILTER_RANGES)
+        for first in range(least, low + 1, width):
+            filters = min(first + width - 1, low)
+            yield BoardChoice(kind, students, filters, send, cost.tail(first))
+
+
+class _Cost:
+    """What k students with F filters cost on a board at least.
+
+    Costs are affine in a student's filters, constant + slope n; so k students cost at least k times
+    the least constant plus F times the least slope, and of a peak that is the largest of several
+    lines, at least what each line gives.
+    """
+
+    def __init__(self, options: Sequence[Mode], site: BoardCapacity, students: int) -> None:
+        self._students, self._site = students, site
+        lines = [option.line for option in options]
+        device = site.board.device
+
+        def shared(units: UnitCost) -> Affine:
+            return _least(units(device, line, students > 1) for line in lines)
+
+        self._busy, self._energy = shared(busy_units), shared(energy_units)
+        self._macs = _least(Affine(line.macs, line.macs_per_filter) for line in lines)
+        self._bytes = [
+            _least(_bytes(option, place) for option in options)
+            for place in range(min(len(line.peaks) for line in lines))
+        ]
+
+    def tail(self, filters: int) -> int:
+        """Return what follows the send until the reply is there, in solver units."""
+        reply = reply_units(self._site.board) * filters
+        return self._of(self._busy, filters) + reply + delay_units(self._site.board)
+
+    def fits(self, filters: int) -> bool:
+        """Say whether the budgets allow it."""
+        site = self._site
+        needs = (
+            (self._macs, site.macs),
+            (self._busy, site.busy),
+            (self._energy, site.energy),
+            *((line, site.memory_bytes) for line in self._bytes),
+        )
+        return all(limit is None or self._of(cost, filters) <= limit for cost, limit in needs)
+
+    def _of(self, cost: Affine, filters: int) -> int:
+        return self._students * cost.constant + cost.per_filter * filters
+
+
+def _least(costs: Iterator[Affine]) -> Affine:
+    constants, slopes = zip(*((one.constant, one.per_filter) for one in costs), strict=True)
+    return Affine(min(constants), min(slopes))
+
+
+def _bytes(option: Mode, place: int) -> Affine:
+    """Return parameters and one line of the peak, in bytes."""
+    line, (fixed, slope) = option.line, option.line.peaks[place]
+    size = option.value_bytes
+    return Affine(size * (line.params + fixed), size * (line.params_per_filter + slope))

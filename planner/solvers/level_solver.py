@@ -1,0 +1,385 @@
+"""Runs of the solver at one instance: settings, signals, bounds, bisection, and proofs."""
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ortools.sat.python import cp_model
+
+from nonn_common.errors import PlanningError
+from planner.data.modes import AssignedStudent, Assignment, Mode
+from planner.data.objective_function import ObjectiveBound, ObjectiveFunction
+from planner.data.problem_data import ProblemData, community_classes
+from planner.heuristics.solution import cached_loads, evaluate_assignment
+from planner.solvers.assignment_model import AssignmentModel
+from planner.solvers.latency import BoardChoice, LatencyRelaxation, relaxes
+from planner.solvers.pattern_model import PatternModel, enumerate_patterns
+from planner.solvers.reliability_model import LOGARITHMS, AccuracyCurve, Logarithm, ReliabilityModel
+from planner.solvers.variables import mode_choices, sum_of
+
+PlanModel = PatternModel | AssignmentModel
+
+Incumbent = tuple[Assignment, int]
+"""An assignment and its value, in solver units."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOutcome:
+    """What a search found: best assignment and value, proven bound (solver units), and its cost.
+
+    Assignment, value and bound are None where nothing was found; `infeasible` says that there is,
+    provably, nothing to find.
+    """
+
+    assignment: Assignment | None
+    value: int | None
+    bound: int | None
+    proven: bool
+    infeasible: bool
+    deterministic_time: float
+
+
+def solve_model(
+    model: PlanModel,
+    goal: ObjectiveFunction | None,
+    known: Incumbent | None,
+    seed: int,
+    deterministic_limit: float,
+    *,
+    timed: bool,
+) -> SearchOutcome:
+    """Solve, and again with further tangents as long as a solution lies above its logarithms.
+
+    Sums, unlike latencies, have linear relaxations and cuts that are worth their time.  Where the
+    solver finds nothing within its limit, what was `known` before is the answer.
+    """
+    took = 0.0
+    level, cuts = (model.linearization_level, 0) if timed else (2, 1)
+    while True:
+        solver = new_solver(seed, deterministic_limit - took, level, cuts)
+        status = _run(solver, model.model)
+        took += solver.response_proto.deterministic_time
+        if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            if not _tighten(model, solver):
+                known = model.assignment(solver), round(solver.objective_value)
+            elif status == cp_model.OPTIMAL:
+                continue
+        return _outcome(solver, status, goal, known, took)
+
+
+def _tighten(model: PlanModel, solver: cp_model.CpSolver) -> bool:
+    """Add tangents wherever the solution is too optimistic; say whether it was anywhere."""
+    refined: list[Logarithm | AccuracyCurve | ReliabilityModel] = [
+        *model.logarithms,
+        *model.refinements,
+    ]
+    return sum(each.tighten(solver) for each in refined) > 0
+
+
+def new_solver(
+    seed: int, deterministic_limit: float, linearization_level: int, cut_level: int = 0
+) -> cp_model.CpSolver:
+    """Set up the solver; docs/decisions/0007 holds the measurements behind the last three lines."""
+    solver = cp_model.CpSolver()
+    # The solver's own handler would end a stage early and leave Ctrl-C without one afterwards.
+    solver.parameters.catch_sigint_signal = False
+    solver.parameters.num_workers = 1
+    solver.parameters.random_seed = seed
+    solver.parameters.max_deterministic_time = max(0.0, deterministic_limit)
+    solver.parameters.linearization_level = linearization_level
+    solver.parameters.cp_model_probing_level = 0
+    solver.parameters.cut_level = cut_level
+    return solver
+
+
+def _run(solver: cp_model.CpSolver, model: cp_model.CpModel) -> cp_model.CpSolverStatus:
+    """Solve in a thread of its own, so that a signal reaches this one and ends the search."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        solving = executor.submit(solver.solve, model)
+        try:
+            return solving.result()
+        except BaseException:
+            # Again and again: a search that has not begun yet does not hear it.
+            while not solving.done():
+                solver.stop_search()
+                wait([solving], timeout=0.05)
+            raise
+
+
+def _outcome(
+    solver: cp_model.CpSolver,
+    status: cp_model.CpSolverStatus,
+    goal: ObjectiveFunction | None,
+    known: Incumbent | None,
+    deterministic_time: float,
+) -> SearchOutcome:
+    if status == cp_model.INFEASIBLE and known is not None:
+        raise PlanningError(
+            "the solver rules out a plan that keeps every rule; this is a mistake of the program: "
+            "please report it with the question"
+        )
+    return SearchOutcome(
+        assignment=known[0] if known else None,
+        value=known[1] if known and goal else None,
+        bound=_bound(solver, known, goal),
+        proven=status == cp_model.OPTIMAL,
+        infeasible=status == cp_model.INFEASIBLE,
+        deterministic_time=deterministic_time,
+    )
+
+
+def _bound(
+    solver: cp_model.CpSolver, known: Incumbent | None, goal: ObjectiveFunction | None
+) -> int | None:
+    """Return the proven bound; None where the solver had no time to find any."""
+    if known is None or goal is None:
+        return None
+    bound = _round_bound(solver.best_objective_bound, goal)
+    beyond = bound < known[1] if goal.maximise else bound > known[1]
+    return None if beyond else bound
+
+
+def _round_bound(bound: float, goal: ObjectiveFunction) -> int:
+    """Sharpen a proven bound: the measure is whole, so that it ends at the next whole number."""
+    return math.ceil(bound - 1e-6) if not goal.maximise else math.floor(bound + 1e-6)
+
+
+def pack_communities(
+    instance: ProblemData, option: Mode, choices: Sequence[BoardChoice], solver: cp_model.CpSolver
+) -> Assignment | None:
+    """Return a plan of low latency that runs these choices, sent to in their order, if one fits.
+
+    All students are of one network.  What it returns may break a budget whose peak depends on who
+    runs which community, so that it has to be appraised.
+    """
+    free = [list(boards) for boards in instance.kinds]
+    boards = [free[choice.kind].pop(0) for choice in choices]
+    model = cp_model.CpModel()
+    member = [[model.new_bool_var("") for _ in boards] for _ in instance.sizes]
+    drop = [model.new_bool_var("") for _ in instance.drops]
+    model.add_exactly_one(drop)
+    for c, places in enumerate(member):
+        steps = [d for d, one in zip(drop, instance.drops, strict=True) if c in one.communities]
+        model.add_exactly_one([*places, *steps])
+    latency = model.new_int_var(0, 2**50, "latency")
+    load, place, sent = cached_loads(instance), instance.options.index(option), 0
+    for p, (board, choice) in enumerate(zip(boards, choices, strict=True)):
+        sent += choice.send
+        here = [places[p] for places in member]
+        model.add(sum_of(here) >= choice.students)
+        filters = sum_of(n * one for n, one in zip(instance.sizes, here, strict=True))
+        model.add(filters <= choice.filters)
+        # A loading's times are affine in its filters.
+        none, one = (
+            load(board, ((place, 0),) * (choice.students - 1) + ((place, n),)).tail for n in (0, 1)
+        )
+        model.add(latency >= sent + none + (one - none) * filters)
+    model.minimize(latency)
+    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return None
+    students: list[AssignedStudent] = []
+    for p, (board, choice) in enumerate(zip(boards, choices, strict=True)):
+        own = [c for c, places in enumerate(member) if solver.boolean_value(places[p])]
+        last = choice.students - 1
+        groups = [*([c] for c in own[:last]), own[last:]]
+        students += [option.student(group, [board]) for group in groups]
+    (taken,) = (one for d, one in zip(drop, instance.drops, strict=True) if solver.boolean_value(d))
+    return Assignment(tuple(students), tuple(sorted(taken.communities)))
+
+
+BISECTION_GAP = 0.005
+"""A bracket narrower than this part of its upper end is left to the solver."""
+FEW_CLASSES = 3
+"""Of so few classes of communities there are seldom too many loadings to count."""
+RELAXATION_GAP = 0.0001
+"""The same, of the relaxation, once it is known to lie below the best plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelSolver:
+    """What does not change from one run of the solver to the next."""
+
+    instance: ProblemData
+    goal: ObjectiveFunction | None
+    limits: tuple[ObjectiveBound, ...]
+    seed: int
+
+    def run(
+        self, known: Incumbent | None, deterministic_limit: float, low: int | None = None
+    ) -> SearchOutcome:
+        """Optimise, no worse than what is known and no better than a proven bound."""
+        bounds = list(self.limits)
+        # Of a shared medium, or copies, the model and the local search have bounds of their own.
+        if self.goal and known and not (self._timed and self.instance.sequenced):
+            bounds.append(ObjectiveBound(self.goal, known[1]))
+        model = self._model(bounds)
+        if self.goal:
+            value = _add_goal(model, self.goal)
+            if low is not None:
+                model.model.add(value >= low)
+        if known:
+            model.hint(known[0])
+            view = evaluate_assignment(self.instance, known[0])
+            for each, figure in zip(model.logarithms, LOGARITHMS, strict=False):
+                each.hint(view.knowledge(figure))
+        outcome = solve_model(
+            model, self.goal, known, self.seed, deterministic_limit, timed=self._timed
+        )
+        if self.goal is None or not self.goal.curved or outcome.assignment is None:
+            return outcome
+        # The solver's value lies a few units above, and no other model may reach it again.
+        value = self.goal.read(evaluate_assignment(self.instance, outcome.assignment))
+        near = abs((outcome.value or 0) - value) <= self.goal.noise
+        return replace(outcome, value=value, proven=outcome.proven and near)
+
+    def relaxed(
+        self, goal: ObjectiveFunction, known: Incumbent, deterministic_limit: float
+    ) -> tuple[int, Incumbent, float]:
+        """Bound the latency by its relaxation; what that finds may be a better plan, too.
+
+        Returns the bound (0: none), the best plan known, and the time it took.
+        """
+        low, took = 0, 0.0
+        asked = self._relaxations()
+        high = known[1] if asked else low
+        while high > low and (high == known[1] or high - low > RELAXATION_GAP * high):
+            # Is the best plan the best of all? If it is not, bisection finds where it may be.
+            middle = high - 1 if high == known[1] else (low + high) // 2
+            refuted = True
+            for options, one in asked:
+                solver = new_solver(self.seed, deterministic_limit, 2)
+                status, choices = one.within(middle, solver)
+                took += solver.response_proto.deterministic_time
+                if status == cp_model.INFEASIBLE:
+                    continue
+                refuted = False
+                if choices and len(options) == 1:
+                    solver = new_solver(self.seed, deterministic_limit, 1)
+                    plan = pack_communities(self.instance, options[0], choices, solver)
+                    took += solver.response_proto.deterministic_time
+                    known = self._better(goal, known, plan)
+                break
+            low, high = (middle + 1, high) if refuted else (low, min(middle, known[1]))
+        return low, known, took
+
+    def refuted(self, deterministic_limit: float) -> tuple[bool, float]:
+        """Say whether the relaxation has no plan within the limit on the latency, and how long."""
+        latencies = [limit.bound for limit in self.limits if limit.measure.timed]
+        took = 0.0
+        asked = self._relaxations() if latencies else []
+        for _, one in asked:
+            solver = new_solver(self.seed, deterministic_limit, 2)
+            status, _ = one.within(min(latencies), solver)
+            took += solver.response_proto.deterministic_time
+            if status != cp_model.INFEASIBLE:
+                return False, took
+        return bool(asked), took
+
+    def _relaxations(self) -> list[tuple[list[Mode], LatencyRelaxation]]:
+        """Return a relaxation for each shape of G0.
+
+        None where it does not hold or is too large, and where all loadings can be counted, which
+        proves more.
+        """
+        if not relaxes(self.instance) or len(community_classes(self.instance)) <= FEW_CLASSES:
+            return []
+        shapes = sorted({option.group0 for option in self.instance.options})
+        alike = [[o for o in self.instance.options if o.group0 == shape] for shape in shapes]
+        asked = [(options, LatencyRelaxation(self.instance, options)) for options in alike]
+        return [] if any(one.too_many for _, one in asked) else asked
+
+    def _better(
+        self, goal: ObjectiveFunction, known: Incumbent, plan: Assignment | None
+    ) -> Incumbent:
+        """Return the plan where it keeps all rules and limits and is better than the known one."""
+        if plan is None:
+            return known
+        view = evaluate_assignment(self.instance, plan)
+        if view.excess() or any(one.excess(one.measure.read(view)) for one in self.limits):
+            return known
+        value = goal.read(view)
+        return (plan, value) if value < known[1] else known
+
+    def bracketed(
+        self,
+        goal: ObjectiveFunction,
+        known: Incumbent,
+        bound: int | None,
+        deterministic_limit: float,
+    ) -> tuple[int, Incumbent, float]:
+        """Raise the bound of a bottleneck by asking whether less is possible at all.
+
+        The less is asked for, the fewer choices are left, and the sooner that is refuted.  Returns
+        the bound, the best plan known, and the time it took.
+        """
+        low, took = bound or 0, 0.0
+        stuck = known[1]
+        while stuck - low > BISECTION_GAP * known[1] and took < deterministic_limit:
+            middle = (low + stuck) // 2
+            model = self._model([*self.limits, ObjectiveBound(goal, middle)])
+            found = solve_model(
+                model, None, None, self.seed, deterministic_limit / 8, timed=self._timed
+            )
+            took += found.deterministic_time
+            if found.infeasible:
+                low = middle + 1
+            elif found.assignment is not None:
+                value = goal.read(evaluate_assignment(self.instance, found.assignment))
+                known, stuck = (found.assignment, value), min(stuck, value)
+            else:
+                stuck = middle
+        return low, known, took
+
+    @property
+    def _timed(self) -> bool:
+        return any(one.timed for one in self._measures)
+
+    @property
+    def _measures(self) -> tuple[ObjectiveFunction, ...]:
+        return (*(limit.measure for limit in self.limits), *([self.goal] if self.goal else []))
+
+    def _model(self, bounds: Sequence[ObjectiveBound]) -> PlanModel:
+        """Model all plans within the bounds."""
+        told_apart = any(measure.of_board for measure in self._measures)
+        instance = self.instance
+        if not (self._timed and instance.sequenced):
+            instance = _within_latency(instance, bounds)
+        model = _model(instance, timed=self._timed, told_apart=told_apart)
+        for bound in bounds:
+            _add_limit(model, bound)
+        return model
+
+
+def _within_latency(instance: ProblemData, bounds: Sequence[ObjectiveBound]) -> ProblemData:
+    """Leave out what alone would break a bound on the latency."""
+    latencies = [bound.bound for bound in bounds if bound.measure.timed]
+    return instance.answered_by(min(latencies)) if latencies else instance
+
+
+def _model(instance: ProblemData, *, timed: bool, told_apart: bool) -> PlanModel:
+    """Count where that leaves fewer choices, and where no medium mixes the boards' times."""
+    told_apart = told_apart or instance.replicated or (timed and bool(instance.media))
+    entries = None if told_apart else enumerate_patterns(instance, most=len(mode_choices(instance)))
+    return (
+        AssignmentModel(instance, timed=timed)
+        if entries is None
+        else PatternModel(instance, entries)
+    )
+
+
+def _add_limit(model: PlanModel, limit: ObjectiveBound) -> None:
+    """Keep a bound: measure >= bound where more is better, else <= bound."""
+    value = limit.measure.read(model)
+    model.model.add(value >= limit.bound if limit.measure.maximise else value <= limit.bound)
+
+
+def _add_goal(model: PlanModel, goal: ObjectiveFunction) -> Any:
+    """Set the objective, and return it."""
+    value = goal.read(model)
+    if goal.maximise:
+        model.model.maximize(value)
+    else:
+        model.model.minimize(value)
+    return value

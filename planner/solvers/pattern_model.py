@@ -1,0 +1,377 @@
+"""The pattern model: how many boards of a class run which pattern of students.
+
+A pattern is a load that the boards of one class can run, students told apart by class only.
+Communities of one size that are dropped together or not at all are of one class.  Alike
+communities and alike boards are counted, not told apart, so that no plan appears twice; and what
+a load costs is a constant, so that the order in which the host sends needs no variable.
+
+Symbols: e pattern, for boards of one class; boards[e] how many run it; there[e] one at least
+does; c class of communities; d drop step; dealt[d,r] it is the one and all kept communities are
+handed out r times, the last time perhaps in part.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice, product
+
+from ortools.sat.python import cp_model
+
+from planner.data.modes import LATEST_UNITS, Assignment, BoardCapacity, Resource
+from planner.data.objective_function import SENDER, StudentQuantity
+from planner.data.problem_data import ProblemData, community_classes
+from planner.heuristics.solution import BoardLoad, StudentLoad, cached_loads
+from planner.solvers.reliability_model import Logarithm, size_logarithms
+from planner.solvers.variables import Expr, sum_of
+from profiles.device import slowdown
+from simulator.graph_builder import downlink, uplink
+
+MOST_TYPES = 100
+"""Of more types of students than this there are too many loadings to list them."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class StudentType:
+    """How many communities of each class a student has, and its task."""
+
+    communities: tuple[int, ...]
+    task: StudentLoad
+
+
+PatternStudents = tuple[StudentType, ...]
+"""The students of one board, by type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One loading of the boards of one kind, with the types of its students."""
+
+    kind: int
+    types: PatternStudents
+    loading: BoardLoad
+    group0: str
+
+    @property
+    def key(self) -> tuple[StudentType, ...]:
+        """The types, in an order of their own."""
+        return tuple(sorted(self.types))
+
+    @property
+    def merges(self) -> bool:
+        """Say whether a student has several communities."""
+        return any(sum(each.communities) > 1 for each in self.types)
+
+    def communities(self, place: int) -> int:
+        """Return how many communities of a class the students have together."""
+        return sum(each.communities[place] for each in self.types)
+
+
+@dataclass(frozen=True, slots=True)
+class PatternCatalogue:
+    """Classes of communities (ids, larger ones first), and all entries."""
+
+    classes: tuple[tuple[int, ...], ...]
+    entries: tuple[Pattern, ...]
+
+
+def enumerate_patterns(instance: ProblemData, most: int) -> PatternCatalogue | None:
+    """Return all loadings within the budgets; None where there are more than `most`."""
+    classes = community_classes(instance)
+    types = _student_types(instance, classes)
+    if types is None:
+        return None
+    entries = tuple(islice(_patterns(instance, classes, types), most + 1))
+    return PatternCatalogue(classes, entries) if len(entries) <= most else None
+
+
+def _student_types(
+    instance: ProblemData, classes: Sequence[Sequence[int]]
+) -> dict[str, list[StudentType]] | None:
+    """Return the types of students by the shape of their G0; None where there are too many."""
+    sizes = [instance.sizes[ids[0]] for ids in classes]
+    together = instance.spare + 1
+    shares: list[tuple[int, ...]] = [()]
+    for ids in classes:
+        room = range(min(len(ids), together) + 1)
+        shares = [(*share, n) for share, n in product(shares, room) if sum(share) + n <= together]
+        if len(shares) > MOST_TYPES:
+            return None
+    types: dict[str, list[StudentType]] = defaultdict(list)
+    for share in shares:
+        filters = sum(n * size for n, size in zip(share, sizes, strict=True))
+        for o, option in enumerate(instance.options if filters else ()):
+            types[option.group0].append(StudentType(share, (o, filters)))
+    return types if sum(map(len, types.values())) <= MOST_TYPES else None
+
+
+def _patterns(
+    instance: ProblemData,
+    classes: Sequence[Sequence[int]],
+    types: Mapping[str, Sequence[StudentType]],
+) -> Iterator[Pattern]:
+    """Yield every entry that keeps the budgets."""
+    load = cached_loads(instance)
+    limits = [instance.rounds * len(ids) for ids in classes]
+    for kind, (board, *_) in enumerate(instance.kinds):
+        site = instance.sites[board]
+
+        def loading(row: PatternStudents, board: int = board) -> BoardLoad:
+            return load(board, tuple(sorted(each.task for each in row)))
+
+        # Where several are quicker than one, one that takes too long may not do so in company.
+        hurries = slowdown(site.board.device, 2) < 1
+        room = replace(site, latest=None, busy=None, energy=None) if hurries else site
+
+        def keeps(row: PatternStudents, room: BoardCapacity = room) -> bool:
+            shares = zip(*(each.communities for each in row), strict=True)
+            within = all(sum(share) <= limit for share, limit in zip(shares, limits, strict=True))
+            return within and loading(row).excess(room) <= 0
+
+        for group0, all_types in types.items():
+            for row in _student_rows(all_types, keeps):
+                if loading(row).excess(site) <= 0:
+                    yield Pattern(kind, row, loading(row), group0)
+
+
+def _student_rows(
+    types: Sequence[StudentType],
+    keeps: Callable[[PatternStudents], bool],
+    row: PatternStudents = (),
+    start: int = 0,
+) -> Iterator[PatternStudents]:
+    """Yield all rows of types that never go back, and that `keeps` lets grow."""
+    for place in range(start, len(types)):
+        longer = (*row, types[place])
+        if keeps(longer):
+            yield longer
+            yield from _student_rows(types, keeps, longer, place)
+
+
+class PatternModel:
+    """All plans of an instance, as a view for objectives and as a model for the solver."""
+
+    linearization_level = 2
+
+    def __init__(self, instance: ProblemData, entries: PatternCatalogue) -> None:
+        self.model = cp_model.CpModel()
+        self._instance, self._catalogue = instance, entries
+        self._boards = [self._count(entry, e) for e, entry in enumerate(entries.entries)]
+        self._there = [self._presence(e) for e in range(len(self._boards))]
+        self._dealt = {
+            (d, r): self.model.new_bool_var(f"dealt{d},{r}")
+            for d in range(len(instance.drops))
+            for r in range(1, instance.rounds + 1)
+        }
+        self.logarithms: list[Logarithm] = []
+        self.refinements: list[Logarithm] = []
+        self._each_board_runs_one_loading()
+        self._each_community_has_one_place()
+        self._number_of_students()
+        self._students_share_group0()
+
+    def _count(self, entry: Pattern, e: int) -> cp_model.IntVar:
+        return self.model.new_int_var(0, len(self._instance.kinds[entry.kind]), f"boards{e}")
+
+    def _presence(self, e: int) -> cp_model.IntVar:
+        """Say whether a loading is there: there[e] <= boards[e] <= boards of the kind there[e]."""
+        boards = len(self._instance.kinds[self._catalogue.entries[e].kind])
+        if boards == 1:
+            return self._boards[e]
+        there = self.model.new_bool_var(f"there{e}")
+        self.model.add(self._boards[e] >= there)
+        self.model.add(self._boards[e] <= boards * there)
+        return there
+
+    # The rules.
+
+    def _each_board_runs_one_loading(self) -> None:
+        """sum_{e of kind k} boards[e] <= boards of kind k."""
+        for kind, boards in enumerate(self._instance.kinds):
+            here = self._sum(int(entry.kind == kind) for entry in self._entries)
+            self.model.add(here <= len(boards))
+
+    def _each_community_has_one_place(self) -> None:
+        """Sum up for each class c, with kept[c,d] communities of c that d keeps.
+
+        sum_{d,r} (r - 1 + [r = 1]) kept[c,d] dealt[d,r] <= sum_e c(e) boards[e], which is
+        <= sum_{d,r} r kept[c,d] dealt[d,r]; and no student has several where r > 1.
+        """
+        self.model.add_exactly_one(self._dealt.values())
+        for place, ids in enumerate(self._catalogue.classes):
+            held = self._sum(entry.communities(place) for entry in self._entries)
+            kept = [len(set(ids) - drop.communities) for drop in self._instance.drops]
+            full = (max(1, r - 1) * kept[d] * one for (d, r), one in self._dealt.items())
+            self.model.add(held >= sum_of(full))
+            self.model.add(held <= sum_of(r * kept[d] * one for (d, r), one in self._dealt.items()))
+        for entry, there in zip(self._entries, self._there, strict=True):
+            if entry.merges:
+                self.model.add(there <= sum_of(self._dealt_once()))
+
+    def _dealt_once(self) -> list[cp_model.IntVar]:
+        """Return dealt[d,1] of each drop step."""
+        return [one for (_, r), one in self._dealt.items() if r == 1]
+
+    def _number_of_students(self) -> None:
+        """Min <= sum_e students(e) boards[e] <= max."""
+        self.model.add(self.students() >= self._instance.min_students)
+        self.model.add(self.students() <= self._instance.max_students)
+
+    def _students_share_group0(self) -> None:
+        """there[e] <= group0[g] for the G0 shape g of e, and sum_g group0[g] = 1."""
+        shapes = sorted({entry.group0 for entry in self._entries})
+        if len(shapes) < 2:
+            return
+        shared = {shape: self.model.new_bool_var(f"group0{shape}") for shape in shapes}
+        self.model.add_exactly_one(shared.values())
+        for entry, there in zip(self._entries, self._there, strict=True):
+            self.model.add_implication(there, shared[entry.group0])
+
+    # The view.
+
+    def total(self, figure: Resource) -> Expr:
+        """Return a figure, added up over all boards."""
+        students = self._sum(getattr(entry.loading, figure) for entry in self._entries)
+        return sum_of([students, self._instance.alone(figure)])
+
+    def knowledge(self, figure: StudentQuantity) -> Expr:
+        """Return a figure, added up over all students."""
+        return self.total(figure)
+
+    def survival(self) -> Expr:
+        """Return 0: a student without copies survives no failure."""
+        return sum_of([0])
+
+    def boards(self) -> Expr:
+        """Return how many boards have a student, or G0 alone."""
+        return sum_of([*self._boards, int(self._instance.own is not None)])
+
+    def students(self) -> Expr:
+        """Return how many students there are."""
+        return self._sum(len(entry.types) for entry in self._entries)
+
+    def dropped(self, delta_val: int, filters: int) -> Expr:
+        """Return |delta_val| times one factor plus |P0| times the other."""
+        drops = self._instance.drops
+        return sum_of(
+            (delta_val * drops[d].delta_units + filters * drops[d].filters) * one
+            for (d, _), one in self._dealt.items()
+        )
+
+    def highest(self, figure: Resource) -> Expr:
+        """Let highest >= the figure of each entry that is there."""
+        highest = self.model.new_int_var(
+            self._instance.alone(figure), LATEST_UNITS, f"highest {figure}"
+        )
+        for entry, there in zip(self._entries, self._there, strict=True):
+            self.model.add(highest >= getattr(entry.loading, figure) * there)
+        return highest
+
+    def period(self) -> Expr:
+        """Let period >= what sender, wires, processors and host are busy with one image."""
+        period = self.model.new_int_var(self._instance.held, LATEST_UNITS, "period")
+        media: dict[str, list[Expr]] = defaultdict(list)
+        for entry, boards, there in zip(self._entries, self._boards, self._there, strict=True):
+            one, site = entry.loading, self._instance.sites[self._first(entry)].board
+            wire = one.send + one.reply if downlink(site) == uplink(site) else one.reply
+            self.model.add(period >= max(one.busy, wire) * there)
+            media[SENDER].append(one.send * boards)
+            if site.link.shared:
+                media[uplink(site)].append(wire * boards)
+        for times in media.values():
+            self.model.add(period >= sum_of(times))
+        return period
+
+    def size(self) -> Expr:
+        """Sum up the logarithms of parameters and of MACs."""
+        self.logarithms = self.logarithms or size_logarithms(self.model, self, self._instance)
+        return sum_of(each.value for each in self.logarithms)
+
+    def spread(self) -> Expr:
+        """High >= largest(e) there[e], low <= smallest(e) where e is there."""
+        most = self._instance.filters
+        high, low = (self.model.new_int_var(0, most, name) for name in ("high", "low"))
+        for entry, there in zip(self._entries, self._there, strict=True):
+            sizes = [filters for _, filters in entry.loading.tasks]
+            self.model.add(high >= max(sizes) * there)
+            self.model.add(low <= most - (most - min(sizes)) * there)
+        self.model.add(high >= low)
+        return high - low
+
+    def latency(self) -> Expr:
+        """Return the latency of one image, the same expression however often it is read."""
+        return self._latency
+
+    @cached_property
+    def _latency(self) -> Expr:
+        """Let the host send to boards with the longest tail first (Jackson 1955).
+
+        latency >= sum_{e' <= e} send(e') boards[e'] + tail(e) there[e] + around for each e, the
+        entries e' <= e having no shorter tail.
+        """
+        around = self._instance.around
+        longest = self.model.new_int_var(around, LATEST_UNITS, "latency")
+        by_tail = sorted(range(len(self._entries)), key=lambda e: -self._entries[e].loading.tail)
+        sent: Expr | int = 0
+        for e in by_tail:
+            loading = self._entries[e].loading
+            until = self.model.new_int_var(0, LATEST_UNITS, f"sent{e}")
+            self.model.add(until == sent + loading.send * self._boards[e])
+            self.model.add(longest >= until + loading.tail * self._there[e] + around)
+            sent = until
+        return longest
+
+    def hint(self, known: Assignment) -> None:
+        """Tell the solver of a plan."""
+        found = Counter(self._rows(known))
+        for entry, boards in zip(self._entries, self._boards, strict=True):
+            self.model.add_hint(boards, found[entry.kind, entry.key])
+        rounds = max(student.round for student in known.students)
+        for (d, r), one in self._dealt.items():
+            taken = set(self._instance.drops[d].communities) == set(known.dropped)
+            self.model.add_hint(one, taken and r == rounds)
+
+    def assignment(self, solver: cp_model.CpSolver) -> Assignment:
+        """Return the assignment of a solution: alike communities and boards one after the other."""
+        ((drop, rounds),) = (key for key, one in self._dealt.items() if solver.boolean_value(one))
+        dropped = self._instance.drops[drop].communities
+        left = [
+            [(c, number) for number in range(1, rounds + 1) for c in ids if c not in dropped]
+            for ids in self._catalogue.classes
+        ]
+        free = [list(boards) for boards in self._instance.kinds]
+        students = []
+        for entry, boards in zip(self._entries, self._boards, strict=True):
+            for _ in range(solver.value(boards)):
+                board = free[entry.kind].pop(0)
+                for each in entry.types:
+                    own = [left[c].pop(0) for c, n in enumerate(each.communities) for _ in range(n)]
+                    option = self._instance.options[each.task[0]]
+                    students.append(option.student([c for c, _ in own], [board], own[0][1]))
+        return Assignment(tuple(students), tuple(sorted(dropped)))
+
+    def _rows(self, known: Assignment) -> Iterator[tuple[int, PatternStudents]]:
+        """Yield the kind of each board of a plan, and the types of its students."""
+        instance = self._instance
+        kinds = {b: k for k, boards in enumerate(instance.kinds) for b in boards}
+        places = {(one.name, one.precision): o for o, one in enumerate(instance.options)}
+        rows: dict[int, list[StudentType]] = defaultdict(list)
+        for student in known.students:
+            own = set(student.communities)
+            share = tuple(len(own.intersection(ids)) for ids in self._catalogue.classes)
+            filters = sum(instance.sizes[c] for c in own)
+            task = (places[student.network, student.precision], filters)
+            rows[student.board].append(StudentType(share, task))
+        for board, types in rows.items():
+            yield kinds[board], tuple(sorted(types))
+
+    def _first(self, entry: Pattern) -> int:
+        """Return the place of the first board of an entry's kind."""
+        return self._instance.kinds[entry.kind][0]
+
+    @property
+    def _entries(self) -> tuple[Pattern, ...]:
+        return self._catalogue.entries
+
+    def _sum(self, weights: Iterable[int]) -> Expr:
+        return sum_of(w * boards for w, boards in zip(weights, self._boards, strict=True) if w)

@@ -1,0 +1,350 @@
+"""The exact search: best assignment for one objective function under limits, with its proof.
+
+A session runs searches, one after the other, under one limit on deterministic time.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from nonn_common.errors import UnprovenError
+from nonn_core.networks.network_cost import BYTES_PER_VALUE
+from planner.data.modes import Assignment, BoardCapacity, DedicatedStem, Stem
+from planner.data.objective_function import (
+    OBJECTIVE_FUNCTIONS,
+    ModeCriterion,
+    ObjectiveBound,
+    ObjectiveFunction,
+    relaxed_bound,
+    rounding_units,
+)
+from planner.data.problem_data import ProblemData, resolve_problem
+from planner.data.relaxable_constraint import (
+    RelaxableConstraint,
+    lift_constraints,
+    requirement_bounds,
+)
+from planner.heuristics.local_search import MOST_SOLUTIONS, local_search
+from planner.problem.goals import ObjectiveLevel
+from planner.problem.problem import Problem
+from planner.solvers.level_solver import LevelSolver, SearchOutcome
+from planner.solvers.variables import remove_dominated_modes
+
+
+def stem_placements(
+    instance: ProblemData, wants: Collection[ModeCriterion]
+) -> Iterator[ProblemData]:
+    """Yield the instance for each placement of G0, one for boards that are alike.
+
+    On a board of its own, G0 is stored as widely as fits or, where memory counts, as narrowly as
+    may be; nothing else depends on it.
+    """
+    if instance.replicates:
+        yield replace(instance, group0s=())
+    kinds = {instance.kind_of(place): place for place in reversed(range(len(instance.sites)))}
+    for group0 in instance.group0s if len(instance.sites) > 1 else ():
+        for place in sorted(kinds.values()):
+            own = _with_stem_on(instance, group0, place, narrow="memory" in wants)
+            if own is not None:
+                yield instance.placed(own)
+
+
+def _with_stem_on(
+    instance: ProblemData, group0: Stem, place: int, *, narrow: bool
+) -> DedicatedStem | None:
+    """Put G0 on a board; None where it does not fit at any precision."""
+    site = instance.sites[place]
+    precisions = {option.precision for option in instance.options}
+    every = (
+        group0.on(place, site.board, precision, instance.image_bytes)
+        for precision in sorted(precisions, key=BYTES_PER_VALUE.__getitem__, reverse=not narrow)
+    )
+    return next((own for own in every if _fits(own, site)), None)
+
+
+def _fits(own: DedicatedStem, site: BoardCapacity) -> bool:
+    """Say whether G0 keeps the budgets of its board."""
+    needs = (
+        (own.memory_bytes, site.memory_bytes),
+        (own.macs, site.macs),
+        (own.busy, site.busy),
+        (own.energy, site.energy),
+    )
+    return all(limit is None or need <= limit for need, limit in needs)
+
+
+FIRST_SHARE = 0.2
+"""Part of the time after which an unproven latency is bracketed first."""
+PROBES_SHARE = 0.4
+"""Part of the time for asking whether less is possible."""
+RELAXED_SHARE = 0.02
+"""Part of the time for one question to the relaxation, or one packing."""
+
+
+def search(
+    instance: ProblemData,
+    goal: ObjectiveFunction | None,
+    limits: Sequence[ObjectiveBound] = (),
+    *,
+    seed: int,
+    deterministic_limit: float,
+    known: Assignment | None = None,
+    most_drafts: int = MOST_SOLUTIONS,
+) -> SearchOutcome:
+    """Find the best assignment for `goal`, or any where it is None, and prove it.
+
+    `known` keeps all limits; `most_drafts` bounds the local search that comes first.  One worker, a
+    fixed seed and a limit on deterministic time: the same call gives the same outcome on every
+    machine.
+    """
+    measures = [*(limit.measure for limit in limits), *([goal] if goal else [])]
+    wants = frozenset[ModeCriterion]().union(*(measure.wants for measure in measures))
+    own = known.own if known else None
+    found: list[SearchOutcome] = []
+    took = 0.0
+    # What is known comes first: the better what was found, the sooner all else is refuted.
+    for each in sorted(stem_placements(instance, wants), key=lambda one: one.own != own):
+        kept = known if each.own == own else None
+        outcome = _search_placed(
+            remove_dominated_modes(each, wants, kept),
+            goal,
+            [*limits, *_at_least_as_good(goal, found)],
+            seed=seed,
+            deterministic_limit=deterministic_limit - took,
+            known=kept,
+            most_drafts=most_drafts,
+        )
+        took += outcome.deterministic_time
+        found.append(_with_stem(each.own, outcome))
+        if goal is None and outcome.assignment is not None:
+            break
+    return replace(_best_outcome(goal, found), deterministic_time=took)
+
+
+def _with_stem(own: DedicatedStem | None, outcome: SearchOutcome) -> SearchOutcome:
+    """Say of what was found where its G0 is."""
+    if outcome.assignment is None:
+        return outcome
+    return replace(outcome, assignment=replace(outcome.assignment, own=own))
+
+
+def _at_least_as_good(
+    goal: ObjectiveFunction | None, found: Sequence[SearchOutcome]
+) -> Iterator[ObjectiveBound]:
+    """Yield the limit that leaves out what is worse than what was found, if anything was."""
+    best = _best_outcome(goal, found)
+    if goal is not None and best.value is not None:
+        yield ObjectiveBound(goal, best.value + (-goal.noise if goal.maximise else goal.noise))
+
+
+def _best_outcome(goal: ObjectiveFunction | None, found: Sequence[SearchOutcome]) -> SearchOutcome:
+    """Return the best of what was found, and what is proven of all of it together."""
+    if len(found) == 1:
+        return found[0]
+    sign = -1 if goal is not None and goal.maximise else 1
+    left = [one for one in found if not one.infeasible]
+    plans = [one for one in left if one.assignment is not None]
+    if not plans:
+        return SearchOutcome(None, None, None, False, infeasible=not left, deterministic_time=0.0)
+    best = min(plans, key=lambda one: sign * (one.value or 0))
+    bounds = [one.bound for one in left if one.bound is not None]
+    if best.value is None or len(bounds) < len(left):
+        return replace(best, bound=None, proven=False)
+    bound = min(bounds, key=lambda each: sign * each)
+    values = [one.value if one.proven else one.bound for one in left]
+    proven = all(sign * (value or 0) >= sign * best.value for value in values)
+    return replace(best, bound=bound, proven=proven)
+
+
+def _search_placed(
+    instance: ProblemData,
+    goal: ObjectiveFunction | None,
+    limits: Sequence[ObjectiveBound],
+    *,
+    seed: int,
+    deterministic_limit: float,
+    known: Assignment | None,
+    most_drafts: int,
+) -> SearchOutcome:
+    """Search where it is settled where G0 is."""
+    attempt = LevelSolver(instance, goal, tuple(limits), seed)
+    found, took = None, 0.0
+    if known is None:
+        refuted, took = attempt.refuted(RELAXED_SHARE * deterministic_limit)
+        if refuted:
+            return SearchOutcome(
+                None, None, None, proven=False, infeasible=True, deterministic_time=took
+            )
+    if goal is not None:
+        found = local_search(
+            instance, goal, limits, seed=seed, known=known, most_drafts=most_drafts
+        )
+    if goal is None or found is None or not goal.timed or instance.sequenced:
+        outcome = attempt.run(found, deterministic_limit - took)
+        return replace(outcome, deterministic_time=outcome.deterministic_time + took)
+    relaxed, found, asked = attempt.relaxed(goal, found, RELAXED_SHARE * deterministic_limit)
+    took += asked
+    if relaxed >= found[1]:
+        return SearchOutcome(
+            *found, bound=relaxed, proven=True, infeasible=False, deterministic_time=took
+        )
+    first = attempt.run(found, FIRST_SHARE * deterministic_limit, low=relaxed)
+    took += first.deterministic_time
+    if first.proven or first.assignment is None or first.value is None:
+        return replace(first, deterministic_time=took)
+    best = (first.assignment, first.value)
+    probing = PROBES_SHARE * deterministic_limit
+    bound = max(relaxed, first.bound or relaxed)
+    low, best, probed = attempt.bracketed(goal, best, bound, probing)
+    took += probed
+    last = attempt.run(best, deterministic_limit - took, low=low)
+    bound = max(low, last.bound or low)
+    return replace(last, bound=bound, deterministic_time=last.deterministic_time + took)
+
+
+_STOPPED = SearchOutcome(None, None, None, proven=False, infeasible=False, deterministic_time=0.0)
+
+
+@dataclass(slots=True)
+class TimeBudget:
+    """The deterministic time that is left."""
+
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class SolverSession:
+    """Asks what would be if a question were another one; stops, unproven, at its limit."""
+
+    question: Problem
+    meter: TimeBudget
+    most_drafts: int = MOST_SOLUTIONS
+
+    def about(self, question: Problem) -> "SolverSession":
+        """Return a prover for another question, under the same limit."""
+        return SolverSession(question, self.meter, self.most_drafts)
+
+    def search(
+        self,
+        instance: ProblemData,
+        goal: ObjectiveFunction | None,
+        limits: Sequence[ObjectiveBound],
+        known: Assignment | None = None,
+    ) -> SearchOutcome:
+        """Search as long as the limit allows; nothing is found or proven after that."""
+        if self.meter.left <= 0:
+            return _STOPPED
+        outcome = search(
+            instance,
+            goal,
+            limits,
+            seed=self.question.seed,
+            deterministic_limit=self.meter.left,
+            known=known,
+            most_drafts=self.most_drafts,
+        )
+        self.meter.left -= outcome.deterministic_time
+        return outcome
+
+    def plan(self) -> SearchOutcome:
+        """Look for any plan."""
+        return self.plan_without(())
+
+    def plan_without(self, lifted: Collection[RelaxableConstraint]) -> SearchOutcome:
+        """Look for any plan where these demands are lifted."""
+        return self.search(
+            lift_constraints(self.question, lifted), None, requirement_bounds(self.question, lifted)
+        )
+
+    def tightest(
+        self,
+        demand: RelaxableConstraint,
+        limits: Sequence[ObjectiveBound] = (),
+        lifted: Collection[RelaxableConstraint] = (),
+        known: Assignment | None = None,
+    ) -> SearchOutcome:
+        """Find the tightest that a demand can be under limits, others being lifted."""
+        return self.search(
+            lift_constraints(self.question, lifted, {demand}),
+            demand.relaxation,
+            [*requirement_bounds(self.question, {demand, *lifted}), *limits],
+            known,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OptimalLevel:
+    """A stage, its best value, and the limits that the stages before it leave to it.
+
+    `noise` is by how much the arithmetic of a logarithm can be wrong; 0 of all other measures.
+    """
+
+    stage: ObjectiveLevel
+    best: int
+    earlier: tuple[ObjectiveBound, ...]
+    noise: int
+    proven: bool
+
+    @property
+    def measure(self) -> ObjectiveFunction:
+        """What the stage is measured by."""
+        return OBJECTIVE_FUNCTIONS[self.stage.objective]
+
+    @property
+    def as_good(self) -> tuple[ObjectiveBound, ...]:
+        """What a plan must keep to be as good as this stage's best."""
+        return (*self.earlier, ObjectiveBound(self.measure, self._moved(-self.noise)))
+
+    @property
+    def better(self) -> tuple[ObjectiveBound, ...]:
+        """What a plan must keep to be better than this stage's best, by one unit at least."""
+        return (*self.earlier, ObjectiveBound(self.measure, self._moved(self.noise + 1)))
+
+    def _moved(self, units: int) -> int:
+        return self.best + (units if self.measure.maximise else -units)
+
+
+@dataclass(frozen=True, slots=True)
+class LexicographicOptimum:
+    """All stages, and a plan that is the best in all of them, up to their tolerances."""
+
+    stages: tuple[OptimalLevel, ...]
+    assignment: Assignment
+
+    @property
+    def proven(self) -> bool:
+        """Say whether each stage's best value is proven."""
+        return all(one.proven for one in self.stages)
+
+    @property
+    def kept(self) -> tuple[OptimalLevel, ...]:
+        """Stages whose best values no later stage's optimum has by itself."""
+        return tuple(one for one in self.stages[:-1] if one.stage.tolerance_pct) + self.stages[-1:]
+
+
+def lexicographic_optimum(prover: SolverSession) -> LexicographicOptimum:
+    """Find the optimum.
+
+    Raises UnprovenError where the limit stops the solver before it found a plan.
+    """
+    question = prover.question
+    instance = resolve_problem(question)
+    reached: list[OptimalLevel] = []
+    found: list[Assignment] = []
+    earlier: Sequence[ObjectiveBound] = ()
+    for stage in question.objective:
+        measure = OBJECTIVE_FUNCTIONS[stage.objective]
+        outcome = prover.search(
+            instance, measure, [*requirement_bounds(question), *earlier], *found[-1:]
+        )
+        if outcome.value is None or outcome.assignment is None:
+            raise UnprovenError(
+                f"the limit stopped the solver before it found the best {stage.objective}; raise "
+                "--limit"
+            )
+        noise = rounding_units(question, measure) if measure.curved else 0
+        one = OptimalLevel(stage, outcome.value, tuple(earlier), noise, outcome.proven)
+        reached.append(one)
+        found.append(outcome.assignment)
+        worst = one.as_good[-1].bound
+        earlier = (*earlier, relaxed_bound(question, stage.objective, worst, stage.tolerance_pct))
+    return LexicographicOptimum(tuple(reached), found[-1])

@@ -1,0 +1,364 @@
+"""Decision variables, and linear expressions of what boards use.
+
+Only choices that can fit exist: a network that does not fit alone on a board, with its budgets and
+the smallest community, has no variable there, and modes that no optimal plan needs are removed
+before.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from ortools.sat.python import cp_model
+
+from planner.data.modes import (
+    Affine,
+    Assignment,
+    CostSlope,
+    Mode,
+    UnitCost,
+    busy_units,
+    reply_units,
+)
+from planner.data.objective_function import ModeCriterion
+from planner.data.problem_data import ProblemData
+
+
+def remove_dominated_modes(
+    instance: ProblemData, wants: Collection[ModeCriterion], known: Assignment | None = None
+) -> ProblemData:
+    """Remove each option that another one with the same G0 replaces without a loss.
+
+    Those that a `known` assignment has stay.
+
+    The other must be no worse in everything that counts, from the fewest to the most filters: in
+    no more MACs always; in parameters, MACs or bytes per value where a stage asks for more of them;
+    in memory where a stage asks for less or where a budget can bind.
+    """
+    counts = {*wants, *(("memory",) if _memory_can_bind(instance) else ())}
+    worth = {o: tuple(_costs(o, instance, counts)) for o in instance.options}
+    used = {(one.network, one.precision) for one in (known.students if known else ())}
+    kept: list[Mode] = []
+    for option in sorted(instance.options, key=lambda one: worth[one]):
+        chosen = (option.name, option.precision) in used
+        if chosen or not any(_dominates(worth, other, option) for other in kept):
+            kept.append(option)
+    return replace(instance, options=tuple(option for option in instance.options if option in kept))
+
+
+def _dominates(worth: dict[Mode, tuple[int, ...]], other: Mode, option: Mode) -> bool:
+    return other.group0 == option.group0 and all(
+        a <= b for a, b in zip(worth[other], worth[option], strict=True)
+    )
+
+
+def _costs(option: Mode, instance: ProblemData, counts: Collection[str]) -> Iterator[int]:
+    """Yield what counts, less being better, at both ends of the range of filters.
+
+    Everything is linear in the filters (a peak line by line), so that the ends decide.
+    """
+    for filters in (min(instance.sizes), instance.filters):
+        cost = option.line.at(filters)
+        yield cost.macs
+        if "macs" in counts:
+            yield -cost.macs
+        if "params" in counts:
+            yield -cost.params
+        if "precision" in counts:
+            yield -option.value_bytes
+        if "memory" in counts:
+            for fixed, slope in option.line.peaks:
+                yield option.value_bytes * (cost.params + fixed + slope * filters)
+
+
+def _memory_can_bind(instance: ProblemData) -> bool:
+    """Say whether as many students as there may be, of the largest kind, overfill some board."""
+    most = instance.most * max(o.memory_bytes(instance.filters) for o in instance.options)
+    limits = (site.memory_bytes for site in instance.sites)
+    return any(limit is not None and most > limit for limit in limits)
+
+
+Expr = cp_model.LinearExpr
+
+
+def sum_of(terms: Iterable[Expr | int]) -> Expr:
+    """Add up expressions of the model."""
+    return cp_model.LinearExpr.sum(list(terms))
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """Students are slots 0 .. slots-1, then those of `further` rounds, in their order.
+
+    Keys are (community|student, student|board, option|head); only students of the first round have
+    members.
+
+    active[s]         student s exists
+    member[c, s]      community c belongs to student s
+    drop[d]           drop step d is what is dropped
+    runs[s, b, o]     student s is network o on board b
+    filters[s, b, h]  filters of student s where it is on board b with a head of kind h, else 0
+    group0[g]         all students share a G0 of shape g
+    used[b]           board b has a student
+    precedes[a, b]    the host sends to board a before b; only where latency is measured
+    picks[s, o]       student s is network o, on whichever boards; only where students are copied
+    known[s, h]       filters of student s where it has a head of kind h; only then
+    waits[b]          the host waits for board b; only then, and where latency is measured
+    waited[s, b]      ... and has the features of student s from it
+
+    Two figures: `most_filters[s, b, o]`, the most filters of student s where it runs o on b, and
+    `least_filters[s]`, the fewest that it has at all.
+    """
+
+    active: tuple[cp_model.IntVar, ...]
+    member: dict[tuple[int, int], cp_model.IntVar]
+    drop: tuple[cp_model.IntVar, ...]
+    runs: dict[tuple[int, int, int], cp_model.IntVar]
+    filters: dict[tuple[int, int, CostSlope], cp_model.IntVar]
+    group0: dict[str, cp_model.IntVar]
+    used: dict[int, cp_model.IntVar]
+    precedes: dict[tuple[int, int], cp_model.IntVar]
+    picks: dict[tuple[int, int], cp_model.IntVar]
+    known: dict[tuple[int, CostSlope], cp_model.IntVar]
+    waits: dict[int, cp_model.IntVar]
+    waited: dict[tuple[int, int], cp_model.IntVar]
+    further: tuple[tuple[int, int], ...]
+    most_filters: dict[tuple[int, int, int], int]
+    least_filters: tuple[int, ...]
+
+    @property
+    def first_round(self) -> range:
+        """The students whose partitions are communities."""
+        return range(len(self.active) - len(self.further))
+
+    def follow(self) -> Iterator[tuple[int, int, cp_model.IntVar]]:
+        """Yield (round, community, active) of each student of a further round."""
+        for (number, community), active in zip(
+            self.further, self.active[len(self.first_round) :], strict=True
+        ):
+            yield number, community, active
+
+    def size(self, instance: ProblemData, student: int) -> Expr:
+        """Return |P_s|, the filters of a student's communities."""
+        return sum_of(
+            size * self.member[community, student] for community, size in enumerate(instance.sizes)
+        )
+
+    def homes(self, student: int, out: Collection[int] = ()) -> list[cp_model.IntVar]:
+        """Return runs[s,b,o] of a student, but on the boards that are out."""
+        return [runs for (s, b, _), runs in self.runs.items() if s == student and b not in out]
+
+    def on(self, board: int) -> Iterator[tuple[int, int, cp_model.IntVar]]:
+        """Yield (student, option, variable) of everything that may run on a board."""
+        for (student, where, option), runs in self.runs.items():
+            if where == board:
+                yield student, option, runs
+
+    def students_on(self, board: int) -> list[Expr]:
+        """Return at[s,b] for each student s: 1 where it runs on the board, else 0."""
+        at: list[list[cp_model.IntVar]] = [[] for _ in self.active]
+        for student, _, runs in self.on(board):
+            at[student].append(runs)
+        return [sum_of(choices) for choices in at]
+
+    def filters_on(self, board: int) -> Iterator[tuple[int, CostSlope, cp_model.IntVar]]:
+        """Yield (student, head, filters) of everything that may run on a board."""
+        for (student, where, head), filters in self.filters.items():
+            if where == board:
+                yield student, head, filters
+
+
+def create_variables(model: cp_model.CpModel, instance: ProblemData) -> Variables:
+    """Create the variables of `instance` in `model`."""
+    first, further = range(instance.slots), instance.further
+    extents = _filter_ranges(instance)
+    students = range(len(extents))
+    most = mode_choices(instance)
+    heads = sorted({(s, b, instance.options[o].head) for s, b, o in most})
+    return Variables(
+        active=tuple(model.new_bool_var(f"active{s}") for s in students),
+        member={
+            (c, s): model.new_bool_var(f"member{c},{s}")
+            for c in instance.communities
+            for s in first
+        },
+        drop=tuple(model.new_bool_var(f"drop{d}") for d in range(len(instance.drops))),
+        runs={(s, b, o): model.new_bool_var(f"runs{s},{b},{o}") for s, b, o in most},
+        filters={
+            (s, b, h): model.new_int_var(0, instance.filters, f"filters{s},{b},{h}")
+            for s, b, h in heads
+        },
+        group0={
+            shape: model.new_bool_var(f"group0{shape}")
+            for shape in sorted({option.group0 for option in instance.options})
+        },
+        used={b: model.new_bool_var(f"used{b}") for b in instance.boards},
+        precedes={},
+        picks={
+            key: model.new_bool_var(f"picks{key}")
+            for key in sorted({(s, o) for s, _, o in most} if instance.replicated else ())
+        },
+        known={
+            key: model.new_int_var(0, instance.filters, f"known{key}")
+            for key in sorted({(s, h) for s, _, h in heads} if instance.replicated else ())
+        },
+        waits={},
+        waited={},
+        further=further,
+        most_filters=most,
+        least_filters=tuple(least for least, _ in extents),
+    )
+
+
+def mode_choices(instance: ProblemData) -> dict[tuple[int, int, int], int]:
+    """Return the most filters of each (student, board, option) that fits with the fewest."""
+    found = {}
+    extents = _filter_ranges(instance)
+    for b in instance.boards:
+        for o, option in enumerate(instance.options):
+            fits = instance.sites[b].most_filters(option, instance.filters)
+            for s, (least, most) in enumerate(extents):
+                if fits >= least:
+                    found[s, b, o] = min(fits, most)
+    return dict(sorted(found.items()))
+
+
+def _filter_ranges(instance: ProblemData) -> list[tuple[int, int]]:
+    """Return the fewest and the most filters of each student; of a further one both are known."""
+    first = [instance.sizes_of_slot(s) for s in range(instance.slots)]
+    return first + [(instance.sizes[c], instance.sizes[c]) for _, c in instance.further]
+
+
+def cost_on(v: Variables, instance: ProblemData, board: int, costs: Sequence[Affine]) -> Expr:
+    """Return the sum over a board's students of an affine cost, one per option.
+
+    sum_{s,o} constant_o runs[s,b,o] + sum_{s,h} per_filter_h filters[s,b,h]; options of one head
+    cost the same per filter.
+    """
+    slopes = {o.head: cost.per_filter for o, cost in zip(instance.options, costs, strict=True)}
+    constants = (costs[o].constant * runs for _, o, runs in v.on(board))
+    growing = (slopes[head] * filters for _, head, filters in v.filters_on(board))
+    return sum_of([*constants, *growing])
+
+
+def params_on(v: Variables, instance: ProblemData, board: int) -> Expr:
+    """Return the parameters of a board's students."""
+    lines = (option.line for option in instance.options)
+    costs = [Affine(line.params, line.params_per_filter) for line in lines]
+    return cost_on(v, instance, board, costs)
+
+
+def macs_on(v: Variables, instance: ProblemData, board: int) -> Expr:
+    """Return the MACs per image of a board's students."""
+    lines = (option.line for option in instance.options)
+    costs = [Affine(line.macs, line.macs_per_filter) for line in lines]
+    return cost_on(v, instance, board, costs)
+
+
+def memory_on(model: cp_model.CpModel, v: Variables, instance: ProblemData, board: int) -> Expr:
+    """Return what parameters and peak activations of a board's students take, in bytes."""
+    sizes = ((option.line, option.value_bytes) for option in instance.options)
+    weights = [Affine(size * line.params, size * line.params_per_filter) for line, size in sizes]
+    peaks = _peaks(model, v, instance, board)
+    return sum_of([cost_on(v, instance, board, weights), *peaks])
+
+
+def _peaks(
+    model: cp_model.CpModel, v: Variables, instance: ProblemData, board: int
+) -> Iterator[Expr]:
+    """Yield the peak activations of everything that may run on a board, in bytes.
+
+    A peak is the largest of a few lines in the filters.  Where the same line is the largest over
+    the whole range it is a constant; else what exceeds its least value is a variable above each
+    line: excess >= fixed_i - least + slope_i filters.
+    """
+    for s, o, runs in v.on(board):
+        option = instance.options[o]
+        least = option.line.at(v.least_filters[s]).peak_elements
+        largest = option.line.at(v.most_filters[s, board, o]).peak_elements
+        yield option.value_bytes * least * runs
+        if largest == least:
+            continue
+        excess = model.new_int_var(0, largest - least, f"excess{s},{board},{o}")
+        for fixed, slope in option.line.peaks:
+            grown = fixed - least + slope * v.filters[s, board, option.head]
+            model.add(excess >= grown).only_enforce_if(runs)
+        yield option.value_bytes * excess
+
+
+def slowed_on(
+    model: cp_model.CpModel, v: Variables, instance: ProblemData, board: int, units: UnitCost
+) -> cp_model.IntVar:
+    """Return a variable that is at least the time (or energy) of all students of a board.
+
+    Students that run at once share the processor and slow each other down:
+    load >= sum_s alone[s]                where one student runs,
+    load >= sum_s share[s]                where several run,
+    load >= the two least shares' sum     where several run (implied; rules crowds out early).
+    The first two hold always once the most by which they can be wrong is taken off, which needs
+    no conditional constraint.
+    """
+    device = instance.sites[board].board.device
+    alone = [units(device, option.line, False) for option in instance.options]
+    share = [units(device, option.line, True) for option in instance.options]
+    ends = [
+        (s, alone[o].at(filters), share[o].at(filters))
+        for s, o, _ in v.on(board)
+        for filters in (v.least_filters[s], v.most_filters[s, board, o])
+    ]
+    most = most_together(v, instance, board)
+    saved = max((max(0, one - together) for _, one, together in ends), default=0)
+    added = max((max(0, together - one) for _, one, together in ends), default=0)
+    highest = most * max((max(one, together) for _, one, together in ends), default=0)
+    load = model.new_int_var(0, highest, f"load{board}")
+    several = _several_students_on(model, v, board, most)
+    model.add(load >= cost_on(v, instance, board, alone) - most * saved * several)
+    model.add(load >= cost_on(v, instance, board, share) - added * (1 - several))
+    least = _least_of_each((s, together) for s, _, together in ends)
+    model.add(load >= sum(least[:2]) * several)
+    return load
+
+
+def most_together(v: Variables, instance: ProblemData, board: int) -> int:
+    """Return the most students that can run on a board at once, going by the least of each."""
+    site = instance.sites[board]
+    device, reply = site.board.device, reply_units(site.board)
+    needs: list[tuple[int | None, list[tuple[int, int]]]] = [
+        (site.memory_bytes, []),
+        (site.macs, []),
+        (site.busy, []),
+        (site.latest, []),
+    ]
+    for s, o, _ in v.on(board):
+        option, filters = instance.options[o], v.least_filters[s]
+        busy = busy_units(device, option.line, True).at(filters)
+        macs = option.line.at(filters).macs
+        costs = (option.memory_bytes(filters), macs, busy, busy + reply * filters)
+        for (_, rows), cost in zip(needs, costs, strict=True):
+            rows.append((s, cost))
+    counts = [
+        sum(used <= limit for used in accumulate(_least_of_each(rows)))
+        for limit, rows in needs
+        if limit is not None
+    ]
+    students = len({s for s, _, _ in v.on(board)})
+    return max(1, min([students, *counts]))
+
+
+def _least_of_each(costs: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the least cost of each student, in order."""
+    least: dict[int, int] = {}
+    for student, cost in costs:
+        least[student] = min(cost, least.get(student, cost))
+    return sorted(least.values())
+
+
+def _several_students_on(
+    model: cp_model.CpModel, v: Variables, board: int, most: int
+) -> cp_model.IntVar:
+    """Say whether several run on a board: 2 several <= sum_s at[s,b] <= 1 + (most-1) several."""
+    count = sum_of(v.students_on(board))
+    several = model.new_bool_var(f"several{board}")
+    model.add(count >= 2 * several)
+    model.add(count <= 1 + (most - 1) * several)
+    return several

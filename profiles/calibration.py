@@ -1,0 +1,265 @@
+"""Calibration: quantities of devices fitted to measurements, and written as profiles.
+
+A quantity that the facts state is known; the others are fitted, stage by stage, wherever the rows
+tell them, with none below zero (`profiles.fitting`); the model is that of
+`profiles.prediction`::
+
+    communication   message_ms per device, join_fixed_ms of the host, rate of an unknown link:
+                    all devices at once
+    compute         compute_fixed_ms, compute_ms_per_mmac, exchange_ms, peer_message_ms per device
+    sharing         sharing_slowdown per device
+    energy          power_fixed_w, power_busy_w per device
+
+After each stage devices take over what they lack from those they are `like`.
+
+`python -m profiles.calibration` rewrites `profiles/data/devices/*.yaml`; nothing there is typed in.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import get_args
+
+from nonn_common.errors import ProfileError
+from profiles.calibration_data import Measurement, Metric, PublishedFacts, published_facts, sources
+from profiles.device import DeviceProfile, Hosting, QuantityName, compute_ms, quantity_value
+from profiles.fitting import Observation, fit_observations, rounded_value
+from profiles.link import LINKS, LinkProfile
+from profiles.prediction import (
+    communication_observation,
+    energy_observations,
+    predict_metric,
+    sharing_observations,
+    time_observations,
+)
+from profiles.quantity import Quantity
+
+DEVICES_FOLDER = Path(__file__).parent / "data" / "devices"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Every device by name, and the links that the rows name.
+
+    The link of a row that names none is the one whose rate was fitted; it is absent where the rows
+    do not tell it.
+    """
+
+    facts: PublishedFacts
+    devices: Mapping[str, DeviceProfile]
+    links: Mapping[str | None, LinkProfile] = field(default_factory=dict)
+
+    @property
+    def host(self) -> DeviceProfile:
+        """The device that hosts."""
+        return self.devices[self.facts.host.device]
+
+    def predicted(self, row: Measurement, quantity: Metric) -> float:
+        """Return `quantity` of `row`; raises ProfileError where a figure was not told."""
+        return predict_metric(row, quantity, self.devices[row.device], self.host, self.links)
+
+
+Stage = Callable[[Calibration, DeviceProfile, Sequence[Measurement]], tuple[list[Observation], str]]
+"""What the rows of one device say of some of its figures, and which rows those are."""
+
+
+def calibrate(
+    facts: PublishedFacts | None = None, library: Mapping[str, DeviceProfile] | None = None
+) -> Calibration:
+    """Fit every device of `facts` (the package's by default).
+
+    `library` holds further devices that those of the facts may be like, or that host.  Raises
+    ProfileError where a row names an unknown device or link.
+    """
+    facts = facts or published_facts()
+    devices = dict(library or {}) | {device.name: device.described() for device in facts.devices}
+    for row in facts.measurements:
+        if row.device not in devices:
+            raise ProfileError(
+                "was measured on an unknown device",
+                where=f"row {row.row}",
+                found=row.device,
+                allowed=", ".join(devices),
+            )
+    links: dict[str | None, LinkProfile] = {
+        row.link: LINKS.get(row.link, f"row {row.row}") for row in facts.measurements if row.link
+    }
+    result = _communicating(Calibration(facts, devices, links))
+    result = _taken_over(result, _no_observations, ("message_ms",))
+    for lines, figures in _STAGES:
+        result = _taken_over(_fitted_devices(result, lines), lines, figures)
+    return _exchanging_assumed(_taken_over(result, _no_observations, get_args(QuantityName)))
+
+
+def write_devices(folder: Path = DEVICES_FOLDER) -> tuple[Path, ...]:
+    """Write every calibrated device to `folder` as `<name>.yaml`; return the files."""
+    paths = []
+    for name, device in calibrate().devices.items():
+        paths.append(folder / f"{name}.yaml")
+        device.write(paths[-1])
+    return tuple(paths)
+
+
+def _communicating(before: Calibration) -> Calibration:
+    """Fit the host's fixed part, each device's cost per message and the rate of an unknown link."""
+    host = before.facts.host
+    rows = [r for r in before.facts.measurements if r.fans_out and r.fitted_to("communication_ms")]
+    lines = [communication_observation(row, host.fc_ms.value, before.links) for row in rows]
+    stated = {name: device.message_ms for name, device in before.devices.items()}
+    note = f"communication of {sources(rows)}, less the time on a link of known rate"
+    figures = fit_observations(lines, {**stated, "join_fixed_ms": host.join_fixed_ms}, note)
+    devices = {
+        name: _with(device, {"message_ms": figures[name]}) if name in figures else device
+        for name, device in before.devices.items()
+    }
+    join = figures.get("join_fixed_ms", host.join_fixed_ms)
+    if join is not None:
+        hosting = Hosting(join_fixed_ms=join, fc_ms=host.fc_ms)
+        devices[host.device] = devices[host.device].model_copy(update={"hosting": hosting})
+    links = dict(before.links)
+    if "ms_per_byte" in figures and figures["ms_per_byte"].value > 0:
+        links[None] = _fitted_link(figures["ms_per_byte"])
+    return replace(before, devices=devices, links=links)
+
+
+def _computing(
+    now: Calibration, device: DeviceProfile, rows: Sequence[Measurement]
+) -> tuple[list[Observation], str]:
+    """Return what rows say of time per model and per MAC, and of exchanges."""
+    told = [(row, tuple(time_observations(row, device, now.host, now.links))) for row in rows]
+    lines = [line for _, lines in told for line in lines]
+    return lines, sources([row for row, lines in told if lines])
+
+
+def _sharing(
+    now: Calibration, device: DeviceProfile, rows: Sequence[Measurement]
+) -> tuple[list[Observation], str]:
+    """Return what rows and the published sweep say of several models at once."""
+    lines = [
+        line for row in rows for line in sharing_observations(row, device, now.host, now.links)
+    ]
+    note = sources([row for row in rows if row.models_per_board > 1])
+    sweep = now.facts.sweep
+    if sweep is None or sweep.fast_device != device.name:
+        return lines, note
+    slow = now.devices[sweep.slow_device]
+    if any(each.missing("compute_ms_per_mmac", "compute_fixed_ms") for each in (slow, device)):
+        return lines, note
+    many_ms = sweep.students_at_once * compute_ms(device, sweep.macs)
+    line = Observation(compute_ms(slow, sweep.macs), {"sharing_slowdown": many_ms})
+    said = (
+        f"{sweep.source}: {sweep.students_at_once} students at once take as long as one on "
+        f"{slow.name}"
+    )
+    return [*lines, line], "; ".join(filter(None, [note, said]))
+
+
+def _energy(
+    _now: Calibration, device: DeviceProfile, rows: Sequence[Measurement]
+) -> tuple[list[Observation], str]:
+    """Return what rows say of power in the fixed part of the time and in the rest."""
+    measured = [row for row in rows if row.fitted_to("energy_per_node_mj")]
+    return [line for row in measured for line in energy_observations(row, device)], sources(
+        measured
+    )
+
+
+def _no_observations(
+    _now: Calibration, _device: DeviceProfile, _rows: Sequence[Measurement]
+) -> tuple[list[Observation], str]:
+    return [], ""
+
+
+_STAGES: tuple[tuple[Stage, tuple[QuantityName, ...]], ...] = (
+    (_computing, ("compute_fixed_ms", "compute_ms_per_mmac", "exchange_ms", "peer_message_ms")),
+    (_sharing, ("sharing_slowdown",)),
+    (_energy, ("power_fixed_w", "power_busy_w")),
+)
+"""What a stage fits to which figures, in order."""
+
+
+def _fitted_devices(before: Calibration, stage: Stage) -> Calibration:
+    devices = dict(before.devices)
+    for facts in before.facts.devices:
+        device, rows = devices[facts.name], before.facts.measured_on(facts.name)
+        devices[facts.name] = _fitted(device, *stage(before, device, rows))
+    return replace(before, devices=devices)
+
+
+def _fitted(device: DeviceProfile, lines: Sequence[Observation], note: str) -> DeviceProfile:
+    """Return `device` with what `lines` tell of the figures that it lacks."""
+    stated = {name: getattr(device, name) for line in lines for name in line.terms}
+    return _with(device, fit_observations(lines, stated, note))
+
+
+def _taken_over(before: Calibration, stage: Stage, figures: Sequence[QuantityName]) -> Calibration:
+    """Fill those of `figures` that devices lack with the figures of those they are like.
+
+    One at a time, and the rows are asked again after each: where they do not tell two figures
+    apart, they may tell one when the other is known.
+    """
+    devices = dict(before.devices)
+    for facts in before.facts.devices:
+        lines, note = stage(before, devices[facts.name], before.facts.measured_on(facts.name))
+        for part in facts.like:
+            for name in part.figures:
+                device, other = devices[facts.name], devices[part.device]
+                if name in figures and device.missing(name) and not other.missing(name):
+                    taken = _with(device, {name: _like(name, device, other, part.by_clock)})
+                    devices[facts.name] = _fitted(taken, lines, note)
+    return replace(before, devices=devices)
+
+
+def _like(
+    name: QuantityName, device: DeviceProfile, other: DeviceProfile, by_clock: bool
+) -> Quantity:
+    ratio = other.clock_hz / device.clock_hz if by_clock else 1.0
+    note = f"that of {other.name}{', by the clock' if by_clock else ''}"
+    return _assumed(ratio * quantity_value(other, name), note)
+
+
+def _exchanging_assumed(before: Calibration) -> Calibration:
+    """Let a message to another board cost as one from the host where no exchange was measured."""
+    devices = dict(before.devices)
+    for facts in before.facts.devices:
+        device = devices[facts.name]
+        measured = any(row.exchanges for row in before.facts.measured_on(facts.name))
+        if measured or device.missing("message_ms"):
+            continue
+        message_ms = quantity_value(device, "message_ms")
+        figures = {
+            "exchange_ms": _assumed(0.0, "an exchange costs its messages"),
+            "peer_message_ms": _assumed(message_ms, "that of a message from the host"),
+        }
+        devices[facts.name] = _with(
+            device,
+            {name: figures[name] for name in device.missing("exchange_ms", "peer_message_ms")},
+        )
+    return replace(before, devices=devices)
+
+
+def _fitted_link(ms_per_byte: Quantity) -> LinkProfile:
+    rate = 8000.0 / ms_per_byte.value
+    error = ms_per_byte.standard_error
+    figure = ms_per_byte.model_copy(
+        update={
+            "value": rounded_value(rate),
+            # First order: the relative error of a reciprocal is that of its argument.
+            "standard_error": error and rounded_value(rate * error / ms_per_byte.value),
+        }
+    )
+    return LinkProfile(name="fitted", title="Link of the measurements", bits_per_s=figure)
+
+
+def _with(device: DeviceProfile, figures: Mapping[str, Quantity]) -> DeviceProfile:
+    return device.model_copy(update=dict(figures))
+
+
+def _assumed(value: float, source: str) -> Quantity:
+    return Quantity(value=rounded_value(value), provenance="assumed", source=source)
+
+
+if __name__ == "__main__":
+    for path in write_devices():
+        sys.stdout.write(f"{path}\n")

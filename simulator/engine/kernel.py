@@ -1,0 +1,312 @@
+"""The kernel of the engine: clock, events, images under way, shared processors.
+
+The clock is SimPy's environment, with events at a time in place of processes and delays.
+
+A processor that students share has a queue for each, and the heads of the queues run at once: with
+n heads each runs at 1/n of the clock (processor sharing), so that n students that start together
+are done when the sum of their work is.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from heapq import heappush
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from simpy import Environment
+from simpy.events import NORMAL, Event
+
+from nonn_common.errors import SimulationError
+from simulator.scenario import Availability, ClockSpeed, random_stream
+from simulator.task_graph import Step, TaskGraph
+
+SampledTimes = Iterator[tuple[float, float]]
+"""Per image: how long a step holds its resources, and how long its message is then under way."""
+
+SAMPLE_BATCH = 1024
+
+
+def sample_times(step: Step, index: int, seed: int) -> SampledTimes:
+    """Yield the holding time and the delay of `step` for one image after the other, in ms."""
+    if step.service == "constant" and not step.transit.loss_pct and not step.transit.jitter_ms:
+        return repeat((step.duration_ms, step.transit.latency_ms))
+    return _drawn(step, index, seed)
+
+
+def _drawn(step: Step, index: int, seed: int) -> SampledTimes:
+    transit = step.transit
+    service, loss, jitter = (
+        random_stream(seed, name, index) for name in ("service", "loss", "jitter")
+    )
+    while True:
+        holds = np.full(SAMPLE_BATCH, step.duration_ms)
+        if step.service == "exponential":
+            holds = service.exponential(step.duration_ms, SAMPLE_BATCH)
+        if transit.loss_pct:
+            tries = loss.geometric(1 - transit.loss_pct / 100, SAMPLE_BATCH)
+            holds = holds + (tries - 1) * transit.retry_ms
+        delays = np.full(SAMPLE_BATCH, transit.latency_ms)
+        if transit.jitter_ms:
+            delays = delays + jitter.exponential(transit.jitter_ms, SAMPLE_BATCH)
+        yield from zip(holds.tolist(), delays.tolist(), strict=True)
+
+
+LATE = 2
+"""Priority of an event that comes after all others of its time."""
+
+
+class CallbackEvent(Event):
+    """An event that is certain to happen and calls functions; it costs less than a Timeout.
+
+    `callbacks` may be one tuple for all moments of a kind: SimPy never changes it.
+    """
+
+    __slots__ = ("callbacks",)
+    _ok = True
+    _value = None
+
+    def __init__(self, callbacks: Sequence[Callable[[Any], None]]) -> None:
+        self.callbacks = callbacks  # type: ignore[assignment]
+
+
+class Clock(Environment):
+    """SimPy's environment, which also takes events at an absolute time.
+
+    Going through a delay would round: now + (end - now) is not always end.
+    """
+
+    def at(self, time_ms: float, moment: Event, priority: int = NORMAL) -> None:
+        """Let `moment` happen at `time_ms`, after all events of that time that came before."""
+        heappush(self._queue, (time_ms, priority, next(self._eid), moment))  # type: ignore[misc]
+
+
+NOT_YET = math.nan
+"""The time of what has not happened, and maybe never will."""
+
+
+class ImageState:
+    """One image: what each step still waits for, when it held its resources, when it ended.
+
+    `under_way` counts the moments to come; with none left nothing more can happen to the image.
+    `repairs_ms` holds, for each step that a failure lost, when its boards are up again.
+    """
+
+    __slots__ = (
+        "end_ms",
+        "ends_ms",
+        "frees_ms",
+        "inference",
+        "missing",
+        "repairs_ms",
+        "settled",
+        "start_ms",
+        "starts_ms",
+        "under_way",
+    )
+
+    def __init__(self, inference: int, start_ms: float, missing: list[int]) -> None:
+        self.inference = inference
+        self.start_ms = start_ms
+        self.end_ms = NOT_YET
+        self.missing = missing
+        self.starts_ms = [NOT_YET] * len(missing)
+        self.frees_ms = self.starts_ms[:]
+        self.ends_ms = self.starts_ms[:]
+        self.repairs_ms: dict[int, float] = {}
+        self.under_way = 0
+        self.settled = False
+
+
+def answerable_ms(graph: TaskGraph, image: ImageState) -> float:
+    """Return when enough of what lost `image` is up again for an answer; infinity if never.
+
+    A step that was lost can be done from its repair on, a step that never began when as many of
+    those before it as it needs can be done; nothing hinders the others.
+    """
+    can_ms: list[float] = []
+    for index, step in enumerate(graph.steps):
+        if index in image.repairs_ms:
+            can_ms.append(image.repairs_ms[index])
+        elif image.missing[index] > 0:
+            can_ms.append(sorted(can_ms[earlier] for earlier in step.after)[step.needed - 1])
+        else:
+            can_ms.append(0.0)
+    return can_ms[graph.sink]
+
+
+class StepEnd(CallbackEvent):
+    """The end of one step of an image."""
+
+    __slots__ = ("image", "step")
+
+    def __init__(
+        self, callbacks: Sequence[Callable[[Any], None]], image: ImageState, step: int
+    ) -> None:
+        self.callbacks = callbacks  # type: ignore[assignment]
+        self.image = image
+        self.step = step
+
+
+class StepRetry(StepEnd):
+    """The repair after which a step queues again, for the times drawn for it at first."""
+
+    __slots__ = ("drawn_ms", "tries")
+
+    def __init__(
+        self,
+        callbacks: Sequence[Callable[[Any], None]],
+        image: ImageState,
+        step: int,
+        drawn_ms: tuple[float, float],
+        tries: int,
+    ) -> None:
+        super().__init__(callbacks, image, step)
+        self.drawn_ms = drawn_ms
+        self.tries = tries
+
+
+MOST_TRIES = 10_000
+"""A step that failures interrupt more often than this is taken never to end."""
+
+
+class QueuedStep(StepEnd):
+    """One step of an image in its lane: `work_ms` at factor 1, `left_ms` of it to do."""
+
+    __slots__ = ("left_ms", "start_ms", "tries", "work_ms")
+
+    def __init__(self, image: ImageState, step: int, work_ms: float) -> None:
+        super().__init__((), image, step)
+        self.work_ms = self.left_ms = work_ms
+        self.start_ms = 0.0
+        self.tries = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CpuCallbacks:
+    """Whom a processor tells: a task is done, a try of it broke off; and when.
+
+    Or it is lost; and when the board is up again.
+    """
+
+    done: Callable[[QueuedStep, float], None]
+    broke: Callable[[QueuedStep, float], None]
+    lost: Callable[[QueuedStep, float], None]
+
+
+class SharedCpu:
+    """One processor with its lanes; it plans the next thing that happens and waits for it."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        speed: ClockSpeed,
+        availability: Availability | None,
+        loses: bool,
+        hooks: CpuCallbacks,
+    ) -> None:
+        self.busy_ms = 0.0
+        self._clock, self._speed, self._availability = clock, speed, availability
+        self._loses, self._hooks = loses, hooks
+        self._lanes: dict[str, deque[QueuedStep]] = {}
+        self._heads: list[QueuedStep] = []
+        self._since_ms = 0.0  # work is accounted for up to here; ahead of the clock while down
+        self._next: CallbackEvent | None = None
+
+    def take(self, lane: str, task: QueuedStep, now_ms: float) -> None:
+        """Queue `task` in `lane`."""
+        queue = self._lanes.setdefault(lane, deque())
+        queue.append(task)
+        if len(queue) == 1:
+            self._catch_up(now_ms)
+            self._start(task)
+            self._plan()
+
+    def _start(self, task: QueuedStep) -> None:
+        task.start_ms = self._since_ms
+        task.left_ms = task.work_ms
+        self._heads.append(task)
+
+    def _catch_up(self, now_ms: float) -> None:
+        """Account for the work done up to now."""
+        if now_ms <= self._since_ms:
+            return
+        if self._heads:
+            share_ms = self._speed.work_ms(self._since_ms, now_ms) / len(self._heads)
+            for task in self._heads:
+                task.left_ms = max(0.0, task.left_ms - share_ms)
+            self.busy_ms += now_ms - self._since_ms
+        self._since_ms = now_ms
+
+    def _plan(self) -> None:
+        """Foresee the next end of a task, or the failure that comes before it."""
+        self._next = None
+        if not self._heads:
+            return
+        share_ms = min(task.left_ms for task in self._heads)
+        end_ms = self._speed.end_ms(self._since_ms, share_ms * len(self._heads))
+        down = self._availability.touched(self._since_ms, end_ms) if self._availability else None
+        if down is None:
+            self._next = CallbackEvent((partial(self._finish, share_ms=share_ms, now_ms=end_ms),))
+            self._clock.at(end_ms, self._next)
+        else:
+            now_ms = max(down[0], self._since_ms)
+            self._next = CallbackEvent((partial(self._break, now_ms=now_ms, up_ms=down[1]),))
+            self._clock.at(now_ms, self._next)
+
+    def _finish(self, moment: CallbackEvent, share_ms: float, now_ms: float) -> None:
+        """Each head has done `share_ms`; those with nothing left are done, the next move up."""
+        if moment is not self._next:
+            return
+        self.busy_ms += now_ms - self._since_ms
+        self._since_ms = now_ms
+        for task in self._heads:
+            task.left_ms -= share_ms
+        done = [task for task in self._heads if task.left_ms <= 0]
+        self._heads = [task for task in self._heads if task.left_ms > 0]
+        for queue in self._lanes.values():
+            if queue and queue[0] in done:
+                queue.popleft()
+                if queue:
+                    self._start(queue[0])
+        self._plan()
+        for task in done:
+            self._hooks.done(task, now_ms)
+
+    def _break(self, moment: CallbackEvent, now_ms: float, up_ms: float) -> None:
+        """Break off what runs: it begins anew when the board is up, or never."""
+        if moment is not self._next:
+            return
+        self._catch_up(now_ms)
+        for task in self._heads:
+            if task.start_ms < now_ms:
+                self._hooks.broke(task, now_ms)
+        if self._loses or up_ms == float("inf"):
+            self._lose_all(up_ms)
+            return
+        self._since_ms = up_ms
+        for task in self._heads:
+            task.start_ms, task.left_ms, task.tries = up_ms, task.work_ms, task.tries + 1
+            if task.tries > MOST_TRIES:
+                raise endless_step(task.step, task.work_ms)
+        self._plan()
+
+    def _lose_all(self, up_ms: float) -> None:
+        """Lose what waits, too: it would begin on a board that is down."""
+        lost = [task for queue in self._lanes.values() for task in queue]
+        self._lanes.clear()
+        self._heads = []
+        self._next = None
+        for task in lost:
+            self._hooks.lost(task, up_ms)
+
+
+def endless_step(step: int, work_ms: float) -> SimulationError:
+    """Return the error for a step that never gets through between two failures."""
+    return SimulationError(
+        f"step {step} needs {work_ms:g} ms, and failures broke it off {MOST_TRIES} times; "
+        "raise mttf_ms or let a failed step be lost"
+    )

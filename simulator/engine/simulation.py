@@ -1,0 +1,248 @@
+"""A simulation: a workload run in a scenario, on the quickest exact path.
+
+Two paths give the same result.  The event engine, one SimPy event per step, can do everything.
+The recurrence takes all steps of an image in one go, with one SimPy event per image::
+
+    start = max(ends of what the step waits for, its resources free);  free = start + duration
+
+in an order of the steps that is the same for each image.  That is exact only where nothing can
+change the order in which steps come to a resource (`recurrence_applies`).
+
+Time is SimPy's, in ms.  In a closed loop without randomness every inference takes as long as
+`simulator.workloads.closed_form` says.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from operator import itemgetter
+
+from nonn_common.errors import SimulationError
+from simulator.engine import event_engine
+from simulator.engine.event_engine import EventSimulation, arrivals_of
+from simulator.engine.kernel import CallbackEvent, Clock, ImageState, SampledTimes, sample_times
+from simulator.results.simulation_result import SimulationResult, summarise
+from simulator.results.statistics import ImageProgress, Keep, Recorder
+from simulator.scenario import UNDISTURBED, ClosedLoop, Scenario, Times
+from simulator.task_graph import Step, TaskGraph
+from simulator.workloads.fan_out import Workload
+
+Path = Callable[[TaskGraph, int, Scenario, Recorder], None]
+
+
+def simulate(
+    workload: Workload | TaskGraph,
+    inferences: int = 1,
+    scenario: Scenario = UNDISTURBED,
+    keep: Keep = "all",
+    progress: ImageProgress | None = None,
+) -> SimulationResult:
+    """Run `inferences` images of `workload` and return what happened.
+
+    With `keep` totals, memory does not grow with the images: no tables, and percentiles with the
+    error that the result states.  `progress` hears of each batch of images.  Raises
+    SimulationError for fewer than one inference and where scenario and workload do not fit,
+    ProfileError where a profile lacks a figure.
+    """
+    graph = workload if isinstance(workload, TaskGraph) else workload.graph()
+    path = (
+        run_recurrence
+        if inferences > 1 and recurrence_applies(graph, scenario)
+        else event_engine.run_events
+    )
+    return simulate_on(path, graph, inferences, scenario, keep, progress)
+
+
+def simulate_on(
+    path: Path,
+    graph: TaskGraph,
+    inferences: int = 1,
+    scenario: Scenario = UNDISTURBED,
+    keep: Keep = "all",
+    progress: ImageProgress | None = None,
+) -> SimulationResult:
+    """Run `job` on the path that the caller names, `events.play` or `fused.play`."""
+    if inferences < 1:
+        raise SimulationError(f"at least one inference is needed; found {inferences}")
+    arrivals = scenario.arrivals
+    if isinstance(arrivals, Times) and inferences > len(arrivals.ms):
+        raise SimulationError(
+            f"the trace holds {len(arrivals.ms)} arrivals; {inferences} inferences are too many"
+        )
+    scenario.check(graph)
+    recorder = Recorder(graph, keep, progress)
+    path(graph, inferences, scenario, recorder)
+    recording = recorder.finish()
+    return summarise(recorder.statistics, recording)
+
+
+Gather = Callable[[Sequence[float]], float]
+
+
+def recurrence_applies(graph: TaskGraph, scenario: Scenario) -> bool:
+    """Whether the steps of `job` come to each resource in one order, whatever the image."""
+    if scenario.failures or scenario.throttling:
+        return False
+    return keeps_order(graph) or (
+        isinstance(scenario.arrivals, ClosedLoop)
+        and graph.waits_for_all
+        and all(_same_each_time(step) for step in graph.steps)
+    )
+
+
+def keeps_order(graph: TaskGraph) -> bool:
+    """Whether images pass through `job` in the order in which they come, at each of its steps.
+
+    They do where each resource is used only by steps that become ready together: no image can
+    then overtake an earlier one, as start = max(ready, free) never falls from image to image.
+    Jitter, and random times without a queue, would let one overtake.
+    """
+    if graph.processors or any(map(_overtakes, graph.steps)):
+        return False
+    waits: dict[int, tuple[tuple[int, ...], int]] = {}
+    for step, resources in zip(graph.steps, graph.held, strict=True):
+        wait = tuple(sorted(step.after)), step.needed
+        if any(waits.setdefault(resource, wait) != wait for resource in resources):
+            return False
+    return True
+
+
+def run_recurrence(
+    graph: TaskGraph, inferences: int, scenario: Scenario, recorder: Recorder
+) -> None:
+    """Run `inferences` images of `job`, which must fit, and tell `recorder` of each."""
+    _Recurrence(graph, inferences, scenario, recorder).run()
+
+
+def _overtakes(step: Step) -> bool:
+    random = step.service != "constant" or step.transit.loss_pct > 0
+    jitters = step.transit.jitter_ms > 0 or step.deadline_ms is not None
+    return jitters or (random and not step.resources)
+
+
+def _same_each_time(step: Step) -> bool:
+    noisy = step.transit.loss_pct or step.transit.jitter_ms
+    return step.service == "constant" and not noisy
+
+
+@dataclass(frozen=True, slots=True)
+class _GeneralStep:
+    """A step that is more than one wait, one resource or two, and a constant time."""
+
+    gather: Gather
+    resources: tuple[int, ...]
+    draws: SampledTimes
+
+
+StepRow = tuple[int, int, int, int, float, _GeneralStep | None]
+"""A step: its index, the step it waits for, its resource (twice) or two, ms; or the rest."""
+
+
+class _Recurrence:
+    """One run: an image after the other, each in one go."""
+
+    def __init__(
+        self, graph: TaskGraph, inferences: int, scenario: Scenario, recorder: Recorder
+    ) -> None:
+        self._recorder = recorder
+        self._inferences, self._number = inferences, 0
+        self._arrivals = arrivals_of(scenario)
+        self._sink = graph.sink
+        self._clock, self._on_start = Clock(), (self._image,)
+        self._start_ms = 0.0
+        self._free_ms = [0.0] * len(graph.resources)
+        self._ends_ms = [0.0] * (len(graph.steps) + 1)  # the last one: the image's start
+        self._starts_ms = [0.0] * len(graph.steps)
+        self._frees_ms = [0.0] * len(graph.steps)
+        if keeps_order(graph):
+            self._rows = [self._row(graph, i, scenario) for i in range(len(graph.steps))]
+        else:
+            first = _Rehearsal(graph)
+            self._rows = [self._row(graph, i, scenario, first.held_ms[i]) for i in first.order]
+            for name, busy_ms in first.shared_busy_ms.items():
+                recorder.shared_busy_ms[name] = busy_ms * inferences
+
+    def run(self) -> None:
+        """Run from the first image to the last."""
+        self._next_image(0.0)
+        self._clock.run()
+
+    def _row(
+        self, graph: TaskGraph, index: int, scenario: Scenario, held_ms: float | None = None
+    ) -> StepRow:
+        """Lay out one step; `held_ms` is how long it held its resources in a rehearsal."""
+        step, resources = graph.steps[index], graph.held[index]
+        after = step.after or (len(graph.steps),)
+        in_lane = any(resource in graph.processors for resource in step.resources)
+        duration_ms = held_ms if in_lane and held_ms is not None else step.duration_ms
+        plain = len(after) == 1 and 1 <= len(resources) <= 2 and step.steady and not graph.delays
+        if plain:
+            return index, after[0], resources[0], resources[-1], duration_ms, None
+        drawn = sample_times(replace(step, duration_ms=duration_ms), index, scenario.seed)
+        return index, 0, 0, 0, 0.0, _GeneralStep(_gatherer(after, step.needed), resources, drawn)
+
+    def _next_image(self, now_ms: float) -> None:
+        if self._number < self._inferences:
+            self._start_ms = next(self._arrivals) if self._arrivals else now_ms
+            self._clock.at(self._start_ms, CallbackEvent(self._on_start))
+
+    def _image(self, _: CallbackEvent) -> None:
+        """Let one image pass through all steps."""
+        starts, frees, ends, free = self._starts_ms, self._frees_ms, self._ends_ms, self._free_ms
+        begin_ms = ends[-1] = self._start_ms
+        for index, after, resource, other, duration_ms, rest in self._rows:
+            if rest is None:
+                start = ends[after]
+                if start < free[resource]:
+                    start = free[resource]
+                if start < free[other]:
+                    start = free[other]
+                starts[index] = start
+                free[resource] = free[other] = ends[index] = start + duration_ms
+            else:
+                hold_ms, delay_ms = next(rest.draws)
+                start = rest.gather(ends)
+                for each in rest.resources:
+                    if start < free[each]:
+                        start = free[each]
+                starts[index] = start
+                through = frees[index] = start + hold_ms
+                for each in rest.resources:
+                    free[each] = through
+                ends[index] = through + delay_ms
+        answer_ms = ends[self._sink]
+        self._recorder.add(self._number, begin_ms, answer_ms, starts, frees, ends[:-1])
+        self._number += 1
+        self._next_image(answer_ms)
+
+
+class _Rehearsal(EventSimulation):
+    """One image through the event path, to see in which order its steps begin."""
+
+    def __init__(self, graph: TaskGraph) -> None:
+        recorder = Recorder(graph, "totals")
+        super().__init__(graph, 1, UNDISTURBED, recorder)
+        self.order: list[int] = []
+        self.held_ms: list[float] = []
+        self.run()
+        self.shared_busy_ms = recorder.shared_busy_ms
+
+    def _begin(self, image: ImageState, step: int, ready_ms: float) -> None:
+        begun: int | None = step
+        while begun is not None:
+            self.order.append(begun)
+            begun = self._next_steps[begun]
+        super()._begin(image, step, ready_ms)
+
+    def _retire(self, image: ImageState, now_ms: float) -> None:  # noqa: ARG002
+        times = zip(image.starts_ms, image.frees_ms, strict=True)
+        self.held_ms = [free_ms - start_ms for start_ms, free_ms in times]
+
+
+def _gatherer(after: tuple[int, ...], needed: int) -> Gather:
+    """Return what finds the time at which enough of the steps before one have ended."""
+    if len(after) == 1:
+        return itemgetter(*after)
+    pick: Callable[[Sequence[float]], tuple[float, ...]] = itemgetter(*after)
+    if needed == len(after):
+        return lambda ends: max(pick(ends))
+    return lambda ends: sorted(pick(ends))[needed - 1]

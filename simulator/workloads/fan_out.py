@@ -1,0 +1,285 @@
+"""A fan-out: a NoNN's students on the boards of a fleet; its costs.
+
+Two workloads: `FanOut`, and `SingleModel`, one model on one board with no host.  The costs below
+are the physical model, shared by the closed forms, the event engine and the planner, so that a
+plan means the same milliseconds everywhere::
+
+    host sends, one board after the other       send_ms  = message_ms + wire_ms(image)
+    a board runs all of its students at once    busy_ms  = slowdown * sum of compute_ms(student)
+    it replies on its own link                  reply_ms = wire_ms(features of all its students)
+    host joins once the last reply is there     join_ms  = join_fixed_ms + fc_ms
+    G0's board sends its maps on                exchange_ms = message_ms + slower wire_ms(maps)
+
+A link's latency is paid once on each way; while it lasts, sender and wire are free again.
+
+A fan-out is affine in multiply-accumulates, as plans are.  Where a device's profile knows the time
+of every layer of a student, `layerwise_graph` puts that time in its place; what several students
+at once cost more stays the device's sharing_slowdown.
+
+The send order of least latency, whatever the sends take, is longest delivery first: one machine,
+all jobs there from the start, delivery times (Jackson 1955).  Where boards share a medium, their
+replies wait for each other, and another order may be quicker: the planner searches for it.  Boards
+of which no reply is waited for, as those of spare copies, come behind all others.  A board with G0
+alone sends its maps on in the same order: what follows an exchange is what follows a send, and the
+latency of the sender's own link is the same for all.  Where its own students stand in the order
+does not matter, as their reply waits for all exchanges.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nonn_common.errors import SimulationError
+from profiles.device import DeviceProfile, compute_mj, compute_ms, model_ms, slowdown
+from profiles.fleet import Board
+from profiles.layer import LayerTable
+from profiles.link import BYTES_PER_FEATURE, wire_ms
+from simulator.graph_builder import GraphBuilder
+from simulator.graph_builder import exchange_ms as exchange_ms
+from simulator.graph_builder import join_ms as join_ms
+from simulator.graph_builder import send_ms as send_ms
+from simulator.task_graph import HOST, Node, Step, TaskGraph
+from simulator.workloads.layer_parts import LayerCostModel
+
+
+@dataclass(frozen=True, slots=True)
+class StudentWork:
+    """One student's work per image: `macs` on `board`, then `features` fp32 values to the host."""
+
+    name: str
+    board: str
+    macs: int
+    features: int
+
+    def __post_init__(self) -> None:
+        if self.macs < 0 or self.features < 1:
+            raise SimulationError(
+                f"student {self.name}: macs must be at least 0 and features at least 1; "
+                f"found {self.macs} and {self.features}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SharedGroup:
+    """G0 on a board of its own: `macs` there, then maps of `size_bytes` to each student's board."""
+
+    board: str
+    macs: int
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        if self.macs < 0 or self.size_bytes < 1:
+            raise SimulationError(
+                f"G0 on {self.board}: macs must be at least 0 and its maps at least one byte; "
+                f"found {self.macs} and {self.size_bytes}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """The host sends an image of `image_bytes` to each board in `send_order` and joins the replies.
+
+    `boards` may hold boards without a student; `send_order` names the others, each once.  A
+    student on several boards is replicated: its first reply counts.  The host joins when `needs`
+    students have replied (all, if None), or at `deadline_ms` after the image's start with what
+    came.  With `g0`, the host sends to that board alone, which sends its maps on in `send_order`.
+    Raises SimulationError where the parts do not fit together.
+    """
+
+    host: DeviceProfile
+    boards: tuple[Board, ...]
+    students: tuple[StudentWork, ...]
+    send_order: tuple[str, ...]
+    image_bytes: int
+    needs: int | None = None
+    deadline_ms: float | None = None
+    g0: SharedGroup | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_repeated("board", (HOST, *(board.name for board in self.boards)))
+        _refuse_repeated("student", (f"{each.name} on {each.board}" for each in self.students))
+        known = {board.name for board in self.boards}
+        used = {student.board for student in self.students}
+        placed = used | ({self.g0.board} if self.g0 else set())
+        if placed - known:
+            raise SimulationError(
+                f"students are placed on unknown boards: {_listed(placed - known)}; "
+                f"the fleet has: {_listed(known)}"
+            )
+        if sorted(self.send_order) != sorted(used):
+            raise SimulationError(
+                "send_order must name each board that has a student once: "
+                f"found {_listed(self.send_order)}; boards with a student: {_listed(used)}"
+            )
+        if not self.students or self.image_bytes < 1:
+            raise SimulationError(
+                "a fan-out needs at least one student and an image of at least one byte; "
+                f"found {len(self.students)} students and {self.image_bytes} bytes"
+            )
+        if self.needs is not None and not 1 <= self.needs <= len(self.names):
+            raise SimulationError(
+                f"the host can join from 1 to {len(self.names)} students; found {self.needs}"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every student's name, once."""
+        return tuple(dict.fromkeys(student.name for student in self.students))
+
+    def sends(self) -> tuple[tuple[Board, tuple[StudentWork, ...]], ...]:
+        """Return each board that has students, with them, in the order the host sends."""
+        boards = {board.name: board for board in self.boards}
+        students: dict[str, list[StudentWork]] = {name: [] for name in self.send_order}
+        for student in self.students:
+            students[student.board].append(student)
+        return tuple((boards[name], tuple(students[name])) for name in self.send_order)
+
+    def graph(self) -> TaskGraph:
+        """Return what one image sets off; students of one board share its processor."""
+        build = GraphBuilder(self.host)
+        arrived = self._sent(build)
+        replies = {}
+        for board, students in self.sends():
+            lanes = [student.name for student in students] if len(students) > 1 else [None]
+            factor = slowdown(board.device, len(students))
+            done = [
+                build.compute(
+                    board,
+                    after=(arrived[board.name],),
+                    ms=factor * compute_ms(board.device, student.macs),
+                    mj=factor * compute_mj(board.device, student.macs),
+                    lane=lane,
+                )
+                for student, lane in zip(students, lanes, strict=True)
+            ]
+            size_bytes = reply_bytes(sum(student.features for student in students))
+            names = tuple(student.name for student in students)
+            replies[board.name] = build.reply(board, size_bytes, done, names)
+        build.join(self._gathered(build, replies), needs=self.needs, deadline_ms=self.deadline_ms)
+        return build.graph()
+
+    def _sent(self, build: GraphBuilder) -> Mapping[str, int]:
+        """Add what brings each board its input; return the step after which it is there."""
+        if self.g0 is None:
+            return {board.name: build.send(board, self.image_bytes) for board, _ in self.sends()}
+        source = next(board for board in self.boards if board.name == self.g0.board)
+        image = build.send(source, self.image_bytes)
+        maps = build.compute(source, self.g0.macs, (image,))
+        return {
+            board.name: maps
+            if board.name == source.name
+            else build.exchange(source, board, self.g0.size_bytes, (maps,))
+            for board, _ in self.sends()
+        }
+
+    def _gathered(self, build: GraphBuilder, replies: Mapping[str, int]) -> tuple[int, ...]:
+        """Return for each student the step after which the host has its features."""
+        gathered = []
+        for name in self.names:
+            homes = [replies[each.board] for each in self.students if each.name == name]
+            gathered.append(homes[0] if len(homes) == 1 else build.first(homes))
+        return tuple(gathered) if self.needs else tuple(dict.fromkeys(gathered))
+
+
+@dataclass(frozen=True, slots=True)
+class SingleModel:
+    """One model of `macs` on one `device`, which has the image already and tells nobody."""
+
+    device: DeviceProfile
+    macs: int
+
+    def __post_init__(self) -> None:
+        if self.macs < 0:
+            raise SimulationError(f"macs must be at least 0; found {self.macs}")
+
+    def graph(self) -> TaskGraph:
+        """Return the one step that an image sets off."""
+        name = self.device.name
+        step = Step(
+            actor=name,
+            activity="compute",
+            resources=(f"{name}.cpu",),
+            duration_ms=busy_ms(self.device, [self.macs]),
+            energy_mj=busy_mj(self.device, [self.macs]),
+        )
+        return TaskGraph((step,), sink=0, nodes=(Node(name, self.device, students=1),))
+
+
+Workload = FanOut | SingleModel
+
+
+def busy_ms(device: DeviceProfile, macs: Sequence[int]) -> float:
+    """Return how long `device` needs for models of `macs` that start at once, in ms.
+
+    They share the processor, so all are done only when the sum of their work is.
+    """
+    return slowdown(device, len(macs)) * sum(compute_ms(device, each) for each in macs)
+
+
+def reply_ms(board: Board, features: int) -> float:
+    """Return how long `features` fp32 values take from `board` to the host, in ms."""
+    return wire_ms(board.link, reply_bytes(features))
+
+
+def reply_bytes(features: int) -> int:
+    """Return the size of a reply of `features` fp32 values, in bytes."""
+    return BYTES_PER_FEATURE * features
+
+
+def busy_mj(device: DeviceProfile, macs: Sequence[int]) -> float:
+    """Return the energy of computing models of `macs` at once on `device`, in mJ."""
+    return slowdown(device, len(macs)) * sum(compute_mj(device, each) for each in macs)
+
+
+def _refuse_repeated(noun: str, names: Iterable[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise SimulationError(f"{noun} names must be unique; repeated: {_listed(repeated)}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def longest_first(boards: Sequence[Board], students: Sequence[StudentWork]) -> tuple[str, ...]:
+    """Return the boards that have students, by what follows the send; ties keep their order."""
+    tails_ms = {}
+    for board in boards:
+        here = [student for student in students if student.board == board.name]
+        if here:
+            replied_ms = reply_ms(board, sum(student.features for student in here))
+            computed_ms = busy_ms(board.device, [student.macs for student in here])
+            tails_ms[board.name] = computed_ms + replied_ms + 2 * board.link.latency_ms.value
+    return tuple(sorted(tails_ms, key=lambda name: -tails_ms[name]))
+
+
+def awaited_first(
+    boards: Sequence[Board], students: Sequence[StudentWork], awaited: Collection[str]
+) -> tuple[str, ...]:
+    """Return the boards that have students, those whose replies are `awaited` longest first.
+
+    The others are behind them, longest first too: to send to them delays nobody who is waited for.
+    """
+    order = longest_first(boards, students)
+    return tuple(sorted(order, key=lambda name: name not in awaited))
+
+
+def layerwise_graph(fan_out: FanOut, tables: Mapping[str, LayerTable]) -> TaskGraph:
+    """Return what one image sets off, with the layer tables of students by name."""
+    here = Counter(student.board for student in fan_out.students)
+    names = {student.board: student.name for student in fan_out.students}
+    devices = {board.name: board.device for board in fan_out.boards}
+    graph = fan_out.graph()
+
+    def paced(step: Step) -> Step:
+        if step.activity != "compute" or step.actor not in here:
+            return step
+        name = step.resources[0].partition(".cpu/")[2] or names[step.actor]
+        device = devices[step.actor]
+        if name not in tables or model_ms(device, tables[name]).how != "per-layer":
+            return step
+        cost = LayerCostModel(device, tables[name]).layers(tables[name])
+        factor = slowdown(device, here[step.actor])
+        return replace(step, duration_ms=factor * cost.ms, energy_mj=factor * cost.mj)
+
+    return replace(graph, steps=tuple(map(paced, graph.steps)))

@@ -1,0 +1,177 @@
+"""A sweep: students leave slow boards of their own for one fast board.
+
+Figure 7 of arXiv:1907.11804.  With n students on the fast board the others have a slow board each;
+the fast board's time grows with n and the host sends to fewer slow ones, so that the total is
+least about where the fast board would become the last to reply.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nonn_common.document import write_atomic
+from profiles.device import DeviceProfile
+from profiles.fleet import Board
+from profiles.link import LinkProfile
+from simulator.engine.simulation import simulate
+from simulator.workloads.fan_out import FanOut, StudentWork, longest_first
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPoint:
+    """One image with `moved` students on the fast board; a time is None where nobody is there.
+
+    Energy is that of computing, of the boards that work: their mean, and all together.
+    """
+
+    moved: int
+    total_ms: float
+    compute_ms: float
+    communication_ms: float
+    slow_done_ms: float | None
+    fast_done_ms: float | None
+    energy_per_node_mj: float
+    energy_per_fleet_mj: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class StudentSweep:
+    """`students` students of `macs` each, from boards of `slow` to one of `fast`, all on `link`."""
+
+    slow: DeviceProfile
+    fast: DeviceProfile
+    link: LinkProfile
+    host: DeviceProfile
+    students: int
+    macs: int
+    features: int
+    image_bytes: int
+
+    def fan_out(self, moved: int) -> FanOut:
+        """Return the workload with `moved` students on the fast board."""
+        slow = [
+            Board(f"slow-{number + 1}", self.slow, self.link)
+            for number in range(self.students - moved)
+        ]
+        fast = Board("fast", self.fast, self.link)
+        boards = (*slow, *([fast] if moved else []))
+        homes = [*(board.name for board in slow), *[fast.name] * moved]
+        works = tuple(
+            StudentWork(f"student-{number + 1}", home, self.macs, self.features)
+            for number, home in enumerate(homes)
+        )
+        return FanOut(self.host, boards, works, longest_first(boards, works), self.image_bytes)
+
+    def simulated(self) -> tuple[SweepPoint, ...]:
+        """Return one image for each number of students on the fast board, from 0 to all."""
+        return tuple(self._simulated(moved) for moved in range(self.students + 1))
+
+    def _simulated(self, moved: int) -> SweepPoint:
+        found = simulate(self.fan_out(moved))
+        fast = [row.done_ms for row in found.boards if row.board == "fast"]
+        slow = [row.done_ms for row in found.boards if row.board != "fast"]
+        return SweepPoint(
+            moved=moved,
+            total_ms=found.total_ms,
+            compute_ms=found.compute_ms,
+            communication_ms=found.communication_ms,
+            slow_done_ms=max(slow, default=None),
+            fast_done_ms=max(fast, default=None),
+            energy_per_node_mj=found.energy_per_node_mj,
+            energy_per_fleet_mj=found.energy_total_mj,
+        )
+
+
+def least_total_at(moved: Sequence[SweepPoint]) -> int:
+    """Return how many students on the fast board give the least total latency."""
+    return min(moved, key=lambda row: row.total_ms).moved
+
+
+def write_sweep_table(moved: Sequence[SweepPoint], path: Path) -> None:
+    """Write a row per number of students on the fast board: Parquet for .parquet, else CSV."""
+    from simulator.results.tables import as_csv, as_parquet, table_of
+
+    table = table_of(SweepPoint, moved)
+    write_atomic(path, as_parquet(table) if path.suffix == ".parquet" else as_csv(table))
+
+
+def fan_out_ms(
+    send_ms: ArrayLike,
+    busy_ms: ArrayLike,
+    reply_ms: ArrayLike,
+    join_ms: ArrayLike,
+    latency_ms: ArrayLike = 0.0,
+) -> NDArray[np.float64]:
+    """Return the latency of one image for each configuration, in ms.
+
+    The first three and `latency_ms` (of a board's link, one way) have the boards, in send order,
+    as their last axis; the axes before it are configurations, and shapes broadcast.  `join_ms`
+    has one value per configuration, or one for all.  For any of them::
+
+        total = max_b (send_1 + ... + send_b + latency_b + busy_b + reply_b + latency_b) + join
+
+    No two boards share a medium: there replies wait for each other, and `closed_form.fan_out`
+    counts it.  A configuration with fewer boards than others has a busy time of -inf on those that
+    it lacks.
+    """
+    sent_ms = np.cumsum(np.asarray(send_ms, dtype=float), axis=-1)
+    latency = np.asarray(latency_ms, dtype=float)
+    done_ms = sent_ms + latency + busy_ms + reply_ms + latency
+    total: NDArray[np.float64] = done_ms.max(axis=-1) + join_ms
+    return total
+
+
+def write_sweep_plot(move: StudentSweep, moved: Sequence[SweepPoint], path: Path) -> None:
+    """Draw latency and energy over the students on the fast board, as PNG."""
+    stream = io.BytesIO()
+    sweep_plot(move, moved).savefig(stream, format="png", dpi=150)
+    write_atomic(path, stream.getvalue())
+
+
+def sweep_plot(move: StudentSweep, moved: Sequence[SweepPoint]) -> "Figure":
+    """Return the picture: total latency with what bounds it, and below the compute energy."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7.5, 6.0), layout="constrained")
+    latency, energy = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    least = moved[least_total_at(moved)]
+    for values, label, style in (
+        ([row.slow_done_ms for row in moved], f"last reply of a {move.slow.name}", "C0s:"),
+        ([row.fast_done_ms for row in moved], f"reply of the {move.fast.name}", "C1^:"),
+        ([row.total_ms for row in moved], "total latency", "ko-"),
+    ):
+        there = [(row.moved, value) for row, value in zip(moved, values, strict=True) if value]
+        latency.plot(*zip(*there, strict=True), style, label=label)
+    latency.annotate(
+        f"least: {least.total_ms:.1f} ms at {least.moved}",
+        xy=(least.moved, least.total_ms),
+        xytext=(0, 26),
+        textcoords="offset points",
+        ha="center",
+        arrowprops={"arrowstyle": "->"},
+    )
+    latency.set_ylabel("ms")
+    latency.set_ylim(0, 1.1 * max(row.total_ms for row in moved))
+    latency.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3)
+    energy.plot([row.moved for row in moved], [row.energy_per_fleet_mj for row in moved], "C2o-")
+    energy.set_ylabel("compute energy\nof the fleet, mJ")
+    energy.set_ylim(0, 1.1 * max(row.energy_per_fleet_mj for row in moved))
+    energy.set_xlabel(f"students on the one {move.fast.name}, of {move.students}")
+    energy.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (latency, energy):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,0 +1,98 @@
+"""Built students against their boards' budgets, with real modules and a real plan."""
+
+import pytest
+
+from boards.board_fit import check_board_fit
+from nonn_common.errors import BoardError
+from nonn_core.networks.modules import StudentShape, build_nonn
+from nonn_core.partition import Community, DropStep, Partition
+from planner.problem.goals import BudgetLimits, board_budgets
+from planner.problem.problem import Problem
+from planner.solve import solve
+from profiles.fleet import parse_fleet
+
+
+def _partition(sizes):
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+    return Partition(
+        teacher=None,
+        rule="AH",
+        gamma=1.0,
+        seed=0,
+        filters=sum(sizes),
+        images=None,
+        modularity=0.4,
+        communities=tuple(
+            Community(id=k, filters=tuple(range(start, start + size)), linked=True)
+            for k, (start, size) in enumerate(zip(starts, sizes, strict=True))
+        ),
+        drop_steps=(DropStep(communities=(), filters=0, accuracy_pct=None, delta_val_pct=None),),
+    )
+
+
+@pytest.fixture(scope="module")
+def plan():
+    fleet = parse_fleet("rpi-3b,odroid-xu4s")
+    return solve(
+        Problem(
+            fleet=fleet,
+            budgets=board_budgets(
+                fleet,
+                BudgetLimits(60_000, macs=3_000_000),
+                {"odroid-xu4s-1": BudgetLimits(300_000)},
+            ),
+            image="3x16x16",
+            classes=4,
+            networks=("wrn10:4,6,8", "wrn10:4,12,16"),
+            min_students=3,
+            max_students=3,
+            epsilon_pct=1.0,
+            partition=_partition([5, 4, 3, 2]),
+        )
+    )
+
+
+def _built(plan, extra_filters=0):
+    specs = dict(zip(plan.question.networks, plan.question.specs, strict=True))
+    shapes = [
+        StudentShape(specs[one.network], len(one.filters) + extra_filters) for one in plan.students
+    ]
+    return build_nonn(shapes, 3, 4, seed=0)
+
+
+def test_measured_needs_add_up_per_board_and_fit(plan):
+    fits = check_board_fit(plan, _built(plan))
+    assert {fit.board for fit in fits} == {one.board for one in plan.students}
+    assert sorted(name for fit in fits for name in fit.students) == [
+        "student-1",
+        "student-2",
+        "student-3",
+    ]
+    for fit in fits:
+        here = [one for one in plan.students if one.board == fit.board]
+        assert fit.memory_bytes == sum(one.memory_bytes for one in here)
+        assert fit.macs == sum(one.macs for one in here)
+        assert fit.fits
+
+
+def test_g0_alone_and_what_follows_it_are_measured(plan):
+    question = plan.question.model_copy(update={"group0": "own-board", "max_students": 3})
+    alone = solve(question)
+    fits = {fit.board: fit for fit in check_board_fit(alone, _built(alone))}
+    assert fits[alone.group0.board].students == ("group0",)
+    assert fits[alone.group0.board].memory_bytes == alone.group0.memory_bytes
+    assert len(fits) == len(alone.decision.used)
+
+
+def test_students_that_were_not_planned_are_refused(plan):
+    with pytest.raises(BoardError, match=r"student-1 was built as .* but planned as"):
+        check_board_fit(plan, _built(plan, extra_filters=1))
+
+
+@pytest.mark.parametrize("field", ["memory_bytes", "macs"])
+def test_a_budget_that_does_not_hold_is_refused(plan, field):
+    rows = [budget.model_copy(update={field: 1000}) for budget in plan.question.budgets]
+    question = plan.question.model_copy(update={"budgets": tuple(rows)})
+    broken = plan.model_copy(update={"question": question})
+    with pytest.raises(BoardError, match=r"its built students need .* allowed: "):
+        check_board_fit(broken, _built(plan))

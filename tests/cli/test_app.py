@@ -1,0 +1,226 @@
+"""What holds for the command as a whole: errors, exit codes, start-up, interruption, full disks."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+import typer
+
+from nonn_common.errors import (
+    BoardError,
+    InfeasibleError,
+    InputError,
+    NonnError,
+    PartitionError,
+    PlanningError,
+    ProfileError,
+    SimulationError,
+    StoppedError,
+    TrainingError,
+    UnprovenError,
+)
+from nonn_plan.cli.app import COMMANDS, commands, exit_code
+from nonn_plan.cli.output import Output
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError, 2),
+        (ProfileError, 2),
+        (InfeasibleError, 3),
+        (UnprovenError, 4),
+        (NonnError, 1),
+        (StoppedError, 1),
+        (PlanningError, 1),
+        (SimulationError, 1),
+        (PartitionError, 1),
+        (TrainingError, 1),
+        (BoardError, 1),
+    ],
+)
+def test_exit_codes(error, code):
+    assert exit_code(error("what")) == code
+
+
+def test_wrong_usage_is_exit_code_2(nonn_plan):
+    assert nonn_plan("plan").code == 2
+    assert nonn_plan("dance").code == 2
+    assert nonn_plan("simulate", "plan.json", "--inferences", "0").code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "the whole file"),
+        ('{"schema_version": 2}', "schema_version"),
+    ],
+)
+def test_a_file_that_is_no_plan(nonn_plan, tmp_path, content, told):
+    path = tmp_path / "plan.json"
+    path.write_text(content)
+    said = nonn_plan("simulate", path)
+    assert said.code == 2
+    assert told in said.err
+    assert str(path) in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_an_unknown_field_is_named(nonn_plan, plan_file):
+    plan = json.loads(plan_file.read_text())
+    plan["question"]["colour"] = "red"
+    plan_file.write_text(json.dumps(plan))
+    said = nonn_plan("explain", plan_file)
+    assert said.code == 2
+    assert "question.colour" in said.err
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import simulator.engine.simulation",
+        "import planner.solve",
+        "from nonn_plan.cli.app import commands; commands()",
+        "import sys; sys.argv = ['nonn-plan', '--help']; from nonn_plan.cli.app import commands\n"
+        "try: commands()()\nexcept SystemExit: pass",
+    ],
+)
+def test_what_must_start_fast_loads_no_torch(code):
+    unwanted = ["torch", "fvcore"] + ([] if "planner" in code else ["ortools"])
+    _python(f"{code}\nimport sys\nfound = set({unwanted}) & set(sys.modules)\nassert not found")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_alone_is_the_one_that_all_of_them_have(command):
+    alone = typer.main.get_command(commands(command))
+    assert list(alone.commands) == [command]
+    assert command in typer.main.get_command(commands()).commands
+
+
+def test_planning_loads_no_other_command(plan_arguments):
+    arguments = ["nonn-plan", *map(str, plan_arguments)]
+    _python(
+        f"import sys; sys.argv = {arguments!r}\nfrom nonn_plan.cli.app import run\n"
+        "try: run()\nexcept SystemExit: pass\n"
+        "assert not {'nonn_plan.cli.commands.published', 'scipy.optimize'} & set(sys.modules)"
+    )
+
+
+def test_planning_loads_no_torch(plan_arguments):
+    arguments = ["nonn-plan", *map(str, plan_arguments)]
+    _python(
+        f"import sys; sys.argv = {arguments!r}\nfrom nonn_plan.cli.app import run\n"
+        "try: run()\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert not {'torch', 'pandas'} & set(sys.modules)\n"
+        "import pandas; assert pandas.Series([2, 3]).sum() == 5"
+    )
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(plan_file, plan_arguments, tmp_path):
+    """The system refuses to write more than 200 bytes: one message, no half file."""
+    before = plan_file.read_bytes()
+
+    def starve():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "nonn_plan", *map(str, plan_arguments)],
+        preexec_fn=starve, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert plan_file.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["partition.json", "plan.json"]
+
+
+def test_what_stops_the_program_says_what_is_kept():
+    with (
+        pytest.raises(StoppedError, match="stopped by Ctrl-C; the plan is kept"),
+        Output(as_json=False).progress("the plan is kept") as progress,
+    ):
+        progress("counting", 1, 2)
+        raise StoppedError("stopped by Ctrl-C")
+
+
+# Announces itself when the solver starts, so that the test needs no clock.
+SOLVE_LONG = """
+import sys
+from ortools.sat.python import cp_model
+ask = cp_model.CpSolver.solve
+def announced(solver, model):
+    print("solving", file=sys.stderr, flush=True)
+    return ask(solver, model)
+cp_model.CpSolver.solve = announced
+from nonn_plan.cli.app import run
+run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")]
+)
+def test_a_signal_ends_the_solver_and_leaves_nothing(tmp_path, partition_document, number, told):
+    """Many unlike boards take long to prove; stopped, there is one message and no file."""
+    partition = tmp_path / "partition.json"
+    partition.write_text(json.dumps(partition_document))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SOLVE_LONG, "plan", partition, "--fleet",
+         "rpi-3b*9,odroid-xu4s*9", "--teacher-network", "wrn40-4", "--image", "3x32x32",
+         "--classes", "10", "--memory", "2MB", "--flops", "150M", "--students", "2:4",
+         "--objective", "latency,energy,imbalance", "-o", tmp_path / "plan.json"],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr.readline() == "solving\n"
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert process.returncode == 1
+    assert f"stopped by {told}; no plan was written" in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["partition.json"]
+
+
+def test_after_a_solve_signals_still_reach_python(plan_arguments):
+    arguments = ["nonn-plan", *map(str, plan_arguments)]
+    _python(
+        f"import os, signal, sys; sys.argv = {arguments!r}\n"
+        "from nonn_plan.cli.app import run\nfrom nonn_common.errors import StoppedError\n"
+        "try: run()\nexcept SystemExit: pass\n"
+        "try: os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
+        "except StoppedError: sys.exit(0)\nsys.exit(1)"
+    )
+
+
+@pytest.mark.parametrize(("redirect", "code"), [("> /dev/full", 1), (">&-", 0)])
+def test_a_full_or_closed_stdout_is_no_traceback(redirect, code):
+    line = f'exec "{sys.executable}" -m nonn_plan devices --json {redirect}'
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_that_of_the_package(nonn_plan):
+    assert nonn_plan("--version").out.strip() == version("nonn-plan")
+
+
+def test_json_keeps_words_off_stdout(capsys):
+    output = Output(as_json=True)
+    output.say("a word")
+    output.table("title", ("a", "b"), [("x", "1")])
+    output.result({"a": "µ"})
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"a": "µ"}
+    assert "a word" in said.err
+    assert "title" in said.err
+
+
+def _python(code):
+    """Run code in a fresh interpreter; it must succeed."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

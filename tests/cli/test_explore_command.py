@@ -1,0 +1,236 @@
+"""`explore` as people run it: grids, fronts, break-points, kills, clusters, and mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+GRID = ("--memory", "250KB:500KB:250KB", "--flops", "60M,200M")
+
+
+@pytest.fixture
+def arguments(partition_file, tmp_path):
+    return [
+        "explore", partition_file, "--image", "3x32x32", "--classes", "10",
+        "--student", "wrn16:32,64,64", "--student", "wrn16:16,32,64", "--students", "2",
+        "--precision", "int8", "-o", tmp_path / "explore", "--jobs", "1",
+    ]  # fmt: skip
+
+
+def values(document):
+    return [
+        (cell["place"], cell["found"]["status"], cell["found"]["values"])
+        for cell in document["cells"]
+    ]
+
+
+def test_a_grid_over_two_fleets(nonn_plan, arguments, tmp_path):
+    asked = [*arguments, *GRID, "--fleet", "rpi3x2", "--fleet", "rpi-3b,odroid-xu4s"]
+    said = nonn_plan(*asked, "--objective", "latency", "--json")
+    assert said.code == 0, said.err
+    assert len(said.document["cells"]) == 8
+    out = tmp_path / "explore"
+    assert json.loads((out / "explore.json").read_text()) == said.document
+    table = pyarrow.csv.read_csv(out / "cells.csv")
+    assert table.num_rows == 8
+    assert {"memory_bytes", "flops", "latency_ms", "status"} <= set(table.column_names)
+    assert pyarrow.parquet.read_table(out / "cells.parquet").num_rows == 8
+    page = (out / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page
+    for name in said.document["pictures"]:
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    plan = nonn_plan(
+        "plan", *arguments[1:-4], "--fleet", "rpi3x2", "--memory", "500KB", "--flops", "200M",
+        "--objective", "latency", "--json", "-o", tmp_path / "plan.json",
+    )  # fmt: skip
+    place = {"fleet": "rpi3x2", "memory_bytes": 500_000, "flops": 200_000_000}
+    (alike,) = [
+        cell["found"]["values"]["latency"]
+        for cell in said.document["cells"]
+        if cell["place"] == place | {"objective": "latency", "axis": None}
+    ]
+    assert alike == pytest.approx(plan.document["stages"][0]["value"])
+
+
+def test_infeasible_cells_are_results(nonn_plan, arguments):
+    said = nonn_plan(*arguments, "--fleet", "rpi3x2", "--memory", "10KB,500KB", "--json")
+    assert said.code == 0, said.err
+    assert [status for _, status, _ in values(said.document)] == ["infeasible", "optimal"]
+    assert said.document["cells"][0]["found"]["conflict"]
+
+
+def test_no_cell_feasible_is_exit_code_3_and_no_proof_4(nonn_plan, arguments):
+    assert nonn_plan(*arguments, "--fleet", "rpi3x2", "--memory", "10KB").code == 3
+    limited = nonn_plan(*arguments, "--fleet", "rpi3x2", "--limit", "1e-9", "--json")
+    assert limited.code == 4
+    assert [status for _, status, _ in values(limited.document)] == ["unproven"]
+
+
+def test_a_front_and_break_points(nonn_plan, arguments, tmp_path):
+    said = nonn_plan(
+        *arguments, "--fleet", "rpi3x2", "--memory", "300KB:500KB", "--objective", "capacity",
+        "--pareto", "latency,capacity", "--breakpoints", "memory", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    kinds = [cell["found"]["kind"] for cell in said.document["cells"]]
+    assert kinds == ["plan", "plan", "front", "front", "breakpoints"]
+    points = [one["values"] for one in said.document["cells"][3]["found"]["points"]]
+    assert len(points) > 1
+    pairs = sorted((one["latency"], one["capacity"]) for one in points)
+    assert pairs == sorted(pairs, key=lambda pair: pair[1])
+    steps = said.document["cells"][4]["found"]["breakpoints"]
+    assert all(300_000 <= step["least"] <= 500_000 for step in steps)
+    assert "status" in (tmp_path / "explore" / "breakpoints.csv").read_text().splitlines()[0]
+    for name in ("front.csv", "breakpoints.csv", "front.parquet", "breakpoints.parquet"):
+        assert (tmp_path / "explore" / name).exists()
+
+
+def test_a_range_of_break_points_ends_where_it_was_typed_to(nonn_plan, arguments):
+    said = nonn_plan(
+        *arguments, "--fleet", "rpi3x2", "--memory", "300KB:500KB:110KB", "--objective", "capacity",
+        "--breakpoints", "memory", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    steps = said.document["cells"][-1]["found"]["breakpoints"]
+    assert any(step["least"] > 410_000 for step in steps)
+
+
+def test_the_same_command_solves_nothing_again_but_damaged_cells(
+    nonn_plan, arguments, tmp_path, monkeypatch
+):
+    asked = [*arguments, "--fleet", "rpi3x2", "--memory", "400KB,500KB", "--json"]
+    first = nonn_plan(*asked)
+    cells = sorted((tmp_path / "explore" / "cells").iterdir())
+    cells[0].write_text("{")
+    again = nonn_plan(*asked)
+    assert again.code == 0, again.err
+    assert again.document == first.document
+    assert "1 of 2 cells had been solved before" in again.err
+    monkeypatch.setattr("planner.exploration.cell.solve", None)
+    assert nonn_plan(*asked).document == first.document
+
+
+def started(arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "nonn_plan", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def wait_for_cells(running, folder, count):
+    while running.poll() is None and len(list(folder.glob("[!.]*.json"))) < count:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on(nonn_plan, arguments, tmp_path, number):
+    many = ["--fleet", "rpi3x2", "--memory", "380KB:500KB:5KB", "--objective", "latency,capacity"]
+    cells = tmp_path / "explore" / "cells"
+    running = started([*arguments, *many])
+    wait_for_cells(running, cells, 2)
+    running.send_signal(number)
+    _, said = running.communicate()
+    kept = {path.name: path.stat().st_mtime_ns for path in cells.glob("[!.]*.json")}
+    assert 2 <= len(kept) < 25
+    if number == signal.SIGINT:
+        assert running.returncode == 1
+        assert "stopped by Ctrl-C; finished cells are under" in said
+    after = nonn_plan(*arguments, *many, "--json")
+    assert after.code == 0, after.err
+    assert len(after.document["cells"]) == 25
+    assert f"{len(kept)} of 25 cells had been solved before" in after.err
+    assert all((cells / name).stat().st_mtime_ns == when for name, when in kept.items())
+
+
+def test_processes_and_a_dask_cluster_find_the_same(nonn_plan, arguments, tmp_path):
+    asked = [*arguments[:-2], "--fleet", "rpi3x2", *GRID, "--objective", "latency", "--json"]
+    here = nonn_plan(*asked, "--jobs", "2")
+    assert here.code == 0, here.err
+    scheduler_file = tmp_path / "scheduler.json"
+    base = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": dict(os.environ)}
+    processes = [
+        subprocess.Popen(
+            [*base, "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+             "--scheduler-file", scheduler_file], **quiet,
+        )
+    ]  # fmt: skip
+    try:
+        while not scheduler_file.exists():
+            assert processes[0].poll() is None
+            time.sleep(0.05)
+        processes += [
+            subprocess.Popen(
+                [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file",
+                 scheduler_file, "--nthreads", "1", "--no-dashboard", "--no-nanny",
+                 "--local-directory", tmp_path / f"worker-{number}"], **quiet,
+            )
+            for number in range(2)
+        ]  # fmt: skip
+        address = json.loads(scheduler_file.read_text())["address"]
+        away = tmp_path / "away"
+        there = nonn_plan(*asked, "-o", away, "--dask", address)
+        assert there.code == 0, there.err
+    finally:
+        for one in processes:
+            one.kill()
+        for one in processes:
+            one.wait()
+    assert values(there.document) == values(here.document)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--memory", "500KB:300KB:50KB"], "ends before it starts"),
+        (["--memory", "300KB:500KB"], "START:STOP:STEP"),
+        (["--memory", "1KB:1GB:1B"], "too many values"),
+        (["--memory", "nobody=300KB"], "no fleet has this board"),
+        (["--flops", "much"], "--flops much"),
+        (["--pareto", "latency"], "two or more"),
+        (["--pareto", "latency,speed"], "not an objective"),
+        (["--breakpoints", "energy"], "memory or flops"),
+        (["--breakpoints", "memory"], "needs a range"),
+        (["--minimise", "latency", "--objective", "capacity"], "in place of"),
+        (["--fleet", "nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_are_exit_code_2(nonn_plan, arguments, wrong, said, tmp_path):
+    found = nonn_plan(*arguments, "--fleet", "rpi3x2", *wrong)
+    assert found.code == 2
+    assert said in found.err
+    assert not (tmp_path / "explore" / "explore.json").exists()
+
+
+def test_a_cluster_that_is_not_there(nonn_plan, arguments, monkeypatch):
+    monkeypatch.setattr("planner.exploration.cell._CONNECT_S", 0.2)
+    asked = [*arguments[:-2], "--fleet", "rpi3x2"]
+    found = nonn_plan(*asked, "--dask", "tcp://127.0.0.1:9")
+    assert found.code == 2
+    assert "no Dask scheduler answers" in found.err
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    missing = nonn_plan(*asked, "--dask", "tcp://127.0.0.1:9")
+    assert missing.code == 2
+    assert "nonn-plan[dask]" in missing.err
+
+
+def test_what_is_not_an_exploration_is_not_replaced(nonn_plan, arguments, tmp_path):
+    out = tmp_path / "explore"
+    out.mkdir()
+    (out / "index.html").write_text("mine")
+    found = nonn_plan(*arguments, "--fleet", "rpi3x2")
+    assert found.code == 2
+    assert (out / "index.html").read_text() == "mine"
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert nonn_plan(*arguments, "--fleet", "rpi3x2", "-o", file).code == 2

@@ -1,0 +1,104 @@
+"""`keys init` and `keys show`."""
+
+import shutil
+import subprocess
+import sys
+from datetime import datetime
+
+import pytest
+
+from boards.tls.credential import Identity
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return tmp_path / "keys"
+
+
+def test_init_makes_what_boards_and_host_need(nonn_plan, keys):
+    said = nonn_plan(
+        "keys", "init", keys, "--board", "pi=192.168.1.11,pi.local", "--board", "odroid"
+    )
+    assert said.code == 0, said.err
+    assert "made: authority, host, pi, odroid" in said.out
+    assert "192.168.1.11, pi.local" in said.out
+    for name in ("host", "pi", "odroid"):
+        Identity.read(keys / name)
+
+
+def test_init_as_json_says_what_is_new(nonn_plan, keys):
+    first = nonn_plan("keys", "init", keys, "--board", "pi", "--json").document
+    assert first["made"] == ["authority", "host", "pi"]
+    again = nonn_plan("keys", "init", keys, "--board", "pi", "--board", "odroid", "--json").document
+    assert again["made"] == ["odroid"]
+    old = {each["name"]: each for each in first["certificates"]}
+    new = {each["name"]: each for each in again["certificates"]}
+    assert {name: new[name] for name in old} == old
+    assert "nothing, all of it was there" in nonn_plan("keys", "init", keys).out
+
+
+def test_init_takes_the_boards_of_a_plan(nonn_plan, keys, plan_file):
+    address = "rpi-3b-2=192.168.1.12"
+    said = nonn_plan("keys", "init", keys, "--plan", plan_file, "--board", address, "--json")
+    assert sorted(said.document["made"]) == ["authority", "host", "rpi-3b-1", "rpi-3b-2"]
+    addresses = {each["name"]: each["addresses"] for each in said.document["certificates"]}
+    assert addresses["rpi-3b-1"] == []
+    assert addresses["rpi-3b-2"] == ["192.168.1.12"]
+
+
+def test_a_plan_that_is_no_plan(nonn_plan, keys, tmp_path):
+    said = nonn_plan("keys", "init", keys, "--plan", tmp_path / "none.json")
+    assert said.code == 2
+    assert not keys.exists()
+
+
+@pytest.mark.parametrize("typed", ["Pi", "host", "pi=", "pi=192.168.1.11:8001"])
+def test_a_wrong_board_is_bad_input_and_makes_nothing(nonn_plan, keys, typed):
+    said = nonn_plan("keys", "init", keys, "--board", "good", "--board", typed)
+    assert said.code == 2
+    assert "--board" in said.err
+    assert not keys.exists()
+
+
+def test_show(nonn_plan, keys):
+    made = nonn_plan("keys", "init", keys, "--board", "pi=::1", "--json").document
+    said = nonn_plan("keys", "show", keys, "--json")
+    assert said.document == made["certificates"]
+    authority, host, pi = said.document
+    assert (authority["purposes"], host["purposes"], pi["purposes"]) == (
+        ["authority"], ["host"], ["board"],
+    )  # fmt: skip
+    assert pi["addresses"] == ["::1"]
+    assert datetime.fromisoformat(pi["valid_from"]) < datetime.fromisoformat(pi["valid_until"])
+    table = nonn_plan("keys", "show", keys).out
+    assert pi["valid_until"][:10] in table
+    assert pi["fingerprint"][:40] in table
+    assert "expired" not in table
+
+
+def test_show_on_a_board_which_has_its_own_folder_alone(nonn_plan, keys, tmp_path):
+    nonn_plan("keys", "init", keys, "--board", "pi")
+    shutil.copytree(keys / "pi", tmp_path / "board" / "pi")
+    (row,) = nonn_plan("keys", "show", tmp_path / "board", "--json").document
+    assert row["name"] == "pi"
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_show_without_keys_is_bad_input(nonn_plan, keys, content):
+    if content:
+        (keys / "pi").mkdir(parents=True)
+        (keys / "pi" / "certificate.pem").write_text(content)
+    said = nonn_plan("keys", "show", keys)
+    assert said.code == 2
+    assert str(keys) in said.err
+
+
+def test_keys_load_neither_torch_nor_a_solver(keys, plan_file):
+    arguments = ["nonn-plan", "keys", "init", str(keys), "--plan", str(plan_file)]
+    code = (
+        f"import sys; sys.argv = {arguments!r}\nfrom nonn_plan.cli.app import run\n"
+        "try: run()\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert not {'torch', 'ortools', 'onnxruntime', 'scipy.optimize'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,174 @@
+"""`nonn-plan partition` on a saved network and on a small real teacher."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nonn_core.communities.filter_network import LinkOptions, filter_network
+
+
+@pytest.fixture(scope="module")
+def network_file(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    prefer = rng.gamma(0.3, 1.0, (6, 40))
+    images = prefer[rng.integers(0, 6, 100)] * rng.gamma(1.0, 1.0, (100, 40))
+    weights = filter_network(images, "AH", LinkOptions(link_percentile=80))
+    path = tmp_path_factory.mktemp("network") / "net.npz"
+    np.savez(path, filter_network=weights)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("partitions")
+
+
+@pytest.fixture
+def teacher(nonn_plan, pictures, folder):
+    path = folder / "teacher.safetensors"
+    said = nonn_plan(
+        "train-teacher", "--network", "wrn10:8,12,16", "--data", f"imagefolder:{pictures}",
+        "--epochs", 4, "--batch-size", 16, "-o", path, "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    return path
+
+
+def test_a_range_of_gammas_gives_a_table_and_a_file_each(nonn_plan, network_file, tmp_path):
+    out = tmp_path / "found.json"
+    call = ("partition", network_file, "--link-percentile", 0, "--seed", 3, "-o", out)
+    said = nonn_plan(*call, "--gamma", "0.5:2:0.75", "--json")
+    assert said.code == 0, said.err
+    assert [row["gamma"] for row in said.document] == [0.5, 1.25, 2.0]
+    names = ["found-gamma0.5.json", "found-gamma1.25.json", "found-gamma2.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    assert [row["file"] for row in said.document] == [str(tmp_path / name) for name in names]
+    for row in said.document:
+        made = json.loads((tmp_path / row["file"]).read_text())
+        assert (made["gamma"], made["modularity"]) == (row["gamma"], row["modularity"])
+        linked = [len(one["filters"]) for one in made["communities"] if one["linked"]]
+        assert (row["communities"], row["largest"], row["smallest"]) == (
+            len(linked),
+            linked[0],
+            linked[-1],
+        )
+        assert row["p0_filters"] is None
+        assert row["g0_filters"] == 40 - sum(linked)
+        # A single gamma finds the same.
+        again = nonn_plan(*call, "--gamma", row["gamma"], "--json")
+        assert again.document == made
+    shown = nonn_plan(*call, "--gamma", "0.5:2:0.75")
+    assert "modularity" in shown.out
+    assert "found-gamma1.25.json" in "".join(shown.out.split())
+
+
+def test_modularity_at_gamma_one_is_highest_there(nonn_plan, network_file, tmp_path):
+    said = nonn_plan(
+        "partition", network_file, "--gamma", "0.25:4:0.75", "-o", tmp_path / "p.json",
+        "--link-percentile", 0, "--json",
+    )  # fmt: skip
+    rows = {row["gamma"]: row for row in said.document}
+    assert rows[1.0]["modularity"] == rows[1.0]["plain_modularity"]
+    assert max(row["plain_modularity"] for row in said.document) <= rows[1.0]["modularity"] + 1e-9
+    assert rows[0.25]["communities"] > rows[4.0]["communities"]
+
+
+@pytest.mark.parametrize(
+    "gamma",
+    ["0", "-1", "nan", "inf", "x", "", ":", "1:2", "2:1:0.5", "1:2:0", "1:2:-1", "0:1:0.5",
+     "1:inf:1", "1:2:nan", "1:2:0.001", "1e-9"],
+)  # fmt: skip
+def test_other_gammas_are_refused_before_anything_is_read(nonn_plan, tmp_path, gamma, network_file):
+    said = nonn_plan("partition", network_file, "-o", tmp_path / "p.json", f"--gamma={gamma}")
+    assert said.code == 2
+    assert "gamma" in said.err
+    assert "Traceback" not in said.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_close_gammas_have_names_of_their_own(nonn_plan, network_file, tmp_path):
+    gamma = "1:1.0000002:0.0000001"
+    call = ("partition", network_file, "--gamma", gamma, "-o", tmp_path / "p.json", "--json")
+    assert nonn_plan(*call).code == 0
+    assert len(list(tmp_path.glob("p-gamma*.json"))) == 3
+
+
+def test_ranges_are_counted_in_decimals(nonn_plan, network_file, tmp_path):
+    said = nonn_plan(
+        "partition", network_file, "--gamma", "0.1:0.3:0.1", "-o", tmp_path / "p.json", "--json"
+    )
+    assert [row["gamma"] for row in said.document] == [0.1, 0.2, 0.3]
+
+
+def test_p0_of_a_teacher_is_dropped_by_the_plan(nonn_plan, teacher, tmp_path):
+    out, plan = tmp_path / "p.json", tmp_path / "plan.json"
+    call = ("partition", teacher, "--link-percentile", 50, "-o", out)
+    said = nonn_plan(*call, "--epsilon", 20, "--restarts", 2, "--json")
+    assert said.code == 0, said.err
+    made = said.document
+    assert (made["epsilon_pct"], made["restarts"], made["filters"]) == (20, 2, 16)
+    assert made["curve"][0]["removed"] == []
+    assert made["curve"][-1]["filters"] == 15
+    below = [p for p in made["curve"] if abs(p["delta_val_pct"]) < 20]
+    assert below[-1]["filters"] > 1
+    (found,) = [s for s in made["drop_steps"] if s["filters"] == below[-1]["filters"]]
+    assert found["delta_val_pct"] == below[-1]["delta_val_pct"]
+    p0 = [s for s in made["drop_steps"] if abs(s["delta_val_pct"]) < 20][-1]
+    unneeded = [one for one in made["communities"] if one["unneeded"]]
+    assert unneeded == made["communities"][-1:]
+    said = nonn_plan("plan", out, "--fleet", "rpi3x2", "--epsilon", 20, "-o", plan, "--json")
+    assert said.code == 0, said.err
+    assert set(said.document["dropped"]) == set(p0["communities"])
+    shown = nonn_plan(*call, "--epsilon", 20).out
+    assert "single filters that are not missed" in shown
+    assert "largest below 20 %" in shown
+
+
+def test_a_sweep_of_a_teacher_measures_p0(nonn_plan, teacher, tmp_path):
+    said = nonn_plan(
+        "partition", teacher, "--gamma", "0.5:1.5:1", "--link-percentile", 50,
+        "-o", tmp_path / "p.yaml", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p-gamma0.5.yaml", "p-gamma1.5.yaml"]
+    assert all(row["p0_filters"] is not None for row in said.document)
+
+
+def test_epsilon_0_drops_nothing_and_leaves_communities_whole(nonn_plan, teacher, tmp_path):
+    out = tmp_path / "p.json"
+    said = nonn_plan(
+        "partition", teacher, "--link-percentile", 50, "--epsilon", 0, "-o", out, "--json"
+    )
+    assert said.code == 0, said.err
+    assert said.document["epsilon_pct"] == 0
+    assert not any(one["unneeded"] for one in said.document["communities"])
+    assert len(said.document["curve"]) > 2  # the curve is measured all the same
+    plan = ("plan", out, "--fleet", "rpi3x2", "-o", tmp_path / "plan.json", "--json")
+    said = nonn_plan(*plan)
+    assert (said.code, said.document["dropped"]) == (0, [])
+    assert said.document["question"]["epsilon_pct"] == 0
+
+
+@pytest.mark.parametrize("epsilon", ["-1", "nan", "inf"])
+def test_other_epsilons_are_refused(nonn_plan, teacher, tmp_path, epsilon):
+    said = nonn_plan(
+        "partition", teacher, "--link-percentile", 50, "-o", tmp_path / "p.json",
+        f"--epsilon={epsilon}",
+    )  # fmt: skip
+    assert said.code == 2
+    assert "epsilon" in said.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", [["--top-filters", 3], ["--no-per-image-scale"]])
+def test_what_makes_links_goes_with_a_teacher_only(nonn_plan, network_file, tmp_path, option):
+    said = nonn_plan("partition", network_file, *option, "-o", tmp_path / "p.json")
+    assert said.code == 2
+    assert f"{option[0].replace('no-', '')} goes with a teacher" in said.err
+
+
+def test_epsilon_goes_with_a_teacher_only(nonn_plan, network_file, tmp_path):
+    said = nonn_plan("partition", network_file, "--epsilon", 1, "-o", tmp_path / "p.json")
+    assert said.code == 2
+    assert "--epsilon" in said.err

@@ -1,0 +1,453 @@
+"""`simulate`: plans, models and students; scenarios, outputs, and every wrong value named."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pyarrow.csv as arrow_csv
+import pytest
+from made_hardware import on_air
+
+from nonn_plan.cli.output import _ProgressBars
+from simulator.results import statistics
+
+STUDENTS = ("simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi3x2")
+MODEL = ("simulate", "--model", "wrn40-4", "--fleet")
+
+
+@pytest.fixture
+def simulated(nonn_plan):
+    """Simulate two students on two Raspberry Pis, and return the JSON result."""
+
+    def call(*arguments):
+        said = nonn_plan(*STUDENTS, "--students", 2, *arguments, "--json")
+        assert said.code == 0, said.err
+        return said.document
+
+    return call
+
+
+def evaluation(path, accuracies):
+    subsets = [
+        {"students": list(names), "accuracy_pct": accuracy} for names, accuracy in accuracies
+    ]
+    document = {"data": "digits", "images": 100, "accuracy_pct": 90.0, "subsets": subsets}
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_students_are_dealt_to_boards_in_turn(nonn_plan):
+    said = nonn_plan(*STUDENTS, "--students", 5, "--json")
+    rows = {row["board"]: row["students"] for row in said.document["simulation"]["boards"]}
+    assert rows == {"rpi-3b-1": 3, "rpi-3b-2": 2}
+    assert said.document["latency_model"] == {"rpi-3b": "flop-affine"}
+
+
+def test_students_are_placed_where_people_say(nonn_plan):
+    call = ["simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi-3b*2,odroid-xu4s"]
+    said = nonn_plan(*call, "--place", "rpi-3b-2=1,odroid-xu4s-1=3", "--json")
+    rows = {row["board"]: row["students"] for row in said.document["simulation"]["boards"]}
+    assert rows == {"rpi-3b-2": 1, "odroid-xu4s-1": 3}
+
+
+def test_students_may_differ(nonn_plan):
+    said = nonn_plan(*STUDENTS, "--student", "wrn16:16,32,64", "--json")
+    first, second = said.document["simulation"]["boards"]
+    assert first["busy_ms"] != second["busy_ms"]
+
+
+def test_people_see_latency_energy_and_what_predicts_it(nonn_plan):
+    said = nonn_plan(*STUDENTS, "--students", 2, "--inferences", 5)
+    for word in ("rpi-3b-2", "communication", "queue", "p95", "per second", "idle", "radio"):
+        assert word in said.out
+    assert "affine in the FLOPs" in said.out
+
+
+def test_a_model_alone_takes_what_was_published(nonn_plan):
+    found = nonn_plan(*MODEL, "rpi-3b", "--json").document["simulation"]
+    assert found["total_ms"] == pytest.approx(1405, rel=0.03)
+    assert found["communication_ms"] == 0
+
+
+@pytest.mark.parametrize("split", ["channels", "slices", "grid", "tiles", "cut", "pipeline"])
+def test_a_model_is_split_over_boards(nonn_plan, split):
+    said = nonn_plan(*MODEL, "rpi3x2", "--split", split, "--json")
+    assert said.code == 0, said.err
+    assert said.document["simulation"]["total_ms"] > 0
+    assert split in said.document["workload"]
+
+
+def test_a_device_with_measured_layers_says_so(nonn_plan, tmp_path):
+    one = {"value": 2.0, "provenance": "assumed", "source": "this test"}
+    from profiles.device import DEVICES
+
+    device = DEVICES.get("rpi-3b").model_dump(mode="json") | {"name": "measured"}
+    cost = {
+        "kernels": ["pointwise", "spatial", "depthwise"],
+        "layers": 9,
+        "terms": {"fixed_ms": one},
+    }
+    kinds = [cost | {"kind": kind} for kind in ("conv", "norm", "pool", "fc")]
+    device["layers"] = {
+        "kinds": kinds, "layers": 9, "residual_pct": 1.0, "held_out_pct": None, "source": "a test",
+    }  # fmt: skip
+    fleet = {
+        "name": "own", "title": "own", "devices": [device],
+        "boards": [{"name": "b", "device": "measured"}],
+    }  # fmt: skip
+    path = tmp_path / "fleet.json"
+    path.write_text(json.dumps(fleet))
+    alone = nonn_plan(*MODEL, path, "--json").document
+    assert alone["latency_model"] == {"measured": "per-layer"}
+    students = nonn_plan("simulate", "--student", "wrn16:32,64,88", "--fleet", path, "--json")
+    assert students.document["latency_model"] == {"measured": "per-layer"}
+    busy_ms = students.document["simulation"]["boards"][0]["busy_ms"]
+    assert busy_ms == pytest.approx(2.0 * round(busy_ms / 2.0))
+    assert "layer by layer" in nonn_plan(*MODEL, path).out
+
+
+def test_poisson_arrivals_queue(simulated):
+    quiet = simulated("--inferences", 300)["simulation"]
+    busy = simulated("--inferences", 300, "--arrivals", "poisson:8/s")["simulation"]
+    assert quiet["queue_ms"] < busy["queue_ms"]
+    assert busy["p50_ms"] < busy["p95_ms"] < busy["p99_ms"]
+
+
+def test_seed_decides_about_chance(simulated):
+    def latencies(seed):
+        arguments = ("--arrivals", "poisson:8/s", "--inferences", 20, "--seed", seed)
+        return [row["end_ms"] for row in simulated(*arguments)["simulation"]["inferences"]]
+
+    assert latencies(1) == latencies(1) != latencies(2)
+
+
+def test_arrivals_of_a_csv_file(simulated, tmp_path):
+    path = tmp_path / "arrivals.csv"
+    path.write_text("start_ms\n5\n300\n900\n")
+    rows = simulated("--arrivals", path)["simulation"]["inferences"]
+    assert [row["start_ms"] for row in rows] == [5, 300, 900]
+
+
+def test_periodic_arrivals(simulated):
+    rows = simulated("--arrivals", "every:250ms", "--inferences", 3)["simulation"]["inferences"]
+    assert [row["start_ms"] for row in rows] == [0, 250, 500]
+
+
+def test_a_board_that_fails_makes_the_host_wait(simulated):
+    usual = simulated()["simulation"]["total_ms"]
+    found = simulated("--fail", "rpi-3b-1@20ms..500ms")["simulation"]
+    assert found["total_ms"] > 500 > usual
+
+
+def test_boards_that_fail_as_one(simulated):
+    found = simulated("--fail", "rpi-3b-1,rpi-3b-2@20ms..500ms")["simulation"]
+    assert all(row["done_ms"] > 500 for row in found["boards"])
+
+
+def test_a_deadline_uses_what_came(simulated):
+    found = simulated("--fail", "rpi-3b-1@0ms", "--on-failure", "lose", "--deadline", "200ms")
+    assert found["simulation"]["survivors"] == [{"students": ["student-2"], "images": 1}]
+    assert 200 < found["simulation"]["total_ms"] < 210
+
+
+def test_the_host_needs_only_some(simulated):
+    both, one = simulated()["simulation"], simulated("--needs", 1)["simulation"]
+    assert one["total_ms"] < both["total_ms"]
+
+
+def test_a_board_that_is_down_holds_up_nobody_else(simulated):
+    """Two like boards with like students: the second takes the place of the first."""
+    usual = simulated("--needs", 1)["simulation"]["total_ms"]
+    found = simulated("--needs", 1, "--fail", "rpi-3b-1@0..10s")["simulation"]
+    assert found["total_ms"] == pytest.approx(usual)
+
+
+def test_mean_times_to_failure_and_repair(simulated):
+    arguments = ("--inferences", 200, "--mttf", "2s", "--mttr", "300ms", "--on-failure", "lose")
+    each = simulated(*arguments)["simulation"]
+    assert 0 < each["lost"] < 200
+    own = simulated(*arguments, "--mttf", "rpi-3b-1=900000s")["simulation"]
+    assert 0 < own["lost"] < each["lost"]
+    group = simulated(
+        "--inferences", 200, "--mttf", "rpi-3b-1,rpi-3b-2=2s", "--mttr", "300ms",
+        "--on-failure", "lose",
+    )["simulation"]  # fmt: skip
+    assert 0 < group["lost"] < 200
+    turned = simulated(
+        "--inferences", 200, "--mttf", "rpi-3b-1,rpi-3b-2=2s", "--mttr", "rpi-3b-2,rpi-3b-1=300ms",
+        "--on-failure", "lose",
+    )["simulation"]  # fmt: skip
+    assert turned == group
+
+
+VIA = """\
+name: via
+title: A board that is reached through another
+boards:
+- {name: hub, device: rpi-4b, link: wired-1gbit}
+- {name: leaf, device: rpi-3b, link: wifi, via: hub}
+"""
+
+
+@pytest.fixture
+def via(nonn_plan, tmp_path):
+    """Simulate students on a board behind a hub, or on both."""
+    (tmp_path / "via.yaml").write_text(VIA)
+
+    def call(*arguments):
+        fleet = ("--fleet", tmp_path / "via.yaml")
+        return nonn_plan("simulate", "--student", "wrn16:32,64,88", *fleet, *arguments, "--json")
+
+    return call
+
+
+@pytest.mark.parametrize("places", [("--place", "hub,leaf", "--students", 2), ("--place", "leaf")])
+def test_behind_a_hub_that_is_down_nobody_answers(via, places):
+    for fail in ("hub@0", "hub,leaf@0"):
+        found = via(*places, "--needs", 1, "--fail", fail).document["simulation"]
+        assert (found["answered"], found["lost"]) == (0, 1)
+
+
+def test_a_hub_alone_is_one_of_the_boards_that_fail_and_draw(via):
+    found = via("--place", "leaf").document
+    assert [row["board"] for row in found["simulation"]["boards"]] == ["hub", "leaf"]
+    assert [row["passes_on"] for row in found["simulation"]["boards"]] == [True, False]
+    assert found["simulation"]["boards"][0]["radio_mj"] > 0
+    assert found["latency_model"] == {"rpi-3b": "flop-affine"}
+    failing = ("--mttf", "2s", "--mttf", "leaf=900000s", "--mttr", "300ms", "--on-failure", "lose")
+    assert via("--place", "leaf", "--inferences", 100, *failing).document["simulation"]["lost"] > 0
+
+
+def test_a_hub_that_computes_nothing_has_no_clock_to_slow_down(via):
+    said = via("--place", "leaf", "--throttle", "hub@0=0.5")
+    assert said.code == 2
+    assert "found 'hub'; allowed: leaf" in said.err
+
+
+def test_throttling_slows_a_board_down(simulated):
+    usual = simulated()["simulation"]["boards"][0]["busy_ms"]
+    slower = simulated("--throttle", "rpi-3b-1@0=0.5")["simulation"]["boards"][0]["busy_ms"]
+    assert slower == pytest.approx(2 * usual)
+
+
+def test_accuracy_of_those_that_answer(simulated, tmp_path):
+    """One of two students is dead: the accuracy is that of the other."""
+    table = [(("student-1",), 61.0), (("student-2",), 72.0), (("student-1", "student-2"), 90.0)]
+    path = evaluation(tmp_path / "evaluation.json", table)
+    assert simulated("--accuracy", path)["accuracy_pct"] == 90
+    dead = ("--fail", "rpi-3b-1@0ms", "--on-failure", "lose", "--deadline", "200ms")
+    assert simulated("--accuracy", path, *dead)["accuracy_pct"] == 72
+
+
+def test_many_images_show_how_far_they_are(nonn_plan, monkeypatch):
+    monkeypatch.setattr(statistics, "BATCH_VALUES", 500)
+    told = []
+    monkeypatch.setattr(_ProgressBars, "__call__", lambda _, *shown: told.append(shown))
+    assert nonn_plan(*STUDENTS, "--students", 2, "--inferences", 200).code == 0
+    done = [count for _, count, _ in told]
+    assert done == sorted(done) and done[-1] == 200 and len(done) > 2
+    assert {(what, total) for what, _, total in told} == {("images", 200)}
+
+
+# Announces that images are through, so that the test needs no clock.
+SIMULATE_LONG = """
+import sys
+from simulator import recorder
+recorder.BATCH_VALUES = 1
+flush = recorder.Recorder._flush
+def announced(self):
+    flush(self)
+    if self.statistics.images == 1:
+        print("flushed", file=sys.stderr, flush=True)
+recorder.Recorder._flush = announced
+from nonn_plan.cli.app import run
+run()
+"""
+
+
+def test_ctrl_c_ends_many_images_and_leaves_nothing(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SIMULATE_LONG, *STUDENTS, "--inferences", "1000000",
+         "--trace", tmp_path / "t.json"],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr.readline() == "flushed\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (1, "")
+    assert err == "nonn-plan: stopped by Ctrl-C; nothing was written\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_totals_keep_no_tables(simulated):
+    found = simulated("--inferences", 50, "--keep", "totals")["simulation"]
+    assert found["inferences"] == found["intervals"] == found["messages"] == []
+    assert found["percentile_error_pct"] > 0
+    assert found["total_ms"] == pytest.approx(simulated()["simulation"]["total_ms"])
+
+
+def test_trace_picture_and_tables_are_written(simulated, tmp_path):
+    trace, picture, folder = tmp_path / "t.json", tmp_path / "p.png", tmp_path / "tables"
+    found = simulated("--trace", trace, "--gantt", picture, "--tables", folder)
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert arrow_csv.read_csv(folder / "boards.csv").num_rows == 2
+    assert len(found["written"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--trace", "mine"),
+        ("--gantt", "mine.png"),
+        ("--tables", "boards.csv"),
+        ("--tables", "boards.parquet"),
+    ],
+)
+def test_files_of_somebody_else_are_not_replaced(nonn_plan, tmp_path, option, name):
+    call = ["simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi3x2", option]
+    place = tmp_path if option == "--tables" else tmp_path / name
+    (tmp_path / name).write_text("mine")
+    said = nonn_plan(*call, place)
+    assert said.code == 2
+    assert f"{name}: holds something else" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+    (tmp_path / name).unlink()
+    assert nonn_plan(*call, place).code == 0
+    assert nonn_plan(*call, place).code == 0  # its own it replaces
+
+
+@pytest.mark.parametrize("name", ["g.jpg", "g", "g.PNG.txt"])
+def test_a_picture_is_called_what_it_is(nonn_plan, tmp_path, name):
+    said = nonn_plan(*STUDENTS, "--gantt", tmp_path / name)
+    assert said.code == 2
+    assert name in said.err
+    assert ".png" in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_absurd_figures_fit_their_columns(nonn_plan, tmp_path):
+    on_air(1e-200, ("rpi-3b", "air")).write(tmp_path / "fleet.yaml")
+    said = nonn_plan("simulate", "--student", "wrn10-1", "--fleet", tmp_path / "fleet.yaml")
+    assert said.code == 0, said.err
+    assert "e+20" in said.out
+    assert "00000000" not in said.out
+
+
+def test_two_outputs_need_two_names(nonn_plan, tmp_path):
+    call = ["simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi3x2"]
+    said = nonn_plan(*call, "--trace", tmp_path / "x", "--gantt", tmp_path / "x")
+    assert (said.code, list(tmp_path.iterdir())) == (2, [])
+    assert "two outputs of one name" in said.err
+
+
+def test_a_plan_is_not_replaced_by_its_trace(nonn_plan, plan_file):
+    before = plan_file.read_bytes()
+    assert nonn_plan("simulate", plan_file, "--trace", plan_file).code == 2
+    assert plan_file.read_bytes() == before
+
+
+def test_same_seed_same_trace(nonn_plan, tmp_path):
+    for name in ("one", "two"):
+        said = nonn_plan(
+            *STUDENTS, "--students", 2, "--arrivals", "poisson:9/s", "--inferences", 20,
+            "--mttf", "1s", "--mttr", "100ms", "--seed", 4, "--trace", tmp_path / name,
+        )  # fmt: skip
+        assert said.code == 0
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_plan_keeps_its_keys_and_has_scenarios_too(nonn_plan, plan_file):
+    said = nonn_plan("simulate", plan_file, "--throttle", "rpi-3b-1@0=0.5", "--json").document
+    assert {"plan", "teacher_alone"} <= said.keys()
+    usual = nonn_plan("simulate", plan_file, "--json").document
+    assert said["plan"]["total_ms"] > usual["plan"]["total_ms"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--arrivals", "often"], "--arrivals often"),
+        (["--arrivals", "poisson:lots"], "lots"),
+        (["--arrivals", "poisson:0/s"], "--arrivals poisson:0/s"),
+        (["--arrivals", "every:15"], "--arrivals every:15"),
+        (["--arrivals", "missing.csv"], "missing.csv"),
+        (["--fail", "rpi-3b-1"], "--fail rpi-3b-1"),
+        (["--fail", "pi-9@5ms"], "pi-9"),
+        (["--fail", "rpi-3b-1@9ms..5ms"], "--fail rpi-3b-1@9ms..5ms"),
+        (["--fail", "rpi-3b-1@soon"], "soon"),
+        (["--mttf", "10s"], "--mttr"),
+        (["--mttr", "10s"], "--mttf"),
+        (["--mttf", "10s", "--mttr", "rpi-3b-1=1s"], "--mttr rpi-3b-1"),
+        (["--mttf", "10s", "--mttf", "20s", "--mttr", "1s"], "twice"),
+        (["--throttle", "rpi-3b-1=0.5"], "--throttle rpi-3b-1=0.5"),
+        (["--throttle", "rpi-3b-1@2s=-1"], "--throttle rpi-3b-1@2s=-1"),
+        (["--throttle", "rpi-3b-1,rpi-3b-2@2s=0.5"], "one board"),
+        (["--throttle", "pi-9@2s=0.5"], "pi-9"),
+        (["--on-failure", "cry"], "cry"),
+        (["--keep", "some"], "some"),
+        (["--needs", "3"], "--needs 3"),
+        (["--deadline", "soon"], "--deadline"),
+        (["--place", "pi-9=2"], "pi-9"),
+        (["--place", "rpi-3b-1=many"], "many"),
+        (["--place", "rpi-3b-1=1"], "--students"),
+        (["--split", "channels"], "--split"),
+        (["--classes", "10"], "--classes"),
+        (["--image", "32"], "32"),
+        (["--student", "wrn16:16,32,64", "--student", "wrn16:32,64,64"], "one network"),
+        (["--model", "wrn40-4"], "--model"),
+        (["--keep", "totals", "--gantt", "g.png"], "--gantt"),
+        (["--accuracy", "missing.json"], "missing.json"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(nonn_plan, monkeypatch, tmp_path, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    said = nonn_plan(*STUDENTS, "--students", 2, *arguments)
+    assert said.code == 2
+    assert told in said.err
+    assert said.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["simulate"], "PLAN"),
+        (["simulate", "--model", "wrn40-4"], "--fleet"),
+        (["simulate", "--student", "wrn16:32,64,88"], "--fleet"),
+        ([*MODEL, "rpi3x2"], "--split"),
+        ([*MODEL, "rpi3x2", "--split", "halves"], "halves"),
+        ([*MODEL, "rpi3x2", "--split", "channels", "--needs", "1"], "--needs"),
+        ([*MODEL, "rpi3x2", "--split", "channels", "--students", "2"], "--students"),
+        (["simulate", "--model", "lenet", "--fleet", "rpi-3b"], "lenet"),
+        ([*MODEL, "rpi-9*2", "--split", "channels"], "rpi-9"),
+    ],
+)
+def test_what_is_simulated_must_be_clear(nonn_plan, arguments, told):
+    said = nonn_plan(*arguments)
+    assert said.code == 2
+    assert told in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_options_of_fleets_are_not_for_plans(nonn_plan, plan_file):
+    said = nonn_plan("simulate", plan_file, "--fleet", "rpi3x8")
+    assert said.code == 2
+    assert "--fleet" in said.err
+
+
+def test_an_accuracy_table_must_know_who_answers(nonn_plan, tmp_path):
+    path = evaluation(tmp_path / "evaluation.json", [(("student-1",), 61.0)])
+    said = nonn_plan(*STUDENTS, "--students", 2, "--accuracy", path)
+    assert said.code == 2
+    assert "student-1, student-2" in said.err
+
+
+def test_more_inferences_than_arrivals(nonn_plan, tmp_path):
+    path = tmp_path / "arrivals.csv"
+    path.write_text("start_ms\n5\n")
+    said = nonn_plan(*STUDENTS, "--arrivals", path, "--inferences", 2)
+    assert said.code == 2
+    assert "1 in the CSV file" in said.err

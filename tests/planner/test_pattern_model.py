@@ -1,0 +1,103 @@
+"""The two models hold the same plans, and take hints in their own order."""
+
+import pytest
+from ortools.sat.python import cp_model
+from planner_questions import SMALL, question
+
+from planner.data.objective_function import OBJECTIVE_FUNCTIONS
+from planner.data.problem_data import community_classes, resolve_problem
+from planner.heuristics.local_search import local_search
+from planner.heuristics.solution import CostEvaluator
+from planner.solvers.assignment_model import AssignmentModel
+from planner.solvers.pattern_model import PatternModel, enumerate_patterns
+
+FLEETS = ("rpi-3b*3", "rpi-3b,odroid-xu4s*2", "rpi-4b,rpi-3b,odroid-xu4s")
+SIZES = ((4, 4, 4, 4), (3, 3, 5), (2, 5, 7, 7))
+
+
+def instance(fleet, sizes, **fields):
+    return resolve_problem(question(fleet, sizes, memory=60_000, **fields))
+
+
+def counted(asked):
+    return PatternModel(asked, enumerate_patterns(asked, most=10**6))
+
+
+def slots(asked):
+    return AssignmentModel(asked, timed=True)
+
+
+def best(model, name):
+    measure = OBJECTIVE_FUNCTIONS[name]
+    value = measure.read(model)
+    if measure.maximise:
+        model.model.maximize(value)
+    else:
+        model.model.minimize(value)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    assert solver.solve(model.model) == cp_model.OPTIMAL
+    return round(solver.objective_value), model.assignment(solver)
+
+
+STRAIGHT = sorted(
+    name
+    for name, measure in OBJECTIVE_FUNCTIONS.items()
+    if not (measure.curved or measure.of_board)
+)
+
+
+@pytest.mark.parametrize("name", STRAIGHT)
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("fleet", FLEETS)
+def test_both_models_have_the_same_optimum_and_their_plans_have_that_value(fleet, sizes, name):
+    asked = instance(fleet, sizes, min_students=2)
+    values = set()
+    for model in (counted(asked), slots(asked)):
+        value, plan = best(model, name)
+        appraiser = CostEvaluator(asked)
+        view = appraiser.view(appraiser.draft(plan))
+        assert view.excess() == 0
+        assert OBJECTIVE_FUNCTIONS[name].read(view) == value
+        values.add(value)
+    assert len(values) == 1
+
+
+@pytest.mark.parametrize("name", ["latency", "energy", "imbalance"])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("fleet", FLEETS)
+@pytest.mark.parametrize("build", [counted, slots])
+def test_a_hint_is_a_plan_of_the_model(build, fleet, sizes, name):
+    asked = instance(fleet, sizes, min_students=2)
+    known, value = local_search(asked, OBJECTIVE_FUNCTIONS[name], (), seed=1)
+    model = build(asked)
+    model.model.minimize(OBJECTIVE_FUNCTIONS[name].read(model))
+    model.hint(known)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.fix_variables_to_their_hinted_value = True
+    assert solver.solve(model.model) == cp_model.OPTIMAL
+    assert round(solver.objective_value) == value
+
+
+@pytest.mark.parametrize("name", STRAIGHT)
+@pytest.mark.parametrize("sizes", SIZES)
+def test_local_search_is_never_better_than_the_proof(sizes, name):
+    asked = instance(FLEETS[1], sizes)
+    known, value = local_search(asked, OBJECTIVE_FUNCTIONS[name], (), seed=0)
+    optimum, _ = best(slots(asked), name)
+    sign = -1 if OBJECTIVE_FUNCTIONS[name].maximise else 1
+    assert sign * value >= sign * optimum
+    assert local_search(asked, OBJECTIVE_FUNCTIONS[name], (), seed=0) == (known, value)
+
+
+def test_alike_students_and_boards_are_counted():
+    asked = resolve_problem(
+        question("rpi-3b*20", (5,) * 20, networks=SMALL[:2], min_students=20, max_students=20)
+    )
+    (twins,) = community_classes(asked)
+    assert len(twins) == 20
+    # One to four students of two networks on one kind of boards: 2 + 3 + 4 + 5 + ... loadings.
+    listed = enumerate_patterns(asked, most=10_000)
+    assert len(listed.entries) == sum(students + 1 for students in range(1, 21))
+    assert enumerate_patterns(asked, most=229) is None

@@ -1,0 +1,88 @@
+import pytest
+from planner_questions import partition, question, stages
+
+from nonn_common.errors import InputError, ProfileError
+from planner.problem.goals import BudgetLimits, ObjectiveLevel, board_budgets
+from planner.problem.problem import Problem
+from profiles.fleet import parse_fleet
+
+
+@pytest.mark.parametrize(
+    ("text", "objective", "tolerance_pct"),
+    [("latency", "latency", 0), ("capacity:5%", "capacity", 5), (" Energy:0.5% ", "energy", 0.5)],
+)
+def test_a_stage_is_read_as_people_type_it(text, objective, tolerance_pct):
+    stage = ObjectiveLevel.parse(text)
+    assert (stage.objective, stage.tolerance_pct) == (objective, tolerance_pct)
+    assert ObjectiveLevel.parse(str(stage)) == stage
+
+
+@pytest.mark.parametrize("text", ["", "speed", "latency:5", "energy:-5%", "boards:101%"])
+def test_a_wrong_stage_says_what_is_allowed(text):
+    with pytest.raises(InputError, match="capacity, imbalance, dropped, latency"):
+        ObjectiveLevel.parse(text)
+
+
+def test_a_budget_is_the_devices_own_unless_somebody_says_otherwise():
+    fleet = parse_fleet("mcu-500kb,rpi-3b*2")
+    found = board_budgets(fleet, BudgetLimits(macs=7), {"rpi-3b-2": BudgetLimits(1000)})
+    assert [(one.board, one.memory_bytes, one.macs) for one in found] == [
+        ("mcu-500kb-1", 500_000, 7),
+        ("rpi-3b-1", 2**30, 7),
+        ("rpi-3b-2", 1000, 7),
+    ]
+
+
+def test_a_budget_for_an_unknown_board_is_refused():
+    with pytest.raises(InputError, match=r"no such board.*rpi-3b-9.*rpi-3b-1, rpi-3b-2"):
+        board_budgets(parse_fleet("rpi3x2"), own={"rpi-3b-9": BudgetLimits(1)})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"min_students": 3}, r"min_students \(3\) is above max_students \(2\)"),
+        ({"networks": ("wrn10-1", "wrn10:16,32,64")}, "each network is named once"),
+        ({"networks": ("wrn11-1",)}, "depth"),
+        ({"objective": stages("latency", "latency:5%")}, "each objective is named once"),
+        ({"budgets": ()}, "budgets must name each board once"),
+        ({"epsilon_pct": -1}, "greater than or equal to 0"),
+        ({"image": "32x32"}, "image"),
+        ({"cost": 1}, "not a field"),
+    ],
+)
+def test_a_question_that_makes_no_sense_names_the_field(fields, message):
+    with pytest.raises(InputError, match=message):
+        question(**fields)
+
+
+def test_a_fleet_with_an_unknown_device_is_refused():
+    with pytest.raises(ProfileError):
+        board_budgets(parse_fleet("rpi-3b*2").model_copy(update={"host": "nobody"}))
+
+
+def test_most_students_are_one_per_board_unless_somebody_says_otherwise():
+    assert question("rpi3x8").most_students == 8
+    assert question("rpi3x8", max_students=3).most_students == 3
+
+
+def test_steps_are_allowed_below_epsilon_only():
+    steps = [((0,), -0.4), ((0, 1), 1.0), ((0, 1, 2), 0.2)]
+    asked = question(partition=partition((3, 4, 5), steps))
+    allowed = [asked.allows(step) for step in asked.partition.drop_steps]
+    assert allowed == [True, True, False, False]  # not below 1.0; and something must remain
+    strict = asked.model_copy(update={"epsilon_pct": 0.0})
+    assert [strict.allows(step) for step in asked.partition.drop_steps] == [True] + [False] * 3
+
+
+def test_without_a_measurement_only_what_has_no_link_may_be_dropped():
+    steps = [((1,), None), ((1, 0), None)]
+    asked = question(partition=partition((3, 4, 5), steps, unlinked=(1,)))
+    assert [asked.allows(step) for step in asked.partition.drop_steps] == [True, True, False]
+    linked = question(partition=partition((3, 4, 5), steps))
+    assert [linked.allows(step) for step in linked.partition.drop_steps] == [True, False, False]
+
+
+def test_a_question_survives_its_own_json():
+    asked = question()
+    assert Problem.model_validate_json(asked.model_dump_json()) == asked
