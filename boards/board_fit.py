@@ -21,7 +21,7 @@ from planner.problem.goals import BoardBudget
 
 
 class BoardFit(Record):
-    """What the built students of one board need together, and what they may use."""
+    """Need of the built students of one board together, and its budgets."""
 
     board: str = Field(description="Name of the board.")
     students: tuple[str, ...] = Field(description="Names of its students; group0 of G0 alone.")
@@ -40,7 +40,7 @@ class BoardFit(Record):
 
 
 def check_board_fit(plan: PlanDocument, network: Nonn) -> tuple[BoardFit, ...]:
-    """Measure each built model, students and G0 where it is alone, and add up, board by board.
+    """Measure each built model, and add up board by board.
 
     Raises BoardError when a student is not the one that was planned, or when a board's budget does
     not hold.

@@ -38,7 +38,7 @@ class MeasuredLatency:
 
     @property
     def compute_ms(self) -> list[float]:
-        """Time of the board that computed longest; of images of which all boards told theirs."""
+        """Compute time of the slowest board, for images where every board reported its own."""
         return [compute_ms for _, compute_ms in self._divided]
 
     @property
@@ -48,7 +48,7 @@ class MeasuredLatency:
 
     @property
     def _divided(self) -> list[tuple[float, float]]:
-        """The time of an image, and of the board that computed longest, where it is known."""
+        """Total time and slowest board's compute time of each image that has both."""
         divided = []
         for answer in self._answers:
             told = [each.computed_ms for each in answer.timings if each.computed_ms is not None]
@@ -62,7 +62,7 @@ class MeasuredLatency:
         return sorted(self._answers, key=lambda answer: answer.total_ms)[len(self._answers) // 2]
 
     def of(self, board: str, figure: Callable[[BoardTiming], float | None]) -> list[float]:
-        """Return one figure of a board, where it answered and told it."""
+        """Return one figure of a board for each image that has it."""
         found = (
             figure(timing)
             for answer in self._answers
@@ -133,7 +133,7 @@ class AccuracyComparison(Record):
 
 
 class Validation(Document):
-    """What `validate` writes."""
+    """The document of `validate`: prediction beside measurement, figure by figure."""
 
     images: int = Field(gt=0, description="Images that every student answered.")
     incomplete: int = Field(ge=0, description="Images that were left out: a student was missing.")
@@ -201,7 +201,7 @@ def _board(row: BoardRow, measured: MeasuredLatency, wire: str) -> BoardComparis
 
 
 def _energy_mj(row: BoardRow, computed_ms: float | None) -> float | None:
-    """Return what a board spends in this time, at the power of its prediction."""
+    """Energy of a board over its measured compute time, at the predicted power."""
     if computed_ms is None or row.busy_ms == 0:
         return None
     return row.energy_mj / row.busy_ms * computed_ms
@@ -225,7 +225,7 @@ def _accuracy(
 def _advice(
     total: Comparison, communication: Comparison, boards: Sequence[BoardComparison]
 ) -> Iterator[str]:
-    """Say which figures of which profile are off, worst first."""
+    """Advice on the figures to calibrate anew, worst first."""
     told = [board for board in boards if board.computed_ms.measured is not None]
     off = [board for board in told if not board.computed_ms.accepted]
     for board in sorted(off, key=lambda each: -abs(each.computed_ms.error_pct or 0)):

@@ -14,7 +14,7 @@ from planner.plan_file.plan_document import PlanDocument, PlannedModel, require_
 
 
 class BundleFit(Record):
-    """What the models of one board take at one precision, and what they may take."""
+    """Memory of one board's models at one precision, and its budget."""
 
     board: str = Field(description="Name of the board.")
     students: tuple[str, ...] = Field(description="Names of its students; group0 of G0 alone.")

@@ -116,7 +116,7 @@ _LOOPBACK = Endpoint(board="127.0.0.1", host="127.0.0.2")
 
 @dataclass(frozen=True, slots=True)
 class EmulatedFleet:
-    """A fleet that runs: `does` says what stands for its boards, `notes` what is not emulated."""
+    """A running fleet, with the methods of its emulation and its limitations."""
 
     addresses: BoardAddresses
     keys: Path

@@ -33,7 +33,7 @@ TIMEOUT_S = 30.0
 
 
 def configure(tool: Tool, lines: Sequence[str], namespace: str | None = None) -> None:
-    """Let `ip` or `tc` execute `lines` in order, in a network namespace if one is named.
+    """Run `lines` by `ip` or `tc` in order, in a network namespace if given.
 
     Raises BoardError with what the tool says about the first line that fails.
     """
@@ -43,7 +43,7 @@ def configure(tool: Tool, lines: Sequence[str], namespace: str | None = None) ->
 
 
 def run_command(command: Sequence[str], text: str = "") -> str:
-    """Run a command of the system and return what it prints; raises BoardError where it fails."""
+    """Run a system command and return its output; raises BoardError where it fails."""
     try:
         done = subprocess.run(  # noqa: S603
             command, input=text, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
@@ -70,24 +70,24 @@ def owner_tag() -> str:
 
 
 def new_tagged_name() -> str:
-    """Return a name, for a namespace or folder, that no other has and that begins with the tag."""
+    """Return a unique name for a namespace or folder; it begins with the tag."""
     return f"{owner_tag()}-{_next_number()}"
 
 
 def new_link_name() -> str:
-    """Return a name for a link that no other has; the system allows it 15 letters."""
+    """Return a unique name for a link, of at most 15 letters."""
     return f"nn{_base36(os.getpid())}x{_base36(_next_number())}"
 
 
 def remove_folders() -> None:
-    """Remove the temporary folders of owners that are dead."""
+    """Remove temporary folders of dead owners."""
     for folder in Path(tempfile.gettempdir()).glob("nonn-*-*"):
         if _orphaned(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_networks() -> None:
-    """Remove the namespaces, with the processes in them, and the links of owners that are dead."""
+    """Remove namespaces, their processes, and links of dead owners."""
     for namespace in _namespaces():
         if _orphaned(namespace):
             remove_namespace(namespace)
@@ -126,7 +126,7 @@ def _orphaned(name: str) -> bool:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """Return when a process began, in ticks since the machine did; None if it is no more."""
+    """Start time of a process, in ticks since boot; None if it is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -178,7 +178,7 @@ def rate_line(device: str, bits_per_s: float, parent: str = "root") -> str:
 
 
 def link_lines(device: str, link: LinkProfile, *, rate: bool, delays: bool) -> tuple[str, ...]:
-    """Return the lines that make what `device` sends behave as on `link`: its rate, its delays."""
+    """`tc` lines that give what `device` sends the rate and delays of `link`."""
     bits_per_s = link.bits_per_s.value
     latency_ms, loss_pct = link.latency_ms.value, link.loss_pct.value
     if not delays or not (latency_ms or loss_pct):

@@ -21,7 +21,7 @@ from simulator.workloads.fan_out import busy_ms
 
 @dataclass(frozen=True, slots=True)
 class BoardWorkload:
-    """A board, its students, and how long it takes for them and for a message.
+    """A board, its students, and their compute and message times.
 
     An answer is ready `holds_ms` after its computation began.  An image, a message of
     `image_bytes`, costs the host's sender `message_ms` on top of its time on the wire.
@@ -40,7 +40,7 @@ class BoardWorkload:
 
 
 def board_workloads(plan: PlanDocument, bundle: Manifest) -> tuple[BoardWorkload, ...]:
-    """Return what each board with a student has to do, in the fleet's order.
+    """Workload of each board that has a student, in the fleet's order.
 
     Students of one board run at once, so that each is done when all are: the simulator's busy_ms.
     Raises InputError for a plan without students or with G0 on a board of its own, and for a bundle
@@ -74,7 +74,7 @@ def _workload(plan: PlanDocument, bundle: Manifest, board: Board) -> BoardWorklo
 
 
 def _precision(students: list[PlannedStudent], bundle: Manifest) -> ModelPrecision | None:
-    """Return the precision that a board's students have by plan and in the bundle, if it is one."""
+    """Find the precision that a board's students share in plan and bundle."""
     names = {student.name for student in students}
     common = {student.precision for student in students}
     if len(common) > 1:
@@ -114,7 +114,7 @@ class LinkEmulation:
 def link_emulations(
     workloads: Sequence[BoardWorkload], can: Capabilities, own_message_ms: float
 ) -> Mapping[str, LinkEmulation]:
-    """Return the ways of each board by name; none if the kernel emulates all that there is.
+    """Link emulation of each board by name; empty if the kernel emulates everything.
 
     What a message costs here anyway, `own_message_ms`, is left out.  If one board needs a relay,
     all have one: the host sends to one after the other, whichever they are.
@@ -142,7 +142,7 @@ def _needed(
 
 
 def _down(work: BoardWorkload, can: Capabilities, own_message_ms: float) -> LinkDirection:
-    """Keep the host's card, and a medium that the kernel lacks, busy with message and wire."""
+    """Direction to the board, which occupies the host's card and unsupported channels."""
     carriers = dict.fromkeys([_CARD] if can.media else [_CARD, carrier_name(work.board)])
     return replace(
         _direction(work, can, tuple(carriers), _wire_ms_per_byte(work, can)),
@@ -182,7 +182,7 @@ def _wire_counts(work: BoardWorkload) -> bool:
 
 
 def emulation_methods(can: Capabilities, links: Mapping[str, LinkEmulation]) -> tuple[str, ...]:
-    """Return what stands for boards and links."""
+    """Methods by which boards and links are emulated, for people."""
     return tuple(_methods(can, bool(links)))
 
 
@@ -193,7 +193,7 @@ def limitations(
     links: Mapping[str, LinkEmulation],
     own_message_ms: float,
 ) -> tuple[str, ...]:
-    """Return what of the profiles this machine does not show."""
+    """Parts of the profiles that this machine does not emulate, for people."""
     return (
         *_refused(can),
         *_of_links(workloads, can),

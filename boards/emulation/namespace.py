@@ -39,7 +39,7 @@ from profiles.fleet import Board
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the system lets this process do; `refused` says why the rest is missing."""
+    """Emulation features of this system; `refused` holds the reasons for missing ones."""
 
     namespaces: bool = False
     """A network of its own for each board."""
@@ -60,7 +60,7 @@ _DELAY = "qdisc add dev far root netem delay 1ms"
 
 
 def redirect(link: str, medium: str, directions: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the lines for `tc` that lead what passes a link through an ifb.
+    """`tc` lines that redirect the traffic of a link through an ifb.
 
     The filter is u32, with which kernels are built that lack matchall.
     """
@@ -75,7 +75,7 @@ def redirect(link: str, medium: str, directions: tuple[str, ...]) -> tuple[str, 
 
 
 def detect() -> Capabilities:
-    """Try what an emulated fleet needs, in a network namespace that is removed again."""
+    """Try each feature in a network namespace that is removed again."""
     namespace = new_tagged_name()
     try:
         return _tried_in(namespace)
@@ -172,7 +172,7 @@ _FAR = "eth0"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a board's worker runs: its address, that of the host's end, and the namespace."""
+    """Endpoint of a board's link: its address, the host's address, and the namespace."""
 
     board: str
     host: str
@@ -199,7 +199,7 @@ def board_namespaces(
 
 
 def carrier_name(board: Board) -> str:
-    """Name what carries messages to a board: a medium, its own wire, or the host's card."""
+    """Name of a board's carrier: a shared channel, its own wire, or the host's card."""
     if board.link.shared:
         return f"medium {board.link.name}"
     return f"wire {board.name}" if board.link.duplex == "half" else "card"
@@ -233,7 +233,7 @@ def _locked() -> Iterator[None]:
 def _make_carriers(
     boards: Sequence[Board], can: Capabilities, undo: ExitStack
 ) -> Mapping[str, _Carrier]:
-    """Make what boards send through together; return it for each board by name."""
+    """Make the carriers that boards share; return each board's by name."""
     found: dict[str, _Carrier] = {}
     for name, group in groupby(sorted(boards, key=carrier_name), key=carrier_name):
         here = list(group)
@@ -293,5 +293,5 @@ def _shape(board: Board, near: str, namespace: str, through: _Carrier, can: Capa
 
 
 def _tag_lines(link: str) -> tuple[str, str]:
-    """Return the lines that bring a link up and say whose it is."""
+    """`ip` lines that bring a link up and tag it with its owner."""
     return f"link set {link} alias {owner_tag()}", f"link set {link} up"

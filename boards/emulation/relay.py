@@ -58,7 +58,7 @@ class MessageCounter:
         self._size_bytes = 0
 
     def messages(self, size_bytes: int) -> float:
-        """Return how many messages further bytes are."""
+        """Count the messages in further bytes."""
         before = self._count()
         self._size_bytes += size_bytes
         return self._count() - before
@@ -82,7 +82,7 @@ class CarrierClock:
     def release_ms(
         self, direction: LinkDirection, size_bytes: int, messages: float, now_ms: float
     ) -> float:
-        """Return when bytes that came at `now_ms` are passed on."""
+        """Time at which bytes that came at `now_ms` are passed on."""
         begin_ms = max([now_ms, *(self._free_ms[each] for each in direction.carriers)])
         sent_ms = begin_ms + messages * direction.message_ms
         free_ms = sent_ms + size_bytes * direction.wire_ms_per_byte
@@ -106,7 +106,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class RelayOrder:
-    """What to relay for a board, in place of what was relayed for it before."""
+    """An order to relay for a board, in place of any earlier order for it."""
 
     board: str
     here: str
@@ -121,7 +121,7 @@ class RelayOrder:
 
     @classmethod
     def decoded(cls, line: bytes) -> Self:
-        """Return the order that a line holds."""
+        """Parse the order in a line."""
         fields: Mapping[str, Any] = json.loads(line)
         down, up = (_direction(fields[each]) for each in ("down", "up"))
         return cls(**{**fields, "ports": tuple(fields["ports"]), "down": down, "up": up})
@@ -150,7 +150,7 @@ class RelayServer:
     def _acceptor(
         self, order: RelayOrder, port: int
     ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
-        """Return what is done with a new connection."""
+        """Make the handler of new connections to a port."""
 
         def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.ensure_future(self._bridge(order, port, reader, writer))
@@ -197,7 +197,7 @@ class RelayServer:
         writer: asyncio.StreamWriter,
         count: _Count,
     ) -> None:
-        """Pass on what is read, each piece when its time has come, and then the end."""
+        """Forward each piece when its time has come, and then the end."""
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_MOST_PIECES)
         await _run_together(
             self._read_pieces(direction, reader, pieces, count), _write_pieces(pieces, writer)
@@ -210,7 +210,7 @@ class RelayServer:
         pieces: "asyncio.Queue[tuple[float, bytes]]",
         count: _Count,
     ) -> None:
-        """Read pieces, and say of each when its time comes."""
+        """Read pieces and queue each with its release time."""
         last_ms = 0.0
         piece = b"first"
         while piece:
@@ -240,7 +240,7 @@ async def _write_pieces(
 
 
 async def _run_together(*parts: Coroutine[Any, Any, None]) -> None:
-    """Run parts at once until all are done; if one fails, stop the others and raise its error."""
+    """Run parts at once; if one fails, stop the others and raise its error."""
     tasks = [asyncio.ensure_future(each) for each in parts]
     try:
         await asyncio.gather(*tasks)

@@ -52,7 +52,7 @@ _LISTENS = "0A"
 
 
 def listening_ports(pid: int) -> tuple[int, ...]:
-    """Return the ports on which process `pid` listens; raises BoardError if it is no more.
+    """TCP ports on which process `pid` listens; raises BoardError if it is gone.
 
     A socket of IPv6 may listen on an address of IPv4.
     """
@@ -153,7 +153,7 @@ def kill(child: Child) -> None:
 
 
 def stderr_tail(errors: Path) -> str:
-    """Return the end of what a child wrote to its stderr, on one line."""
+    """Tail of a child's stderr, on one line."""
     text = errors.read_text(encoding="utf-8", errors="replace")
     return " ".join(text.split())[-500:] or "it said nothing"
 
@@ -220,7 +220,7 @@ class EmulatedWorker:
             )
 
     def wait(self) -> None:
-        """Wait until it serves; raises BoardError if it ends, or does not in time."""
+        """Wait until it serves; raises BoardError if it ends or is too late."""
         child = self._child
         if child is None or child.stdout is None:
             raise BoardError(f"the worker of {self.board} was never started")

@@ -24,17 +24,17 @@ from boards.host.inference import Answer, FeatureClassifier, PendingRequest
 from boards.protocol.frames import Values
 
 _UNRESPONSIVE_S = 10.0
-"""A board that owes answers and says nothing for so long, or a deadline, is connected anew."""
+"""A board with outstanding answers that is silent for so long, or a deadline, is reconnected."""
 
 _CHECK_INTERVAL_NS = 100_000_000
-"""How often that is looked for."""
+"""Interval of the check for such boards."""
 
 _MAX_OUTSTANDING = 256
 
 
 @dataclass(frozen=True, slots=True)
 class QuorumPolicy:
-    """When the host has waited enough: for `needs` students (None: all), at most `deadline_ms`."""
+    """Limits of waiting: for `quorum` students (None: all), at most `deadline_ms`."""
 
     quorum: int | None = None
     deadline_ms: float = 5_000.0
@@ -44,7 +44,7 @@ class QuorumPolicy:
 
 @dataclass(slots=True)
 class _ConnectionState:
-    """A board's connection, and what it owes."""
+    """A board's connection, and the number of its outstanding answers."""
 
     task: BoardTask
     connection: Connection | None = None
@@ -81,7 +81,7 @@ class InferenceClient:
 
     @property
     def protocols(self) -> dict[str, str]:
-        """How each board that is connected is spoken to."""
+        """Protocol of each connected board."""
         return {
             name: state.connection.protocol
             for name, state in self._states.items()
@@ -108,7 +108,7 @@ class InferenceClient:
         return answer
 
     def stream(self, requests: Iterable[Values]) -> Iterator[Answer]:
-        """Yield an answer to each request, in their order, with some on their way at once.
+        """Yield an answer to each request, in order, with several in flight at once.
 
         Where requests come slowly, an answer waits until the next one has come if more than one may
         be on its way.
@@ -140,7 +140,7 @@ class InferenceClient:
 
     def _send(self, images: Values) -> int:
         """Send to every board that is there, in the plan's order; return the request's number."""
-        # What happened since the last request: boards that came back, or answered, or are gone.
+        # Events since the last request: boards that came back, answered, or are gone.
         self._drain_events()
         number, self._next = self._next, self._next + 1
         pending = PendingRequest(Request(number, images), time.perf_counter_ns(), self._tasks)
@@ -176,10 +176,10 @@ class InferenceClient:
             self._watch(state)
 
     def _skipped_boards(self) -> tuple[set[str], set[str]]:
-        """Return the boards that get no image now, because of what they still owe.
+        """Boards that get no image now: those unresponsive, and those lagging.
 
-        Silent ones have said nothing for a whole deadline, and are not waited for again; those that
-        are behind catch up while other boards have all of their students.
+        Unresponsive ones were silent for a whole deadline, and are not waited for again; lagging
+        ones catch up while other boards have all of their students.
         """
         if not any(state.outstanding for state in self._states.values()):
             return set(), set()
@@ -204,13 +204,13 @@ class InferenceClient:
         return unresponsive, replicated - unresponsive
 
     def _drain_events(self) -> None:
-        """Take in all that has happened; no more than boards can owe."""
+        """Process all events so far, at most as many as boards have outstanding."""
         for _ in range(_MAX_OUTSTANDING):
             if not self._poll(0):
                 return
 
     def _poll(self, until_ns: int) -> bool:
-        """Wait until something happens, at most until then, and take it in; whether it did.
+        """Wait for events until `until_ns` and process them; return whether there were any.
 
         Of a connection with many answers it takes one or a few at a time.
         """
@@ -228,7 +228,7 @@ class InferenceClient:
         return bool(events)
 
     def _handle_event(self, name: str, mask: int) -> None:
-        """Send what waits to a board, and take what it says."""
+        """Send waiting bytes to a board, and take its replies."""
         state = self._states[name]
         connection = state.connection
         if connection is None:
@@ -260,7 +260,7 @@ class InferenceClient:
             pending.replied(name, reply.features, now_ns, timed=reply.timed)
 
     def _fall_back(self, pending: PendingRequest) -> None:
-        """Send to boards that were spared what others cannot answer any more."""
+        """Send to standby boards what others cannot answer any more."""
         for name in pending.fallbacks():
             pending.standby.discard(name)
             state = self._states[name]
@@ -268,7 +268,7 @@ class InferenceClient:
                 self._send_to(name, state, state.connection, pending)
 
     def _take_connections(self) -> None:
-        """Put what was connected, or why it could not be, in its place."""
+        """Take new connections, or the reasons why there are none."""
         for name, found in self._reconnector.results():
             state = self._states[name]
             if isinstance(found, str):
@@ -285,7 +285,7 @@ class InferenceClient:
                 self._selector.modify(state.connection, wanted, state.task.name)
 
     def _disconnect(self, name: str, reason: str) -> None:
-        """Give up a connection: nothing that it owes will come; connect anew."""
+        """Give up a connection and its outstanding answers; reconnect."""
         state = self._states[name]
         if state.connection is None:
             return
@@ -313,7 +313,7 @@ class InferenceClient:
         return late or pending.is_complete(self._quorum)
 
     def _wait_finished(self) -> list[int]:
-        """Wait until some of what is pending has enough, or has waited long enough."""
+        """Wait until some pending requests are complete or late; return their numbers."""
         until_ns = 0
         while self._pending:
             self._poll(until_ns)

@@ -53,7 +53,7 @@ class BoardTask:
 def board_tasks(
     plan: PlanDocument, bundle: Manifest, addresses: BoardAddresses, where: str
 ) -> tuple[BoardTask, ...]:
-    """Return what each board of the plan is asked for, in the order in which the host sends.
+    """Task of each board of the plan, in the sending order.
 
     `where` names the file of addresses.  Raises InputError for a plan without students or with G0
     on a board of its own, a bundle of other students, and a board without an address.
@@ -103,7 +103,7 @@ ProtocolName = Literal["frames", "standard"]
 
 
 class ConnectionLostError(Exception):
-    """The worker is gone, or what it sends makes no sense; what it owed does not come."""
+    """The worker is gone or sends nonsense; its outstanding answers do not come."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ class Request:
 
 
 class Reply(NamedTuple):
-    """What a worker says to one request: features, or why there are none.
+    """A worker's reply to one request: features, or the reason of refusal.
 
-    `timed` says whether it told how long it waited and computed, which other servers do not.
+    `timed` is whether it reports how long it waited and computed, which other servers do not.
     """
 
     number: int
@@ -140,7 +140,7 @@ class Connection(Protocol):
     protocol: ProtocolName
 
     def fileno(self) -> int:
-        """Return what to wait on for replies, and for room to send where `unsent`."""
+        """File descriptor to select on, for replies, and for room to send where `unsent`."""
 
     @property
     def unsent(self) -> bool:
@@ -150,10 +150,10 @@ class Connection(Protocol):
         """Ask for the features of images."""
 
     def flush(self) -> None:
-        """Send what waits, as far as there is room."""
+        """Send waiting bytes, as far as there is room."""
 
     def replies(self) -> list[Reply]:
-        """Return what has come."""
+        """Return the replies received so far."""
 
     def close(self) -> None:
         """Close it."""
@@ -165,7 +165,7 @@ Connect = Callable[[BoardTask], Connection]
 
 
 class Reconnector:
-    """Connects to boards; readable, for a selector, when there is something to take."""
+    """Connects to boards; readable, for a selector, when there are results."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -177,17 +177,17 @@ class Reconnector:
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
-        """Return what to wait on."""
+        """File descriptor to select on."""
         return self._pipe_reader
 
     def request(self, task: BoardTask) -> None:
-        """Begin to connect to a board, and go on until it works."""
+        """Connect to a board in a thread, retrying until it works."""
         threading.Thread(
             target=self._run, args=(task,), name=f"connect {task.name}", daemon=True
         ).start()
 
     def results(self) -> list[tuple[str, Connection | str]]:
-        """Return boards with their new connection, or with why there is none yet."""
+        """Return boards with their new connection, or with the reason why there is none."""
         with suppress(BlockingIOError):
             os.read(self._pipe_reader, 4096)
         found = []
@@ -220,7 +220,7 @@ class Reconnector:
             return
 
     def _put(self, name: str, found: Connection | str) -> bool:
-        """Hand over what was found; not where nobody takes it any more."""
+        """Hand over a result; return False where nobody takes it any more."""
         with self._lock:
             if self._closed.is_set():
                 return False

@@ -35,7 +35,7 @@ class FrameConnection:
         self._send_buffer = bytearray()
 
     def fileno(self) -> int:
-        """Return what to wait on."""
+        """File descriptor to select on."""
         return self._socket.fileno()
 
     @property
@@ -49,7 +49,7 @@ class FrameConnection:
         self.flush()
 
     def flush(self) -> None:
-        """Send what waits, as far as there is room."""
+        """Send waiting bytes, as far as there is room."""
         try:
             while self._send_buffer:
                 sent = self._socket.send(self._send_buffer)
@@ -60,7 +60,7 @@ class FrameConnection:
             raise ConnectionLostError(str(error)) from None
 
     def replies(self) -> list[Reply]:
-        """Return what has come."""
+        """Return the replies received so far."""
         lost = self._receive()
         found = []
         try:

@@ -82,16 +82,16 @@ class GrpcChannel:
 
 
 def rpc_error_text(error: Any) -> str:
-    """Say what a failed call says."""
+    """Text of a failed call."""
     return f"{error.code().name}: {error.details()}"
 
 
 _REFUSED = {reason.name for reason in RefusalReason} - {RefusalReason.UNAVAILABLE.name}
-"""A server that answers so is there."""
+"""Statuses of a server that is reachable."""
 
 
 class GrpcConnection:
-    """Calls of one board; what they answer is put together when all of its students have."""
+    """Calls of one board, whose replies are joined when all of its students have answered."""
 
     protocol: ProtocolName = "standard"
 
@@ -107,7 +107,7 @@ class GrpcConnection:
         self._closed = False
 
     def fileno(self) -> int:
-        """Return what to wait on."""
+        """File descriptor to select on."""
         return self._pipe_reader
 
     @property
@@ -130,7 +130,7 @@ class GrpcConnection:
         """Nothing waits here."""
 
     def replies(self) -> list[Reply]:
-        """Return what has come."""
+        """Return the replies received so far."""
         with suppress(BlockingIOError):
             os.read(self._pipe_reader, 4096)
         found: list[Reply] = []
@@ -213,7 +213,7 @@ class _PartialReply:
 
 
 def _receiver(partial: _PartialReply, place: int, model: BundledModel, count: int) -> Any:
-    """Return what takes one student's answer, in a thread of gRPC."""
+    """Make the callback for one student's answer, run in a thread of gRPC."""
 
     def receive(future: grpc.Future) -> None:
         if future.cancelled():
@@ -244,7 +244,7 @@ def infer_request(model: BundledModel, images: Values) -> Any:
 
 
 def _features(response: Any, model: BundledModel, count: int) -> Features | None:
-    """Return a response's features; None if it is not what was asked for."""
+    """Features of a response; None if it does not match the request."""
     width = prod(model.answers.shape)
     if len(response.outputs) != 1 or response.outputs[0].datatype != "FP32":
         return None

@@ -53,7 +53,7 @@ class HostReport(Record):
 
 
 class AnswerLog:
-    """Collects answers; keeps a few figures of each."""
+    """A log of answers, with a few figures of each."""
 
     def __init__(self, boards: Sequence[str], class_names: Sequence[str]) -> None:
         self._boards = boards
@@ -96,7 +96,7 @@ class AnswerLog:
         )
 
     def csv(self) -> str:
-        """Return a line for each image: its name, the class named, the true one, ms, who missed."""
+        """Return a CSV line for each image: name, predicted class, label, ms, missing students."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)

@@ -47,7 +47,7 @@ class FeatureClassifier:
 
 
 class BoardTiming(NamedTuple):
-    """When one board did what, in ms since the host took the image up.
+    """Times of one board, in ms since the host took the image up.
 
     How long the image waited and was computed is None where the board's server does not say.
     """
@@ -61,7 +61,7 @@ class BoardTiming(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the host says to one request of `n` images."""
+    """The host's answer to one request of `n` images."""
 
     number: int
     logits: Values
@@ -94,7 +94,7 @@ class PendingRequest:
     """Whether any board will not answer."""
 
     def not_sent(self, board: str, reason: str) -> None:
-        """Note that a board was not sent the images, or that its answer will not come."""
+        """Note that a board's answer will not come."""
         self.outstanding.pop(board, None)
         self.failed = True
         for student in self.tasks[board].students:
@@ -126,7 +126,7 @@ class PendingRequest:
         return (self.failed or not self.outstanding) and not self._still_expected()
 
     def fallbacks(self) -> list[str]:
-        """Return spared boards with a student that nobody else will answer."""
+        """Standby boards with a student that no other board will answer."""
         expected = self._still_expected() | set(self.features)
         return [board for board in self.standby if not expected.issuperset(self._students(board))]
 
@@ -139,7 +139,7 @@ class PendingRequest:
         return self.tasks[board].students
 
     def missing(self, students: Sequence[str], otherwise: str) -> dict[str, str]:
-        """Return the students that did not answer, and why; `otherwise` where it was not told."""
+        """Missing students, each with a reason; `otherwise` where none is known."""
         return {
             student: self.reasons.get(student, otherwise)
             for student in students

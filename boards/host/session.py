@@ -29,7 +29,7 @@ from planner.plan_file.plan_document import PlanDocument
 
 @dataclass(frozen=True, slots=True)
 class HostImage:
-    """One image: its title, its pixels as `(1, C, H, W)`, and its class if that is known."""
+    """One image: title, pixels as `(1, C, H, W)`, and class if known."""
 
     title: str
     pixels: Values
@@ -39,7 +39,7 @@ class HostImage:
 def data_set_images(
     manifest: Manifest, source: str | None, progress: Progress = silent
 ) -> list[HostImage]:
-    """Return the test images of a data set; without a source, of the one that the bundle names.
+    """Test images of a data set; without a source, of the bundle's own.
 
     Raises InputError where it is not there, or its images or classes are not the bundle's.
     """
@@ -128,7 +128,7 @@ def connected(
     policy: QuorumPolicy,
     where: str,
 ) -> Iterator[InferenceClient]:
-    """Connect to the boards of a plan; without an identity in plain text, on this machine only.
+    """Connect to the boards of a plan; without an identity only on loopback.
 
     `where` names the file of addresses.  Boards that are not there are tried again and again; the
     caller decides how long to wait for them.  Raises InputError.

@@ -50,7 +50,7 @@ _FAMILIES = ("wrn", "vgg", "resnet", "mobilenetv2")
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkModel:
-    """One student: its name, network, image and filters, and whether no fit may see it."""
+    """A student to measure; the fit does not see those held out."""
 
     name: str
     network: str
@@ -65,7 +65,7 @@ class BenchmarkModel:
 
     @property
     def kind(self) -> str:
-        """Its family and image size, by which errors are told."""
+        """Its family and image size, by which errors are grouped."""
         family = next((each for each in _FAMILIES if self.network.startswith(each)), self.network)
         return f"{family} {self.image}"
 
@@ -98,7 +98,7 @@ def benchmark_models(
 
 
 def bundled_benchmark_models(manifest: Manifest, where: str) -> tuple[BenchmarkModel, ...]:
-    """Return the students of a bundle, from small to large; raises InputError for fewer than two.
+    """Students of a bundle, from small to large; raises InputError for fewer than two.
 
     `where` names the bundle.
     """
@@ -167,7 +167,7 @@ _NO_WEIGHTS = bytes(4)
 
 @dataclass(frozen=True, slots=True)
 class GeneratedModel:
-    """A model, the shape of the images that it reads, and the length of what it answers."""
+    """A generated model, the shape of its images, and the length of its features."""
 
     name: str
     content: onnx.ModelProto
@@ -205,7 +205,7 @@ def write_benchmark_bundle(
 
 
 def write_message_bundle(folder: Path, images: Sequence[ImageShape]) -> Manifest:
-    """Write a bundle of models that read such images and do next to nothing, one for each."""
+    """Write a bundle of one almost empty model for each shape of images."""
     made = [
         GeneratedModel(
             f"message-{image}", mean_model(image), image, image.channels, ncnn=_MEAN_FOR_NCNN
@@ -221,7 +221,7 @@ def write_generated_bundle(
     precision: ModelPrecision,
     progress: Progress = silent,
 ) -> Manifest:
-    """Write a bundle of float32 models, in this precision, and of an FC layer of ones."""
+    """Write a bundle of models, in this precision, and an FC layer of ones."""
     contents: dict[str, bytes] = {}
     models = []
     for number, each in enumerate(made):
@@ -290,5 +290,5 @@ def _add_ncnn(contents: dict[str, bytes], name: str, param: bytes) -> NcnnFiles:
 
 
 def _stated(file: str, content: bytes) -> dict[str, Any]:
-    """Return what a manifest says of a file."""
+    """Fields of a file in the manifest."""
     return {"file": file, "sha256": content_hash(content), "size_bytes": len(content)}

@@ -44,7 +44,7 @@ from nonn_core.export.bundle import ModelPrecision, read_bundle
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkBudget:
-    """How many students of each teacher (None: the usual number), and seconds for each part.
+    """Students of each teacher (None: the usual number), and seconds for each part.
 
     Layers are left out where they have none.
     """
@@ -71,7 +71,7 @@ QUICK_BUDGET = BenchmarkBudget(
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkSettings:
-    """What is to be profiled, and how.
+    """Settings of a run: machine, models, and budget.
 
     `bundle` names students to be measured in place of those of `teachers` for `images`.
     """
@@ -89,7 +89,7 @@ class BenchmarkSettings:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkResult:
-    """All that was measured."""
+    """Results of all benchmarks."""
 
     students: StudentTimes
     threads: tuple[ThreadTime, ...]
@@ -143,7 +143,7 @@ def run_benchmarks(wanted: BenchmarkSettings, progress: Progress = silent) -> Be
 def _loading(
     wanted: BenchmarkSettings, progress: Progress
 ) -> Iterator[tuple[tuple[BenchmarkModel, ...], ModelLoader]]:
-    """Yield what is measured, and what loads it from its bundle."""
+    """Yield the benchmark models and their loader."""
     with tempfile.TemporaryDirectory(prefix="nonn-plan-profile-") as folder:
         place = wanted.bundle or Path(folder) / "bundle"
 
@@ -158,7 +158,7 @@ def _loading(
 def _members(
     wanted: BenchmarkSettings, place: Path, progress: Progress
 ) -> tuple[BenchmarkModel, ...]:
-    """Return what is measured; it is then in the bundle `place`."""
+    """Benchmark models, which are then in the bundle `place`."""
     if wanted.bundle is not None:
         return bundled_benchmark_models(read_bundle(wanted.bundle), str(wanted.bundle))
     if wanted.engine == "ncnn":
@@ -194,7 +194,7 @@ def _sharing(
     watch: Stopwatch,
     progress: Progress,
 ) -> tuple[Sharing, ...]:
-    """Measure a few students at once; such as read the same images, as those of one board do."""
+    """Measure a few students at once, all of one image shape, as on one board."""
     same = [member for member in members if member.image == members[0].image]
     chosen = same[:: max(1, len(same) // MAX_AT_ONCE)][:MAX_AT_ONCE]
     names = {member.name for member in chosen}

@@ -83,7 +83,7 @@ def layer_model(
     students: Sequence[StudentTime],
     by_macs_pct: float | None,
 ) -> LayerModel:
-    """Return the model of these convolutions, of all kinds of layers where that tells students.
+    """Layer model of convolutions; of all kinds of layers where that predicts students better.
 
     `by_macs_pct` is the mean error of the MACs' model on students held out; None where none were.
     """
@@ -99,7 +99,7 @@ def layer_model(
 def held_out_error_pct(
     model: LayerModel, precision: ModelPrecision, students: Sequence[StudentTime]
 ) -> float | None:
-    """Return the mean error of the sum over layers on students held out, in absolute value.
+    """Mean absolute error of the sum over layers, on students held out.
 
     None where there are none, or where the model does not know all of their layers.
     """
@@ -117,7 +117,7 @@ def held_out_error_pct(
 def _with_the_rest(
     model: LayerModel, precision: ModelPrecision, students: Sequence[StudentTime]
 ) -> LayerModel:
-    """Add normalisations, which are folded, and pooling, to which the rest of the time goes.
+    """Add normalisations, which are folded, and pooling, which takes the remaining time.
 
     Each student ends with one pooling; what any answer costs is in its fixed time.
     """
@@ -156,7 +156,7 @@ def _sum_ms(model: LayerModel, table: LayerTable, precision: ModelPrecision) -> 
 
 
 def _knows(model: LayerModel, table: LayerTable) -> bool:
-    """Tell whether the model knows each convolution."""
+    """Whether the model knows each convolution."""
     return all(
         layer_ms(model, layer, "fp32") is not None for layer in table if layer.kind == "conv"
     )
@@ -195,7 +195,7 @@ def _name(layer: LayerWork, count: int) -> str:
 
 
 def _model_tasks(models: Sequence[LoadedModel]) -> dict[str, TimedTask]:
-    """Return what computes each model once, as the worker does."""
+    """Make a timed task of each model, which computes once as the worker does."""
     students = StudentPool(models)
 
     def once(model: LoadedModel) -> TimedTask:

@@ -37,7 +37,7 @@ class MachineCondition:
     throttled_before: bool = False
 
     def until(self, later: "MachineCondition") -> "MachineCondition":
-        """Return this condition, hot or throttled also where the machine was so later."""
+        """Mark this condition hot or throttled if the machine was so later."""
         return replace(
             self,
             temperature_c=later.temperature_c if later.hot else self.temperature_c,
@@ -50,7 +50,7 @@ class MachineCondition:
 def machine_condition(
     root: Path = Path("/"), firmware: "Firmware | None" = None
 ) -> MachineCondition:
-    """Return how the machine is now; `root` is where its sysfs and proc are."""
+    """Read the machine's condition; `root` is the folder of its sysfs and proc."""
     flags = _flags((firmware or ask_firmware)("get_throttled"))
     zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
     temperatures = [value for zone in zones if (value := _number(zone / "temp")) is not None]
@@ -65,7 +65,7 @@ def machine_condition(
 
 
 def clock_hz(root: Path = Path("/")) -> int | None:
-    """Return the clock of the fastest core now, in Hz; None where the system does not say."""
+    """Clock of the fastest core now, in Hz; None where it is not exposed."""
     cores = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
     clocks = [value for core in cores if (value := _number(core)) is not None]
     if clocks:
@@ -77,7 +77,7 @@ def clock_hz(root: Path = Path("/")) -> int | None:
 
 
 def condition_warnings(before: MachineCondition, after: MachineCondition) -> tuple[str, ...]:
-    """Say what makes the measurement doubtful."""
+    """Reasons to doubt the measurement."""
     said = []
     if after.throttled or (after.throttled_before and not before.throttled_before):
         said.append(
@@ -165,7 +165,7 @@ _LIMITS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_byt
 
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
-    """What a profile says of the hardware.  `cores` are those that this process may use."""
+    """Hardware in a profile; `cores` are those that this process may use."""
 
     name: str
     title: str
@@ -211,7 +211,7 @@ def _title(root: Path) -> str:
 
 
 def _ram_bytes(root: Path) -> int:
-    """Return the memory of the machine, or of this process's control group if that is less."""
+    """Memory of the machine, or of this process's control group if less."""
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in _LIMITS:
         try:

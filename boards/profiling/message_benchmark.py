@@ -51,7 +51,7 @@ _HELD_MS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class MessageTime:
-    """A message of so many bytes: the time of its sender, and of the rest less the FC layer's."""
+    """Times of a message: sending, the rest of the round trip, and the FC layer."""
 
     size_bytes: int
     send_ms: float
@@ -61,7 +61,7 @@ class MessageTime:
 
 @dataclass(frozen=True, slots=True)
 class MessageFigures:
-    """What messages say of a board and of a host; `ms_per_byte` is the loopback's."""
+    """Message figures of a board and a host; `ms_per_byte` is the loopback's."""
 
     message_ms: Quantity
     join_fixed_ms: Quantity
@@ -138,7 +138,7 @@ def _measured(fit: Fit, source: str) -> Quantity:
 
 
 class _OneBoardHost:
-    """A host of one board, which is sent images of one size, one after the other."""
+    """A host of one board, which sends it images of one size in turn."""
 
     def __init__(
         self, address: str, classifier: FeatureClassifier, model: BundledModel, identity: Identity
@@ -155,7 +155,7 @@ class _OneBoardHost:
         self._features = {model.name: np.ones((1, len(model.filters)), np.float32)}
 
     def send_ms(self) -> float:
-        """Ask once; return how long sending took."""
+        """Ask once; return the time of sending, in ms."""
         return self._ask().timings[0].sent_ms
 
     def rest_ms(self) -> float:

@@ -38,7 +38,7 @@ _WHITE = 255.0
 def student_model(
     spec: NetworkSpec, image: ImageShape, filters: int, seed: int = 0, *, int8: bool = False
 ) -> onnx.ModelProto:
-    """Return the student of `filters` filters as it would be exported, or ready to be quantised.
+    """Student with `filters` filters as if exported, or prepared for quantisation.
 
     Weights are He's, so that values neither vanish nor overflow.  Raises InputError where the image
     is too small for the network.
@@ -53,14 +53,14 @@ def student_model(
 
 
 def mean_model(image: ImageShape) -> onnx.ModelProto:
-    """Return the model that answers each channel's mean: as little as an answer can cost."""
+    """Model of each channel's mean: as little as an answer can cost."""
     graph = _Graph(seed=0)
     graph.average(IMAGE)
     return graph.model(image, image.channels, int8=False)
 
 
 def chain_model(layer: LayerWork, count: int) -> onnx.ModelProto:
-    """Return a convolution `count` times in a row; its maps have one shape before and after."""
+    """Chain of `count` equal convolutions, whose maps keep their shape."""
     conv = Conv(layer.in_channels, layer.out_channels, layer.kernel, 1, layer.groups)
     graph = _Graph(seed=0)
     graph.average(graph.row(conv_norm_relu(conv) * count, IMAGE))

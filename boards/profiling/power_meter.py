@@ -42,7 +42,7 @@ def find_meter(
     firmware: Firmware = ask_firmware,
     now_s: Callable[[], float] = time.monotonic,
 ) -> PowerMeter | None:
-    """Return the meter that covers most of the machine; None where there is none to be read."""
+    """Find the meter that covers most of the machine; None where none is readable."""
     if _rails_w(firmware("pmic_read_adc")) is not None:
         return _SamplingMeter(
             "converters of the board", lambda: _rails_w(firmware("pmic_read_adc"))
@@ -59,7 +59,7 @@ def find_meter(
 
 
 def mean_w(meter: PowerMeter, work: Callable[[], object], seconds: float) -> float | None:
-    """Return the mean power while `work` is done again and again; None where the meter failed."""
+    """Mean power while `work` is repeated; None where the meter failed."""
     end_s = time.monotonic() + seconds
     meter.start()
     while time.monotonic() < end_s:
@@ -136,7 +136,7 @@ def _rapl_counters(root: Path) -> list[tuple[Path, int]]:
 
 
 def _of_all(sensor: Path) -> bool:
-    """Whether a power sensor may be of the machine, and not of a card or disk in it."""
+    """Whether a power sensor may cover the machine, not only a card or disk."""
     try:
         return (sensor.parent / "name").read_text().strip() not in _PARTS
     except OSError:
@@ -144,7 +144,7 @@ def _of_all(sensor: Path) -> bool:
 
 
 def _rails_w(answer: str | None) -> float | None:
-    """Add up volts times amperes of all rails that `vcgencmd pmic_read_adc` tells both of."""
+    """Sum of volts times amperes over the rails of `vcgencmd pmic_read_adc`."""
     values = {(rail, unit): float(value) for rail, unit, value in _RAIL.findall(answer or "")}
     rails = {rail for rail, unit in values if unit == "A" and (rail, "V") in values}
     if not rails:
@@ -172,7 +172,7 @@ _REST_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class GivenPower:
-    """What a person says, in W; None where they say nothing."""
+    """Power given by a person, in W; None where not given."""
 
     idle_w: float | None = None
     busy_w: float | None = None
@@ -193,7 +193,7 @@ def measure_power(
     threads: int,
     seconds: float,
 ) -> PowerFigures:
-    """Return the figures; each is measured for `seconds` unless a person gave it."""
+    """Measure each power for `seconds`, unless a person gave it."""
     idle_w = _power_figure(meter, given.idle_w, "--idle-w", "at rest", _rest, seconds)
     busy_w = _power_figure(meter, given.busy_w, "--busy-w", "while students compute", work, seconds)
     return PowerFigures(idle_w, busy_w or _assumed(threads))

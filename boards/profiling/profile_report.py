@@ -127,7 +127,7 @@ def profile_name(asked: str | None, machine: MachineInfo) -> str:
 
 
 def build_report(wanted: BenchmarkSettings, found: BenchmarkResult) -> ProfileReport:
-    """Return the profile that these measurements make, and all that it rests on."""
+    """Build the profile from measurements, with all that it rests on."""
     rows = found.students.rows
     model = compute_model(rows)
     errors = held_out_errors_pct(rows, model)
@@ -225,7 +225,7 @@ def _mean(errors: Sequence[float]) -> float | None:
 
 
 def _rate(ms_per_byte: Quantity) -> Quantity:
-    """Return the rate of a link in bit/s, of one that costs nothing per byte a very high one."""
+    """Rate of a link in bit/s; very high where bytes cost no time."""
     slowest = max(ms_per_byte.value, 1e-9)
     return ms_per_byte.model_copy(update={"value": float(f"{8000 / slowest:.6g}")})
 
@@ -239,7 +239,7 @@ def _condition_row(found: MachineCondition) -> ConditionRow:
 def _warnings(
     found: BenchmarkResult, model: ComputeModel, errors: Sequence[float]
 ) -> tuple[str, ...]:
-    """Say what makes the measurement doubtful, or the profile."""
+    """Reasons to doubt the measurement or the profile."""
     said = list(condition_warnings(found.before, found.after))
     first = found.students.rows[0].timing
     if abs(found.students.drift_pct) > max(MAX_DRIFT_PCT, first.spread_pct):

@@ -27,7 +27,7 @@ MIN_ROUNDS, MAX_ROUNDS = 4, 60
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long something takes, in ms; the interquartile range of its blocks, in per cent of it."""
+    """Time of a task, in ms; interquartile range of its blocks, in percent of it."""
 
     ms: float
     spread_pct: float
@@ -49,7 +49,7 @@ class Stopwatch:
         seconds: float,
         progress: Progress = silent,
     ) -> dict[str, Timing]:
-        """Time all `things` for about `seconds`, at least a few rounds; `what` they are."""
+        """Time all tasks for about `seconds`, at least a few rounds."""
         blocks: dict[str, list[float]] = {name: [] for name in tasks}
         began_s, rounds = self.now_s(), 0
         while rounds < MIN_ROUNDS or (rounds < MAX_ROUNDS and self.now_s() - began_s < seconds):
@@ -74,7 +74,7 @@ class Stopwatch:
         return float(np.median(times))
 
     def _share(self, began_s: float, seconds: float, rounds: int) -> tuple[int, int]:
-        """Return how much is done, in tenths of a second."""
+        """Progress of the measurement, in tenths of a second."""
         total = max(1, round(10 * seconds))
         by_time = min(total, round(10 * (self.now_s() - began_s)))
         return (by_time, total) if rounds < MAX_ROUNDS else (total, total)
@@ -87,5 +87,5 @@ def _timing(blocks: list[float]) -> Timing:
 
 
 def drift_pct(before: Timing, after: Timing) -> float:
-    """Return by how much the same thing takes longer (or, below zero, shorter) than before."""
+    """Drift of a task's time from before to after, in percent."""
     return 100 * (after.ms / before.ms - 1)

@@ -33,7 +33,7 @@ class StudentTime:
 
 @dataclass(frozen=True, slots=True)
 class StudentTimes:
-    """All students, and by how much the first one took longer at the end than at the beginning."""
+    """Times of all students, and the drift of the first from begin to end."""
 
     rows: tuple[StudentTime, ...]
     drift_pct: float
@@ -51,7 +51,7 @@ class ComputeModel:
         return self.fixed_ms.value + self.ms_per_mmac.value * macs / 1e6
 
     def error_pct(self, row: StudentTime) -> float:
-        """Return by how much the time of a student is over-estimated."""
+        """Relative error of a student's fitted time, in percent."""
         return 100 * (self.ms(row.member.macs) / row.timing.ms - 1)
 
 
@@ -73,7 +73,7 @@ def measure_students(
     watch: Stopwatch,
     progress: Progress = silent,
 ) -> StudentTimes:
-    """Time each of `members`, which are loaded as `models`, alone, as the worker runs them."""
+    """Time each student alone, as the worker runs it."""
     tasks = student_tasks(members, models)
     first = {members[0].name: tasks[members[0].name]}
     for task in tasks.values():
@@ -91,7 +91,7 @@ def measure_students(
 def student_tasks(
     members: Sequence[BenchmarkModel], models: Sequence[LoadedModel]
 ) -> Mapping[str, TimedTask]:
-    """Return, for each student, what computes one image and says how long that took, in ms."""
+    """Make a timed task of each student, which computes one image."""
     students = StudentPool(models)
     pixels = {member.image: random_pixels(1, member.image) for member in members}
     return {member.name: _student_task(students, member, pixels) for member in members}
@@ -159,7 +159,7 @@ def measure_threads(
     watch: Stopwatch,
     progress: Progress = silent,
 ) -> tuple[ThreadTime, ...]:
-    """Time some of `members` on each of these numbers of threads, of which the first is one."""
+    """Time some students on each number of threads, of which the first is one."""
     chosen = members[:: max(1, len(members) // MODELS_PER_THREAD_COUNT)][:MODELS_PER_THREAD_COUNT]
     names = [member.name for member in chosen]
     tasks = {
@@ -198,7 +198,7 @@ MAX_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """So many students at once, how long they take, and the sum of what each takes alone."""
+    """Students at once: their time together, and the sum of their times alone."""
 
     students: int
     together_ms: float
@@ -217,7 +217,7 @@ def measure_sharing(
     watch: Stopwatch,
     progress: Progress = silent,
 ) -> tuple[Sharing, ...]:
-    """Time 2, 3, ... of `models` at once as the worker runs them, and each alone beside that."""
+    """Time 2, 3, ... models at once as the worker runs them, and each alone."""
     students = StudentPool(models)
     groups = [tuple(students.names[:count]) for count in range(2, len(models) + 1)]
     alone = {name: (name,) for name in students.names}

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 
 class RefusalReason(IntEnum):
-    """Numbered and named as gRPC's status codes."""
+    """Reason of a refusal, numbered and named as gRPC's status codes."""
 
     INVALID_ARGUMENT = 3
     NOT_FOUND = 5
@@ -56,7 +56,7 @@ Values = NDArray[np.float32]
 
 
 class FrameKind(IntEnum):
-    """What a frame is."""
+    """Kind of a frame."""
 
     HELLO = 1
     WELCOME = 2
@@ -69,7 +69,7 @@ _KINDS = {int(kind): kind for kind in FrameKind}
 
 
 class MalformedFrameError(Exception):
-    """What came is no frame; the connection cannot go on."""
+    """Bytes that are no frame; the connection cannot go on."""
 
 
 class Frame(NamedTuple):
@@ -86,7 +86,7 @@ class Frame(NamedTuple):
 
 
 def format_extension(port: int) -> str:
-    """Return how a worker advertises its frames."""
+    """Extension by which a worker advertises its frames."""
     return f"nonn_frames/{VERSION}(port={port})"
 
 
@@ -110,12 +110,12 @@ def parse_header(content: bytes | bytearray, largest_bytes: int) -> tuple[FrameK
 
 
 def hello_frame(students: Sequence[str]) -> Frame:
-    """Ask for these students."""
+    """HELLO that asks for these students."""
     return Frame(FrameKind.HELLO, 0, "\n".join(students).encode())
 
 
 def parse_hello(frame: Frame) -> list[str]:
-    """Return the students that HELLO names; raises MalformedFrameError."""
+    """Parse the students of HELLO; raises MalformedFrameError."""
     try:
         return frame.payload.decode().split("\n")
     except UnicodeDecodeError:
@@ -123,12 +123,12 @@ def parse_hello(frame: Frame) -> list[str]:
 
 
 def welcome_frame(image_values: int, answer_values: int) -> Frame:
-    """Say how long an image and its answer are."""
+    """WELCOME with the lengths of an image and its answer."""
     return Frame(FrameKind.WELCOME, 0, _WELCOME.pack(image_values, answer_values))
 
 
 def parse_welcome(frame: Frame) -> tuple[int, int]:
-    """Return how many values an image and its answer have; raises MalformedFrameError."""
+    """Parse the lengths of an image and its answer; raises MalformedFrameError."""
     if len(frame.payload) != _WELCOME.size:
         raise MalformedFrameError("a welcome of another length")
     image_values, answer_values = _WELCOME.unpack(frame.payload)
@@ -136,7 +136,7 @@ def parse_welcome(frame: Frame) -> tuple[int, int]:
 
 
 def images_frame(number: int, values: Values) -> Frame:
-    """Send images, `(n, ...)`."""
+    """IMAGES frame of `(n, ...)` values."""
     return Frame(FrameKind.IMAGES, number, _IMAGES.pack(len(values)) + _float32(values))
 
 
@@ -147,7 +147,7 @@ def parse_images(frame: Frame, image_values: int) -> Values:
 
 
 class Features(NamedTuple):
-    """What a board answered: `(n, values)`, and how long the images waited and were computed."""
+    """Features of a board, `(n, values)`, with the times of waiting and computing."""
 
     values: Values
     waited_ns: int
@@ -155,7 +155,7 @@ class Features(NamedTuple):
 
 
 def features_frame(number: int, answer: Features) -> Frame:
-    """Answer images."""
+    """FEATURES frame that answers images."""
     head = _FEATURES.pack(answer.waited_ns, answer.computed_ns, len(answer.values))
     return Frame(FrameKind.FEATURES, number, head + _float32(answer.values))
 
@@ -167,12 +167,12 @@ def parse_features(frame: Frame, answer_values: int) -> Features:
 
 
 def refused_frame(number: int, reason: RefusalReason, text: str) -> Frame:
-    """Refuse a request."""
+    """REFUSED frame for a request."""
     return Frame(FrameKind.REFUSED, number, bytes([reason]) + text.encode(errors="replace"))
 
 
 def parse_refusal(frame: Frame) -> str:
-    """Return why a request was refused."""
+    """Parse the reason and text of a refusal."""
     code, text = frame.payload[:1], frame.payload[1:].decode(errors="replace")
     known = bool(code) and code[0] in set(RefusalReason)
     return f"{RefusalReason(code[0]).name}: {text}" if known else text
@@ -200,7 +200,7 @@ def _float32(values: Values) -> bytes:
 
 
 class FrameAssembler:
-    """What came of frames, in order; a frame that came whole and alone is not copied about."""
+    """Assembler of frames from chunks; a frame that comes whole is not copied."""
 
     def __init__(self, largest_bytes: int) -> None:
         """No payload may be longer than `largest_bytes`."""

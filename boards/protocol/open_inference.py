@@ -113,7 +113,7 @@ def _map_entry(message: DescriptorProto, label: str, kind: str) -> str:
 
 
 def _type(field: FieldDescriptorProto, outer: str, kind: str) -> None:
-    """Set a field's type: a scalar, a message, or (with a dot) one nested in `outer`."""
+    """Set a field's type: scalar, message, or (with a dot) one nested in `outer`."""
     if kind[0] == ".":
         field.type_name = f".{PACKAGE}.{outer}{kind}"
     elif kind[0].isupper():

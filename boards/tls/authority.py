@@ -140,7 +140,7 @@ def _certificate_builder(
     now: datetime,
     until: datetime,
 ) -> x509.CertificateBuilder:
-    """Begin a certificate with what all of them have."""
+    """Begin a certificate with the fields that all of them have."""
     return (
         x509.CertificateBuilder()
         .issuer_name(issuer)
@@ -216,7 +216,7 @@ def make_keys(keys: Path, boards: Sequence[Subject]) -> tuple[str, ...]:
 
 
 def list_keys(keys: Path) -> tuple[CertificateInfo, ...]:
-    """Return what the certificates of a keyring say: the authority's, the host's, the boards'.
+    """Information on the certificates of a keyring: authority, host, boards.
 
     Raises InputError where there are none, or where one cannot be read.
     """
@@ -341,7 +341,7 @@ def _write_folder(folder: Path, pair: KeyPair, others: Mapping[str, bytes]) -> N
 
 
 def _write_file(path: Path, content: bytes, mode: int) -> None:
-    """Write a new file that never, not even while it is empty, had a wider mode."""
+    """Write a new file whose mode is never wider, not even while empty."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

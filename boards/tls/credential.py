@@ -35,7 +35,7 @@ _LARGEST_HOST_NAME = 253
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who holds a certificate; `addresses` are IP addresses and host names."""
+    """Subject of a certificate; `addresses` are IP addresses and host names."""
 
     name: str
     addresses: tuple[str, ...] = ()
@@ -122,7 +122,7 @@ _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 
 @dataclass(frozen=True, slots=True)
 class CertificateInfo:
-    """What people want to know of a certificate; `fingerprint` is SHA-256, in hexadecimal."""
+    """Information on a certificate; `fingerprint` is SHA-256, in hexadecimal."""
 
     name: str
     purposes: tuple[Purpose, ...]
@@ -133,7 +133,7 @@ class CertificateInfo:
 
 
 def certificate_info(certificate: x509.Certificate) -> CertificateInfo:
-    """Return what `certificate` says."""
+    """Information on a certificate."""
     name = _common_name(certificate)
     return CertificateInfo(
         name=name,
@@ -146,7 +146,7 @@ def certificate_info(certificate: x509.Certificate) -> CertificateInfo:
 
 
 def purposes(certificate: x509.Certificate) -> tuple[Purpose, ...]:
-    """Return what the certificate is good for; one that does not say is good for both ends."""
+    """Purposes of a certificate; both ends where it names none."""
     constraints = _extension(certificate, x509.BasicConstraints)
     if constraints is not None and constraints.ca:
         return ("authority",)
@@ -180,7 +180,7 @@ NEW_KEYS = "move its folder away and run `nonn-plan keys init` again"
 
 
 def read_content(path: Path) -> bytes:
-    """Return what `path` holds; raises InputError."""
+    """Read a file; raises InputError."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -270,7 +270,7 @@ AUTHORITY_FILE = "authority.pem"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A folder with authority.pem, certificate.pem and key.pem, and what they hold, as PEM."""
+    """A folder with authority.pem, certificate.pem and key.pem, and their PEM content."""
 
     authority: bytes
     certificate: bytes
@@ -279,7 +279,7 @@ class Identity:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the three files and make sure that they belong together and are valid today.
+        """Read the three files and check that they match and are valid today.
 
         Raises InputError that names the file which is missing, broken, of another key or
         authority, expired or not yet valid.
@@ -295,7 +295,7 @@ class Identity:
         return cls(authority_pem, certificate_pem, key_pem, folder)
 
     def server_context(self) -> ssl.SSLContext:
-        """Return the TLS settings of a board: 1.3, and only a host of this authority may call.
+        """TLS settings of a board: 1.3, and only this authority's host may call.
 
         Raises InputError where the certificate is not good for a board.
         """
@@ -307,7 +307,7 @@ class Identity:
         return context
 
     def client_context(self) -> ssl.SSLContext:
-        """Return the TLS settings of a host: 1.3, and only a board of this authority may answer.
+        """TLS settings of a host: 1.3, and only this authority's boards may answer.
 
         Wrap a socket with `server_hostname` set to the BOARD'S NAME, whatever its address.  Raises
         InputError where the certificate is not good for a host.
@@ -328,7 +328,7 @@ class Identity:
             )
 
     def _context(self, end: int) -> ssl.SSLContext:
-        """Return what both ends share."""
+        """TLS settings that both ends share."""
         context = ssl.SSLContext(end)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         try:

@@ -29,7 +29,7 @@ from boards.protocol.frames import (
 from boards.worker.student_pool import RequestObserver, StudentPool
 
 TIMEOUT_S = 10.0
-"""How long a handshake may last, and a silence within a frame or before an answer is taken."""
+"""Limit of a handshake, of a pause within a frame, and of sending an answer."""
 
 MAX_CONNECTIONS = 32
 MAX_UNAUTHENTICATED = 16
@@ -135,7 +135,7 @@ class FrameServer:
             self._slots.release()
 
     def _set_up(self, accepted: socket.socket) -> socket.socket:
-        """Find out who calls; raises OSError."""
+        """Configure and authenticate a connection; raises OSError."""
         try:
             configure_socket(accepted)
             accepted.settimeout(TIMEOUT_S)
@@ -145,7 +145,7 @@ class FrameServer:
         return accepted if self._context is None else self._authenticated(accepted, self._context)
 
     def _authenticated(self, accepted: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
-        """Do the handshake, unless too many come later that have not done theirs."""
+        """Do the handshake, unless too many newer connections have not done theirs."""
         connection = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
         with self._lock:
             self._unauthenticated[connection] = None
@@ -213,7 +213,7 @@ class _Connection:
             self._observer.count("frames", outcome)
 
     def _answered(self, frame: Frame, names: list[str], image_values: int) -> tuple[Frame, str]:
-        """Return what answers a frame, and how that is counted."""
+        """Answer to a frame, and the outcome that is counted."""
         try:
             images = frames.parse_images(frame, image_values)
             return frames.features_frame(frame.number, self._pool.answer(names, images)), "OK"
@@ -224,7 +224,7 @@ class _Connection:
         return frames.refused_frame(frame.number, reason, text), reason.name
 
     def _read(self, expected: FrameKind, *, begun: bool = False) -> Frame:
-        """Wait for a frame as long as it takes; once it has `begun`, only for a while.
+        """Wait for a frame without limit; once it has `begun`, only for a while.
 
         Raises MalformedFrameError, EOFError and what sockets raise.
         """

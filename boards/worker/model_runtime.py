@@ -46,7 +46,7 @@ class LoadedModel(Protocol):
 
     @property
     def engine(self) -> Engine:
-        """What computes it."""
+        """Its engine."""
 
     @property
     def precision(self) -> ModelPrecision:
@@ -54,11 +54,11 @@ class LoadedModel(Protocol):
 
     @property
     def reads(self) -> Port:
-        """What goes in, after the batch."""
+        """Input port, without the batch."""
 
     @property
     def answers(self) -> Port:
-        """What comes out, after the batch."""
+        """Output port, without the batch."""
 
     def answer(self, images: Batch) -> Batch:
         """Map (n, *reads.shape), of the values it reads, to (n, *answers.shape), both float32.
@@ -112,7 +112,7 @@ class OnnxModel:
 
     @property
     def engine(self) -> Engine:
-        """What computes it."""
+        """Its engine."""
         return "onnxruntime"
 
     def answer(self, images: Batch) -> Batch:
@@ -180,7 +180,7 @@ class NcnnModel:
 
     @property
     def engine(self) -> Engine:
-        """What computes it."""
+        """Its engine."""
         return "ncnn"
 
     @property

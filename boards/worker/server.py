@@ -84,7 +84,7 @@ class InferenceService:
         self._observer = observer
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Return what a gRPC server serves."""
+        """Make the handler of the service, for a gRPC server."""
         answers: dict[str, Callable[[Any], Any]] = {
             "ServerLive": lambda _: message_class("ServerLiveResponse")(live=True),
             "ServerReady": lambda _: message_class("ServerReadyResponse")(
@@ -100,7 +100,7 @@ class InferenceService:
         )
 
     def _method(self, name: str, answer: Callable[[Any], Any]) -> grpc.RpcMethodHandler:
-        """Serve one method: what refuses a request becomes its status."""
+        """Serve one method; a refused request becomes its status."""
 
         def respond(content: bytes, context: grpc.ServicerContext) -> bytes:
             try:
@@ -233,7 +233,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How a worker serves.  Without an identity it speaks plain text."""
+    """Settings of a worker.  Without an identity it speaks plain text."""
 
     listen: Address
     identity: Identity | None

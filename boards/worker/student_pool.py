@@ -20,7 +20,7 @@ from nonn_common.errors import InputError
 
 
 class RequestObserver(Protocol):
-    """Told of requests, from any thread."""
+    """Observer of requests, called from any thread."""
 
     def count(self, protocol: str, outcome: str) -> None:
         """Note a request: over which protocol, and how it ended."""
@@ -30,7 +30,7 @@ class RequestObserver(Protocol):
 
 
 class NullObserver:
-    """Where nobody will ask."""
+    """An observer that keeps nothing."""
 
     def count(self, protocol: str, outcome: str) -> None:
         """Note nothing."""
@@ -95,7 +95,7 @@ class StudentPool:
         return self._models[name]
 
     def answer(self, names: Sequence[str], images: Values) -> Features:
-        """Return what these students answer to `(n, ...)` images, side by side: `(n, values)`.
+        """Features of these students for `(n, ...)` images, side by side: `(n, values)`.
 
         Raises RequestRefused: for images of another shape or not finite, for an unknown student, a
         full queue, or a worker that drains.
