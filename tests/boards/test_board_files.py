@@ -40,7 +40,7 @@ class Board(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = Board
 del sys.argv[1]
 """
-COMMAND = f"{ON_A_BOARD}from nonn_plan.cli.app import run; run()"
+COMMAND = f"{ON_A_BOARD}from nonn_plan.__main__ import run; run()"
 
 
 def listed(name):
@@ -100,7 +100,8 @@ def on_board(tmp_path):
 @pytest.mark.parametrize("name", ["worker.txt", "profile.txt", "worker-32bit.txt"])
 def test_bounds_are_those_of_the_package(name):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["ncnn"]]
+    parts = project["optional-dependencies"]
+    lines = [*project["dependencies"], *parts["train"], *parts["boards"], *parts["ncnn"]]
     bounds = {each.name: each.specifier for each in map(Requirement, lines)}
     others = OTHER_ON_32_BIT if "32bit" in name else set()
     for each in listed(name):
