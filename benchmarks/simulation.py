@@ -6,11 +6,10 @@ The textbook model is what SimPy's documentation teaches: a process per image an
 Resource per network card, link and processor, and per hop a request and a timeout.  Like the
 simulator with a trace, it keeps what each hop did: it as tuples, the simulator as arrays, of which
 rows are made when somebody asks (not timed).  With failures, both let a hop that falls into a down
-time queue anew after it.  A sweep asks for the latency of many fleets; the textbook simulates one
-after the other, the closed form takes them all at once.
+time queue anew after it.
 
-All ways to a result are compared before any time is shown: each hop of each image, or each
-latency.  The worst difference is printed.
+All ways to a result are compared before any time is shown: each hop of each image.  The worst
+difference is printed.
 """
 
 import json
@@ -30,14 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from profiles.fleet import Board, parse_fleet, resolve
-from simulator.engine import event_engine, simulation
-from simulator.engine.simulation import Path, simulate_on
+from simulator.engine.simulation import Path, simulate
 from simulator.graph_builder import GraphBuilder, join_ms, send_ms
 from simulator.scenario import UNDISTURBED, Poisson, Scenario, TimedFailure, random_stream
 from simulator.task_graph import HOST, Step, TaskGraph
-from simulator.workloads import closed_form
 from simulator.workloads.fan_out import FanOut, StudentWork, busy_ms, reply_ms
-from simulator.workloads.student_sweep import fan_out_ms
 
 T = TypeVar("T")
 Story = Generator[simpy.Event, Any, None]
@@ -250,7 +246,7 @@ def worst_difference_ms(
     book: Textbook, path: Path, graph: TaskGraph, images: int, world: Scenario
 ) -> float:
     """Run `job` with its trace and compare each hop with the textbook's."""
-    result = simulate_on(path, graph, images, world)
+    result = simulate(graph, images, world, path=path)
     ours = sorted(
         (row.inference, row.actor, row.activity, row.start_ms, row.end_ms)
         for row in result.intervals
@@ -281,7 +277,7 @@ def compare(
         worst_ms = worst_difference_ms(book, path, graph, images, world)
 
         def ours(path: Path = path, world: Scenario = world) -> object:
-            return simulate_on(path, graph, images, world)
+            return simulate(graph, images, world, path=path)
 
         _, ours_s = timed(ours, repeats)
         rows.append(_row(name, way, images, textbook_s / images, ours_s / images, worst_ms))
@@ -301,7 +297,7 @@ def fan_out_rows(images: int, repeats: int, seed: int) -> list[dict[str, object]
         *compare(
             "NoNN, Poisson, failures",
             lambda: textbook_fan_out(workload, images, starts_ms, failing),
-            {"events": (event_engine.run_events, disturbed)},
+            {"events": ("events", disturbed)},
             graph,
             images,
             repeats,
@@ -310,8 +306,8 @@ def fan_out_rows(images: int, repeats: int, seed: int) -> list[dict[str, object]
             "NoNN, Poisson",
             lambda: textbook_fan_out(workload, images, starts_ms),
             {
-                "events": (event_engine.run_events, Scenario(poisson, seed=seed)),
-                "fused": (simulation.run_recurrence, Scenario(poisson, seed=seed)),
+                "events": ("events", Scenario(poisson, seed=seed)),
+                "recurrence": ("recurrence", Scenario(poisson, seed=seed)),
             },
             graph,
             images,
@@ -321,8 +317,8 @@ def fan_out_rows(images: int, repeats: int, seed: int) -> list[dict[str, object]
             "NoNN, closed loop",
             lambda: textbook_fan_out(workload, images),
             {
-                "events": (event_engine.run_events, UNDISTURBED),
-                "fused": (simulation.run_recurrence, UNDISTURBED),
+                "events": ("events", UNDISTURBED),
+                "recurrence": ("recurrence", UNDISTURBED),
             },
             graph,
             images,
@@ -339,40 +335,12 @@ def all_to_all_rows(images: int, repeats: int) -> list[dict[str, object]]:
         f"all-to-all, {LAYERS} layers",
         lambda: textbook_all_to_all([board.name for board in boards], wire_ms, images),
         {
-            "events": (event_engine.run_events, UNDISTURBED),
-            "fused": (simulation.run_recurrence, UNDISTURBED),
+            "events": ("events", UNDISTURBED),
+            "recurrence": ("recurrence", UNDISTURBED),
         },
         all_to_all(boards),
         images,
         repeats,
-    )
-
-
-def sweep_row(configurations: int, sample: int, repeats: int, seed: int) -> dict[str, object]:
-    """Students of many sizes on eight boards; the textbook gets a sample."""
-    _, boards = resolve(parse_fleet(f"rpi-3b*{BOARDS // 2},odroid-xu4s*{BOARDS // 2}"))
-    macs = np.random.default_rng(seed).integers(10**6, 10**8, (configurations, BOARDS))
-    few = [nonn(boards, each) for each in macs[:sample].tolist()]
-    books, textbook_s = timed(lambda: [textbook_fan_out(each, 1) for each in few], repeats)
-    fixed_ms = np.array([busy_ms(board.device, [0]) for board in boards])
-    per_mac_ms = np.array([busy_ms(board.device, [10**9]) for board in boards]) - fixed_ms
-    send = [send_ms(board, few[0].image_bytes) for board in boards]
-    reply = [reply_ms(board, few[0].students[0].features) for board in boards]
-    joining_ms = join_ms(few[0].host)
-
-    def ours() -> object:
-        return fan_out_ms(send, fixed_ms + per_mac_ms * (macs / 10**9), reply, joining_ms)
-
-    found_ms, ours_s = timed(ours, repeats)
-    simulated_ms = np.array([book.latencies_ms[0] for book in books])
-    formula_ms = np.array([closed_form.fan_out_breakdown(each).total_ms for each in few])
-    sampled_ms = np.asarray(found_ms)[:sample]
-    worst_ms = max(float(np.abs(sampled_ms - each).max()) for each in (simulated_ms, formula_ms))
-    if worst_ms > TOLERANCE_MS:
-        raise AssertionError(f"the sweep and the textbook differ by {worst_ms:g} ms")
-    name = f"sweep of {configurations:,} NoNNs"
-    return _row(
-        name, "closed form", configurations, textbook_s / sample, ours_s / configurations, worst_ms
     )
 
 
@@ -391,7 +359,7 @@ def _row(
 
 
 def main(
-    images: Annotated[int, typer.Option(help="Images of a NoNN per simulate_on.")] = 2000,
+    images: Annotated[int, typer.Option(help="Images of a NoNN per run.")] = 2000,
     repeats: Annotated[int, typer.Option(help="Runs of each; the quickest counts.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
     seed: int = 0,
@@ -400,7 +368,6 @@ def main(
     rows = [
         *fan_out_rows(images, repeats, seed),
         *all_to_all_rows(max(1, images // 40), repeats),
-        sweep_row(10 * images, max(1, images // 20), repeats, seed),
     ]
     machine = (
         f"{platform.machine()}, Python {platform.python_version()}, "

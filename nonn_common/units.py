@@ -23,7 +23,6 @@ _BYTES = {f"{prefix}b": scale for prefix, scale in {**_DECIMAL, **_BINARY}.items
 _FLOPS = dict(_DECIMAL) | {f"{prefix}flop": scale for prefix, scale in _DECIMAL.items()}
 _FLOPS |= {f"{prefix}flops": scale for prefix, scale in _DECIMAL.items()}
 _HERTZ = {f"{prefix}hz": scale for prefix, scale in _DECIMAL.items()}
-_BITS_PER_S = {f"{prefix}bit/s": scale for prefix, scale in _DECIMAL.items()}
 _MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "min": 60e3, "h": 3600e3}
 
 
@@ -42,11 +41,6 @@ def parse_macs(text: str | int, where: str | None = None) -> int:
 def parse_hertz(text: str | int, where: str | None = None) -> int:
     """Read a clock such as `400MHz` or `1.2GHz`; raises InputError."""
     return _whole(text, _HERTZ, "a clock such as 400MHz or 1.2GHz", where)
-
-
-def parse_bits_per_s(text: str | int, where: str | None = None) -> int:
-    """Read a link rate such as `100Mbit/s`; raises InputError."""
-    return _whole(text, _BITS_PER_S, "a rate such as 100Mbit/s or 1Gbit/s", where)
 
 
 def parse_ms(text: str | int, where: str | None = None) -> float:

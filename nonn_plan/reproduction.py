@@ -29,10 +29,10 @@ from profiles.link import BYTES_PER_FEATURE, LINKS
 from simulator.engine.simulation import simulate
 from simulator.graph_builder import GraphBuilder
 from simulator.results.simulation_result import SimulationResult
+from simulator.student_sweep import StudentSweep, SweepPoint, least_total_at
 from simulator.task_graph import TaskGraph
 from simulator.workloads import model_split
 from simulator.workloads.fan_out import FanOut, StudentWork, longest_first
-from simulator.workloads.student_sweep import StudentSweep, SweepPoint, least_total_at
 
 IMAGE, CLASSES = ImageShape(3, 32, 32), 10
 """CIFAR-10, on which all models that are split were measured."""

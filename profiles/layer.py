@@ -31,11 +31,11 @@ LayerKind = Literal["conv", "norm", "pool", "fc"]
 class LayerWork:
     """One layer for one image.
 
-    `macs` and `weights` are counted as in `nonn_core.networks.network_cost`.  `kernel`, `stride` and `groups` are
-    1 where a layer has none; a global pooling has a kernel and a stride of its maps' longer side.
-    `side` marks a layer on a shortcut beside the main path.  `held_elements` are values of other
-    branches that are alive after this layer, beside its own output: what is cut off here sends
-    both.
+    `macs` and `weights` are counted as in `nonn_core.networks.network_cost`.  `kernel`, `stride`
+    and `groups` are 1 where a layer has none; a global pooling has a kernel and a stride of its
+    maps' longer side.  `side` marks a layer on a shortcut beside the main path.  `held_elements`
+    are values of other branches that are alive after this layer, beside its own output: what is
+    cut off here sends both.
     """
 
     name: str

@@ -82,11 +82,6 @@ class StochasticStep:
         raise endless_step(self.step, hold_ms)
 
 
-def run_events(graph: TaskGraph, inferences: int, scenario: Scenario, recorder: Recorder) -> None:
-    """Run `inferences` images of `job` and tell `recorder` of each."""
-    EventSimulation(graph, inferences, scenario, recorder).run()
-
-
 _ConstantStep = tuple[int, int, float, Availability | None]
 """A step on one resource (named twice) or two, for a constant time; when its boards are up."""
 

@@ -15,9 +15,9 @@ Time is SimPy's, in ms.  In a closed loop without randomness every inference tak
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
+from typing import Literal
 
 from nonn_common.errors import SimulationError
-from simulator.engine import event_engine
 from simulator.engine.event_engine import EventSimulation, arrivals_of
 from simulator.engine.kernel import CallbackEvent, Clock, ImageState, SampledTimes, sample_times
 from simulator.results.simulation_result import SimulationResult, summarise
@@ -26,7 +26,7 @@ from simulator.scenario import UNDISTURBED, ClosedLoop, Scenario, Times
 from simulator.task_graph import Step, TaskGraph
 from simulator.workloads.fan_out import Workload
 
-Path = Callable[[TaskGraph, int, Scenario, Recorder], None]
+Path = Literal["events", "recurrence"]
 
 
 def simulate(
@@ -35,32 +35,28 @@ def simulate(
     scenario: Scenario = UNDISTURBED,
     keep: Keep = "all",
     progress: ImageProgress | None = None,
+    path: Path | None = None,
 ) -> SimulationResult:
-    """Run `inferences` images of `workload` and return what happened.
+    """Run `inferences` images of `workload` in `scenario`.
 
     With `keep` totals, memory does not grow with the images: no tables, and percentiles with the
-    error that the result states.  `progress` hears of each batch of images.  Raises
-    SimulationError for fewer than one inference and where scenario and workload do not fit,
-    ProfileError where a profile lacks a figure.
+    error that the result states.  `progress` hears of each batch of images.  `path` names the way
+    to the result, which must be exact; the quickest exact one if None.  Raises SimulationError for
+    fewer than one inference and where scenario and workload do not fit, ProfileError where a
+    profile lacks a quantity.
     """
     graph = workload if isinstance(workload, TaskGraph) else workload.graph()
-    path = (
-        run_recurrence
-        if inferences > 1 and recurrence_applies(graph, scenario)
-        else event_engine.run_events
-    )
-    return simulate_on(path, graph, inferences, scenario, keep, progress)
+    _check(graph, inferences, scenario)
+    if path is None:
+        path = "recurrence" if inferences > 1 and recurrence_applies(graph, scenario) else "events"
+    recorder = Recorder(graph, keep, progress)
+    run = _Recurrence if path == "recurrence" else EventSimulation
+    run(graph, inferences, scenario, recorder).run()
+    recording = recorder.finish()
+    return summarise(recorder.statistics, recording)
 
 
-def simulate_on(
-    path: Path,
-    graph: TaskGraph,
-    inferences: int = 1,
-    scenario: Scenario = UNDISTURBED,
-    keep: Keep = "all",
-    progress: ImageProgress | None = None,
-) -> SimulationResult:
-    """Run `job` on the path that the caller names, `events.play` or `fused.play`."""
+def _check(graph: TaskGraph, inferences: int, scenario: Scenario) -> None:
     if inferences < 1:
         raise SimulationError(f"at least one inference is needed; found {inferences}")
     arrivals = scenario.arrivals
@@ -69,10 +65,6 @@ def simulate_on(
             f"the trace holds {len(arrivals.ms)} arrivals; {inferences} inferences are too many"
         )
     scenario.check(graph)
-    recorder = Recorder(graph, keep, progress)
-    path(graph, inferences, scenario, recorder)
-    recording = recorder.finish()
-    return summarise(recorder.statistics, recording)
 
 
 Gather = Callable[[Sequence[float]], float]
@@ -104,13 +96,6 @@ def keeps_order(graph: TaskGraph) -> bool:
         if any(waits.setdefault(resource, wait) != wait for resource in resources):
             return False
     return True
-
-
-def run_recurrence(
-    graph: TaskGraph, inferences: int, scenario: Scenario, recorder: Recorder
-) -> None:
-    """Run `inferences` images of `job`, which must fit, and tell `recorder` of each."""
-    _Recurrence(graph, inferences, scenario, recorder).run()
 
 
 def _overtakes(step: Step) -> bool:

@@ -129,24 +129,6 @@ def inference_times(
     return tuple(rows)
 
 
-def channel_split_ms(
-    boards: int,
-    fixed_ms: float,
-    shares_ms: Sequence[float],
-    wires_ms: Sequence[float],
-    exchange_ms: float,
-    peer_message_ms: float,
-) -> float:
-    """Return the latency of a model whose layers are split by channels over equal `boards`.
-
-    Per layer each board computes a share for shares_ms[l]; then all exchange, which costs
-    exchange_ms and one message to each other board, each peer_message_ms + wires_ms[l].
-    """
-    others = boards - 1
-    exchanged_ms = (exchange_ms + others * (peer_message_ms + wire_ms) for wire_ms in wires_ms)
-    return fixed_ms + sum(shares_ms) + sum(exchanged_ms)
-
-
 @dataclass(frozen=True, slots=True)
 class _Turn:
     """A board's part in one image, up to the moment when its reply is ready.

@@ -30,17 +30,17 @@ from simulator.task_graph import HOST, Step
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class ComputeCost:
     """What computing costs: time in ms, energy in mJ."""
 
     ms: float
     mj: float
 
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.ms + other.ms, self.mj + other.mj)
+    def __add__(self, other: "ComputeCost") -> "ComputeCost":
+        return ComputeCost(self.ms + other.ms, self.mj + other.mj)
 
 
-NO_COST = Cost(0.0, 0.0)
+NO_COST = ComputeCost(0.0, 0.0)
 
 
 class LayerCostModel:
@@ -56,18 +56,18 @@ class LayerCostModel:
         self._busy_w = device.power_busy_w.value if device.power_busy_w else 0.0
 
     @property
-    def begin(self) -> Cost:
+    def begin(self) -> ComputeCost:
         """What an image costs before its first layer."""
         if self._per_layer:
             return NO_COST
         fixed_ms = quantity_value(self._device, "compute_fixed_ms")
         power = self._device.power_fixed_w
-        return Cost(fixed_ms, power.value * fixed_ms if power else 0.0)
+        return ComputeCost(fixed_ms, power.value * fixed_ms if power else 0.0)
 
-    def layers(self, layers: Iterable[LayerWork]) -> Cost:
+    def layers(self, layers: Iterable[LayerWork]) -> ComputeCost:
         """Return the cost of layers, one after the other."""
         ms = sum(map(self._layer_ms, layers), 0.0)
-        return Cost(ms, self._busy_w * ms)
+        return ComputeCost(ms, self._busy_w * ms)
 
     def _layer_ms(self, layer: LayerWork) -> float:
         if self._per_layer:
@@ -106,7 +106,7 @@ def alive_bytes(table: LayerTable, layers: int) -> int:
     return BYTES_PER_FEATURE * (last.out_elements + last.held_elements)
 
 
-def compute_on_host(build: GraphBuilder, cost: Cost, after: tuple[int, ...]) -> int:
+def compute_on_host(build: GraphBuilder, cost: ComputeCost, after: tuple[int, ...]) -> int:
     """Add a step in which the host computes; return its index."""
     return build.add(Step(HOST, "compute", (HOST_CPU,), cost.ms, after, energy_mj=cost.mj))
 

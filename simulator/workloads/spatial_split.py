@@ -51,7 +51,6 @@ from profiles.device import DeviceProfile
 from profiles.fleet import Board
 from profiles.layer import LayerTable, LayerWork
 from profiles.link import BYTES_PER_FEATURE
-from simulator.engine.simulation import simulate
 from simulator.graph_builder import GraphBuilder, receive_ms
 from simulator.task_graph import TaskGraph
 from simulator.workloads.layer_parts import (
@@ -275,15 +274,3 @@ def redundancy(table: LayerTable, fused: int, rows: int, columns: int) -> float:
     """
     whole = sum(layer.macs for layer in table[:fused])
     return sum(tile.macs for tile in cut_tiles(table, fused, rows, columns)) / whole
-
-
-def best_fused(
-    table: LayerTable, boards: Sequence[Board], host: DeviceProfile, *, rows: int, columns: int
-) -> int:
-    """Return how many fused layers give the least latency; the fewest of equals."""
-
-    def latency_ms(fused: int) -> float:
-        split = tiles_graph(table, boards, host, fused=fused, rows=rows, columns=columns)
-        return simulate(split).total_ms
-
-    return min(fusable(table), key=latency_ms)

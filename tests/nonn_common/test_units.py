@@ -11,7 +11,6 @@ PARSERS = [
     units.parse_bytes,
     units.parse_macs,
     units.parse_hertz,
-    units.parse_bits_per_s,
     units.parse_ms,
 ]
 
@@ -30,7 +29,6 @@ PARSERS = [
         (units.parse_macs, "3", 1),
         (units.parse_hertz, "400MHz", 400_000_000),
         (units.parse_hertz, "1.2GHz", 1_200_000_000),
-        (units.parse_bits_per_s, "100Mbit/s", 100_000_000),
         (units.parse_ms, "15ms", 15.0),
         (units.parse_ms, "1.5s", 1_500.0),
         (units.parse_ms, "250us", 0.25),
@@ -60,7 +58,6 @@ def test_refuses_what_is_no_positive_quantity(parse, text):
         (units.parse_bytes, "5ms"),
         (units.parse_ms, "5KB"),
         (units.parse_hertz, "400"),
-        (units.parse_bits_per_s, "100MB"),
         (units.parse_macs, "200MB"),
     ],
 )

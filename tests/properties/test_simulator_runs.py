@@ -12,8 +12,8 @@ from made_hardware import device, figure
 from test_fan_out_properties import boards, devices, milliseconds
 
 from profiles.device import Hosting
-from simulator.engine import event_engine, simulation
-from simulator.engine.simulation import simulate, simulate_on
+from simulator.engine import simulation
+from simulator.engine.simulation import simulate
 from simulator.graph_builder import GraphBuilder
 from simulator.results import statistics
 from simulator.results.simulation_result import power_draws
@@ -116,19 +116,14 @@ def bytes_of(result):
 @given(jobs(lanes=False), st.just(UNDISTURBED) | open_scenarios)
 def test_fused_is_the_same_as_events_to_the_last_bit(graph, scenario):
     assume(simulation.recurrence_applies(graph, scenario))
-    one, other = (
-        simulate_on(path, graph, 6, scenario)
-        for path in (event_engine.run_events, simulation.run_recurrence)
-    )
+    one, other = (simulate(graph, 6, scenario, path=path) for path in ("events", "recurrence"))
     assert bytes_of(one) == bytes_of(other)
 
 
 @given(jobs())
 def test_fused_is_the_same_as_events_with_shared_processors(graph):
     assume(simulation.recurrence_applies(graph, UNDISTURBED))
-    one, other = (
-        simulate_on(path, graph, 6) for path in (event_engine.run_events, simulation.run_recurrence)
-    )
+    one, other = (simulate(graph, 6, path=path) for path in ("events", "recurrence"))
     for found, wanted in zip(other.inferences, one.inferences, strict=True):
         assert found.end_ms == pytest.approx(wanted.end_ms, rel=0, abs=TOLERANCE_MS)
     assert other.utilisation == pytest.approx(one.utilisation)
@@ -324,14 +319,25 @@ def fan_outs(draw):
 )
 def test_engine_equals_recurrence_on_each_inference(workload, scenario):
     images = 12
-    for path in (event_engine.run_events, simulation.run_recurrence):
-        rows = simulate_on(path, workload.graph(), images, scenario).inferences
+    for path in ("events", "recurrence"):
+        rows = simulate(workload.graph(), images, scenario, path=path).inferences
         starts = None if scenario is UNDISTURBED else [row.start_ms for row in rows]
         for found, wanted in zip(
             rows, closed_form.inference_times(workload, images, starts), strict=True
         ):
             assert found.start_ms == pytest.approx(wanted.start_ms, rel=0, abs=TOLERANCE_MS)
             assert found.end_ms == pytest.approx(wanted.end_ms, rel=0, abs=TOLERANCE_MS)
+
+
+def channel_split_ms(boards, fixed_ms, shares_ms, wires_ms, exchange_ms, peer_message_ms):
+    """Latency of a model whose layers are split by channels over equal `boards`, in ms.
+
+    Per layer each board computes a share for shares_ms[l]; then all exchange, which costs
+    exchange_ms and one message to each other board, each peer_message_ms + wires_ms[l].
+    """
+    others = boards - 1
+    exchanged_ms = (exchange_ms + others * (peer_message_ms + wire_ms) for wire_ms in wires_ms)
+    return fixed_ms + sum(shares_ms) + sum(exchanged_ms)
 
 
 @given(
@@ -355,7 +361,7 @@ def test_a_channel_split_takes_its_closed_form(count, layers, exchange_ms, messa
             for b in range(count)
         )
     graph = build.graph(build.join(barrier, ms=0))
-    formula = closed_form.channel_split_ms(
+    formula = channel_split_ms(
         boards=count,
         fixed_ms=0,
         shares_ms=[share_ms for share_ms, _ in layers],
@@ -363,8 +369,8 @@ def test_a_channel_split_takes_its_closed_form(count, layers, exchange_ms, messa
         exchange_ms=exchange_ms,
         peer_message_ms=message_ms,
     )
-    for path in (event_engine.run_events, simulation.run_recurrence):
-        for row in simulate_on(path, graph, 2).inferences:
+    for path in ("events", "recurrence"):
+        for row in simulate(graph, 2, path=path).inferences:
             assert row.latency_ms == pytest.approx(formula, rel=1e-12, abs=TOLERANCE_MS)
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulator.engine import event_engine, simulation
-from simulator.engine.simulation import simulate, simulate_on
+from simulator.engine import simulation
+from simulator.engine.simulation import simulate
 from simulator.scenario import Periodic, Scenario
 from simulator.task_graph import Message, Step, TaskGraph, Transit
 
@@ -78,10 +78,7 @@ def test_noise_is_the_same_on_both_paths():
     graph = TaskGraph((message(loss_pct=30, retry_ms=5, latency_ms=3), message(), last), sink=2)
     scenario = Scenario(Periodic(9), seed=5)
     assert simulation.recurrence_applies(graph, scenario)
-    one, other = (
-        simulate_on(path, graph, 3000, scenario)
-        for path in (event_engine.run_events, simulation.run_recurrence)
-    )
+    one, other = (simulate(graph, 3000, scenario, path=path) for path in ("events", "recurrence"))
     for name in type(one.recording.batch).__slots__:
         left, right = (getattr(each.recording.batch, name) for each in (one, other))
         assert left.tobytes() == right.tobytes()

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from simulator.results.simulation_result import SimulationResult
     from simulator.results.statistics import Keep
     from simulator.scenario import Scenario
+    from simulator.student_sweep import StudentSweep
     from simulator.task_graph import TaskGraph
-    from simulator.workloads.student_sweep import StudentSweep
 
 
 DEFAULT_IMAGES = 1000
@@ -318,7 +318,7 @@ def sweep(
     sweep --from rpi-3b --to odroid-xu4s --student wrn16:32,64,88 --plot figure-7.png
     """
     from simulator.results.tables import check_table
-    from simulator.workloads.student_sweep import (
+    from simulator.student_sweep import (
         SweepPoint,
         least_total_at,
         write_sweep_plot,
@@ -351,7 +351,7 @@ def sweep(
 def _move(
     slow: str, fast: str, link: str, host: str, work: tuple[int, int, int, int]
 ) -> "StudentSweep":
-    from simulator.workloads.student_sweep import StudentSweep
+    from simulator.student_sweep import StudentSweep
 
     boards = tuple(
         FleetBoard(name=name, device=device, link=link)

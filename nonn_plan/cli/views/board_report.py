@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nonn_plan.cli.parsers.workload import SimulationRequest
     from profiles.layer import LayerModel
     from simulator.results.simulation_result import SimulationResult
-    from simulator.workloads.student_sweep import StudentSweep, SweepPoint
+    from simulator.student_sweep import StudentSweep, SweepPoint
 
 
 def show_simulation(

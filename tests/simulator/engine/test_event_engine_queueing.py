@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulator.engine import simulation
-from simulator.engine.simulation import simulate, simulate_on
+from simulator.engine.simulation import simulate
 from simulator.scenario import Periodic, Poisson, RenewalFailure, Scenario
 from simulator.task_graph import Step, TaskGraph
 
@@ -60,7 +59,7 @@ def mean_and_half_width(values, zero_mean):
 
 def served(load, service):
     graph = TaskGraph((server("board", service),), sink=0)
-    batch = simulate_on(simulation.run_recurrence, graph, IMAGES, poisson(load)).recording.batch
+    batch = simulate(graph, IMAGES, poisson(load), path="recurrence").recording.batch
     return batch, (batch.starts_ms[:, 0] - batch.start_ms)[:-1]
 
 
@@ -86,7 +85,7 @@ def test_fork_and_join_of_two_exponential_servers(load):
     graph = TaskGraph(
         (server("a", "exponential"), server("b", "exponential"), join((0, 1))), sink=2
     )
-    batch = simulate_on(simulation.run_recurrence, graph, IMAGES, poisson(load)).recording.batch
+    batch = simulate(graph, IMAGES, poisson(load), path="recurrence").recording.batch
     known = np.hstack([controls(batch, i, load, 2 * MEAN_MS**2) for i in (0, 1)])
     responses = (batch.end_ms - batch.start_ms)[:-1]
     mean, half_width = mean_and_half_width(responses, known)

@@ -2,8 +2,7 @@ import random
 
 import pytest
 
-from simulator.engine import event_engine, simulation
-from simulator.engine.simulation import simulate, simulate_on
+from simulator.engine.simulation import simulate
 from simulator.scenario import Scenario, TimedFailure, Times
 from simulator.task_graph import Step, TaskGraph
 from simulator.workloads.fan_out import FanOut, StudentWork, busy_ms
@@ -97,8 +96,8 @@ def test_a_closed_loop_takes_up_the_next_image_when_the_board_is_up_again():
 def test_a_closed_loop_is_the_same_on_both_paths():
     graph = lanes(5.0, 10.0, 2.5)
     slow, quick = (
-        simulate_on(event_engine.run_events, graph, 20),
-        simulate_on(simulation.run_recurrence, graph, 20),
+        simulate(graph, 20, path="events"),
+        simulate(graph, 20, path="recurrence"),
     )
     for found, wanted in zip(quick.intervals, slow.intervals, strict=True):
         assert (found.inference, found.resource) == (wanted.inference, wanted.resource)

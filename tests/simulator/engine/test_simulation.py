@@ -104,7 +104,7 @@ def test_the_simulator_loads_no_model_framework_and_no_solver():
         "import simulator.results.breakdown; "
         "unwanted = {'torch', 'ortools', 'scipy', 'numpy', 'simpy'}; "
         "print(sorted(unwanted & set(sys.modules))); "
-        "import simulator.engine.simulation, simulator.workloads.student_sweep; "
+        "import simulator.engine.simulation, simulator.student_sweep; "
         "print(sorted({'torch', 'ortools', 'scipy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

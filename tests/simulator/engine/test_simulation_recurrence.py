@@ -1,7 +1,7 @@
 import pytest
 
-from simulator.engine import event_engine, simulation
-from simulator.engine.simulation import simulate_on
+from simulator.engine import simulation
+from simulator.engine.simulation import simulate
 from simulator.scenario import UNDISTURBED, Periodic, Poisson, Scenario, Throttle, TimedFailure
 from simulator.task_graph import Step, TaskGraph, Transit
 
@@ -12,8 +12,7 @@ def on(resource, duration_ms=1.0, after=(), **parts):
 
 def assert_same_bytes(graph, scenario, inferences=50):
     one, other = (
-        simulate_on(path, graph, inferences, scenario)
-        for path in (event_engine.run_events, simulation.run_recurrence)
+        simulate(graph, inferences, scenario, path=path) for path in ("events", "recurrence")
     )
     for name in type(one.recording.batch).__slots__:
         left, right = (getattr(each.recording.batch, name) for each in (one, other))
@@ -39,7 +38,7 @@ def test_the_order_in_a_closed_loop_is_that_of_the_first_image_not_of_the_steps(
     # The third step is ready at 1, the second at 4: the third comes first to a.cpu.
     steps = (on("x.cpu", 4), on("a.cpu", 2, (0,)), on("y.cpu", 1), on("a.cpu", 9, (2,)))
     graph = TaskGraph((*steps, on("z.cpu", 1, (1, 3))), sink=4)
-    assert simulate_on(event_engine.run_events, graph).total_ms == 13
+    assert simulate(graph, path="events").total_ms == 13
     assert_same_bytes(graph, UNDISTURBED)
 
 
@@ -57,9 +56,7 @@ def test_a_step_that_waits_twice_for_one_is_ready_at_another_time():
     )
     assert not simulation.keeps_order(graph)
     taken = [
-        row
-        for row in simulate_on(event_engine.run_events, graph).intervals
-        if row.resource == "medium:air"
+        row for row in simulate(graph, path="events").intervals if row.resource == "medium:air"
     ]
     assert [(row.step, row.start_ms) for row in taken] == [(3, 1.0), (2, 5.0)]
 

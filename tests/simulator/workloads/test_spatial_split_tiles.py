@@ -14,7 +14,6 @@ from profiles.fleet import Board
 from simulator.engine.simulation import simulate
 from simulator.workloads import spatial_split
 from simulator.workloads.spatial_split import (
-    best_fused,
     cut_tiles,
     early_layers,
     fusable,
@@ -119,19 +118,6 @@ def test_counted_place_by_place():
     whole = sum(layer.macs for layer in stack)
     assert redundancy(stack, 3, 2, 2) == pytest.approx(counted / whole)
     assert counted > whole
-
-
-def test_the_best_number_of_fused_layers_is_the_fastest(desk):
-    table = teacher_table(parse_network("vgg11:4,4,4,4,4"), ImageShape(3, 32, 32), 10)
-    boards = (board("a"), board("b"))
-    best = best_fused(table, boards, desk, rows=2, columns=1)
-    latency_ms = {
-        fused: simulate(
-            spatial_split.tiles_graph(table, boards, desk, fused=fused, rows=2, columns=1)
-        ).total_ms
-        for fused in fusable(table)
-    }
-    assert latency_ms[best] == min(latency_ms.values())
 
 
 def test_early_layers_are_those_whose_maps_outweigh_their_weights():

@@ -5,14 +5,14 @@ import csv
 import pytest
 from pyarrow import parquet
 
-from simulator.workloads.closed_form import fan_out_breakdown
-from simulator.workloads.student_sweep import (
+from simulator.student_sweep import (
     StudentSweep,
     least_total_at,
     sweep_plot,
     write_sweep_plot,
     write_sweep_table,
 )
+from simulator.workloads.closed_form import fan_out_breakdown
 
 
 @pytest.fixture
