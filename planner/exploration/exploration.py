@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from pydantic import Field
 
-from nonn_common.document import Document, Record, check_own_place, write_atomic
+from nonn_common.document import Document, Record, check_own_place
 from nonn_common.errors import NonnError
 from nonn_common.progress import Progress
 from planner.exploration.cell import CellRequest, CellResult, read_cell_result
-from simulator.results.tables import as_csv, as_parquet
+from simulator.results.tables import Table, write_table
 
 Solver = Callable[[Sequence[CellRequest]], Iterator[CellResult]]
 
@@ -217,22 +216,19 @@ def write_tables(cells: Sequence[Cell], folder: Path) -> None:
     for name, rows_of in _KINDS.items():
         found = rows_of(cells)
         if found or name == "cells":
-            table = _table(found)
-            write_atomic(folder / f"{name}.csv", as_csv(table))
-            write_atomic(folder / f"{name}.parquet", as_parquet(table))
+            write_table(_table(found), folder, name)
 
 
-def _table(found: Sequence[dict[str, Any]]) -> pa.Table:
-    """Return a column for every name that any row has; what a row has not is null."""
+def _table(found: Sequence[dict[str, Any]]) -> Table:
+    """Table with a column for every name that any row has, null where a row has none."""
     names = dict.fromkeys(name for row in found for name in row)
-    return pa.table(
-        {name: pa.array([row.get(name) for row in found], type=_type(name)) for name in names}
-    )
+    columns = {name: [row.get(name) for row in found] for name in names}
+    return Table.of(columns, {name: _type(name) for name in names})
 
 
-def _type(name: str) -> pa.DataType:
+def _type(name: str) -> type[Any]:
     if name in _WHOLE:
-        return pa.int64()
+        return int
     if name == "starts_below_range":
-        return pa.bool_()
-    return pa.string() if name in _TEXT else pa.float64()
+        return bool
+    return str if name in _TEXT else float
