@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= quickstart
 
-.PHONY: demo test lint types contracts tests coverage schemas calibrate bench clean
+.PHONY: demo test lint types contracts tests coverage rooms schemas calibrate bench clean
 
 demo: .venv/installed
 	$(BIN)/nonn-plan quickstart -o $(DEMO)
@@ -34,6 +34,10 @@ tests: .venv/installed-dev
 # The same tests under a tracer, which takes about twice the time: the gate is in pyproject.toml.
 coverage: .venv/installed-dev
 	$(PYTEST) --cov --cov-report=term
+
+# Each file of each room with its first sentence.
+rooms:
+	@$(PYTHON) docs/rooms.py
 
 # JSON Schemas of all files that commands exchange.
 schemas: .venv/installed
