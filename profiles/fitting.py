@@ -69,7 +69,7 @@ class Fit:
     unidentifiable: tuple[str, ...]
     residual_pct: float
 
-    def figure(self, name: str, source: str) -> Quantity:
+    def quantity(self, name: str, source: str) -> Quantity:
         """Return one coefficient as a fitted figure that rests on `source`."""
         coefficient = self.coefficients[name]
         return Quantity(
@@ -113,21 +113,21 @@ def relative_fit(
 
 
 def fit_observations(
-    lines: Sequence[Observation], stated: Mapping[str, Quantity | None], source: str
+    observations: Sequence[Observation], stated: Mapping[str, Quantity | None], source: str
 ) -> dict[str, Quantity]:
-    """Fit the figures of `lines` that are not `stated`; return those that the lines tell."""
-    given = {name: figure.value for name, figure in stated.items() if figure is not None}
-    wanted = dict.fromkeys(name for line in lines for name in line.terms if name not in given)
-    columns = {name: [line.terms.get(name, 0.0) for line in lines] for name in wanted}
+    """Fit the figures of `observations` that are not `stated`; return those that the lines tell."""
+    given = {name: quantity.value for name, quantity in stated.items() if quantity is not None}
+    wanted = dict.fromkeys(name for observation in observations for name in observation.terms if name not in given)
+    columns = {name: [observation.terms.get(name, 0.0) for observation in observations] for name in wanted}
     columns = {name: column for name, column in columns.items() if any(column)}
     if not columns:
         return {}
     known = [
-        line.known + sum(given.get(name, 0.0) * factor for name, factor in line.terms.items())
-        for line in lines
+        observation.known + sum(given.get(name, 0.0) * factor for name, factor in observation.terms.items())
+        for observation in observations
     ]
-    fit = relative_fit(columns, [line.observed for line in lines], known)
-    return {name: fit.figure(name, source) for name in fit.coefficients}
+    fit = relative_fit(columns, [observation.observed for observation in observations], known)
+    return {name: fit.quantity(name, source) for name in fit.coefficients}
 
 
 def rounded_value(value: float) -> float:
@@ -211,14 +211,14 @@ def read_measured_layers(path: Path | str) -> tuple[tuple[LayerWork, float], ...
     """
     try:
         with Path(path).open(newline="", encoding="utf-8") as stream:
-            lines = list(csv.DictReader(stream))
+            observations = list(csv.DictReader(stream))
     except FileNotFoundError:
         raise InputError("no such file", where=str(path)) from None
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"cannot be read: {error}", where=str(path)) from None
     rows = []
-    for number, line in enumerate(lines, start=1):
-        cells = {name: cell for name, cell in line.items() if cell}
+    for number, observation in enumerate(observations, start=1):
+        cells = {name: cell for name, cell in observation.items() if cell}
         content = {"ms": cells.pop("ms", None), "layer": cells}
         rows.append(MeasuredLayer.check(content, f"{path} row {number}"))
     return tuple((row.layer, row.ms) for row in rows)
@@ -231,7 +231,7 @@ def _model(
     for layer, ms in measured:
         kinds.setdefault(layer.kind, []).append((layer, ms))
     costs = tuple(_kind(kind, rows, precision, source) for kind, rows in kinds.items())
-    residuals = [figure.residual_pct or 0.0 for cost in costs for figure in cost.terms.values()]
+    residuals = [quantity.residual_pct or 0.0 for cost in costs for quantity in cost.terms.values()]
     return LayerModel(
         kinds=costs,
         layers=len(measured),
@@ -255,7 +255,7 @@ def _kind(kind: LayerKind, measured: LayerTimes, precision: Precision, source: s
         kind=kind,
         kernels=tuple(sorted({kernel_of(layer) for layer, _ in measured})),
         layers=len(measured),
-        terms={term: fit.figure(term, note) for term in columns},
+        terms={term: fit.quantity(term, note) for term in columns},
     )
 
 

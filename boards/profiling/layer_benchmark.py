@@ -128,7 +128,7 @@ def _with_the_rest(
         [row.timing.ms for row in fitted],
         known=[_sum_ms(model, table, precision) for table in tables],
     )
-    rest = fit.figure("fixed_ms", f"the rest of the time of {len(fitted)} students")
+    rest = fit.quantity("fixed_ms", f"the rest of the time of {len(fitted)} students")
     return model.model_copy(
         update={
             "kinds": (

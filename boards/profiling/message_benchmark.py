@@ -134,7 +134,7 @@ def _affine(sizes: Sequence[float], times_ms: Sequence[float]) -> Fit:
 
 
 def _measured(fit: Fit, source: str) -> Quantity:
-    return fit.figure("fixed", source).model_copy(update={"provenance": "measured"})
+    return fit.quantity("fixed", source).model_copy(update={"provenance": "measured"})
 
 
 class _OneBoardHost:

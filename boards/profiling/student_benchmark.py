@@ -126,7 +126,7 @@ def held_out_errors_pct(rows: Sequence[StudentTime], model: ComputeModel) -> tup
 
 
 def _measured(fit: Fit, name: str, source: str) -> Quantity:
-    return fit.figure(name, source).model_copy(update={"provenance": "measured"})
+    return fit.quantity(name, source).model_copy(update={"provenance": "measured"})
 
 
 def _student_task(
@@ -238,7 +238,7 @@ def sharing_figure(rows: Sequence[Sharing]) -> Quantity:
         {"factor": [row.summed_ms for row in rows]}, [row.together_ms for row in rows]
     )
     counts = ", ".join(str(row.students) for row in rows)
-    return fit.figure("factor", f"{counts} students at once in one worker").model_copy(
+    return fit.quantity("factor", f"{counts} students at once in one worker").model_copy(
         update={"provenance": "measured"}
     )
 
