@@ -4,12 +4,12 @@ An engine is loaded only when a model is opened with it.  Only the models asked 
 only from the files that were exported.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,45 +30,54 @@ from nonn_core.export.bundle import (
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-
 Engine = Literal["onnxruntime", "ncnn"]
 """What computes: onnxruntime, or ncnn where it has no wheel (32-bit Arm)."""
+
+_ENGINES: tuple[Engine, ...] = ("onnxruntime", "ncnn")
+_ERRORS_ONLY = 3
+"""onnxruntime's level of messages."""
 
 Batch = NDArray[np.float32]
 
 
-class LoadedModel(Protocol):
-    """A model of a bundle, ready to answer; several threads may ask at once."""
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A bundled model in memory, ready to answer; several threads may ask at once.
+
+    `precision` is that of its weights and activations; `compute` is its engine's session or net.
+    """
+
+    bundled: BundledModel
+    engine: Engine
+    precision: ModelPrecision
+    compute: Callable[[Batch], Batch]
 
     @property
     def name(self) -> str:
         """Its name in the manifest."""
-
-    @property
-    def engine(self) -> Engine:
-        """Its engine."""
-
-    @property
-    def precision(self) -> ModelPrecision:
-        """Of its weights and activations."""
+        return self.bundled.name
 
     @property
     def reads(self) -> Port:
         """Input port, without the batch."""
+        return self.bundled.reads
 
     @property
     def answers(self) -> Port:
         """Output port, without the batch."""
+        return self.bundled.answers
 
     def answer(self, images: Batch) -> Batch:
         """Map (n, *reads.shape), of the values it reads, to (n, *answers.shape), both float32.
 
         Raises InputError where the array is of another type or shape, empty, or holds a value that
-        is no finite number.
+        is no finite number; BoardError where ncnn fails.
         """
+        _check_batch(images, self.reads, self.name)
+        return self.compute(images)
 
 
-def check_batch(images: Batch, reads: Port, where: str) -> None:
+def _check_batch(images: Batch, reads: Port, where: str) -> None:
     """Make sure that a model can read `images`; `where` names the model.
 
     Raises InputError for another type or shape, an empty batch, or a value that is no finite
@@ -97,37 +106,9 @@ def check_batch(images: Batch, reads: Port, where: str) -> None:
         )
 
 
-_ERRORS_ONLY = 3
-
-
-@dataclass(frozen=True, slots=True)
-class OnnxModel:
-    """A model in a session of onnxruntime, on the CPU."""
-
-    name: str
-    precision: ModelPrecision
-    reads: Port
-    answers: Port
-    session: "InferenceSession"
-
-    @property
-    def engine(self) -> Engine:
-        """Its engine."""
-        return "onnxruntime"
-
-    def answer(self, images: Batch) -> Batch:
-        """Map (n, *reads.shape) to (n, *answers.shape), both float32.
-
-        Raises InputError where the model cannot read `images`.
-        """
-        check_batch(images, self.reads, self.name)
-        answers: Batch = self.session.run((self.answers.name,), {self.reads.name: images})[0]
-        return answers
-
-
 def open_onnx(
     model: BundledModel, precision: ModelPrecision, content: bytes, threads: int, where: str
-) -> OnnxModel:
+) -> LoadedModel:
     """Open an ONNX model, on `threads` threads; `where` names the file that `content` is of.
 
     Raises InputError where it is no such model, or reads and answers other things than the
@@ -149,7 +130,13 @@ def open_onnx(
             f"onnxruntime cannot load it: {' '.join(str(error).split())}", where=where
         ) from None
     _check_ports(session, model, where)
-    return OnnxModel(model.name, precision, model.reads, model.answers, session)
+    answers, reads = (model.answers.name,), model.reads.name
+
+    def compute(images: Batch) -> Batch:
+        found: Batch = session.run(answers, {reads: images})[0]
+        return found
+
+    return LoadedModel(model, "onnxruntime", precision, compute)
 
 
 def _check_ports(session: "InferenceSession", model: BundledModel, where: str) -> None:
@@ -169,44 +156,15 @@ def _check_ports(session: "InferenceSession", model: BundledModel, where: str) -
             )
 
 
-@dataclass(frozen=True, slots=True)
-class NcnnModel:
-    """A model in a net of ncnn, on the CPU, in fp32 throughout."""
-
-    name: str
-    reads: Port
-    answers: Port
-    net: NcnnNet
-
-    @property
-    def engine(self) -> Engine:
-        """Its engine."""
-        return "ncnn"
-
-    @property
-    def precision(self) -> ModelPrecision:
-        """Of its weights and activations."""
-        return "fp32"
-
-    def answer(self, images: Batch) -> Batch:
-        """Map (n, *reads.shape) to (n, *answers.shape), both float32.
-
-        Raises InputError where the model cannot read `images`, BoardError where ncnn fails.
-        """
-        check_batch(images, self.reads, self.name)
-        return self.net(images)
-
-
 def open_ncnn(
     model: BundledModel, param: bytes, weights: bytes, threads: int, where: str
-) -> NcnnModel:
+) -> LoadedModel:
     """Open an ncnn model, on `threads` threads; `where` names the file that `param` is of.
 
     Raises InputError where ncnn cannot load it, or it answers another shape than the manifest says.
     """
-    opened = NcnnModel(
-        model.name, model.reads, model.answers, NcnnNet.open(param, weights, threads, where)
-    )
+    net = NcnnNet.open(param, weights, threads, where)
+    opened = LoadedModel(model, "ncnn", "fp32", net)
     # ncnn's files say nothing of shapes.
     found = opened.answer(np.zeros((1, *model.reads.shape), np.float32)).shape[1:]
     if found != model.answers.shape:
@@ -217,9 +175,6 @@ def open_ncnn(
             allowed=str(model.answers.shape),
         )
     return opened
-
-
-_ENGINES: tuple[Engine, ...] = ("onnxruntime", "ncnn")
 
 
 def load_models(

@@ -155,7 +155,7 @@ def test_ncnn_answers_what_onnxruntime_does(ncnn_bundle):
 def test_ncnn_computes_in_fp32(ncnn_bundle):
     """Its options are wrong by default on Arm only, where these tests seldom run."""
     (model,) = load_models(ncnn_bundle, ["student-0"], engine="ncnn", threads=2)
-    option = model.net.net.opt
+    option = model.compute.net.opt
     assert not option.use_fp16_storage
     assert not option.use_fp16_arithmetic
     assert not option.use_fp16_packed

@@ -5,7 +5,7 @@ import json
 import onnxruntime
 import pytest
 
-from boards.bundle_size import bundle_fits
+from boards.board_fit import bundle_fits
 from nonn_core.export.bundle import read_bundle
 from planner.plan_file.plan_document import PlanDocument
 from planner.problem.goals import BoardBudget

@@ -253,7 +253,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a run as ONNX models, FC weights and a manifest; check them on the test images."""
-    from boards.bundle_size import bundle_fits
+    from boards.board_fit import bundle_fits
     from nonn_core.data.dataset import load_dataset
     from nonn_core.distillation.run import recipe_of
     from nonn_core.export.run_export import export as export_run

@@ -13,8 +13,7 @@ from nonn_core.recipe import setting_label
 from nonn_plan.cli.output import Output, format_pct
 
 if TYPE_CHECKING:
-    from boards.board_fit import BoardFit
-    from boards.bundle_size import BundleFit
+    from boards.board_fit import BoardFit, BundleFit
     from nonn_core.accuracy_report import Evaluation, RepeatedEvaluation, SubsetAccuracy
     from nonn_core.distillation.loop import EpochMetrics
     from nonn_core.export.bundle import Agreement, Manifest
