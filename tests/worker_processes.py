@@ -3,11 +3,11 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+
+from forked_python import template
 
 from boards.host.client import InferenceClient, QuorumPolicy
 from boards.host.connection import BoardTask, Reconnector
@@ -17,13 +17,22 @@ from boards.protocol.address import Address, BoardAddress
 from boards.tls.authority import make_keys
 from boards.tls.credential import Identity, board
 
+WORKER = (
+    "nonn_plan.cli.app",
+    "nonn_plan.cli.commands.worker",
+    "boards.worker.server",
+    "boards.worker.student_pool",
+    "boards.worker.frame_server",
+)
+"""What a worker imports, but for the standard library."""
+
 
 class WorkerProcess:
     """`nonn-plan worker` of some students, which can be killed, stopped and started again."""
 
     def __init__(self, bundle, name, students, keys, *options):
         self.name, self.students = name, students
-        self._command = [sys.executable, "-m", "nonn_plan", "worker", str(bundle)]
+        self._command = ["-m", "nonn_plan", "worker", str(bundle)]
         self._command += [part for each in students for part in ("--student", each)]
         self._command += ["--keys", str(keys / name), *options]
         self.address = Address("127.0.0.1", 0)
@@ -31,11 +40,10 @@ class WorkerProcess:
 
     def start(self):
         """Start it, on the port that it had."""
-        self.process = subprocess.Popen(
-            [*self._command, "--listen", str(self.address)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        self.process = template(*WORKER).start(
+            *self._command,
+            "--listen",
+            str(self.address),
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         line = self.process.stdout.readline()
