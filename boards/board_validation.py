@@ -24,6 +24,10 @@ from simulator.results.breakdown import BoardRow
 from simulator.results.perfetto import trace_json
 from simulator.results.simulation_result import SimulationResult
 
+ACCEPTED_PCT = 15.0
+"""An error of a prediction that is beyond this asks for another profile."""
+_FIRST_PID = 100_000
+
 
 class MeasuredLatency:
     """The answers of a closed loop, each with every student."""
@@ -75,10 +79,6 @@ class MeasuredLatency:
 def median(values: Sequence[float]) -> float | None:
     """Return the median; None without any value."""
     return float(np.median(values)) if values else None
-
-
-ACCEPTED_PCT = 15.0
-"""An error of a prediction that is beyond this asks for another profile."""
 
 
 class Comparison(Record):
@@ -248,9 +248,6 @@ def _advice(
 
 def _ms(value: float | None) -> str:
     return "an unknown time" if value is None else f"{value:.2f} ms"
-
-
-_FIRST_PID = 100_000
 
 
 def write_comparison_trace(plan: PlanDocument, answer: Answer, path: Path) -> None:

@@ -51,6 +51,12 @@ from nonn_core.export.bundle import MANIFEST, Manifest
 from planner.plan_file.plan_document import PlanDocument
 from profiles.fleet import resolve
 
+OWN_MESSAGE_MS = 1.0
+"""What a message to a worker is taken to cost on this machine; a board's may cost more."""
+PORT = 8001
+_LOOPBACK = Endpoint(board="127.0.0.1", host="127.0.0.2")
+"""Workers listen at the first, the relay for them, under the same ports, at the second."""
+
 
 class RelayProcess:
     """A relay process, for as long as the fleet lives."""
@@ -104,14 +110,6 @@ class RelayProcess:
         trace: TracebackType | None,
     ) -> None:
         kill(self._child)
-
-
-OWN_MESSAGE_MS = 1.0
-"""What a message to a worker is taken to cost on this machine; a board's may cost more."""
-
-PORT = 8001
-_LOOPBACK = Endpoint(board="127.0.0.1", host="127.0.0.2")
-"""Workers listen at the first, the relay for them, under the same ports, at the second."""
 
 
 @dataclass(frozen=True, slots=True)

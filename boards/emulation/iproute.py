@@ -31,6 +31,19 @@ Tool = Literal["ip", "tc"]
 TIMEOUT_S = 30.0
 """How long one call may take; it takes milliseconds."""
 
+_TAG = re.compile(r"nonn-(?P<pid>\d+)-(?P<began>\d+)")
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_NAMESPACES = Path("/run/netns")
+MAX_PACKET_BYTES, MIN_PACKET_BYTES = 1500, 296
+_ETHERNET_BYTES = 14
+_HEADER_BYTES = 52
+"""IPv4, TCP, and its time stamps."""
+_FRAME_MS = 1.0
+_KERNEL_LAG_MS = 0.1
+"""How late the kernel may be without a loss of rate."""
+_QUEUE_BYTES = 4_000_000
+_QUEUE_PACKETS = 100_000
+
 
 def configure(tool: Tool, lines: Sequence[str], namespace: str | None = None) -> None:
     """Run `lines` by `ip` or `tc` in order, in a network namespace if given.
@@ -55,10 +68,6 @@ def run_command(command: Sequence[str], text: str = "") -> str:
         raise BoardError(f"`{' '.join(command)}` failed: {said}")
     return done.stdout
 
-
-_TAG = re.compile(r"nonn-(?P<pid>\d+)-(?P<began>\d+)")
-_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_NAMESPACES = Path("/run/netns")
 
 _numbers = itertools.count()
 _counting = threading.Lock()
@@ -148,17 +157,6 @@ def _base36(number: int) -> str:
         number, digit = divmod(number, len(_LETTERS))
         text = _LETTERS[digit] + text
     return text
-
-
-MAX_PACKET_BYTES, MIN_PACKET_BYTES = 1500, 296
-_ETHERNET_BYTES = 14
-_HEADER_BYTES = 52
-"""IPv4, TCP, and its time stamps."""
-_FRAME_MS = 1.0
-_KERNEL_LAG_MS = 0.1
-"""How late the kernel may be without a loss of rate."""
-_QUEUE_BYTES = 4_000_000
-_QUEUE_PACKETS = 100_000
 
 
 def packet_bytes(bits_per_s: float) -> int:

@@ -18,6 +18,10 @@ from profiles.link import wire_ms
 from simulator.graph_builder import join_ms
 from simulator.workloads.fan_out import busy_ms
 
+RELAY_COST_MS = 0.2
+"""What a relay itself costs a message; what takes less than that is not worth one."""
+_CARD = "card"
+
 
 @dataclass(frozen=True, slots=True)
 class BoardWorkload:
@@ -95,12 +99,6 @@ def _require_students_of(plan: PlanDocument, bundle: Manifest) -> None:
             allowed=", ".join(student.name for student in plan.students),
             fix="export the run that was trained with this plan's configuration",
         )
-
-
-RELAY_COST_MS = 0.2
-"""What a relay itself costs a message; what takes less than that is not worth one."""
-
-_CARD = "card"
 
 
 @dataclass(frozen=True, slots=True)

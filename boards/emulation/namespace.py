@@ -36,6 +36,17 @@ from boards.emulation.iproute import (
 from nonn_common.errors import BoardError
 from profiles.fleet import Board
 
+_RATE = "qdisc add dev near root tbf rate 1mbit burst 1600 limit 10000"
+_DELAY = "qdisc add dev far root netem delay 1ms"
+ADDRESS_RANGES = (IPv4Network("198.18.0.0/15"), IPv4Network("10.198.0.0/15"))
+"""The range for tests of networks (RFC 2544), and a private one where that is in use."""
+_LINK_PREFIX = 30
+_MIN_ROUTE_PREFIX = 16
+"""Routes to less than this many fixed bits, such as the default route, lead to everywhere."""
+LOCK = "/run/nonn-plan.lock"
+"""Held while addresses are chosen and given, so that two fleets do not choose the same."""
+_FAR = "eth0"
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -54,9 +65,6 @@ class Capabilities:
 
 LOOPBACK_ONLY = Capabilities(refused=("not asked for",))
 """Plain processes on the loopback network."""
-
-_RATE = "qdisc add dev near root tbf rate 1mbit burst 1600 limit 10000"
-_DELAY = "qdisc add dev far root netem delay 1ms"
 
 
 def redirect(link: str, medium: str, directions: tuple[str, ...]) -> tuple[str, ...]:
@@ -111,14 +119,6 @@ def _tried_in(namespace: str) -> Capabilities:
     )
 
 
-ADDRESS_RANGES = (IPv4Network("198.18.0.0/15"), IPv4Network("10.198.0.0/15"))
-"""The range for tests of networks (RFC 2544), and a private one where that is in use."""
-
-_LINK_PREFIX = 30
-_MIN_ROUTE_PREFIX = 16
-"""Routes to less than this many fixed bits, such as the default route, lead to everywhere."""
-
-
 def free_blocks(count: int, used: Iterable[IPv4Network]) -> tuple[IPv4Network, ...]:
     """Return `count` blocks of four addresses outside `used`; raises BoardError if there are less.
 
@@ -162,12 +162,6 @@ def _free_subnets(taken: tuple[IPv4Network, ...]) -> Iterator[IPv4Network]:
 def _block(network: IPv4Network) -> IPv4Network:
     """Return the block that a network as small as a block lies in."""
     return IPv4Network((network.network_address, _LINK_PREFIX), strict=False)
-
-
-LOCK = "/run/nonn-plan.lock"
-"""Held while addresses are chosen and given, so that two fleets do not choose the same."""
-
-_FAR = "eth0"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,11 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any, Self
 
+PIECE_BYTES = 64 * 1024
+"""Most bytes that are held together; a message is mostly one piece."""
+_MOST_PIECES = 64
+_RESET = struct.pack("ii", 1, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class LinkDirection:
@@ -94,14 +99,8 @@ class CarrierClock:
         return (sent_ms if direction.wire_by_kernel else free_ms) + direction.latency_ms + jitter_ms
 
 
-PIECE_BYTES = 64 * 1024
-"""Most bytes that are held together; a message is mostly one piece."""
-
-_MOST_PIECES = 64
 _Count = Callable[[int], float]
 """How many messages so many bytes are."""
-
-_RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)

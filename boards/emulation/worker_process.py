@@ -21,6 +21,15 @@ from nonn_common.errors import BoardError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_LISTENS = "0A"
+ENDING_S = 5.0
+"""How long a child may take to end when it is asked to, before it is made to."""
+WORKER_COMMAND = (sys.executable, "-m", "nonn_plan", "worker")
+START_TIMEOUT_S = 60.0
+"""How long a worker may take until it serves; eight at once start slowly."""
+_SERVES = b"serving "
+_SHORTEST_MS = 0.001
+
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
@@ -46,9 +55,6 @@ def deferred_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if came:
             signal.raise_signal(came[0])
-
-
-_LISTENS = "0A"
 
 
 def listening_ports(pid: int) -> tuple[int, ...]:
@@ -84,9 +90,6 @@ def _socket_inodes(pid: int) -> set[str]:
 
 
 Child = subprocess.Popen[bytes]
-
-ENDING_S = 5.0
-"""How long a child may take to end when it is asked to, before it is made to."""
 
 
 class Spawner:
@@ -164,14 +167,6 @@ def _close_pipes(child: Child) -> None:
             # What was not yet written to a dead child is lost with it.
             with suppress(OSError):
                 pipe.close()
-
-
-WORKER_COMMAND = (sys.executable, "-m", "nonn_plan", "worker")
-START_TIMEOUT_S = 60.0
-"""How long a worker may take until it serves; eight at once start slowly."""
-
-_SERVES = b"serving "
-_SHORTEST_MS = 0.001
 
 
 class EmulatedWorker:

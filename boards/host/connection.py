@@ -21,6 +21,11 @@ from nonn_common.errors import InputError
 from nonn_core.export.bundle import BundledModel, Manifest
 from planner.plan_file.plan_document import PlanDocument, require_students
 
+ProtocolName = Literal["frames", "standard"]
+
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 2.0
+"""Pauses between attempts to connect, which double from the first to the longest."""
+
 
 @dataclass(frozen=True)
 class BoardTask:
@@ -99,9 +104,6 @@ def all_students(all_tasks: Sequence[BoardTask]) -> tuple[BundledModel, ...]:
     return tuple(sorted(found.values(), key=lambda model: model.fc_offset or 0))
 
 
-ProtocolName = Literal["frames", "standard"]
-
-
 class ConnectionLostError(Exception):
     """The worker is gone or sends nonsense; its outstanding answers do not come."""
 
@@ -159,7 +161,34 @@ class Connection(Protocol):
         """Close it."""
 
 
-FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 2.0
+class SelfPipe:
+    """A self-pipe, by which other threads wake the selector that waits on it."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+
+    def fileno(self) -> int:
+        """File descriptor to select on."""
+        return self._reader
+
+    def wake(self) -> None:
+        """Make the pipe readable."""
+        # A full pipe wakes as well.
+        with suppress(BlockingIOError):
+            os.write(self._writer, b"!")
+
+    def drain(self) -> None:
+        """Empty the pipe."""
+        with suppress(BlockingIOError):
+            os.read(self._reader, 4096)
+
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self._reader)
+        os.close(self._writer)
+
 
 Connect = Callable[[BoardTask], Connection]
 
@@ -170,15 +199,13 @@ class Reconnector:
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self._results: deque[tuple[str, Connection | str]] = deque()
-        self._pipe_reader, self._pipe_writer = os.pipe()
-        os.set_blocking(self._pipe_reader, False)
-        os.set_blocking(self._pipe_writer, False)
+        self._pipe = SelfPipe()
         self._closed = threading.Event()
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
         """File descriptor to select on."""
-        return self._pipe_reader
+        return self._pipe.fileno()
 
     def request(self, task: BoardTask) -> None:
         """Connect to a board in a thread, retrying until it works."""
@@ -188,8 +215,7 @@ class Reconnector:
 
     def results(self) -> list[tuple[str, Connection | str]]:
         """Return boards with their new connection, or with the reason why there is none."""
-        with suppress(BlockingIOError):
-            os.read(self._pipe_reader, 4096)
+        self._pipe.drain()
         found = []
         while self._results:
             found.append(self._results.popleft())
@@ -199,8 +225,7 @@ class Reconnector:
         """Stop connecting."""
         with self._lock:
             self._closed.set()
-            os.close(self._pipe_reader)
-            os.close(self._pipe_writer)
+            self._pipe.close()
         for _, found in self._results:
             if not isinstance(found, str):
                 found.close()
@@ -225,7 +250,5 @@ class Reconnector:
             if self._closed.is_set():
                 return False
             self._results.append((name, found))
-            # A full pipe wakes as well.
-            with suppress(BlockingIOError):
-                os.write(self._pipe_writer, b"!")
+            self._pipe.wake()
             return True

@@ -4,7 +4,6 @@ Any server of the protocol will do, ours or Triton.  `connect` takes frames wher
 advertises them; where their port cannot be reached, these calls are slower, but right.
 """
 
-import os
 import threading
 from collections import deque
 from contextlib import ExitStack, suppress
@@ -21,6 +20,7 @@ from boards.host.connection import (
     ProtocolName,
     Reply,
     Request,
+    SelfPipe,
 )
 from boards.host.frame_connection import FramesUnreachableError, connect_frames
 from boards.protocol.address import Address
@@ -29,7 +29,12 @@ from boards.protocol.open_inference import METHODS, SERVICE, message_class
 from boards.tls.credential import Identity
 from nonn_core.export.bundle import BundledModel
 
+CONNECT_TIMEOUT_S = 5.0
+
 _LARGEST_BYTES = 64 * 1024 * 1024
+
+_REFUSED = {reason.name for reason in RefusalReason} - {RefusalReason.UNAVAILABLE.name}
+"""Statuses of a server that is reachable."""
 
 
 class GrpcChannel:
@@ -86,10 +91,6 @@ def rpc_error_text(error: Any) -> str:
     return f"{error.code().name}: {error.details()}"
 
 
-_REFUSED = {reason.name for reason in RefusalReason} - {RefusalReason.UNAVAILABLE.name}
-"""Statuses of a server that is reachable."""
-
-
 class GrpcConnection:
     """Calls of one board, whose replies are joined when all of its students have answered."""
 
@@ -99,16 +100,14 @@ class GrpcConnection:
         self._channel = channel
         self._task = task
         self._replies: deque[Reply | ConnectionLostError] = deque()
-        # What gRPC's threads put down wakes who waits on this.
-        self._pipe_reader, self._pipe_writer = os.pipe()
-        os.set_blocking(self._pipe_reader, False)
-        os.set_blocking(self._pipe_writer, False)
+        # gRPC's threads wake the thread that waits for replies.
+        self._pipe = SelfPipe()
         self._lock = threading.Lock()
         self._closed = False
 
     def fileno(self) -> int:
         """File descriptor to select on."""
-        return self._pipe_reader
+        return self._pipe.fileno()
 
     @property
     def unsent(self) -> bool:
@@ -131,8 +130,7 @@ class GrpcConnection:
 
     def replies(self) -> list[Reply]:
         """Return the replies received so far."""
-        with suppress(BlockingIOError):
-            os.read(self._pipe_reader, 4096)
+        self._pipe.drain()
         found: list[Reply] = []
         while self._replies:
             one = self._replies[0]
@@ -140,7 +138,7 @@ class GrpcConnection:
                 found.append(one)
             elif found:
                 # What came before the end counts; the end is told when it is asked for again.
-                self._wake()
+                self._pipe.wake()
                 break
             else:
                 raise one
@@ -152,20 +150,14 @@ class GrpcConnection:
         with self._lock:
             self._closed = True
         self._channel.close()
-        os.close(self._pipe_reader)
-        os.close(self._pipe_writer)
+        self._pipe.close()
 
     def _put(self, one: Reply | ConnectionLostError) -> None:
         with self._lock:
             if self._closed:
                 return
             self._replies.append(one)
-            self._wake()
-
-    def _wake(self) -> None:
-        # A full pipe wakes as well.
-        with suppress(BlockingIOError):
-            os.write(self._pipe_writer, b"!")
+            self._pipe.wake()
 
 
 class _PartialReply:
@@ -259,9 +251,6 @@ def _features(response: Any, model: BundledModel, count: int) -> Features | None
         times["waited_ns"].int64_param if "waited_ns" in times else 0,
         times["computed_ns"].int64_param if "computed_ns" in times else 0,
     )
-
-
-CONNECT_TIMEOUT_S = 5.0
 
 
 def connect(task: BoardTask, identity: Identity | None) -> Connection:

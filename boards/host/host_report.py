@@ -4,13 +4,16 @@ import csv
 import io
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
 from boards.host.inference import Answer, BoardTiming
-from boards.host.session import HostImage
 from nonn_common.document import Record
+
+if TYPE_CHECKING:
+    from boards.host.session import HostImage
 
 _COLUMNS = ("image", "class", "label", "total_ms", "missing")
 
@@ -63,7 +66,7 @@ class AnswerLog:
         self._timings: dict[str, list[BoardTiming]] = defaultdict(list)
         self._missing: dict[str, Counter[str]] = defaultdict(Counter)
 
-    def add(self, image: HostImage, answer: Answer, students: int) -> None:
+    def add(self, image: "HostImage", answer: Answer, students: int) -> None:
         """Note one answer."""
         unanswered = len(answer.missing) == students
         (label,) = answer.labels

@@ -47,6 +47,18 @@ are so alike that noise would decide how their time grows."""
 _MIN_MODELS_TO_HOLD_OUT = 4
 _FAMILIES = ("wrn", "vgg", "resnet", "mobilenetv2")
 
+FC_FILE = "fc.safetensors"
+FC_INPUTS, CLASSES = 128, 10
+_EXAMPLES = 2
+"""Random images that give the ranges of int8 activations: the time does not depend on them."""
+_MEAN_FOR_NCNN = f"""\
+7767517
+2 2
+Input in 0 1 {NCNN_READS}
+Pooling mean 1 1 {NCNN_READS} {NCNN_ANSWERS} 0=1 4=1
+""".encode()
+_NO_WEIGHTS = bytes(4)
+
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkModel:
@@ -149,20 +161,6 @@ def _with_held_out(members: list[BenchmarkModel]) -> list[BenchmarkModel]:
         replace(member, held_out=number % 2 == 1 and number < len(members) - 1)
         for number, member in enumerate(members)
     ]
-
-
-FC_FILE = "fc.safetensors"
-FC_INPUTS, CLASSES = 128, 10
-_EXAMPLES = 2
-"""Random images that give the ranges of int8 activations: the time does not depend on them."""
-
-_MEAN_FOR_NCNN = f"""\
-7767517
-2 2
-Input in 0 1 {NCNN_READS}
-Pooling mean 1 1 {NCNN_READS} {NCNN_ANSWERS} 0=1 4=1
-""".encode()
-_NO_WEIGHTS = bytes(4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ _THROTTLED_NOW, _THROTTLED_EVER = 0xE, 0xE0000
 Firmware = Callable[[str], str | None]
 """Asks the Raspberry Pi's firmware; None where there is none."""
 
+_LIMITS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
+
 
 @dataclass(frozen=True, slots=True)
 class MachineCondition:
@@ -158,9 +160,6 @@ def _after_colon(line: str) -> float | None:
         return float(line.partition(":")[2])
     except ValueError:
         return None
-
-
-_LIMITS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True, slots=True)

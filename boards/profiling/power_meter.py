@@ -20,6 +20,10 @@ _PACKAGE = re.compile(r"package-\d+|psys")
 _PARTS = frozenset(("amdgpu", "radeon", "nouveau", "i915", "xe", "nvme", "drivetemp"))
 """Drivers of graphics and disks, whose sensors tell what these take."""
 
+ASSUMED_W_PER_THREAD = 5.0
+"""Where nothing is known: a board's profile cannot do without, and says that it is assumed."""
+_REST_S = 0.05
+
 
 class PowerMeter(Protocol):
     """Measures power."""
@@ -162,12 +166,6 @@ def _integer(path: Path) -> int | None:
         return int(path.read_text())
     except (OSError, ValueError):
         return None
-
-
-ASSUMED_W_PER_THREAD = 5.0
-"""Where nothing is known: a board's profile cannot do without, and says that it is assumed."""
-
-_REST_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)

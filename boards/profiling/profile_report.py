@@ -24,6 +24,9 @@ from profiles.device import DEVICES, DeviceProfile, Hosting
 from profiles.link import LinkProfile
 from profiles.quantity import Quantity
 
+MAX_DRIFT_PCT, MAX_SPREAD_PCT, MAX_ERROR_PCT = 10.0, 25.0, 15.0
+"""What is worth a word; a plan is to be within the last one of what its boards then take."""
+
 
 class StudentRow(Record):
     """A student that was measured."""
@@ -105,10 +108,6 @@ class ProfileReport(Record):
     before: ConditionRow = Field(description="The machine before.")
     after: ConditionRow = Field(description="The machine after.")
     warnings: tuple[str, ...] = Field(description="What makes the measurement doubtful.")
-
-
-MAX_DRIFT_PCT, MAX_SPREAD_PCT, MAX_ERROR_PCT = 10.0, 25.0, 15.0
-"""What is worth a word; a plan is to be within the last one of what its boards then take."""
 
 
 def profile_name(asked: str | None, machine: MachineInfo) -> str:

@@ -22,6 +22,10 @@ from profiles.quantity import Quantity
 
 _DRIFT_SHARE = 0.1
 
+MODELS_PER_THREAD_COUNT = 4
+"""Students that are timed on each number of threads."""
+MAX_AT_ONCE = 4
+
 
 @dataclass(frozen=True, slots=True)
 class StudentTime:
@@ -136,9 +140,6 @@ def _student_task(
     return lambda: students.answer([member.name], images).computed_ns / 1e6
 
 
-MODELS_PER_THREAD_COUNT = 4
-"""Students that are timed on each number of threads."""
-
 ModelLoader = Callable[[Sequence[str], int], Sequence[LoadedModel]]
 """Loads models by name, on so many threads."""
 
@@ -191,9 +192,6 @@ def thread_counts(cores: int) -> tuple[int, ...]:
     """Return 1, 2, 4, ... and the number of cores."""
     doubled = [1 << power for power in range(cores.bit_length()) if 1 << power <= cores]
     return tuple(dict.fromkeys((*doubled, cores)))
-
-
-MAX_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)

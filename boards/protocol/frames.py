@@ -25,6 +25,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+VERSION = 1
+HEADER = struct.Struct("<4sBBHQI")
+_MAGIC = b"NoNN"
+_WELCOME = struct.Struct("<II")
+_IMAGES = struct.Struct("<I")
+_FEATURES = struct.Struct("<QQI")
+_EXTENSION = re.compile(rf"nonn_frames/{VERSION}\(port=(\d+)\)")
+
 
 class RefusalReason(IntEnum):
     """Reason of a refusal, numbered and named as gRPC's status codes."""
@@ -43,14 +51,6 @@ class RequestRefused(Exception):  # noqa: N818
         self.reason = reason
         super().__init__(message)
 
-
-VERSION = 1
-HEADER = struct.Struct("<4sBBHQI")
-_MAGIC = b"NoNN"
-_WELCOME = struct.Struct("<II")
-_IMAGES = struct.Struct("<I")
-_FEATURES = struct.Struct("<QQI")
-_EXTENSION = re.compile(rf"nonn_frames/{VERSION}\(port=(\d+)\)")
 
 Values = NDArray[np.float32]
 

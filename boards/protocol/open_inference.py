@@ -58,6 +58,16 @@ T, and the fields of InferParameter are one of each other."""
 
 _ONE_OF = {"InferParameter": "parameter_choice"}
 
+METHODS = (
+    "ServerLive",
+    "ServerReady",
+    "ModelReady",
+    "ServerMetadata",
+    "ModelMetadata",
+    "ModelInfer",
+)
+"""Each has a request and a response of its name."""
+
 
 def _schema() -> FileDescriptorProto:
     """Return the protocol's file descriptor."""
@@ -132,14 +142,3 @@ _POOL.Add(_schema())
 def message_class(name: str) -> Any:
     """Return the class of a message, such as ModelInferRequest."""
     return GetMessageClass(_POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))
-
-
-METHODS = (
-    "ServerLive",
-    "ServerReady",
-    "ModelReady",
-    "ServerMetadata",
-    "ModelMetadata",
-    "ModelInfer",
-)
-"""Each has a request and a response of its name."""

@@ -56,6 +56,8 @@ LEAF_LIFE = timedelta(days=731)
 
 _TITLE = "nonn-plan authority"
 
+_UNFINISHED = ".new-"
+
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
@@ -188,9 +190,6 @@ def _encoded(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> 
         certificate.public_bytes(Encoding.PEM),
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     )
-
-
-_UNFINISHED = ".new-"
 
 
 def make_keys(keys: Path, boards: Sequence[Subject]) -> tuple[str, ...]:

@@ -32,6 +32,11 @@ AUTHORITY_NAME, HOST_NAME = "authority", "host"
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LARGEST_HOST_NAME = 253
 
+USAGES = {"host": ExtendedKeyUsageOID.CLIENT_AUTH, "board": ExtendedKeyUsageOID.SERVER_AUTH}
+CERTIFICATE_FILE, KEY_FILE = "certificate.pem", "key.pem"
+NEW_KEYS = "move its folder away and run `nonn-plan keys init` again"
+AUTHORITY_FILE = "authority.pem"
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -115,7 +120,6 @@ def _normalised_address(text: str, where: str | None) -> str:
 Purpose = Literal["authority", "host", "board"]
 """An authority signs certificates, a host calls boards, a board answers."""
 
-USAGES = {"host": ExtendedKeyUsageOID.CLIENT_AUTH, "board": ExtendedKeyUsageOID.SERVER_AUTH}
 
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 
@@ -172,11 +176,6 @@ def _extension(certificate: x509.Certificate, kind: type[_Kind]) -> _Kind | None
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
-
-
-CERTIFICATE_FILE, KEY_FILE = "certificate.pem", "key.pem"
-
-NEW_KEYS = "move its folder away and run `nonn-plan keys init` again"
 
 
 def read_content(path: Path) -> bytes:
@@ -263,9 +262,6 @@ def require_valid_now(one: x509.Certificate, where: Path) -> None:
 
 def _day(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M} UTC"
-
-
-AUTHORITY_FILE = "authority.pem"
 
 
 @dataclass(frozen=True, slots=True)

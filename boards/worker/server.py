@@ -31,6 +31,15 @@ from nonn_common.errors import BoardError
 
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
+DATATYPE = "FP32"
+MODEL_VERSION = "1"
+PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "ncnn": "ncnn"}
+DRAIN_S = 10.0
+"""How long the requests that are inside may take when the worker is told to end."""
+_ANY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104  (what the user may ask for)
+_EXTRA_THREADS = 8
+"""Calls beside those in the queue that are answered at once: metadata, health, refusals."""
+
 
 class WorkerMetrics:
     """The figures of one worker, in a registry of their own."""
@@ -66,11 +75,6 @@ class WorkerMetrics:
 
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, ("student",), buckets=_BUCKETS_S, registry=self._registry)
-
-
-DATATYPE = "FP32"
-MODEL_VERSION = "1"
-PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "ncnn": "ncnn"}
 
 
 class InferenceService:
@@ -219,14 +223,6 @@ def _response(request: Any, model: LoadedModel, answer: Features) -> Any:
 def _invalid(message_text: str) -> RequestRefused:
     return RequestRefused(RefusalReason.INVALID_ARGUMENT, message_text)
 
-
-DRAIN_S = 10.0
-"""How long the requests that are inside may take when the worker is told to end."""
-
-_ANY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104  (what the user may ask for)
-
-_EXTRA_THREADS = 8
-"""Calls beside those in the queue that are answered at once: metadata, health, refusals."""
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,9 @@ from boards.protocol.frames import Features, RefusalReason, RequestRefused, Valu
 from boards.worker.model_runtime import LoadedModel
 from nonn_common.errors import InputError
 
+MAX_IMAGES = 1024
+"""Images in one request."""
+
 
 class RequestObserver(Protocol):
     """Observer of requests, called from any thread."""
@@ -40,9 +43,6 @@ class NullObserver:
 
 
 log = logging.getLogger(__name__)
-
-MAX_IMAGES = 1024
-"""Images in one request."""
 
 
 class StudentPool:
