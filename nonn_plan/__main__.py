@@ -1,4 +1,4 @@
-"""Where `nonn-plan` starts: Ctrl-C before the commands are there ends it without a traceback."""
+"""Start of `nonn-plan`; Ctrl-C while the commands are loaded ends it without a traceback."""
 
 import gc
 import sys
@@ -9,14 +9,16 @@ OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
 def run() -> NoReturn:
-    """Load the commands and run the one that was asked for."""
+    """Load the command that was typed, and run it."""
     # To look for garbage among the modules again and again takes a fifth of a short command.
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:
-        from nonn_plan.cli.app import run as run_command
+        from nonn_plan.cli.app import command_line, exit_codes
     except KeyboardInterrupt:
         sys.exit("nonn-plan: stopped by Ctrl-C")
-    run_command()
+    with exit_codes():
+        command_line()()
+    sys.exit()
 
 
 if __name__ == "__main__":

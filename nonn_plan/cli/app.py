@@ -5,6 +5,8 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from types import FrameType
@@ -46,6 +48,30 @@ COMMANDS = {
 }
 """Module under `commands` and function or group of each command, in the order of the help."""
 
+PARTS_OF_COMMANDS = {
+    **dict.fromkeys(("quickstart", "download", "train-teacher", "train", "evaluate"), "train"),
+    **dict.fromkeys(("tune", "partition", "export", "quantise", "table"), "train"),
+    **dict.fromkeys(("keys", "worker", "host", "emulate", "profile", "validate"), "boards"),
+}
+"""Part of the installation that a command needs; all others need the base alone."""
+
+PARTS_OF_PACKAGES = {
+    "pyarrow": "parquet",
+    "dask": "dask",
+    "distributed": "dask",
+    "ncnn": "ncnn",
+    "pnnx": "ncnn",
+}
+"""Part that holds a package, whichever command needs it."""
+
+PACKAGES_OF_PARTS = {
+    *PARTS_OF_PACKAGES,
+    *("cryptography", "fvcore", "google", "grpc", "grpc_health", "numba", "onnx", "onnxruntime"),
+    *("onnxscript", "PIL", "pooch", "prometheus_client", "psutil", "safetensors", "sklearn"),
+    *("torch",),
+}
+"""Packages, as they are imported, that the base does without."""
+
 
 def _show_version(asked: bool) -> None:
     if asked:
@@ -63,8 +89,13 @@ def main(
     del asked
 
 
+def command_line() -> typer.Typer:
+    """Build the command line with the command that was typed alone, or with all."""
+    return commands(_asked())
+
+
 def commands(asked: str | None = None) -> typer.Typer:
-    """Return the command line with the command that is asked for alone, or with all."""
+    """Build the command line with the command that is asked for alone, or with all."""
     app = typer.Typer(
         name="nonn-plan",
         no_args_is_help=True,
@@ -96,8 +127,9 @@ def exit_code(error: NonnError) -> int:
     return FAILED
 
 
-def run() -> NoReturn:
-    """Run the command line; an error that we know is one message, never a traceback."""
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn errors and signals into one message and an exit code, never a traceback."""
     _prepare_streams()
     # gRPC's own log has lines for each handshake that fails; what matters of them we say ourselves.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -107,10 +139,13 @@ def run() -> NoReturn:
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _stop)
     try:
-        commands(next((word for word in sys.argv[1:] if not word.startswith("-")), None))()
+        yield
     except NonnError as error:
         print(f"nonn-plan: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(exit_code(error))
+    except ModuleNotFoundError as error:
+        print(f"nonn-plan: {missing_part(error, _asked())}", file=sys.stderr)  # noqa: T201
+        sys.exit(BAD_INPUT)
     except OSError as error:
         # What no part of the program expected of the system, such as a full stdout.
         print(f"nonn-plan: {error}", file=sys.stderr)  # noqa: T201
@@ -118,7 +153,24 @@ def run() -> NoReturn:
     finally:
         # What is alive now ends with the process; the interpreter need not take it apart.
         gc.freeze()
-    sys.exit(DONE)
+
+
+def missing_part(error: ModuleNotFoundError, command: str | None) -> InputError:
+    """Name the part of nonn-plan that holds a missing package; raises the error for any other."""
+    package = (error.name or "").partition(".")[0]
+    part = PARTS_OF_PACKAGES.get(package) or PARTS_OF_COMMANDS.get(command or "", "all")
+    if package not in PACKAGES_OF_PARTS:
+        raise error
+    return InputError(
+        f"`{command}` needs the package {package}",
+        found="not installed",
+        fix=f"pip install 'nonn-plan[{part}]'",
+    )
+
+
+def _asked() -> str | None:
+    """Command that was typed."""
+    return next((word for word in sys.argv[1:] if not word.startswith("-")), None)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from nonn_plan.cli.app import run
+from nonn_plan.__main__ import run
 
 CLASSES = ("left", "middle", "right")
 

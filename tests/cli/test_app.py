@@ -105,7 +105,7 @@ def test_a_command_alone_is_the_one_that_all_of_them_have(command):
 def test_planning_loads_no_other_command(plan_arguments):
     arguments = ["nonn-plan", *map(str, plan_arguments)]
     _python(
-        f"import sys; sys.argv = {arguments!r}\nfrom nonn_plan.cli.app import run\n"
+        f"import sys; sys.argv = {arguments!r}\nfrom nonn_plan.__main__ import run\n"
         "try: run()\nexcept SystemExit: pass\n"
         "assert not {'nonn_plan.cli.commands.published', 'scipy.optimize'} & set(sys.modules)"
     )
@@ -114,7 +114,7 @@ def test_planning_loads_no_other_command(plan_arguments):
 def test_planning_loads_no_torch(plan_arguments):
     arguments = ["nonn-plan", *map(str, plan_arguments)]
     _python(
-        f"import sys; sys.argv = {arguments!r}\nfrom nonn_plan.cli.app import run\n"
+        f"import sys; sys.argv = {arguments!r}\nfrom nonn_plan.__main__ import run\n"
         "try: run()\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
         "assert not {'torch', 'pandas'} & set(sys.modules)\n"
         "import pandas; assert pandas.Series([2, 3]).sum() == 5"
@@ -157,7 +157,7 @@ def announced(solver, model):
     print("solving", file=sys.stderr, flush=True)
     return ask(solver, model)
 cp_model.CpSolver.solve = announced
-from nonn_plan.cli.app import run
+from nonn_plan.__main__ import run
 run()
 """
 
@@ -190,7 +190,7 @@ def test_after_a_solve_signals_still_reach_python(plan_arguments):
     arguments = ["nonn-plan", *map(str, plan_arguments)]
     _python(
         f"import os, signal, sys; sys.argv = {arguments!r}\n"
-        "from nonn_plan.cli.app import run\nfrom nonn_common.errors import StoppedError\n"
+        "from nonn_plan.__main__ import run\nfrom nonn_common.errors import StoppedError\n"
         "try: run()\nexcept SystemExit: pass\n"
         "try: os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
         "except StoppedError: sys.exit(0)\nsys.exit(1)"

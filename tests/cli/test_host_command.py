@@ -3,17 +3,24 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from emulated_plans import bundle_of, made_fleet, made_plan
+from forked_python import run_forked, template
 from PIL import Image as Picture
 
 from boards.emulation.emulated_fleet import emulated
 from boards.emulation.namespace import LOOPBACK_ONLY
 
+HOST = (
+    "nonn_plan.cli.app",
+    "nonn_plan.cli.commands.host",
+    "boards.board_validation",
+    "boards.host.host_report",
+    "boards.host.session",
+)
+"""What a host imports, but for the standard library."""
 LINK = {"name": "wire", "bits_per_s": 1e9}
 
 
@@ -52,16 +59,11 @@ def wrong_pictures(folder):
 
 def run(fleet, command, *options, stdin=None):
     folder, running = fleet
-    line = [sys.executable, "-m", "nonn_plan", command, "plan.json", "bundle"]
-    line += ["--boards", "boards.yaml", "--keys", str(running.keys / "host"), *options]
-    return subprocess.run(
-        line,
-        cwd=folder,
-        input=stdin,
-        capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
-    )
+    line = ["-m", "nonn_plan", command, "plan.json", "bundle"]
+    line += ["--boards", "boards.yaml", "--keys", running.keys / "host", *options]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    made = template(*HOST)
+    return run_forked(made, *line, cwd=folder, stdin=stdin or b"", env=env, text=False)
 
 
 def test_host_classifies_a_data_set(fleet):

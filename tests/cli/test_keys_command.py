@@ -96,7 +96,7 @@ def test_show_without_keys_is_bad_input(nonn_plan, keys, content):
 def test_keys_load_neither_torch_nor_a_solver(keys, plan_file):
     arguments = ["nonn-plan", "keys", "init", str(keys), "--plan", str(plan_file)]
     code = (
-        f"import sys; sys.argv = {arguments!r}\nfrom nonn_plan.cli.app import run\n"
+        f"import sys; sys.argv = {arguments!r}\nfrom nonn_plan.__main__ import run\n"
         "try: run()\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
         "assert not {'torch', 'ortools', 'onnxruntime', 'scipy.optimize'} & set(sys.modules)"
     )

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 WATCHED = """
 import sys
-from nonn_plan.cli.app import run
+from nonn_plan.__main__ import run
 try:
     run()
 finally:

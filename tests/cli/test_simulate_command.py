@@ -261,7 +261,7 @@ def announced(self):
     if self.statistics.images == 1:
         print("flushed", file=sys.stderr, flush=True)
 recorder.Recorder._flush = announced
-from nonn_plan.cli.app import run
+from nonn_plan.__main__ import run
 run()
 """
 
