@@ -11,6 +11,7 @@ import json
 import math
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,10 +21,12 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from drawn_problems import unlike_question
+
 from nonn_common.document import write_atomic
 from planner.data.modes import Assignment
 from planner.heuristics.baselines import random_search
-from planner.instances import unlike_question
 from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.validation import level_values
 from planner.problem.goals import MAXIMISED, Objective, ObjectiveLevel
@@ -65,8 +68,8 @@ class Solved:
 
     def gap(self, assignment: Assignment) -> float:
         """Return how far an assignment is from the best, in per cent or in filters."""
-        objective = self.question.objective[0].objective
-        value = level_values(self.question, assignment)[0]
+        objective = self.problem.objective[0].objective
+        value = level_values(self.problem, assignment)[0]
         worse = self.best - value if objective in MAXIMISED else value - self.best
         return worse if objective in UNITS else 100 * worse / self.best
 
@@ -128,7 +131,7 @@ def solved(objective: Objective, seed: int) -> Solved:
 
 def affordable_samples(feasible: Sequence[Solved]) -> int:
     """Return how many random samples take as long as the solver: a power of two, rounded down."""
-    _, seconds = timed(lambda: [random_search(one.question, TRIAL_SAMPLES) for one in feasible])
+    _, seconds = timed(lambda: [random_search(one.problem, TRIAL_SAMPLES) for one in feasible])
     fitting = TRIAL_SAMPLES * sum(one.seconds for one in feasible) / seconds
     return 2 ** max(0, math.floor(math.log2(fitting)))
 
@@ -141,7 +144,7 @@ def compare(objective: Objective, instances: int, samples: int | None) -> Compar
     rows = []
     for name, baseline in BASELINES.items():
         answer = baseline if name != "random" else lambda one: random_search(one, drawn)
-        found, seconds = timed(lambda answer=answer: [answer(one.question) for one in feasible])
+        found, seconds = timed(lambda answer=answer: [answer(one.problem) for one in feasible])
         pairs = zip(feasible, found, strict=True)
         gaps = [None if plan is None else one.gap(plan) for one, plan in pairs]
         rows.append(Row.of(name, gaps, seconds))
@@ -165,9 +168,9 @@ def page(comparisons: Sequence[Comparison], solver: str) -> str:
         "",
         f"Written by `make bench` (`benchmarks/planning.py`); {solver}, one worker.",
         "",
-        f"Seeds 0 to {questions - 1} of `planner.instances.unlike_question`: 4 to 8 boards, each "
-        "with a device, a link and budgets of its own, 3 to 6 students as asked, 6 to 12 "
-        "communities of 6 to 39 filters, three widths. Each question has one objective. The gap is "
+        f"Seeds 0 to {questions - 1} of `unlike_question` in `tests/drawn_problems.py`: 4 to 8 "
+        "boards, each with a device, a link and budgets of its own, 3 to 6 students as asked, 6 to "
+        "12 communities of 6 to 39 filters, three widths. Each question has one objective. The gap is "
         "the distance of a baseline's plan from the proven optimum, in per cent of it (imbalance: "
         "in filters), over the questions for which the baseline finds a plan; `no plan` counts the "
         "others that have one.",

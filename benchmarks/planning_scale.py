@@ -10,14 +10,18 @@ solved to optimality for one objective; seconds of one core, start of the interp
 import argparse
 import json
 import platform
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from drawn_problems import alike_question, unlike_question
+
 from nonn_common.errors import NonnError
-from planner.instances import alike_question, unlike_question
 from planner.problem.goals import ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.solve import solve

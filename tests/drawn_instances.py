@@ -101,10 +101,10 @@ def random_instance(seed, boards_of=random_boards):
     options = tuple(Mode.of(spec, precision, image) for spec in specs for precision in precisions)
     return image, ProblemData(
         host=boards[0].device,
-        sites=tuple(random_site(rng, board, options, sizes) for board in boards),
-        options=options,
+        capacities=tuple(random_site(rng, board, options, sizes) for board in boards),
+        modes=options,
         sizes=sizes,
-        drops=random_drops(rng, sizes),
+        drop_choices=random_drops(rng, sizes),
         min_students=int(rng.integers(1, 3)),
         max_students=int(rng.integers(2, 4)),
         image_bytes=image.size_bytes,
@@ -136,25 +136,25 @@ def small_instance(seed):
     max_students = int(rng.integers(2, 5))
     return image, ProblemData(
         host=boards[0].device,
-        sites=tuple(random_site(rng, board, options, sizes) for board in boards),
-        options=options,
+        capacities=tuple(random_site(rng, board, options, sizes) for board in boards),
+        modes=options,
         sizes=sizes,
-        drops=tuple(d for d in random_drops(rng, sizes) if len(d.communities) < len(sizes)),
+        drop_choices=tuple(d for d in random_drops(rng, sizes) if len(d.communities) < len(sizes)),
         min_students=int(rng.integers(1, max_students + 1)),
         max_students=max_students,
         image_bytes=image.size_bytes,
         reuse=reuse,
-        replicates=seed % 8 != 1,
-        group0s=tuple(Stem.of(spec, image) for spec in shapes.values()),
+        copies_stem=seed % 8 != 1,
+        stems=tuple(Stem.of(spec, image) for spec in shapes.values()),
     )
 
 
 def crowded_media(seed):
     """Boards on shared media, each too small for all filters, so that several have to reply."""
     image, instance = random_instance(seed, boards_on_media)
-    room = max(option.memory_bytes(instance.filters * 2 // 3) for option in instance.options)
-    sites = tuple(replace(site, memory_bytes=room) for site in instance.sites)
-    return image, replace(instance, sites=sites)
+    room = max(option.memory_bytes(instance.filters * 2 // 3) for option in instance.modes)
+    sites = tuple(replace(site, memory_bytes=room) for site in instance.capacities)
+    return image, replace(instance, capacities=sites)
 
 
 def company_needed(sizes, budget):
@@ -188,10 +188,10 @@ def company_needed(sizes, budget):
     )
     return image, ProblemData(
         host=hurried,
-        sites=(site,),
-        options=(cheap, dear),
+        capacities=(site,),
+        modes=(cheap, dear),
         sizes=sizes,
-        drops=(DropChoice(frozenset(), 0, 0.0),),
+        drop_choices=(DropChoice(frozenset(), 0, 0.0),),
         min_students=2,
         max_students=2,
         image_bytes=image.size_bytes,

@@ -64,11 +64,11 @@ def divisions(instance, kept):
 
 def plan_values(image, instance):
     """Yield arrays of each objective's values, in solver units, of the plans of one division."""
-    assert not any(site.board.link.shared for site in instance.sites)
-    for drop in instance.drops:
+    assert not any(site.board.link.shared for site in instance.capacities)
+    for drop in instance.drop_choices:
         kept = [c for c in range(len(instance.sizes)) if c not in drop.communities]
         for filters in sorted({tuple(sorted(each)) for each in divisions(instance, kept)}):
-            if instance.replicates:
+            if instance.copies_stem:
                 yield _Division(image, instance, drop, filters).values()
             for alone in alones(image, instance):
                 yield _Division(image, instance, drop, filters, alone).values()
@@ -76,9 +76,9 @@ def plan_values(image, instance):
 
 def alones(image, instance):
     """Each board, and each shape of G0 that fits there in the fewest bytes that there are."""
-    precision = min((o.precision for o in instance.options), key=BYTES_PER_VALUE.get)
-    specs = {spec.group0: spec for spec in (parse_network(o.name) for o in instance.options)}
-    for (place, site), group0 in product(enumerate(instance.sites), instance.group0s):
+    precision = min((o.precision for o in instance.modes), key=BYTES_PER_VALUE.get)
+    specs = {spec.group0: spec for spec in (parse_network(o.name) for o in instance.modes)}
+    for (place, site), group0 in product(enumerate(instance.capacities), instance.stems):
         cost = group0_cost(specs[group0.shape], image)
         device, memory = site.board.device, cost.memory_bytes(precision)
         needs = (
@@ -112,11 +112,11 @@ class _Division:
         self.alone = alone
         count = len(filters)
         self.masks = np.array(list(product((False, True), repeat=count)))
-        places = product(range(len(instance.sites)), repeat=count)
+        places = product(range(len(instance.capacities)), repeat=count)
         weights = 2 ** np.arange(count)[::-1]
-        on = np.array(list(places))[:, :, None] == np.arange(len(instance.sites))
+        on = np.array(list(places))[:, :, None] == np.arange(len(instance.capacities))
         self.mask_on = (on * weights[:, None]).sum(axis=1)
-        options = instance.options
+        options = instance.modes
         shared = [
             chosen
             for chosen in product(range(len(options)), repeat=count)
@@ -136,7 +136,7 @@ class _Division:
         self.bytes = chosen(lambda _, precision: BYTES_PER_VALUE[precision])
 
     def values(self):
-        sites = self.instance.sites
+        sites = self.instance.capacities
         tables = {site.board.device.name: self._spent(site.board.device) for site in sites}
         busy, energy = zip(*(tables[site.board.device.name] for site in sites), strict=True)
         fits = np.array([self._fits(*each) for each in zip(sites, busy, energy, strict=True)])
@@ -175,14 +175,14 @@ class _Division:
     def _input_ms(self, board):
         if self.alone is None:
             return send_ms(board, self.instance.image_bytes)
-        source = self.instance.sites[self.alone.place].board
+        source = self.instance.capacities[self.alone.place].board
         return exchange_ms(source, board, self.alone.maps_bytes)
 
     def _with_group0(self, values):
         """Add what G0 costs on its own board, and what all answers wait for there."""
         if self.alone is None:
             return values
-        board, cost = self.instance.sites[self.alone.place].board, self.alone.cost
+        board, cost = self.instance.capacities[self.alone.place].board, self.alone.cost
         sent_ms = send_ms(board, self.instance.image_bytes)
         spent_ms = compute_ms(board.device, cost.macs)
         energy = compute_mj(board.device, cost.macs) * UNITS_PER_MJ
@@ -224,7 +224,9 @@ class _Division:
 
     def _latency(self, used, send, tail):
         """Longest tail first, which on wires of their own is best (Jackson 1955)."""
-        delay = np.array([2 * each.board.link.latency_ms.value for each in self.instance.sites])
+        delay = np.array(
+            [2 * each.board.link.latency_ms.value for each in self.instance.capacities]
+        )
         tail = used * (tail + delay)
         order = np.argsort(-tail, axis=1)
         sent = np.cumsum(np.take_along_axis(send, order, axis=1), axis=1)
@@ -232,7 +234,7 @@ class _Division:
         return ends.max(axis=1) + join_ms(self.instance.host)
 
     def _period(self, send, busy, reply):
-        half = np.array([each.board.link.duplex == "half" for each in self.instance.sites])
+        half = np.array([each.board.link.duplex == "half" for each in self.instance.capacities])
         wire = np.where(half, send + reply, np.maximum(send, reply))
         longest = np.maximum(np.maximum(wire, busy).max(axis=1), send.sum(axis=1))
         return np.maximum(longest, join_ms(self.instance.host))

@@ -15,11 +15,11 @@ from simulator.workloads.fan_out import busy_mj, busy_ms, reply_ms
 
 def all_plans(image, instance):
     """Yield the value of every objective for every plan that keeps all rules."""
-    places = range(len(instance.sites))
-    for drop in instance.drops:
+    places = range(len(instance.capacities))
+    for drop in instance.drop_choices:
         kept = [c for c in range(len(instance.sizes)) if c not in drop.communities]
         for filters in divisions(instance, kept):
-            for options in product(instance.options, repeat=len(filters)):
+            for options in product(instance.modes, repeat=len(filters)):
                 if len({option.group0 for option in options}) > 1:
                     continue
                 costs = [
@@ -33,7 +33,7 @@ def all_plans(image, instance):
 
 
 def fits(instance, load):
-    for b, site in enumerate(instance.sites):
+    for b, site in enumerate(instance.capacities):
         here = [(cost, precision) for board, cost, _, precision in load if board == b]
         macs = [cost.macs for cost, _ in here]
         device = site.board.device
@@ -51,7 +51,7 @@ def fits(instance, load):
 def values(instance, drop, load):
     """Each objective in solver units, though not whole ones; for throughput the period."""
     turns, energies_mj, held_ms = [], [], Counter(host=0.0)
-    for b, site in enumerate(instance.sites):
+    for b, site in enumerate(instance.capacities):
         here = [(cost.macs, filters) for board, cost, filters, _ in load if board == b]
         if here:
             macs = [each for each, _ in here]

@@ -238,14 +238,14 @@ class Assignment:
     """All students, and the ids of the communities that are dropped.
 
     `send_order` names boards by their places in the fleet.  It is empty where the solver decided
-    nothing that longest first (`simulator.workloads.fan_out`) does not do as well.  `own` is G0 on a board
-    of its own; None: each board has a copy.
+    nothing that longest first (`simulator.workloads.fan_out`) does not do as well.  `stem` is G0 on
+    a board of its own; None: each board has a copy.
     """
 
     students: tuple[AssignedStudent, ...]
     dropped: tuple[int, ...]
     send_order: tuple[int, ...] = ()
-    own: DedicatedStem | None = None
+    stem: DedicatedStem | None = None
 
 
 CostSlope = tuple[int, int, int]
@@ -263,9 +263,9 @@ class Mode:
     name: str
     precision: Precision
     group0: str
-    head: CostSlope
+    cost_slope: CostSlope
     line: StudentCostLine
-    behind: StudentCostLine
+    line_without_stem: StudentCostLine
 
     @classmethod
     def of(cls, spec: NetworkSpec, precision: Precision, image: ImageShape) -> "Mode":
@@ -327,31 +327,31 @@ class BoardCapacity:
     latest: int | None = None
 
     @property
-    def kind(self) -> tuple[object, ...]:
+    def class_key(self) -> tuple[object, ...]:
         """What makes boards do the same as long as they are up: device, link and budgets."""
         limits = (self.memory_bytes, self.macs, self.busy, self.energy)
         return self.board.device, self.board.link, *limits
 
-    def fits(self, option: Mode, filters: int) -> bool:
+    def fits(self, mode: Mode, filters: int) -> bool:
         """Say whether a student of this network and size fits on this board, alone or not."""
-        if self.memory_bytes is not None and option.memory_bytes(filters) > self.memory_bytes:
+        if self.memory_bytes is not None and mode.memory_bytes(filters) > self.memory_bytes:
             return False
-        if self.macs is not None and option.line.at(filters).macs > self.macs:
+        if self.macs is not None and mode.line.at(filters).macs > self.macs:
             return False
-        if self.energy is not None and self._least(energy_units, option, filters) > self.energy:
+        if self.energy is not None and self._least(energy_units, mode, filters) > self.energy:
             return False
-        busy = self._least(busy_units, option, filters)
+        busy = self._least(busy_units, mode, filters)
         replied = busy + filters * reply_units(self.board)
         return (self.busy is None or busy <= self.busy) and (
             self.latest is None or replied <= self.latest
         )
 
-    def _least(self, units: UnitCost, option: Mode, filters: int) -> int:
+    def _least(self, units: UnitCost, mode: Mode, filters: int) -> int:
         """Return the least cost of one student, alone or as its share among several."""
         device = self.board.device
-        return min(units(device, option.line, several).at(filters) for several in (False, True))
+        return min(units(device, mode.line, several).at(filters) for several in (False, True))
 
-    def most_filters(self, option: Mode, at_most: int) -> int:
+    def most_filters(self, mode: Mode, at_most: int) -> int:
         """Return the most filters, up to `at_most`, that such a student may mimic here; -1: none.
 
         Costs grow with filters, so that bisection finds it.
@@ -359,13 +359,13 @@ class BoardCapacity:
         low, high = -1, at_most
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.fits(option, middle) else (low, middle - 1)
+            low, high = (middle, high) if self.fits(mode, middle) else (low, middle - 1)
         return low
 
 
-def board_capacities(question: Problem) -> tuple[BoardCapacity, ...]:
+def board_capacities(problem: Problem) -> tuple[BoardCapacity, ...]:
     """Return the boards with their budgets."""
-    _, boards = resolve(question.fleet)
+    _, boards = resolve(problem.fleet)
     return tuple(
         BoardCapacity(
             board,
@@ -374,5 +374,5 @@ def board_capacities(question: Problem) -> tuple[BoardCapacity, ...]:
             busy=round_down(budget.busy_ms, UNITS_PER_MS),
             energy=round_down(budget.energy_mj, UNITS_PER_MJ),
         )
-        for board, budget in zip(boards, question.budgets, strict=True)
+        for board, budget in zip(boards, problem.budgets, strict=True)
     )

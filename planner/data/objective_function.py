@@ -119,11 +119,11 @@ class ObjectiveFunction:
     maximise: bool = False
     scale: UnitScale = field(default_factory=lambda: _linear_scale(1))
     rounded: bool = False
-    noise: int = 0
+    tolerance_units: int = 0
     timed: bool = False
-    wants: frozenset[ModeCriterion] = frozenset()
-    of_board: bool = False
-    curved: bool = False
+    criteria: frozenset[ModeCriterion] = frozenset()
+    per_board: bool = False
+    nonlinear: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class ObjectiveBound:
     measure: ObjectiveFunction
     bound: int
 
-    def excess(self, value: int) -> float:
+    def violation(self, value: int) -> float:
         """Return by which part of the bound `value` misses it; 0 if it does not."""
         over = self.bound - value if self.measure.maximise else value - self.bound
         return max(0, over) / max(1, abs(self.bound))
@@ -145,20 +145,20 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
         lambda view: view.size(),
         maximise=True,
         scale=UnitScale(
-            lambda question, counted: question.accuracy_model.accuracy_pct(
+            lambda problem, counted: problem.accuracy_model.accuracy_pct(
                 counted / UNITS_PER_INDEX / 2
             ),
-            lambda question, value: (
-                2 * UNITS_PER_INDEX * min(max(0.0, question.accuracy_model.index_for(value)), _FAR)
+            lambda problem, value: (
+                2 * UNITS_PER_INDEX * min(max(0.0, problem.accuracy_model.index_for(value)), _FAR)
             ),
         ),
-        noise=4,
-        wants=frozenset({"params", "macs"}),
-        curved=True,
+        tolerance_units=4,
+        criteria=frozenset({"params", "macs"}),
+        nonlinear=True,
     ),
     # Accuracy grows with the number and size of students (A, Table 4).
     "capacity": ObjectiveFunction(
-        lambda view: view.knowledge("params"), maximise=True, wants=frozenset({"params"})
+        lambda view: view.knowledge("params"), maximise=True, criteria=frozenset({"params"})
     ),
     # Largest minus smallest partition (A, Eq. 2).
     "imbalance": ObjectiveFunction(lambda view: view.spread()),
@@ -166,7 +166,7 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
     "dropped": ObjectiveFunction(
         lambda view: view.dropped(1, -UNITS_PER_POINT),
         scale=_linear_scale(UNITS_PER_POINT),
-        noise=1,
+        tolerance_units=1,
     ),
     "latency": ObjectiveFunction(
         lambda view: view.latency(), scale=_linear_scale(UNITS_PER_MS), rounded=True, timed=True
@@ -188,25 +188,25 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
         lambda view: view.highest("energy"), scale=_linear_scale(UNITS_PER_MJ), rounded=True
     ),
     "memory": ObjectiveFunction(
-        lambda view: view.total("memory_bytes"), wants=frozenset({"memory"})
+        lambda view: view.total("memory_bytes"), criteria=frozenset({"memory"})
     ),
     "flops": ObjectiveFunction(lambda view: view.total("macs"), scale=_linear_scale(0.5)),
     "boards": ObjectiveFunction(lambda view: view.boards()),
     "students": ObjectiveFunction(lambda view: view.students(), maximise=True),
     "precision": ObjectiveFunction(
-        lambda view: view.knowledge("value_bytes"), maximise=True, wants=frozenset({"precision"})
+        lambda view: view.knowledge("value_bytes"), maximise=True, criteria=frozenset({"precision"})
     ),
     # Any so many failures, of a board or a common cause, leave each student an answering board.
-    "survival": ObjectiveFunction(lambda view: view.survival(), maximise=True, of_board=True),
+    "survival": ObjectiveFunction(lambda view: view.survival(), maximise=True, per_board=True),
     # With failures: expected accuracy, and how often it is as much as asked.
     "robustness": ObjectiveFunction(
         lambda view: view.robustness(),
         maximise=True,
         scale=_linear_scale(UNITS_PER_ACCURACY_POINT * UNITS_PER_CERTAINTY),
-        noise=10 * UNITS_PER_CERTAINTY,
-        wants=frozenset({"params", "macs"}),
-        of_board=True,
-        curved=True,
+        tolerance_units=10 * UNITS_PER_CERTAINTY,
+        criteria=frozenset({"params", "macs"}),
+        per_board=True,
+        nonlinear=True,
     ),
     "reliability": ObjectiveFunction(
         lambda view: view.reliability(),
@@ -216,36 +216,36 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
             lambda _, counted: min(100.0, counted * 100 / UNITS_PER_CERTAINTY),
             lambda _, value: value * UNITS_PER_CERTAINTY / 100,
         ),
-        noise=UNITS_PER_CERTAINTY // 10**5,
-        wants=frozenset({"params", "macs"}),
-        of_board=True,
-        curved=True,
+        tolerance_units=UNITS_PER_CERTAINTY // 10**5,
+        criteria=frozenset({"params", "macs"}),
+        per_board=True,
+        nonlinear=True,
     ),
 }
 
 
-def bound_at(question: Problem, objective: Objective, value: float) -> ObjectiveBound:
+def bound_at(problem: Problem, objective: Objective, value: float) -> ObjectiveBound:
     """Return the limit that keeps an objective at `value`, as people read it, or better."""
     measure = OBJECTIVE_FUNCTIONS[objective]
-    counted = min(max(measure.scale.count(question, value), -_BEYOND), _BEYOND)
+    counted = min(max(measure.scale.count(problem, value), -_BEYOND), _BEYOND)
     bound = (
         math.ceil(counted - FLOAT_NOISE) if measure.maximise else math.floor(counted + FLOAT_NOISE)
     )
     return ObjectiveBound(measure, bound)
 
 
-def satisfies(question: Problem, required: Requirement, value: float) -> bool:
+def satisfies(problem: Problem, required: Requirement, value: float) -> bool:
     """Say whether a value keeps a requirement, up to what rounding can hide."""
-    limit = bound_at(question, required.objective, required.bound)
-    slack = rounding_units(question, limit.measure) + FLOAT_NOISE
+    limit = bound_at(problem, required.objective, required.bound)
+    slack = rounding_units(problem, limit.measure) + FLOAT_NOISE
     worst = limit.measure.scale.read(
-        question, limit.bound + (-slack if limit.measure.maximise else slack)
+        problem, limit.bound + (-slack if limit.measure.maximise else slack)
     )
     return value >= worst if required.objective in MAXIMISED else value <= worst
 
 
 def relaxed_bound(
-    question: Problem, objective: Objective, best: int, tolerance_pct: float
+    problem: Problem, objective: Objective, best: int, tolerance_pct: float
 ) -> ObjectiveBound:
     """Return the limit that lets an objective worsen by a tolerance of its best value."""
     measure = OBJECTIVE_FUNCTIONS[objective]
@@ -256,35 +256,35 @@ def relaxed_bound(
             measure,
             math.floor(min(best / share + FLOAT_NOISE, LATEST_UNITS)) if share else LATEST_UNITS,
         )
-    if measure.curved and tolerance_pct:
-        value = measure.scale.read(question, best) * (1 - tolerance_pct / 100)
-        return bound_at(question, objective, value)
+    if measure.nonlinear and tolerance_pct:
+        value = measure.scale.read(problem, best) * (1 - tolerance_pct / 100)
+        return bound_at(problem, objective, value)
     worst = least_within if measure.maximise else most_within
     return ObjectiveBound(measure, worst(best, tolerance_pct))
 
 
-def rounding_units(question: Problem, measure: ObjectiveFunction) -> int:
+def rounding_units(problem: Problem, measure: ObjectiveFunction) -> int:
     """Bound, in solver units, what rounding can hide of a measure.
 
     Costs are rounded up, a logarithm is known to a few units, and latencies on one shared medium
     are taken alike.
     """
     if not measure.rounded:
-        return measure.noise
-    _, boards = resolve(question.fleet)
-    hidden = question.max_copies * rounding_bound(
-        len(boards), question.most_students, question.most_filters
+        return measure.tolerance_units
+    _, boards = resolve(problem.fleet)
+    hidden = problem.max_copies * rounding_bound(
+        len(boards), problem.most_students, problem.most_filters
     )
-    hidden += question.group0 != "replicated"
+    hidden += problem.group0 != "replicated"
     return hidden + delay_spread_bound(boards) if measure.timed else hidden
 
 
-def rounding_tolerance(question: Problem, objective: Objective, value: float) -> float:
+def rounding_tolerance(problem: Problem, objective: Objective, value: float) -> float:
     """Return how much of a value, as people read it, rounding can hide."""
     measure = OBJECTIVE_FUNCTIONS[objective]
-    units = rounding_units(question, measure)
+    units = rounding_units(problem, measure)
     if not units:
         return 0.0
-    counted = measure.scale.count(question, value)
+    counted = measure.scale.count(problem, value)
     worse = counted - units if measure.maximise else counted + units
-    return abs(measure.scale.read(question, worse) - value)
+    return abs(measure.scale.read(problem, worse) - value)

@@ -36,20 +36,20 @@ class ProblemData:
     """
 
     host: DeviceProfile
-    sites: tuple[BoardCapacity, ...]
-    options: tuple[Mode, ...]
+    capacities: tuple[BoardCapacity, ...]
+    modes: tuple[Mode, ...]
     sizes: tuple[int, ...]
-    drops: tuple[DropChoice, ...]
+    drop_choices: tuple[DropChoice, ...]
     min_students: int
     max_students: int
     image_bytes: int
     reuse: bool = False
     max_copies: int = 1
     outages: tuple[frozenset[int], ...] = ()
-    hazards: FailureScenarios | None = None
-    replicates: bool = True
-    group0s: tuple[Stem, ...] = ()
-    own: DedicatedStem | None = None
+    scenarios: FailureScenarios | None = None
+    copies_stem: bool = True
+    stems: tuple[Stem, ...] = ()
+    stem: DedicatedStem | None = None
 
     @cached_property
     def communities(self) -> tuple[int, ...]:
@@ -62,17 +62,17 @@ class ProblemData:
         return min(self.max_students, max(self._kept))
 
     @property
-    def fewest(self) -> int:
+    def fewest_students(self) -> int:
         """Fewest students of the first round, whose partitions are communities."""
         return min(self.min_students, *self._kept) if self.reuse else self.min_students
 
     @property
-    def spare(self) -> int:
+    def spare_communities(self) -> int:
         """Communities that are left over where each student has one, at most."""
-        return max(self._kept) - self.fewest
+        return max(self._kept) - self.fewest_students
 
     @property
-    def most(self) -> int:
+    def most_students(self) -> int:
         """Most students, those of further rounds included."""
         return self.max_students if self.reuse else self.slots
 
@@ -82,7 +82,7 @@ class ProblemData:
         return -(-self.max_students // min(self._kept)) if self.reuse else 1
 
     @cached_property
-    def further(self) -> tuple[tuple[int, int], ...]:
+    def extra_students(self) -> tuple[tuple[int, int], ...]:
         """Students of further rounds that there may be: the round, from 2, and the community.
 
         Each mimics as many filters as its community has, of all kept ones reshuffled (A, 5.1).
@@ -99,7 +99,7 @@ class ProblemData:
         """Return the fewest communities that are kept where this one is."""
         kept = (
             count
-            for drop, count in zip(self.drops, self._kept, strict=True)
+            for drop, count in zip(self.drop_choices, self._kept, strict=True)
             if community not in drop.communities
         )
         return min(kept, default=self.max_students)
@@ -107,17 +107,17 @@ class ProblemData:
     @cached_property
     def _kept(self) -> list[int]:
         """How many communities each drop step leaves."""
-        return [len(self.sizes) - len(drop.communities) for drop in self.drops]
+        return [len(self.sizes) - len(drop.communities) for drop in self.drop_choices]
 
-    def sizes_of_slot(self, slot: int) -> tuple[int, int]:
+    def filter_range_of_slot(self, slot: int) -> tuple[int, int]:
         """Return the fewest and the most filters of a student, students going by first community.
 
         Of the communities, larger ones first, those before a student's first one belong to earlier
         students, more than one to some of them, or are dropped.
         """
         sizes = sorted(self.sizes, reverse=True)
-        last = min(slot + len(sizes) - self.fewest, len(sizes) - 1)
-        return sizes[last], sum(sizes[slot : slot + 1 + max(0, self.spare)])
+        last = min(slot + len(sizes) - self.fewest_students, len(sizes) - 1)
+        return sizes[last], sum(sizes[slot : slot + 1 + max(0, self.spare_communities)])
 
     @property
     def filters(self) -> int:
@@ -125,18 +125,21 @@ class ProblemData:
         return sum(self.sizes)
 
     @cached_property
-    def kinds(self) -> tuple[tuple[int, ...], ...]:
+    def board_classes(self) -> tuple[tuple[int, ...], ...]:
         """Places of the boards that matter to students, by kind, in the fleet's order.
 
         Of boards that are alike, no plan needs more than there can be students.
         """
-        kinds: dict[object, list[int]] = defaultdict(list)
-        for place in range(len(self.sites)):
-            if self.own is None or place != self.own.board:
-                kinds[self.kind_of(place)].append(place)
-        return tuple(tuple(places[: self.most * self.max_copies]) for places in kinds.values())
+        board_classes: dict[object, list[int]] = defaultdict(list)
+        for place in range(len(self.capacities)):
+            if self.stem is None or place != self.stem.board:
+                board_classes[self.board_class(place)].append(place)
+        return tuple(
+            tuple(places[: self.most_students * self.max_copies])
+            for places in board_classes.values()
+        )
 
-    def kind_of(self, place: int) -> int:
+    def board_class(self, place: int) -> int:
         """Return the number of a board's kind; boards of one kind are interchangeable."""
         return self._numbers[place]
 
@@ -145,91 +148,88 @@ class ProblemData:
         """The kind of each board, by what it can do and what takes it down."""
         numbers: dict[object, int] = {}
         found = []
-        for place, site in enumerate(self.sites):
+        for place, capacity in enumerate(self.capacities):
             taking = frozenset(n for n, taken in enumerate(self.outages) if place in taken)
-            alone = self.hazards.alone(place) if self.hazards else 0.0
-            found.append(numbers.setdefault((site.kind, taking, alone), len(numbers)))
+            alone = self.scenarios.probability_alone(place) if self.scenarios else 0.0
+            found.append(numbers.setdefault((capacity.class_key, taking, alone), len(numbers)))
         return tuple(found)
 
     @cached_property
     def boards(self) -> tuple[int, ...]:
         """Places of the boards that matter, in the fleet's order."""
-        return tuple(sorted(chain.from_iterable(self.kinds)))
+        return tuple(sorted(chain.from_iterable(self.board_classes)))
 
-    def extent(self, figure: Literal["params", "macs"]) -> tuple[int, int]:
+    def usage_range(self, figure: Literal["params", "macs"]) -> tuple[int, int]:
         """Return the least and the most that all students together can have."""
-        costs = (
-            (option.line.at(min(self.sizes)), option.line.at(self.filters))
-            for option in self.options
-        )
+        costs = ((mode.line.at(min(self.sizes)), mode.line.at(self.filters)) for mode in self.modes)
         ends = [(getattr(least, figure), getattr(most, figure)) for least, most in costs]
-        least, most = min(one for one, _ in ends), self.most * max(one for _, one in ends)
-        return max(1, least) + self.alone(figure), most + self.alone(figure)
+        least, most = min(one for one, _ in ends), self.most_students * max(one for _, one in ends)
+        return max(1, least) + self.stem_usage(figure), most + self.stem_usage(figure)
 
-    def answered_by(self, latency: int) -> "ProblemData":
+    def within_latency(self, latency: int) -> "ProblemData":
         """Return the instance in which no board takes longer than this latency allows."""
-        after = latency - self.around
-        sites = tuple(
-            replace(site, latest=after - self.send(place) - delay_units(site.board))
-            for place, site in enumerate(self.sites)
+        after = latency - self.fixed_latency
+        capacities = tuple(
+            replace(capacity, latest=after - self.send(place) - delay_units(capacity.board))
+            for place, capacity in enumerate(self.capacities)
         )
-        return replace(self, sites=sites)
+        return replace(self, capacities=capacities)
 
     def send(self, place: int) -> int:
         """Return for how long a board's input is sent, in solver units: the image, or G0's maps."""
-        board = self.sites[place].board
-        if self.own is None:
+        board = self.capacities[place].board
+        if self.stem is None:
             return send_units(board, self.image_bytes)
-        source = self.sites[self.own.board].board
-        return round_up(exchange_ms(source, board, self.own.maps_bytes), UNITS_PER_MS)
+        source = self.capacities[self.stem.board].board
+        return round_up(exchange_ms(source, board, self.stem.maps_bytes), UNITS_PER_MS)
 
     @cached_property
-    def around(self) -> int:
+    def fixed_latency(self) -> int:
         """What an answer takes beside inputs and boards: the join, and before them G0, if alone."""
-        return self._join + (self.own.lead if self.own else 0)
+        return self._join + (self.stem.lead if self.stem else 0)
 
     @cached_property
-    def held(self) -> int:
+    def fixed_period(self) -> int:
         """For how long an image at least keeps something busy that runs no student."""
-        return max(self._join, self.own.sent, self.own.busy) if self.own else self._join
+        return max(self._join, self.stem.sent, self.stem.busy) if self.stem else self._join
 
     @cached_property
     def _join(self) -> int:
         return round_up(join_ms(self.host), UNITS_PER_MS)
 
-    def alone(self, figure: Resource) -> int:
+    def stem_usage(self, figure: Resource) -> int:
         """Return what G0 costs on a board of its own; 0 where it has none."""
-        return self.own.of(figure) if self.own else 0
+        return self.stem.of(figure) if self.stem else 0
 
-    def on(self, board: int, figure: Resource) -> int:
+    def stem_usage_on(self, board: int, figure: Resource) -> int:
         """Return what G0 costs on this board, where that is its own."""
-        return self.alone(figure) if self.own and self.own.board == board else 0
+        return self.stem_usage(figure) if self.stem and self.stem.board == board else 0
 
-    def placed(self, own: DedicatedStem) -> "ProblemData":
+    def with_stem(self, stem: DedicatedStem) -> "ProblemData":
         """Return the instance whose students stand on this G0."""
-        options = tuple(
-            replace(option, line=option.behind)
-            for option in self.options
-            if option.group0 == own.shape
+        modes = tuple(
+            replace(mode, line=mode.line_without_stem)
+            for mode in self.modes
+            if mode.group0 == stem.shape
         )
-        return replace(self, options=options, own=own, group0s=())
+        return replace(self, modes=modes, stem=stem, stems=())
 
     @property
-    def replicated(self) -> bool:
+    def has_copies(self) -> bool:
         """Whether a student may be on several boards."""
         return self.max_copies > 1
 
     @property
-    def sequenced(self) -> bool:
+    def order_matters(self) -> bool:
         """Whether another order than longest first may be the best, and late replies harmless.
 
         On shared media replies wait for each other; of a student's copies only the first one's
         reply is waited for.
         """
-        return self.replicated or bool(self.media)
+        return self.has_copies or bool(self.shared_media)
 
     @cached_property
-    def threats(self) -> tuple[tuple[frozenset[int], int], ...]:
+    def outage_sets(self) -> tuple[tuple[frozenset[int], int], ...]:
         """Boards that some outages take together, and how many outages; first of all, none.
 
         More outages at once than a student has copies threaten it no further.
@@ -241,94 +241,96 @@ class ProblemData:
         )
 
     @cached_property
-    def media(self) -> dict[str, tuple[int, ...]]:
+    def shared_media(self) -> dict[str, tuple[int, ...]]:
         """Places of the boards that matter, for each medium that several of them share."""
         media: dict[str, list[int]] = defaultdict(list)
         for place in self.boards:
-            link = self.sites[place].board.link
+            link = self.capacities[place].board.link
             if link.shared:
                 media[link.name].append(place)
         return {name: tuple(places) for name, places in media.items() if len(places) > 1}
 
 
-def resolve_problem(question: Problem) -> ProblemData:
+def resolve_problem(problem: Problem) -> ProblemData:
     """Resolve profiles and costs; raises ProfileError for an unknown device or link."""
-    image = question.image_shape
+    image = problem.image_shape
     return ProblemData(
-        host=host_device(question),
-        sites=board_capacities(question),
-        options=tuple(
+        host=host_device(problem),
+        capacities=board_capacities(problem),
+        modes=tuple(
             Mode.of(spec, precision, image)
-            for spec in question.specs
-            for precision in question.precisions
+            for spec in problem.specs
+            for precision in problem.precisions
         ),
-        sizes=tuple(len(one.filters) for one in question.partition.communities),
-        drops=tuple(drop_choice(s) for s in question.partition.drop_steps if question.allows(s)),
-        min_students=question.min_students,
-        max_students=question.most_students,
+        sizes=tuple(len(one.filters) for one in problem.partition.communities),
+        drop_choices=tuple(
+            drop_choice(s) for s in problem.partition.drop_steps if problem.allows(s)
+        ),
+        min_students=problem.min_students,
+        max_students=problem.most_students,
         image_bytes=image.size_bytes,
-        reuse=question.reuse,
-        max_copies=question.max_copies,
-        outages=_common_causes(question),
-        hazards=_failure_scenarios(question),
-        replicates=question.group0 != "own-board",
-        group0s=_stems(question),
+        reuse=problem.reuse,
+        max_copies=problem.max_copies,
+        outages=_common_causes(problem),
+        scenarios=_failure_scenarios(problem),
+        copies_stem=problem.group0 != "own-board",
+        stems=_stems(problem),
     )
 
 
-def _stems(question: Problem) -> tuple[Stem, ...]:
+def _stems(problem: Problem) -> tuple[Stem, ...]:
     """Return each shape of G0 that may have a board of its own."""
-    if question.group0 == "replicated":
+    if problem.group0 == "replicated":
         return ()
-    shapes = {spec.group0: spec for spec in question.specs}
-    return tuple(Stem.of(spec, question.image_shape) for spec in shapes.values())
+    shapes = {spec.group0: spec for spec in problem.specs}
+    return tuple(Stem.of(spec, problem.image_shape) for spec in shapes.values())
 
 
-def _common_causes(question: Problem) -> tuple[frozenset[int], ...]:
-    places = {board.name: place for place, board in enumerate(question.fleet.boards)}
-    outages = question.failures.outages if question.failures else ()
+def _common_causes(problem: Problem) -> tuple[frozenset[int], ...]:
+    places = {board.name: place for place, board in enumerate(problem.fleet.boards)}
+    outages = problem.failures.outages if problem.failures else ()
     return tuple(frozenset(places[board] for board in each.boards) for each in outages)
 
 
-def _failure_scenarios(question: Problem) -> FailureScenarios | None:
+def _failure_scenarios(problem: Problem) -> FailureScenarios | None:
     """Return what may fail, where the question says so and accuracy can be predicted."""
-    if question.failures is None or question.accuracy is None or not question.accuracy.known:
+    if problem.failures is None or problem.accuracy is None or not problem.accuracy.known:
         return None
-    names = tuple(board.name for board in question.fleet.boards)
-    return FailureScenarios(question.failures, names, question.accuracy_model)
+    names = tuple(board.name for board in problem.fleet.boards)
+    return FailureScenarios(problem.failures, names, problem.accuracy_model)
 
 
-def host_device(question: Problem) -> DeviceProfile:
+def host_device(problem: Problem) -> DeviceProfile:
     """Return the host: of those that may be it, the one that joins replies soonest.
 
     Whatever is asked for, a quicker join is never worse.
     """
-    host, _ = resolve(question.fleet)
-    return min((DEVICES.get(name) for name in question.hosts), key=join_ms, default=host)
+    host, _ = resolve(problem.fleet)
+    return min((DEVICES.get(name) for name in problem.hosts), key=join_ms, default=host)
 
 
-def community_classes(instance: ProblemData) -> tuple[tuple[int, ...], ...]:
+def community_classes(data: ProblemData) -> tuple[tuple[int, ...], ...]:
     """Return the communities by class."""
     classes: dict[object, list[int]] = defaultdict(list)
-    for community in instance.communities:
-        taken = tuple(community in drop.communities for drop in instance.drops)
-        classes[instance.sizes[community], taken].append(community)
+    for community in data.communities:
+        taken = tuple(community in drop.communities for drop in data.drop_choices)
+        classes[data.sizes[community], taken].append(community)
     return tuple(map(tuple, classes.values()))
 
 
-def student_counts(instance: ProblemData, most: int) -> range:
+def student_counts(data: ProblemData, most: int) -> range:
     """Return how many students there may be, up to `most`, more first; empty if none may."""
-    return range(min(instance.slots, most), instance.min_students - 1, -1)
+    return range(min(data.slots, most), data.min_students - 1, -1)
 
 
-def largest_drop(instance: ProblemData, students: int) -> DropChoice:
+def largest_drop(data: ProblemData, students: int) -> DropChoice:
     """Return the largest P0 that leaves each student a community; dropping nothing always does."""
     return max(
-        (drop for drop in instance.drops if len(kept_communities(instance, drop)) >= students),
+        (drop for drop in data.drop_choices if len(kept_communities(data, drop)) >= students),
         key=lambda drop: drop.filters,
     )
 
 
-def kept_communities(instance: ProblemData, drop: DropChoice) -> tuple[int, ...]:
+def kept_communities(data: ProblemData, drop: DropChoice) -> tuple[int, ...]:
     """Return the ids of the communities that are not dropped."""
-    return tuple(c for c in range(len(instance.sizes)) if c not in drop.communities)
+    return tuple(c for c in range(len(data.sizes)) if c not in drop.communities)

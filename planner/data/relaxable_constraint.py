@@ -67,14 +67,14 @@ class RelaxableConstraint:
         return cast(BudgetName, self.kind) if self.board >= 0 else None
 
     @property
-    def relaxation(self) -> ObjectiveFunction:
+    def tightness(self) -> ObjectiveFunction:
         """The measure whose best value is the tightest that this demand can be."""
         if self.budget is not None:
             figure, board = _RESOURCES[self.budget], self.board
             return ObjectiveFunction(
                 lambda view: view.on(board, figure),
-                wants=budget_criteria(self.budget),
-                of_board=True,
+                criteria=budget_criteria(self.budget),
+                per_board=True,
             )
         if self.objective is not None:
             return OBJECTIVE_FUNCTIONS[self.objective]
@@ -102,41 +102,43 @@ def budget_resource(budget: BudgetName) -> Resource:
     return _RESOURCES[budget]
 
 
-def relaxable_constraints(question: Problem) -> Iterator[RelaxableConstraint]:
+def relaxable_constraints(problem: Problem) -> Iterator[RelaxableConstraint]:
     """Yield all that may be relaxed; without any of it there is always a plan."""
     yield RelaxableConstraint("epsilon")
     yield RelaxableConstraint("max_students")
     yield RelaxableConstraint("min_students")
-    for one in question.requirements:
+    for one in problem.requirements:
         yield RelaxableConstraint("requirement", objective=one.objective)
     for kind in reversed(get_args(BudgetName)):
-        for board, budget in enumerate(question.budgets):
+        for board, budget in enumerate(problem.budgets):
             if getattr(budget, kind) is not None:
                 yield RelaxableConstraint(kind, board)
 
 
 def interchangeable(
-    question: Problem, demand: RelaxableConstraint
+    problem: Problem, constraint: RelaxableConstraint
 ) -> tuple[RelaxableConstraint, ...]:
     """Return the demands that differ from this one in nothing but which of alike boards it is."""
-    if demand.budget is None:
-        return (demand,)
-    instance = resolve_problem(question)
-    same = instance.kind_of(demand.board)
-    boards = range(len(instance.sites))
-    return tuple(RelaxableConstraint(demand.kind, b) for b in boards if instance.kind_of(b) == same)
+    if constraint.budget is None:
+        return (constraint,)
+    data = resolve_problem(problem)
+    same = data.board_class(constraint.board)
+    boards = range(len(data.capacities))
+    return tuple(
+        RelaxableConstraint(constraint.kind, b) for b in boards if data.board_class(b) == same
+    )
 
 
-def gains_from_students(question: Problem, objectives: Iterable[Objective]) -> bool:
+def gains_from_students(problem: Problem, objectives: Iterable[Objective]) -> bool:
     """Say whether there may be students without end, each of use to one of these objectives.
 
     What was not found with `FURTHER` students more is then not proven to be there with none.
     """
-    return question.reuse and not GROWING_OBJECTIVES.isdisjoint(objectives)
+    return problem.reuse and not GROWING_OBJECTIVES.isdisjoint(objectives)
 
 
 def lift_constraints(
-    question: Problem,
+    problem: Problem,
     lifted: Collection[RelaxableConstraint],
     measured: Collection[RelaxableConstraint] = (),
 ) -> ProblemData:
@@ -145,31 +147,33 @@ def lift_constraints(
     Boards whose budgets are measured are told apart from all others, which count as alike to the
     models where their limits are.
     """
-    instance = resolve_problem(question)
+    data = resolve_problem(problem)
     out = {*lifted, *measured}
     asked = [
-        *(stage.objective for stage in question.objective),
-        *(required.objective for required in question.requirements),
+        *(level.objective for level in problem.objective),
+        *(required.objective for required in problem.requirements),
     ]
-    most = instance.max_students + (EXTRA_STUDENTS if gains_from_students(question, asked) else 0)
-    sites = tuple(_lift(site, b, lifted, measured) for b, site in enumerate(instance.sites))
+    most = data.max_students + (EXTRA_STUDENTS if gains_from_students(problem, asked) else 0)
+    capacities = tuple(
+        _lift(capacity, b, lifted, measured) for b, capacity in enumerate(data.capacities)
+    )
     return replace(
-        instance,
-        sites=sites,
-        min_students=1 if RelaxableConstraint("min_students") in out else instance.min_students,
+        data,
+        capacities=capacities,
+        min_students=1 if RelaxableConstraint("min_students") in out else data.min_students,
         max_students=(
-            max(len(instance.sizes), len(sites), most)
+            max(len(data.sizes), len(capacities), most)
             if RelaxableConstraint("max_students") in out
-            else instance.max_students
+            else data.max_students
         ),
-        drops=_measured_drops(question)
+        drop_choices=_measured_drops(problem)
         if RelaxableConstraint("epsilon") in out
-        else instance.drops,
+        else data.drop_choices,
     )
 
 
 def _lift(
-    site: BoardCapacity,
+    capacity: BoardCapacity,
     board: int,
     lifted: Collection[RelaxableConstraint],
     measured: Collection[RelaxableConstraint],
@@ -181,121 +185,123 @@ def _lift(
             changes[_field(budget)] = UNLIMITED
         elif one in lifted:
             changes[_field(budget)] = None
-    return replace(site, **cast(Any, changes))
+    return replace(capacity, **cast(Any, changes))
 
 
 def _field(budget: BudgetName) -> str:
     return {"busy_ms": "busy", "energy_mj": "energy"}.get(budget, budget)
 
 
-def _measured_drops(question: Problem) -> tuple[DropChoice, ...]:
+def _measured_drops(problem: Problem) -> tuple[DropChoice, ...]:
     """Return what may be dropped if epsilon did not matter: all that was measured or is allowed."""
-    communities = len(question.partition.communities)
+    communities = len(problem.partition.communities)
     return tuple(
         drop_choice(step)
-        for step in question.partition.drop_steps
-        if question.allows(step)
+        for step in problem.partition.drop_steps
+        if problem.allows(step)
         or (step.delta_val_pct is not None and len(step.communities) < communities)
     )
 
 
 def requirement_bounds(
-    question: Problem, lifted: Collection[RelaxableConstraint] = ()
+    problem: Problem, lifted: Collection[RelaxableConstraint] = ()
 ) -> list[ObjectiveBound]:
     """Return the limits of the question's requirements, but those that are lifted."""
     return [
-        bound_at(question, one.objective, one.bound)
-        for one in question.requirements
+        bound_at(problem, one.objective, one.bound)
+        for one in problem.requirements
         if RelaxableConstraint("requirement", objective=one.objective) not in lifted
     ]
 
 
-def constraint_requirement(question: Problem, demand: RelaxableConstraint) -> Requirement:
+def constraint_requirement(problem: Problem, constraint: RelaxableConstraint) -> Requirement:
     """Return the requirement that a demand is."""
-    return next(each for each in question.requirements if each.objective == demand.objective)
+    return next(each for each in problem.requirements if each.objective == constraint.objective)
 
 
-def current_limit(question: Problem, demand: RelaxableConstraint) -> int | float:
+def current_limit(problem: Problem, constraint: RelaxableConstraint) -> int | float:
     """Return what a demand is at present, as people read it."""
-    if demand.budget is not None:
-        return cast(float, getattr(question.budgets[demand.board], demand.budget))
-    if demand.kind == "requirement":
-        return constraint_requirement(question, demand).bound
-    if demand.kind == "epsilon":
-        return question.epsilon_pct
-    return question.min_students if demand.kind == "min_students" else question.most_students
+    if constraint.budget is not None:
+        return cast(float, getattr(problem.budgets[constraint.board], constraint.budget))
+    if constraint.kind == "requirement":
+        return constraint_requirement(problem, constraint).bound
+    if constraint.kind == "epsilon":
+        return problem.epsilon_pct
+    return problem.min_students if constraint.kind == "min_students" else problem.most_students
 
 
-def readable_limit(question: Problem, demand: RelaxableConstraint, value: int) -> int | float:
+def readable_limit(problem: Problem, constraint: RelaxableConstraint, value: int) -> int | float:
     """Return a value of a demand's relaxation, in solver units, as people read it."""
-    if demand.budget == "memory_bytes":
-        runtime_bytes = question.budgets[demand.board].runtime_bytes
+    if constraint.budget == "memory_bytes":
+        runtime_bytes = problem.budgets[constraint.board].runtime_bytes
         return value + (runtime_bytes if value else 0)
-    if demand.budget is not None and demand.budget in _UNITS:
-        return value / _UNITS[demand.budget]
-    if demand.objective is not None:
-        return OBJECTIVE_FUNCTIONS[demand.objective].scale.read(question, value)
-    return value / UNITS_PER_POINT if demand.kind == "epsilon" else value
+    if constraint.budget is not None and constraint.budget in _UNITS:
+        return value / _UNITS[constraint.budget]
+    if constraint.objective is not None:
+        return OBJECTIVE_FUNCTIONS[constraint.objective].scale.read(problem, value)
+    return value / UNITS_PER_POINT if constraint.kind == "epsilon" else value
 
 
-def with_limit(question: Problem, demand: RelaxableConstraint, to: float) -> Problem:
+def with_limit(problem: Problem, constraint: RelaxableConstraint, to: float) -> Problem:
     """Return the question in which one demand is `to`, as people read it.
 
     Of epsilon it is what must be allowed: epsilon is then the least above it.
     """
-    if demand.budget is not None:
-        return _with_budget(question, demand.budget, demand.board, to)
-    update: dict[str, object] = {demand.kind: round(to)}
-    if demand.kind == "epsilon":
-        update = {"epsilon_pct": _epsilon_above(question, to)}
-    elif demand.kind == "requirement":
+    if constraint.budget is not None:
+        return _with_budget(problem, constraint.budget, constraint.board, to)
+    update: dict[str, object] = {constraint.kind: round(to)}
+    if constraint.kind == "epsilon":
+        update = {"epsilon_pct": _epsilon_above(problem, to)}
+    elif constraint.kind == "requirement":
         update = {
             "requirements": tuple(
-                one.model_copy(update={"bound": to}) if one.objective == demand.objective else one
-                for one in question.requirements
+                one.model_copy(update={"bound": to})
+                if one.objective == constraint.objective
+                else one
+                for one in problem.requirements
             )
         }
-    return question.model_copy(update=update)
+    return problem.model_copy(update=update)
 
 
-def _with_budget(question: Problem, budget: BudgetName, board: int, to: float) -> Problem:
+def _with_budget(problem: Problem, budget: BudgetName, board: int, to: float) -> Problem:
     whole = budget in ("memory_bytes", "macs")
-    rows = list(question.budgets)
+    rows = list(problem.budgets)
     rows[board] = rows[board].model_copy(update={budget: round(to) if whole else to})
-    return question.model_copy(update={"budgets": tuple(rows)})
+    return problem.model_copy(update={"budgets": tuple(rows)})
 
 
-def _epsilon_above(question: Problem, delta_pct: float) -> float:
+def _epsilon_above(problem: Problem, delta_pct: float) -> float:
     """Return the least epsilon that allows each step up to a delta_val, rounded up to units."""
     most = round_up(delta_pct, UNITS_PER_POINT)
-    deltas = (abs(step.delta_val_pct or 0.0) for step in question.partition.drop_steps)
+    deltas = (abs(step.delta_val_pct or 0.0) for step in problem.partition.drop_steps)
     allowed = [delta for delta in deltas if round_up(delta, UNITS_PER_POINT) <= most]
     return math.nextafter(max(allowed), math.inf)
 
 
-def constraint_label(question: Problem, demand: RelaxableConstraint) -> str:
+def constraint_label(problem: Problem, constraint: RelaxableConstraint) -> str:
     """Return what a demand is called."""
-    if demand.budget is not None:
-        return f"{BUDGETS[demand.budget].noun} of {question.budgets[demand.board].board}"
-    if demand.objective is not None:
-        return demand.objective
+    if constraint.budget is not None:
+        return f"{BUDGETS[constraint.budget].noun} of {problem.budgets[constraint.board].board}"
+    if constraint.objective is not None:
+        return constraint.objective
     names = {"min_students": "fewest students", "max_students": "most students"}
-    return names.get(demand.kind, demand.kind)
+    return names.get(constraint.kind, constraint.kind)
 
 
 _SIGNIFICANT_DIGITS = 6
 
 
-def format_limit(demand: RelaxableConstraint, value: float) -> str:
+def format_limit(constraint: RelaxableConstraint, value: float) -> str:
     """Write what a demand would be."""
-    if demand.budget is not None:
-        return format_budget(demand.budget, value)
-    return f"{round_loosely(value, down=demand.objective in MAXIMISED):g}"
+    if constraint.budget is not None:
+        return format_budget(constraint.budget, value)
+    return f"{round_loosely(value, down=constraint.objective in MAXIMISED):g}"
 
 
-def format_amount(demand: RelaxableConstraint, value: float) -> str:
+def format_amount(constraint: RelaxableConstraint, value: float) -> str:
     """Write what a demand is, or what a plan has of it, to the nearest digit."""
-    return f"{value:g}" if demand.budget is None else BUDGETS[demand.budget].text(value)
+    return f"{value:g}" if constraint.budget is None else BUDGETS[constraint.budget].text(value)
 
 
 def format_budget(budget: BudgetName, value: float) -> str:

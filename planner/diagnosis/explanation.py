@@ -80,7 +80,7 @@ class Thresholds:
 
 
 def sensitivities(
-    prover: SolverSession,
+    session: SolverSession,
     best: LexicographicOptimum,
     used: Mapping[RelaxableConstraint, float],
     progress: Progress = silent,
@@ -89,78 +89,82 @@ def sensitivities(
 
     `used` is what the plan has of each demand, as people read it.
     """
-    question = prover.question
-    asked = list(relaxable_constraints(question))[::-1]
+    problem = session.problem
+    asked = list(relaxable_constraints(problem))[::-1]
     asked.sort(key=lambda one: (one.board < 0, one.board))
     found: dict[RelaxableConstraint, Thresholds] = {}
     for number, one in enumerate(asked):
-        progress(f"moving {constraint_label(question, one)}", number, len(asked))
+        progress(f"moving {constraint_label(problem, one)}", number, len(asked))
         if one not in found:
-            found |= dict.fromkeys(interchangeable(question, one), thresholds(prover, best, one))
-    return tuple(_row(question, one, used[one], found[one]) for one in asked)
+            found |= dict.fromkeys(interchangeable(problem, one), thresholds(session, best, one))
+    return tuple(_row(problem, one, used[one], found[one]) for one in asked)
 
 
 def thresholds(
-    prover: SolverSession, best: LexicographicOptimum, demand: RelaxableConstraint
+    session: SolverSession, best: LexicographicOptimum, constraint: RelaxableConstraint
 ) -> Thresholds:
     """Find both thresholds of a demand."""
-    tight, tight_proven = _tight(prover, best, demand)
+    tight, tight_proven = _tight(session, best, constraint)
     if (
-        lift_constraints(prover.question, {demand}) == resolve_problem(prover.question)
-        and not demand.objective
+        lift_constraints(session.problem, {constraint}) == resolve_problem(session.problem)
+        and not constraint.objective
     ):
         return Thresholds(tight, None, None, best.proven and tight_proven)
-    loose, improves, loose_proven = _loose(prover, best, demand)
-    if demand.kind == "max_students" and loose is None:
-        stages = (stage.objective for stage in prover.question.objective)
-        loose_proven = loose_proven and not gains_from_students(prover.question, stages)
+    loose, improves, loose_proven = _loose(session, best, constraint)
+    if constraint.kind == "max_students" and loose is None:
+        stages = (level.objective for level in session.problem.objective)
+        loose_proven = loose_proven and not gains_from_students(session.problem, stages)
     return Thresholds(tight, loose, improves, best.proven and tight_proven and loose_proven)
 
 
 def _tight(
-    prover: SolverSession, best: LexicographicOptimum, demand: RelaxableConstraint
+    session: SolverSession, best: LexicographicOptimum, constraint: RelaxableConstraint
 ) -> tuple[int | None, bool]:
     """Return the tightest limit that each stage's best value allows; None if one is unknown."""
-    known = {id(best.stages[-1]): best.assignment}
-    outcomes = [prover.tightest(demand, one.as_good, known=known.get(id(one))) for one in best.kept]
+    known = {id(best.levels[-1]): best.assignment}
+    outcomes = [
+        session.tightest(constraint, one.as_good, incumbent=known.get(id(one))) for one in best.kept
+    ]
     values = [outcome.value for outcome in outcomes if outcome.value is not None]
     proven = all(outcome.proven for outcome in outcomes)
     if len(values) < len(outcomes):
         return None, False
-    return (min if demand.relaxation.maximise else max)(values), proven
+    return (min if constraint.tightness.maximise else max)(values), proven
 
 
 def _loose(
-    prover: SolverSession, best: LexicographicOptimum, demand: RelaxableConstraint
+    session: SolverSession, best: LexicographicOptimum, constraint: RelaxableConstraint
 ) -> tuple[int | None, Objective | None, bool]:
     """Return the first limit, going looser, at which a stage improves, and that stage."""
-    measure = demand.relaxation
+    measure = constraint.tightness
     step = 1 if measure.maximise else -1
     sooner: list[ObjectiveBound] = []
     value, improves, proven = None, None, True
-    for one in best.stages:
-        outcome = prover.tightest(demand, [*one.better, *sooner])
+    for one in best.levels:
+        outcome = session.tightest(constraint, [*one.better, *sooner])
         proven = proven and (outcome.proven or outcome.infeasible)
         if outcome.value is not None:
-            value, improves = outcome.value, one.stage.objective
+            value, improves = outcome.value, one.level.objective
             # Of a later stage only a limit that is reached sooner matters.
             sooner = [ObjectiveBound(measure, value + step)]
     return value, improves, proven
 
 
 def _row(
-    question: Problem, demand: RelaxableConstraint, used: float, found: Thresholds
+    problem: Problem, constraint: RelaxableConstraint, used: float, found: Thresholds
 ) -> Sensitivity:
-    limit = current_limit(question, demand)
+    limit = current_limit(problem, constraint)
     return Sensitivity(
-        kind=demand.kind,
-        board=question.budgets[demand.board].board if demand.board >= 0 else None,
-        objective=demand.objective,
+        kind=constraint.kind,
+        board=problem.budgets[constraint.board].board if constraint.board >= 0 else None,
+        objective=constraint.objective,
         limit=limit,
         used=used,
-        slack=used - limit if demand.from_below else limit - used,
-        tighten_to=None if found.tight is None else readable_limit(question, demand, found.tight),
-        loosen_to=None if found.loose is None else readable_limit(question, demand, found.loose),
+        slack=used - limit if constraint.from_below else limit - used,
+        tighten_to=None
+        if found.tight is None
+        else readable_limit(problem, constraint, found.tight),
+        loosen_to=None if found.loose is None else readable_limit(problem, constraint, found.loose),
         improves=found.improves,
         binds=found.loose is not None,
         proven=found.proven,
@@ -217,12 +221,12 @@ def explain(
     The limit is for all of it together.  Raises UnprovenError where it does not suffice to find
     the question's optimum, and InputError where the plan wrongly says infeasible.
     """
-    prover = SolverSession(plan.question, TimeBudget(deterministic_limit))
+    session = SolverSession(plan.question, TimeBudget(deterministic_limit))
     # Many small questions: a local search before each would take most of the time.
-    moved = replace(prover, most_drafts=0)
+    moved = replace(session, most_solutions=0)
     if plan.status == "infeasible":
         return _infeasible(plan, moved, progress)
-    rows = sensitivities(moved, lexicographic_optimum(prover), dict(_uses(plan)), progress)
+    rows = sensitivities(moved, lexicographic_optimum(session), dict(_uses(plan)), progress)
     return Explanation(
         status=plan.status,
         stages=plan.stages,
@@ -234,20 +238,22 @@ def explain(
     )
 
 
-def _infeasible(plan: PlanDocument, prover: SolverSession, progress: Progress) -> Explanation:
-    if prover.plan().assignment is not None:
+def _infeasible(plan: PlanDocument, session: SolverSession, progress: Progress) -> Explanation:
+    if session.plan().assignment is not None:
         raise InputError("the plan says infeasible and its question has a plan", fix="plan again")
     progress("finding the conflict", 0, 0)
-    found = irreducible_conflict(prover)
-    repaired = find_repairs(prover, found.demands, progress)
+    found = irreducible_conflict(session)
+    repaired = find_repairs(session, found.demands, progress)
     return Explanation(
         status=plan.status,
         stages=(),
         sensitivities=(),
-        conflict=conflict_sentences(prover, found),
+        conflict=conflict_sentences(session, found),
         repairs=repaired,
         irreducible=found.proven,
-        proven=found.proven and all(one.least for one in repaired) and prover.meter.left > 0,
+        proven=found.proven
+        and all(one.least for one in repaired)
+        and session.time_budget.remaining > 0,
     )
 
 
@@ -277,9 +283,9 @@ def proof_sentences(plan: PlanDocument) -> tuple[str, ...]:
 
 
 def _stages(stages: Sequence[LevelResult]) -> Iterator[str]:
-    for stage in stages:
-        proven = "proven" if stage.proven else "not proven"
-        bound = "" if stage.bound is None else f", bound {stage.bound:.10g}"
-        gap = "" if stage.gap_pct is None else f", gap {stage.gap_pct:.2f} %"
-        best = f"best {stage.best:.10g}{bound}{gap}, {proven}"
-        yield f"{stage.objective}{LEVEL_UNITS[stage.objective]}: {stage.value:.10g} ({best})"
+    for level in stages:
+        proven = "proven" if level.proven else "not proven"
+        bound = "" if level.bound is None else f", bound {level.bound:.10g}"
+        gap = "" if level.gap_pct is None else f", gap {level.gap_pct:.2f} %"
+        best = f"best {level.best:.10g}{bound}{gap}, {proven}"
+        yield f"{level.objective}{LEVEL_UNITS[level.objective]}: {level.value:.10g} ({best})"

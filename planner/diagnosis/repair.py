@@ -73,91 +73,91 @@ class _RepairCandidate:
     """A repair, the question that it leads to, and its cost beside others of its kind."""
 
     repair: Repair
-    question: Problem
+    problem: Problem
     cost: float
 
 
 def find_repairs(
-    prover: SolverSession, needed: Sequence[RelaxableConstraint], progress: Progress = silent
+    session: SolverSession, needed: Sequence[RelaxableConstraint], progress: Progress = silent
 ) -> tuple[Repair, ...]:
     """Return the repairs of an infeasible question whose conflict is `needed`, cheapest first.
 
     Where no single change does, the one repair is a set of changes of which none can be left out.
     """
     found: dict[str, list[_RepairCandidate]] = defaultdict(list)
-    for number, one in enumerate(_single(prover, needed)):
+    for number, one in enumerate(_single(session, needed)):
         progress("repairing", number, 0)
-        if has_plan(prover.about(one.question)):
+        if has_plan(session.for_problem(one.problem)):
             found[one.repair.kind].append(one)
     single = tuple(
         one.repair for kind in found for one in sorted(found[kind], key=lambda each: each.cost)
     )
-    return single or tuple(_together(prover))
+    return single or tuple(_together(session))
 
 
-def has_plan(prover: SolverSession) -> bool:
+def has_plan(session: SolverSession) -> bool:
     """Find a plan of the question and check it, as a plan file is checked."""
-    found = prover.plan().assignment
-    return found is not None and not violations(unproven_plan(prover.question, found, "explain"))
+    found = session.plan().assignment
+    return found is not None and not violations(unproven_plan(session.problem, found, "explain"))
 
 
 def _single(
-    prover: SolverSession, needed: Sequence[RelaxableConstraint]
+    session: SolverSession, needed: Sequence[RelaxableConstraint]
 ) -> Iterator[_RepairCandidate]:
     """Yield every single change that may help."""
-    question = prover.question
+    problem = session.problem
     tried: set[RelaxableConstraint] = set()
-    for demand in needed:
-        if demand not in tried:
-            twins = interchangeable(question, demand)
+    for constraint in needed:
+        if constraint not in tried:
+            twins = interchangeable(problem, constraint)
             tried.update(twins)
-            yield from _relaxed(prover, demand, twins)
+            yield from _relaxed(session, constraint, twins)
     for budget in reversed(get_args(BudgetName)):
-        if any(demand.kind == budget for demand in needed):
-            yield from _everywhere(prover, budget)
-    yield from _precisions(question)
-    yield from _boards(question)
+        if any(constraint.kind == budget for constraint in needed):
+            yield from _everywhere(session, budget)
+    yield from _precisions(problem)
+    yield from _boards(problem)
 
 
 def _relaxed(
-    prover: SolverSession, demand: RelaxableConstraint, twins: Sequence[RelaxableConstraint]
+    session: SolverSession, constraint: RelaxableConstraint, twins: Sequence[RelaxableConstraint]
 ) -> Iterator[_RepairCandidate]:
     """Relax one demand by as little as does."""
-    question = prover.question
-    outcome = prover.tightest(demand)
+    problem = session.problem
+    outcome = session.tightest(constraint)
     if outcome.value is None:
         return
-    to, now = readable_limit(question, demand, outcome.value), current_limit(question, demand)
-    boards = _boards_of(question, twins)
+    to, now = readable_limit(problem, constraint, outcome.value), current_limit(problem, constraint)
+    boards = _boards_of(problem, twins)
     repair = Repair(
-        kind=demand.kind,
-        text=_sentence(question, demand, to, boards),
+        kind=constraint.kind,
+        text=_sentence(problem, constraint, to, boards),
         boards=boards,
-        objective=demand.objective,
+        objective=constraint.objective,
         value=to,
         least=outcome.proven,
     )
-    yield _RepairCandidate(repair, with_limit(question, demand, to), abs(to - now))
+    yield _RepairCandidate(repair, with_limit(problem, constraint, to), abs(to - now))
 
 
-def _boards_of(question: Problem, of: Sequence[RelaxableConstraint]) -> tuple[str, ...]:
-    return tuple(question.budgets[one.board].board for one in of if one.board >= 0)
+def _boards_of(problem: Problem, of: Sequence[RelaxableConstraint]) -> tuple[str, ...]:
+    return tuple(problem.budgets[one.board].board for one in of if one.board >= 0)
 
 
 def _sentence(
-    question: Problem, demand: RelaxableConstraint, to: float, boards: Sequence[str]
+    problem: Problem, constraint: RelaxableConstraint, to: float, boards: Sequence[str]
 ) -> str:
-    now = current_limit(question, demand)
-    if demand.budget is not None:
-        return f"{_more(demand.budget, to, now)} on {_any_of(boards)}"
-    if demand.kind == "min_students":
+    now = current_limit(problem, constraint)
+    if constraint.budget is not None:
+        return f"{_more(constraint.budget, to, now)} on {_any_of(boards)}"
+    if constraint.kind == "min_students":
         return f"at least {format_students(to)} in place of {now:g}"
-    if demand.kind == "max_students":
+    if constraint.kind == "max_students":
         return f"at most {format_students(to)} in place of {now:g}"
-    if demand.kind == "epsilon":
-        return f"epsilon above {format_limit(demand, to)} points in place of {now:g}"
-    relation = constraint_requirement(question, demand).relation
-    return f"{relation} {format_limit(demand, to)} in place of {now:g}"
+    if constraint.kind == "epsilon":
+        return f"epsilon above {format_limit(constraint, to)} points in place of {now:g}"
+    relation = constraint_requirement(problem, constraint).relation
+    return f"{relation} {format_limit(constraint, to)} in place of {now:g}"
 
 
 def _more(budget: BudgetName, to: float, now: float) -> str:
@@ -171,36 +171,38 @@ def _any_of(boards: Sequence[str]) -> str:
     return boards[0] if len(boards) == 1 else f"any one of {', '.join(boards)}"
 
 
-def _everywhere(prover: SolverSession, budget: BudgetName) -> Iterator[_RepairCandidate]:
+def _everywhere(session: SolverSession, budget: BudgetName) -> Iterator[_RepairCandidate]:
     """Raise a budget by as little as does on all boards that have the same."""
-    question = prover.question
+    problem = session.problem
     groups: dict[object, list[RelaxableConstraint]] = defaultdict(list)
-    for place, row in enumerate(question.budgets):
+    for place, row in enumerate(problem.budgets):
         if getattr(row, budget) is not None:
             key = getattr(row, budget), budget == "memory_bytes" and row.runtime_bytes
             groups[key].append(RelaxableConstraint(budget, place))
     for group in groups.values():
         if len(group) > 1:
-            yield from _raised(prover, budget, group)
+            yield from _raised(session, budget, group)
 
 
 def _raised(
-    prover: SolverSession, budget: BudgetName, group: Sequence[RelaxableConstraint]
+    session: SolverSession, budget: BudgetName, group: Sequence[RelaxableConstraint]
 ) -> Iterator[_RepairCandidate]:
-    question = prover.question
+    problem = session.problem
     boards = [one.board for one in group]
     measure = ObjectiveFunction(
-        lambda view: _highest(view, boards, budget), wants=budget_criteria(budget), of_board=True
+        lambda view: _highest(view, boards, budget),
+        criteria=budget_criteria(budget),
+        per_board=True,
     )
-    outcome = prover.search(
-        lift_constraints(question, (), group), measure, requirement_bounds(question)
+    outcome = session.search(
+        lift_constraints(problem, (), group), measure, requirement_bounds(problem)
     )
     if outcome.value is None:
         return
-    to, now = readable_limit(question, group[0], outcome.value), current_limit(question, group[0])
-    names = _boards_of(question, group)
-    every = "every board" if len(names) == len(question.budgets) else f"each of {', '.join(names)}"
-    raised = question
+    to, now = readable_limit(problem, group[0], outcome.value), current_limit(problem, group[0])
+    names = _boards_of(problem, group)
+    every = "every board" if len(names) == len(problem.budgets) else f"each of {', '.join(names)}"
+    raised = problem
     for one in group:
         raised = with_limit(raised, one, to)
     repair = Repair(
@@ -225,53 +227,53 @@ def _highest(view: Any, boards: Sequence[int], budget: BudgetName) -> Any:
     return highest
 
 
-def _precisions(question: Problem) -> Iterator[_RepairCandidate]:
+def _precisions(problem: Problem) -> Iterator[_RepairCandidate]:
     """Allow a further precision."""
     for precision in get_args(Precision):
-        if precision not in question.precisions:
-            allowed = (*question.precisions, precision)
+        if precision not in problem.precisions:
+            allowed = (*problem.precisions, precision)
             repair = Repair(
                 kind="precision", text=f"allow {precision}", value=precision, least=True
             )
-            other = question.model_copy(update={"precisions": allowed})
+            other = problem.model_copy(update={"precisions": allowed})
             yield _RepairCandidate(repair, other, -BYTES_PER_VALUE[precision])
 
 
-def _boards(question: Problem) -> Iterator[_RepairCandidate]:
+def _boards(problem: Problem) -> Iterator[_RepairCandidate]:
     """Add one board more, like one that is there, with its link and budgets."""
-    instance = resolve_problem(question)
-    kinds: dict[object, int] = {}
-    for place in range(len(instance.sites)):
-        kinds.setdefault(instance.kind_of(place), place)
-    for place in kinds.values():
-        like = question.fleet.boards[place]
+    data = resolve_problem(problem)
+    board_classes: dict[object, int] = {}
+    for place in range(len(data.capacities)):
+        board_classes.setdefault(data.board_class(place), place)
+    for place in board_classes.values():
+        like = problem.fleet.boards[place]
         repair = Repair(
             kind="board",
-            text=f"one more {like.device}, with {_as_it_is(question)} as {like.name} has",
+            text=f"one more {like.device}, with {_as_it_is(problem)} as {like.name} has",
             value=like.name,
             least=True,
         )
-        if (more := _with_one_more(question, place)) is not None:
+        if (more := _with_one_more(problem, place)) is not None:
             yield _RepairCandidate(repair, more, 0)
 
 
-def _as_it_is(question: Problem) -> str:
-    return "link and budgets" if question.failures is None else "link, budgets and failures"
+def _as_it_is(problem: Problem) -> str:
+    return "link and budgets" if problem.failures is None else "link, budgets and failures"
 
 
-def _with_one_more(question: Problem, place: int) -> Problem | None:
+def _with_one_more(problem: Problem, place: int) -> Problem | None:
     """Return the question with one board more; None where it makes no sense then."""
-    like = question.fleet.boards[place]
-    taken = {board.name for board in question.fleet.boards}
+    like = problem.fleet.boards[place]
+    taken = {board.name for board in problem.fleet.boards}
     numbers = range(1, len(taken) + 2)
     name = next(n for n in (f"{like.device}-{number}" for number in numbers) if n not in taken)
-    boards = (*question.fleet.boards, like.model_copy(update={"name": name}))
-    budget = question.budgets[place].model_copy(update={"board": name})
-    more = question.model_copy(
+    boards = (*problem.fleet.boards, like.model_copy(update={"name": name}))
+    budget = problem.budgets[place].model_copy(update={"board": name})
+    more = problem.model_copy(
         update={
-            "fleet": question.fleet.model_copy(update={"boards": boards}),
-            "budgets": (*question.budgets, budget),
-            "failures": question.failures and with_added_board(question.failures, like.name, name),
+            "fleet": problem.fleet.model_copy(update={"boards": boards}),
+            "budgets": (*problem.budgets, budget),
+            "failures": problem.failures and with_added_board(problem.failures, like.name, name),
         }
     )
     try:
@@ -281,25 +283,25 @@ def _with_one_more(question: Problem, place: int) -> Problem | None:
         return None
 
 
-def _together(prover: SolverSession) -> Iterator[Repair]:
+def _together(session: SolverSession) -> Iterator[Repair]:
     """Relax several demands, each by as little as does, of which none can stay as it is.
 
     Budgets are relaxed before requirements, and these before the number of students.
     """
-    lifted = list(relaxable_constraints(prover.question))
+    lifted = list(relaxable_constraints(session.problem))
     for one in tuple(lifted):
         others = [other for other in lifted if other != one]
-        if prover.plan_without(others).assignment is not None:
+        if session.plan_without(others).assignment is not None:
             lifted = others
     texts, least = [], True
     for place, one in enumerate(lifted):
-        question = prover.question
-        outcome = prover.tightest(one, lifted=lifted[place + 1 :])
+        problem = session.problem
+        outcome = session.tightest(one, lifted=lifted[place + 1 :])
         if outcome.value is None:
             return
         least = least and outcome.proven
-        to = readable_limit(question, one, outcome.value)
-        texts.append(_sentence(question, one, to, _boards_of(question, [one])))
-        prover = prover.about(with_limit(question, one, to))
-    if has_plan(prover):
+        to = readable_limit(problem, one, outcome.value)
+        texts.append(_sentence(problem, one, to, _boards_of(problem, [one])))
+        session = session.for_problem(with_limit(problem, one, to))
+    if has_plan(session):
         yield Repair(kind="together", text="together: " + "; ".join(texts), least=least)

@@ -82,7 +82,7 @@ class CellRequest:
     """A question, and what is to be found of it."""
 
     kind: CellKind
-    question: Problem
+    problem: Problem
     over: BudgetRange | None = None
 
     @property
@@ -90,9 +90,9 @@ class CellRequest:
         """Digest of all that the answer depends on, versions and hardware included."""
         content = {
             "kind": self.kind,
-            "question": self.question.model_dump(mode="json"),
+            "question": self.problem.model_dump(mode="json"),
             "over": repr(self.over),
-            "hardware": repr(resolve(self.question.fleet)),
+            "hardware": repr(resolve(self.problem.fleet)),
             "versions": versions(),
         }
         text = json.dumps(content, sort_keys=True, ensure_ascii=True)
@@ -119,15 +119,15 @@ def read_cell_result(path: Path, digest: str) -> CellResult | None:
 
 
 def _plan(asked: CellRequest) -> CellResult:
-    question = asked.question
+    problem = asked.problem
     try:
-        plan = solve(question)
+        plan = solve(problem)
     except UnprovenError:
         return CellResult(
             digest=asked.digest,
             kind="plan",
             status="unproven",
-            deterministic_time=question.deterministic_limit,
+            deterministic_time=problem.deterministic_limit,
         )
     return CellResult(
         digest=asked.digest,
@@ -145,7 +145,7 @@ def _values_of_plan(plan: PlanDocument) -> dict[str, float]:
     if plan.predicted is None:
         return {}
     names: dict[Objective, None] = dict.fromkeys(
-        [*(stage.objective for stage in plan.stages), *PLAN_VALUES]
+        [*(level.objective for level in plan.stages), *PLAN_VALUES]
     )
     values: dict[str, float] = {
         name: objective_value(name, plan.question, plan.decision, plan.predicted) for name in names
@@ -156,44 +156,44 @@ def _values_of_plan(plan: PlanDocument) -> dict[str, float]:
 
 
 def _front(asked: CellRequest) -> CellResult:
-    question = asked.question
-    meter = TimeBudget(question.deterministic_limit)
-    front = front_of(SolverSession(question, meter, most_drafts=0))
-    points = [_point(question, one.assignment) for one in front.found]
+    problem = asked.problem
+    meter = TimeBudget(problem.deterministic_limit)
+    front = front_of(SolverSession(problem, meter, most_solutions=0))
+    points = [_point(problem, one.assignment) for one in front.found]
     status: CellStatus = "optimal" if points else "infeasible"
     return CellResult(
         digest=asked.digest,
         kind="front",
         status=status if front.complete else "unproven",
         points=tuple(points),
-        deterministic_time=round(question.deterministic_limit - meter.left, 6),
+        deterministic_time=round(problem.deterministic_limit - meter.remaining, 6),
     )
 
 
-def _point(question: Problem, assignment: Assignment) -> FrontPoint:
+def _point(problem: Problem, assignment: Assignment) -> FrontPoint:
     return FrontPoint(
         values={
-            stage.objective: assignment_value(question, stage.objective, assignment)
-            for stage in question.objective
+            level.objective: assignment_value(problem, level.objective, assignment)
+            for level in problem.objective
         },
         networks=tuple(student.network for student in assignment.students),
-        boards=tuple(question.fleet.boards[one.board].name for one in assignment.students),
+        boards=tuple(problem.fleet.boards[one.board].name for one in assignment.students),
     )
 
 
 def _breakpoints(asked: CellRequest) -> CellResult:
     if asked.over is None:
         raise ValueError("break-points are of a budget")
-    question = asked.question
-    meter = TimeBudget(question.deterministic_limit)
-    steps = find_breakpoints(SolverSession(question, meter, most_drafts=0), asked.over)
+    problem = asked.problem
+    meter = TimeBudget(problem.deterministic_limit)
+    steps = find_breakpoints(SolverSession(problem, meter, most_solutions=0), asked.over)
     status: CellStatus = "optimal" if steps.breakpoints else "infeasible"
     return CellResult(
         digest=asked.digest,
         kind="breakpoints",
         status=status if steps.proven else "unproven",
         breakpoints=steps.breakpoints,
-        deterministic_time=round(question.deterministic_limit - meter.left, 6),
+        deterministic_time=round(problem.deterministic_limit - meter.remaining, 6),
     )
 
 

@@ -56,7 +56,7 @@ class BoundedSearch(Protocol):
 
     def __call__(
         self,
-        instance: ProblemData,
+        data: ProblemData,
         goal: ObjectiveFunction | None,
         limits: Sequence[ObjectiveBound],
         known: Assignment | None = None,
@@ -80,36 +80,36 @@ class ParetoFront:
     complete: bool
 
 
-def find_pareto_front(prover: SolverSession, progress: Progress = silent) -> ParetoFront:
+def find_pareto_front(session: SolverSession, progress: Progress = silent) -> ParetoFront:
     """Return the front over the question's objectives, best in the first one first.
 
     Tolerances of the objectives do not matter.
     """
-    question = prover.question
-    goals = [OBJECTIVE_FUNCTIONS[stage.objective] for stage in question.objective]
-    hidden = [rounding_units(question, goal) for goal in goals]
-    always = requirement_bounds(question)
+    problem = session.problem
+    goals = [OBJECTIVE_FUNCTIONS[level.objective] for level in problem.objective]
+    hidden = [rounding_units(problem, goal) for goal in goals]
+    always = requirement_bounds(problem)
     found = pareto_front_of(
-        resolve_problem(question),
+        resolve_problem(problem),
         goals,
         hidden,
-        lambda instance, goal, limits, known=None: prover.search(
-            instance, goal, [*always, *limits], known
+        lambda data, goal, limits, known=None: session.search(
+            data, goal, [*always, *limits], known
         ),
         lambda number: progress("Pareto front", number, 0),
     )
-    return ParetoFront(_undominated(question, found.found), found.complete)
+    return ParetoFront(_undominated(problem, found.found), found.complete)
 
 
 def pareto_front_of(
-    instance: ProblemData,
+    data: ProblemData,
     goals: Sequence[ObjectiveFunction],
     hidden: Sequence[int],
     search: BoundedSearch,
     tell: Callable[[int], None] = lambda _: None,
 ) -> ParetoFront:
     """Return the front of an instance; `hidden` is what rounding may hide of each goal."""
-    return _Regions(instance, goals, hidden, search).explored(tell)
+    return _Regions(data, goals, hidden, search).explored(tell)
 
 
 class _Regions:
@@ -117,12 +117,12 @@ class _Regions:
 
     def __init__(
         self,
-        instance: ProblemData,
+        data: ProblemData,
         goals: Sequence[ObjectiveFunction],
         hidden: Sequence[int],
         search: BoundedSearch,
     ) -> None:
-        self._instance, self._goals, self._search = instance, goals, search
+        self._data, self._goals, self._search = data, goals, search
         self._hidden = hidden
         self._signs = [-1 if goal.maximise else 1 for goal in goals]
         self._open: list[Region] = [(math.inf,) * len(goals)]
@@ -153,7 +153,7 @@ class _Regions:
         assignment: Assignment | None = None
         sure = True
         for place, goal in enumerate(self._goals):
-            outcome = self._search(self._instance, goal, self._limits(bounds), assignment)
+            outcome = self._search(self._data, goal, self._limits(bounds), assignment)
             if outcome.value is None or outcome.assignment is None:
                 return None, outcome.infeasible
             assignment, sure = outcome.assignment, sure and outcome.proven
@@ -193,13 +193,13 @@ def _within(one: Sequence[float], region: Region) -> bool:
     return all(a <= b for a, b in zip(one, region, strict=True))
 
 
-def _undominated(question: Problem, found: Sequence[FrontMember]) -> tuple[FrontMember, ...]:
+def _undominated(problem: Problem, found: Sequence[FrontMember]) -> tuple[FrontMember, ...]:
     """Leave out what another plan dominates in the values that people read, and repetitions."""
     values = [
         tuple(
-            (-1 if stage.objective in MAXIMISED else 1)
-            * assignment_value(question, stage.objective, one.assignment)
-            for stage in question.objective
+            (-1 if level.objective in MAXIMISED else 1)
+            * assignment_value(problem, level.objective, one.assignment)
+            for level in problem.objective
         )
         for one in found
     ]
@@ -223,38 +223,38 @@ class BudgetRange:
     least: int
     most: int
 
-    def question(self, question: Problem, amount: int) -> Problem:
+    def problem_with(self, problem: Problem, amount: int) -> Problem:
         """Return the question in which the budget is this much."""
-        rows = list(question.budgets)
+        rows = list(problem.budgets)
         for board in self.boards:
             rows[board] = rows[board].model_copy(update={self.budget: amount})
-        return question.model_copy(update={"budgets": tuple(rows)})
+        return problem.model_copy(update={"budgets": tuple(rows)})
 
-    def need(self, question: Problem) -> tuple[ProblemData, ObjectiveFunction]:
+    def need(self, problem: Problem) -> tuple[ProblemData, ObjectiveFunction]:
         """Return the measure of how large this budget must be, the runtime's part included.
 
         And the instance that it is a measure of, in which boards are alike only where it does not
         matter which of them needs how much.
         """
-        instance = resolve_problem(question)
+        data = resolve_problem(problem)
         figure, wanted = budget_resource(self.budget), budget_criteria(self.budget)
-        extra = {board: self._runtime(question, board) for board in self.boards}
-        if len(extra) == len(instance.sites) and not any(extra.values()):
-            return instance, ObjectiveFunction(lambda view: view.highest(figure), wants=wanted)
-        sites = list(instance.sites)
+        extra = {board: self._runtime(problem, board) for board in self.boards}
+        if len(extra) == len(data.capacities) and not any(extra.values()):
+            return data, ObjectiveFunction(lambda view: view.highest(figure), criteria=wanted)
+        capacities = list(data.capacities)
         for board, more in extra.items():
             limit = UNLIMITED + more
-            sites[board] = (
-                replace(sites[board], memory_bytes=limit)
+            capacities[board] = (
+                replace(capacities[board], memory_bytes=limit)
                 if self.budget == "memory_bytes"
-                else replace(sites[board], macs=limit)
+                else replace(capacities[board], macs=limit)
             )
-        return replace(instance, sites=tuple(sites)), ObjectiveFunction(
-            lambda view: _highest_need(view, figure, extra), wants=wanted, of_board=True
+        return replace(data, capacities=tuple(capacities)), ObjectiveFunction(
+            lambda view: _highest_need(view, figure, extra), criteria=wanted, per_board=True
         )
 
-    def _runtime(self, question: Problem, board: int) -> int:
-        return question.budgets[board].runtime_bytes if self.budget == "memory_bytes" else 0
+    def _runtime(self, problem: Problem, board: int) -> int:
+        return problem.budgets[board].runtime_bytes if self.budget == "memory_bytes" else 0
 
 
 class Breakpoint(Record):
@@ -277,14 +277,14 @@ class BreakpointSeries:
     proven: bool
 
 
-def find_breakpoints(prover: SolverSession, over: BudgetRange) -> BreakpointSeries:
+def find_breakpoints(session: SolverSession, over: BudgetRange) -> BreakpointSeries:
     """Return the break-points of a budget; none where nothing is feasible even at its most."""
     found: list[Breakpoint] = []
     amount = over.most
     try:
         while amount >= over.least:
             least, values = _step(
-                prover.about(over.question(prover.question, amount)), over, amount
+                session.for_problem(over.problem_with(session.problem, amount)), over, amount
             )
             if values is None:
                 break
@@ -303,36 +303,36 @@ def find_breakpoints(prover: SolverSession, over: BudgetRange) -> BreakpointSeri
 
 
 def _step(
-    prover: SolverSession, over: BudgetRange, amount: int
+    session: SolverSession, over: BudgetRange, amount: int
 ) -> tuple[int, dict[str, float] | None]:
     """Return the least budget that is as good as this one, and the optimum, None without a plan.
 
     Raises UnprovenError where the limit stops a proof.
     """
-    any_plan = prover.plan()
+    any_plan = session.plan()
     if any_plan.infeasible:
         return 0, None
-    best = lexicographic_optimum(prover)
+    best = lexicographic_optimum(session)
     if not best.proven:
         raise UnprovenError("the limit stopped a search of the break-points")
-    least = max(_least_need(prover, over, one, amount) for one in best.kept)
+    least = max(_least_need(session, over, one, amount) for one in best.kept)
     values: dict[str, float] = {
-        one.stage.objective: assignment_value(prover.question, one.stage.objective, best.assignment)
-        for one in best.stages
+        one.level.objective: assignment_value(session.problem, one.level.objective, best.assignment)
+        for one in best.levels
     }
     return least, values
 
 
-def _least_need(prover: SolverSession, over: BudgetRange, stage: OptimalLevel, amount: int) -> int:
+def _least_need(session: SolverSession, over: BudgetRange, level: OptimalLevel, amount: int) -> int:
     """Return the least budget under which a plan is as good as a stage's best."""
-    question = prover.question
-    instance, measure = over.need(question)
+    problem = session.problem
+    data, measure = over.need(problem)
     limits: Sequence[ObjectiveBound] = [
-        *requirement_bounds(question),
-        *stage.as_good,
+        *requirement_bounds(problem),
+        *level.as_good,
         ObjectiveBound(measure, amount),
     ]
-    outcome = prover.search(instance, measure, limits)
+    outcome = session.search(data, measure, limits)
     if not outcome.proven or outcome.value is None:
         raise UnprovenError("the limit stopped a search of the break-points")
     return max(1, outcome.value)

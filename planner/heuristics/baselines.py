@@ -39,26 +39,26 @@ class PlacedStudent:
 class PartialPlacement:
     """Students on boards of an instance; use, and time after the send, of each board in use."""
 
-    instance: ProblemData
+    data: ProblemData
     placed: tuple[PlacedStudent, ...]
     use: dict[int, BoardUse]
     tails_ms: dict[int, float]
 
     @classmethod
-    def empty(cls, instance: ProblemData) -> "PartialPlacement":
+    def empty(cls, data: ProblemData) -> "PartialPlacement":
         """Begin with no student."""
-        return cls(instance, (), {}, {})
+        return cls(data, (), {}, {})
 
-    def boards_for(self, option: Mode, communities: Sequence[int]) -> tuple[int, ...]:
+    def boards_for(self, mode: Mode, communities: Sequence[int]) -> tuple[int, ...]:
         """Return the boards with room for one student more, in the fleet's order."""
-        more = _needs(option, self.filters(communities))
-        return tuple(b for b in range(len(self.instance.sites)) if self._takes(b, more))
+        more = _needs(mode, self.filters(communities))
+        return tuple(b for b in range(len(self.data.capacities)) if self._takes(b, more))
 
     def _takes(self, board: int, more: BoardUse) -> bool:
-        site = self.instance.sites[board]
+        capacity = self.data.capacities[board]
         size, macs = self._used(board, more)
-        return (site.memory_bytes is None or size <= site.memory_bytes) and (
-            site.macs is None or macs <= site.macs
+        return (capacity.memory_bytes is None or size <= capacity.memory_bytes) and (
+            capacity.macs is None or macs <= capacity.macs
         )
 
     def _used(self, board: int, more: BoardUse) -> BoardUse:
@@ -67,42 +67,42 @@ class PartialPlacement:
 
     def filters(self, communities: Sequence[int]) -> int:
         """Return how many filters these communities hold."""
-        return sum(self.instance.sizes[c] for c in communities)
+        return sum(self.data.sizes[c] for c in communities)
 
     def plus(
-        self, board: int, option: Mode, communities: Sequence[int], copies: Sequence[int] = ()
+        self, board: int, mode: Mode, communities: Sequence[int], copies: Sequence[int] = ()
     ) -> "PartialPlacement":
         """Return this draft with one student more, and copies; the caller knows that all fit."""
         filters, boards = self.filters(communities), (board, *copies)
-        placed = (*self.placed, PlacedStudent(tuple(communities), filters, option, boards))
-        use = {b: self._used(b, _needs(option, filters)) for b in boards}
+        placed = (*self.placed, PlacedStudent(tuple(communities), filters, mode, boards))
+        use = {b: self._used(b, _needs(mode, filters)) for b in boards}
         tails_ms = {
             b: self._tail_ms(b, [each for each in placed if b in each.boards]) for b in boards
         }
         return replace(self, placed=placed, use=self.use | use, tails_ms=self.tails_ms | tails_ms)
 
     def _tail_ms(self, board: int, students: Sequence[PlacedStudent]) -> float:
-        site = self.instance.sites[board].board
+        capacity = self.data.capacities[board].board
         computed_ms = busy_ms(
-            site.device, [each.option.line.at(each.filters).macs for each in students]
+            capacity.device, [each.option.line.at(each.filters).macs for each in students]
         )
-        replied_ms = reply_ms(site, sum(each.filters for each in students))
-        return computed_ms + replied_ms + 2 * site.link.latency_ms.value
+        replied_ms = reply_ms(capacity, sum(each.filters for each in students))
+        return computed_ms + replied_ms + 2 * capacity.link.latency_ms.value
 
     def done_ms(self, board: int) -> float:
-        """Return when the reply of a board with students is there (`simulator.workloads.closed_form`).
+        """Return when a board's reply is there (`simulator.workloads.closed_form`).
 
         The host sends first to boards that need longest once their image is there.
         """
         tail_ms = self.tails_ms[board]
         before = [b for b, other in self.tails_ms.items() if (-other, b) <= (-tail_ms, board)]
-        sites = self.instance.sites
-        sent_ms = sum(send_ms(sites[b].board, self.instance.image_bytes) for b in before)
+        capacities = self.data.capacities
+        sent_ms = sum(send_ms(capacities[b].board, self.data.image_bytes) for b in before)
         return sent_ms + tail_ms
 
-    def alone_ms(self, board: int, option: Mode, communities: Sequence[int]) -> float:
+    def alone_ms(self, board: int, mode: Mode, communities: Sequence[int]) -> float:
         """Return how long one image takes where this is the only student anywhere."""
-        return PartialPlacement.empty(self.instance).plus(board, option, communities).done_ms(board)
+        return PartialPlacement.empty(self.data).plus(board, mode, communities).done_ms(board)
 
     def assignment(self, dropped: Sequence[int]) -> Assignment:
         """Return what has been decided."""
@@ -110,16 +110,16 @@ class PartialPlacement:
         return Assignment(students, tuple(sorted(dropped)))
 
 
-def _needs(option: Mode, filters: int) -> BoardUse:
-    return option.memory_bytes(filters), option.line.at(filters).macs
+def _needs(mode: Mode, filters: int) -> BoardUse:
+    return mode.memory_bytes(filters), mode.line.at(filters).macs
 
 
-def mode_menus(instance: ProblemData) -> Iterator[tuple[Mode, ...]]:
+def mode_menus(data: ProblemData) -> Iterator[tuple[Mode, ...]]:
     """Yield for each network, larger ones first, itself and all smaller ones that share its G0."""
-    filters = instance.filters // instance.slots
-    order = sorted(instance.options, key=lambda option: -option.line.at(filters).params)
+    filters = data.filters // data.slots
+    order = sorted(data.modes, key=lambda mode: -mode.line.at(filters).params)
     for place, largest in enumerate(order):
-        yield tuple(option for option in order[place:] if option.group0 == largest.group0)
+        yield tuple(mode for mode in order[place:] if mode.group0 == largest.group0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +130,13 @@ class CommunityMerge:
     dropped: tuple[int, ...]
 
 
-def community_merges(instance: ProblemData, most: int) -> Iterator[CommunityMerge]:
+def community_merges(data: ProblemData, most: int) -> Iterator[CommunityMerge]:
     """Merge as the paper does (A, section 4.2), for `most` students down to as few as allowed."""
-    for students in student_counts(instance, most):
-        drop = largest_drop(instance, students)
-        kept = kept_communities(instance, drop)
-        shares = largest_first({c: instance.sizes[c] for c in kept}, students)
-        by_size = sorted(shares, key=lambda share: -sum(instance.sizes[c] for c in share))
+    for students in student_counts(data, most):
+        drop = largest_drop(data, students)
+        kept = kept_communities(data, drop)
+        shares = largest_first({c: data.sizes[c] for c in kept}, students)
+        by_size = sorted(shares, key=lambda share: -sum(data.sizes[c] for c in share))
         yield CommunityMerge(tuple(by_size), tuple(sorted(drop.communities)))
 
 
@@ -145,114 +145,116 @@ PlacementRule = Callable[[ProblemData, CommunityMerge, tuple[Mode, ...]], Partia
 
 
 def best_by_rule(
-    question: Problem, instance: ProblemData, rule: PlacementRule, most: int
+    problem: Problem, data: ProblemData, rule: PlacementRule, most: int
 ) -> Assignment | None:
     """Return the best that a rule finds with the most students, up to `most`, that it can place.
 
     One attempt for each menu: which networks serve the objective is found by trying.
     """
-    for merge in community_merges(instance, most):
-        drafts = [rule(instance, merge, menu) for menu in mode_menus(instance)]
-        found = [draft.assignment(merge.dropped) for draft in drafts if draft is not None]
-        best = best_assignment(question, found)
+    for merge in community_merges(data, most):
+        drafts = [rule(data, merge, menu) for menu in mode_menus(data)]
+        found = [
+            placement.assignment(merge.dropped) for placement in drafts if placement is not None
+        ]
+        best = best_assignment(problem, found)
         if best is not None:
             return best
     return None
 
 
-def greedy(question: Problem) -> Assignment | None:
+def greedy(problem: Problem) -> Assignment | None:
     """Give each board one student, all in the best network that every one of them has room for.
 
     A (section 4.2) has as many students as boards and drops the largest P0; where budgets or
     communities forbid that, one student less is tried.  A's boards are alike and assigned by hand;
     here the largest partition goes to the board that would be done with it first, and so on.
     """
-    instance = resolve_problem(question)
-    return best_by_rule(question, instance, _one_per_board, len(instance.sites))
+    data = resolve_problem(problem)
+    return best_by_rule(problem, data, _one_per_board, len(data.capacities))
 
 
 def _one_per_board(
-    instance: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...]
+    data: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...]
 ) -> PartialPlacement | None:
-    draft, option = PartialPlacement.empty(instance), menu[0]
+    placement, mode = PartialPlacement.empty(data), menu[0]
     for share in merge.shares:
-        taken = {board for student in draft.placed for board in student.boards}
-        boards = [b for b in draft.boards_for(option, share) if b not in taken]
+        taken = {board for student in placement.placed for board in student.boards}
+        boards = [b for b in placement.boards_for(mode, share) if b not in taken]
         if not boards:
             return None
-        fastest = min(boards, key=lambda board: draft.alone_ms(board, option, share))
-        draft = draft.plus(fastest, option, share)
-    return draft
+        fastest = min(boards, key=lambda board: placement.alone_ms(board, mode, share))
+        placement = placement.plus(fastest, mode, share)
+    return placement
 
 
-def longest_processing_time(question: Problem) -> Assignment | None:
+def longest_processing_time(problem: Problem) -> Assignment | None:
     """Place students, those of most work first, each on the board that is done with it first.
 
     The end counts the turns of the host's sends, students that share the board, and the reply.
     Each student has the best network for which a board has room.  The partitions are those of
     the greedy merge, as many as the question allows.
     """
-    instance = resolve_problem(question)
-    return best_by_rule(question, instance, _earliest_end, instance.slots)
+    data = resolve_problem(problem)
+    return best_by_rule(problem, data, _earliest_end, data.slots)
 
 
 def _earliest_end(
-    instance: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...]
+    data: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...]
 ) -> PartialPlacement | None:
-    draft = PartialPlacement.empty(instance)
+    placement = PartialPlacement.empty(data)
     for share in merge.shares:
-        extended = _placed(draft, share, menu)
+        extended = _placed(placement, share, menu)
         if extended is None:
             return None
-        draft = extended
-    return draft
+        placement = extended
+    return placement
 
 
 def _placed(
-    draft: PartialPlacement, share: tuple[int, ...], menu: tuple[Mode, ...]
+    placement: PartialPlacement, share: tuple[int, ...], menu: tuple[Mode, ...]
 ) -> PartialPlacement | None:
     """Return the draft with this share too, in the first network that some board takes."""
-    for option in menu:
-        boards = draft.boards_for(option, share)
+    for mode in menu:
+        boards = placement.boards_for(mode, share)
         if boards:
-            extended = [(board, draft.plus(board, option, share)) for board in boards]
+            extended = [(board, placement.plus(board, mode, share)) for board in boards]
             return min(extended, key=lambda one: one[1].done_ms(one[0]))[1]
     return None
 
 
-def proportional_to_ram(question: Problem) -> Assignment | None:
+def proportional_to_ram(problem: Problem) -> Assignment | None:
     """Give each board one student, with filters in proportion to the board's memory budget.
 
     With fewer students than boards, the boards of most memory have them.
     """
-    memory_bytes = [budget.memory_bytes for budget in question.budgets]
+    memory_bytes = [budget.memory_bytes for budget in problem.budgets]
 
     def rule(
-        instance: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...]
+        data: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...]
     ) -> PartialPlacement | None:
-        return _by_memory(instance, merge, menu, memory_bytes)
+        return _by_memory(data, merge, menu, memory_bytes)
 
-    instance = resolve_problem(question)
-    return best_by_rule(question, instance, rule, len(instance.sites))
+    data = resolve_problem(problem)
+    return best_by_rule(problem, data, rule, len(data.capacities))
 
 
 def _by_memory(
-    instance: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...], memory_bytes: list[int]
+    data: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...], memory_bytes: list[int]
 ) -> PartialPlacement | None:
     order = sorted(range(len(memory_bytes)), key=lambda board: -memory_bytes[board])
     boards = order[: len(merge.shares)]
-    shares = _shares_by_memory(instance, merge, [memory_bytes[board] for board in boards])
-    draft = PartialPlacement.empty(instance)
+    shares = _shares_by_memory(data, merge, [memory_bytes[board] for board in boards])
+    placement = PartialPlacement.empty(data)
     for board, share in zip(boards, shares, strict=True):
-        option = next((each for each in menu if board in draft.boards_for(each, share)), None)
-        if option is None:
+        mode = next((each for each in menu if board in placement.boards_for(each, share)), None)
+        if mode is None:
             return None
-        draft = draft.plus(board, option, share)
-    return draft
+        placement = placement.plus(board, mode, share)
+    return placement
 
 
 def _shares_by_memory(
-    instance: ProblemData, merge: CommunityMerge, weights: list[int]
+    data: ProblemData, merge: CommunityMerge, weights: list[int]
 ) -> list[list[int]]:
     """Spread the communities that are kept, largest first, each to the board that lacks most.
 
@@ -260,8 +262,8 @@ def _shares_by_memory(
     communities go to boards that have none yet.
     """
     kept = [community for share in merge.shares for community in share]
-    kept.sort(key=lambda community: (-instance.sizes[community], community))
-    filters = sum(instance.sizes[community] for community in kept)
+    kept.sort(key=lambda community: (-data.sizes[community], community))
+    filters = sum(data.sizes[community] for community in kept)
     lacking = [filters * weight / sum(weights) for weight in weights]
     shares: list[list[int]] = [[] for _ in weights]
     for place, community in enumerate(kept):
@@ -269,7 +271,7 @@ def _shares_by_memory(
         boards = empty if len(empty) == len(kept) - place else range(len(shares))
         neediest = max(boards, key=lambda board: lacking[board])
         shares[neediest].append(community)
-        lacking[neediest] -= instance.sizes[community]
+        lacking[neediest] -= data.sizes[community]
     return shares
 
 
@@ -277,41 +279,41 @@ SAMPLES = 1000
 """Plans drawn, unless asked otherwise."""
 
 
-def random_search(question: Problem, samples: int = SAMPLES) -> Assignment | None:
+def random_search(problem: Problem, samples: int = SAMPLES) -> Assignment | None:
     """Draw `samples` plans with the question's seed, and return the best by its objective.
 
     What is dropped, the number of students and the G0 are drawn first, then the communities of
     each student, then, student by student, a network and a board among those that still have
     room.  A draw that leaves a student without room is lost.
     """
-    instance = resolve_problem(question)
-    draw = np.random.default_rng(question.seed)
-    drawn = (_random_plan(instance, draw) for _ in range(samples))
+    data = resolve_problem(problem)
+    draw = np.random.default_rng(problem.seed)
+    drawn = (_random_plan(data, draw) for _ in range(samples))
     found = list(dict.fromkeys(plan for plan in drawn if plan is not None))
-    return best_assignment(question, found)
+    return best_assignment(problem, found)
 
 
-def _random_plan(instance: ProblemData, draw: np.random.Generator) -> Assignment | None:
-    if instance.slots < instance.min_students:
+def _random_plan(data: ProblemData, draw: np.random.Generator) -> Assignment | None:
+    if data.slots < data.min_students:
         return None
-    students = int(draw.integers(instance.min_students, instance.slots, endpoint=True))
-    drops = [d for d in instance.drops if len(kept_communities(instance, d)) >= students]
+    students = int(draw.integers(data.min_students, data.slots, endpoint=True))
+    drops = [d for d in data.drop_choices if len(kept_communities(data, d)) >= students]
     drop = drops[draw.integers(len(drops))]
-    shapes = sorted({option.group0 for option in instance.options})
+    shapes = sorted({mode.group0 for mode in data.modes})
     shape = shapes[draw.integers(len(shapes))]
-    draft = PartialPlacement.empty(instance)
-    for share in _random_shares(kept_communities(instance, drop), students, draw):
+    placement = PartialPlacement.empty(data)
+    for share in _random_shares(kept_communities(data, drop), students, draw):
         room = [
-            (board, option)
-            for option in instance.options
-            if option.group0 == shape
-            for board in draft.boards_for(option, share)
+            (board, mode)
+            for mode in data.modes
+            if mode.group0 == shape
+            for board in placement.boards_for(mode, share)
         ]
         if not room:
             return None
-        board, option = room[draw.integers(len(room))]
-        draft = draft.plus(board, option, share)
-    return draft.assignment(tuple(drop.communities))
+        board, mode = room[draw.integers(len(room))]
+        placement = placement.plus(board, mode, share)
+    return placement.assignment(tuple(drop.communities))
 
 
 def _random_shares(
@@ -329,7 +331,7 @@ BoardGroup = tuple[int, ...]
 """Places of boards, the fastest first."""
 
 
-def rocoin_style(question: Problem) -> Assignment | None:
+def rocoin_style(problem: Problem) -> Assignment | None:
     """Group boards of like capability, one student per group, and match students to groups.
 
     Boards without room for the smallest network are left out.  A group runs the largest network
@@ -337,14 +339,14 @@ def rocoin_style(question: Problem) -> Assignment | None:
     boards' times sum to the least.  A student is on its group's fastest board and, where the
     question allows copies, on as many further ones.
     """
-    instance = resolve_problem(question)
-    return best_by_rule(question, instance, _matched_to_groups, len(instance.sites))
+    data = resolve_problem(problem)
+    return best_by_rule(problem, data, _matched_to_groups, len(data.capacities))
 
 
 def _matched_to_groups(
-    instance: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...]
+    data: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...]
 ) -> PartialPlacement | None:
-    empty = PartialPlacement.empty(instance)
+    empty = PartialPlacement.empty(data)
     # Merges have the largest share first, menus the smallest network last: who has room for that
     # pair has room for any share.
     boards = empty.boards_for(menu[-1], merge.shares[0])
@@ -353,28 +355,25 @@ def _matched_to_groups(
     groups = _groups(empty, boards, merge, menu[-1])
     choices = [[_network(empty, group, share, menu) for group in groups] for share in merge.shares]
     times_ms = [
-        [
-            empty.alone_ms(group[-1], option, share)
-            for group, option in zip(groups, row, strict=True)
-        ]
+        [empty.alone_ms(group[-1], mode, share) for group, mode in zip(groups, row, strict=True)]
         for share, row in zip(merge.shares, choices, strict=True)
     ]
-    draft = empty
+    placement = empty
     for s, g in zip(*linear_sum_assignment(np.array(times_ms)), strict=True):
-        first, *others = groups[g][: instance.max_copies]
-        draft = draft.plus(first, choices[s][g], merge.shares[s], others)
-    return draft
+        first, *others = groups[g][: data.max_copies]
+        placement = placement.plus(first, choices[s][g], merge.shares[s], others)
+    return placement
 
 
 def _groups(
-    empty: PartialPlacement, boards: tuple[int, ...], merge: CommunityMerge, option: Mode
+    empty: PartialPlacement, boards: tuple[int, ...], merge: CommunityMerge, mode: Mode
 ) -> tuple[BoardGroup, ...]:
     """Cut the boards, sorted by their time for one student, into as many groups as students.
 
     The cuts are where the times differ most, as ratios: 2 ms and 4 ms are as unlike as 20 ms and
     40 ms.
     """
-    times_ms = {board: empty.alone_ms(board, option, merge.shares[0]) for board in boards}
+    times_ms = {board: empty.alone_ms(board, mode, merge.shares[0]) for board in boards}
     order = sorted(boards, key=lambda board: times_ms[board])
     ratios = [times_ms[later] / times_ms[one] for one, later in pairwise(order)]
     widest = sorted(range(len(ratios)), key=lambda place: -ratios[place])

@@ -19,140 +19,140 @@ Move = tuple[str, int, int]
 """What is done, and to which two: students, communities, boards or options by their places."""
 
 
-def enumerate_moves(instance: ProblemData, draft: Solution) -> list[Move]:
+def enumerate_moves(data: ProblemData, solution: Solution) -> list[Move]:
     """Return all moves; one may not be possible any more once others have been made."""
-    students, communities = range(len(draft.options)), range(len(instance.sizes))
-    found: list[Move] = [("board", s, b) for s, b in product(students, instance.boards)]
-    found += [("option", s, o) for s, o in product(students, range(len(instance.options)))]
+    students, communities = range(len(solution.modes)), range(len(data.sizes))
+    found: list[Move] = [("board", s, b) for s, b in product(students, data.boards)]
+    found += [("option", s, o) for s, o in product(students, range(len(data.modes)))]
     found += [("exchange", s, t) for s, t in combinations(students, 2)]
-    if instance.spare or len(instance.drops) > 1:
+    if data.spare_communities or len(data.drop_choices) > 1:
         found += [("give", c, s) for c, s in product(communities, students)]
         found += [("trade", c, d) for c, d in combinations(communities, 2)]
-        found += [("part", c, b) for c, b in product(communities, instance.boards)]
-    if instance.replicated:
-        found += [("copy", s, b) for s, b in product(students, instance.boards)]
-        found += [("alone", s, b) for s, b in product(students, instance.boards)]
-    if instance.further:
-        kept = (c for c, owner in enumerate(draft.owners) if owner != DROPPED)
-        found += [("again", c, b) for c, b in product(kept, instance.boards)]
+        found += [("part", c, b) for c, b in product(communities, data.boards)]
+    if data.has_copies:
+        found += [("copy", s, b) for s, b in product(students, data.boards)]
+        found += [("alone", s, b) for s, b in product(students, data.boards)]
+    if data.extra_students:
+        kept = (c for c, owner in enumerate(solution.owners) if owner != DROPPED)
+        found += [("again", c, b) for c, b in product(kept, data.boards)]
         found += [("leave", s, 0) for s in students]
     return found
 
 
-def apply_move(instance: ProblemData, draft: Solution, move: Move) -> Solution | None:
+def apply_move(data: ProblemData, solution: Solution, move: Move) -> Solution | None:
     """Return the draft after a move; None where it changes nothing or is not possible."""
     kind, one, other = move
-    after = draft.copy()
+    after = solution.copy()
     if not _MOVES[kind](after, one, other):
         return None
-    if kind == "copy" and len(after.copies[one]) >= instance.max_copies:
+    if kind == "copy" and len(after.copies[one]) >= data.max_copies:
         return None
     if kind == "option":
-        _share_group0(instance, after, other)
+        _share_group0(data, after, other)
     return after
 
 
-def _share_group0(instance: ProblemData, draft: Solution, option: int) -> None:
+def _share_group0(data: ProblemData, solution: Solution, mode: int) -> None:
     """Give students of another G0 than this option's the option, too."""
-    shape = instance.options[option].group0
-    draft.options[:] = [
-        each if instance.options[each].group0 == shape else option for each in draft.options
+    shape = data.modes[mode].group0
+    solution.modes[:] = [
+        each if data.modes[each].group0 == shape else mode for each in solution.modes
     ]
 
 
-def _board(draft: Solution, student: int, board: int) -> bool:
+def _board(solution: Solution, student: int, board: int) -> bool:
     """Put a student on another board, or let the host wait for another one of its copies."""
-    if student >= len(draft.boards) or draft.boards[student] == board:
+    if student >= len(solution.boards) or solution.boards[student] == board:
         return False
-    before, copies = draft.boards[student], draft.copies[student]
-    draft.copies[student] = tuple(before if each == board else each for each in copies)
-    draft.boards[student] = board
+    before, copies = solution.boards[student], solution.copies[student]
+    solution.copies[student] = tuple(before if each == board else each for each in copies)
+    solution.boards[student] = board
     return True
 
 
-def _copy(draft: Solution, student: int, board: int) -> bool:
+def _copy(solution: Solution, student: int, board: int) -> bool:
     """Put a copy of a student on a further board."""
-    if student >= len(draft.boards) or board in draft.homes()[student]:
+    if student >= len(solution.boards) or board in solution.replica_sets()[student]:
         return False
-    draft.copies[student] += (board,)
+    solution.copies[student] += (board,)
     return True
 
 
-def _alone(draft: Solution, student: int, board: int) -> bool:
+def _alone(solution: Solution, student: int, board: int) -> bool:
     """Remove a copy of a student from a board."""
-    if student >= len(draft.boards) or board not in draft.copies[student]:
+    if student >= len(solution.boards) or board not in solution.copies[student]:
         return False
-    draft.copies[student] = tuple(each for each in draft.copies[student] if each != board)
+    solution.copies[student] = tuple(each for each in solution.copies[student] if each != board)
     return True
 
 
-def _option(draft: Solution, student: int, option: int) -> bool:
+def _option(solution: Solution, student: int, mode: int) -> bool:
     """Make a student another network."""
-    if student >= len(draft.options) or draft.options[student] == option:
+    if student >= len(solution.modes) or solution.modes[student] == mode:
         return False
-    draft.options[student] = option
+    solution.modes[student] = mode
     return True
 
 
-def _exchange(draft: Solution, one: int, other: int) -> bool:
+def _exchange(solution: Solution, one: int, other: int) -> bool:
     """Exchange what two students know."""
-    if max(one, other) not in draft.first_round:
+    if max(one, other) not in solution.first_round:
         return False
     trade = {one: other, other: one}
-    draft.owners[:] = [trade.get(owner, owner) for owner in draft.owners]
+    solution.owners[:] = [trade.get(owner, owner) for owner in solution.owners]
     return True
 
 
-def _give(draft: Solution, community: int, student: int) -> bool:
+def _give(solution: Solution, community: int, student: int) -> bool:
     """Give a community to another student; a student that has none left goes."""
-    owner = draft.owners[community]
-    if owner in (DROPPED, student) or student not in draft.first_round:
+    owner = solution.owners[community]
+    if owner in (DROPPED, student) or student not in solution.first_round:
         return False
-    draft.owners[community] = student
-    if owner not in draft.owners:
-        del draft.options[owner], draft.boards[owner], draft.copies[owner]
-        draft.owners[:] = [each - (each > owner) for each in draft.owners]
+    solution.owners[community] = student
+    if owner not in solution.owners:
+        del solution.modes[owner], solution.boards[owner], solution.copies[owner]
+        solution.owners[:] = [each - (each > owner) for each in solution.owners]
     return True
 
 
-def _trade(draft: Solution, one: int, other: int) -> bool:
+def _trade(solution: Solution, one: int, other: int) -> bool:
     """Exchange the owners of two communities."""
-    owners = draft.owners
+    owners = solution.owners
     if DROPPED in (owners[one], owners[other]) or owners[one] == owners[other]:
         return False
     owners[one], owners[other] = owners[other], owners[one]
     return True
 
 
-def _part(draft: Solution, community: int, board: int) -> bool:
+def _part(solution: Solution, community: int, board: int) -> bool:
     """Let a community leave for a new student, of the same network, on a board."""
-    owner = draft.owners[community]
-    if owner == DROPPED or draft.owners.count(owner) == 1:
+    owner = solution.owners[community]
+    if owner == DROPPED or solution.owners.count(owner) == 1:
         return False
-    place = len(draft.first_round)
-    draft.owners[community] = place
-    draft.options.insert(place, draft.options[owner])
-    draft.boards.insert(place, board)
-    draft.copies.insert(place, ())
+    place = len(solution.first_round)
+    solution.owners[community] = place
+    solution.modes.insert(place, solution.modes[owner])
+    solution.boards.insert(place, board)
+    solution.copies.insert(place, ())
     return True
 
 
-def _again(draft: Solution, community: int, board: int) -> bool:
+def _again(solution: Solution, community: int, board: int) -> bool:
     """Add a student of a further round, like the one that owns a community, on a board."""
-    draft.options.append(draft.options[draft.owners[community]])
-    draft.boards.append(board)
-    draft.copies.append(())
-    draft.again.append(community)
+    solution.modes.append(solution.modes[solution.owners[community]])
+    solution.boards.append(board)
+    solution.copies.append(())
+    solution.extra_communities.append(community)
     return True
 
 
-def _leave(draft: Solution, student: int, _: int) -> bool:
+def _leave(solution: Solution, student: int, _: int) -> bool:
     """Let a student of a further round go."""
-    first = len(draft.first_round)
-    if not first <= student < len(draft.options):
+    first = len(solution.first_round)
+    if not first <= student < len(solution.modes):
         return False
-    del draft.options[student], draft.boards[student], draft.copies[student]
-    del draft.again[student - first]
+    del solution.modes[student], solution.boards[student], solution.copies[student]
+    del solution.extra_communities[student - first]
     return True
 
 
@@ -182,73 +182,77 @@ Score = tuple[float, int, int]
 
 
 def local_search(
-    instance: ProblemData,
+    data: ProblemData,
     goal: ObjectiveFunction,
     limits: Sequence[ObjectiveBound],
     *,
     seed: int,
-    known: Assignment | None = None,
-    most_drafts: int = MOST_SOLUTIONS,
+    incumbent: Assignment | None = None,
+    most_solutions: int = MOST_SOLUTIONS,
 ) -> tuple[Assignment, int] | None:
     """Return a good assignment and its value in solver units, or None if none was found.
 
     `known` is one that keeps all rules and limits, and where the search begins.
     """
-    return _LocalSearch(instance, goal, limits, seed, most_drafts).run(known)
+    return _LocalSearch(data, goal, limits, seed, most_solutions).run(incumbent)
 
 
 class _LocalSearch:
     def __init__(
         self,
-        instance: ProblemData,
+        data: ProblemData,
         goal: ObjectiveFunction,
         limits: Sequence[ObjectiveBound],
         seed: int,
-        most_drafts: int,
+        most_solutions: int,
     ) -> None:
-        self._instance, self._goal, self._limits = instance, goal, limits
-        self._appraiser = CostEvaluator(instance)
+        self._data, self._goal, self._limits = data, goal, limits
+        self._appraiser = CostEvaluator(data)
         self._random = np.random.default_rng(seed)
-        students = min(instance.most, instance.rounds * len(community_classes(instance)))
-        choices = students * len(instance.kinds) * len(instance.options)
-        self._left = min(most_drafts, SOLUTIONS_PER_CHOICE * choices)
+        students = min(data.most_students, data.rounds * len(community_classes(data)))
+        choices = students * len(data.board_classes) * len(data.modes)
+        self._left = min(most_solutions, SOLUTIONS_PER_CHOICE * choices)
 
-    def run(self, known: Assignment | None) -> tuple[Assignment, int] | None:
-        starts = [self._appraiser.draft(known)] if known else list(self._starts())
-        found = [self._descend(draft, self._score(draft)) for draft in starts]
+    def run(self, incumbent: Assignment | None) -> tuple[Assignment, int] | None:
+        starts = [self._appraiser.solution_of(incumbent)] if incumbent else list(self._starts())
+        found = [self._descend(solution, self._score(solution)) for solution in starts]
         if not found:
             return None
-        draft, score = min(found, key=lambda one: one[1])
+        solution, score = min(found, key=lambda one: one[1])
         failed = 0
         while failed < KICKS and self._left > 0:
-            kicked = self._kicked(draft)
+            kicked = self._kicked(solution)
             other, better = self._descend(kicked, self._score(kicked))
             failed += 1
             if better < score:
-                draft, score, failed = other, better, 0
+                solution, score, failed = other, better, 0
         if score[0] > 0:
             return None
-        return self._appraiser.assignment(draft), self._goal.read(self._appraiser.view(draft))
+        return self._appraiser.assignment_of(solution), self._goal.read(
+            self._appraiser.evaluate(solution)
+        )
 
-    def _score(self, draft: Solution) -> Score:
+    def _score(self, solution: Solution) -> Score:
         self._left -= 1
-        view = self._appraiser.view(draft)
-        over = view.excess() + sum(limit.excess(limit.measure.read(view)) for limit in self._limits)
+        view = self._appraiser.evaluate(solution)
+        over = view.violation() + sum(
+            limit.violation(limit.measure.read(view)) for limit in self._limits
+        )
         sign = -1 if self._goal.maximise else 1
-        return over, sign * self._goal.read(view), view.crowding()
+        return over, sign * self._goal.read(view), view.tie_breaker()
 
     # Where it begins.
 
     def _starts(self) -> Iterator[Solution]:
         """Yield a draft for each shape of G0, each drop step and a few numbers of students."""
-        instance = self._instance
-        shapes = sorted({option.group0 for option in instance.options})
-        counts = {instance.slots, max(1, instance.min_students), (instance.slots + 1) // 2}
-        counts.add(instance.most)
-        drops = range(len(instance.drops))
+        data = self._data
+        shapes = sorted({mode.group0 for mode in data.modes})
+        counts = {data.slots, max(1, data.min_students), (data.slots + 1) // 2}
+        counts.add(data.most_students)
+        drops = range(len(data.drop_choices))
         for shape, drop, count in product(shapes, drops, sorted(counts)):
-            kept = len(instance.sizes) - len(instance.drops[drop].communities)
-            if count >= instance.min_students and (count <= kept or instance.reuse):
+            kept = len(data.sizes) - len(data.drop_choices[drop].communities)
+            if count >= data.min_students and (count <= kept or data.reuse):
                 yield self._dealt(shape, drop, count)
 
     def _dealt(self, shape: str, drop: int, students: int) -> Solution:
@@ -256,66 +260,66 @@ class _LocalSearch:
 
         Where there are more students than communities, smaller ones come first in further rounds.
         """
-        instance = self._instance
-        kept = [c for c in instance.communities if c not in instance.drops[drop].communities]
+        data = self._data
+        kept = [c for c in data.communities if c not in data.drop_choices[drop].communities]
         count = min(students, len(kept))
-        owners, sizes = [DROPPED] * len(instance.sizes), [0] * count
+        owners, sizes = [DROPPED] * len(data.sizes), [0] * count
         for community in kept:
             owner = min(range(count), key=lambda s: (sizes[s], s))
             owners[community] = owner
-            sizes[owner] += instance.sizes[community]
+            sizes[owner] += data.sizes[community]
         again = list(islice(cycle(reversed(kept)), students - count))
-        option = self._least(shape)
-        return self._placed(Solution(owners, [option] * students, [0] * students, drop, again))
+        mode = self._least(shape)
+        return self._placed(Solution(owners, [mode] * students, [0] * students, drop, again))
 
     def _least(self, shape: str) -> int:
         """Return the option of this G0 with the fewest MACs."""
-        options = self._instance.options
+        modes = self._data.modes
         return min(
-            (o for o, option in enumerate(options) if option.group0 == shape),
-            key=lambda o: (options[o].line.macs, o),
+            (o for o, mode in enumerate(modes) if mode.group0 == shape),
+            key=lambda o: (modes[o].line.macs, o),
         )
 
-    def _placed(self, draft: Solution) -> Solution:
+    def _placed(self, solution: Solution) -> Solution:
         """Put each student where the score is best, as if those before it were the only ones."""
-        for s in range(len(draft.boards)):
-            owners = [owner if owner <= s else DROPPED for owner in draft.owners]
-            again = draft.again[: max(0, s + 1 - len(draft.first_round))]
-            options, boards = draft.options[: s + 1], draft.boards[: s + 1]
-            first = Solution(owners, options, boards, draft.drop, again)
-            scores = [(self._score(_put_last(first, b)), b) for b in self._instance.boards]
-            draft.boards[s] = min(scores)[1]
-        return draft
+        for s in range(len(solution.boards)):
+            owners = [owner if owner <= s else DROPPED for owner in solution.owners]
+            again = solution.extra_communities[: max(0, s + 1 - len(solution.first_round))]
+            modes, boards = solution.modes[: s + 1], solution.boards[: s + 1]
+            first = Solution(owners, modes, boards, solution.drop, again)
+            scores = [(self._score(_put_last(first, b)), b) for b in self._data.boards]
+            solution.boards[s] = min(scores)[1]
+        return solution
 
     # How it goes on.
 
-    def _descend(self, draft: Solution, score: Score) -> tuple[Solution, Score]:
+    def _descend(self, solution: Solution, score: Score) -> tuple[Solution, Score]:
         """Take each move that helps, until none does."""
         helped = True
         while helped and self._left > 0:
             helped = False
-            for move in self._moves(draft):
-                other = apply_move(self._instance, draft, move)
+            for move in self._moves(solution):
+                other = apply_move(self._data, solution, move)
                 if other is None or self._left <= 0:
                     continue
                 better = self._score(other)
                 if better < score:
-                    draft, score, helped = other, better, True
-        return draft, score
+                    solution, score, helped = other, better, True
+        return solution, score
 
-    def _kicked(self, draft: Solution) -> Solution:
+    def _kicked(self, solution: Solution) -> Solution:
         """Make a few moves whether they help or not."""
-        for move in self._moves(draft)[:4]:
-            draft = apply_move(self._instance, draft, move) or draft
-        return draft
+        for move in self._moves(solution)[:4]:
+            solution = apply_move(self._data, solution, move) or solution
+        return solution
 
-    def _moves(self, draft: Solution) -> list[Move]:
+    def _moves(self, solution: Solution) -> list[Move]:
         """Return all moves in random order."""
-        found = enumerate_moves(self._instance, draft)
+        found = enumerate_moves(self._data, solution)
         return [found[place] for place in self._random.permutation(len(found))]
 
 
-def _put_last(draft: Solution, board: int) -> Solution:
+def _put_last(solution: Solution, board: int) -> Solution:
     """Put the last student on a board."""
-    draft.boards[-1] = board
-    return draft
+    solution.boards[-1] = board
+    return solution

@@ -57,14 +57,14 @@ class BoardLoad:
         """What follows the send until the reply is there."""
         return self.busy + self.reply + self.delay
 
-    def excess(self, site: BoardCapacity) -> float:
+    def violation(self, capacity: BoardCapacity) -> float:
         """Return by which part of them the budgets of `site` are exceeded, added up."""
         needs = (
-            (self.memory_bytes, site.memory_bytes),
-            (self.macs, site.macs),
-            (self.busy, site.busy),
-            (self.energy, site.energy),
-            (self.busy + self.reply, site.latest),
+            (self.memory_bytes, capacity.memory_bytes),
+            (self.macs, capacity.macs),
+            (self.busy, capacity.busy),
+            (self.energy, capacity.energy),
+            (self.busy + self.reply, capacity.latest),
         )
         return sum(
             (need - limit) / max(1, limit)
@@ -73,30 +73,30 @@ class BoardLoad:
         )
 
 
-def cached_loads(instance: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], BoardLoad]:
+def cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], BoardLoad]:
     """Return what loads a board (by its place) with sorted tasks; it remembers what it has seen."""
     first: dict[object, int] = {}
-    alike = [first.setdefault(site.kind, b) for b, site in enumerate(instance.sites)]
-    loaded = cache(lambda board, tasks: _board_load(instance, board, tasks))
+    alike = [first.setdefault(capacity.class_key, b) for b, capacity in enumerate(data.capacities)]
+    loaded = cache(lambda board, tasks: _board_load(data, board, tasks))
     return lambda board, tasks: loaded(alike[board], tasks)
 
 
-def _board_load(instance: ProblemData, board: int, tasks: tuple[StudentLoad, ...]) -> BoardLoad:
-    site = instance.sites[board]
-    device, several = site.board.device, len(tasks) > 1
-    students = [(instance.options[o], filters) for o, filters in tasks]
-    costs = [option.line.at(filters) for option, filters in students]
+def _board_load(data: ProblemData, board: int, tasks: tuple[StudentLoad, ...]) -> BoardLoad:
+    capacity = data.capacities[board]
+    device, several = capacity.board.device, len(tasks) > 1
+    students = [(data.modes[o], filters) for o, filters in tasks]
+    costs = [mode.line.at(filters) for mode, filters in students]
     return BoardLoad(
         tasks=tasks,
-        memory_bytes=sum(option.memory_bytes(filters) for option, filters in students),
+        memory_bytes=sum(mode.memory_bytes(filters) for mode, filters in students),
         macs=sum(cost.macs for cost in costs),
         params=sum(cost.params for cost in costs),
-        value_bytes=sum(option.value_bytes for option, _ in students),
+        value_bytes=sum(mode.value_bytes for mode, _ in students),
         busy=sum(busy_units(device, o.line, several).at(n) for o, n in students),
         energy=sum(energy_units(device, o.line, several).at(n) for o, n in students),
-        send=instance.send(board),
-        reply=sum(filters for _, filters in tasks) * reply_units(site.board),
-        delay=delay_units(site.board),
+        send=data.send(board),
+        reply=sum(filters for _, filters in tasks) * reply_units(capacity.board),
+        delay=delay_units(capacity.board),
     )
 
 
@@ -112,61 +112,63 @@ class Solution:
     """
 
     owners: list[int]
-    options: list[int]
+    modes: list[int]
     boards: list[int]
     drop: int
-    again: list[int] = field(default_factory=list)
+    extra_communities: list[int] = field(default_factory=list)
     copies: list[tuple[int, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.copies = self.copies or [()] * len(self.options)
+        self.copies = self.copies or [()] * len(self.modes)
 
     def copy(self) -> "Solution":
         """Return a draft of its own."""
         return Solution(
             self.owners[:],
-            self.options[:],
+            self.modes[:],
             self.boards[:],
             self.drop,
-            self.again[:],
+            self.extra_communities[:],
             self.copies[:],
         )
 
-    def homes(self) -> list[tuple[int, ...]]:
+    def replica_sets(self) -> list[tuple[int, ...]]:
         """Return all boards of each student; the host waits for the first one."""
         return [(board, *copies) for board, copies in zip(self.boards, self.copies, strict=True)]
 
     @property
     def first_round(self) -> range:
         """The students that own communities."""
-        return range(len(self.options) - len(self.again))
+        return range(len(self.modes) - len(self.extra_communities))
 
 
 class CostEvaluator:
     """Values drafts of one instance; remembers every loading it has seen."""
 
-    def __init__(self, instance: ProblemData) -> None:
-        self.instance = instance
-        self._load = cached_loads(instance)
-        self._places = {(one.name, one.precision): o for o, one in enumerate(instance.options)}
+    def __init__(self, data: ProblemData) -> None:
+        self.data = data
+        self._load = cached_loads(data)
+        self._places = {(one.name, one.precision): o for o, one in enumerate(data.modes)}
 
-    def view(self, draft: Solution) -> "EvaluatedSolution":
+    def evaluate(self, solution: Solution) -> "EvaluatedSolution":
         """Return what can be read of a draft; each of its students must have a community."""
-        sizes = [0] * len(draft.first_round)
-        for community, owner in enumerate(draft.owners):
+        sizes = [0] * len(solution.first_round)
+        for community, owner in enumerate(solution.owners):
             if owner != DROPPED:
-                sizes[owner] += self.instance.sizes[community]
-        sizes += [self.instance.sizes[community] for community in draft.again]
+                sizes[owner] += self.data.sizes[community]
+        sizes += [self.data.sizes[community] for community in solution.extra_communities]
         tasks: dict[int, list[StudentLoad]] = defaultdict(list)
-        for homes, option, size in zip(draft.homes(), draft.options, sizes, strict=True):
-            for board in homes:
-                tasks[board].append((option, size))
-        loadings = {b: self._load(b, tuple(sorted(here))) for b, here in tasks.items()}
-        return EvaluatedSolution(self.instance, draft, sizes, loadings)
+        for replica_sets, mode, size in zip(
+            solution.replica_sets(), solution.modes, sizes, strict=True
+        ):
+            for board in replica_sets:
+                tasks[board].append((mode, size))
+        loads = {b: self._load(b, tuple(sorted(here))) for b, here in tasks.items()}
+        return EvaluatedSolution(self.data, solution, sizes, loads)
 
-    def draft(self, found: Assignment) -> Solution:
+    def solution_of(self, found: Assignment) -> Solution:
         """Return an assignment as a draft."""
-        owners = [DROPPED] * len(self.instance.sizes)
+        owners = [DROPPED] * len(self.data.sizes)
         students = sorted(found.students, key=lambda one: one.round)
         for s, student in enumerate(students):
             for community in student.communities if student.round == 1 else ():
@@ -176,87 +178,89 @@ class CostEvaluator:
             owners,
             [self._places[one.network, one.precision] for one in students],
             [student.board for student in students],
-            next(d for d, one in enumerate(self.instance.drops) if set(one.communities) == taken),
+            next(
+                d for d, one in enumerate(self.data.drop_choices) if set(one.communities) == taken
+            ),
             [student.communities[0] for student in students if student.round > 1],
             [student.copies for student in students],
         )
 
-    def assignment(self, draft: Solution) -> Assignment:
+    def assignment_of(self, solution: Solution) -> Assignment:
         """Return a draft as an assignment."""
-        owned: list[list[int]] = [[] for _ in draft.first_round]
-        for community, owner in enumerate(draft.owners):
+        owned: list[list[int]] = [[] for _ in solution.first_round]
+        for community, owner in enumerate(solution.owners):
             if owner != DROPPED:
                 owned[owner].append(community)
         rounds = [1] * len(owned)
-        for place, community in enumerate(draft.again):
+        for place, community in enumerate(solution.extra_communities):
             owned.append([community])
-            rounds.append(2 + draft.again[:place].count(community))
-        students = zip(owned, draft.options, draft.homes(), rounds, strict=True)
+            rounds.append(2 + solution.extra_communities[:place].count(community))
+        students = zip(owned, solution.modes, solution.replica_sets(), rounds, strict=True)
         return Assignment(
             tuple(
-                self.instance.options[option].student(mine, homes, number)
-                for mine, option, homes, number in students
+                self.data.modes[mode].student(mine, replica_sets, number)
+                for mine, mode, replica_sets, number in students
             ),
-            tuple(sorted(self.instance.drops[draft.drop].communities)),
+            tuple(sorted(self.data.drop_choices[solution.drop].communities)),
         )
 
 
 class EvaluatedSolution:
     """A draft as a view: all amounts are whole numbers of solver units."""
 
-    __slots__ = ("_draft", "_instance", "_loadings", "_sizes")
+    __slots__ = ("_data", "_loads", "_sizes", "_solution")
 
     def __init__(
         self,
-        instance: ProblemData,
-        draft: Solution,
+        data: ProblemData,
+        solution: Solution,
         sizes: list[int],
-        loadings: Mapping[int, BoardLoad],
+        loads: Mapping[int, BoardLoad],
     ) -> None:
-        self._instance, self._draft, self._sizes = instance, draft, sizes
-        self._loadings = loadings
+        self._data, self._solution, self._sizes = data, solution, sizes
+        self._loads = loads
 
-    def excess(self) -> float:
+    def violation(self) -> float:
         """Return by how much budgets, shared G0 and number of students are broken; 0 if not."""
-        instance = self._instance
-        over = sum(one.excess(instance.sites[b]) for b, one in self._loadings.items())
-        over += len({instance.options[o].group0 for o in self._draft.options}) - 1
+        data = self._data
+        over = sum(one.violation(data.capacities[b]) for b, one in self._loads.items())
+        over += len({data.modes[o].group0 for o in self._solution.modes}) - 1
         over += self._unfilled()
         count = len(self._sizes)
-        return over + max(0, count - instance.max_students, instance.min_students - count)
+        return over + max(0, count - data.max_students, data.min_students - count)
 
     def _unfilled(self) -> int:
         """Return how many students are missing in rounds before the last, or have too much."""
-        draft = self._draft
-        if not draft.again:
+        solution = self._solution
+        if not solution.extra_communities:
             return 0
-        kept = [c for c, owner in enumerate(draft.owners) if owner != DROPPED]
-        times = Counter(draft.again)
+        kept = [c for c, owner in enumerate(solution.owners) if owner != DROPPED]
+        times = Counter(solution.extra_communities)
         full = max(times.values()) - 1
         missing = sum(max(0, full - times[c]) for c in kept)
-        return missing + len(kept) - len(draft.first_round)
+        return missing + len(kept) - len(solution.first_round)
 
     def tails(self) -> dict[int, int]:
         """Return what follows the send to each board that is used, until its reply is there."""
-        return {board: one.tail for board, one in self._loadings.items()}
+        return {board: one.tail for board, one in self._loads.items()}
 
-    def crowding(self) -> int:
+    def tie_breaker(self) -> int:
         """Return a measure that falls where work is spread, to tell plans of one latency apart."""
-        return sum(one.tail * one.tail for one in self._loadings.values())
+        return sum(one.tail * one.tail for one in self._loads.values())
 
     def total(self, figure: Resource) -> int:
         """Return a figure, added up over all boards."""
-        students = sum(int(getattr(one, figure)) for one in self._loadings.values())
-        return students + self._instance.alone(figure)
+        students = sum(int(getattr(one, figure)) for one in self._loads.values())
+        return students + self._data.stem_usage(figure)
 
     def knowledge(self, figure: StudentQuantity) -> int:
         """Return a figure, added up over all students, copies not counted."""
-        if not self._instance.replicated:
+        if not self._data.has_copies:
             return self.total(figure)
-        options = [self._instance.options[o] for o in self._draft.options]
+        modes = [self._data.modes[o] for o in self._solution.modes]
         if figure == "value_bytes":
-            return sum(option.value_bytes for option in options)
-        costs = (o.line.at(size) for o, size in zip(options, self._sizes, strict=True))
+            return sum(mode.value_bytes for mode in modes)
+        costs = (o.line.at(size) for o, size in zip(modes, self._sizes, strict=True))
         return sum(int(getattr(cost, figure)) for cost in costs)
 
     def robustness(self) -> int:
@@ -270,28 +274,28 @@ class EvaluatedSolution:
         return math.floor(UNITS_PER_CERTAINTY * (self._worth().reliability_pct or 0.0) / 100)
 
     def _worth(self) -> RobustnessEstimate:
-        assert self._instance.hazards is not None  # noqa: S101  (a question needs them for it)
-        homes = [frozenset(each) for each in self._draft.homes()]
-        return self._instance.hazards.value(self.size(), homes)
+        assert self._data.scenarios is not None  # noqa: S101  (a question needs them for it)
+        replica_sets = [frozenset(each) for each in self._solution.replica_sets()]
+        return self._data.scenarios.evaluate(self.size(), replica_sets)
 
     def survival(self) -> int:
         """Return how many failures, whichever they are, leave each student a board."""
         return min(
-            len(set(homes) - out) + number - 1
-            for homes in self._draft.homes()
-            for out, number in self._instance.threats
+            len(set(replica_sets) - out) + number - 1
+            for replica_sets in self._solution.replica_sets()
+            for out, number in self._data.outage_sets
         )
 
     def on(self, board: int, figure: Resource) -> int:
         """Return a figure of one board."""
-        if board in self._loadings:
-            return int(getattr(self._loadings[board], figure))
-        return self._instance.on(board, figure)
+        if board in self._loads:
+            return int(getattr(self._loads[board], figure))
+        return self._data.stem_usage_on(board, figure)
 
     def highest(self, figure: Resource) -> int:
         """Return a figure of the board where it is highest."""
-        students = max(int(getattr(one, figure)) for one in self._loadings.values())
-        return max(students, self._instance.alone(figure))
+        students = max(int(getattr(one, figure)) for one in self._loads.values())
+        return max(students, self._data.stem_usage(figure))
 
     def size(self) -> int:
         """Return ln(parameters) + ln(MACs) of all students."""
@@ -300,17 +304,17 @@ class EvaluatedSolution:
     def period(self) -> int:
         """Return the longest time that anything is busy with one image."""
         held: Counter[str] = Counter()
-        for board, one in self._loadings.items():
-            site = self._instance.sites[board].board
+        for board, one in self._loads.items():
+            capacity = self._data.capacities[board].board
             held[SENDER] += one.send
-            held[downlink(site)] += one.send
-            held[uplink(site)] += one.reply
-            held[f"{site.name}.cpu"] += one.busy
-        return max(self._instance.held, *held.values())
+            held[downlink(capacity)] += one.send
+            held[uplink(capacity)] += one.reply
+            held[f"{capacity.name}.cpu"] += one.busy
+        return max(self._data.fixed_period, *held.values())
 
     def boards(self) -> int:
         """Return how many boards have a student, or G0 alone."""
-        return len(self._loadings) + (self._instance.own is not None)
+        return len(self._loads) + (self._data.stem is not None)
 
     def students(self) -> int:
         """Return how many students there are."""
@@ -323,23 +327,23 @@ class EvaluatedSolution:
         """
         clock = longest = 0
         sent: dict[int, int] = {}
-        for board in sorted(set(self._draft.boards), key=lambda b: -self._loadings[b].tail):
-            clock += self._loadings[board].send
+        for board in sorted(set(self._solution.boards), key=lambda b: -self._loads[b].tail):
+            clock += self._loads[board].send
             sent[board] = clock
-            longest = max(longest, clock + self._loadings[board].tail)
-        for sharing in self._instance.media.values():
+            longest = max(longest, clock + self._loads[board].tail)
+        for sharing in self._data.shared_media.values():
             if used := [board for board in sharing if board in sent]:
                 longest = max(longest, self._cleared(used, sent))
-        return longest + self._instance.around
+        return longest + self._data.fixed_latency
 
     def _cleared(self, boards: Sequence[int], sent: Mapping[int, int]) -> int:
-        """Return when the last reply over a medium is there, as `planner.solvers.latency` bounds it."""
-        way = {b: one_way_units(self._instance.sites[b].board) for b in boards}
-        ready = {b: sent[b] + self._loadings[b].busy + way[b] for b in boards}
+        """Return when a medium is clear again, as `planner.solvers.latency` bounds it."""
+        way = {b: one_way_units(self._data.capacities[b].board) for b in boards}
+        ready = {b: sent[b] + self._loads[b].busy + way[b] for b in boards}
         clear = 0
         for board in sorted(boards, key=lambda b: ready[b]):
-            clear = max(clear, ready[board]) + self._loadings[board].reply
-        replies = sum(self._loadings[b].reply for b in boards)
+            clear = max(clear, ready[board]) + self._loads[board].reply
+        replies = sum(self._loads[b].reply for b in boards)
         return max(clear, max(sent[b] for b in boards) + replies) + max(way.values())
 
     def spread(self) -> int:
@@ -348,11 +352,11 @@ class EvaluatedSolution:
 
     def dropped(self, delta_val: int, filters: int) -> int:
         """Return |delta_val| times one factor plus |P0| times the other."""
-        drop = self._instance.drops[self._draft.drop]
+        drop = self._data.drop_choices[self._solution.drop]
         return delta_val * drop.delta_units + filters * drop.filters
 
 
-def evaluate_assignment(instance: ProblemData, plan: Assignment) -> EvaluatedSolution:
+def evaluate_assignment(data: ProblemData, plan: Assignment) -> EvaluatedSolution:
     """Return an assignment as a view."""
-    appraiser = CostEvaluator(instance)
-    return appraiser.view(appraiser.draft(plan))
+    appraiser = CostEvaluator(data)
+    return appraiser.evaluate(appraiser.solution_of(plan))

@@ -143,18 +143,18 @@ class CutSearch:
 
     def __init__(self, costs: SegmentCosts) -> None:
         self._costs = costs
-        few = prod(len(places) + 1 for places in costs.kinds) <= _most_states(costs)
-        self._critical: tuple[int, ...] = tuple(range(len(costs.kinds))) if few else ()
+        few = prod(len(places) + 1 for places in costs.board_classes) <= _most_states(costs)
+        self._critical: tuple[int, ...] = tuple(range(len(costs.board_classes))) if few else ()
 
     def optimum(self, aim: CutObjective, limits: Mapping[CutObjective, float]) -> Route | None:
         """Return a route of least `aim` within the limits, or None where none fits.
 
         Raises UnprovenError where the proof would need more than MOST_LABELS labels.
         """
-        kinds = self._costs.kinds
+        board_classes = self._costs.board_classes
         while (route := _Round(self._costs, aim, limits, self._critical).best()) is not None:
             uses = Counter(stop.kind for stop in route)
-            overused = [kind for kind, used in uses.items() if used > len(kinds[kind])]
+            overused = [kind for kind, used in uses.items() if used > len(board_classes[kind])]
             if not overused:
                 return route
             self._critical = (*self._critical, *sorted(overused))
@@ -170,7 +170,7 @@ class CutSearch:
 
 def _most_states(costs: SegmentCosts) -> int:
     """Return how many states of use bounds tell apart."""
-    return max(1, MOST_CELLS // ((costs.layers + 1) * len(costs.kinds)))
+    return max(1, MOST_CELLS // ((costs.layers + 1) * len(costs.board_classes)))
 
 
 class _Uses:
@@ -180,14 +180,14 @@ class _Uses:
     """
 
     def __init__(self, costs: SegmentCosts, critical: Sequence[int]) -> None:
-        self.step = np.zeros(len(costs.kinds), dtype=np.int64)
-        self._most = [len(places) for places in costs.kinds]
+        self.step = np.zeros(len(costs.board_classes), dtype=np.int64)
+        self._most = [len(places) for places in costs.board_classes]
         self.states = numbers = 1
         for kind in critical:
             self.step[kind] = numbers
             numbers *= self._most[kind] + 1
             self.states = numbers if numbers <= _most_states(costs) else self.states
-        if numbers * len(costs.kinds) > MOST_NUMBERS:
+        if numbers * len(costs.board_classes) > MOST_NUMBERS:
             raise _too_large(costs)
 
     def left(self, uses: IntArray, kind: int) -> NDArray[np.bool_]:
@@ -215,12 +215,12 @@ class _RemainingCost:
     """
 
     def __init__(self, costs: SegmentCosts, column: CutCost, uses: _Uses) -> None:
-        cuts, kinds, states = costs.layers + 1, len(costs.kinds), uses.states
+        cuts, board_classes, states = costs.layers + 1, len(costs.board_classes), uses.states
         self._states = states
-        self.done = np.full((cuts, states, kinds), inf)
-        self.come = np.full((cuts, states, kinds), inf)
+        self.done = np.full((cuts, states, board_classes), inf)
+        self.come = np.full((cuts, states, board_classes), inf)
         self.done[-1] = column.end
-        onward, follows = [uses.onward(kind) for kind in range(kinds)], _may_follow(costs)
+        onward, follows = [uses.onward(kind) for kind in range(board_classes)], _may_follow(costs)
         for cut in range(costs.layers - 1, -1, -1):
             fits = costs.fits[:, cut, :].any(axis=0)
             part = np.where(costs.fits[:, cut, fits], column.part[:, cut, fits], inf)
@@ -242,7 +242,7 @@ class _RemainingCost:
 
 def _may_follow(costs: SegmentCosts) -> NDArray[np.bool_]:
     """Say which kind may follow which: itself only where there are two boards of it."""
-    several = np.array([len(places) > 1 for places in costs.kinds])
+    several = np.array([len(places) > 1 for places in costs.board_classes])
     may: NDArray[np.bool_] = ~np.eye(len(several), dtype=np.bool_) | several
     return may
 
@@ -297,12 +297,16 @@ class _Round:
 
     def _sent(self) -> Labels:
         """Return a label for each kind of board to which the host may send the image."""
-        kinds = np.arange(len(self._costs.kinds))
-        figures = np.zeros((len(self._columns) + 1, len(kinds)))
+        board_classes = np.arange(len(self._costs.board_classes))
+        figures = np.zeros((len(self._columns) + 1, len(board_classes)))
         nothing = Labels(
-            np.full_like(kinds, len(kinds)), 0 * kinds, 0 * kinds, -1 + 0 * kinds, figures
+            np.full_like(board_classes, len(board_classes)),
+            0 * board_classes,
+            0 * board_classes,
+            -1 + 0 * board_classes,
+            figures,
         )
-        return self._undominated(self._hopped(nothing, kinds, 0), 0, come=True)
+        return self._undominated(self._hopped(nothing, board_classes, 0), 0, come=True)
 
     def _computed(self, come: Labels, cut: int) -> Labels:
         """Return the labels of boards that have done their part up to `cut`."""
@@ -315,7 +319,7 @@ class _Round:
     def _passed(self, done: Labels, cut: int) -> Labels:
         """Return the labels of boards to which others have passed what is alive at `cut`."""
         onward = []
-        for kind in range(len(self._costs.kinds)):
+        for kind in range(len(self._costs.board_classes)):
             may = self._follows[done.kind, kind] & self._uses.left(done.uses, kind)
             labels = done.take(np.flatnonzero(may))
             onward.append(self._hopped(labels, np.full(len(labels), kind), cut))
@@ -344,7 +348,7 @@ class _Round:
                 # Within its limit, what does not add up is as good as anything.
                 labels.figures[row] = 0.0
         hopes = labels.take(np.flatnonzero(hopeful))
-        groups = hopes.uses * len(self._costs.kinds) + hopes.kind
+        groups = hopes.uses * len(self._costs.board_classes) + hopes.kind
         return hopes.take(undominated(groups, hopes.figures))
 
     def _best_end(self, done: Labels, tree: "LabelTree") -> Route | None:
@@ -365,6 +369,6 @@ class _Round:
 
 def _too_large(costs: SegmentCosts) -> UnprovenError:
     return UnprovenError(
-        f"the best cut of {costs.model.name} over {len(costs.kinds)} kinds of boards is too large "
-        "a search; name fewer boards that are unlike, or budgets that leave more room"
+        f"the best cut of {costs.model.name} over {len(costs.board_classes)} kinds of boards is "
+        "too large a search; name fewer boards that are unlike, or budgets that leave more room"
     )

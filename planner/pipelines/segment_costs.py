@@ -1,7 +1,8 @@
 """What parts of a model cost boards, and what hops between them cost: the simulator's pipeline.
 
 A model of L layers is cut into parts; part [i, j) holds layers i to j - 1.  Boards that are alike
-(device, link, budgets) are one kind.  Every figure is that of `simulator.workloads.pipeline.pipeline_graph`, tabled::
+(device, link, budgets) are one class.  Every figure is that of the simulator
+(`simulator.workloads.pipeline.pipeline_graph`), tabled::
 
     hop(b, c, i)   message_ms(c) + the slower of both links on the bytes alive at cut i
     part(c, i, j)  [fixed] + layers i to j - 1, as `simulator.workloads.layer_parts` has it
@@ -110,15 +111,15 @@ class SegmentCosts:
     def __init__(
         self,
         model: CutModel,
-        sites: Sequence[BoardCapacity],
+        capacities: Sequence[BoardCapacity],
         host: DeviceProfile,
         parts: PartCount = "any",
     ) -> None:
         self.model = model
         self.layers = len(model.table)
-        self.kinds = _kinds(sites)
-        self._sites = tuple(sites[places[0]] for places in self.kinds)
-        self._boards = tuple(site.board for site in self._sites)
+        self.board_classes = _board_classes(capacities)
+        self._sites = tuple(capacities[places[0]] for places in self.board_classes)
+        self._boards = tuple(capacity.board for capacity in self._sites)
         self._host = host
         self.fits = self._fits(parts)
         self.half = np.array(
@@ -127,7 +128,7 @@ class SegmentCosts:
 
     def columns(self, aim: CutObjective) -> tuple[CutCost, ...]:
         """Return the figures whose largest, at the end, is the value of `aim`."""
-        none, free = np.zeros_like(self._hold_ms), np.zeros(len(self.kinds))
+        none, free = np.zeros_like(self._hold_ms), np.zeros(len(self.board_classes))
         match aim:
             case "latency":
                 hop = self._hold_ms + self._delay_ms[:, :, None]
@@ -164,17 +165,17 @@ class SegmentCosts:
         for start in range(self.layers):
             peaks[start, start + 1 :] = np.maximum.accumulate(self.model.live_elements[start:])
         needed = self.model.value_bytes * (weights[None, :] - weights[:, None] + peaks)
-        fits = np.zeros((len(self.kinds), cuts, cuts), dtype=np.bool_)
-        for kind, site in enumerate(self._sites):
+        fits = np.zeros((len(self.board_classes), cuts, cuts), dtype=np.bool_)
+        for kind, capacity in enumerate(self._sites):
             fits[kind] = np.triu(np.ones((cuts, cuts), dtype=np.bool_), 1)
-            if site.memory_bytes is not None:
-                fits[kind] &= needed <= site.memory_bytes
-            if site.macs is not None:
-                fits[kind] &= macs[None, :] - macs[:, None] <= site.macs
-            if site.busy is not None:
-                fits[kind] &= self._part_ms[kind] * UNITS_PER_MS <= site.busy
-            if site.energy is not None:
-                fits[kind] &= self._part_mj[kind] * UNITS_PER_MJ <= site.energy
+            if capacity.memory_bytes is not None:
+                fits[kind] &= needed <= capacity.memory_bytes
+            if capacity.macs is not None:
+                fits[kind] &= macs[None, :] - macs[:, None] <= capacity.macs
+            if capacity.busy is not None:
+                fits[kind] &= self._part_ms[kind] * UNITS_PER_MS <= capacity.busy
+            if capacity.energy is not None:
+                fits[kind] &= self._part_mj[kind] * UNITS_PER_MJ <= capacity.energy
         whole = fits[:, 0, -1].copy()
         if parts == "one":
             fits[:] = False
@@ -241,14 +242,15 @@ class SegmentCosts:
         return np.array(times), np.array(energies)
 
 
-def _kinds(sites: Sequence[BoardCapacity]) -> tuple[tuple[int, ...], ...]:
-    """Return the places of boards by kind, in the fleet's order; raises UnprovenError."""
-    kinds: defaultdict[object, list[int]] = defaultdict(list)
-    for place, site in enumerate(sites):
-        kinds[site.kind].append(place)
-    if len(kinds) > MOST_KINDS:
+def _board_classes(capacities: Sequence[BoardCapacity]) -> tuple[tuple[int, ...], ...]:
+    """Return the places of boards by class, in the fleet's order; raises UnprovenError."""
+    board_classes: defaultdict[object, list[int]] = defaultdict(list)
+    for place, capacity in enumerate(capacities):
+        board_classes[capacity.class_key].append(place)
+    if len(board_classes) > MOST_KINDS:
         raise UnprovenError(
-            f"a model is cut over at most {MOST_KINDS} kinds of boards; found {len(kinds)}: give "
-            "boards that are alike the same device, link and budgets, or name fewer boards"
+            f"a model is cut over at most {MOST_KINDS} kinds of boards; found "
+            f"{len(board_classes)}: give boards that are alike the same device, link and budgets, "
+            "or name fewer boards"
         )
-    return tuple(map(tuple, kinds.values()))
+    return tuple(map(tuple, board_classes.values()))

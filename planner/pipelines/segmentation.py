@@ -106,17 +106,17 @@ class Segmentation(Record):
 
 
 def describe_segmentation(
-    question: Problem, model: CutModel, boards: Sequence[Board], cuts: Sequence[int]
+    problem: Problem, model: CutModel, boards: Sequence[Board], cuts: Sequence[int]
 ) -> Segmentation:
     """Describe a model cut behind `cuts` layers over `boards`, one more than cuts."""
-    graph = pipeline.pipeline_graph(model.table, boards, host_device(question), cuts)
+    graph = pipeline.pipeline_graph(model.table, boards, host_device(problem), cuts)
     computing = [step for step in graph.steps if step.activity == "compute"]
     total_ms = pipeline.pipeline_latency_ms(graph)
     compute_ms = max(step.duration_ms for step in computing)
     bounds = pairwise((0, *cuts, len(model.table)))
     return Segmentation(
         network=model.name,
-        precision=question.smallest_precision,
+        precision=problem.smallest_precision,
         parts=tuple(
             SegmentPart(
                 board=board.name,
@@ -141,24 +141,24 @@ def describe_segmentation(
     )
 
 
-def segmentation_job(question: Problem, segmentation: Segmentation) -> TaskGraph:
+def segmentation_job(problem: Problem, segmentation: Segmentation) -> TaskGraph:
     """Return what one image sets off, for the simulator."""
-    model, boards, cuts = _cut(question, segmentation)
-    return pipeline.pipeline_graph(model.table, boards, host_device(question), cuts)
+    model, boards, cuts = _cut(problem, segmentation)
+    return pipeline.pipeline_graph(model.table, boards, host_device(problem), cuts)
 
 
-def recompute_segmentation(question: Problem, segmentation: Segmentation) -> Segmentation:
+def recompute_segmentation(problem: Problem, segmentation: Segmentation) -> Segmentation:
     """Describe the same cut on the same boards anew, from the question alone."""
-    return describe_segmentation(question, *_cut(question, segmentation))
+    return describe_segmentation(problem, *_cut(problem, segmentation))
 
 
 def _cut(
-    question: Problem, segmentation: Segmentation
+    problem: Problem, segmentation: Segmentation
 ) -> tuple[CutModel, list[Board], tuple[int, ...]]:
     """Return the model, its boards in a row, and behind how many layers it is cut."""
-    boards = {board.name: board for board in resolve(question.fleet)[1]}
+    boards = {board.name: board for board in resolve(problem.fleet)[1]}
     network = parse_network(segmentation.network)
-    model = cut_model(network, question.image_shape, question.classes, segmentation.precision)
+    model = cut_model(network, problem.image_shape, problem.classes, segmentation.precision)
     cuts = tuple(accumulate(part.layers for part in segmentation.parts))[:-1]
     return model, [boards[name] for name in segmentation.boards], cuts
 
@@ -174,7 +174,7 @@ _CUT_OBJECTIVES: dict[str, CutObjective] = {aim: aim for aim in get_args(CutObje
 
 
 def best_segmentation(
-    question: Problem,
+    problem: Problem,
     networks: Iterable[NetworkSpec],
     *,
     parts: PartCount = "any",
@@ -189,14 +189,14 @@ def best_segmentation(
     least latency.  `limits` bound aims from above, throughput by ms from image to image.  Raises
     UnprovenError where the search is too large, ProfileError for unknown devices.
     """
-    candidates = [_NetworkCandidate(question, network, parts) for network in networks]
+    candidates = [_NetworkCandidate(problem, network, parts) for network in networks]
     contest = _NetworkContest(candidates, dict(limits or {}))
-    for stage in question.objective if stages is None else stages:
-        objective: str = stage.objective
+    for level in problem.objective if stages is None else stages:
+        objective: str = level.objective
         if objective in _CUT_OBJECTIVES:
-            contest.least(_CUT_OBJECTIVES[objective], stage.tolerance_pct)
+            contest.least(_CUT_OBJECTIVES[objective], level.tolerance_pct)
         else:
-            contest.most(_network_values(contest.left, objective, accuracy), stage.tolerance_pct)
+            contest.most(_network_values(contest.left, objective, accuracy), level.tolerance_pct)
     contest.least("latency", 0.0)
     return contest.best
 
@@ -218,12 +218,10 @@ def _network_values(
 class _NetworkCandidate:
     """One network that may be run whole."""
 
-    def __init__(self, question: Problem, network: NetworkSpec, parts: PartCount) -> None:
-        self._question = question
-        self._host, self._sites = _host_and_boards(question)
-        model = cut_model(
-            network, question.image_shape, question.classes, question.smallest_precision
-        )
+    def __init__(self, problem: Problem, network: NetworkSpec, parts: PartCount) -> None:
+        self._question = problem
+        self._host, self._sites = _host_and_boards(problem)
+        model = cut_model(network, problem.image_shape, problem.classes, problem.smallest_precision)
         self.costs = SegmentCosts(model, self._sites, self._host, parts)
         self._search = CutSearch(self.costs)
 
@@ -236,7 +234,7 @@ class _NetworkCandidate:
         route = self._search.optimum(aim, limits)
         if route is None:
             return None
-        left = [iter(self._surest(places)) for places in self.costs.kinds]
+        left = [iter(self._surest(places)) for places in self.costs.board_classes]
         boards = [self._sites[next(left[stop.kind])].board for stop in route]
         return describe_segmentation(
             self._question, self.costs.model, boards, [stop.end for stop in route[:-1]]
@@ -298,45 +296,47 @@ def _loose_factor(aim: CutObjective, tolerance_pct: float) -> float:
     return (1 + SLACK) * (1 + tolerance_pct / 100)
 
 
-def _host_and_boards(question: Problem) -> tuple[DeviceProfile, tuple[BoardCapacity, ...]]:
+def _host_and_boards(problem: Problem) -> tuple[DeviceProfile, tuple[BoardCapacity, ...]]:
     """Return the host, and the boards with their budgets."""
-    return host_device(question), board_capacities(question)
+    return host_device(problem), board_capacities(problem)
 
 
-def infeasibility_reason(question: Problem, network: NetworkSpec, parts: PartCount = "any") -> str:
+def infeasibility_reason(problem: Problem, network: NetworkSpec, parts: PartCount = "any") -> str:
     """Say what keeps a network that `segment` found no place for from fitting."""
-    model = cut_model(network, question.image_shape, question.classes, question.smallest_precision)
-    _, sites = _host_and_boards(question)
+    model = cut_model(network, problem.image_shape, problem.classes, problem.smallest_precision)
+    _, capacities = _host_and_boards(problem)
     if parts == "one":
         whole = [("it", model.memory_bytes(0, len(model.table)), model.macs)]
-        reason = _too_much(sites, whole)
-    elif parts == "several" and len(sites) == 1:
+        reason = _too_much(capacities, whole)
+    elif parts == "several" and len(capacities) == 1:
         reason = "there is one board only"
     else:
         layers = [
             (f"its layer {layer.name}", model.memory_bytes(place, place + 1), layer.macs)
             for place, layer in enumerate(model.table)
         ]
-        reason = _too_much(sites, layers) or _too_much_in_all(sites, model)
+        reason = _too_much(capacities, layers) or _too_much_in_all(capacities, model)
     return f"{model.name}: {reason or 'no cut of it fits these boards, in whatever order'}"
 
 
-def _too_much(sites: Sequence[BoardCapacity], wholes: Sequence[tuple[str, int, int]]) -> str | None:
+def _too_much(
+    capacities: Sequence[BoardCapacity], wholes: Sequence[tuple[str, int, int]]
+) -> str | None:
     """Name the largest of what cannot be cut, (name, bytes, MACs), if no board can hold it."""
     name, size, _ = max(wholes, key=lambda each: each[1])
-    memory = max(_memory(sites))
+    memory = max(_memory(capacities))
     if size > memory:
         return f"{name} needs {format_bytes(size)}, the largest board has {format_bytes(memory)}"
     name, _, macs = max(wholes, key=lambda each: each[2])
-    most = max(_macs(sites))
+    most = max(_macs(capacities))
     if macs > most:
         return f"{name} needs {format_flops(macs)}, the largest budget is {format_flops(most)}"
     return None
 
 
-def _too_much_in_all(sites: Sequence[BoardCapacity], model: CutModel) -> str | None:
+def _too_much_in_all(capacities: Sequence[BoardCapacity], model: CutModel) -> str | None:
     """Say so if all boards together have too little for the model."""
-    memory, macs = sum(_memory(sites)), sum(_macs(sites))
+    memory, macs = sum(_memory(capacities)), sum(_macs(capacities))
     weights = model.value_bytes * model.params
     if weights > memory:
         return (
@@ -348,11 +348,13 @@ def _too_much_in_all(sites: Sequence[BoardCapacity], model: CutModel) -> str | N
     return None
 
 
-def _memory(sites: Iterable[BoardCapacity]) -> list[float]:
+def _memory(capacities: Iterable[BoardCapacity]) -> list[float]:
     """Return the bytes that each board may hold."""
-    return [inf if site.memory_bytes is None else site.memory_bytes for site in sites]
+    return [
+        inf if capacity.memory_bytes is None else capacity.memory_bytes for capacity in capacities
+    ]
 
 
-def _macs(sites: Iterable[BoardCapacity]) -> list[float]:
+def _macs(capacities: Iterable[BoardCapacity]) -> list[float]:
     """Return the MACs that each board may do."""
-    return [inf if site.macs is None else site.macs for site in sites]
+    return [inf if capacity.macs is None else capacity.macs for capacity in capacities]

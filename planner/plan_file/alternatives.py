@@ -45,26 +45,26 @@ def find_alternatives(plan: PlanDocument) -> tuple[Alternative, ...]:
     A smaller network is taken to be trained by attention transfer (ATKD), which the rows do not
     tell from a NoNN of its size.  Raises ProfileError for unknown devices.
     """
-    question, smaller = plan.question, plan.question.specs
-    known = question.accuracy
+    problem, smaller = plan.question, plan.question.specs
+    known = problem.accuracy
     named = known.teacher.network if known is not None else None
     teacher = (parse_network(named),) if named is not None else ()
     return (
         _nonn(plan),
-        _single("segmented", question, teacher, "any", lambda *_: _teacher_pct(question)),
-        _single("compressed", question, smaller, "one", _estimate(question)),
-        _single("both", question, smaller, "several", _estimate(question)),
+        _single("segmented", problem, teacher, "any", lambda *_: _teacher_pct(problem)),
+        _single("compressed", problem, smaller, "one", _estimate(problem)),
+        _single("both", problem, smaller, "several", _estimate(problem)),
     )
 
 
-def _estimate(question: Problem) -> AccuracyEstimator:
+def _estimate(problem: Problem) -> AccuracyEstimator:
     """Return what estimates the accuracy of one network of the question."""
 
     def estimated(params: int, macs: int, students: int) -> float | None:
-        if question.accuracy is None or not question.accuracy.known:
+        if problem.accuracy is None or not problem.accuracy.known:
             return None
         method: Method = "atkd" if students == 1 else "nonn"
-        return question.accuracy_model.estimate(params, macs, method).value_pct
+        return problem.accuracy_model.estimate(params, macs, method).value_pct
 
     return estimated
 
@@ -80,7 +80,7 @@ def judge_alternatives(found: Sequence[Alternative], stages: Sequence[ObjectiveL
     left = [each for each in found if each.status == "feasible"]
     if not left:
         return Verdict(winner=None, why=(_joined_sentence(map(_unfit_sentence, found)),))
-    asked = [(str(stage.objective), stage.tolerance_pct) for stage in stages]
+    asked = [(str(level.objective), level.tolerance_pct) for level in stages]
     losses: list[str] = []
     for objective, tolerance_pct in (*asked, ("latency", 0.0)):
         values = [_value(each, objective) for each in left]
@@ -110,18 +110,18 @@ def _nonn(plan: PlanDocument) -> Alternative:
         return Alternative(
             kind="nonn", networks=(), status="infeasible", reason="; ".join(plan.conflict)
         )
-    made = plan.decision
-    worth = estimate_robustness(plan.question, made)
+    decision = plan.decision
+    worth = estimate_robustness(plan.question, decision)
     return Alternative(
         kind="nonn",
-        networks=tuple(student.network for student in made.students),
+        networks=tuple(student.network for student in decision.students),
         status="feasible",
-        boards=len(made.used),
+        boards=len(decision.used),
         total_ms=plan.predicted.total_ms,
         energy_fleet_mj=plan.predicted.energy_fleet_mj,
         energy_highest_mj=plan.predicted.energy_highest_mj,
         throughput_per_s=plan.predicted.throughput_per_s,
-        params=made.params,
+        params=decision.params,
         memory_highest_bytes=max(
             int(row.used) for row in plan.budgets if row.budget == "memory_bytes"
         ),
@@ -132,7 +132,7 @@ def _nonn(plan: PlanDocument) -> Alternative:
 
 def _single(
     kind: AlternativeKind,
-    question: Problem,
+    problem: Problem,
     networks: Sequence[NetworkSpec],
     parts: PartCount,
     accuracy: AccuracyEstimator,
@@ -145,22 +145,22 @@ def _single(
             status="undecided",
             reason="the network of the teacher is not known",
         )
-    able = [network for network in networks if _does(question, network, parts, accuracy)]
+    able = [network for network in networks if _does(problem, network, parts, accuracy)]
     if not able:
         return Alternative(
-            kind=kind, networks=(), status="infeasible", reason=_none_does(question, networks)
+            kind=kind, networks=(), status="infeasible", reason=_none_does(problem, networks)
         )
     try:
         best = best_segmentation(
-            question, able, parts=parts, limits=_limits(question), accuracy=accuracy
+            problem, able, parts=parts, limits=_limits(problem), accuracy=accuracy
         )
     except UnprovenError as error:
         return Alternative(kind=kind, networks=(), status="undecided", reason=str(error))
     if best is None:
-        smallest = min(able, key=lambda spec: _cost(question, spec).params)
-        reason = infeasibility_reason(question, smallest, parts)
+        smallest = min(able, key=lambda spec: _cost(problem, spec).params)
+        reason = infeasibility_reason(problem, smallest, parts)
         return Alternative(kind=kind, networks=(), status="infeasible", reason=reason)
-    if over := _over_memory(question, best):
+    if over := _over_memory(problem, best):
         return Alternative(kind=kind, networks=(), status="undecided", reason=over)
     return Alternative(
         kind=kind,
@@ -174,47 +174,47 @@ def _single(
         params=best.params,
         memory_highest_bytes=best.memory_highest_bytes,
         accuracy_pct=accuracy(best.params, best.macs, 1),
-        robustness_pct=_robustness_pct(question, best, accuracy),
+        robustness_pct=_robustness_pct(problem, best, accuracy),
         segmentation=best,
     )
 
 
 def _robustness_pct(
-    question: Problem, best: Segmentation, accuracy: AccuracyEstimator
+    problem: Problem, best: Segmentation, accuracy: AccuracyEstimator
 ) -> float | None:
     """Return the expected accuracy of one network: it answers only where all its boards are up."""
     accuracy_pct = accuracy(best.params, best.macs, 1)
-    if question.failures is None or accuracy_pct is None:
+    if problem.failures is None or accuracy_pct is None:
         return None
-    return accuracy_pct * all_up_probability(question, best.boards)
+    return accuracy_pct * all_up_probability(problem, best.boards)
 
 
-def _limits(question: Problem) -> dict[CutObjective, float]:
+def _limits(problem: Problem) -> dict[CutObjective, float]:
     """Return what is required of figures that depend on the cut; throughput as ms per image."""
-    bounds = {one.objective: one.bound for one in question.requirements}
+    bounds = {one.objective: one.bound for one in problem.requirements}
     aims: tuple[CutObjective, ...] = ("latency", "energy", "energy-node", "boards")
     limits: dict[CutObjective, float] = {aim: bounds[aim] for aim in aims if aim in bounds}
     return limits | ({"throughput": 1000 / bounds["throughput"]} if "throughput" in bounds else {})
 
 
-def _over_memory(question: Problem, best: Segmentation) -> str | None:
+def _over_memory(problem: Problem, best: Segmentation) -> str | None:
     """Say so if the best cut needs more memory, activations included, than is required."""
     needed = sum(part.memory_bytes for part in best.parts)
-    for one in question.requirements:
-        if one.objective == "memory" and not satisfies(question, one, needed):
+    for one in problem.requirements:
+        if one.objective == "memory" and not satisfies(problem, one, needed):
             return f"the best cut of {best.network} needs {format_bytes(needed)}; asked: {one}"
     return None
 
 
 def _does(
-    question: Problem, network: NetworkSpec, parts: PartCount, accuracy: AccuracyEstimator
+    problem: Problem, network: NetworkSpec, parts: PartCount, accuracy: AccuracyEstimator
 ) -> bool:
     """Say whether a network has the size and accuracy that are required, however it is cut.
 
     Of memory that is its weights, and its activations where it is not cut.
     """
-    cost = _cost(question, network)
-    size = BYTES_PER_VALUE[question.smallest_precision]
+    cost = _cost(problem, network)
+    size = BYTES_PER_VALUE[problem.smallest_precision]
     elements = cost.params + (cost.peak_elements if parts == "one" else 0)
     known: dict[Objective, float | None] = {
         "accuracy": accuracy(cost.params, cost.macs, 1),
@@ -226,24 +226,24 @@ def _does(
         "survival": 0,
     }
     return all(
-        satisfies(question, one, value)
-        for one in question.requirements
+        satisfies(problem, one, value)
+        for one in problem.requirements
         if (value := known.get(one.objective)) is not None
     )
 
 
-def _none_does(question: Problem, networks: Sequence[NetworkSpec]) -> str:
-    which = ", ".join(map(str, question.requirements))
+def _none_does(problem: Problem, networks: Sequence[NetworkSpec]) -> str:
+    which = ", ".join(map(str, problem.requirements))
     return f"none of {len(networks)} networks alone keeps what is required: {which}"
 
 
-def _cost(question: Problem, network: NetworkSpec) -> Cost:
-    return teacher_cost(network, question.image_shape, question.classes)
+def _cost(problem: Problem, network: NetworkSpec) -> Cost:
+    return teacher_cost(network, problem.image_shape, problem.classes)
 
 
-def _teacher_pct(question: Problem) -> float | None:
+def _teacher_pct(problem: Problem) -> float | None:
     """Return the teacher's accuracy, if it is known."""
-    return question.accuracy_model.teacher_accuracy_pct if question.accuracy else None
+    return problem.accuracy_model.teacher_accuracy_pct if problem.accuracy else None
 
 
 def _value(one: Alternative, objective: str) -> float | None:

@@ -69,21 +69,21 @@ class DecidedStem:
 
 
 def evaluate_decision(
-    question: Problem,
+    problem: Problem,
     students: Iterable[DecidedStudent],
     dropped: Sequence[int],
     alone: DecidedStem | None,
 ) -> Decision:
     """Return what is decided with its exact cost; `dropped` are communities, P0."""
     described = tuple(
-        _planned_student(question, one, dropped, own_group0=alone is None) for one in students
+        _planned_student(problem, one, dropped, own_group0=alone is None) for one in students
     )
-    group0 = _planned_group0(question, described[0].network, alone) if alone else None
+    group0 = _planned_group0(problem, described[0].network, alone) if alone else None
     return Decision(described, tuple(dropped), group0)
 
 
-def _planned_group0(question: Problem, network: str, alone: DecidedStem) -> PlannedGroup0:
-    spec, image = parse_network(network), question.image_shape
+def _planned_group0(problem: Problem, network: str, alone: DecidedStem) -> PlannedGroup0:
+    spec, image = parse_network(network), problem.image_shape
     cost = group0_cost(spec, image)
     return PlannedGroup0(
         board=alone.board,
@@ -97,10 +97,10 @@ def _planned_group0(question: Problem, network: str, alone: DecidedStem) -> Plan
 
 
 def _planned_student(
-    question: Problem, student: DecidedStudent, dropped: Sequence[int], *, own_group0: bool
+    problem: Problem, student: DecidedStudent, dropped: Sequence[int], *, own_group0: bool
 ) -> PlannedStudent:
-    filters = student_filters(question, student.communities, student.round, dropped)
-    line = student_cost_line(parse_network(student.network), question.image_shape, own_group0)
+    filters = student_filters(problem, student.communities, student.round, dropped)
+    line = student_cost_line(parse_network(student.network), problem.image_shape, own_group0)
     cost = line.at(len(filters))
     return PlannedStudent(
         name=student.name,
@@ -119,32 +119,32 @@ def _planned_student(
 
 
 def student_filters(
-    question: Problem, communities: Sequence[int], number: int, dropped: Sequence[int]
+    problem: Problem, communities: Sequence[int], number: int, dropped: Sequence[int]
 ) -> Filters:
     """Return the filters of a student: of its communities or, in later rounds, of all reshuffled.
 
     Each round from the second on shuffles the filters of all kept communities with the question's
     seed and cuts them into the communities' sizes.
     """
-    known = question.partition.communities
+    known = problem.partition.communities
     if number == 1:
         return tuple(sorted(chain.from_iterable(known[c].filters for c in communities)))
     kept = [one for one in known if one.id not in dropped]
     place = [one.id for one in kept].index(communities[0])
     parts = tuple(one.filters for one in kept)
-    return reshuffle_filters(parts, number * len(kept), question.seed)[
+    return reshuffle_filters(parts, number * len(kept), problem.seed)[
         (number - 1) * len(kept) + place
     ]
 
 
-def budget_rows(question: Problem, made: Decision) -> tuple[BudgetRow, ...]:
+def budget_rows(problem: Problem, decision: Decision) -> tuple[BudgetRow, ...]:
     """Return use and slack of each board's budgets."""
-    _, boards = resolve(question.fleet)
+    _, boards = resolve(problem.fleet)
     return tuple(
         row
-        for board, budget in zip(boards, question.budgets, strict=True)
+        for board, budget in zip(boards, problem.budgets, strict=True)
         for row in _rows(
-            board.device, budget, [one for one in made.models if budget.board in one.boards]
+            board.device, budget, [one for one in decision.models if budget.board in one.boards]
         )
     )
 
@@ -170,38 +170,38 @@ def _row(board: str, budget: BudgetName, used: float, limit: float | None) -> Bu
 
 
 def best_send_order(
-    question: Problem, made: Decision, found: Sequence[int] = ()
+    problem: Problem, decision: Decision, found: Sequence[int] = ()
 ) -> tuple[str, ...]:
     """Return the used boards, those first that need longest after their image has come.
 
     Where boards share a medium, another order may be quicker: `found`, places in the fleet, is
     returned if it is.
     """
-    _, boards = resolve(question.fleet)
-    awaited = {student.board for student in made.students}
-    orders = [awaited_first(boards, _student_work(made.students), awaited)]
+    _, boards = resolve(problem.fleet)
+    awaited = {student.board for student in decision.students}
+    orders = [awaited_first(boards, _student_work(decision.students), awaited)]
     if found:
         orders.append(tuple(boards[place].name for place in found))
-    return min(orders, key=lambda order: predict_cost(question, made, order).total_ms)
+    return min(orders, key=lambda order: predict_cost(problem, decision, order).total_ms)
 
 
-def decision_workload(question: Problem, made: Decision, send_order: Sequence[str]) -> FanOut:
+def decision_workload(problem: Problem, decision: Decision, send_order: Sequence[str]) -> FanOut:
     """Return what one image makes the boards do; raises SimulationError for a wrong order."""
-    _, boards = resolve(question.fleet)
-    alone = made.group0
+    _, boards = resolve(problem.fleet)
+    alone = decision.group0
     return FanOut(
-        host=host_device(question),
+        host=host_device(problem),
         boards=boards,
-        students=_student_work(made.students),
+        students=_student_work(decision.students),
         send_order=tuple(send_order),
-        image_bytes=question.image_shape.size_bytes,
+        image_bytes=problem.image_shape.size_bytes,
         g0=SharedGroup(alone.board, alone.macs, alone.maps_bytes) if alone else None,
     )
 
 
-def predict_cost(question: Problem, made: Decision, send_order: Sequence[str]) -> Prediction:
+def predict_cost(problem: Problem, decision: Decision, send_order: Sequence[str]) -> Prediction:
     """Return latency and energy of one image by the simulator's closed form."""
-    workload = decision_workload(question, made, send_order)
+    workload = decision_workload(problem, decision, send_order)
     breakdown = fan_out_breakdown(workload)
     return Prediction(
         total_ms=breakdown.total_ms,
@@ -214,11 +214,11 @@ def predict_cost(question: Problem, made: Decision, send_order: Sequence[str]) -
     )
 
 
-def estimate_accuracy(question: Problem, made: Decision) -> AccuracyEstimate | None:
+def estimate_accuracy(problem: Problem, decision: Decision) -> AccuracyEstimate | None:
     """Return the predicted accuracy; None where the question says nothing of it."""
-    if question.accuracy is None:
+    if problem.accuracy is None:
         return None
-    return question.accuracy_model.estimate(made.params, made.macs)
+    return problem.accuracy_model.estimate(decision.params, decision.macs)
 
 
 def _student_work(students: Sequence[PlannedStudent]) -> tuple[StudentWork, ...]:
@@ -229,77 +229,82 @@ def _student_work(students: Sequence[PlannedStudent]) -> tuple[StudentWork, ...]
     )
 
 
-def estimate_robustness(question: Problem, made: Decision) -> RobustnessEstimate | None:
+def estimate_robustness(problem: Problem, decision: Decision) -> RobustnessEstimate | None:
     """Return what a plan is worth when boards fail; None where the question does not say that."""
-    accuracy = estimate_accuracy(question, made)
-    if question.failures is None or accuracy is None or accuracy.value_pct is None:
+    accuracy = estimate_accuracy(problem, decision)
+    if problem.failures is None or accuracy is None or accuracy.value_pct is None:
         return None
-    survival = RobustnessEvaluator(question.failures, _board_names(question))
-    return survival.value(accuracy.value_pct, _replica_sets(question, made.students))
+    survival = RobustnessEvaluator(problem.failures, _board_names(problem))
+    return survival.evaluate(accuracy.value_pct, _replica_sets(problem, decision.students))
 
 
-def all_up_probability(question: Problem, boards: Sequence[str]) -> float:
+def all_up_probability(problem: Problem, boards: Sequence[str]) -> float:
     """Return the chance that all of these boards are up, from 0 to 1."""
-    names = _board_names(question)
-    survival = RobustnessEvaluator(question.failures or Failures(), names)
-    return float(survival.answered([frozenset({names.index(board)}) for board in boards])[-1])
+    names = _board_names(problem)
+    survival = RobustnessEvaluator(problem.failures or Failures(), names)
+    return float(
+        survival.answer_distribution([frozenset({names.index(board)}) for board in boards])[-1]
+    )
 
 
-def survivable_failures(question: Problem, made: Decision) -> int:
+def survivable_failures(problem: Problem, decision: Decision) -> int:
     """Return how many failures, whichever they are, leave each student a board, and G0 if alone."""
-    if made.group0 is not None:
+    if decision.group0 is not None:
         return 0
-    failures, homes = question.failures or Failures(), _replica_sets(question, made.students)
+    failures, replica_sets = (
+        problem.failures or Failures(),
+        _replica_sets(problem, decision.students),
+    )
     count = 0
-    while survives(homes, failures, _board_names(question), count + 1):
+    while survives(replica_sets, failures, _board_names(problem), count + 1):
         count += 1
     return count
 
 
-def _board_names(question: Problem) -> tuple[str, ...]:
-    return tuple(board.name for board in question.fleet.boards)
+def _board_names(problem: Problem) -> tuple[str, ...]:
+    return tuple(board.name for board in problem.fleet.boards)
 
 
-def _replica_sets(question: Problem, students: Sequence[PlannedStudent]) -> list[frozenset[int]]:
-    places = {name: place for place, name in enumerate(_board_names(question))}
+def _replica_sets(problem: Problem, students: Sequence[PlannedStudent]) -> list[frozenset[int]]:
+    places = {name: place for place, name in enumerate(_board_names(problem))}
     return [frozenset(places[board] for board in student.boards) for student in students]
 
 
-def measured_delta_val_pct(question: Problem, dropped: Sequence[int]) -> float | None:
+def measured_delta_val_pct(problem: Problem, dropped: Sequence[int]) -> float | None:
     """Return the measured delta_val of dropping these communities; null if unmeasured.
 
     Raises ValueError where no drop step removes exactly these.
     """
-    for step in question.partition.drop_steps:
+    for step in problem.partition.drop_steps:
         if set(step.communities) == set(dropped):
             return step.delta_val_pct
     raise ValueError(f"no drop step removes exactly the communities {sorted(dropped)}")
 
 
 def objective_value(
-    objective: Objective, question: Problem, made: Decision, predicted: Prediction
+    objective: Objective, problem: Problem, decision: Decision, predicted: Prediction
 ) -> float:
     """Return the value of one objective, in the unit that people read."""
-    students = made.students
+    students = decision.students
     sizes = [len(student.filters) for student in students]
     if objective == "dropped":
-        removed = sum(len(question.partition.communities[c].filters) for c in made.dropped)
-        return abs(measured_delta_val_pct(question, made.dropped) or 0.0) - removed
-    accuracy, worth = estimate_accuracy(question, made), estimate_robustness(question, made)
+        removed = sum(len(problem.partition.communities[c].filters) for c in decision.dropped)
+        return abs(measured_delta_val_pct(problem, decision.dropped) or 0.0) - removed
+    accuracy, worth = estimate_accuracy(problem, decision), estimate_robustness(problem, decision)
     values: dict[Objective, float | None] = {
         "accuracy": accuracy.value_pct if accuracy else None,
-        "capacity": made.params,
+        "capacity": decision.params,
         "imbalance": max(sizes) - min(sizes),
         "latency": predicted.total_ms,
         "throughput": predicted.throughput_per_s,
         "energy": predicted.energy_fleet_mj,
         "energy-node": predicted.energy_highest_mj,
-        "memory": sum(model.memory_bytes * len(model.boards) for model in made.models),
-        "flops": FLOPS_PER_MAC * sum(model.macs * len(model.boards) for model in made.models),
-        "boards": len(made.used),
+        "memory": sum(model.memory_bytes * len(model.boards) for model in decision.models),
+        "flops": FLOPS_PER_MAC * sum(model.macs * len(model.boards) for model in decision.models),
+        "boards": len(decision.used),
         "students": len(students),
         "precision": sum(BYTES_PER_VALUE[student.precision] for student in students),
-        "survival": survivable_failures(question, made),
+        "survival": survivable_failures(problem, decision),
         "robustness": worth.expected_accuracy_pct if worth else None,
         "reliability": worth.reliability_pct if worth else None,
     }
@@ -307,7 +312,7 @@ def objective_value(
 
 
 def build_plan(
-    question: Problem,
+    problem: Problem,
     assignment: Assignment,
     *,
     status: Literal["optimal", "feasible"],
@@ -315,31 +320,31 @@ def build_plan(
     solver: SolverRun,
 ) -> PlanDocument:
     """Return the plan of an assignment."""
-    made = assignment_decision(question, assignment)
-    send_order = best_send_order(question, made, assignment.send_order)
-    communities = question.partition.communities
+    decision = assignment_decision(problem, assignment)
+    send_order = best_send_order(problem, decision, assignment.send_order)
+    communities = problem.partition.communities
     return PlanDocument(
-        question=question,
+        question=problem,
         status=status,
-        students=made.students,
-        group0=made.group0,
-        dropped=made.dropped,
+        students=decision.students,
+        group0=decision.group0,
+        dropped=decision.dropped,
         dropped_filters=sum(len(communities[c].filters) for c in assignment.dropped),
-        delta_val_pct=measured_delta_val_pct(question, assignment.dropped),
-        host=host_device(question).name,
+        delta_val_pct=measured_delta_val_pct(problem, assignment.dropped),
+        host=host_device(problem).name,
         send_order=send_order,
-        budgets=budget_rows(question, made),
-        predicted=predict_cost(question, made, send_order),
-        accuracy=estimate_accuracy(question, made),
+        budgets=budget_rows(problem, decision),
+        predicted=predict_cost(problem, decision, send_order),
+        accuracy=estimate_accuracy(problem, decision),
         stages=stages,
         solver=solver,
         conflict=(),
     )
 
 
-def assignment_decision(question: Problem, assignment: Assignment) -> Decision:
+def assignment_decision(problem: Problem, assignment: Assignment) -> Decision:
     """Return what is assigned; students are numbered by round, then in their boards' order."""
-    boards = question.fleet.boards
+    boards = problem.fleet.boards
     placed = sorted(assignment.students, key=lambda one: (one.round, one.board, one.communities))
     decided = (
         DecidedStudent(
@@ -352,16 +357,16 @@ def assignment_decision(question: Problem, assignment: Assignment) -> Decision:
         )
         for n, one in enumerate(placed, start=1)
     )
-    own = assignment.own
+    own = assignment.stem
     alone = DecidedStem(boards[own.board].name, own.precision) if own else None
-    return evaluate_decision(question, decided, assignment.dropped, alone)
+    return evaluate_decision(problem, decided, assignment.dropped, alone)
 
 
-def assignment_value(question: Problem, objective: Objective, assignment: Assignment) -> float:
+def assignment_value(problem: Problem, objective: Objective, assignment: Assignment) -> float:
     """Return the value of an objective in an assignment, as people read it."""
-    made = assignment_decision(question, assignment)
-    order = best_send_order(question, made, assignment.send_order)
-    return objective_value(objective, question, made, predict_cost(question, made, order))
+    decision = assignment_decision(problem, assignment)
+    order = best_send_order(problem, decision, assignment.send_order)
+    return objective_value(objective, problem, decision, predict_cost(problem, decision, order))
 
 
 def plan_workload(plan: PlanDocument) -> FanOut:
@@ -370,26 +375,26 @@ def plan_workload(plan: PlanDocument) -> FanOut:
     return decision_workload(plan.question, plan.decision, plan.send_order)
 
 
-def unproven_plan(question: Problem, found: Assignment, method: str) -> PlanDocument:
+def unproven_plan(problem: Problem, found: Assignment, method: str) -> PlanDocument:
     """Return the plan of an assignment that nothing is known of but its values."""
-    values = [assignment_value(question, stage.objective, found) for stage in question.objective]
+    values = [assignment_value(problem, level.objective, found) for level in problem.objective]
     return build_plan(
-        question,
+        problem,
         found,
         status="feasible",
         stages=tuple(
             LevelResult(
-                objective=stage.objective,
-                tolerance_pct=stage.tolerance_pct,
+                objective=level.objective,
+                tolerance_pct=level.tolerance_pct,
                 value=value,
                 best=value,
                 bound=None,
                 gap_pct=None,
                 proven=False,
             )
-            for stage, value in zip(question.objective, values, strict=True)
+            for level, value in zip(problem.objective, values, strict=True)
         ),
         solver=SolverRun(
-            name=method, version=version("nonn-plan"), seed=question.seed, deterministic_time=0
+            name=method, version=version("nonn-plan"), seed=problem.seed, deterministic_time=0
         ),
     )

@@ -308,12 +308,12 @@ def training_recipe(
     than are asked for.
     """
     require_students(plan)
-    question = plan.question
-    measured = question.partition.teacher
+    problem = plan.question
+    measured = problem.partition.teacher
     return TrainingRecipe(
-        data=_named("data", data or question.data),
-        image=question.image,
-        teacher=_named("teacher", teacher or question.teacher),
+        data=_named("data", data or problem.data),
+        image=problem.image,
+        teacher=_named("teacher", teacher or problem.teacher),
         teacher_fingerprint=None if teacher or measured is None else measured.fingerprint,
         fconv=None if teacher or measured is None else measured.fconv,
         model=NonnRecipe(

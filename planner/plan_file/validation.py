@@ -66,15 +66,15 @@ def _false_answers(plan: PlanDocument) -> Iterator[str]:
 
 def _unknown_names(plan: PlanDocument) -> Iterator[str]:
     """Each name means something: students exist, and their network, board, communities do."""
-    question = plan.question
+    problem = plan.question
     if not plan.students or plan.predicted is None or plan.conflict:
         yield "a feasible plan has students, a prediction and no conflict"
-    boards = {board.name for board in question.fleet.boards}
-    ids = {one.id for one in question.partition.communities}
+    boards = {board.name for board in problem.fleet.boards}
+    ids = {one.id for one in problem.partition.communities}
     for student in plan.students:
-        if student.network not in question.networks:
+        if student.network not in problem.networks:
             yield f"{student.name}: network {student.network} is not among the question's"
-        if student.precision not in question.precisions:
+        if student.precision not in problem.precisions:
             yield f"{student.name}: precision {student.precision} is not among the question's"
         if unknown_boards := set(student.boards) - boards:
             yield f"{student.name}: board {min(unknown_boards)} is not in the fleet"
@@ -88,19 +88,19 @@ def _unknown_names(plan: PlanDocument) -> Iterator[str]:
 
 
 def _broken_rules(plan: PlanDocument) -> Iterator[str]:
-    question = plan.question
+    problem = plan.question
     yield from _split_communities(plan)
     yield from _wrong_rounds(plan)
     yield from _wrong_drop(plan)
     yield from _wrong_copies(plan)
     yield from _wrong_group0(plan)
     count = len(plan.students)
-    if not question.min_students <= count <= question.most_students:
+    if not problem.min_students <= count <= problem.most_students:
         yield (
-            f"{count} students; the question allows {question.min_students} to "
-            f"{question.most_students}"
+            f"{count} students; the question allows {problem.min_students} to "
+            f"{problem.most_students}"
         )
-    specs = dict(zip(question.networks, question.specs, strict=True))
+    specs = dict(zip(problem.networks, problem.specs, strict=True))
     if len({specs[student.network].group0 for student in plan.students}) > 1:
         yield "students share G0, so family, depth and first width must be the same for all"
     if sorted(plan.send_order) != sorted({b for student in plan.students for b in student.boards}):
@@ -109,18 +109,18 @@ def _broken_rules(plan: PlanDocument) -> Iterator[str]:
 
 def _wrong_group0(plan: PlanDocument) -> Iterator[str]:
     """G0 is where the question lets it be, and alone there."""
-    group0, question = plan.group0, plan.question
+    group0, problem = plan.group0, plan.question
     if group0 is None:
-        if question.group0 == "own-board":
+        if problem.group0 == "own-board":
             yield "the question asks for a board of G0 alone"
         return
-    if question.group0 == "replicated":
+    if problem.group0 == "replicated":
         yield "the question asks for a copy of G0 on each board with a student"
-    if group0.board not in {board.name for board in question.fleet.boards}:
+    if group0.board not in {board.name for board in problem.fleet.boards}:
         yield f"G0 is on board {group0.board}, which is not in the fleet"
     if group0.board in {board for student in plan.students for board in student.boards}:
         yield f"{group0.board} runs G0 and a student; the board of G0 runs nothing else"
-    if group0.precision not in question.precisions:
+    if group0.precision not in problem.precisions:
         yield f"precision {group0.precision} of G0 is not among the question's"
 
 
@@ -170,16 +170,16 @@ def _wrong_copies(plan: PlanDocument) -> Iterator[str]:
 
 def _wrong_drop(plan: PlanDocument) -> Iterator[str]:
     """Only one of the drop steps is dropped, with |delta_val| < epsilon."""
-    question = plan.question
+    problem = plan.question
     steps = [
-        one for one in question.partition.drop_steps if set(one.communities) == set(plan.dropped)
+        one for one in problem.partition.drop_steps if set(one.communities) == set(plan.dropped)
     ]
     if not steps:
         yield f"dropped communities {sorted(plan.dropped)} are not one of the drop steps"
-    elif not any(question.allows(step) for step in steps):
+    elif not any(problem.allows(step) for step in steps):
         yield (
             f"dropping communities {sorted(plan.dropped)} changes validation accuracy by "
-            f"{steps[0].delta_val_pct} points; epsilon is {question.epsilon_pct}"
+            f"{steps[0].delta_val_pct} points; epsilon is {problem.epsilon_pct}"
         )
 
 
@@ -195,39 +195,39 @@ def _broken_budgets(plan: PlanDocument) -> Iterator[str]:
 
 
 def _broken_requirements(
-    plan: PlanDocument, made: Decision, predicted: Prediction
+    plan: PlanDocument, decision: Decision, predicted: Prediction
 ) -> Iterator[str]:
     """Find requirements of the whole plan that do not hold."""
-    question = plan.question
-    for one in question.requirements:
-        value = objective_value(one.objective, question, made, predicted)
-        if not satisfies(question, one, value):
+    problem = plan.question
+    for one in problem.requirements:
+        value = objective_value(one.objective, problem, decision, predicted)
+        if not satisfies(problem, one, value):
             yield f"{one} is required; the plan has {one.objective} {value:g}"
 
 
 def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
     """Every derived figure equals what the question and the students give."""
-    question, made = plan.question, _recomputed(plan)
-    for written, computed in zip(plan.students, made.students, strict=True):
+    problem, decision = plan.question, _recomputed(plan)
+    for written, computed in zip(plan.students, decision.students, strict=True):
         yield from _differences(f"student {written.name}", written, computed)
-    if plan.group0 and made.group0:
-        yield from _differences("group0", plan.group0, made.group0)
-    if plan.budgets != budget_rows(question, made):
+    if plan.group0 and decision.group0:
+        yield from _differences("group0", plan.group0, decision.group0)
+    if plan.budgets != budget_rows(problem, decision):
         yield "the budgets' use or slack is not what the students need"
-    removed = sum(len(question.partition.communities[c].filters) for c in plan.dropped)
+    removed = sum(len(problem.partition.communities[c].filters) for c in plan.dropped)
     if plan.dropped_filters != removed:
         yield f"dropped_filters is {plan.dropped_filters}; the dropped communities hold {removed}"
-    if plan.delta_val_pct != measured_delta_val_pct(question, plan.dropped):
+    if plan.delta_val_pct != measured_delta_val_pct(problem, plan.dropped):
         yield f"delta_val_pct is {plan.delta_val_pct}; the drop step says otherwise"
-    predicted = predict_cost(question, made, plan.send_order)
+    predicted = predict_cost(problem, decision, plan.send_order)
     yield from _wrong_prediction(plan, predicted)
-    if plan.accuracy != estimate_accuracy(question, made):
+    if plan.accuracy != estimate_accuracy(problem, decision):
         yield "the predicted accuracy is not what the question's rows give"
-    if plan.host != host_device(question).name:
-        yield f"the host is {plan.host}; the question gives {host_device(question).name}"
-    yield from _broken_requirements(plan, made, predicted)
+    if plan.host != host_device(problem).name:
+        yield f"the host is {plan.host}; the question gives {host_device(problem).name}"
+    yield from _broken_requirements(plan, decision, predicted)
     yield from _wrong_alternatives(plan)
-    yield from _wrong_stages(plan, made, predicted)
+    yield from _wrong_stages(plan, decision, predicted)
 
 
 def _wrong_alternatives(plan: PlanDocument) -> Iterator[str]:
@@ -261,37 +261,37 @@ def _wrong_prediction(plan: PlanDocument, predicted: Prediction) -> Iterator[str
             yield f"predicted {field} is {written:g}; the closed form gives {computed:g}"
 
 
-def _wrong_stages(plan: PlanDocument, made: Decision, predicted: Prediction) -> Iterator[str]:
+def _wrong_stages(plan: PlanDocument, decision: Decision, predicted: Prediction) -> Iterator[str]:
     """Each stage's value is right, within its tolerance of its best, and no better than proven."""
-    asked = [(stage.objective, stage.tolerance_pct) for stage in plan.question.objective]
-    if [(stage.objective, stage.tolerance_pct) for stage in plan.stages] != asked:
+    asked = [(level.objective, level.tolerance_pct) for level in plan.question.objective]
+    if [(level.objective, level.tolerance_pct) for level in plan.stages] != asked:
         yield "the stages are not those of the question's objective"
         return
-    for stage in plan.stages:
-        value = objective_value(stage.objective, plan.question, made, predicted)
-        if not math.isclose(stage.value, value, rel_tol=1e-9, abs_tol=1e-9):
-            yield f"{stage.objective} is {stage.value:g}; the plan gives {value:g}"
+    for level in plan.stages:
+        value = objective_value(level.objective, plan.question, decision, predicted)
+        if not math.isclose(level.value, value, rel_tol=1e-9, abs_tol=1e-9):
+            yield f"{level.objective} is {level.value:g}; the plan gives {value:g}"
         yield from _wrong_proof(
-            stage, rounding_tolerance(plan.question, stage.objective, stage.best)
+            level, rounding_tolerance(plan.question, level.objective, level.best)
         )
-    if (plan.status == "optimal") != all(stage.proven for stage in plan.stages):
+    if (plan.status == "optimal") != all(level.proven for level in plan.stages):
         yield f"status is {plan.status}; the stages' proofs say otherwise"
 
 
-def _wrong_proof(stage: LevelResult, hidden: float) -> Iterator[str]:
-    sign = -1.0 if stage.objective in MAXIMISED else 1.0
-    value, best = sign * stage.value, sign * stage.best
+def _wrong_proof(level: LevelResult, hidden: float) -> Iterator[str]:
+    sign = -1.0 if level.objective in MAXIMISED else 1.0
+    value, best = sign * level.value, sign * level.best
     slack = hidden + 1e-9 * abs(best)
-    if value > best + (abs(best) + slack) * stage.tolerance_pct / 100 + slack:
+    if value > best + (abs(best) + slack) * level.tolerance_pct / 100 + slack:
         yield (
-            f"{stage.objective} is {stage.value:g}; within {stage.tolerance_pct:g}% of its best "
-            f"({stage.best:g}) was asked"
+            f"{level.objective} is {level.value:g}; within {level.tolerance_pct:g}% of its best "
+            f"({level.best:g}) was asked"
         )
-    bound = None if stage.bound is None else sign * stage.bound
+    bound = None if level.bound is None else sign * level.bound
     if bound is not None and min(value, best) < bound - slack:
-        yield f"{stage.objective} is better than its proven bound {stage.bound:g}"
-    if stage.proven and (bound is None or best > bound + 2 * slack):
-        yield f"{stage.objective} is called proven, yet best and bound differ"
+        yield f"{level.objective} is better than its proven bound {level.bound:g}"
+    if level.proven and (bound is None or best > bound + 2 * slack):
+        yield f"{level.objective} is called proven, yet best and bound differ"
 
 
 def _recomputed(plan: PlanDocument) -> Decision:
@@ -307,38 +307,38 @@ LevelValues = tuple[float, ...]
 """One value per stage of an objective, in the unit that people read."""
 
 
-def level_values(question: Problem, assignment: Assignment) -> LevelValues:
+def level_values(problem: Problem, assignment: Assignment) -> LevelValues:
     """Return the value of each stage of the question's objective."""
     return tuple(
-        assignment_value(question, stage.objective, assignment) for stage in question.objective
+        assignment_value(problem, level.objective, assignment) for level in problem.objective
     )
 
 
-def best_assignment(question: Problem, candidates: Sequence[Assignment]) -> Assignment | None:
+def best_assignment(problem: Problem, candidates: Sequence[Assignment]) -> Assignment | None:
     """Return the best of the candidates that keep all budgets and requirements; None if none does.
 
     The first of equal ones.
     Stage by stage, those within the stage's tolerance of its best stay; the last stage decides.
     """
-    able = [candidate for candidate in candidates if _is_feasible(question, candidate)]
+    able = [candidate for candidate in candidates if _is_feasible(problem, candidate)]
     if not able:
         return None
-    rows = [(level_values(question, candidate), candidate) for candidate in able]
-    for place, stage in enumerate(question.objective):
-        sign = -1.0 if stage.objective in MAXIMISED else 1.0
+    rows = [(level_values(problem, candidate), candidate) for candidate in able]
+    for place, level in enumerate(problem.objective):
+        sign = -1.0 if level.objective in MAXIMISED else 1.0
         rows.sort(key=lambda row: sign * row[0][place])
         best = sign * rows[0][0][place]
-        allowed = best + abs(best) * stage.tolerance_pct / 100
+        allowed = best + abs(best) * level.tolerance_pct / 100
         rows = [row for row in rows if sign * row[0][place] <= allowed]
     return rows[0][1]
 
 
-def _is_feasible(question: Problem, candidate: Assignment) -> bool:
+def _is_feasible(problem: Problem, candidate: Assignment) -> bool:
     """Say whether an assignment keeps each board's budgets, and what is required of the whole."""
-    rows = budget_rows(question, assignment_decision(question, candidate))
+    rows = budget_rows(problem, assignment_decision(problem, candidate))
     if any(row.slack is not None and row.slack < 0 for row in rows):
         return False
     return all(
-        satisfies(question, required, assignment_value(question, required.objective, candidate))
-        for required in question.requirements
+        satisfies(problem, required, assignment_value(problem, required.objective, candidate))
+        for required in problem.requirements
     )

@@ -120,7 +120,7 @@ class Problem(Record):
             raise ValueError(f"each network is named once; repeated: {twice}")
         if twice := _repeated_names(self.precisions):
             raise ValueError(f"each precision is named once; repeated: {twice}")
-        if twice := _repeated_names([stage.objective for stage in self.objective]):
+        if twice := _repeated_names([level.objective for level in self.objective]):
             raise ValueError(f"each objective is named once; repeated: {twice}")
         if twice := _repeated_names([requirement.objective for requirement in self.requirements]):
             raise ValueError(f"each objective is bounded once; repeated: {twice}")
@@ -135,7 +135,7 @@ class Problem(Record):
 
     @model_validator(mode="after")
     def _accuracy_can_be_predicted(self) -> Self:
-        named = {stage.objective for stage in self.objective}
+        named = {level.objective for level in self.objective}
         named |= {requirement.objective for requirement in self.requirements}
         resting = named & {"accuracy", "robustness", "reliability"}
         if resting and (self.accuracy is None or not self.accuracy.known):
@@ -156,7 +156,7 @@ class Problem(Record):
 
     @model_validator(mode="after")
     def _latency_of_copies_is_known(self) -> Self:
-        named = {stage.objective for stage in self.objective}
+        named = {level.objective for level in self.objective}
         named |= {requirement.objective for requirement in self.requirements}
         _, boards = resolve(self.fleet)
         media = Counter(board.link.name for board in boards if board.link.shared)

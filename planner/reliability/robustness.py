@@ -127,14 +127,16 @@ class RobustnessEvaluator:
         self._answered: dict[tuple[int, ...], Probabilities] = {}
         self._retained: dict[int, Probabilities] = {}
 
-    def value(self, accuracy_pct: float, homes: Sequence[frozenset[int]]) -> RobustnessEstimate:
+    def evaluate(
+        self, accuracy_pct: float, replica_sets: Sequence[frozenset[int]]
+    ) -> RobustnessEstimate:
         """Return what a plan is worth whose students answer with `accuracy_pct` all together.
 
         `homes` are, for each student, the places of the boards with a copy of it.  Raises
         InputError where more boards depend on each other than can be enumerated.
         """
-        answered = self.answered(homes)
-        kept_pct = accuracy_pct * self._kept(len(homes))
+        answered = self.answer_distribution(replica_sets)
+        kept_pct = accuracy_pct * self._kept(len(replica_sets))
         target = self._failures.target_pct
         reached = None if target is None else kept_pct >= target - _ROUNDING_PCT
         return RobustnessEstimate(
@@ -144,9 +146,9 @@ class RobustnessEvaluator:
             else min(100.0, 100 * float(answered @ reached)),
         )
 
-    def answered(self, homes: Sequence[frozenset[int]]) -> Probabilities:
+    def answer_distribution(self, replica_sets: Sequence[frozenset[int]]) -> Probabilities:
         """Return the probability that exactly 0, 1 ... of the students answer."""
-        students = tuple(sorted(sum(1 << place for place in home) for home in homes))
+        students = tuple(sorted(sum(1 << place for place in home) for home in replica_sets))
         if students not in self._answered:
             groups = self._together(students)
             total = np.ones(1)
@@ -154,7 +156,7 @@ class RobustnessEvaluator:
                 here = [student for student in students if student & group]
                 total = np.convolve(total, self._answered_of(group, here))
             # A student without a board never answers.
-            total = np.append(total, np.zeros(len(homes) + 1 - total.size))
+            total = np.append(total, np.zeros(len(replica_sets) + 1 - total.size))
             total.flags.writeable = False
             self._answered[students] = total
         return self._answered[students]
@@ -205,7 +207,7 @@ class RobustnessEvaluator:
 
 
 def survives(
-    homes: Sequence[frozenset[int]], failures: Failures, boards: Sequence[str], failed: int
+    replica_sets: Sequence[frozenset[int]], failures: Failures, boards: Sequence[str], failed: int
 ) -> bool:
     """Say whether every student answers after any `failed` failures.
 
@@ -217,7 +219,7 @@ def survives(
         raise InputError("failures to survive", found=failed, allowed="0 or more")
     places = {board: place for place, board in enumerate(boards)}
     taken = [frozenset(places[b] for b in each.boards if b in places) for each in failures.outages]
-    return not any(_covered(home, taken, failed) for home in set(homes))
+    return not any(_covered(home, taken, failed) for home in set(replica_sets))
 
 
 def _covered(home: frozenset[int], outages: Sequence[frozenset[int]], failed: int) -> bool:
@@ -259,16 +261,16 @@ class FailureScenarios:
         """All states, the likeliest first; raises InputError where too many boards may fail."""
         return _scenarios(self.failures, self.boards)
 
-    def alone(self, place: int) -> float:
+    def probability_alone(self, place: int) -> float:
         """Return how often a board is down by itself, from 0 to 1."""
         name = self.boards[place]
         return next((one.probability for one in self.failures.boards if one.board == name), 0.0)
 
-    def shares(self, students: int) -> tuple[float, ...]:
+    def retained_shares(self, students: int) -> tuple[float, ...]:
         """Return the share of the accuracy that is kept when 0, 1 ... of the students answer."""
         return _retained_shares(self.failures, students)
 
-    def points(self, size: int) -> int:
+    def accuracy_units(self, size: int) -> int:
         """Return the accuracy of this size in units of `PER_POINT`; below 0 it is none."""
         return math.floor(UNITS_PER_ACCURACY_POINT * (self._teacher_pct - self._drop_pct(size)))
 
@@ -282,20 +284,23 @@ class FailureScenarios:
             / UNITS_PER_INDEX
         )
 
-    def points_for(self, answered: int, students: int) -> int | None:
+    def least_accuracy_units(self, answered: int, students: int) -> int | None:
         """Return the least `points` with which so many answers reach the target; None: no points.
 
         Rounded down.
         """
-        share, target_pct = self.shares(students)[answered], self.failures.target_pct or 0.0
+        share, target_pct = (
+            self.retained_shares(students)[answered],
+            self.failures.target_pct or 0.0,
+        )
         if share * 100 < target_pct:
             return None
         return math.floor(UNITS_PER_ACCURACY_POINT * target_pct / share)
 
-    def value(self, size: int, homes: Sequence[frozenset[int]]) -> RobustnessEstimate:
+    def evaluate(self, size: int, replica_sets: Sequence[frozenset[int]]) -> RobustnessEstimate:
         """Return what students of this size are worth that are held by these boards."""
         accuracy_pct = max(0.0, self._teacher_pct - self._drop_pct(size))
-        return _evaluator(self.failures, self.boards).value(accuracy_pct, homes)
+        return _evaluator(self.failures, self.boards).evaluate(accuracy_pct, replica_sets)
 
     @property
     def _teacher_pct(self) -> float:

@@ -46,21 +46,21 @@ from planner.solvers.variables import (
 from simulator.graph_builder import downlink, uplink
 
 
-def canonical_form(instance: ProblemData, plan: Assignment, *, timed: bool) -> Assignment:
+def canonical_form(data: ProblemData, plan: Assignment, *, timed: bool) -> Assignment:
     """Return the plan with students, twins and alike boards in the model's order.
 
     Its `send_order` is set, longest first where it was not.  Boards that are alike are taken in
     this order where `timed`, else in that of their first students.
     """
-    plan = _sort_interchangeable(instance, plan)
-    turns = plan.send_order or _longest_first(instance, plan)
+    plan = _sort_interchangeable(data, plan)
+    turns = plan.send_order or _longest_first(data, plan)
     first = tuple(dict.fromkeys(board for student in plan.students for board in student.boards))
     taken: dict[int, int] = {}
-    for kind in instance.kinds:
+    for kind in data.board_classes:
         used = [
             board
             for board in (turns if timed else first)
-            if _interchangeable_boards(instance, board, kind[0])
+            if _interchangeable_boards(data, board, kind[0])
         ]
         taken |= dict(zip(used, kind, strict=False))
     students = tuple(
@@ -70,13 +70,13 @@ def canonical_form(instance: ProblemData, plan: Assignment, *, timed: bool) -> A
     return Assignment(students, plan.dropped, tuple(taken[board] for board in turns))
 
 
-def _interchangeable_boards(instance: ProblemData, board: int, other: int) -> bool:
-    return instance.kind_of(board) == instance.kind_of(other)
+def _interchangeable_boards(data: ProblemData, board: int, other: int) -> bool:
+    return data.board_class(board) == data.board_class(other)
 
 
-def _longest_first(instance: ProblemData, plan: Assignment) -> tuple[int, ...]:
-    appraiser = CostEvaluator(instance)
-    tails = appraiser.view(appraiser.draft(plan)).tails()
+def _longest_first(data: ProblemData, plan: Assignment) -> tuple[int, ...]:
+    appraiser = CostEvaluator(data)
+    tails = appraiser.evaluate(appraiser.solution_of(plan)).tails()
     return tuple(sorted(tails, key=lambda board: -tails[board]))
 
 
@@ -84,13 +84,13 @@ def _turn(rank: Mapping[int, int], student: AssignedStudent) -> tuple[int, int]:
     return student.round, min(rank[c] for c in student.communities)
 
 
-def _sort_interchangeable(instance: ProblemData, plan: Assignment) -> Assignment:
+def _sort_interchangeable(data: ProblemData, plan: Assignment) -> Assignment:
     """Sort students by first community and deal out twins in a row, until nothing changes."""
-    rank = {community: place for place, community in enumerate(instance.communities)}
+    rank = {community: place for place, community in enumerate(data.communities)}
     students = sorted(plan.students, key=lambda one: _turn(rank, one))
     owned: dict[int, list[int]] = defaultdict(list)
     rounds = range(1, max(one.round for one in students) + 1)
-    for number, twins in product(rounds, community_classes(instance)):
+    for number, twins in product(rounds, community_classes(data)):
         owners = [
             s
             for s, one in enumerate(students)
@@ -103,7 +103,7 @@ def _sort_interchangeable(instance: ProblemData, plan: Assignment) -> Assignment
         replace(one, communities=tuple(sorted(owned[s]))) for s, one in enumerate(students)
     )
     again = replace(plan, students=dealt)
-    return again if again == plan else _sort_interchangeable(instance, again)
+    return again if again == plan else _sort_interchangeable(data, again)
 
 
 K = TypeVar("K", bound=Hashable)
@@ -114,63 +114,63 @@ class AssignmentModel:
 
     linearization_level = 1
 
-    def __init__(self, instance: ProblemData, *, timed: bool) -> None:
+    def __init__(self, data: ProblemData, *, timed: bool) -> None:
         self.model = cp_model.CpModel()
-        self._instance = instance
-        self._v = create_variables(self.model, instance)
+        self._data = data
+        self._v = create_variables(self.model, data)
         self.logarithms: list[Logarithm] = []
         self.refinements: list[AccuracyCurve | ReliabilityModel] = []
         self._add_rules(timed)
 
     def _add_rules(self, timed: bool) -> None:
-        model, v, instance = self.model, self._v, self._instance
+        model, v, data = self.model, self._v, self._data
         rules.one_drop_step(model, v)
-        rules.communities_stay_whole(model, v, instance)
-        rules.students_have_knowledge(model, v, instance)
-        rules.number_of_students(model, v, instance)
-        rules.further_rounds(model, v, instance)
-        if instance.replicated:
-            rules.one_network_and_boards(model, v, instance)
-            rules.filters_follow_copies(model, v, instance)
+        rules.communities_stay_whole(model, v, data)
+        rules.students_have_knowledge(model, v, data)
+        rules.number_of_students(model, v, data)
+        rules.further_rounds(model, v, data)
+        if data.has_copies:
+            rules.one_network_and_boards(model, v, data)
+            rules.filters_follow_copies(model, v, data)
         else:
             rules.one_network_and_board(model, v)
-        rules.filters_follow_students(model, v, instance)
-        rules.students_share_group0(model, v, instance)
+        rules.filters_follow_students(model, v, data)
+        rules.students_share_group0(model, v, data)
         rules.boards_in_use(model, v)
-        rules.memory_within_budget(model, v, instance)
-        rules.macs_within_budget(model, v, instance)
-        rules.time_and_energy_within_budget(model, v, instance)
-        rules.students_in_order(model, v, instance)
-        rules.twin_communities_in_order(model, v, instance)
+        rules.memory_within_budget(model, v, data)
+        rules.macs_within_budget(model, v, data)
+        rules.time_and_energy_within_budget(model, v, data)
+        rules.students_in_order(model, v, data)
+        rules.twin_communities_in_order(model, v, data)
         if timed:
-            rules.alike_boards_by_turn(model, v, instance)
+            rules.alike_boards_by_turn(model, v, data)
         else:
-            rules.alike_boards_by_first_student(model, v, instance)
+            rules.alike_boards_by_first_student(model, v, data)
 
     def total(self, figure: Resource) -> Expr:
         """Return a figure, added up over all boards."""
-        students = (self.on(b, figure) for b in self._instance.boards)
-        return sum_of([*students, self._instance.alone(figure)])
+        students = (self.on(b, figure) for b in self._data.boards)
+        return sum_of([*students, self._data.stem_usage(figure)])
 
     def knowledge(self, figure: StudentQuantity) -> Expr:
         """Return a figure, added up over all students, copies not counted."""
-        v, options = self._v, self._instance.options
-        if not self._instance.replicated:
+        v, modes = self._v, self._data.modes
+        if not self._data.has_copies:
             return self.total(figure)
         if figure == "value_bytes":
-            return sum_of(options[o].value_bytes * pick for (_, o), pick in v.picks.items())
-        lines = [option.line for option in options]
+            return sum_of(modes[o].value_bytes * pick for (_, o), pick in v.picks.items())
+        lines = [mode.line for mode in modes]
         fixed = (getattr(lines[o], figure) * pick for (_, o), pick in v.picks.items())
-        slope = {option.head: getattr(option.line, f"{figure}_per_filter") for option in options}
+        slope = {mode.cost_slope: getattr(mode.line, f"{figure}_per_filter") for mode in modes}
         return sum_of([*fixed, *(slope[head] * known for (_, head), known in v.known.items())])
 
     def survival(self) -> Expr:
         """Let survival <= |boards of s beside those of a threat| + its outages - 1, each s."""
-        most = self._instance.max_copies
+        most = self._data.max_copies
         survival = self.model.new_int_var(0, most - 1, "survival")
-        for out, number in self._instance.threats:
+        for out, number in self._data.outage_sets:
             for s, active in enumerate(self._v.active):
-                left = sum_of(self._v.homes(s, out)) + number - 1
+                left = sum_of(self._v.replica_sets(s, out)) + number - 1
                 self.model.add(survival <= left + most * (1 - active))
         return survival
 
@@ -185,34 +185,34 @@ class AssignmentModel:
     @cached_property
     def _answers(self) -> ReliabilityModel:
         """Which students answer when boards fail; made where it is asked for."""
-        instance = self._instance
-        assert instance.hazards is not None  # noqa: S101  (a question needs them for it)
-        (p0, p1), (m0, m1) = (instance.extent(figure) for figure in LOGARITHMS)
+        data = self._data
+        assert data.scenarios is not None  # noqa: S101  (a question needs them for it)
+        (p0, p1), (m0, m1) = (data.usage_range(figure) for figure in LOGARITHMS)
         extent = log_units(p0) + log_units(m0), log_units(p1) + log_units(m1) + 2
-        curve = AccuracyCurve(self.model, instance.hazards, self.size(), *extent)
-        answers = ReliabilityModel(self.model, self._v, instance, instance.hazards, curve.value)
+        curve = AccuracyCurve(self.model, data.scenarios, self.size(), *extent)
+        answers = ReliabilityModel(self.model, self._v, data, data.scenarios, curve.value)
         self.refinements = [curve, answers]
         return answers
 
     def on(self, board: int, figure: Resource) -> Expr:
         """Return a figure of one board."""
-        model, v, instance = self.model, self._v, self._instance
+        model, v, data = self.model, self._v, self._data
         if board not in v.used:
-            return sum_of([instance.on(board, figure)])
+            return sum_of([data.stem_usage_on(board, figure)])
         if figure == "params":
-            return params_on(v, instance, board)
+            return params_on(v, data, board)
         if figure == "macs":
-            return macs_on(v, instance, board)
+            return macs_on(v, data, board)
         if figure == "memory_bytes":
-            return memory_on(model, v, instance, board)
+            return memory_on(model, v, data, board)
         if figure == "value_bytes":
-            return sum_of(instance.options[o].value_bytes * runs for _, o, runs in v.on(board))
+            return sum_of(data.modes[o].value_bytes * runs for _, o, runs in v.on(board))
         units = busy_units if figure == "busy" else energy_units
-        return slowed_on(model, v, instance, board, units)
+        return slowed_on(model, v, data, board, units)
 
     def boards(self) -> Expr:
         """Return how many boards have a student, or G0 alone."""
-        return sum_of([*self._v.used.values(), int(self._instance.own is not None)])
+        return sum_of([*self._v.used.values(), int(self._data.stem is not None)])
 
     def students(self) -> Expr:
         """Return how many students there are."""
@@ -228,45 +228,45 @@ class AssignmentModel:
 
     @cached_property
     def _latency(self) -> Expr:
-        return model_latency(self.model, self._v, self._instance)
+        return model_latency(self.model, self._v, self._data)
 
     def highest(self, figure: Resource) -> Expr:
         """Let highest >= the figure of each board."""
         highest = self.model.new_int_var(
-            self._instance.alone(figure), LATEST_UNITS, f"highest {figure}"
+            self._data.stem_usage(figure), LATEST_UNITS, f"highest {figure}"
         )
-        for b in self._instance.boards:
+        for b in self._data.boards:
             self.model.add(highest >= self.on(b, figure))
         return highest
 
     def period(self) -> Expr:
         """Let period >= what sender, wires, processors and host are busy with one image."""
-        v, instance = self._v, self._instance
-        period = self.model.new_int_var(instance.held, LATEST_UNITS, "period")
+        v, data = self._v, self._data
+        period = self.model.new_int_var(data.fixed_period, LATEST_UNITS, "period")
         held: dict[str, list[Expr]] = defaultdict(list)
-        for b in instance.boards:
-            site = instance.sites[b].board
-            send = instance.send(b) * v.used[b]
+        for b in data.boards:
+            capacity = data.capacities[b].board
+            send = data.send(b) * v.used[b]
             held[SENDER].append(send)
-            held[downlink(site)].append(send)
-            held[uplink(site)].append(reply_time(v, instance, b))
-            held[f"{site.name}.cpu"].append(self.on(b, "busy"))
+            held[downlink(capacity)].append(send)
+            held[uplink(capacity)].append(reply_time(v, data, b))
+            held[f"{capacity.name}.cpu"].append(self.on(b, "busy"))
         for times in held.values():
             self.model.add(period >= sum_of(times))
         return period
 
     def size(self) -> Expr:
         """Sum up the logarithms of parameters and of MACs."""
-        self.logarithms = self.logarithms or size_logarithms(self.model, self, self._instance)
+        self.logarithms = self.logarithms or size_logarithms(self.model, self, self._data)
         return sum_of(each.value for each in self.logarithms)
 
     def spread(self) -> Expr:
         """High >= |P_s| >= low for each student s."""
-        most = self._instance.filters
+        most = self._data.filters
         high, low = (self.model.new_int_var(0, most, name) for name in ("high", "low"))
         # Further rounds have no other sizes.
         for s in self._v.first_round:
-            size = self._v.size(self._instance, s)
+            size = self._v.size(self._data, s)
             self.model.add(high >= size)
             self.model.add(low <= size + most * (1 - self._v.active[s]))
         self.model.add(high >= low)
@@ -276,13 +276,13 @@ class AssignmentModel:
         """Return |delta_val| times one factor plus |P0| times the other."""
         return sum_of(
             (delta_val * drop.delta_units + filters * drop.filters) * taken
-            for drop, taken in zip(self._instance.drops, self._v.drop, strict=True)
+            for drop, taken in zip(self._data.drop_choices, self._v.drop, strict=True)
         )
 
     def hint(self, known: Assignment) -> None:
         """Tell the solver of a plan, in the model's own order."""
-        v, instance = self._v, self._instance
-        plan = canonical_form(instance, known, timed=bool(v.precedes))
+        v, data = self._v, self._data
+        plan = canonical_form(data, known, timed=bool(v.precedes))
         numbered = [(self._slot(place, one), one) for place, one in enumerate(plan.students)]
         members = {(c, s) for s, one in numbered for c in one.communities if one.round == 1}
         runs = {(s, b, self._option(one)) for s, one in numbered for b in one.boards}
@@ -291,12 +291,12 @@ class AssignmentModel:
         self._hint(v.runs, runs)
         self._hint(v.used, set(turn))
         self._hint(dict(enumerate(v.active)), {s for s, _ in numbered})
-        self._hint(v.group0, {instance.options[o].group0 for _, _, o in runs})
+        self._hint(v.group0, {data.modes[o].group0 for _, _, o in runs})
         self._hint(
             dict(enumerate(v.drop)),
             {
                 d
-                for d, one in enumerate(instance.drops)
+                for d, one in enumerate(data.drop_choices)
                 if set(one.communities) == set(plan.dropped)
             },
         )
@@ -304,8 +304,8 @@ class AssignmentModel:
             {pair: before for pair, before in v.precedes.items() if before is not v.used[pair[1]]},
             {(a, b) for a in turn for b in turn if turn[a] < turn[b]},
         )
-        sizes = {s: sum(instance.sizes[c] for c in one.communities) for s, one in numbered}
-        filters = {(s, b, instance.options[o].head): sizes[s] for s, b, o in runs}
+        sizes = {s: sum(data.sizes[c] for c in one.communities) for s, one in numbered}
+        filters = {(s, b, data.modes[o].cost_slope): sizes[s] for s, b, o in runs}
         for key, variable in v.filters.items():
             self.model.add_hint(variable, filters.get(key, 0))
         self._hint_copies(numbered, sizes)
@@ -313,10 +313,10 @@ class AssignmentModel:
     def _hint_copies(
         self, numbered: Sequence[tuple[int, AssignedStudent]], sizes: Mapping[int, int]
     ) -> None:
-        v, instance = self._v, self._instance
+        v, data = self._v, self._data
         picks = {(s, self._option(one)) for s, one in numbered}
         self._hint(v.picks, picks)
-        known = {(s, instance.options[o].head): sizes[s] for s, o in picks}
+        known = {(s, data.modes[o].cost_slope): sizes[s] for s, o in picks}
         for key, variable in v.known.items():
             self.model.add_hint(variable, known.get(key, 0))
         self._hint(v.waits, {one.board for _, one in numbered})
@@ -324,7 +324,7 @@ class AssignmentModel:
 
     def _option(self, student: AssignedStudent) -> int:
         """Return the place of a student's option."""
-        names = [(one.name, one.precision) for one in self._instance.options]
+        names = [(one.name, one.precision) for one in self._data.modes]
         return names.index((student.network, student.precision))
 
     def _slot(self, place: int, student: AssignedStudent) -> int:
@@ -332,7 +332,7 @@ class AssignmentModel:
         if student.round == 1:
             return place
         first = len(self._v.first_round)
-        return first + self._v.further.index((student.round, student.communities[0]))
+        return first + self._v.extra_students.index((student.round, student.communities[0]))
 
     def _hint(self, variables: Mapping[K, cp_model.IntVar], true: Collection[K]) -> None:
         """Hint that the variables of these keys are true, and all others false."""
@@ -341,20 +341,20 @@ class AssignmentModel:
 
     def assignment(self, solver: cp_model.CpSolver) -> Assignment:
         """Return the assignment of a solution."""
-        v, instance = self._v, self._instance
-        homes: dict[tuple[int, int], list[int]] = defaultdict(list)
+        v, data = self._v, self._data
+        replica_sets: dict[tuple[int, int], list[int]] = defaultdict(list)
         for (s, b, o), runs in v.runs.items():
             if solver.boolean_value(runs):
-                homes[s, o].append(b)
+                replica_sets[s, o].append(b)
         students = tuple(
-            instance.options[o].student(*self._knowledge(solver, s, boards))
-            for (s, o), boards in homes.items()
+            data.modes[o].student(*self._knowledge(solver, s, boards))
+            for (s, o), boards in replica_sets.items()
         )
         (drop,) = (d for d, taken in enumerate(v.drop) if solver.boolean_value(taken))
         return Assignment(
             students=students,
-            dropped=tuple(sorted(instance.drops[drop].communities)),
-            send_order=ordered_boards(v, solver) if instance.sequenced and v.precedes else (),
+            dropped=tuple(sorted(data.drop_choices[drop].communities)),
+            send_order=ordered_boards(v, solver) if data.order_matters and v.precedes else (),
         )
 
     def _knowledge(
@@ -363,10 +363,10 @@ class AssignmentModel:
         """Return a student's communities in a solution, its boards, waited for first, its round."""
         v = self._v
         waited = {b for b in boards if b in v.waits and solver.boolean_value(v.waits[b])}
-        homes = sorted(boards, key=lambda b: b not in waited)
+        replica_sets = sorted(boards, key=lambda b: b not in waited)
         if student in v.first_round:
-            communities = self._instance.communities
+            communities = self._data.communities
             own = [c for c in communities if solver.boolean_value(v.member[c, student])]
-            return own, homes, 1
-        number, community = v.further[student - len(v.first_round)]
-        return [community], homes, number
+            return own, replica_sets, 1
+        number, community = v.extra_students[student - len(v.first_round)]
+        return [community], replica_sets, number

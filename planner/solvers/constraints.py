@@ -24,40 +24,42 @@ def one_drop_step(model: Model, v: Variables) -> None:
     model.add_exactly_one(v.drop)
 
 
-def communities_stay_whole(model: Model, v: Variables, instance: ProblemData) -> None:
+def communities_stay_whole(model: Model, v: Variables, data: ProblemData) -> None:
     """Give each community whole to one student, or drop it.
 
     sum_s member[c,s] + sum_{d drops c} drop[d] = 1 for each c.
     """
-    for community in instance.communities:
-        students = [v.member[community, s] for s in range(instance.slots)]
-        steps = [v.drop[d] for d, one in enumerate(instance.drops) if community in one.communities]
+    for community in data.communities:
+        students = [v.member[community, s] for s in range(data.slots)]
+        steps = [
+            v.drop[d] for d, one in enumerate(data.drop_choices) if community in one.communities
+        ]
         model.add_exactly_one(students + steps)
 
 
-def students_have_knowledge(model: Model, v: Variables, instance: ProblemData) -> None:
+def students_have_knowledge(model: Model, v: Variables, data: ProblemData) -> None:
     """Give each student that exists at least one community.
 
     active[s] = max_c member[c,s] for each s of the first round.
     """
     for s in v.first_round:
         active = v.active[s]
-        members = [v.member[c, s] for c in instance.communities]
+        members = [v.member[c, s] for c in data.communities]
         model.add_bool_or([*members, ~active])
         for member in members:
             model.add_implication(member, active)
 
 
-def number_of_students(model: Model, v: Variables, instance: ProblemData) -> None:
+def number_of_students(model: Model, v: Variables, data: ProblemData) -> None:
     """Keep the number of students in its range.
 
     min <= sum_s active[s] <= max.
     """
-    model.add(sum_of(v.active) >= instance.min_students)
-    model.add(sum_of(v.active) <= instance.max_students)
+    model.add(sum_of(v.active) >= data.min_students)
+    model.add(sum_of(v.active) <= data.max_students)
 
 
-def further_rounds(model: Model, v: Variables, instance: ProblemData) -> None:
+def further_rounds(model: Model, v: Variables, data: ProblemData) -> None:
     """Hand out all kept communities again, one each, where each student of the first round has one.
 
     follow[r,c] <= 1 - drop[d] for each d that drops c, and
@@ -67,12 +69,12 @@ def further_rounds(model: Model, v: Variables, instance: ProblemData) -> None:
     """
     follow = {(number, c): active for number, c, active in v.follow()}
     dropped = {
-        c: [v.drop[d] for d, one in enumerate(instance.drops) if c in one.communities]
-        for c in instance.communities
+        c: [v.drop[d] for d, one in enumerate(data.drop_choices) if c in one.communities]
+        for c in data.communities
     }
     kept = sum_of(
-        (len(instance.sizes) - len(one.communities)) * v.drop[d]
-        for d, one in enumerate(instance.drops)
+        (len(data.sizes) - len(one.communities)) * v.drop[d]
+        for d, one in enumerate(data.drop_choices)
     )
     first = sum_of(v.active[s] for s in v.first_round)
     for (number, c), active in follow.items():
@@ -80,19 +82,19 @@ def further_rounds(model: Model, v: Variables, instance: ProblemData) -> None:
             model.add(first == kept).only_enforce_if(active)
         for step in dropped[c]:
             model.add_implication(active, ~step)
-        for other in instance.communities if number > 2 else ():
+        for other in data.communities if number > 2 else ():
             before = [follow[number - 1, other]] if (number - 1, other) in follow else []
             model.add_bool_or([~active, *before, *dropped[other]])
-    for c, twin in pairwise(instance.communities):
-        for number in range(2, instance.rounds + 1) if _alike(instance, c, twin) else ():
+    for c, twin in pairwise(data.communities):
+        for number in range(2, data.rounds + 1) if _alike(data, c, twin) else ():
             if (number, c) in follow and (number, twin) in follow:
                 model.add_implication(follow[number, twin], follow[number, c])
 
 
-def _alike(instance: ProblemData, community: int, other: int) -> bool:
+def _alike(data: ProblemData, community: int, other: int) -> bool:
     """Say whether communities are of one size, and dropped together or not at all."""
-    return instance.sizes[community] == instance.sizes[other] and all(
-        (community in drop.communities) == (other in drop.communities) for drop in instance.drops
+    return data.sizes[community] == data.sizes[other] and all(
+        (community in drop.communities) == (other in drop.communities) for drop in data.drop_choices
     )
 
 
@@ -102,10 +104,10 @@ def one_network_and_board(model: Model, v: Variables) -> None:
     sum_{b,o} runs[s,b,o] = active[s] for each s.
     """
     for s, active in enumerate(v.active):
-        model.add_exactly_one([*v.homes(s), ~active])
+        model.add_exactly_one([*v.replica_sets(s), ~active])
 
 
-def one_network_and_boards(model: Model, v: Variables, instance: ProblemData) -> None:
+def one_network_and_boards(model: Model, v: Variables, data: ProblemData) -> None:
     """Make each student one network, and put it on a few boards.
 
     sum_o picks[s,o] = active[s], runs[s,b,o] <= picks[s,o] <= sum_b runs[s,b,o], and
@@ -114,15 +116,15 @@ def one_network_and_boards(model: Model, v: Variables, instance: ProblemData) ->
     for s, active in enumerate(v.active):
         picks = {o: pick for (student, o), pick in v.picks.items() if student == s}
         model.add_exactly_one([*picks.values(), ~active])
-        model.add(sum_of(v.homes(s)) <= instance.max_copies)
+        model.add(sum_of(v.replica_sets(s)) <= data.max_copies)
         for o, pick in picks.items():
-            here = [r for (student, _, option), r in v.runs.items() if (student, option) == (s, o)]
+            here = [r for (student, _, mode), r in v.runs.items() if (student, mode) == (s, o)]
             model.add_bool_or([*here, ~pick])
             for runs in here:
                 model.add_implication(runs, pick)
 
 
-def filters_follow_students(model: Model, v: Variables, instance: ProblemData) -> None:
+def filters_follow_students(model: Model, v: Variables, data: ProblemData) -> None:
     """Count a student's filters where it runs.
 
     sum_{b,h} filters[s,b,h] = |P_s| for each s of the first round; and for each s, b, h, over the
@@ -131,17 +133,17 @@ def filters_follow_students(model: Model, v: Variables, instance: ProblemData) -
     """
     choices: dict[tuple[int, int, CostSlope], list[tuple[int, cp_model.IntVar]]] = defaultdict(list)
     for (s, b, o), runs in v.runs.items():
-        choices[s, b, instance.options[o].head].append((v.most_filters[s, b, o], runs))
+        choices[s, b, data.modes[o].cost_slope].append((v.most_filters[s, b, o], runs))
     for key, filters in v.filters.items():
         least = v.least_filters[key[0]]
         model.add(filters <= sum_of(most * runs for most, runs in choices[key]))
         model.add(filters >= sum_of(least * runs for _, runs in choices[key]))
-    for s in () if instance.replicated else v.first_round:
+    for s in () if data.has_copies else v.first_round:
         counted = [filters for (student, _, _), filters in v.filters.items() if student == s]
-        model.add(sum_of(counted) == v.size(instance, s))
+        model.add(sum_of(counted) == v.size(data, s))
 
 
-def filters_follow_copies(model: Model, v: Variables, instance: ProblemData) -> None:
+def filters_follow_copies(model: Model, v: Variables, data: ProblemData) -> None:
     """Count the filters of a student that may have copies: once, and on each of its boards.
 
     For each s of the first round, sum_h known[s,h] = |P_s|; filters[s,b,h] <= |P_s|, and
@@ -150,11 +152,11 @@ def filters_follow_copies(model: Model, v: Variables, instance: ProblemData) -> 
     """
     picked: dict[tuple[int, CostSlope], list[cp_model.IntVar]] = defaultdict(list)
     for (s, o), pick in v.picks.items():
-        picked[s, instance.options[o].head].append(pick)
+        picked[s, data.modes[o].cost_slope].append(pick)
     runs: dict[tuple[int, int, CostSlope], list[cp_model.IntVar]] = defaultdict(list)
     for (s, b, o), one in v.runs.items():
-        runs[s, b, instance.options[o].head].append(one)
-    most = instance.filters
+        runs[s, b, data.modes[o].cost_slope].append(one)
+    most = data.filters
     for (s, head), known in v.known.items():
         if s not in v.first_round:
             model.add(known == v.least_filters[s] * sum_of(picked[s, head]))
@@ -162,15 +164,15 @@ def filters_follow_copies(model: Model, v: Variables, instance: ProblemData) -> 
             model.add(known <= most * sum_of(picked[s, head]))
     for (s, b, head), filters in v.filters.items():
         if s in v.first_round:
-            size = v.size(instance, s)
+            size = v.size(data, s)
             model.add(filters <= size)
             model.add(filters >= size - most * (1 - sum_of(runs[s, b, head])))
     for s in v.first_round:
         counted = [known for (student, _), known in v.known.items() if student == s]
-        model.add(sum_of(counted) == v.size(instance, s))
+        model.add(sum_of(counted) == v.size(data, s))
 
 
-def students_share_group0(model: Model, v: Variables, instance: ProblemData) -> None:
+def students_share_group0(model: Model, v: Variables, data: ProblemData) -> None:
     """Give all students the same first group, which they share (A, 4.3).
 
     sum_{b, o of G0 shape g} runs[s,b,o] <= copies * group0[g] for each s, g, and
@@ -184,9 +186,9 @@ def students_share_group0(model: Model, v: Variables, instance: ProblemData) -> 
             choices = [
                 runs
                 for (student, _, o), runs in v.runs.items()
-                if student == s and instance.options[o].group0 == shape
+                if student == s and data.modes[o].group0 == shape
             ]
-            model.add(sum_of(choices) <= instance.max_copies * shared)
+            model.add(sum_of(choices) <= data.max_copies * shared)
 
 
 def boards_in_use(model: Model, v: Variables) -> None:
@@ -201,63 +203,63 @@ def boards_in_use(model: Model, v: Variables) -> None:
         model.add(sum_of(students) >= used)
 
 
-def memory_within_budget(model: Model, v: Variables, instance: ProblemData) -> None:
+def memory_within_budget(model: Model, v: Variables, data: ProblemData) -> None:
     """Keep weights and peak activations of a board's students within its memory.
 
     sum_{s on b} bytes of (params + peak) <= B_mem[b] less the runtime (h of A, Eq. 2).
     """
-    for b in instance.boards:
-        limit = instance.sites[b].memory_bytes
+    for b in data.boards:
+        limit = data.capacities[b].memory_bytes
         if limit is not None:
-            model.add(memory_on(model, v, instance, b) <= limit)
+            model.add(memory_on(model, v, data, b) <= limit)
 
 
-def macs_within_budget(model: Model, v: Variables, instance: ProblemData) -> None:
+def macs_within_budget(model: Model, v: Variables, data: ProblemData) -> None:
     """Keep the MACs per image of a board's students within its budget.
 
     sum_{s on b} macs <= B_FLOP[b] (f of A, Eq. 2).
     """
-    for b in instance.boards:
-        limit = instance.sites[b].macs
+    for b in data.boards:
+        limit = data.capacities[b].macs
         if limit is not None:
-            model.add(macs_on(v, instance, b) <= limit)
+            model.add(macs_on(v, data, b) <= limit)
 
 
-def time_and_energy_within_budget(model: Model, v: Variables, instance: ProblemData) -> None:
+def time_and_energy_within_budget(model: Model, v: Variables, data: ProblemData) -> None:
     """Keep what a board computes per image within its time and its energy.
 
     busy[b] <= B_ms[b] and energy[b] <= B_mj[b].
     """
-    for b in instance.boards:
-        site = instance.sites[b]
-        for limit, units in ((site.busy, busy_units), (site.energy, energy_units)):
+    for b in data.boards:
+        capacity = data.capacities[b]
+        for limit, units in ((capacity.busy, busy_units), (capacity.energy, energy_units)):
             if limit is not None:
-                model.add(slowed_on(model, v, instance, b, units) <= limit)
+                model.add(slowed_on(model, v, data, b, units) <= limit)
 
 
-def students_in_order(model: Model, v: Variables, instance: ProblemData) -> None:
+def students_in_order(model: Model, v: Variables, data: ProblemData) -> None:
     """Put students in the order of their first communities, so that no plan appears twice.
 
     member[c,s] <= sum_{c' before c} member[c',s-1], communities being taken larger ones first.
     """
-    for place, c in enumerate(instance.communities):
-        earlier = instance.communities[:place]
-        for s in range(1, instance.slots):
+    for place, c in enumerate(data.communities):
+        earlier = data.communities[:place]
+        for s in range(1, data.slots):
             model.add_bool_or([~v.member[c, s], *(v.member[e, s - 1] for e in earlier)])
-    for s in range(instance.slots - 1):
+    for s in range(data.slots - 1):
         model.add_implication(v.active[s + 1], v.active[s])
 
 
-def twin_communities_in_order(model: Model, v: Variables, instance: ProblemData) -> None:
+def twin_communities_in_order(model: Model, v: Variables, data: ProblemData) -> None:
     """Give the earlier of two communities that are alike to a student with no larger number.
 
     sum_{s'<=s} member[c,s'] >= sum_{s'<=s} member[c',s'] for each s.  Alike: of one size, and
     dropped together or not at all.
     """
-    for c, twin in pairwise(instance.communities):
-        if not _alike(instance, c, twin):
+    for c, twin in pairwise(data.communities):
+        if not _alike(data, c, twin):
             continue
-        for last in range(instance.slots - 1):
+        for last in range(data.slots - 1):
             first_ones = range(last + 1)
             model.add(
                 sum_of(v.member[c, s] for s in first_ones)
@@ -265,24 +267,24 @@ def twin_communities_in_order(model: Model, v: Variables, instance: ProblemData)
             )
 
 
-def alike_boards_by_first_student(model: Model, v: Variables, instance: ProblemData) -> None:
+def alike_boards_by_first_student(model: Model, v: Variables, data: ProblemData) -> None:
     """Take boards that are alike in the order of their first students.
 
     at[s,b'] <= sum_{s'<s} at[s',b] for each s, where b' is the next board of b's kind; s' <= s
     where a student may be on both.
     """
-    for kind in instance.kinds:
+    for kind in data.board_classes:
         for board, following in pairwise(kind):
             before, after = v.students_on(board), v.students_on(following)
             for s in range(len(v.active)):
-                model.add(after[s] <= sum_of(before[: s + instance.replicated]))
+                model.add(after[s] <= sum_of(before[: s + data.has_copies]))
 
 
-def alike_boards_by_turn(model: Model, v: Variables, instance: ProblemData) -> None:
+def alike_boards_by_turn(model: Model, v: Variables, data: ProblemData) -> None:
     """Take boards that are alike in the order in which the host sends to them.
 
     used[b'] <= used[b] where b' is the next board of b's kind.
     """
-    for kind in instance.kinds:
+    for kind in data.board_classes:
         for board, following in pairwise(kind):
             model.add_implication(v.used[following], v.used[board])

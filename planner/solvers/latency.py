@@ -95,34 +95,34 @@ def _in_some_order(
     return behind
 
 
-def model_latency(model: cp_model.CpModel, v: Variables, instance: ProblemData) -> Expr:
+def model_latency(model: cp_model.CpModel, v: Variables, data: ProblemData) -> Expr:
     """Return the latency of one image: no board replies later than this, plus what is around.
 
     latency >= sent[b] + busy[b] + reply[b] + delay[b] + around for each board b (that the host
     waits for, where students have copies), and
     latency >= cleared[m] + delay[b] / 2 + around for each used board b on a shared medium m.
     """
-    sends = [instance.send(place) for place in range(len(instance.sites))]
-    _put_in_order(model, v, instance)
-    if instance.replicated:
-        _wait_for_one_copy(model, v, instance)
-    longest = model.new_int_var(instance.around, LATEST_UNITS, "latency")
+    sends = [data.send(place) for place in range(len(data.capacities))]
+    _put_in_order(model, v, data)
+    if data.has_copies:
+        _wait_for_one_copy(model, v, data)
+    longest = model.new_int_var(data.fixed_latency, LATEST_UNITS, "latency")
     turns: dict[int, Transmission] = {}
-    for b in instance.boards:
+    for b in data.boards:
         earlier = [sends[a] * before for (a, later), before in v.precedes.items() if later == b]
         sent = sum_of([sends[b] * v.used[b], *earlier])
-        work = slowed_on(model, v, instance, b, busy_units)
-        reply = reply_time(v, instance, b)
-        delay = delay_units(instance.sites[b].board) * v.used[b]
-        answered = model.add(longest >= sent + work + reply + delay + instance.around)
-        if instance.replicated:
+        work = slowed_on(model, v, data, b, busy_units)
+        reply = reply_time(v, data, b)
+        delay = delay_units(data.capacities[b].board) * v.used[b]
+        answered = model.add(longest >= sent + work + reply + delay + data.fixed_latency)
+        if data.has_copies:
             answered.only_enforce_if(v.waits[b])
-        longest_reply = reply_units(instance.sites[b].board) * instance.filters
-        turns[b] = Transmission(sent, sent + work + _one_way(v, instance, b), reply, longest_reply)
-    for name, sharing in instance.media.items():
+        longest_reply = reply_units(data.capacities[b].board) * data.filters
+        turns[b] = Transmission(sent, sent + work + _one_way(v, data, b), reply, longest_reply)
+    for name, sharing in data.shared_media.items():
         clear = medium_clear_time(model, name, [turns[b] for b in sharing], LATEST_UNITS)
         for b in sharing:
-            model.add(longest >= clear + _one_way(v, instance, b) + instance.around)
+            model.add(longest >= clear + _one_way(v, data, b) + data.fixed_latency)
     return longest
 
 
@@ -136,34 +136,34 @@ def ordered_boards(v: Variables, solver: cp_model.CpSolver) -> tuple[int, ...]:
     return tuple(sorted(used, key=lambda b: before[b]))
 
 
-def _one_way(v: Variables, instance: ProblemData, board: int) -> Expr:
+def _one_way(v: Variables, data: ProblemData, board: int) -> Expr:
     """Return the latency of a board's link, once; 0 where the board is not used."""
-    return one_way_units(instance.sites[board].board) * v.used[board]
+    return one_way_units(data.capacities[board].board) * v.used[board]
 
 
-def reply_time(v: Variables, instance: ProblemData, board: int) -> Expr:
+def reply_time(v: Variables, data: ProblemData, board: int) -> Expr:
     """Return the time of a board's reply, which carries the features of all its students."""
-    per_filter = reply_units(instance.sites[board].board)
+    per_filter = reply_units(data.capacities[board].board)
     return sum_of(per_filter * filters for _, _, filters in v.filters_on(board))
 
 
-def _wait_for_one_copy(model: cp_model.CpModel, v: Variables, instance: ProblemData) -> None:
+def _wait_for_one_copy(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
     """Let the host wait for boards that together hold each student.
 
     waited[s,b] <= at[s,b] and waited[s,b] <= waits[b] for each s and b, and
     sum_b waited[s,b] >= active[s] for each s.
     """
-    for b in instance.boards:
+    for b in data.boards:
         v.waits[b] = model.new_bool_var(f"waits{b}")
         for s, at in enumerate(v.students_on(b)):
             v.waited[s, b] = model.new_bool_var(f"waited{s},{b}")
             model.add(v.waited[s, b] <= at)
             model.add_implication(v.waited[s, b], v.waits[b])
     for s, active in enumerate(v.active):
-        model.add_bool_or([*(v.waited[s, b] for b in instance.boards), ~active])
+        model.add_bool_or([*(v.waited[s, b] for b in data.boards), ~active])
 
 
-def _put_in_order(model: cp_model.CpModel, v: Variables, instance: ProblemData) -> None:
+def _put_in_order(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
     """Put the used boards in one order: precedes[a,b] says that the host sends to a before b.
 
     Of two used boards one precedes: used[a] + used[b] - 1 <= precedes[a,b] + precedes[b,a] <= 1.
@@ -172,15 +172,15 @@ def _put_in_order(model: cp_model.CpModel, v: Variables, instance: ProblemData) 
     precedes[a,b] = used[b] for these.
     """
     precedes = v.precedes
-    for a, b in combinations(instance.boards, 2):
-        if instance.kind_of(a) == instance.kind_of(b):
+    for a, b in combinations(data.boards, 2):
+        if data.board_class(a) == data.board_class(b):
             precedes[a, b] = v.used[b]
             continue
         precedes[a, b] = model.new_bool_var(f"precedes{a},{b}")
         precedes[b, a] = model.new_bool_var(f"precedes{b},{a}")
         model.add_at_most_one(precedes[a, b], precedes[b, a])
         model.add_bool_or(precedes[a, b], precedes[b, a], ~v.used[a], ~v.used[b])
-    for a, b, c in permutations(instance.boards, 3):
+    for a, b, c in permutations(data.boards, 3):
         if (a, b) in precedes and (b, c) in precedes:
             implied = [precedes[a, c]] if (a, c) in precedes else []
             model.add_bool_or([~precedes[a, b], ~precedes[b, c], *implied])
@@ -203,20 +203,20 @@ class BoardChoice:
     tail: int
 
 
-def relaxes(instance: ProblemData) -> bool:
+def relaxes(data: ProblemData) -> bool:
     """Say whether it holds: no shared medium, no copies, and no communities handed out twice."""
-    return not instance.sequenced and not instance.further
+    return not data.order_matters and not data.extra_students
 
 
 class LatencyRelaxation:
     """The choices of an instance whose students share one shape of G0."""
 
-    def __init__(self, instance: ProblemData, options: Sequence[Mode]) -> None:
-        self._instance = instance
+    def __init__(self, data: ProblemData, modes: Sequence[Mode]) -> None:
+        self._data = data
         self._choices = [
             choice
-            for kind, boards in enumerate(instance.kinds)
-            for choice in _choices(instance, options, kind, instance.sites[boards[0]])
+            for kind, boards in enumerate(data.board_classes)
+            for choice in _choices(data, modes, kind, data.capacities[boards[0]])
         ]
 
     @property
@@ -232,28 +232,28 @@ class LatencyRelaxation:
         `INFEASIBLE` proves that the instance has none.  A plan is returned as the choice of each
         board that is used, in the order in which the host sends.
         """
-        instance, until = self._instance, latency - self._instance.around
+        data, until = self._data, latency - self._data.fixed_latency
         choices = sorted(
             (one for one in self._choices if one.send + one.tail <= until), key=lambda e: -e.tail
         )
         model = cp_model.CpModel()
         boards = [
-            model.new_int_var(0, len(instance.kinds[e.kind]), f"boards{e.kind},{e.students}")
+            model.new_int_var(0, len(data.board_classes[e.kind]), f"boards{e.kind},{e.students}")
             for e in choices
         ]
 
         def added(weight: Callable[[BoardChoice], int]) -> Expr:
             return cp_model.LinearExpr.weighted_sum(boards, [weight(e) for e in choices])
 
-        for kind, alike in enumerate(instance.kinds):
+        for kind, alike in enumerate(data.board_classes):
             here = [count for e, count in zip(choices, boards, strict=True) if e.kind == kind]
             model.add(sum_of(here) <= len(alike))
         students = added(lambda e: e.students)
-        model.add(students >= instance.min_students)
-        model.add(students <= instance.max_students)
+        model.add(students >= data.min_students)
+        model.add(students <= data.max_students)
         model.add(
-            added(lambda e: e.filters) + max(drop.filters for drop in instance.drops)
-            >= instance.filters
+            added(lambda e: e.filters) + max(drop.filters for drop in data.drop_choices)
+            >= data.filters
         )
         sent: Expr | int = 0
         for e, count in zip(choices, boards, strict=True):
@@ -268,19 +268,19 @@ class LatencyRelaxation:
 
 
 def _choices(
-    instance: ProblemData, options: Sequence[Mode], kind: int, site: BoardCapacity
+    data: ProblemData, modes: Sequence[Mode], kind: int, capacity: BoardCapacity
 ) -> Iterator[BoardChoice]:
     """Yield what a board may run: its budgets hold for the least that such students cost.
 
     k students have at least the k smallest communities; where all have one each, at most the k
     largest.
     """
-    sizes = sorted(instance.sizes)
-    send = instance.send(instance.kinds[kind][0])
-    for students in range(1, instance.slots + 1):
+    sizes = sorted(data.sizes)
+    send = data.send(data.board_classes[kind][0])
+    for students in range(1, data.slots + 1):
         least = sum(sizes[:students])
-        most = instance.filters if instance.spare else sum(sizes[-students:])
-        cost = _Cost(options, site, students)
+        most = data.filters if data.spare_communities else sum(sizes[-students:])
+        cost = _Cost(modes, capacity, students)
         if not cost.fits(least):
             if students > 1:
                 return
@@ -303,10 +303,10 @@ class _Cost:
     lines, at least what each line gives.
     """
 
-    def __init__(self, options: Sequence[Mode], site: BoardCapacity, students: int) -> None:
-        self._students, self._site = students, site
-        lines = [option.line for option in options]
-        device = site.board.device
+    def __init__(self, modes: Sequence[Mode], capacity: BoardCapacity, students: int) -> None:
+        self._students, self._site = students, capacity
+        lines = [mode.line for mode in modes]
+        device = capacity.board.device
 
         def shared(units: UnitCost) -> Affine:
             return _least(units(device, line, students > 1) for line in lines)
@@ -314,7 +314,7 @@ class _Cost:
         self._busy, self._energy = shared(busy_units), shared(energy_units)
         self._macs = _least(Affine(line.macs, line.macs_per_filter) for line in lines)
         self._bytes = [
-            _least(_bytes(option, place) for option in options)
+            _least(_bytes(mode, place) for mode in modes)
             for place in range(min(len(line.peaks) for line in lines))
         ]
 
@@ -325,12 +325,12 @@ class _Cost:
 
     def fits(self, filters: int) -> bool:
         """Say whether the budgets allow it."""
-        site = self._site
+        capacity = self._site
         needs = (
-            (self._macs, site.macs),
-            (self._busy, site.busy),
-            (self._energy, site.energy),
-            *((line, site.memory_bytes) for line in self._bytes),
+            (self._macs, capacity.macs),
+            (self._busy, capacity.busy),
+            (self._energy, capacity.energy),
+            *((line, capacity.memory_bytes) for line in self._bytes),
         )
         return all(limit is None or self._of(cost, filters) <= limit for cost, limit in needs)
 
@@ -343,8 +343,8 @@ def _least(costs: Iterator[Affine]) -> Affine:
     return Affine(min(constants), min(slopes))
 
 
-def _bytes(option: Mode, place: int) -> Affine:
+def _bytes(mode: Mode, place: int) -> Affine:
     """Return parameters and one line of the peak, in bytes."""
-    line, (fixed, slope) = option.line, option.line.peaks[place]
-    size = option.value_bytes
+    line, (fixed, slope) = mode.line, mode.line.peaks[place]
+    size = mode.value_bytes
     return Affine(size * (line.params + fixed), size * (line.params_per_filter + slope))

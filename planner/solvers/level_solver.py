@@ -44,7 +44,7 @@ class SearchOutcome:
 def solve_model(
     model: PlanModel,
     goal: ObjectiveFunction | None,
-    known: Incumbent | None,
+    incumbent: Incumbent | None,
     seed: int,
     deterministic_limit: float,
     *,
@@ -63,10 +63,10 @@ def solve_model(
         took += solver.response_proto.deterministic_time
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             if not _tighten(model, solver):
-                known = model.assignment(solver), round(solver.objective_value)
+                incumbent = model.assignment(solver), round(solver.objective_value)
             elif status == cp_model.OPTIMAL:
                 continue
-        return _outcome(solver, status, goal, known, took)
+        return _outcome(solver, status, goal, incumbent, took)
 
 
 def _tighten(model: PlanModel, solver: cp_model.CpSolver) -> bool:
@@ -112,18 +112,18 @@ def _outcome(
     solver: cp_model.CpSolver,
     status: cp_model.CpSolverStatus,
     goal: ObjectiveFunction | None,
-    known: Incumbent | None,
+    incumbent: Incumbent | None,
     deterministic_time: float,
 ) -> SearchOutcome:
-    if status == cp_model.INFEASIBLE and known is not None:
+    if status == cp_model.INFEASIBLE and incumbent is not None:
         raise PlanningError(
             "the solver rules out a plan that keeps every rule; this is a mistake of the program: "
             "please report it with the question"
         )
     return SearchOutcome(
-        assignment=known[0] if known else None,
-        value=known[1] if known and goal else None,
-        bound=_bound(solver, known, goal),
+        assignment=incumbent[0] if incumbent else None,
+        value=incumbent[1] if incumbent and goal else None,
+        bound=_bound(solver, incumbent, goal),
         proven=status == cp_model.OPTIMAL,
         infeasible=status == cp_model.INFEASIBLE,
         deterministic_time=deterministic_time,
@@ -131,13 +131,13 @@ def _outcome(
 
 
 def _bound(
-    solver: cp_model.CpSolver, known: Incumbent | None, goal: ObjectiveFunction | None
+    solver: cp_model.CpSolver, incumbent: Incumbent | None, goal: ObjectiveFunction | None
 ) -> int | None:
     """Return the proven bound; None where the solver had no time to find any."""
-    if known is None or goal is None:
+    if incumbent is None or goal is None:
         return None
     bound = _round_bound(solver.best_objective_bound, goal)
-    beyond = bound < known[1] if goal.maximise else bound > known[1]
+    beyond = bound < incumbent[1] if goal.maximise else bound > incumbent[1]
     return None if beyond else bound
 
 
@@ -147,29 +147,29 @@ def _round_bound(bound: float, goal: ObjectiveFunction) -> int:
 
 
 def pack_communities(
-    instance: ProblemData, option: Mode, choices: Sequence[BoardChoice], solver: cp_model.CpSolver
+    data: ProblemData, mode: Mode, choices: Sequence[BoardChoice], solver: cp_model.CpSolver
 ) -> Assignment | None:
     """Return a plan of low latency that runs these choices, sent to in their order, if one fits.
 
     All students are of one network.  What it returns may break a budget whose peak depends on who
     runs which community, so that it has to be appraised.
     """
-    free = [list(boards) for boards in instance.kinds]
+    free = [list(boards) for boards in data.board_classes]
     boards = [free[choice.kind].pop(0) for choice in choices]
     model = cp_model.CpModel()
-    member = [[model.new_bool_var("") for _ in boards] for _ in instance.sizes]
-    drop = [model.new_bool_var("") for _ in instance.drops]
+    member = [[model.new_bool_var("") for _ in boards] for _ in data.sizes]
+    drop = [model.new_bool_var("") for _ in data.drop_choices]
     model.add_exactly_one(drop)
     for c, places in enumerate(member):
-        steps = [d for d, one in zip(drop, instance.drops, strict=True) if c in one.communities]
+        steps = [d for d, one in zip(drop, data.drop_choices, strict=True) if c in one.communities]
         model.add_exactly_one([*places, *steps])
     latency = model.new_int_var(0, 2**50, "latency")
-    load, place, sent = cached_loads(instance), instance.options.index(option), 0
+    load, place, sent = cached_loads(data), data.modes.index(mode), 0
     for p, (board, choice) in enumerate(zip(boards, choices, strict=True)):
         sent += choice.send
         here = [places[p] for places in member]
         model.add(sum_of(here) >= choice.students)
-        filters = sum_of(n * one for n, one in zip(instance.sizes, here, strict=True))
+        filters = sum_of(n * one for n, one in zip(data.sizes, here, strict=True))
         model.add(filters <= choice.filters)
         # A loading's times are affine in its filters.
         none, one = (
@@ -184,8 +184,10 @@ def pack_communities(
         own = [c for c, places in enumerate(member) if solver.boolean_value(places[p])]
         last = choice.students - 1
         groups = [*([c] for c in own[:last]), own[last:]]
-        students += [option.student(group, [board]) for group in groups]
-    (taken,) = (one for d, one in zip(drop, instance.drops, strict=True) if solver.boolean_value(d))
+        students += [mode.student(group, [board]) for group in groups]
+    (taken,) = (
+        one for d, one in zip(drop, data.drop_choices, strict=True) if solver.boolean_value(d)
+    )
     return Assignment(tuple(students), tuple(sorted(taken.communities)))
 
 
@@ -201,41 +203,41 @@ RELAXATION_GAP = 0.0001
 class LevelSolver:
     """What does not change from one run of the solver to the next."""
 
-    instance: ProblemData
+    data: ProblemData
     goal: ObjectiveFunction | None
     limits: tuple[ObjectiveBound, ...]
     seed: int
 
     def run(
-        self, known: Incumbent | None, deterministic_limit: float, low: int | None = None
+        self, incumbent: Incumbent | None, deterministic_limit: float, low: int | None = None
     ) -> SearchOutcome:
         """Optimise, no worse than what is known and no better than a proven bound."""
         bounds = list(self.limits)
         # Of a shared medium, or copies, the model and the local search have bounds of their own.
-        if self.goal and known and not (self._timed and self.instance.sequenced):
-            bounds.append(ObjectiveBound(self.goal, known[1]))
+        if self.goal and incumbent and not (self._timed and self.data.order_matters):
+            bounds.append(ObjectiveBound(self.goal, incumbent[1]))
         model = self._model(bounds)
         if self.goal:
             value = _add_goal(model, self.goal)
             if low is not None:
                 model.model.add(value >= low)
-        if known:
-            model.hint(known[0])
-            view = evaluate_assignment(self.instance, known[0])
+        if incumbent:
+            model.hint(incumbent[0])
+            view = evaluate_assignment(self.data, incumbent[0])
             for each, figure in zip(model.logarithms, LOGARITHMS, strict=False):
                 each.hint(view.knowledge(figure))
         outcome = solve_model(
-            model, self.goal, known, self.seed, deterministic_limit, timed=self._timed
+            model, self.goal, incumbent, self.seed, deterministic_limit, timed=self._timed
         )
-        if self.goal is None or not self.goal.curved or outcome.assignment is None:
+        if self.goal is None or not self.goal.nonlinear or outcome.assignment is None:
             return outcome
         # The solver's value lies a few units above, and no other model may reach it again.
-        value = self.goal.read(evaluate_assignment(self.instance, outcome.assignment))
-        near = abs((outcome.value or 0) - value) <= self.goal.noise
+        value = self.goal.read(evaluate_assignment(self.data, outcome.assignment))
+        near = abs((outcome.value or 0) - value) <= self.goal.tolerance_units
         return replace(outcome, value=value, proven=outcome.proven and near)
 
-    def relaxed(
-        self, goal: ObjectiveFunction, known: Incumbent, deterministic_limit: float
+    def bound_by_relaxation(
+        self, goal: ObjectiveFunction, incumbent: Incumbent, deterministic_limit: float
     ) -> tuple[int, Incumbent, float]:
         """Bound the latency by its relaxation; what that finds may be a better plan, too.
 
@@ -243,26 +245,26 @@ class LevelSolver:
         """
         low, took = 0, 0.0
         asked = self._relaxations()
-        high = known[1] if asked else low
-        while high > low and (high == known[1] or high - low > RELAXATION_GAP * high):
+        high = incumbent[1] if asked else low
+        while high > low and (high == incumbent[1] or high - low > RELAXATION_GAP * high):
             # Is the best plan the best of all? If it is not, bisection finds where it may be.
-            middle = high - 1 if high == known[1] else (low + high) // 2
+            middle = high - 1 if high == incumbent[1] else (low + high) // 2
             refuted = True
-            for options, one in asked:
+            for modes, one in asked:
                 solver = new_solver(self.seed, deterministic_limit, 2)
                 status, choices = one.within(middle, solver)
                 took += solver.response_proto.deterministic_time
                 if status == cp_model.INFEASIBLE:
                     continue
                 refuted = False
-                if choices and len(options) == 1:
+                if choices and len(modes) == 1:
                     solver = new_solver(self.seed, deterministic_limit, 1)
-                    plan = pack_communities(self.instance, options[0], choices, solver)
+                    plan = pack_communities(self.data, modes[0], choices, solver)
                     took += solver.response_proto.deterministic_time
-                    known = self._better(goal, known, plan)
+                    incumbent = self._better(goal, incumbent, plan)
                 break
-            low, high = (middle + 1, high) if refuted else (low, min(middle, known[1]))
-        return low, known, took
+            low, high = (middle + 1, high) if refuted else (low, min(middle, incumbent[1]))
+        return low, incumbent, took
 
     def refuted(self, deterministic_limit: float) -> tuple[bool, float]:
         """Say whether the relaxation has no plan within the limit on the latency, and how long."""
@@ -283,29 +285,29 @@ class LevelSolver:
         None where it does not hold or is too large, and where all loadings can be counted, which
         proves more.
         """
-        if not relaxes(self.instance) or len(community_classes(self.instance)) <= FEW_CLASSES:
+        if not relaxes(self.data) or len(community_classes(self.data)) <= FEW_CLASSES:
             return []
-        shapes = sorted({option.group0 for option in self.instance.options})
-        alike = [[o for o in self.instance.options if o.group0 == shape] for shape in shapes]
-        asked = [(options, LatencyRelaxation(self.instance, options)) for options in alike]
+        shapes = sorted({mode.group0 for mode in self.data.modes})
+        alike = [[o for o in self.data.modes if o.group0 == shape] for shape in shapes]
+        asked = [(modes, LatencyRelaxation(self.data, modes)) for modes in alike]
         return [] if any(one.too_many for _, one in asked) else asked
 
     def _better(
-        self, goal: ObjectiveFunction, known: Incumbent, plan: Assignment | None
+        self, goal: ObjectiveFunction, incumbent: Incumbent, plan: Assignment | None
     ) -> Incumbent:
         """Return the plan where it keeps all rules and limits and is better than the known one."""
         if plan is None:
-            return known
-        view = evaluate_assignment(self.instance, plan)
-        if view.excess() or any(one.excess(one.measure.read(view)) for one in self.limits):
-            return known
+            return incumbent
+        view = evaluate_assignment(self.data, plan)
+        if view.violation() or any(one.violation(one.measure.read(view)) for one in self.limits):
+            return incumbent
         value = goal.read(view)
-        return (plan, value) if value < known[1] else known
+        return (plan, value) if value < incumbent[1] else incumbent
 
-    def bracketed(
+    def bisect(
         self,
         goal: ObjectiveFunction,
-        known: Incumbent,
+        incumbent: Incumbent,
         bound: int | None,
         deterministic_limit: float,
     ) -> tuple[int, Incumbent, float]:
@@ -315,8 +317,8 @@ class LevelSolver:
         the bound, the best plan known, and the time it took.
         """
         low, took = bound or 0, 0.0
-        stuck = known[1]
-        while stuck - low > BISECTION_GAP * known[1] and took < deterministic_limit:
+        stuck = incumbent[1]
+        while stuck - low > BISECTION_GAP * incumbent[1] and took < deterministic_limit:
             middle = (low + stuck) // 2
             model = self._model([*self.limits, ObjectiveBound(goal, middle)])
             found = solve_model(
@@ -326,11 +328,11 @@ class LevelSolver:
             if found.infeasible:
                 low = middle + 1
             elif found.assignment is not None:
-                value = goal.read(evaluate_assignment(self.instance, found.assignment))
-                known, stuck = (found.assignment, value), min(stuck, value)
+                value = goal.read(evaluate_assignment(self.data, found.assignment))
+                incumbent, stuck = (found.assignment, value), min(stuck, value)
             else:
                 stuck = middle
-        return low, known, took
+        return low, incumbent, took
 
     @property
     def _timed(self) -> bool:
@@ -342,31 +344,27 @@ class LevelSolver:
 
     def _model(self, bounds: Sequence[ObjectiveBound]) -> PlanModel:
         """Model all plans within the bounds."""
-        told_apart = any(measure.of_board for measure in self._measures)
-        instance = self.instance
-        if not (self._timed and instance.sequenced):
-            instance = _within_latency(instance, bounds)
-        model = _model(instance, timed=self._timed, told_apart=told_apart)
+        told_apart = any(measure.per_board for measure in self._measures)
+        data = self.data
+        if not (self._timed and data.order_matters):
+            data = _within_latency(data, bounds)
+        model = _model(data, timed=self._timed, told_apart=told_apart)
         for bound in bounds:
             _add_limit(model, bound)
         return model
 
 
-def _within_latency(instance: ProblemData, bounds: Sequence[ObjectiveBound]) -> ProblemData:
+def _within_latency(data: ProblemData, bounds: Sequence[ObjectiveBound]) -> ProblemData:
     """Leave out what alone would break a bound on the latency."""
     latencies = [bound.bound for bound in bounds if bound.measure.timed]
-    return instance.answered_by(min(latencies)) if latencies else instance
+    return data.within_latency(min(latencies)) if latencies else data
 
 
-def _model(instance: ProblemData, *, timed: bool, told_apart: bool) -> PlanModel:
+def _model(data: ProblemData, *, timed: bool, told_apart: bool) -> PlanModel:
     """Count where that leaves fewer choices, and where no medium mixes the boards' times."""
-    told_apart = told_apart or instance.replicated or (timed and bool(instance.media))
-    entries = None if told_apart else enumerate_patterns(instance, most=len(mode_choices(instance)))
-    return (
-        AssignmentModel(instance, timed=timed)
-        if entries is None
-        else PatternModel(instance, entries)
-    )
+    told_apart = told_apart or data.has_copies or (timed and bool(data.shared_media))
+    patterns = None if told_apart else enumerate_patterns(data, most=len(mode_choices(data)))
+    return AssignmentModel(data, timed=timed) if patterns is None else PatternModel(data, patterns)
 
 
 def _add_limit(model: PlanModel, limit: ObjectiveBound) -> None:

@@ -75,22 +75,22 @@ class PatternCatalogue:
     entries: tuple[Pattern, ...]
 
 
-def enumerate_patterns(instance: ProblemData, most: int) -> PatternCatalogue | None:
+def enumerate_patterns(data: ProblemData, most: int) -> PatternCatalogue | None:
     """Return all loadings within the budgets; None where there are more than `most`."""
-    classes = community_classes(instance)
-    types = _student_types(instance, classes)
+    classes = community_classes(data)
+    types = _student_types(data, classes)
     if types is None:
         return None
-    entries = tuple(islice(_patterns(instance, classes, types), most + 1))
-    return PatternCatalogue(classes, entries) if len(entries) <= most else None
+    patterns = tuple(islice(_patterns(data, classes, types), most + 1))
+    return PatternCatalogue(classes, patterns) if len(patterns) <= most else None
 
 
 def _student_types(
-    instance: ProblemData, classes: Sequence[Sequence[int]]
+    data: ProblemData, classes: Sequence[Sequence[int]]
 ) -> dict[str, list[StudentType]] | None:
     """Return the types of students by the shape of their G0; None where there are too many."""
-    sizes = [instance.sizes[ids[0]] for ids in classes]
-    together = instance.spare + 1
+    sizes = [data.sizes[ids[0]] for ids in classes]
+    together = data.spare_communities + 1
     shares: list[tuple[int, ...]] = [()]
     for ids in classes:
         room = range(min(len(ids), together) + 1)
@@ -100,37 +100,37 @@ def _student_types(
     types: dict[str, list[StudentType]] = defaultdict(list)
     for share in shares:
         filters = sum(n * size for n, size in zip(share, sizes, strict=True))
-        for o, option in enumerate(instance.options if filters else ()):
-            types[option.group0].append(StudentType(share, (o, filters)))
+        for o, mode in enumerate(data.modes if filters else ()):
+            types[mode.group0].append(StudentType(share, (o, filters)))
     return types if sum(map(len, types.values())) <= MOST_TYPES else None
 
 
 def _patterns(
-    instance: ProblemData,
+    data: ProblemData,
     classes: Sequence[Sequence[int]],
     types: Mapping[str, Sequence[StudentType]],
 ) -> Iterator[Pattern]:
     """Yield every entry that keeps the budgets."""
-    load = cached_loads(instance)
-    limits = [instance.rounds * len(ids) for ids in classes]
-    for kind, (board, *_) in enumerate(instance.kinds):
-        site = instance.sites[board]
+    load = cached_loads(data)
+    limits = [data.rounds * len(ids) for ids in classes]
+    for kind, (board, *_) in enumerate(data.board_classes):
+        capacity = data.capacities[board]
 
         def loading(row: PatternStudents, board: int = board) -> BoardLoad:
             return load(board, tuple(sorted(each.task for each in row)))
 
         # Where several are quicker than one, one that takes too long may not do so in company.
-        hurries = slowdown(site.board.device, 2) < 1
-        room = replace(site, latest=None, busy=None, energy=None) if hurries else site
+        hurries = slowdown(capacity.board.device, 2) < 1
+        room = replace(capacity, latest=None, busy=None, energy=None) if hurries else capacity
 
         def keeps(row: PatternStudents, room: BoardCapacity = room) -> bool:
             shares = zip(*(each.communities for each in row), strict=True)
             within = all(sum(share) <= limit for share, limit in zip(shares, limits, strict=True))
-            return within and loading(row).excess(room) <= 0
+            return within and loading(row).violation(room) <= 0
 
         for group0, all_types in types.items():
             for row in _student_rows(all_types, keeps):
-                if loading(row).excess(site) <= 0:
+                if loading(row).violation(capacity) <= 0:
                     yield Pattern(kind, row, loading(row), group0)
 
 
@@ -153,15 +153,15 @@ class PatternModel:
 
     linearization_level = 2
 
-    def __init__(self, instance: ProblemData, entries: PatternCatalogue) -> None:
+    def __init__(self, data: ProblemData, patterns: PatternCatalogue) -> None:
         self.model = cp_model.CpModel()
-        self._instance, self._catalogue = instance, entries
-        self._boards = [self._count(entry, e) for e, entry in enumerate(entries.entries)]
+        self._data, self._catalogue = data, patterns
+        self._boards = [self._count(pattern, e) for e, pattern in enumerate(patterns.entries)]
         self._there = [self._presence(e) for e in range(len(self._boards))]
         self._dealt = {
             (d, r): self.model.new_bool_var(f"dealt{d},{r}")
-            for d in range(len(instance.drops))
-            for r in range(1, instance.rounds + 1)
+            for d in range(len(data.drop_choices))
+            for r in range(1, data.rounds + 1)
         }
         self.logarithms: list[Logarithm] = []
         self.refinements: list[Logarithm] = []
@@ -170,12 +170,12 @@ class PatternModel:
         self._number_of_students()
         self._students_share_group0()
 
-    def _count(self, entry: Pattern, e: int) -> cp_model.IntVar:
-        return self.model.new_int_var(0, len(self._instance.kinds[entry.kind]), f"boards{e}")
+    def _count(self, pattern: Pattern, e: int) -> cp_model.IntVar:
+        return self.model.new_int_var(0, len(self._data.board_classes[pattern.kind]), f"boards{e}")
 
     def _presence(self, e: int) -> cp_model.IntVar:
         """Say whether a loading is there: there[e] <= boards[e] <= boards of the kind there[e]."""
-        boards = len(self._instance.kinds[self._catalogue.entries[e].kind])
+        boards = len(self._data.board_classes[self._catalogue.entries[e].kind])
         if boards == 1:
             return self._boards[e]
         there = self.model.new_bool_var(f"there{e}")
@@ -187,8 +187,8 @@ class PatternModel:
 
     def _each_board_runs_one_loading(self) -> None:
         """sum_{e of kind k} boards[e] <= boards of kind k."""
-        for kind, boards in enumerate(self._instance.kinds):
-            here = self._sum(int(entry.kind == kind) for entry in self._entries)
+        for kind, boards in enumerate(self._data.board_classes):
+            here = self._sum(int(pattern.kind == kind) for pattern in self._patterns)
             self.model.add(here <= len(boards))
 
     def _each_community_has_one_place(self) -> None:
@@ -199,13 +199,13 @@ class PatternModel:
         """
         self.model.add_exactly_one(self._dealt.values())
         for place, ids in enumerate(self._catalogue.classes):
-            held = self._sum(entry.communities(place) for entry in self._entries)
-            kept = [len(set(ids) - drop.communities) for drop in self._instance.drops]
+            held = self._sum(pattern.communities(place) for pattern in self._patterns)
+            kept = [len(set(ids) - drop.communities) for drop in self._data.drop_choices]
             full = (max(1, r - 1) * kept[d] * one for (d, r), one in self._dealt.items())
             self.model.add(held >= sum_of(full))
             self.model.add(held <= sum_of(r * kept[d] * one for (d, r), one in self._dealt.items()))
-        for entry, there in zip(self._entries, self._there, strict=True):
-            if entry.merges:
+        for pattern, there in zip(self._patterns, self._there, strict=True):
+            if pattern.merges:
                 self.model.add(there <= sum_of(self._dealt_once()))
 
     def _dealt_once(self) -> list[cp_model.IntVar]:
@@ -214,25 +214,25 @@ class PatternModel:
 
     def _number_of_students(self) -> None:
         """Min <= sum_e students(e) boards[e] <= max."""
-        self.model.add(self.students() >= self._instance.min_students)
-        self.model.add(self.students() <= self._instance.max_students)
+        self.model.add(self.students() >= self._data.min_students)
+        self.model.add(self.students() <= self._data.max_students)
 
     def _students_share_group0(self) -> None:
         """there[e] <= group0[g] for the G0 shape g of e, and sum_g group0[g] = 1."""
-        shapes = sorted({entry.group0 for entry in self._entries})
+        shapes = sorted({pattern.group0 for pattern in self._patterns})
         if len(shapes) < 2:
             return
         shared = {shape: self.model.new_bool_var(f"group0{shape}") for shape in shapes}
         self.model.add_exactly_one(shared.values())
-        for entry, there in zip(self._entries, self._there, strict=True):
-            self.model.add_implication(there, shared[entry.group0])
+        for pattern, there in zip(self._patterns, self._there, strict=True):
+            self.model.add_implication(there, shared[pattern.group0])
 
     # The view.
 
     def total(self, figure: Resource) -> Expr:
         """Return a figure, added up over all boards."""
-        students = self._sum(getattr(entry.loading, figure) for entry in self._entries)
-        return sum_of([students, self._instance.alone(figure)])
+        students = self._sum(getattr(pattern.loading, figure) for pattern in self._patterns)
+        return sum_of([students, self._data.stem_usage(figure)])
 
     def knowledge(self, figure: StudentQuantity) -> Expr:
         """Return a figure, added up over all students."""
@@ -244,15 +244,15 @@ class PatternModel:
 
     def boards(self) -> Expr:
         """Return how many boards have a student, or G0 alone."""
-        return sum_of([*self._boards, int(self._instance.own is not None)])
+        return sum_of([*self._boards, int(self._data.stem is not None)])
 
     def students(self) -> Expr:
         """Return how many students there are."""
-        return self._sum(len(entry.types) for entry in self._entries)
+        return self._sum(len(pattern.types) for pattern in self._patterns)
 
     def dropped(self, delta_val: int, filters: int) -> Expr:
         """Return |delta_val| times one factor plus |P0| times the other."""
-        drops = self._instance.drops
+        drops = self._data.drop_choices
         return sum_of(
             (delta_val * drops[d].delta_units + filters * drops[d].filters) * one
             for (d, _), one in self._dealt.items()
@@ -261,38 +261,38 @@ class PatternModel:
     def highest(self, figure: Resource) -> Expr:
         """Let highest >= the figure of each entry that is there."""
         highest = self.model.new_int_var(
-            self._instance.alone(figure), LATEST_UNITS, f"highest {figure}"
+            self._data.stem_usage(figure), LATEST_UNITS, f"highest {figure}"
         )
-        for entry, there in zip(self._entries, self._there, strict=True):
-            self.model.add(highest >= getattr(entry.loading, figure) * there)
+        for pattern, there in zip(self._patterns, self._there, strict=True):
+            self.model.add(highest >= getattr(pattern.loading, figure) * there)
         return highest
 
     def period(self) -> Expr:
         """Let period >= what sender, wires, processors and host are busy with one image."""
-        period = self.model.new_int_var(self._instance.held, LATEST_UNITS, "period")
+        period = self.model.new_int_var(self._data.fixed_period, LATEST_UNITS, "period")
         media: dict[str, list[Expr]] = defaultdict(list)
-        for entry, boards, there in zip(self._entries, self._boards, self._there, strict=True):
-            one, site = entry.loading, self._instance.sites[self._first(entry)].board
-            wire = one.send + one.reply if downlink(site) == uplink(site) else one.reply
+        for pattern, boards, there in zip(self._patterns, self._boards, self._there, strict=True):
+            one, capacity = pattern.loading, self._data.capacities[self._first(pattern)].board
+            wire = one.send + one.reply if downlink(capacity) == uplink(capacity) else one.reply
             self.model.add(period >= max(one.busy, wire) * there)
             media[SENDER].append(one.send * boards)
-            if site.link.shared:
-                media[uplink(site)].append(wire * boards)
+            if capacity.link.shared:
+                media[uplink(capacity)].append(wire * boards)
         for times in media.values():
             self.model.add(period >= sum_of(times))
         return period
 
     def size(self) -> Expr:
         """Sum up the logarithms of parameters and of MACs."""
-        self.logarithms = self.logarithms or size_logarithms(self.model, self, self._instance)
+        self.logarithms = self.logarithms or size_logarithms(self.model, self, self._data)
         return sum_of(each.value for each in self.logarithms)
 
     def spread(self) -> Expr:
         """High >= largest(e) there[e], low <= smallest(e) where e is there."""
-        most = self._instance.filters
+        most = self._data.filters
         high, low = (self.model.new_int_var(0, most, name) for name in ("high", "low"))
-        for entry, there in zip(self._entries, self._there, strict=True):
-            sizes = [filters for _, filters in entry.loading.tasks]
+        for pattern, there in zip(self._patterns, self._there, strict=True):
+            sizes = [filters for _, filters in pattern.loading.tasks]
             self.model.add(high >= max(sizes) * there)
             self.model.add(low <= most - (most - min(sizes)) * there)
         self.model.add(high >= low)
@@ -309,12 +309,12 @@ class PatternModel:
         latency >= sum_{e' <= e} send(e') boards[e'] + tail(e) there[e] + around for each e, the
         entries e' <= e having no shorter tail.
         """
-        around = self._instance.around
+        around = self._data.fixed_latency
         longest = self.model.new_int_var(around, LATEST_UNITS, "latency")
-        by_tail = sorted(range(len(self._entries)), key=lambda e: -self._entries[e].loading.tail)
+        by_tail = sorted(range(len(self._patterns)), key=lambda e: -self._patterns[e].loading.tail)
         sent: Expr | int = 0
         for e in by_tail:
-            loading = self._entries[e].loading
+            loading = self._patterns[e].loading
             until = self.model.new_int_var(0, LATEST_UNITS, f"sent{e}")
             self.model.add(until == sent + loading.send * self._boards[e])
             self.model.add(longest >= until + loading.tail * self._there[e] + around)
@@ -324,53 +324,53 @@ class PatternModel:
     def hint(self, known: Assignment) -> None:
         """Tell the solver of a plan."""
         found = Counter(self._rows(known))
-        for entry, boards in zip(self._entries, self._boards, strict=True):
-            self.model.add_hint(boards, found[entry.kind, entry.key])
+        for pattern, boards in zip(self._patterns, self._boards, strict=True):
+            self.model.add_hint(boards, found[pattern.kind, pattern.key])
         rounds = max(student.round for student in known.students)
         for (d, r), one in self._dealt.items():
-            taken = set(self._instance.drops[d].communities) == set(known.dropped)
+            taken = set(self._data.drop_choices[d].communities) == set(known.dropped)
             self.model.add_hint(one, taken and r == rounds)
 
     def assignment(self, solver: cp_model.CpSolver) -> Assignment:
         """Return the assignment of a solution: alike communities and boards one after the other."""
         ((drop, rounds),) = (key for key, one in self._dealt.items() if solver.boolean_value(one))
-        dropped = self._instance.drops[drop].communities
+        dropped = self._data.drop_choices[drop].communities
         left = [
             [(c, number) for number in range(1, rounds + 1) for c in ids if c not in dropped]
             for ids in self._catalogue.classes
         ]
-        free = [list(boards) for boards in self._instance.kinds]
+        free = [list(boards) for boards in self._data.board_classes]
         students = []
-        for entry, boards in zip(self._entries, self._boards, strict=True):
+        for pattern, boards in zip(self._patterns, self._boards, strict=True):
             for _ in range(solver.value(boards)):
-                board = free[entry.kind].pop(0)
-                for each in entry.types:
+                board = free[pattern.kind].pop(0)
+                for each in pattern.types:
                     own = [left[c].pop(0) for c, n in enumerate(each.communities) for _ in range(n)]
-                    option = self._instance.options[each.task[0]]
-                    students.append(option.student([c for c, _ in own], [board], own[0][1]))
+                    mode = self._data.modes[each.task[0]]
+                    students.append(mode.student([c for c, _ in own], [board], own[0][1]))
         return Assignment(tuple(students), tuple(sorted(dropped)))
 
     def _rows(self, known: Assignment) -> Iterator[tuple[int, PatternStudents]]:
         """Yield the kind of each board of a plan, and the types of its students."""
-        instance = self._instance
-        kinds = {b: k for k, boards in enumerate(instance.kinds) for b in boards}
-        places = {(one.name, one.precision): o for o, one in enumerate(instance.options)}
+        data = self._data
+        board_classes = {b: k for k, boards in enumerate(data.board_classes) for b in boards}
+        places = {(one.name, one.precision): o for o, one in enumerate(data.modes)}
         rows: dict[int, list[StudentType]] = defaultdict(list)
         for student in known.students:
             own = set(student.communities)
             share = tuple(len(own.intersection(ids)) for ids in self._catalogue.classes)
-            filters = sum(instance.sizes[c] for c in own)
+            filters = sum(data.sizes[c] for c in own)
             task = (places[student.network, student.precision], filters)
             rows[student.board].append(StudentType(share, task))
         for board, types in rows.items():
-            yield kinds[board], tuple(sorted(types))
+            yield board_classes[board], tuple(sorted(types))
 
-    def _first(self, entry: Pattern) -> int:
+    def _first(self, pattern: Pattern) -> int:
         """Return the place of the first board of an entry's kind."""
-        return self._instance.kinds[entry.kind][0]
+        return self._data.board_classes[pattern.kind][0]
 
     @property
-    def _entries(self) -> tuple[Pattern, ...]:
+    def _patterns(self) -> tuple[Pattern, ...]:
         return self._catalogue.entries
 
     def _sum(self, weights: Iterable[int]) -> Expr:

@@ -73,11 +73,11 @@ class Logarithm:
 
 
 def size_logarithms(
-    model: cp_model.CpModel, view: PlanQuantities[Expr], instance: ProblemData
+    model: cp_model.CpModel, view: PlanQuantities[Expr], data: ProblemData
 ) -> list[Logarithm]:
     """Return the logarithms of all that accuracy grows with, of all plans in a model."""
     return [
-        Logarithm(model, view.knowledge(figure), *instance.extent(figure), figure)
+        Logarithm(model, view.knowledge(figure), *data.usage_range(figure), figure)
         for figure in LOGARITHMS
     ]
 
@@ -98,11 +98,11 @@ class ReliabilityModel:
         self,
         model: cp_model.CpModel,
         v: Variables,
-        instance: ProblemData,
-        hazards: FailureScenarios,
+        data: ProblemData,
+        scenarios: FailureScenarios,
         accuracy: cp_model.IntVar,
     ) -> None:
-        self._model, self._v, self._instance, self._hazards = model, v, instance, hazards
+        self._model, self._v, self._data, self._hazards = model, v, data, scenarios
         self._accuracy = accuracy
         self._numbers = self._count_students()
         self._answered: dict[tuple[int, frozenset[int]], cp_model.IntVar] = {}
@@ -140,19 +140,19 @@ class ReliabilityModel:
     def _worth(self, solver: cp_model.CpSolver, kind: str, states: Sequence[Scenario]) -> float:
         """Return what these states add to a chance in a solution."""
         v = self._v
-        homes = [
+        replica_sets = [
             {b for (s, b, _), runs in v.runs.items() if s == student and solver.value(runs)}
             for student, active in enumerate(v.active)
             if solver.value(active)
         ]
-        shares = self._hazards.shares(len(homes))
+        shares = self._hazards.retained_shares(len(replica_sets))
         least = 0
         if kind == "enough" and self._enough is not None:
             chosen = [n for n, one in self._enough.items() if solver.value(one)]
-            least = chosen[0] if chosen else len(homes) + 1
+            least = chosen[0] if chosen else len(replica_sets) + 1
         worth = 0.0
         for chance, up in states:
-            answered = sum(not up.isdisjoint(home) for home in homes)
+            answered = sum(not up.isdisjoint(home) for home in replica_sets)
             worth += chance * (shares[answered] if kind == "share" else answered >= least)
         return UNITS_PER_CERTAINTY * worth
 
@@ -191,14 +191,14 @@ class ReliabilityModel:
 
     def _step(self, chance: float, students: int, answered: int) -> int:
         """Return by how much one answer more is worth more in a state, rounded up in total."""
-        before, after = self._hazards.shares(students)[answered - 1 : answered + 1]
+        before, after = self._hazards.retained_shares(students)[answered - 1 : answered + 1]
         return math.ceil(UNITS_PER_CERTAINTY * chance * after) - math.ceil(
             UNITS_PER_CERTAINTY * chance * before
         )
 
     def _count_students(self) -> dict[int, cp_model.IntVar]:
         """count[K]: sum_K count[K] = 1 and sum_K K count[K] = sum_s active[s]."""
-        numbers = range(max(1, self._instance.min_students), len(self._v.active) + 1)
+        numbers = range(max(1, self._data.min_students), len(self._v.active) + 1)
         count = {number: self._model.new_bool_var(f"count{number}") for number in numbers}
         self._model.add_exactly_one(count.values())
         self._model.add(
@@ -220,9 +220,9 @@ class ReliabilityModel:
     def _answers(self, student: int, up: frozenset[int]) -> cp_model.IntVar:
         """a[s,w] <= sum_{b up in w} at[s,b]."""
         if (student, up) not in self._answered:
-            out = set(self._instance.boards) - up
+            out = set(self._data.boards) - up
             answers = self._model.new_bool_var(f"{student} in {sorted(up)}")
-            self._model.add_bool_or([*self._v.homes(student, out), ~answers])
+            self._model.add_bool_or([*self._v.replica_sets(student, out), ~answers])
             self._answered[student, up] = answers
         return self._answered[student, up]
 
@@ -242,7 +242,7 @@ class ReliabilityModel:
         self._model.add_at_most_one(chosen.values())
         for n, one in chosen.items():
             for number, there in self._numbers.items():
-                least = self._hazards.points_for(n, number) if n <= number else None
+                least = self._hazards.least_accuracy_units(n, number) if n <= number else None
                 if least is None:
                     self._model.add_bool_or([~one, ~there])
                 else:
@@ -257,12 +257,17 @@ class AccuracyCurve:
     """
 
     def __init__(
-        self, model: cp_model.CpModel, hazards: FailureScenarios, size: Expr, least: int, most: int
+        self,
+        model: cp_model.CpModel,
+        scenarios: FailureScenarios,
+        size: Expr,
+        least: int,
+        most: int,
     ) -> None:
-        self._model, self._hazards = model, hazards
+        self._model, self._hazards = model, scenarios
         self._size = model.new_int_var(least, most, "size")
         model.add(self._size == size)
-        lowest = min(0, hazards.points(least))
+        lowest = min(0, scenarios.accuracy_units(least))
         self._points = model.new_int_var(lowest, _MOST_POINTS, "accuracy, or below 0")
         self.value = model.new_int_var(0, _MOST_POINTS, "accuracy")
         model.add_max_equality(self.value, [self._points, 0])
@@ -272,7 +277,7 @@ class AccuracyCurve:
     def tighten(self, solver: cp_model.CpSolver) -> bool:
         """Add a tangent where a solution lies above the curve; say whether that was so."""
         size = solver.value(self._size)
-        if solver.value(self._points) <= self._hazards.points(size) + 2:
+        if solver.value(self._points) <= self._hazards.accuracy_units(size) + 2:
             return False
         self._touch(size)
         return True
@@ -280,5 +285,5 @@ class AccuracyCurve:
     def _touch(self, size: int) -> None:
         """Points <= points(size) + slope * (size' - size), rounded up."""
         slope = round(_SHARE_UNITS * self._hazards.slope(size))
-        above = _SHARE_UNITS * (self._points - self._hazards.points(size) - 2)
+        above = _SHARE_UNITS * (self._points - self._hazards.accuracy_units(size) - 2)
         self._model.add(above <= slope * (self._size - size))

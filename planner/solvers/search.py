@@ -31,43 +31,45 @@ from planner.solvers.variables import remove_dominated_modes
 
 
 def stem_placements(
-    instance: ProblemData, wants: Collection[ModeCriterion]
+    data: ProblemData, criteria: Collection[ModeCriterion]
 ) -> Iterator[ProblemData]:
     """Yield the instance for each placement of G0, one for boards that are alike.
 
     On a board of its own, G0 is stored as widely as fits or, where memory counts, as narrowly as
     may be; nothing else depends on it.
     """
-    if instance.replicates:
-        yield replace(instance, group0s=())
-    kinds = {instance.kind_of(place): place for place in reversed(range(len(instance.sites)))}
-    for group0 in instance.group0s if len(instance.sites) > 1 else ():
-        for place in sorted(kinds.values()):
-            own = _with_stem_on(instance, group0, place, narrow="memory" in wants)
-            if own is not None:
-                yield instance.placed(own)
+    if data.copies_stem:
+        yield replace(data, stems=())
+    board_classes = {
+        data.board_class(place): place for place in reversed(range(len(data.capacities)))
+    }
+    for group0 in data.stems if len(data.capacities) > 1 else ():
+        for place in sorted(board_classes.values()):
+            stem = _with_stem_on(data, group0, place, narrow="memory" in criteria)
+            if stem is not None:
+                yield data.with_stem(stem)
 
 
 def _with_stem_on(
-    instance: ProblemData, group0: Stem, place: int, *, narrow: bool
+    data: ProblemData, group0: Stem, place: int, *, narrow: bool
 ) -> DedicatedStem | None:
     """Put G0 on a board; None where it does not fit at any precision."""
-    site = instance.sites[place]
-    precisions = {option.precision for option in instance.options}
+    capacity = data.capacities[place]
+    precisions = {mode.precision for mode in data.modes}
     every = (
-        group0.on(place, site.board, precision, instance.image_bytes)
+        group0.on(place, capacity.board, precision, data.image_bytes)
         for precision in sorted(precisions, key=BYTES_PER_VALUE.__getitem__, reverse=not narrow)
     )
-    return next((own for own in every if _fits(own, site)), None)
+    return next((stem for stem in every if _fits(stem, capacity)), None)
 
 
-def _fits(own: DedicatedStem, site: BoardCapacity) -> bool:
+def _fits(stem: DedicatedStem, capacity: BoardCapacity) -> bool:
     """Say whether G0 keeps the budgets of its board."""
     needs = (
-        (own.memory_bytes, site.memory_bytes),
-        (own.macs, site.macs),
-        (own.busy, site.busy),
-        (own.energy, site.energy),
+        (stem.memory_bytes, capacity.memory_bytes),
+        (stem.macs, capacity.macs),
+        (stem.busy, capacity.busy),
+        (stem.energy, capacity.energy),
     )
     return all(limit is None or need <= limit for need, limit in needs)
 
@@ -81,14 +83,14 @@ RELAXED_SHARE = 0.02
 
 
 def search(
-    instance: ProblemData,
+    data: ProblemData,
     goal: ObjectiveFunction | None,
     limits: Sequence[ObjectiveBound] = (),
     *,
     seed: int,
     deterministic_limit: float,
-    known: Assignment | None = None,
-    most_drafts: int = MOST_SOLUTIONS,
+    incumbent: Assignment | None = None,
+    most_solutions: int = MOST_SOLUTIONS,
 ) -> SearchOutcome:
     """Find the best assignment for `goal`, or any where it is None, and prove it.
 
@@ -97,34 +99,34 @@ def search(
     machine.
     """
     measures = [*(limit.measure for limit in limits), *([goal] if goal else [])]
-    wants = frozenset[ModeCriterion]().union(*(measure.wants for measure in measures))
-    own = known.own if known else None
+    criteria = frozenset[ModeCriterion]().union(*(measure.criteria for measure in measures))
+    stem = incumbent.stem if incumbent else None
     found: list[SearchOutcome] = []
     took = 0.0
     # What is known comes first: the better what was found, the sooner all else is refuted.
-    for each in sorted(stem_placements(instance, wants), key=lambda one: one.own != own):
-        kept = known if each.own == own else None
+    for each in sorted(stem_placements(data, criteria), key=lambda one: one.stem != stem):
+        kept = incumbent if each.stem == stem else None
         outcome = _search_placed(
-            remove_dominated_modes(each, wants, kept),
+            remove_dominated_modes(each, criteria, kept),
             goal,
             [*limits, *_at_least_as_good(goal, found)],
             seed=seed,
             deterministic_limit=deterministic_limit - took,
-            known=kept,
-            most_drafts=most_drafts,
+            incumbent=kept,
+            most_solutions=most_solutions,
         )
         took += outcome.deterministic_time
-        found.append(_with_stem(each.own, outcome))
+        found.append(_with_stem(each.stem, outcome))
         if goal is None and outcome.assignment is not None:
             break
     return replace(_best_outcome(goal, found), deterministic_time=took)
 
 
-def _with_stem(own: DedicatedStem | None, outcome: SearchOutcome) -> SearchOutcome:
+def _with_stem(stem: DedicatedStem | None, outcome: SearchOutcome) -> SearchOutcome:
     """Say of what was found where its G0 is."""
     if outcome.assignment is None:
         return outcome
-    return replace(outcome, assignment=replace(outcome.assignment, own=own))
+    return replace(outcome, assignment=replace(outcome.assignment, stem=stem))
 
 
 def _at_least_as_good(
@@ -133,7 +135,9 @@ def _at_least_as_good(
     """Yield the limit that leaves out what is worse than what was found, if anything was."""
     best = _best_outcome(goal, found)
     if goal is not None and best.value is not None:
-        yield ObjectiveBound(goal, best.value + (-goal.noise if goal.maximise else goal.noise))
+        yield ObjectiveBound(
+            goal, best.value + (-goal.tolerance_units if goal.maximise else goal.tolerance_units)
+        )
 
 
 def _best_outcome(goal: ObjectiveFunction | None, found: Sequence[SearchOutcome]) -> SearchOutcome:
@@ -156,19 +160,19 @@ def _best_outcome(goal: ObjectiveFunction | None, found: Sequence[SearchOutcome]
 
 
 def _search_placed(
-    instance: ProblemData,
+    data: ProblemData,
     goal: ObjectiveFunction | None,
     limits: Sequence[ObjectiveBound],
     *,
     seed: int,
     deterministic_limit: float,
-    known: Assignment | None,
-    most_drafts: int,
+    incumbent: Assignment | None,
+    most_solutions: int,
 ) -> SearchOutcome:
     """Search where it is settled where G0 is."""
-    attempt = LevelSolver(instance, goal, tuple(limits), seed)
+    attempt = LevelSolver(data, goal, tuple(limits), seed)
     found, took = None, 0.0
-    if known is None:
+    if incumbent is None:
         refuted, took = attempt.refuted(RELAXED_SHARE * deterministic_limit)
         if refuted:
             return SearchOutcome(
@@ -176,12 +180,14 @@ def _search_placed(
             )
     if goal is not None:
         found = local_search(
-            instance, goal, limits, seed=seed, known=known, most_drafts=most_drafts
+            data, goal, limits, seed=seed, incumbent=incumbent, most_solutions=most_solutions
         )
-    if goal is None or found is None or not goal.timed or instance.sequenced:
+    if goal is None or found is None or not goal.timed or data.order_matters:
         outcome = attempt.run(found, deterministic_limit - took)
         return replace(outcome, deterministic_time=outcome.deterministic_time + took)
-    relaxed, found, asked = attempt.relaxed(goal, found, RELAXED_SHARE * deterministic_limit)
+    relaxed, found, asked = attempt.bound_by_relaxation(
+        goal, found, RELAXED_SHARE * deterministic_limit
+    )
     took += asked
     if relaxed >= found[1]:
         return SearchOutcome(
@@ -194,7 +200,7 @@ def _search_placed(
     best = (first.assignment, first.value)
     probing = PROBES_SHARE * deterministic_limit
     bound = max(relaxed, first.bound or relaxed)
-    low, best, probed = attempt.bracketed(goal, best, bound, probing)
+    low, best, probed = attempt.bisect(goal, best, bound, probing)
     took += probed
     last = attempt.run(best, deterministic_limit - took, low=low)
     bound = max(low, last.bound or low)
@@ -208,41 +214,41 @@ _STOPPED = SearchOutcome(None, None, None, proven=False, infeasible=False, deter
 class TimeBudget:
     """The deterministic time that is left."""
 
-    left: float
+    remaining: float
 
 
 @dataclass(frozen=True, slots=True)
 class SolverSession:
     """Asks what would be if a question were another one; stops, unproven, at its limit."""
 
-    question: Problem
-    meter: TimeBudget
-    most_drafts: int = MOST_SOLUTIONS
+    problem: Problem
+    time_budget: TimeBudget
+    most_solutions: int = MOST_SOLUTIONS
 
-    def about(self, question: Problem) -> "SolverSession":
+    def for_problem(self, problem: Problem) -> "SolverSession":
         """Return a prover for another question, under the same limit."""
-        return SolverSession(question, self.meter, self.most_drafts)
+        return SolverSession(problem, self.time_budget, self.most_solutions)
 
     def search(
         self,
-        instance: ProblemData,
+        data: ProblemData,
         goal: ObjectiveFunction | None,
         limits: Sequence[ObjectiveBound],
-        known: Assignment | None = None,
+        incumbent: Assignment | None = None,
     ) -> SearchOutcome:
         """Search as long as the limit allows; nothing is found or proven after that."""
-        if self.meter.left <= 0:
+        if self.time_budget.remaining <= 0:
             return _STOPPED
         outcome = search(
-            instance,
+            data,
             goal,
             limits,
-            seed=self.question.seed,
-            deterministic_limit=self.meter.left,
-            known=known,
-            most_drafts=self.most_drafts,
+            seed=self.problem.seed,
+            deterministic_limit=self.time_budget.remaining,
+            incumbent=incumbent,
+            most_solutions=self.most_solutions,
         )
-        self.meter.left -= outcome.deterministic_time
+        self.time_budget.remaining -= outcome.deterministic_time
         return outcome
 
     def plan(self) -> SearchOutcome:
@@ -252,22 +258,22 @@ class SolverSession:
     def plan_without(self, lifted: Collection[RelaxableConstraint]) -> SearchOutcome:
         """Look for any plan where these demands are lifted."""
         return self.search(
-            lift_constraints(self.question, lifted), None, requirement_bounds(self.question, lifted)
+            lift_constraints(self.problem, lifted), None, requirement_bounds(self.problem, lifted)
         )
 
     def tightest(
         self,
-        demand: RelaxableConstraint,
+        constraint: RelaxableConstraint,
         limits: Sequence[ObjectiveBound] = (),
         lifted: Collection[RelaxableConstraint] = (),
-        known: Assignment | None = None,
+        incumbent: Assignment | None = None,
     ) -> SearchOutcome:
         """Find the tightest that a demand can be under limits, others being lifted."""
         return self.search(
-            lift_constraints(self.question, lifted, {demand}),
-            demand.relaxation,
-            [*requirement_bounds(self.question, {demand, *lifted}), *limits],
-            known,
+            lift_constraints(self.problem, lifted, {constraint}),
+            constraint.tightness,
+            [*requirement_bounds(self.problem, {constraint, *lifted}), *limits],
+            incumbent,
         )
 
 
@@ -278,26 +284,26 @@ class OptimalLevel:
     `noise` is by how much the arithmetic of a logarithm can be wrong; 0 of all other measures.
     """
 
-    stage: ObjectiveLevel
+    level: ObjectiveLevel
     best: int
     earlier: tuple[ObjectiveBound, ...]
-    noise: int
+    tolerance_units: int
     proven: bool
 
     @property
     def measure(self) -> ObjectiveFunction:
         """What the stage is measured by."""
-        return OBJECTIVE_FUNCTIONS[self.stage.objective]
+        return OBJECTIVE_FUNCTIONS[self.level.objective]
 
     @property
     def as_good(self) -> tuple[ObjectiveBound, ...]:
         """What a plan must keep to be as good as this stage's best."""
-        return (*self.earlier, ObjectiveBound(self.measure, self._moved(-self.noise)))
+        return (*self.earlier, ObjectiveBound(self.measure, self._moved(-self.tolerance_units)))
 
     @property
     def better(self) -> tuple[ObjectiveBound, ...]:
         """What a plan must keep to be better than this stage's best, by one unit at least."""
-        return (*self.earlier, ObjectiveBound(self.measure, self._moved(self.noise + 1)))
+        return (*self.earlier, ObjectiveBound(self.measure, self._moved(self.tolerance_units + 1)))
 
     def _moved(self, units: int) -> int:
         return self.best + (units if self.measure.maximise else -units)
@@ -307,44 +313,44 @@ class OptimalLevel:
 class LexicographicOptimum:
     """All stages, and a plan that is the best in all of them, up to their tolerances."""
 
-    stages: tuple[OptimalLevel, ...]
+    levels: tuple[OptimalLevel, ...]
     assignment: Assignment
 
     @property
     def proven(self) -> bool:
         """Say whether each stage's best value is proven."""
-        return all(one.proven for one in self.stages)
+        return all(one.proven for one in self.levels)
 
     @property
     def kept(self) -> tuple[OptimalLevel, ...]:
         """Stages whose best values no later stage's optimum has by itself."""
-        return tuple(one for one in self.stages[:-1] if one.stage.tolerance_pct) + self.stages[-1:]
+        return tuple(one for one in self.levels[:-1] if one.level.tolerance_pct) + self.levels[-1:]
 
 
-def lexicographic_optimum(prover: SolverSession) -> LexicographicOptimum:
+def lexicographic_optimum(session: SolverSession) -> LexicographicOptimum:
     """Find the optimum.
 
     Raises UnprovenError where the limit stops the solver before it found a plan.
     """
-    question = prover.question
-    instance = resolve_problem(question)
+    problem = session.problem
+    data = resolve_problem(problem)
     reached: list[OptimalLevel] = []
     found: list[Assignment] = []
     earlier: Sequence[ObjectiveBound] = ()
-    for stage in question.objective:
-        measure = OBJECTIVE_FUNCTIONS[stage.objective]
-        outcome = prover.search(
-            instance, measure, [*requirement_bounds(question), *earlier], *found[-1:]
+    for level in problem.objective:
+        measure = OBJECTIVE_FUNCTIONS[level.objective]
+        outcome = session.search(
+            data, measure, [*requirement_bounds(problem), *earlier], *found[-1:]
         )
         if outcome.value is None or outcome.assignment is None:
             raise UnprovenError(
-                f"the limit stopped the solver before it found the best {stage.objective}; raise "
+                f"the limit stopped the solver before it found the best {level.objective}; raise "
                 "--limit"
             )
-        noise = rounding_units(question, measure) if measure.curved else 0
-        one = OptimalLevel(stage, outcome.value, tuple(earlier), noise, outcome.proven)
+        noise = rounding_units(problem, measure) if measure.nonlinear else 0
+        one = OptimalLevel(level, outcome.value, tuple(earlier), noise, outcome.proven)
         reached.append(one)
         found.append(outcome.assignment)
         worst = one.as_good[-1].bound
-        earlier = (*earlier, relaxed_bound(question, stage.objective, worst, stage.tolerance_pct))
+        earlier = (*earlier, relaxed_bound(problem, level.objective, worst, level.tolerance_pct))
     return LexicographicOptimum(tuple(reached), found[-1])

@@ -25,7 +25,7 @@ from planner.data.problem_data import ProblemData
 
 
 def remove_dominated_modes(
-    instance: ProblemData, wants: Collection[ModeCriterion], known: Assignment | None = None
+    data: ProblemData, criteria: Collection[ModeCriterion], known: Assignment | None = None
 ) -> ProblemData:
     """Remove each option that another one with the same G0 replaces without a loss.
 
@@ -35,46 +35,46 @@ def remove_dominated_modes(
     no more MACs always; in parameters, MACs or bytes per value where a stage asks for more of them;
     in memory where a stage asks for less or where a budget can bind.
     """
-    counts = {*wants, *(("memory",) if _memory_can_bind(instance) else ())}
-    worth = {o: tuple(_costs(o, instance, counts)) for o in instance.options}
+    counts = {*criteria, *(("memory",) if _memory_can_bind(data) else ())}
+    worth = {o: tuple(_costs(o, data, counts)) for o in data.modes}
     used = {(one.network, one.precision) for one in (known.students if known else ())}
     kept: list[Mode] = []
-    for option in sorted(instance.options, key=lambda one: worth[one]):
-        chosen = (option.name, option.precision) in used
-        if chosen or not any(_dominates(worth, other, option) for other in kept):
-            kept.append(option)
-    return replace(instance, options=tuple(option for option in instance.options if option in kept))
+    for mode in sorted(data.modes, key=lambda one: worth[one]):
+        chosen = (mode.name, mode.precision) in used
+        if chosen or not any(_dominates(worth, other, mode) for other in kept):
+            kept.append(mode)
+    return replace(data, modes=tuple(mode for mode in data.modes if mode in kept))
 
 
-def _dominates(worth: dict[Mode, tuple[int, ...]], other: Mode, option: Mode) -> bool:
-    return other.group0 == option.group0 and all(
-        a <= b for a, b in zip(worth[other], worth[option], strict=True)
+def _dominates(worth: dict[Mode, tuple[int, ...]], other: Mode, mode: Mode) -> bool:
+    return other.group0 == mode.group0 and all(
+        a <= b for a, b in zip(worth[other], worth[mode], strict=True)
     )
 
 
-def _costs(option: Mode, instance: ProblemData, counts: Collection[str]) -> Iterator[int]:
+def _costs(mode: Mode, data: ProblemData, counts: Collection[str]) -> Iterator[int]:
     """Yield what counts, less being better, at both ends of the range of filters.
 
     Everything is linear in the filters (a peak line by line), so that the ends decide.
     """
-    for filters in (min(instance.sizes), instance.filters):
-        cost = option.line.at(filters)
+    for filters in (min(data.sizes), data.filters):
+        cost = mode.line.at(filters)
         yield cost.macs
         if "macs" in counts:
             yield -cost.macs
         if "params" in counts:
             yield -cost.params
         if "precision" in counts:
-            yield -option.value_bytes
+            yield -mode.value_bytes
         if "memory" in counts:
-            for fixed, slope in option.line.peaks:
-                yield option.value_bytes * (cost.params + fixed + slope * filters)
+            for fixed, slope in mode.line.peaks:
+                yield mode.value_bytes * (cost.params + fixed + slope * filters)
 
 
-def _memory_can_bind(instance: ProblemData) -> bool:
+def _memory_can_bind(data: ProblemData) -> bool:
     """Say whether as many students as there may be, of the largest kind, overfill some board."""
-    most = instance.most * max(o.memory_bytes(instance.filters) for o in instance.options)
-    limits = (site.memory_bytes for site in instance.sites)
+    most = data.most_students * max(o.memory_bytes(data.filters) for o in data.modes)
+    limits = (capacity.memory_bytes for capacity in data.capacities)
     return any(limit is not None and most > limit for limit in limits)
 
 
@@ -122,37 +122,37 @@ class Variables:
     known: dict[tuple[int, CostSlope], cp_model.IntVar]
     waits: dict[int, cp_model.IntVar]
     waited: dict[tuple[int, int], cp_model.IntVar]
-    further: tuple[tuple[int, int], ...]
+    extra_students: tuple[tuple[int, int], ...]
     most_filters: dict[tuple[int, int, int], int]
     least_filters: tuple[int, ...]
 
     @property
     def first_round(self) -> range:
         """The students whose partitions are communities."""
-        return range(len(self.active) - len(self.further))
+        return range(len(self.active) - len(self.extra_students))
 
     def follow(self) -> Iterator[tuple[int, int, cp_model.IntVar]]:
         """Yield (round, community, active) of each student of a further round."""
         for (number, community), active in zip(
-            self.further, self.active[len(self.first_round) :], strict=True
+            self.extra_students, self.active[len(self.first_round) :], strict=True
         ):
             yield number, community, active
 
-    def size(self, instance: ProblemData, student: int) -> Expr:
+    def size(self, data: ProblemData, student: int) -> Expr:
         """Return |P_s|, the filters of a student's communities."""
         return sum_of(
-            size * self.member[community, student] for community, size in enumerate(instance.sizes)
+            size * self.member[community, student] for community, size in enumerate(data.sizes)
         )
 
-    def homes(self, student: int, out: Collection[int] = ()) -> list[cp_model.IntVar]:
+    def replica_sets(self, student: int, out: Collection[int] = ()) -> list[cp_model.IntVar]:
         """Return runs[s,b,o] of a student, but on the boards that are out."""
         return [runs for (s, b, _), runs in self.runs.items() if s == student and b not in out]
 
     def on(self, board: int) -> Iterator[tuple[int, int, cp_model.IntVar]]:
         """Yield (student, option, variable) of everything that may run on a board."""
-        for (student, where, option), runs in self.runs.items():
+        for (student, where, mode), runs in self.runs.items():
             if where == board:
-                yield student, option, runs
+                yield student, mode, runs
 
     def students_on(self, board: int) -> list[Expr]:
         """Return at[s,b] for each student s: 1 where it runs on the board, else 0."""
@@ -168,104 +168,100 @@ class Variables:
                 yield student, head, filters
 
 
-def create_variables(model: cp_model.CpModel, instance: ProblemData) -> Variables:
+def create_variables(model: cp_model.CpModel, data: ProblemData) -> Variables:
     """Create the variables of `instance` in `model`."""
-    first, further = range(instance.slots), instance.further
-    extents = _filter_ranges(instance)
+    first, further = range(data.slots), data.extra_students
+    extents = _filter_ranges(data)
     students = range(len(extents))
-    most = mode_choices(instance)
-    heads = sorted({(s, b, instance.options[o].head) for s, b, o in most})
+    most = mode_choices(data)
+    heads = sorted({(s, b, data.modes[o].cost_slope) for s, b, o in most})
     return Variables(
         active=tuple(model.new_bool_var(f"active{s}") for s in students),
         member={
-            (c, s): model.new_bool_var(f"member{c},{s}")
-            for c in instance.communities
-            for s in first
+            (c, s): model.new_bool_var(f"member{c},{s}") for c in data.communities for s in first
         },
-        drop=tuple(model.new_bool_var(f"drop{d}") for d in range(len(instance.drops))),
+        drop=tuple(model.new_bool_var(f"drop{d}") for d in range(len(data.drop_choices))),
         runs={(s, b, o): model.new_bool_var(f"runs{s},{b},{o}") for s, b, o in most},
         filters={
-            (s, b, h): model.new_int_var(0, instance.filters, f"filters{s},{b},{h}")
+            (s, b, h): model.new_int_var(0, data.filters, f"filters{s},{b},{h}")
             for s, b, h in heads
         },
         group0={
             shape: model.new_bool_var(f"group0{shape}")
-            for shape in sorted({option.group0 for option in instance.options})
+            for shape in sorted({mode.group0 for mode in data.modes})
         },
-        used={b: model.new_bool_var(f"used{b}") for b in instance.boards},
+        used={b: model.new_bool_var(f"used{b}") for b in data.boards},
         precedes={},
         picks={
             key: model.new_bool_var(f"picks{key}")
-            for key in sorted({(s, o) for s, _, o in most} if instance.replicated else ())
+            for key in sorted({(s, o) for s, _, o in most} if data.has_copies else ())
         },
         known={
-            key: model.new_int_var(0, instance.filters, f"known{key}")
-            for key in sorted({(s, h) for s, _, h in heads} if instance.replicated else ())
+            key: model.new_int_var(0, data.filters, f"known{key}")
+            for key in sorted({(s, h) for s, _, h in heads} if data.has_copies else ())
         },
         waits={},
         waited={},
-        further=further,
+        extra_students=further,
         most_filters=most,
         least_filters=tuple(least for least, _ in extents),
     )
 
 
-def mode_choices(instance: ProblemData) -> dict[tuple[int, int, int], int]:
+def mode_choices(data: ProblemData) -> dict[tuple[int, int, int], int]:
     """Return the most filters of each (student, board, option) that fits with the fewest."""
     found = {}
-    extents = _filter_ranges(instance)
-    for b in instance.boards:
-        for o, option in enumerate(instance.options):
-            fits = instance.sites[b].most_filters(option, instance.filters)
+    extents = _filter_ranges(data)
+    for b in data.boards:
+        for o, mode in enumerate(data.modes):
+            fits = data.capacities[b].most_filters(mode, data.filters)
             for s, (least, most) in enumerate(extents):
                 if fits >= least:
                     found[s, b, o] = min(fits, most)
     return dict(sorted(found.items()))
 
 
-def _filter_ranges(instance: ProblemData) -> list[tuple[int, int]]:
+def _filter_ranges(data: ProblemData) -> list[tuple[int, int]]:
     """Return the fewest and the most filters of each student; of a further one both are known."""
-    first = [instance.sizes_of_slot(s) for s in range(instance.slots)]
-    return first + [(instance.sizes[c], instance.sizes[c]) for _, c in instance.further]
+    first = [data.filter_range_of_slot(s) for s in range(data.slots)]
+    return first + [(data.sizes[c], data.sizes[c]) for _, c in data.extra_students]
 
 
-def cost_on(v: Variables, instance: ProblemData, board: int, costs: Sequence[Affine]) -> Expr:
+def cost_on(v: Variables, data: ProblemData, board: int, costs: Sequence[Affine]) -> Expr:
     """Return the sum over a board's students of an affine cost, one per option.
 
     sum_{s,o} constant_o runs[s,b,o] + sum_{s,h} per_filter_h filters[s,b,h]; options of one head
     cost the same per filter.
     """
-    slopes = {o.head: cost.per_filter for o, cost in zip(instance.options, costs, strict=True)}
+    slopes = {o.cost_slope: cost.per_filter for o, cost in zip(data.modes, costs, strict=True)}
     constants = (costs[o].constant * runs for _, o, runs in v.on(board))
     growing = (slopes[head] * filters for _, head, filters in v.filters_on(board))
     return sum_of([*constants, *growing])
 
 
-def params_on(v: Variables, instance: ProblemData, board: int) -> Expr:
+def params_on(v: Variables, data: ProblemData, board: int) -> Expr:
     """Return the parameters of a board's students."""
-    lines = (option.line for option in instance.options)
+    lines = (mode.line for mode in data.modes)
     costs = [Affine(line.params, line.params_per_filter) for line in lines]
-    return cost_on(v, instance, board, costs)
+    return cost_on(v, data, board, costs)
 
 
-def macs_on(v: Variables, instance: ProblemData, board: int) -> Expr:
+def macs_on(v: Variables, data: ProblemData, board: int) -> Expr:
     """Return the MACs per image of a board's students."""
-    lines = (option.line for option in instance.options)
+    lines = (mode.line for mode in data.modes)
     costs = [Affine(line.macs, line.macs_per_filter) for line in lines]
-    return cost_on(v, instance, board, costs)
+    return cost_on(v, data, board, costs)
 
 
-def memory_on(model: cp_model.CpModel, v: Variables, instance: ProblemData, board: int) -> Expr:
+def memory_on(model: cp_model.CpModel, v: Variables, data: ProblemData, board: int) -> Expr:
     """Return what parameters and peak activations of a board's students take, in bytes."""
-    sizes = ((option.line, option.value_bytes) for option in instance.options)
+    sizes = ((mode.line, mode.value_bytes) for mode in data.modes)
     weights = [Affine(size * line.params, size * line.params_per_filter) for line, size in sizes]
-    peaks = _peaks(model, v, instance, board)
-    return sum_of([cost_on(v, instance, board, weights), *peaks])
+    peaks = _peaks(model, v, data, board)
+    return sum_of([cost_on(v, data, board, weights), *peaks])
 
 
-def _peaks(
-    model: cp_model.CpModel, v: Variables, instance: ProblemData, board: int
-) -> Iterator[Expr]:
+def _peaks(model: cp_model.CpModel, v: Variables, data: ProblemData, board: int) -> Iterator[Expr]:
     """Yield the peak activations of everything that may run on a board, in bytes.
 
     A peak is the largest of a few lines in the filters.  Where the same line is the largest over
@@ -273,21 +269,21 @@ def _peaks(
     line: excess >= fixed_i - least + slope_i filters.
     """
     for s, o, runs in v.on(board):
-        option = instance.options[o]
-        least = option.line.at(v.least_filters[s]).peak_elements
-        largest = option.line.at(v.most_filters[s, board, o]).peak_elements
-        yield option.value_bytes * least * runs
+        mode = data.modes[o]
+        least = mode.line.at(v.least_filters[s]).peak_elements
+        largest = mode.line.at(v.most_filters[s, board, o]).peak_elements
+        yield mode.value_bytes * least * runs
         if largest == least:
             continue
         excess = model.new_int_var(0, largest - least, f"excess{s},{board},{o}")
-        for fixed, slope in option.line.peaks:
-            grown = fixed - least + slope * v.filters[s, board, option.head]
+        for fixed, slope in mode.line.peaks:
+            grown = fixed - least + slope * v.filters[s, board, mode.cost_slope]
             model.add(excess >= grown).only_enforce_if(runs)
-        yield option.value_bytes * excess
+        yield mode.value_bytes * excess
 
 
 def slowed_on(
-    model: cp_model.CpModel, v: Variables, instance: ProblemData, board: int, units: UnitCost
+    model: cp_model.CpModel, v: Variables, data: ProblemData, board: int, units: UnitCost
 ) -> cp_model.IntVar:
     """Return a variable that is at least the time (or energy) of all students of a board.
 
@@ -298,42 +294,42 @@ def slowed_on(
     The first two hold always once the most by which they can be wrong is taken off, which needs
     no conditional constraint.
     """
-    device = instance.sites[board].board.device
-    alone = [units(device, option.line, False) for option in instance.options]
-    share = [units(device, option.line, True) for option in instance.options]
+    device = data.capacities[board].board.device
+    alone = [units(device, mode.line, False) for mode in data.modes]
+    share = [units(device, mode.line, True) for mode in data.modes]
     ends = [
         (s, alone[o].at(filters), share[o].at(filters))
         for s, o, _ in v.on(board)
         for filters in (v.least_filters[s], v.most_filters[s, board, o])
     ]
-    most = most_together(v, instance, board)
+    most = most_together(v, data, board)
     saved = max((max(0, one - together) for _, one, together in ends), default=0)
     added = max((max(0, together - one) for _, one, together in ends), default=0)
     highest = most * max((max(one, together) for _, one, together in ends), default=0)
     load = model.new_int_var(0, highest, f"load{board}")
     several = _several_students_on(model, v, board, most)
-    model.add(load >= cost_on(v, instance, board, alone) - most * saved * several)
-    model.add(load >= cost_on(v, instance, board, share) - added * (1 - several))
+    model.add(load >= cost_on(v, data, board, alone) - most * saved * several)
+    model.add(load >= cost_on(v, data, board, share) - added * (1 - several))
     least = _least_of_each((s, together) for s, _, together in ends)
     model.add(load >= sum(least[:2]) * several)
     return load
 
 
-def most_together(v: Variables, instance: ProblemData, board: int) -> int:
+def most_together(v: Variables, data: ProblemData, board: int) -> int:
     """Return the most students that can run on a board at once, going by the least of each."""
-    site = instance.sites[board]
-    device, reply = site.board.device, reply_units(site.board)
+    capacity = data.capacities[board]
+    device, reply = capacity.board.device, reply_units(capacity.board)
     needs: list[tuple[int | None, list[tuple[int, int]]]] = [
-        (site.memory_bytes, []),
-        (site.macs, []),
-        (site.busy, []),
-        (site.latest, []),
+        (capacity.memory_bytes, []),
+        (capacity.macs, []),
+        (capacity.busy, []),
+        (capacity.latest, []),
     ]
     for s, o, _ in v.on(board):
-        option, filters = instance.options[o], v.least_filters[s]
-        busy = busy_units(device, option.line, True).at(filters)
-        macs = option.line.at(filters).macs
-        costs = (option.memory_bytes(filters), macs, busy, busy + reply * filters)
+        mode, filters = data.modes[o], v.least_filters[s]
+        busy = busy_units(device, mode.line, True).at(filters)
+        macs = mode.line.at(filters).macs
+        costs = (mode.memory_bytes(filters), macs, busy, busy + reply * filters)
         for (_, rows), cost in zip(needs, costs, strict=True):
             rows.append((s, cost))
     counts = [

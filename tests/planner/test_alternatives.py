@@ -228,7 +228,10 @@ def test_images_of_a_nonn_leave_at_its_throughput():
 
 
 def test_alternatives_load_neither_torch_nor_a_solver():
-    code = "import planner.plan_file.alternatives, sys; assert not {'torch', 'ortools'} & set(sys.modules)"
+    code = (
+        "import planner.plan_file.alternatives, sys; "
+        "assert not {'torch', 'ortools'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

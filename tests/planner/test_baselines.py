@@ -1,6 +1,7 @@
 """Every baseline: valid plans, none better than the optimum, and what each one is known for."""
 
 import pytest
+from drawn_problems import alike_question, unlike_question
 from planner_questions import partition, published, question, stages
 
 from nonn_common.errors import InputError
@@ -13,7 +14,6 @@ from planner.heuristics.baselines import (
     random_search,
     rocoin_style,
 )
-from planner.instances import alike_question, unlike_question
 from planner.plan_file.evaluation import unproven_plan
 from planner.plan_file.validation import level_values, violations
 from planner.problem.goals import MAXIMISED

@@ -4,13 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
+from drawn_problems import unlike_question
 from planner_questions import partition, question, stages
 
 from nonn_core.partition import largest_first
 from planner.data.modes import AssignedStudent, Assignment
 from planner.data.problem_data import resolve_problem
 from planner.heuristics.baselines import PartialPlacement, community_merges, mode_menus
-from planner.instances import unlike_question
 from planner.plan_file.evaluation import plan_workload as workload_of
 from planner.plan_file.evaluation import unproven_plan
 from planner.plan_file.validation import best_assignment, level_values
@@ -24,13 +24,13 @@ def test_a_drafts_times_and_use_are_those_of_the_plan(seed):
     draw = np.random.default_rng(seed)
     draft = PartialPlacement.empty(instance)
     for community in range(len(instance.sizes)):
-        option = instance.options[draw.integers(3)]
+        option = instance.modes[draw.integers(3)]
         draft = draft.plus(int(draw.integers(3)), option, (community,))
     plan = unproven_plan(asked, draft.assignment(()), "baseline")
     done_ms = {row.board: row.done_ms for row in fan_out_breakdown(workload_of(plan)).boards}
     used = {(row.board, row.budget): row.used for row in plan.budgets}
     for board in draft.use:
-        name = instance.sites[board].board.name
+        name = instance.capacities[board].board.name
         assert draft.done_ms(board) == pytest.approx(done_ms[name], rel=1e-12)
         # At int8 an element is a byte.
         assert draft.use[board] == (used[name, "memory_bytes"], used[name, "macs"])
@@ -40,12 +40,12 @@ def test_a_draft_offers_exactly_the_boards_that_have_room():
     asked = question("rpi3x8", own={"rpi-3b-1": (1_000, None), "rpi-3b-2": (None, 1_000)})
     instance = resolve_problem(asked)
     draft = PartialPlacement.empty(instance)
-    assert draft.boards_for(instance.options[0], (0,)) == (2, 3, 4, 5, 6, 7)
+    assert draft.boards_for(instance.modes[0], (0,)) == (2, 3, 4, 5, 6, 7)
 
 
 def test_a_board_that_is_full_is_not_offered_again():
     instance = resolve_problem(question(sizes=(3, 3)))
-    option = instance.options[0]
+    option = instance.modes[0]
     need = option.memory_bytes(3)
     instance = resolve_problem(question(sizes=(3, 3), memory=2 * need - 1))
     draft = PartialPlacement.empty(instance).plus(0, option, (0,))

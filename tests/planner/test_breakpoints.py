@@ -28,7 +28,7 @@ def test_a_tolerance_and_unlike_runtimes_are_met_exactly_on_both_sides():
     assert len(steps.breakpoints) > 2
 
     def bests(amount):
-        return [stage.best for stage in solve(over.question(asked, amount)).stages]
+        return [stage.best for stage in solve(over.problem_with(asked, amount)).stages]
 
     ends = [over.most, *(step.least - 1 for step in steps.breakpoints[:-1])]
     for step, end in zip(steps.breakpoints, ends, strict=True):

@@ -11,7 +11,7 @@ from planner.solvers.search import SolverSession, TimeBudget
 
 def cheapest(asked, filters):
     """Least bytes and MACs of one student with this many filters."""
-    options = resolve_problem(asked).options
+    options = resolve_problem(asked).modes
     return (
         min(option.memory_bytes(filters) for option in options),
         min(option.line.at(filters).macs for option in options),
@@ -112,7 +112,7 @@ def test_what_would_do_is_least_where_another_board_became_alike():
         objective=stages("capacity"),
     )
     tightest = SolverSession(asked, TimeBudget(600)).tightest(RelaxableConstraint("macs", 0))
-    assert tightest.value == resolve_problem(asked).options[0].line.at(3).macs
+    assert tightest.value == resolve_problem(asked).modes[0].line.at(3).macs
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -181,15 +181,16 @@ def test_too_few_students_are_a_conflict_where_more_than_communities_would_do():
         objective=stages("latency"),
     )  # fmt: skip
     assert set(needed_of(asked)) == {
-        RelaxableConstraint("max_students"), RelaxableConstraint("requirement", objective="capacity")
+        RelaxableConstraint("max_students"),
+        RelaxableConstraint("requirement", objective="capacity"),
     }  # fmt: skip
 
 
 def test_behind_g0_the_smallest_student_has_none():
     asked = question("rpi3x2", (3, 4, 5), memory=8_000, group0="own-board")
     smallest = min(
-        option.behind.at(3).params + option.behind.at(3).peak_elements
-        for option in resolve_problem(asked).options
+        option.line_without_stem.at(3).params + option.line_without_stem.at(3).peak_elements
+        for option in resolve_problem(asked).modes
     )
     text = f"the smallest student needs {format_bytes(4 * smallest)}"
     assert any(text in line for line in solve(asked).conflict) or 4 * smallest <= 8_000

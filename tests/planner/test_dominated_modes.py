@@ -6,7 +6,7 @@ from planner.solvers.variables import remove_dominated_modes
 
 
 def kept(asked, *wants):
-    return [option.name for option in remove_dominated_modes(resolve_problem(asked), wants).options]
+    return [option.name for option in remove_dominated_modes(resolve_problem(asked), wants).modes]
 
 
 def test_where_only_cost_counts_one_network_per_group0_remains():

@@ -1,9 +1,9 @@
 """Questions drawn by a seed: the same every time, unlike within, mostly feasible."""
 
 import pytest
+from drawn_problems import NETWORKS, alike_question, unlike_question
 
 from planner.data.problem_data import resolve_problem
-from planner.instances import NETWORKS, alike_question, unlike_question
 from planner.problem.problem import Problem
 from planner.solve import solve
 from profiles.fleet import resolve
@@ -40,7 +40,7 @@ def test_boards_differ_in_everything_that_counts():
         assert len({getattr(board.device, figure).value for board in boards}) == 8
     assert len({(b.link.bits_per_s.value, b.link.latency_ms.value) for b in boards}) > 2
     assert len({(budget.memory_bytes, budget.macs) for budget in asked.budgets}) == 8
-    assert len(resolve_problem(asked).kinds) == 8
+    assert len(resolve_problem(asked).board_classes) == 8
 
 
 def test_ranges_are_kept_and_used():
@@ -55,7 +55,7 @@ def test_ranges_are_kept_and_used():
 
 
 def test_all_networks_can_be_mixed():
-    assert len({option.group0 for option in resolve_problem(unlike_question(0)).options}) == 1
+    assert len({option.group0 for option in resolve_problem(unlike_question(0)).modes}) == 1
     assert len(NETWORKS) == 3
 
 
@@ -88,8 +88,8 @@ def test_most_questions_have_a_plan_and_budgets_bind():
 def test_alike_boards_and_communities_are_of_one_kind(students, boards):
     asked = alike_question(students, boards)
     instance = resolve_problem(asked)
-    assert len(instance.sites) == boards
-    assert len(instance.kinds) == 1
+    assert len(instance.capacities) == boards
+    assert len(instance.board_classes) == 1
     assert instance.sizes == (16,) * students
     assert asked.min_students == asked.max_students == students
     assert solve(asked).status == "optimal"

@@ -113,7 +113,7 @@ def everything(model, sites, least=1, most=99):
 
 
 def value_of(costs, model, sites, route):
-    left = [list(places) for places in costs.kinds]
+    left = [list(places) for places in costs.board_classes]
     order = [sites[left[stop.kind].pop()] for stop in route]
     cuts = [stop.end for stop in route[:-1]]
     assert fits(model, order, cuts)
@@ -185,7 +185,7 @@ def test_many_boards_that_are_alike_are_counted():
     made, link = random_device(rng, "device"), random_link(rng, "link")
     most = max(map(model.memory_bytes, range(6), range(1, 7)))
     many = [BoardCapacity(Board(f"board{n}", made, link), most, None) for n in range(200)]
-    assert len(SegmentCosts(model, many, HOST).kinds) == 1
+    assert len(SegmentCosts(model, many, HOST).board_classes) == 1
     few = many[:6]
     routes = [
         CutSearch(SegmentCosts(model, each, HOST)).optimum("energy", {}) for each in (few, many)

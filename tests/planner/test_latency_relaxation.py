@@ -1,9 +1,9 @@
 import pytest
+from drawn_problems import unlike_question
 from ortools.sat.python import cp_model
 
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.data.problem_data import resolve_problem
-from planner.instances import unlike_question
 from planner.solve import solve
 from planner.solvers.latency import LatencyRelaxation, relaxes
 from planner.solvers.search import search
@@ -17,9 +17,7 @@ def test_no_proven_optimum_is_refuted(seed, monkeypatch):
     assert relaxes(instance)
     if found.value is None:
         return
-    status, _ = LatencyRelaxation(instance, instance.options).within(
-        found.value, cp_model.CpSolver()
-    )
+    status, _ = LatencyRelaxation(instance, instance.modes).within(found.value, cp_model.CpSolver())
     assert status == cp_model.OPTIMAL
 
 

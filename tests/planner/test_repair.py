@@ -110,7 +110,7 @@ def test_each_repair_is_feasible_and_no_smaller_one_is(cause):
 
 def test_memory_of_one_board_or_of_each():
     asked = question("rpi3x2", (3, 4, 5), memory=8_000)
-    least = {n: min(o.memory_bytes(n) for o in resolve_problem(asked).options) for n in (7, 12)}
+    least = {n: min(o.memory_bytes(n) for o in resolve_problem(asked).modes) for n in (7, 12)}
     one, each, int8 = repaired(asked)
     assert (one.value, one.boards, one.each) == (least[12], ("rpi-3b-1", "rpi-3b-2"), False)
     assert one.text == "memory +11.3 KB, to 19.3 KB, on any one of rpi-3b-1, rpi-3b-2"
@@ -131,7 +131,7 @@ def test_a_change_that_does_not_help_is_not_shown():
 def test_one_more_board_is_shown_where_it_helps():
     """The board has the memory of one student of two, or, in the end, of none."""
     asked = question("rpi-3b", (40, 40), networks=("wrn10:4,8,8",), min_students=2, max_students=2)
-    alone = resolve_problem(asked).options[0].memory_bytes(40)
+    alone = resolve_problem(asked).modes[0].memory_bytes(40)
     tight = asked.model_copy(update={"budgets": board_budgets(asked.fleet, BudgetLimits(alone))})
     kinds = [one.kind for one in repaired(tight)]
     assert kinds == ["memory_bytes", "precision", "precision", "board"]
@@ -152,7 +152,7 @@ def test_budgets_of_boards_of_their_own_are_raised_alone():
 
 def test_where_no_single_change_does_several_are_found_together():
     asked = question("rpi-3b", (3, 4, 5), memory=8_000, macs=30_000)
-    line = resolve_problem(asked).options
+    line = resolve_problem(asked).modes
     (both,) = repaired(asked)
     assert both.kind == "together"
     assert both.text.startswith("together: ")

@@ -26,7 +26,7 @@ def test_students_on_boards_of_their_own_answer_by_the_binomial(count):
     boards = [f"b{i}" for i in range(count)]
     survival = RobustnessEvaluator(each_fails(boards, 0.2), boards)
     wanted = [comb(count, n) * 0.8**n * 0.2 ** (count - n) for n in range(count + 1)]
-    found = survival.answered(homes(*([i] for i in range(count))))
+    found = survival.answer_distribution(homes(*([i] for i in range(count))))
     assert found == pytest.approx(wanted, rel=1e-9, abs=1e-15)
 
 
@@ -51,7 +51,7 @@ def test_value_is_that_of_all_states_of_so_many_boards(count):
             answered = sum(not alive.isdisjoint(home) for home in plan)
             expected += chance * kept[answered]
             reliable += chance * (kept[answered] >= 85)
-    found = RobustnessEvaluator(failures, boards).value(90, plan)
+    found = RobustnessEvaluator(failures, boards).evaluate(90, plan)
     assert found.expected_accuracy_pct == pytest.approx(expected, rel=1e-12)
     assert found.reliability_pct == pytest.approx(100 * reliable, rel=1e-12)
 
@@ -60,21 +60,21 @@ def test_what_is_forgotten_is_found_again(monkeypatch):
     monkeypatch.setattr(robustness, "_MOST_REMEMBERED", 1)
     survival = RobustnessEvaluator(each_fails("abc", 0.1), "abc")
     for place in (0, 1, 0, 2):
-        assert survival.answered(homes({place})) == pytest.approx([0.1, 0.9])
+        assert survival.answer_distribution(homes({place})) == pytest.approx([0.1, 0.9])
 
 
 def test_rounding_makes_no_plan_worth_more_than_all():
     boards = [f"b{i}" for i in range(40)]
     for percent in range(1, 20):
         survival = RobustnessEvaluator(each_fails(boards, percent / 100, target_pct=1e-6), boards)
-        found = survival.value(93.7, homes(*([i] for i in range(40))))
+        found = survival.evaluate(93.7, homes(*([i] for i in range(40))))
         assert found.expected_accuracy_pct <= 93.7
         assert found.reliability_pct <= 100
 
 
 def test_two_copies_of_each_student():
     failures = each_fails("abcd", 0.1, target_pct=80, retained=(0, 0.5, 1))
-    found = RobustnessEvaluator(failures, "abcd").value(80, homes({0, 1}, {2, 3}))
+    found = RobustnessEvaluator(failures, "abcd").evaluate(80, homes({0, 1}, {2, 3}))
     # Each student answers with 1 - 0.01; what one alone keeps is half.
     assert found.expected_accuracy_pct == pytest.approx(80 * (0.99**2 + 0.99 * 0.01))
     assert found.reliability_pct == pytest.approx(100 * 0.99**2)
@@ -83,26 +83,26 @@ def test_two_copies_of_each_student():
 def test_a_common_cause_takes_both_copies():
     hub = CommonCause(name="hub", boards=("a", "b"), probability=0.3)
     survival = RobustnessEvaluator(Failures(outages=(hub,), target_pct=50), "abc")
-    assert survival.value(90, homes({0, 1})).reliability_pct == pytest.approx(70)
-    assert survival.value(90, homes({0, 2})).reliability_pct == pytest.approx(100)
+    assert survival.evaluate(90, homes({0, 1})).reliability_pct == pytest.approx(70)
+    assert survival.evaluate(90, homes({0, 2})).reliability_pct == pytest.approx(100)
 
 
 def test_without_a_target_there_is_no_reliability():
-    found = RobustnessEvaluator(Failures(), "a").value(90, homes({0}))
+    found = RobustnessEvaluator(Failures(), "a").evaluate(90, homes({0}))
     assert (found.expected_accuracy_pct, found.reliability_pct) == (90, None)
 
 
 def test_a_student_without_a_board_never_answers():
     survival = RobustnessEvaluator(Failures(), "a")
-    assert survival.answered(homes({0}, ())) == pytest.approx([0, 1, 0])
-    assert survival.answered(homes(())) == pytest.approx([1, 0])
+    assert survival.answer_distribution(homes({0}, ())) == pytest.approx([0, 1, 0])
+    assert survival.answer_distribution(homes(())) == pytest.approx([1, 0])
 
 
 def test_more_boards_that_depend_on_each_other_than_can_be_enumerated():
     boards = [f"b{i}" for i in range(20)]
     hub = CommonCause(name="hub", boards=tuple(boards), probability=0.1)
     with pytest.raises(InputError, match="found 20; allowed: up to 16"):
-        RobustnessEvaluator(Failures(outages=(hub,)), boards).answered(
+        RobustnessEvaluator(Failures(outages=(hub,)), boards).answer_distribution(
             homes(*([i] for i in range(20)))
         )
 

@@ -46,7 +46,7 @@ def explained(asked):
 
 def test_of_one_student_on_one_board_thresholds_are_its_needs_and_those_of_the_next():
     asked = question("rpi-3b", (3, 4, 5), objective=stages("capacity"), memory=20_000)
-    options = resolve_problem(asked).options
+    options = resolve_problem(asked).modes
     needs = sorted((one.line.at(12).params, one.memory_bytes(12)) for one in options)
     fits = max(one for one in needs if one[1] <= 20_000)
     larger = min(memory for params, memory in needs if params > fits[0])
@@ -135,7 +135,7 @@ def test_without_time_nothing_is_called_proven():
     asked = question("rpi-3b*2", (3, 4, 5), memory=20_000)
     prover = SolverSession(asked, TimeBudget(600))
     found = lexicographic_optimum(prover)
-    prover.meter.left = 0
+    prover.time_budget.remaining = 0
     row = thresholds(prover, found, RelaxableConstraint("memory_bytes", 0))
     assert (row.tight, row.loose, row.proven) == (None, None, False)
 

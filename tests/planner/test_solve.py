@@ -209,9 +209,11 @@ def test_a_limit_in_a_later_stage_leaves_a_plan_without_full_proof():
 
 
 def test_reading_plans_needs_no_solver_and_planning_no_torch():
-    light = "planner.plan_file.plan_document, planner.problem.problem, planner.plan_file.validation, planner.data.relaxable_constraint"
-    code = f"""if True:
-        import sys, {light}, planner.plan_file.plan_document, planner.plan_file.evaluation
+    code = """if True:
+        import sys
+        import planner.plan_file.evaluation, planner.plan_file.plan_document
+        import planner.plan_file.validation
+        import planner.data.relaxable_constraint, planner.problem.problem
         assert "ortools" not in sys.modules
         import planner.solve
         assert "torch" not in sys.modules and "ortools" in sys.modules

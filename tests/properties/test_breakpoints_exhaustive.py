@@ -60,7 +60,7 @@ def needs(asked, budget):
         sizes |= {size + other for other in sizes}
     alone = {
         option.memory_bytes(size) if budget == "memory_bytes" else option.line.at(size).macs
-        for option in instance.options
+        for option in instance.modes
         for size in sizes - {0}
     }
     together = range(1, instance.max_students + 1)
@@ -86,7 +86,7 @@ def brute(asked, over, names):
     for amount in sorted({*needs(asked, over.budget), over.least, over.most}):
         if not over.least <= amount <= over.most:
             continue
-        here = optimum(over.question(asked, amount), names)
+        here = optimum(over.problem_with(asked, amount), names)
         if here is not None and (above is None or here != pytest.approx(above, rel=1e-9)):
             steps.append((amount, here))
             above = here

@@ -57,23 +57,23 @@ def with_copies(seed):
     """Two or three boards, three communities, up to three students of up to two copies."""
     image, instance = random_instance(seed)
     rng = np.random.default_rng(seed)
-    failures = random_failures(rng, len(instance.sites))
-    names = tuple(f"b{b}" for b in range(len(instance.sites)))
+    failures = random_failures(rng, len(instance.capacities))
+    names = tuple(f"b{b}" for b in range(len(instance.capacities)))
     return image, replace(
         instance,
         sizes=instance.sizes[:3],
-        options=instance.options[:2],
-        drops=instance.drops[:1],
+        modes=instance.modes[:2],
+        drop_choices=instance.drop_choices[:1],
         max_copies=int(rng.integers(2, 4)),
         outages=tuple(frozenset(map(names.index, one.boards)) for one in failures.outages),
-        hazards=FailureScenarios(failures, names, Grown()),
+        scenarios=FailureScenarios(failures, names, Grown()),
     )
 
 
 def plans_with_copies(image, instance):
     """Yield the value of every objective for every plan that keeps all rules."""
     cost = cache(lambda name, filters: student_cost(parse_network(name), image, filters))
-    places = range(len(instance.sites))
+    places = range(len(instance.capacities))
     homes = [
         chosen
         for count in range(1, instance.max_copies + 1)
@@ -83,7 +83,7 @@ def plans_with_copies(image, instance):
         if not instance.min_students <= len(groups) <= instance.max_students:
             continue
         filters = [sum(instance.sizes[c] for c in group) for group in groups]
-        for options in product(instance.options, repeat=len(groups)):
+        for options in product(instance.modes, repeat=len(groups)):
             if len({option.group0 for option in options}) > 1:
                 continue
             costs = [cost(o.name, size) for o, size in zip(options, filters, strict=True)]
@@ -100,7 +100,7 @@ def plans_with_copies(image, instance):
 
 def values_of_copies(instance, students, boards, load):
     """What boards do counts each copy, what students know counts each once."""
-    drop = instance.drops[0]
+    drop = instance.drop_choices[0]
     once = values(instance, drop, tuple((0, *student) for student in students))
     return {
         **values(instance, drop, load),
@@ -114,8 +114,8 @@ def values_of_copies(instance, students, boards, load):
 
 def worth(instance, students, boards):
     """Go through all sets of causes that may come together."""
-    failures, grown = instance.hazards.failures, instance.hazards.accuracy
-    places = {name: place for place, name in enumerate(instance.hazards.boards)}
+    failures, grown = instance.scenarios.failures, instance.scenarios.accuracy
+    places = {name: place for place, name in enumerate(instance.scenarios.boards)}
     causes = [({places[one.board]}, one.probability) for one in failures.boards]
     causes += [({places[b] for b in one.boards}, one.probability) for one in failures.outages]
     size = sum(log(sum(getattr(cost, f) for cost, _, _ in students)) for f in ("params", "macs"))
@@ -144,7 +144,7 @@ def latency(instance, students, boards):
             here[b].append((cost.macs, filters))
     turn = {}
     for b, those in here.items():
-        board = instance.sites[b].board
+        board = instance.capacities[b].board
         turn[b] = (
             send_ms(board, instance.image_bytes),
             busy_ms(board.device, [macs for macs, _ in those])
@@ -163,7 +163,7 @@ def latency(instance, students, boards):
 
 def survival(instance, boards):
     """The most failures, each a board or an outage, of which any leave each student a board."""
-    causes = [frozenset({b}) for b in range(len(instance.sites))] + list(instance.outages)
+    causes = [frozenset({b}) for b in range(len(instance.capacities))] + list(instance.outages)
     for count in range(1, len(causes) + 1):
         for failed in combinations(causes, count):
             down = set(chain.from_iterable(failed))
@@ -181,11 +181,11 @@ def test_each_objective_with_copies_equals_exhaustive_search(seed):
 @pytest.mark.parametrize("seed", range(100, 130))
 def test_boards_that_differ_in_what_takes_them_down_only(seed):
     image, instance = with_copies(seed)
-    first = instance.sites[0]
-    names = [site.board.name for site in instance.sites]
+    first = instance.capacities[0]
+    names = [site.board.name for site in instance.capacities]
     sites = tuple(replace(first, board=replace(first.board, name=name)) for name in names)
     # Where every board can have a copy of everything, it does not matter which boards are used.
-    equals_exhaustive_search(image, replace(instance, sites=sites, max_copies=1 + seed % 2))
+    equals_exhaustive_search(image, replace(instance, capacities=sites, max_copies=1 + seed % 2))
 
 
 def equals_exhaustive_search(image, instance):
@@ -196,5 +196,7 @@ def equals_exhaustive_search(image, instance):
             assert outcome.infeasible
             continue
         assert outcome.proven
-        slack = instance.max_copies * max(slack_of(instance, name), OBJECTIVE_FUNCTIONS[name].noise)
+        slack = instance.max_copies * max(
+            slack_of(instance, name), OBJECTIVE_FUNCTIONS[name].tolerance_units
+        )
         assert outcome.value == pytest.approx(best(plans, name), abs=slack), name

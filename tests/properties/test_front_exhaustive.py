@@ -14,8 +14,8 @@ EXACT = [
     for name in UNFAILING
     if not (
         OBJECTIVE_FUNCTIONS[name].rounded
-        or OBJECTIVE_FUNCTIONS[name].noise
-        or OBJECTIVE_FUNCTIONS[name].curved
+        or OBJECTIVE_FUNCTIONS[name].tolerance_units
+        or OBJECTIVE_FUNCTIONS[name].nonlinear
     )
 ]
 several = st.lists(st.sampled_from(sorted(UNFAILING)), min_size=2, max_size=3, unique=True)
@@ -27,7 +27,7 @@ def front(instance, names):
     goals = [OBJECTIVE_FUNCTIONS[name] for name in names]
 
     def searched(instance, goal, limits, known=None):
-        return search(instance, goal, limits, seed=0, deterministic_limit=60, known=known)
+        return search(instance, goal, limits, seed=0, deterministic_limit=60, incumbent=known)
 
     found = pareto_front_of(instance, goals, hidden, searched)
     assert found.complete

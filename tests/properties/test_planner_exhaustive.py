@@ -36,10 +36,12 @@ def solved(instance, name, limits=()):
 
 def slack_of(instance, name):
     """How far rounding up may carry a value, in solver units."""
-    if OBJECTIVE_FUNCTIONS[name].curved:
+    if OBJECTIVE_FUNCTIONS[name].nonlinear:
         return 4
     rounds = instance.max_students if instance.reuse else 1
-    size = rounding_bound(len(instance.sites), instance.max_students, rounds * instance.filters)
+    size = rounding_bound(
+        len(instance.capacities), instance.max_students, rounds * instance.filters
+    )
     return size if OBJECTIVE_FUNCTIONS[name].rounded else 1e-6
 
 
@@ -93,15 +95,15 @@ def test_the_whole_search_equals_exhaustive_search(seed):
 
 def test_the_small_instances_reach_their_sizes():
     drawn = [small_instance(seed)[1] for seed in range(INSTANCES)]
-    largest = [(one.max_students, len(one.sites), len(one.sizes)) for one in drawn]
+    largest = [(one.max_students, len(one.capacities), len(one.sizes)) for one in drawn]
     assert max(largest) == (4, 4, 6)
-    assert {len({option.name for option in one.options}) for one in drawn} == {3}
-    assert {len({option.precision for option in one.options}) for one in drawn} == {1, 2}
-    assert {len({option.group0 for option in one.options}) for one in drawn} == {1, 2, 3}
+    assert {len({option.name for option in one.modes}) for one in drawn} == {3}
+    assert {len({option.precision for option in one.modes}) for one in drawn} == {1, 2}
+    assert {len({option.group0 for option in one.modes}) for one in drawn} == {1, 2, 3}
     assert sum(one.reuse and one.max_students > len(one.sizes) for one in drawn) >= 20
     found = [search(one, None, seed=0, deterministic_limit=60) for one in drawn]
     assert sum(each.assignment is not None for each in found) >= 200
-    alone = [each.assignment for each in found if each.assignment and each.assignment.own]
+    alone = [each.assignment for each in found if each.assignment and each.assignment.stem]
     assert len(alone) >= 10
 
 
@@ -111,8 +113,8 @@ def test_each_model_has_all_plans_with_further_students(build, seed, monkeypatch
     """More students than communities, up to three rounds of them."""
     image, instance = small_instance(seed)
     instance = replace(
-        instance, sizes=instance.sizes[:2], drops=instance.drops[:1], max_students=5,
-        sites=instance.sites[:2], options=instance.options[:3],
+        instance, sizes=instance.sizes[:2], drop_choices=instance.drop_choices[:1], max_students=5,
+        capacities=instance.capacities[:2], modes=instance.modes[:3],
     )  # fmt: skip
     without_hints(monkeypatch)
     monkeypatch.setattr("planner.solvers.level_solver._model", MODELS[build])
@@ -132,8 +134,8 @@ def test_the_quick_enumeration_equals_the_slow_one(seed):
     """All send orders, all divisions, one plan after the other."""
     image, instance = small_instance(seed)
     instance = replace(
-        instance, sites=instance.sites[:3], options=instance.options[:3],
-        drops=instance.drops[:2], sizes=instance.sizes[:4], max_students=3,
+        instance, capacities=instance.capacities[:3], modes=instance.modes[:3],
+        drop_choices=instance.drop_choices[:2], sizes=instance.sizes[:4], max_students=3,
         min_students=min(3, instance.min_students),
     )  # fmt: skip
     plans = list(all_plans(image, instance))
@@ -218,9 +220,9 @@ def test_more_memory_and_more_macs_never_make_the_optimum_worse(case, name):
             memory_bytes=site.memory_bytes and 2 * site.memory_bytes,
             macs=site.macs and 2 * site.macs,
         )
-        for site in instance.sites
+        for site in instance.capacities
     )
-    after = solved(replace(instance, sites=grown), name)
+    after = solved(replace(instance, capacities=grown), name)
     assert after.proven
     assert after.value >= before.value if measure.maximise else after.value <= before.value
 
@@ -232,5 +234,7 @@ def test_one_more_board_never_makes_the_optimum_worse(case, name):
     measure = OBJECTIVE_FUNCTIONS[name]
     before = solved(instance, name)
     assume(not before.infeasible)
-    after = solved(replace(instance, sites=(*instance.sites, instance.sites[0])), name)
+    after = solved(
+        replace(instance, capacities=(*instance.capacities, instance.capacities[0])), name
+    )
     assert after.value >= before.value if measure.maximise else after.value <= before.value

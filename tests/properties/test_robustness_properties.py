@@ -73,7 +73,7 @@ def test_value_is_that_of_all_causes_one_by_one(at_once, failures, homes, accura
         doubtful += chance * (abs(kept_pct - failures.target_pct) < 1e-8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(robustness, "MOST_ENUMERATED", at_once)
-        found = RobustnessEvaluator(failures, BOARDS).value(accuracy_pct, homes)
+        found = RobustnessEvaluator(failures, BOARDS).evaluate(accuracy_pct, homes)
     assert found.expected_accuracy_pct == pytest.approx(expected, abs=1e-9)
     assert found.reliability_pct == pytest.approx(100 * reliable, abs=1e-9 + 100 * doubtful)
 
@@ -84,7 +84,7 @@ def test_a_further_copy_never_makes_it_worse(failures, homes, data):
     student = data.draw(st.integers(0, len(homes) - 1))
     more[student] |= {data.draw(st.integers(0, len(BOARDS) - 1))}
     survival = RobustnessEvaluator(failures, BOARDS)
-    before, after = survival.value(90, homes), survival.value(90, more)
+    before, after = survival.evaluate(90, homes), survival.evaluate(90, more)
     assert after.expected_accuracy_pct >= before.expected_accuracy_pct - 1e-9
     assert after.reliability_pct >= before.reliability_pct - 1e-9
     for failed in range(4):
