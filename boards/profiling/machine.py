@@ -1,6 +1,7 @@
 """The machine that is measured: hardware, temperature, clock, governor, throttling.
 
-Read from Linux's sysfs and, on a Raspberry Pi, from its firmware; what is not exposed is None.
+Read by psutil, from Linux's sysfs where psutil has nothing (governors, the trip points of thermal
+zones), and from the firmware of a Raspberry Pi; what is not exposed is None.
 """
 
 import os
@@ -11,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import which
+
+import psutil
 
 from nonn_common.errors import InputError
 
@@ -52,13 +55,13 @@ class MachineCondition:
 def machine_condition(
     root: Path = Path("/"), firmware: "Firmware | None" = None
 ) -> MachineCondition:
-    """Read the machine's condition; `root` is the folder of its sysfs and proc."""
+    """Read the machine's condition; `root` is the folder of its sysfs."""
     flags = _flags((firmware or ask_firmware)("get_throttled"))
     zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
-    temperatures = [value for zone in zones if (value := _number(zone / "temp")) is not None]
+    sensors = (each for chip in psutil.sensors_temperatures().values() for each in chip)
     return MachineCondition(
-        temperature_c=max(temperatures) / 1000 if temperatures else None,
-        clock_hz=clock_hz(root),
+        temperature_c=max((sensor.current for sensor in sensors), default=None),
+        clock_hz=clock_hz(),
         governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         hot=any(_is_hot(zone) for zone in zones),
         throttled=bool(flags & _THROTTLED_NOW),
@@ -66,16 +69,13 @@ def machine_condition(
     )
 
 
-def clock_hz(root: Path = Path("/")) -> int | None:
+def clock_hz() -> int | None:
     """Clock of the fastest core now, in Hz; None where it is not exposed."""
-    cores = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
-    clocks = [value for core in cores if (value := _number(core)) is not None]
-    if clocks:
-        return int(1000 * max(clocks))
-    lines = (_text(root / "proc/cpuinfo") or "").splitlines()
-    found = [_after_colon(line) for line in lines if line.lower().startswith("cpu mhz")]
-    known = [value for value in found if value is not None]
-    return round(1e6 * max(known)) if known else None
+    try:
+        clocks_mhz = [core.current for core in psutil.cpu_freq(percpu=True)]
+    except NotImplementedError:
+        return None
+    return round(1e6 * max(clocks_mhz, default=0.0)) or None
 
 
 def condition_warnings(before: MachineCondition, after: MachineCondition) -> tuple[str, ...]:
@@ -155,13 +155,6 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _after_colon(line: str) -> float | None:
-    try:
-        return float(line.partition(":")[2])
-    except ValueError:
-        return None
-
-
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
     """Hardware in a profile; `cores` are those that this process may use."""
@@ -179,7 +172,7 @@ def this_machine(asked_hz: int | None = None, root: Path = Path("/")) -> Machine
 
     Raises InputError where neither a person nor the system says the clock.
     """
-    found_hz = asked_hz or clock_hz(root)
+    found_hz = asked_hz or clock_hz()
     if found_hz is None:
         raise InputError("the system does not say its clock", where="--clock", fix="--clock 1.2GHz")
     title = _title(root)
@@ -211,7 +204,7 @@ def _title(root: Path) -> str:
 
 def _ram_bytes(root: Path) -> int:
     """Memory of the machine, or of this process's control group if less."""
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    ram = psutil.virtual_memory().total
     for name in _LIMITS:
         try:
             ram = min(ram, int((root / name).read_text()))

@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import psutil
 import pytest
 
 from boards.profiling.machine import (
@@ -22,17 +25,23 @@ def write(root, path, text):
     target.write_text(text)
 
 
+def expose(monkeypatch, temperature_c=None, clocks_mhz=()):
+    """Let psutil find one sensor, if it has a temperature, and cores with these clocks."""
+    sensors = {} if temperature_c is None else {"cpu": [SimpleNamespace(current=temperature_c)]}
+    cores = [SimpleNamespace(current=each) for each in clocks_mhz]
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: sensors)
+    monkeypatch.setattr(psutil, "cpu_freq", lambda **_: cores)
+
+
 @pytest.fixture
-def board(tmp_path):
+def board(tmp_path, monkeypatch):
     """The sysfs of a board at 61 C, whose system begins to throttle at 80 C."""
+    expose(monkeypatch, 61.3, (600.0, 1500.0))
     zone = "sys/class/thermal/thermal_zone0"
     write(tmp_path, f"{zone}/temp", "61300\n")
     write(tmp_path, f"{zone}/trip_point_0_type", "passive\n")
     write(tmp_path, f"{zone}/trip_point_0_temp", "80000\n")
-    for core, khz in (("cpu0", 600000), ("cpu1", 1500000)):
-        cpufreq = f"sys/devices/system/cpu/{core}/cpufreq"
-        write(tmp_path, f"{cpufreq}/scaling_cur_freq", f"{khz}\n")
-        write(tmp_path, f"{cpufreq}/scaling_governor", "ondemand\n")
+    write(tmp_path, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "ondemand\n")
     write(tmp_path, "proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.2\0")
     return tmp_path
 
@@ -42,7 +51,8 @@ def test_a_board_tells_its_condition(board):
     assert found == MachineCondition(61.3, 1_500_000_000, "ondemand")
 
 
-def test_what_is_not_exposed_is_none(tmp_path):
+def test_what_is_not_exposed_is_none(tmp_path, monkeypatch):
+    expose(monkeypatch)
     assert machine_condition(tmp_path, silent_firmware) == MachineCondition(None, None, None)
     assert (
         condition_warnings(MachineCondition(None, None, None), MachineCondition(None, None, None))
@@ -109,9 +119,10 @@ def test_a_sensor_at_its_trip_point_is_hot(board):
     assert machine_condition(board, silent_firmware).hot
 
 
-def test_without_cpufreq_the_clock_is_that_of_cpuinfo(tmp_path):
+def test_without_a_device_tree_the_title_is_that_of_cpuinfo(tmp_path, monkeypatch):
+    expose(monkeypatch, clocks_mhz=(2445.406,))
     write(tmp_path, "proc/cpuinfo", "model name\t: Tiny CPU\ncpu MHz\t\t: 2445.406\n")
-    assert clock_hz(tmp_path) == 2_445_406_000
+    assert clock_hz() == 2_445_406_000
     machine = this_machine(root=tmp_path)
     assert (machine.title, machine.board) == ("Tiny CPU", "tiny-cpu")
 
@@ -128,7 +139,16 @@ def test_a_machine_is_described(board):
     assert this_machine(root=board).ram_bytes == machine.ram_bytes
 
 
-def test_a_person_may_know_the_clock_better(tmp_path):
+def test_a_person_may_know_the_clock_better(tmp_path, monkeypatch):
+    expose(monkeypatch)
     with pytest.raises(InputError, match="--clock"):
         this_machine(root=tmp_path)
     assert this_machine(900_000_000, tmp_path).clock_hz == 900_000_000
+
+
+def test_a_system_without_clocks_is_no_error(monkeypatch):
+    def nothing(**_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(psutil, "cpu_freq", nothing)
+    assert clock_hz() is None

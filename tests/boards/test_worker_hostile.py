@@ -3,15 +3,14 @@
 import socket
 import ssl
 import struct
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_python import run_forked, template
 from made_bundle import make_bundle
-from worker_processes import asking, keys_for, running
+from worker_processes import WORKER, asking, keys_for, running
 
 from boards.protocol import frames
 from boards.protocol.frames import HEADER, Frame, FrameKind
@@ -194,6 +193,12 @@ def test_a_host_that_is_gone_in_the_middle_of_an_image_leaves_nothing_behind(pla
     assert open_files(worker) <= before + 3
 
 
+def worker_says(bundle, *options):
+    """Start a worker that ends at once; return its exit code and what it said."""
+    line = ("-m", "nonn_plan", "worker", bundle, "--student", "0", *options)
+    return run_forked(template(*WORKER), *line, timeout=60)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -211,9 +216,7 @@ def test_a_host_that_is_gone_in_the_middle_of_an_image_leaves_nothing_behind(pla
 )
 def test_a_wrong_command_is_one_sentence(place, options, text):
     bundle, _, keys, _ = place
-    command = [sys.executable, "-m", "nonn_plan", "worker", str(bundle), "--student", "0"]
-    command += [option.replace("KEYS", str(keys)) for option in options]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    found = worker_says(bundle, *(option.replace("KEYS", str(keys)) for option in options))
     assert found.returncode == 2, found.stderr
     assert text in found.stderr
     assert "Traceback" not in found.stderr
@@ -226,17 +229,13 @@ def test_a_model_that_was_changed_is_not_loaded(place, tmp_path):
     content = bytearray(model.read_bytes())
     content[-1] ^= 1
     model.write_bytes(content)
-    command = [sys.executable, "-m", "nonn_plan", "worker", str(tmp_path / "bundle")]
-    command += ["--student", "0", "--keys", str(keys / "pi")]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    found = worker_says(tmp_path / "bundle", "--keys", keys / "pi")
     assert found.returncode == 2
     assert "SHA-256" in found.stderr
 
 
 def test_a_port_that_is_taken_is_said(place):
     bundle, _, keys, worker = place
-    command = [sys.executable, "-m", "nonn_plan", "worker", str(bundle), "--student", "0"]
-    command += ["--keys", str(keys / "pi"), "--listen", str(worker.address)]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    found = worker_says(bundle, "--keys", keys / "pi", "--listen", worker.address)
     assert found.returncode == 1
     assert f"cannot listen on {worker.address}" in found.stderr
