@@ -1,1 +1,1 @@
-"""What to build: the problem, its solvers, the proven plan, and its training recipe."""
+"""Plans: problem, data, solvers, plan file, diagnosis and exploration."""

@@ -97,7 +97,7 @@ def _time(solved: Sequence[_SolvedLevel]) -> float:
 def _best_known(
     problem: Problem, outcome: SearchOutcome, solved: Sequence[_SolvedLevel]
 ) -> Assignment:
-    """Return what this stage found, or else what the one before it left."""
+    """The level's assignment, or else that of the level before it."""
     if outcome.assignment is not None:
         return outcome.assignment
     if solved:
@@ -246,7 +246,7 @@ def _still(
     needed: Sequence[RelaxableConstraint],
     out: Sequence[RelaxableConstraint],
 ) -> SearchOutcome:
-    """Look for a plan where nothing is asked but what is needed less what is out."""
+    """Look for a plan under the constraints in `needed` but those in `out`."""
     kept = set(needed) - set(out)
     return session.plan_without(
         [one for one in relaxable_constraints(session.problem) if one not in kept]
@@ -256,7 +256,7 @@ def _still(
 def _interchangeable_limits(
     data: ProblemData, needed: Sequence[RelaxableConstraint], one: RelaxableConstraint
 ) -> list[RelaxableConstraint]:
-    """Return the demands on boards that are alike, going by what is still asked of them."""
+    """Constraints on alike boards, by what is still asked of them."""
     if one.board < 0:
         return [one]
 
@@ -274,7 +274,7 @@ def _interchangeable_limits(
 
 
 def conflict_sentences(session: SolverSession, found: Conflict) -> tuple[str, ...]:
-    """Say of each demand of a conflict what it is and what would do if all else stays."""
+    """Describe each constraint of a conflict, and a limit that would do."""
     problem = session.problem
     data = resolve_problem(problem)
     least: dict[object, int | None] = {}
@@ -298,7 +298,7 @@ def _would(problem: Problem, one: RelaxableConstraint, value: int) -> str:
 
 
 def _found(problem: Problem, one: RelaxableConstraint) -> tuple[str, str]:
-    """Return the demand as it stands, and the plain reason against it where there is one."""
+    """The constraint as it stands, and a plain reason against it, if any."""
     if one.budget is not None:
         return _budget(problem, one.budget, one.board)
     if one.kind == "min_students":

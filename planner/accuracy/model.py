@@ -61,7 +61,7 @@ class AccuracyFit:
 
     @property
     def kd(self) -> float:
-        """What plain KD adds to the logarithm of the drop."""
+        """Offset of plain KD in the logarithm of the drop."""
         return float(self.values[-2])
 
     @property
@@ -104,7 +104,10 @@ class AccuracyFit:
 
 
 def fit_rows(rows: Sequence[AccuracyRow]) -> AccuracyFit:
-    """Fit the rows; there must be more of them than teachers plus two, of two teachers or more."""
+    """Least-squares fit of the rows.
+
+    There must be more rows than teachers plus two, of two teachers or more.
+    """
     # The first row of a teacher says how accurate it is.
     errors = {
         row.teacher: _at_least_least(100 - row.teacher_accuracy_pct) for row in reversed(rows)
@@ -145,7 +148,7 @@ def leave_one_out_errors(rows: Sequence[AccuracyRow]) -> tuple[float | None, ...
 
 
 def leave_teacher_out_errors(rows: Sequence[AccuracyRow]) -> tuple[float, ...]:
-    """Return, row by row, that error by a fit without any row of the row's teacher."""
+    """Errors (points) of each row under a fit without its teacher's rows."""
     fits = {
         teacher: fit_rows([row for row in rows if not _related(row.teacher, teacher)])
         for teacher in dict.fromkeys(row.teacher for row in rows)
@@ -254,7 +257,10 @@ class AccuracyModel:
         return max(0.0, self._teacher_pct() - self.drop_pct(index, method))
 
     def drop_pct(self, index: float, method: Method = "nonn") -> float:
-        """Return the median drop below the teacher in points, which may be more than it has."""
+        """Median drop below the teacher in points.
+
+        It may be more than the teacher has.
+        """
         return exp(self._spread(index, method).centre)
 
     def index_for(self, accuracy_pct: float, method: Method = "nonn") -> float:

@@ -36,7 +36,7 @@ _SAME_NETWORK: Mapping[str, str] = {"kd-nonn-2s-xl": "nonn-2s-xl"}
 
 @dataclass(frozen=True, slots=True)
 class TeacherFacts:
-    """A teacher on a data set, as far as accuracy depends on it; equal ones share their rows."""
+    """A teacher on a data set; equal ones share their rows."""
 
     network: Annotated[
         str | None, Field(description="Its network; null for one of no family known here.")
@@ -118,13 +118,13 @@ class AccuracyRow:
 
 
 def size_index(params: float, macs: float) -> float:
-    """Return what accuracy grows with: half of ln(params) plus half of ln(MACs), all boards."""
+    """Size index of accuracy: half of ln(params) plus half of ln(MACs), all boards."""
     return (log(params) + log(macs)) / 2
 
 
 @cache
 def published_rows() -> tuple[AccuracyRow, ...]:
-    """Return the rows of A, Tables 2 to 5, each once, whose whole size is published.
+    """Published rows with a whole size, each once (arXiv:1907.11804, Tables 2 to 5).
 
     SplitNet is another method; the rows that are compared with it lack FLOPs.
     """
@@ -188,7 +188,7 @@ def _size(part: PublishedPart, row: TableRow, teacher: TeacherFacts) -> tuple[fl
 
 
 def _compressed(part: PublishedPart, name: str) -> PublishedRow | None:
-    """Return the row of this name whose compression Table 4 gives, of the same data set."""
+    """Row of this name with a compression in Table 4, of the same data set."""
     for other in published_accuracy().parts:
         if other.table == "4" and other.dataset == part.dataset:
             return next((row for row in other.rows if row.row == name), None)
@@ -201,7 +201,7 @@ RECIPE, EVALUATION = "train.yaml", "evaluation.json"
 def read_own_rows(
     path: Path, teacher: TeacherFacts, teacher_accuracy_pct: float | None
 ) -> tuple[AccuracyRow, ...]:
-    """Return the rows at `path`: the folder of a run, or a file of `nonn-plan table`.
+    """Rows of a run's folder or of a file of `nonn-plan table`.
 
     `teacher` is that of a folder's run, and its accuracy (percent) what the run's is compared
     with; a table's file names its own.  Raises InputError for anything else, for a run that was
@@ -218,7 +218,7 @@ def read_own_rows(
 
 
 def run_row(folder: Path, teacher: TeacherFacts, teacher_accuracy_pct: float) -> AccuracyRow:
-    """Return the row of a run, or of the runs of several seeds, of which the mean counts.
+    """Row of one run, or mean row of the runs of several seeds.
 
     Raises InputError as `own_rows` does.
     """
@@ -347,7 +347,7 @@ def _method(recipe: TrainingRecipe) -> Method:
 
 
 def _cost(recipe: TrainingRecipe, classes: int, folder: Path) -> Cost:
-    """Return what all boards need together, copies of G0 counted."""
+    """Cost of all boards together, copies of G0 counted."""
     model, image = recipe.model, ImageShape.parse(recipe.image)
     if isinstance(model, SplitNetRecipe):
         raise InputError("a SplitNet says nothing of a NoNN's accuracy", where=str(folder))

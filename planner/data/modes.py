@@ -75,12 +75,12 @@ def round_down(limit: float | None, units: int) -> int | None:
 
 
 def least_within(best: int, tolerance_pct: float) -> int:
-    """Return the least that a maximised measure may fall to, within a tolerance of its best."""
+    """Least value of a maximised objective within a tolerance of its best."""
     return math.ceil(best - abs(best) * tolerance_pct / 100 - 1e-6)
 
 
 def most_within(best: int, tolerance_pct: float) -> int:
-    """Return the most that a minimised measure may rise to, within a tolerance of its best."""
+    """Largest value of a minimised objective within a tolerance of its best."""
     return math.floor(best + abs(best) * tolerance_pct / 100 + 1e-6)
 
 
@@ -125,7 +125,7 @@ def energy_units(device: DeviceProfile, line: StudentCostLine, several: bool) ->
 
 
 def rounding_bound(boards: int, students: int, filters: int) -> int:
-    """Bound, in solver units, what rounding up adds to a latency or to a fleet's energy.
+    """Bound on rounding errors of a latency or of a fleet's energy, in units.
 
     Each send and delay, each student's constant, each filter's compute and reply, and the join are
     rounded once, by less than one unit; a delay twice where boards share a medium, but then only
@@ -189,7 +189,7 @@ class Stem:
 
 @dataclass(frozen=True, slots=True)
 class DedicatedStem:
-    """G0 on a board of its own, by the board's place in the fleet; times in solver units.
+    """G0 on a board of its own, by the board's place; times in solver units.
 
     `sent` is the host's time for the image; `lead` is all that passes until maps can be sent, and
     the latency of this board's link on the way back, which all of them have.
@@ -288,7 +288,7 @@ class Mode:
         return BYTES_PER_VALUE[self.precision]
 
     def memory_bytes(self, filters: int) -> int:
-        """Return what parameters and peak activations take, in bytes."""
+        """Bytes of parameters and peak activations."""
         return self.line.at(filters).memory_bytes(self.precision)
 
 
@@ -307,7 +307,7 @@ class DropChoice:
 
 
 def drop_choice(step: DropStep) -> DropChoice:
-    """Describe a drop step; what was not measured but is allowed (g0) counts as no change."""
+    """Choice of a drop step; an unmeasured allowed one (g0) counts as no change."""
     return DropChoice(frozenset(step.communities), step.filters, abs(step.delta_val_pct or 0.0))
 
 
@@ -328,12 +328,12 @@ class BoardCapacity:
 
     @property
     def class_key(self) -> tuple[object, ...]:
-        """What makes boards do the same as long as they are up: device, link and budgets."""
+        """Key of interchangeable boards: device, link and budgets."""
         limits = (self.memory_bytes, self.macs, self.busy, self.energy)
         return self.board.device, self.board.link, *limits
 
     def fits(self, mode: Mode, filters: int) -> bool:
-        """Say whether a student of this network and size fits on this board, alone or not."""
+        """Say whether a student of this mode and size fits, alone or not."""
         if self.memory_bytes is not None and mode.memory_bytes(filters) > self.memory_bytes:
             return False
         if self.macs is not None and mode.line.at(filters).macs > self.macs:
@@ -352,7 +352,7 @@ class BoardCapacity:
         return min(units(device, mode.line, several).at(filters) for several in (False, True))
 
     def most_filters(self, mode: Mode, at_most: int) -> int:
-        """Return the most filters, up to `at_most`, that such a student may mimic here; -1: none.
+        """Most filters, up to `at_most`, of such a student here; -1 for none.
 
         Costs grow with filters, so that bisection finds it.
         """

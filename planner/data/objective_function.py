@@ -1,4 +1,4 @@
-"""Objective functions: each objective of a problem, read from a plan or from a model of plans."""
+"""Objective functions: how each objective is read from a plan or a model."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Amount_co = TypeVar("Amount_co", covariant=True)
 
 
 class PlanQuantities(Protocol[Amount_co]):
-    """A plan, or all plans at once: amounts are numbers, or linear expressions of a model."""
+    """Quantities of a plan: numbers, or linear expressions of a model."""
 
     def total(self, figure: Resource) -> Amount_co:
         """Return a figure, added up over all boards."""

@@ -176,7 +176,7 @@ class ProblemData:
         return replace(self, capacities=capacities)
 
     def send(self, place: int) -> int:
-        """Return for how long a board's input is sent, in solver units: the image, or G0's maps."""
+        """Send time of a board's input, the image or G0's maps, in solver units."""
         board = self.capacities[place].board
         if self.stem is None:
             return send_units(board, self.image_bytes)
@@ -185,7 +185,7 @@ class ProblemData:
 
     @cached_property
     def fixed_latency(self) -> int:
-        """What an answer takes beside inputs and boards: the join, and before them G0, if alone."""
+        """Latency beside inputs and boards: the join, and G0's part where it is alone."""
         return self._join + (self.stem.lead if self.stem else 0)
 
     @cached_property
@@ -198,11 +198,11 @@ class ProblemData:
         return round_up(join_ms(self.host), UNITS_PER_MS)
 
     def stem_usage(self, figure: Resource) -> int:
-        """Return what G0 costs on a board of its own; 0 where it has none."""
+        """Use of a resource by G0 on a board of its own, else 0."""
         return self.stem.of(figure) if self.stem else 0
 
     def stem_usage_on(self, board: int, figure: Resource) -> int:
-        """Return what G0 costs on this board, where that is its own."""
+        """Use of a resource of this board by G0, where it is alone there."""
         return self.stem_usage(figure) if self.stem and self.stem.board == board else 0
 
     def with_stem(self, stem: DedicatedStem) -> "ProblemData":
@@ -293,7 +293,7 @@ def _common_causes(problem: Problem) -> tuple[frozenset[int], ...]:
 
 
 def _failure_scenarios(problem: Problem) -> FailureScenarios | None:
-    """Return what may fail, where the question says so and accuracy can be predicted."""
+    """Failure scenarios, if the problem has failures and a known accuracy."""
     if problem.failures is None or problem.accuracy is None or not problem.accuracy.known:
         return None
     names = tuple(board.name for board in problem.fleet.boards)
@@ -319,7 +319,7 @@ def community_classes(data: ProblemData) -> tuple[tuple[int, ...], ...]:
 
 
 def student_counts(data: ProblemData, most: int) -> range:
-    """Return how many students there may be, up to `most`, more first; empty if none may."""
+    """Possible numbers of students, up to `most`, larger ones first."""
     return range(min(data.slots, most), data.min_students - 1, -1)
 
 

@@ -93,7 +93,7 @@ class RelaxableConstraint:
 
 
 def budget_criteria(budget: BudgetName) -> frozenset[Any]:
-    """Return what makes one network better than another where a board is to use little."""
+    """Criteria of a better mode where a board is to use little."""
     return frozenset({"memory"} if budget == "memory_bytes" else ())
 
 
@@ -118,7 +118,7 @@ def relaxable_constraints(problem: Problem) -> Iterator[RelaxableConstraint]:
 def interchangeable(
     problem: Problem, constraint: RelaxableConstraint
 ) -> tuple[RelaxableConstraint, ...]:
-    """Return the demands that differ from this one in nothing but which of alike boards it is."""
+    """Constraints that differ from this one only in which of alike boards they limit."""
     if constraint.budget is None:
         return (constraint,)
     data = resolve_problem(problem)
@@ -130,7 +130,7 @@ def interchangeable(
 
 
 def gains_from_students(problem: Problem, objectives: Iterable[Objective]) -> bool:
-    """Say whether there may be students without end, each of use to one of these objectives.
+    """Say whether students without end could each improve one of these objectives.
 
     What was not found with `FURTHER` students more is then not proven to be there with none.
     """
@@ -193,7 +193,7 @@ def _field(budget: BudgetName) -> str:
 
 
 def _measured_drops(problem: Problem) -> tuple[DropChoice, ...]:
-    """Return what may be dropped if epsilon did not matter: all that was measured or is allowed."""
+    """Drop choices without epsilon: all that were measured or are allowed."""
     communities = len(problem.partition.communities)
     return tuple(
         drop_choice(step)
@@ -220,7 +220,7 @@ def constraint_requirement(problem: Problem, constraint: RelaxableConstraint) ->
 
 
 def current_limit(problem: Problem, constraint: RelaxableConstraint) -> int | float:
-    """Return what a demand is at present, as people read it."""
+    """Present limit of a constraint, in the unit that people read."""
     if constraint.budget is not None:
         return cast(float, getattr(problem.budgets[constraint.board], constraint.budget))
     if constraint.kind == "requirement":
@@ -272,7 +272,7 @@ def _with_budget(problem: Problem, budget: BudgetName, board: int, to: float) ->
 
 
 def _epsilon_above(problem: Problem, delta_pct: float) -> float:
-    """Return the least epsilon that allows each step up to a delta_val, rounded up to units."""
+    """Least epsilon that allows each step up to a delta_val, rounded up."""
     most = round_up(delta_pct, UNITS_PER_POINT)
     deltas = (abs(step.delta_val_pct or 0.0) for step in problem.partition.drop_steps)
     allowed = [delta for delta in deltas if round_up(delta, UNITS_PER_POINT) <= most]
@@ -280,7 +280,7 @@ def _epsilon_above(problem: Problem, delta_pct: float) -> float:
 
 
 def constraint_label(problem: Problem, constraint: RelaxableConstraint) -> str:
-    """Return what a demand is called."""
+    """Label of a constraint for people."""
     if constraint.budget is not None:
         return f"{BUDGETS[constraint.budget].noun} of {problem.budgets[constraint.board].board}"
     if constraint.objective is not None:
@@ -300,7 +300,7 @@ def format_limit(constraint: RelaxableConstraint, value: float) -> str:
 
 
 def format_amount(constraint: RelaxableConstraint, value: float) -> str:
-    """Write what a demand is, or what a plan has of it, to the nearest digit."""
+    """Write a constraint's limit, or a plan's use of it, to the nearest digit."""
     return f"{value:g}" if constraint.budget is None else BUDGETS[constraint.budget].text(value)
 
 
@@ -326,6 +326,6 @@ def format_students(count: float) -> str:
 
 
 def _to_tenths(quantity: int) -> int:
-    """Round up to a tenth of the thousand, million ... that a quantity is written in."""
+    """Round up to a tenth of the prefix (thousand, million ...) that is written."""
     step = 10 ** (3 * ((len(str(quantity)) - 1) // 3) - 1) if quantity >= 1000 else 1
     return -(-quantity // step) * step

@@ -1,4 +1,4 @@
-"""Explanation of a plan: its proof, and how far each limit may move before it changes.
+"""Explanation of a plan: its proof, and how far each limit may move.
 
 The plan is said to change where the best value of some level does, under the levels before it.
 
@@ -85,7 +85,7 @@ def sensitivities(
     used: Mapping[RelaxableConstraint, float],
     progress: Progress = silent,
 ) -> tuple[Sensitivity, ...]:
-    """Return a row for each demand that the plan has something of; alike boards are solved once.
+    """Sensitivity of each constraint that the plan uses; alike boards are solved once.
 
     `used` is what the plan has of each demand, as people read it.
     """
@@ -192,7 +192,7 @@ LEVEL_UNITS: dict[Objective, str] = {
 
 
 class Explanation(Record):
-    """What binds a plan, and what would change it; or why there is none, and what would help."""
+    """Explanation of a plan and its limits, or of why there is none."""
 
     status: Literal["optimal", "feasible", "infeasible"] = Field(
         description="As the plan says; thresholds are of the question's optimum in any case."

@@ -70,7 +70,7 @@ class Repair(Record):
 
 @dataclass(frozen=True, slots=True)
 class _RepairCandidate:
-    """A repair, the question that it leads to, and its cost beside others of its kind."""
+    """A repair, the problem after it, and its cost among its kind."""
 
     repair: Repair
     problem: Problem
@@ -217,7 +217,7 @@ def _raised(
 
 
 def _highest(view: Any, boards: Sequence[int], budget: BudgetName) -> Any:
-    """Return what the one of these boards uses that uses most; of a model, a bound on it."""
+    """Maximum use over these boards; of a model, an upper-bound variable."""
     uses = [view.on(board, budget_resource(budget)) for board in boards]
     if isinstance(view, EvaluatedSolution):
         return max(uses)
@@ -284,7 +284,7 @@ def _with_one_more(problem: Problem, place: int) -> Problem | None:
 
 
 def _together(session: SolverSession) -> Iterator[Repair]:
-    """Relax several demands, each by as little as does, of which none can stay as it is.
+    """Relax several constraints together, each by as little as does.
 
     Budgets are relaxed before requirements, and these before the number of students.
     """

@@ -53,7 +53,7 @@ class FrontPoint(Record):
 
 
 class CellResult(Document):
-    """What was found of one question; written when it is found, and found again by its digest."""
+    """Result of one problem, kept in a file and found again by its digest."""
 
     digest: str = Field(description="Digest of the question, of what was asked, and of versions.")
     kind: CellKind = Field(description="One plan, a Pareto front, or the break-points of a budget.")
@@ -110,7 +110,7 @@ def versions() -> dict[str, str]:
 
 
 def read_cell_result(path: Path, digest: str) -> CellResult | None:
-    """Return what an earlier run found; None where it did not, or its file is damaged."""
+    """Result of an earlier run; None where its file is missing or damaged."""
     try:
         found = CellResult.read(path)
     except InputError:
@@ -202,7 +202,7 @@ _WORKERS_S = 30
 
 
 def solve_cells_locally(cells: Sequence[CellRequest], jobs: int) -> Iterator[CellResult]:
-    """Yield what is found, as it is found, on this machine's cores; -1 uses all of them."""
+    """Yield results, as they come, from this machine's cores; -1 uses all."""
     from joblib import Parallel, delayed
 
     if jobs == 1 or len(cells) < 2:
@@ -215,7 +215,7 @@ def solve_cells_locally(cells: Sequence[CellRequest], jobs: int) -> Iterator[Cel
 
 
 def solve_cells_on_cluster(cells: Sequence[CellRequest], address: str) -> Iterator[CellResult]:
-    """Yield what is found, as it is found, by the workers of the Dask scheduler at `address`.
+    """Yield results, as they come, from the Dask scheduler's workers at `address`.
 
     Raises InputError where there is no such scheduler or dask is not installed, and NonnError
     where its workers are not as this machine is.

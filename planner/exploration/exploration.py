@@ -17,7 +17,7 @@ Solver = Callable[[Sequence[CellRequest]], Iterator[CellResult]]
 
 
 class CellPlace(Record):
-    """Where a cell is: what differs from one cell to the next."""
+    """Coordinates of a cell in the grid."""
 
     fleet: str = Field(description="The fleet, as it was typed.")
     memory_bytes: int | None = Field(
@@ -68,7 +68,7 @@ class PlannedCell:
 def run_exploration(
     cells: Sequence[PlannedCell], folder: Path, solve: Solver, progress: Progress
 ) -> tuple[tuple[Cell, ...], int]:
-    """Solve what is not in `folder` yet, and return all cells and how many were there.
+    """Solve the cells that `folder` lacks; all cells, and how many were there.
 
     Each answer is written to `folder`, whole, as soon as it is found.
     """
@@ -220,7 +220,7 @@ def write_tables(cells: Sequence[Cell], folder: Path) -> None:
 
 
 def _table(found: Sequence[dict[str, Any]]) -> Table:
-    """Table with a column for every name that any row has, null where a row has none."""
+    """Table with a column for every name of any row, null where missing."""
     names = dict.fromkeys(name for row in found for name in row)
     columns = {name: [row.get(name) for row in found] for name in names}
     return Table.of(columns, {name: _type(name) for name in names})

@@ -53,7 +53,7 @@ def draw_pictures(exploration: Exploration) -> dict[str, bytes]:
 
 
 def heat_maps(cells: Sequence[Cell]) -> "Figure":
-    """Return a picture with a map of each stage's value over memory and FLOPs of one fleet."""
+    """Picture of maps of each level's value over memory and FLOPs of a fleet."""
     from matplotlib.figure import Figure
 
     memories = sorted({cell.place.memory_bytes for cell in cells}, key=_sized)
@@ -117,7 +117,7 @@ def _heat_map(
 
 
 def fronts(cells: Sequence[Cell]) -> "Figure":
-    """Return a picture with a panel for each budget: the first two measures, the third coloured."""
+    """Picture with a panel per budget: two objectives, the third in colour."""
     from matplotlib.figure import Figure
 
     shown = cells[:_MOST_PANELS]
@@ -166,7 +166,7 @@ def _front(axes: "Axes", cell: Cell) -> None:
 
 
 def _levels(values: Sequence[float]) -> range:
-    """Return the whole numbers from the least to the most, where values are a few of these."""
+    """Whole numbers from least to most, where there are only a few of them."""
     if any(value != int(value) for value in values) or max(values) - min(values) >= _MOST_LEVELS:
         return range(0)
     return range(int(min(values)), int(max(values)) + 1)

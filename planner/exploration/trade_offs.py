@@ -305,7 +305,7 @@ def find_breakpoints(session: SolverSession, over: BudgetRange) -> BreakpointSer
 def _step(
     session: SolverSession, over: BudgetRange, amount: int
 ) -> tuple[int, dict[str, float] | None]:
-    """Return the least budget that is as good as this one, and the optimum, None without a plan.
+    """Least budget as good as this one, and its optimum; None without a plan.
 
     Raises UnprovenError where the limit stops a proof.
     """
@@ -339,7 +339,7 @@ def _least_need(session: SolverSession, over: BudgetRange, level: OptimalLevel, 
 
 
 def _highest_need(view: Any, figure: Resource, extra: Mapping[int, int]) -> Any:
-    """Return what the board needs that needs most, its runtime only where it has a student.
+    """Highest need of these boards; a runtime counts only under a student.
 
     Of a model, the least of a bound on it.
     """

@@ -37,7 +37,7 @@ class PlacedStudent:
 
 @dataclass(frozen=True, slots=True)
 class PartialPlacement:
-    """Students on boards of an instance; use, and time after the send, of each board in use."""
+    """Students placed so far; use, and time after the send, of each board."""
 
     data: ProblemData
     placed: tuple[PlacedStudent, ...]
@@ -105,7 +105,7 @@ class PartialPlacement:
         return PartialPlacement.empty(self.data).plus(board, mode, communities).done_ms(board)
 
     def assignment(self, dropped: Sequence[int]) -> Assignment:
-        """Return what has been decided."""
+        """The assignment of what has been placed."""
         students = tuple(each.option.student(each.communities, each.boards) for each in self.placed)
         return Assignment(students, tuple(sorted(dropped)))
 
@@ -115,7 +115,7 @@ def _needs(mode: Mode, filters: int) -> BoardUse:
 
 
 def mode_menus(data: ProblemData) -> Iterator[tuple[Mode, ...]]:
-    """Yield for each network, larger ones first, itself and all smaller ones that share its G0."""
+    """Yield for each mode, larger first, itself and smaller ones of its G0."""
     filters = data.filters // data.slots
     order = sorted(data.modes, key=lambda mode: -mode.line.at(filters).params)
     for place, largest in enumerate(order):
@@ -131,7 +131,7 @@ class CommunityMerge:
 
 
 def community_merges(data: ProblemData, most: int) -> Iterator[CommunityMerge]:
-    """Merge as the paper does (A, section 4.2), for `most` students down to as few as allowed."""
+    """Merge greedily for `most` students down to the fewest (arXiv:1907.11804, section 4.2)."""
     for students in student_counts(data, most):
         drop = largest_drop(data, students)
         kept = kept_communities(data, drop)
@@ -147,7 +147,7 @@ PlacementRule = Callable[[ProblemData, CommunityMerge, tuple[Mode, ...]], Partia
 def best_by_rule(
     problem: Problem, data: ProblemData, rule: PlacementRule, most: int
 ) -> Assignment | None:
-    """Return the best that a rule finds with the most students, up to `most`, that it can place.
+    """Best assignment of a rule with the most students that it can place.
 
     One attempt for each menu: which networks serve the objective is found by trying.
     """
@@ -163,7 +163,7 @@ def best_by_rule(
 
 
 def greedy(problem: Problem) -> Assignment | None:
-    """Give each board one student, all in the best network that every one of them has room for.
+    """Give each board one student, all in the best mode that fits everywhere.
 
     A (section 4.2) has as many students as boards and drops the largest P0; where budgets or
     communities forbid that, one student less is tried.  A's boards are alike and assigned by hand;
@@ -188,7 +188,7 @@ def _one_per_board(
 
 
 def longest_processing_time(problem: Problem) -> Assignment | None:
-    """Place students, those of most work first, each on the board that is done with it first.
+    """Place students, longest first, each on the board that is done first.
 
     The end counts the turns of the host's sends, students that share the board, and the reply.
     Each student has the best network for which a board has room.  The partitions are those of
@@ -368,7 +368,7 @@ def _matched_to_groups(
 def _groups(
     empty: PartialPlacement, boards: tuple[int, ...], merge: CommunityMerge, mode: Mode
 ) -> tuple[BoardGroup, ...]:
-    """Cut the boards, sorted by their time for one student, into as many groups as students.
+    """Cut the boards, sorted by time, into as many groups as students.
 
     The cuts are where the times differ most, as ratios: 2 ms and 4 ms are as unlike as 20 ms and
     40 ms.
@@ -384,6 +384,9 @@ def _groups(
 def _network(
     empty: PartialPlacement, group: BoardGroup, share: tuple[int, ...], menu: tuple[Mode, ...]
 ) -> Mode:
-    """Return the largest network that every board of the group has room for; the last one fits."""
+    """Largest mode that every board of the group has room for.
+
+    The last one of the menu fits.
+    """
     fitting = (each for each in menu if set(group) <= set(empty.boards_for(each, share)))
     return next(fitting, menu[-1])

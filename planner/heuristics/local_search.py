@@ -61,7 +61,7 @@ def _share_group0(data: ProblemData, solution: Solution, mode: int) -> None:
 
 
 def _board(solution: Solution, student: int, board: int) -> bool:
-    """Put a student on another board, or let the host wait for another one of its copies."""
+    """Move a student to another board, or wait for another of its copies."""
     if student >= len(solution.boards) or solution.boards[student] == board:
         return False
     before, copies = solution.boards[student], solution.copies[student]
@@ -138,7 +138,7 @@ def _part(solution: Solution, community: int, board: int) -> bool:
 
 
 def _again(solution: Solution, community: int, board: int) -> bool:
-    """Add a student of a further round, like the one that owns a community, on a board."""
+    """Add a student of an extra round, like a community's owner, on a board."""
     solution.modes.append(solution.modes[solution.owners[community]])
     solution.boards.append(board)
     solution.copies.append(())
@@ -190,7 +190,7 @@ def local_search(
     incumbent: Assignment | None = None,
     most_solutions: int = MOST_SOLUTIONS,
 ) -> tuple[Assignment, int] | None:
-    """Return a good assignment and its value in solver units, or None if none was found.
+    """Good assignment and its value in solver units; None if none was found.
 
     `known` is one that keeps all rules and limits, and where the search begins.
     """
@@ -244,7 +244,7 @@ class _LocalSearch:
     # Where it begins.
 
     def _starts(self) -> Iterator[Solution]:
-        """Yield a draft for each shape of G0, each drop step and a few numbers of students."""
+        """Yield start solutions for each G0, drop step and a few student counts."""
         data = self._data
         shapes = sorted({mode.group0 for mode in data.modes})
         counts = {data.slots, max(1, data.min_students), (data.slots + 1) // 2}
@@ -281,7 +281,7 @@ class _LocalSearch:
         )
 
     def _placed(self, solution: Solution) -> Solution:
-        """Put each student where the score is best, as if those before it were the only ones."""
+        """Put each student where the score is best, one after the other."""
         for s in range(len(solution.boards)):
             owners = [owner if owner <= s else DROPPED for owner in solution.owners]
             again = solution.extra_communities[: max(0, s + 1 - len(solution.first_round))]

@@ -54,7 +54,7 @@ class BoardLoad:
 
     @property
     def tail(self) -> int:
-        """What follows the send until the reply is there."""
+        """Time from the end of the send until the reply is there."""
         return self.busy + self.reply + self.delay
 
     def violation(self, capacity: BoardCapacity) -> float:
@@ -74,7 +74,7 @@ class BoardLoad:
 
 
 def cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], BoardLoad]:
-    """Return what loads a board (by its place) with sorted tasks; it remembers what it has seen."""
+    """Cached function of a board's place and sorted students to its load."""
     first: dict[object, int] = {}
     alike = [first.setdefault(capacity.class_key, b) for b, capacity in enumerate(data.capacities)]
     loaded = cache(lambda board, tasks: _board_load(data, board, tasks))
@@ -105,7 +105,7 @@ DROPPED = -1
 
 @dataclass(slots=True)
 class Solution:
-    """Who owns each community (or `DROPPED`), each student's option and board, the drop step.
+    """Owner of each community (or `DROPPED`), mode and board of each student, drop choice.
 
     The last students, one for each in `again`, are of further rounds: they mimic as many filters
     as these communities have.  `copies` are further boards of each student.
@@ -151,7 +151,7 @@ class CostEvaluator:
         self._places = {(one.name, one.precision): o for o, one in enumerate(data.modes)}
 
     def evaluate(self, solution: Solution) -> "EvaluatedSolution":
-        """Return what can be read of a draft; each of its students must have a community."""
+        """Evaluate a solution, each of whose students must have a community."""
         sizes = [0] * len(solution.first_round)
         for community, owner in enumerate(solution.owners):
             if owner != DROPPED:
@@ -221,7 +221,7 @@ class EvaluatedSolution:
         self._loads = loads
 
     def violation(self) -> float:
-        """Return by how much budgets, shared G0 and number of students are broken; 0 if not."""
+        """Violation of budgets, shared G0 and number of students; 0 if none."""
         data = self._data
         over = sum(one.violation(data.capacities[b]) for b, one in self._loads.items())
         over += len({data.modes[o].group0 for o in self._solution.modes}) - 1
@@ -241,11 +241,11 @@ class EvaluatedSolution:
         return missing + len(kept) - len(solution.first_round)
 
     def tails(self) -> dict[int, int]:
-        """Return what follows the send to each board that is used, until its reply is there."""
+        """Time from the send to each used board until its reply is there."""
         return {board: one.tail for board, one in self._loads.items()}
 
     def tie_breaker(self) -> int:
-        """Return a measure that falls where work is spread, to tell plans of one latency apart."""
+        """Tie-breaker among plans of one latency: lower where work is spread."""
         return sum(one.tail * one.tail for one in self._loads.values())
 
     def total(self, figure: Resource) -> int:

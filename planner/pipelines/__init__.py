@@ -1,1 +1,1 @@
-"""One network cut by layers over boards, as a pipeline: its cost and its best cut."""
+"""Pipelines: one network cut by layers over boards, and its best cut."""

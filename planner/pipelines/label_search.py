@@ -32,7 +32,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class RoutePart:
-    """A part of a route: layers `start` to `end` - 1 on a board of this kind."""
+    """Layers `start` to `end` - 1 on a board of this class."""
 
     kind: int
     start: int
@@ -111,7 +111,7 @@ class LabelTree:
 
 
 def undominated(groups: IntArray, figures: CostTable) -> IntArray:
-    """Return which columns of `figures` no other of their group is at most equal to in all rows.
+    """Columns of `figures` that none of their group dominates in all rows.
 
     The first of each group, in order of its rows, is one of them; it goes, with all that it
     dominates, and the next comes first.
@@ -161,7 +161,7 @@ class CutSearch:
         return None
 
     def bound(self, aim: CutObjective) -> float:
-        """Return what no route's `aim` is below; infinite where none fits."""
+        """Lower bound of `aim` over all routes; infinite where none fits."""
         free = _Uses(self._costs, ())
         return max(
             _RemainingCost(self._costs, each, free).least for each in self._costs.columns(aim)
@@ -174,7 +174,7 @@ def _most_states(costs: SegmentCosts) -> int:
 
 
 class _Uses:
-    """How often boards of critical kinds are used: one number, with a digit for each kind.
+    """Uses of critical board classes: one number, with a digit for each.
 
     Bounds look at the lowest digits only, `states` numbers in all.
     """
@@ -191,7 +191,7 @@ class _Uses:
             raise _too_large(costs)
 
     def left(self, uses: IntArray, kind: int) -> NDArray[np.bool_]:
-        """Say where a board of this kind is left; always, if the kind is not critical."""
+        """States in which a board of this class is left; all for uncritical ones."""
         if not self.step[kind]:
             return np.ones(len(uses), dtype=np.bool_)
         most = self._most[kind]
@@ -199,7 +199,7 @@ class _Uses:
         return left
 
     def onward(self, kind: int) -> tuple[IntArray, IntArray]:
-        """Return the states in which a board of this kind is left, and those after its use."""
+        """States with a board of this class left, and those after its use."""
         before = np.arange(self.states)
         if not 0 < self.step[kind] < self.states:
             return before, before
@@ -208,7 +208,7 @@ class _Uses:
 
 
 class _RemainingCost:
-    """The least that a column's figure grows from a cut to the end, by state of use and kind.
+    """Least growth of a cost from a cut to the end, by use and class.
 
     come[cut] holds it for a board that has got what is alive at the cut, done[cut] for one that
     has computed up to it; exact for this figure alone where all kinds are critical.
@@ -296,7 +296,7 @@ class _Round:
         return self._best_end(tree.grow(self._computed(come, cuts), cuts), tree)
 
     def _sent(self) -> Labels:
-        """Return a label for each kind of board to which the host may send the image."""
+        """Labels, one for each class of board to which the host may send."""
         board_classes = np.arange(len(self._costs.board_classes))
         figures = np.zeros((len(self._columns) + 1, len(board_classes)))
         nothing = Labels(

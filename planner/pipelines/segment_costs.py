@@ -1,4 +1,4 @@
-"""What parts of a model cost boards, and what hops between them cost: the simulator's pipeline.
+"""Costs of a model's parts on boards, and of hops between them.
 
 A model of L layers is cut into parts; part [i, j) holds layers i to j - 1.  Boards that are alike
 (device, link, budgets) are one class.  Every figure is that of the simulator
@@ -50,7 +50,7 @@ MOST_KINDS = 64
 
 @dataclass(frozen=True, slots=True)
 class CutModel:
-    """A whole classifier as layers in a row, with the values that are alive while each runs."""
+    """A classifier as layers in a row, with the values alive during each."""
 
     name: str
     table: LayerTable
@@ -68,7 +68,7 @@ class CutModel:
         return sum(layer.macs for layer in self.table)
 
     def memory_bytes(self, start: int, end: int) -> int:
-        """Return what parameters and peak activations of a part take."""
+        """Bytes of parameters and peak activations of each part."""
         weights = sum(layer.weights for layer in self.table[start:end])
         return self.value_bytes * (weights + max(self.live_elements[start:end]))
 

@@ -94,7 +94,7 @@ class Segmentation(Record):
         return max(part.memory_bytes for part in self.parts)
 
     def value(self, aim: CutObjective) -> float:
-        """Return what an aim minimises; for throughput, ms from image to image."""
+        """Value that an aim minimises; for throughput, ms from image to image."""
         values: dict[CutObjective, float] = {
             "latency": self.total_ms,
             "energy": self.energy_fleet_mj,
@@ -142,7 +142,7 @@ def describe_segmentation(
 
 
 def segmentation_job(problem: Problem, segmentation: Segmentation) -> TaskGraph:
-    """Return what one image sets off, for the simulator."""
+    """Task graph of one image, for the simulator."""
     model, boards, cuts = _cut(problem, segmentation)
     return pipeline.pipeline_graph(model.table, boards, host_device(problem), cuts)
 
@@ -155,7 +155,7 @@ def recompute_segmentation(problem: Problem, segmentation: Segmentation) -> Segm
 def _cut(
     problem: Problem, segmentation: Segmentation
 ) -> tuple[CutModel, list[Board], tuple[int, ...]]:
-    """Return the model, its boards in a row, and behind how many layers it is cut."""
+    """The model, its boards in a row, and the layers behind which it is cut."""
     boards = {board.name: board for board in resolve(problem.fleet)[1]}
     network = parse_network(segmentation.network)
     model = cut_model(network, problem.image_shape, problem.classes, segmentation.precision)
@@ -182,7 +182,7 @@ def best_segmentation(
     limits: Mapping[CutObjective, float] | None = None,
     accuracy: AccuracyEstimator | None = None,
 ) -> Segmentation | None:
-    """Return the best way to run one of `networks`, whole, on boards in a row; None if none fits.
+    """Best way to run one of `networks` whole, on boards in a row, if any.
 
     Best by `stages` (the question's objective where None), exactly; a stage that says nothing about
     a single network, or an accuracy that nothing estimates, is passed over, and ties go to the
@@ -204,7 +204,7 @@ def best_segmentation(
 def _network_values(
     candidates: Sequence["_NetworkCandidate"], objective: str, accuracy: AccuracyEstimator | None
 ) -> list[float]:
-    """Return what an objective finds in each network, however it is cut; nothing: all alike."""
+    """Value of an objective for each network, however cut; nothing: all alike."""
     models = [candidate.costs.model for candidate in candidates]
     if objective == "capacity":
         return [float(model.params) for model in models]
@@ -226,7 +226,7 @@ class _NetworkCandidate:
         self._search = CutSearch(self.costs)
 
     def bound(self, aim: CutObjective) -> float:
-        """Return what no segmentation's `aim` is below."""
+        """Lower bound of `aim` over all segmentations."""
         return self._search.bound(aim)
 
     def best(self, aim: CutObjective, limits: Mapping[CutObjective, float]) -> Segmentation | None:
@@ -276,7 +276,7 @@ class _NetworkContest:
         self.best = min(within, key=lambda each: each[0])[2] if within else None
 
     def most(self, worths: Sequence[float], tolerance_pct: float) -> None:
-        """Keep the networks within a tolerance of the most that one is worth which fits at all."""
+        """Keep networks within a tolerance of the best value of those that fit."""
         if not worths:
             return
         ranked = sorted(zip(worths, self.left, strict=True), key=lambda each: -each[0])
@@ -290,7 +290,7 @@ class _NetworkContest:
 
 
 def _loose_factor(aim: CutObjective, tolerance_pct: float) -> float:
-    """Return what the least of an aim is multiplied with; for throughput, the time per image."""
+    """Factor of an aim's least value; for throughput, of the time per image."""
     if aim == "throughput":
         return (1 + SLACK) / (1 - tolerance_pct / 100) if tolerance_pct < 100 else inf
     return (1 + SLACK) * (1 + tolerance_pct / 100)
@@ -322,7 +322,7 @@ def infeasibility_reason(problem: Problem, network: NetworkSpec, parts: PartCoun
 def _too_much(
     capacities: Sequence[BoardCapacity], wholes: Sequence[tuple[str, int, int]]
 ) -> str | None:
-    """Name the largest of what cannot be cut, (name, bytes, MACs), if no board can hold it."""
+    """Name the largest uncut part, (name, bytes, MACs), that no board can hold."""
     name, size, _ = max(wholes, key=lambda each: each[1])
     memory = max(_memory(capacities))
     if size > memory:

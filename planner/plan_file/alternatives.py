@@ -1,4 +1,4 @@
-"""Alternatives to a NoNN: the same boards with the teacher or one network, whole or cut.
+"""Alternatives to a NoNN: one network, whole or cut, on the same boards.
 
     nonn        students that never talk to each other, as planned
     segmented   the teacher as it is, cut by layers over boards (or whole, where one board holds it)
@@ -58,7 +58,7 @@ def find_alternatives(plan: PlanDocument) -> tuple[Alternative, ...]:
 
 
 def _estimate(problem: Problem) -> AccuracyEstimator:
-    """Return what estimates the accuracy of one network of the question."""
+    """Estimator of the accuracy of one network of the problem."""
 
     def estimated(params: int, macs: int, students: int) -> float | None:
         if problem.accuracy is None or not problem.accuracy.known:
@@ -182,7 +182,7 @@ def _single(
 def _robustness_pct(
     problem: Problem, best: Segmentation, accuracy: AccuracyEstimator
 ) -> float | None:
-    """Return the expected accuracy of one network: it answers only where all its boards are up."""
+    """Expected accuracy of a network that needs all its boards up."""
     accuracy_pct = accuracy(best.params, best.macs, 1)
     if problem.failures is None or accuracy_pct is None:
         return None
@@ -190,7 +190,7 @@ def _robustness_pct(
 
 
 def _limits(problem: Problem) -> dict[CutObjective, float]:
-    """Return what is required of figures that depend on the cut; throughput as ms per image."""
+    """Bounds on costs that depend on the cut; throughput as ms per image."""
     bounds = {one.objective: one.bound for one in problem.requirements}
     aims: tuple[CutObjective, ...] = ("latency", "energy", "energy-node", "boards")
     limits: dict[CutObjective, float] = {aim: bounds[aim] for aim in aims if aim in bounds}
@@ -209,7 +209,7 @@ def _over_memory(problem: Problem, best: Segmentation) -> str | None:
 def _does(
     problem: Problem, network: NetworkSpec, parts: PartCount, accuracy: AccuracyEstimator
 ) -> bool:
-    """Say whether a network has the size and accuracy that are required, however it is cut.
+    """Say whether a network has the required size and accuracy, however cut.
 
     Of memory that is its weights, and its activations where it is not cut.
     """
@@ -247,7 +247,7 @@ def _teacher_pct(problem: Problem) -> float | None:
 
 
 def _value(one: Alternative, objective: str) -> float | None:
-    """Return what is to be small: the value of an objective, or its negative."""
+    """Value of an objective, negated where more is better."""
     less: dict[str, float | None] = {
         "latency": one.total_ms,
         "energy": one.energy_fleet_mj,

@@ -50,7 +50,7 @@ from simulator.workloads.fan_out import (
 
 @dataclass(frozen=True, slots=True)
 class DecidedStudent:
-    """What is decided of a student; all else follows from the question."""
+    """Decision on one student, from which all else follows."""
 
     name: str
     network: str
@@ -62,7 +62,7 @@ class DecidedStudent:
 
 @dataclass(frozen=True, slots=True)
 class DecidedStem:
-    """What is decided of G0 where it has a board of its own."""
+    """Decision on G0 with a board of its own."""
 
     board: str
     precision: Precision
@@ -74,7 +74,7 @@ def evaluate_decision(
     dropped: Sequence[int],
     alone: DecidedStem | None,
 ) -> Decision:
-    """Return what is decided with its exact cost; `dropped` are communities, P0."""
+    """The decision with its exact cost; `dropped` are communities, P0."""
     described = tuple(
         _planned_student(problem, one, dropped, own_group0=alone is None) for one in students
     )
@@ -121,7 +121,7 @@ def _planned_student(
 def student_filters(
     problem: Problem, communities: Sequence[int], number: int, dropped: Sequence[int]
 ) -> Filters:
-    """Return the filters of a student: of its communities or, in later rounds, of all reshuffled.
+    """Filters of a student: its communities', or reshuffled in extra rounds.
 
     Each round from the second on shuffles the filters of all kept communities with the question's
     seed and cuts them into the communities' sizes.
@@ -152,7 +152,7 @@ def budget_rows(problem: Problem, decision: Decision) -> tuple[BudgetRow, ...]:
 def _rows(
     device: DeviceProfile, budget: BoardBudget, here: Sequence[PlannedModel]
 ) -> Iterator[BudgetRow]:
-    """Yield a row for memory and for MACs, and for each further limit that there is."""
+    """Yield a row for memory, for MACs, and for each further limit."""
     macs = [model.macs for model in here]
     memory_bytes = sum(model.memory_bytes for model in here)
     runtime_bytes = budget.runtime_bytes if here else 0
@@ -186,7 +186,7 @@ def best_send_order(
 
 
 def decision_workload(problem: Problem, decision: Decision, send_order: Sequence[str]) -> FanOut:
-    """Return what one image makes the boards do; raises SimulationError for a wrong order."""
+    """Workload of one image; raises SimulationError for a wrong order."""
     _, boards = resolve(problem.fleet)
     alone = decision.group0
     return FanOut(
@@ -230,7 +230,7 @@ def _student_work(students: Sequence[PlannedStudent]) -> tuple[StudentWork, ...]
 
 
 def estimate_robustness(problem: Problem, decision: Decision) -> RobustnessEstimate | None:
-    """Return what a plan is worth when boards fail; None where the question does not say that."""
+    """Robustness of a plan under board failures; None without failures."""
     accuracy = estimate_accuracy(problem, decision)
     if problem.failures is None or accuracy is None or accuracy.value_pct is None:
         return None
@@ -248,7 +248,7 @@ def all_up_probability(problem: Problem, boards: Sequence[str]) -> float:
 
 
 def survivable_failures(problem: Problem, decision: Decision) -> int:
-    """Return how many failures, whichever they are, leave each student a board, and G0 if alone."""
+    """Failures, whichever they are, that leave each student (and G0) a board."""
     if decision.group0 is not None:
         return 0
     failures, replica_sets = (
@@ -343,7 +343,7 @@ def build_plan(
 
 
 def assignment_decision(problem: Problem, assignment: Assignment) -> Decision:
-    """Return what is assigned; students are numbered by round, then in their boards' order."""
+    """Decision of an assignment; students numbered by round, then by board."""
     boards = problem.fleet.boards
     placed = sorted(assignment.students, key=lambda one: (one.round, one.board, one.communities))
     decided = (

@@ -28,7 +28,7 @@ AlternativeKind = Literal["nonn", "segmented", "compressed", "both"]
 
 
 class Alternative(Record):
-    """One way to answer on these boards, at its best; figures are null where there is none."""
+    """One way to answer on these boards; figures are null without any."""
 
     kind: AlternativeKind = Field(description="Which way.")
     networks: tuple[str, ...] = Field(description="Its network, or that of each student.")
@@ -121,7 +121,7 @@ class PlannedGroup0(Record):
 
     @property
     def name(self) -> str:
-        """What it is called among a bundle's models."""
+        """Name among a bundle's models."""
         return "group0"
 
     @property
@@ -136,7 +136,7 @@ PlannedModel = PlannedStudent | PlannedGroup0
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a plan decides, with its exact costs: students, P0, and G0 where it is alone."""
+    """Decision of a plan with exact costs: students, P0, and G0 if alone."""
 
     students: tuple[PlannedStudent, ...]
     dropped: tuple[int, ...]
@@ -144,7 +144,7 @@ class Decision:
 
     @property
     def models(self) -> tuple[PlannedModel, ...]:
-        """What boards run: G0, where it is alone, and the students."""
+        """Models that boards run: G0, where it is alone, and the students."""
         return (*([self.group0] if self.group0 else ()), *self.students)
 
     @property
@@ -164,7 +164,7 @@ class Decision:
 
 
 class BudgetRow(Record):
-    """What the students of one board use of one budget."""
+    """Use of one budget by the students of one board."""
 
     board: str = Field(description="Name of the board.")
     budget: BudgetName = Field(description="Which budget; also its unit.")
@@ -176,7 +176,7 @@ class BudgetRow(Record):
 
 
 class Prediction(Record):
-    """What one image costs by the closed form of the simulator: without a link's loss and jitter.
+    """Cost of one image by the simulator's closed form, without loss and jitter.
 
     The time that replies wait for each other on a shared medium is in it.
     """
@@ -201,7 +201,7 @@ class Prediction(Record):
 
 
 class LevelResult(Record):
-    """What became of one stage of the objective."""
+    """Result of one level of the objective."""
 
     objective: Objective = Field(description="What was optimised.")
     tolerance_pct: float = Field(ge=0, description="What later stages may give up, in percent.")
@@ -276,7 +276,7 @@ class PlanDocument(Document):
 
     @property
     def decision(self) -> Decision:
-        """What it decides."""
+        """The decision of the plan."""
         return Decision(self.students, self.dropped, self.group0)
 
 

@@ -262,7 +262,7 @@ def _wrong_prediction(plan: PlanDocument, predicted: Prediction) -> Iterator[str
 
 
 def _wrong_stages(plan: PlanDocument, decision: Decision, predicted: Prediction) -> Iterator[str]:
-    """Each stage's value is right, within its tolerance of its best, and no better than proven."""
+    """Each level's value is right, within tolerance, and no better than proven."""
     asked = [(level.objective, level.tolerance_pct) for level in plan.question.objective]
     if [(level.objective, level.tolerance_pct) for level in plan.stages] != asked:
         yield "the stages are not those of the question's objective"
@@ -315,7 +315,7 @@ def level_values(problem: Problem, assignment: Assignment) -> LevelValues:
 
 
 def best_assignment(problem: Problem, candidates: Sequence[Assignment]) -> Assignment | None:
-    """Return the best of the candidates that keep all budgets and requirements; None if none does.
+    """Best candidate that keeps all budgets and requirements, if any does.
 
     The first of equal ones.
     Stage by stage, those within the stage's tolerance of its best stay; the last stage decides.

@@ -49,7 +49,7 @@ _LEVEL = re.compile(r"(?P<objective>[a-z-]+)(?::(?P<tolerance>[0-9]*\.?[0-9]+)%)
 
 
 class ObjectiveLevel(Record):
-    """One objective of a lexicographic list, and how much of it later ones may give up."""
+    """One level of a lexicographic objective, and the tolerance of later ones."""
 
     objective: Objective = Field(
         description="accuracy: predicted test accuracy in percent. capacity: most parameters in "
@@ -90,7 +90,7 @@ class ObjectiveLevel(Record):
 
 
 class Requirement(Record):
-    """What must hold of the whole plan, beside the boards' own budgets."""
+    """Requirement on the whole plan, beside the boards' own budgets."""
 
     objective: Objective = Field(description="What is bounded, as for an objective.")
     bound: float = Field(
@@ -126,7 +126,7 @@ BUDGETS: dict[BudgetName, BudgetFormat] = {
 
 
 class BoardBudget(Record):
-    """What the students of one board may use together; null is no limit."""
+    """Budgets of the students of one board together; null is no limit."""
 
     board: str = Field(min_length=1, description="Name of the board in the fleet.")
     memory_bytes: int = Field(
@@ -149,7 +149,7 @@ class BoardBudget(Record):
 
     @property
     def room_bytes(self) -> int:
-        """What the runtime leaves to weights and activations."""
+        """Bytes that the runtime leaves to weights and activations."""
         return max(0, self.memory_bytes - self.runtime_bytes)
 
 
@@ -214,7 +214,7 @@ def board_budgets(
 
 
 class AccuracyBasis(Record):
-    """What predictions of accuracy rest on, beside the published rows."""
+    """Basis of accuracy predictions, beside the published rows."""
 
     teacher: TeacherFacts = Field(description="The teacher.")
     teacher_accuracy_pct: float | None = Field(
@@ -227,7 +227,7 @@ class AccuracyBasis(Record):
 
     @property
     def known(self) -> bool:
-        """Say whether the teacher's accuracy is known, so that more than a drop can be told."""
+        """Say whether the teacher's accuracy is known."""
         return self.model.teacher_accuracy_pct is not None
 
     @property

@@ -33,7 +33,7 @@ AccuracyBySet = Mapping[frozenset[str], float]
 
 
 class MissingStudentsDrop(Record):
-    """What missing students cost, in points of accuracy, with the bounds that facts set."""
+    """Drop of accuracy with missing students, in points, with its bounds."""
 
     drop_pct: float = Field(ge=0, description="Expected drop below all students, in points.")
     low_pct: float = Field(ge=0, description="No less than this, in points.")
@@ -196,7 +196,7 @@ class BoardFailure(Record):
 
 
 class CommonCause(Record):
-    """A common cause, as a switch or a supply, that takes all of its boards at once."""
+    """A common cause of failures, as a switch, that takes several boards at once."""
 
     name: str = Field(min_length=1, description="Name of the cause, unique in its question.")
     boards: tuple[str, ...] = Field(min_length=1, description="Names of the boards that it takes.")
@@ -211,7 +211,7 @@ class CommonCause(Record):
 
 
 class Failures(Record):
-    """What may fail, independently of all else, and what answers of fewer students are worth."""
+    """Independent failures, and the value of answers of fewer students."""
 
     boards: tuple[BoardFailure, ...] = Field(
         default=(), description="Boards that may fail alone; one that is not named never does."
@@ -275,7 +275,7 @@ def check_boards(failures: Failures, fleet: Fleet) -> None:
 
 
 def retained_share(failures: Failures, answered: int, students: int) -> float:
-    """Return the share of the whole accuracy, 0 to 1, when `answered` of the students answer.
+    """Share of the whole accuracy, 0 to 1, with `answered` of the students.
 
     As measured, by the share of the students that answers and linear in between; else as published.
     Raises InputError where `answered` is not 0 to `students`.

@@ -62,7 +62,7 @@ def up_probability(failures: Failures, board: str) -> float:
 
 
 def state_probabilities(taking: Iterable[tuple[int, float]], boards: int) -> NDArray[np.float64]:
-    """Return the probability of each set of boards, by the bits of those that are up.
+    """Probability of each set of boards, by the bits of those up.
 
     Raises InputError for more than `MOST_TOGETHER` boards.
     """
@@ -110,14 +110,14 @@ Probabilities = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class RobustnessEstimate:
-    """Accuracy to expect, and how often it is at least tau, in percent; None without tau."""
+    """Expected accuracy and reliability in percent; None without a target."""
 
     expected_accuracy_pct: float
     reliability_pct: float | None
 
 
 class RobustnessEvaluator:
-    """Values plans on `boards`, the names of places 0, 1 ...; remembers those it has seen."""
+    """Evaluator of plans on `boards`, the names of places 0, 1 ...; it caches."""
 
     def __init__(self, failures: Failures, boards: Sequence[str]) -> None:
         self._failures = failures
@@ -130,7 +130,7 @@ class RobustnessEvaluator:
     def evaluate(
         self, accuracy_pct: float, replica_sets: Sequence[frozenset[int]]
     ) -> RobustnessEstimate:
-        """Return what a plan is worth whose students answer with `accuracy_pct` all together.
+        """Robustness of a plan whose students have `accuracy_pct` all together.
 
         `homes` are, for each student, the places of the boards with a copy of it.  Raises
         InputError where more boards depend on each other than can be enumerated.
@@ -223,7 +223,10 @@ def survives(
 
 
 def _covered(home: frozenset[int], outages: Sequence[frozenset[int]], failed: int) -> bool:
-    """Say whether `failed` failures can take all of `home`; one of them takes its first board."""
+    """Say whether `failed` failures can take all boards of `home`.
+
+    One of them takes its first board.
+    """
     if not home or not failed:
         return not home
     first = min(home)
@@ -267,7 +270,7 @@ class FailureScenarios:
         return next((one.probability for one in self.failures.boards if one.board == name), 0.0)
 
     def retained_shares(self, students: int) -> tuple[float, ...]:
-        """Return the share of the accuracy that is kept when 0, 1 ... of the students answer."""
+        """Share of the accuracy with 0, 1 ... answering students."""
         return _retained_shares(self.failures, students)
 
     def accuracy_units(self, size: int) -> int:
@@ -298,7 +301,7 @@ class FailureScenarios:
         return math.floor(UNITS_PER_ACCURACY_POINT * target_pct / share)
 
     def evaluate(self, size: int, replica_sets: Sequence[frozenset[int]]) -> RobustnessEstimate:
-        """Return what students of this size are worth that are held by these boards."""
+        """Robustness of students of this size on these boards."""
         accuracy_pct = max(0.0, self._teacher_pct - self._drop_pct(size))
         return _evaluator(self.failures, self.boards).evaluate(accuracy_pct, replica_sets)
 

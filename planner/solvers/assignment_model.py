@@ -110,7 +110,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class AssignmentModel:
-    """All plans of an instance, as a view for objectives and as a model for the solver."""
+    """CP-SAT model of all plans of a problem, student by student."""
 
     linearization_level = 1
 
@@ -165,7 +165,10 @@ class AssignmentModel:
         return sum_of([*fixed, *(slope[head] * known for (_, head), known in v.known.items())])
 
     def survival(self) -> Expr:
-        """Let survival <= |boards of s beside those of a threat| + its outages - 1, each s."""
+        """Failures that each student survives, as a variable.
+
+        Let survival <= |boards of s beside those of a threat| + its outages - 1, each s.
+        """
         most = self._data.max_copies
         survival = self.model.new_int_var(0, most - 1, "survival")
         for out, number in self._data.outage_sets:

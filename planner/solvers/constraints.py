@@ -60,7 +60,9 @@ def number_of_students(model: Model, v: Variables, data: ProblemData) -> None:
 
 
 def further_rounds(model: Model, v: Variables, data: ProblemData) -> None:
-    """Hand out all kept communities again, one each, where each student of the first round has one.
+    """Hand out all kept communities again, one to each extra student.
+
+    There are extra students only where each student of the first round has one community.
 
     follow[r,c] <= 1 - drop[d] for each d that drops c, and
     follow[2,c] implies sum_{s of the first round} active[s] = communities that are kept.
@@ -144,7 +146,7 @@ def filters_follow_students(model: Model, v: Variables, data: ProblemData) -> No
 
 
 def filters_follow_copies(model: Model, v: Variables, data: ProblemData) -> None:
-    """Count the filters of a student that may have copies: once, and on each of its boards.
+    """Count filters of a student with copies: once, and on each board.
 
     For each s of the first round, sum_h known[s,h] = |P_s|; filters[s,b,h] <= |P_s|, and
     filters[s,b,h] >= |P_s| - most * (1 - sum_o runs[s,b,o]) over the options o of head h.
@@ -251,7 +253,7 @@ def students_in_order(model: Model, v: Variables, data: ProblemData) -> None:
 
 
 def twin_communities_in_order(model: Model, v: Variables, data: ProblemData) -> None:
-    """Give the earlier of two communities that are alike to a student with no larger number.
+    """Give the earlier of two alike communities to the student of smaller number.
 
     sum_{s'<=s} member[c,s'] >= sum_{s'<=s} member[c',s'] for each s.  Alike: of one size, and
     dropped together or not at all.

@@ -45,7 +45,7 @@ from planner.solvers.variables import Expr, Variables, slowed_on, sum_of
 
 @dataclass(frozen=True, slots=True)
 class Transmission:
-    """One image on a board: when it is sent there, when the reply is ready, how long that takes.
+    """Send, readiness and duration of one board's reply.
 
     All are 0 where the board is not used; no reply takes longer than `longest_reply`.
     """
@@ -59,7 +59,7 @@ class Transmission:
 def medium_clear_time(
     model: cp_model.CpModel, name: str, turns: Sequence[Transmission], latest: int
 ) -> cp_model.IntVar:
-    """Return a variable that is at least the time when the medium `name` is clear again.
+    """Variable at least the time when the medium `name` is clear again.
 
     cleared >= sent[b] + sum_c reply[c]                              for each board b, and
     cleared >= ready[b] + reply[b] + sum of reply[c] for c behind b  for each board b.
@@ -84,7 +84,7 @@ def medium_clear_time(
 def _in_some_order(
     model: cp_model.CpModel, name: str, count: int
 ) -> dict[tuple[int, int], cp_model.BoolVarT]:
-    """Return whether reply c is behind reply b, for each (c, b): a total order of all."""
+    """Total order: whether reply c is behind reply b, for each (c, b)."""
     behind: dict[tuple[int, int], cp_model.BoolVarT] = {}
     for b, c in combinations(range(count), 2):
         behind[c, b] = model.new_bool_var(f"{name} behind{c},{b}")
@@ -96,7 +96,7 @@ def _in_some_order(
 
 
 def model_latency(model: cp_model.CpModel, v: Variables, data: ProblemData) -> Expr:
-    """Return the latency of one image: no board replies later than this, plus what is around.
+    """Latency of one image: no board replies later, plus the fixed latency.
 
     latency >= sent[b] + busy[b] + reply[b] + delay[b] + around for each board b (that the host
     waits for, where students have copies), and
@@ -164,7 +164,7 @@ def _wait_for_one_copy(model: cp_model.CpModel, v: Variables, data: ProblemData)
 
 
 def _put_in_order(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
-    """Put the used boards in one order: precedes[a,b] says that the host sends to a before b.
+    """Put used boards in one order: precedes[a,b] sends to a first.
 
     Of two used boards one precedes: used[a] + used[b] - 1 <= precedes[a,b] + precedes[b,a] <= 1.
     Precedence is transitive: precedes[a,b] and precedes[b,c] imply precedes[a,c].
@@ -194,7 +194,10 @@ MOST_CHOICES = 20_000
 
 @dataclass(frozen=True, slots=True)
 class BoardChoice:
-    """So many students on a board of a kind, with up to so many filters; times in solver units."""
+    """A number of students on a board of a class, with at most some filters.
+
+    Times in solver units.
+    """
 
     kind: int
     students: int
@@ -270,7 +273,7 @@ class LatencyRelaxation:
 def _choices(
     data: ProblemData, modes: Sequence[Mode], kind: int, capacity: BoardCapacity
 ) -> Iterator[BoardChoice]:
-    """Yield what a board may run: its budgets hold for the least that such students cost.
+    """Yield choices of a board whose budgets hold for the least cost.
 
     k students have at least the k smallest communities; where all have one each, at most the k
     largest.
@@ -296,7 +299,7 @@ def _choices(
 
 
 class _Cost:
-    """What k students with F filters cost on a board at least.
+    """Least cost of k students with F filters on a board.
 
     Costs are affine in a student's filters, constant + slope n; so k students cost at least k times
     the least constant plus F times the least slope, and of a peak that is the largest of several
@@ -319,7 +322,7 @@ class _Cost:
         ]
 
     def tail(self, filters: int) -> int:
-        """Return what follows the send until the reply is there, in solver units."""
+        """Time from the end of the send until the reply is there, in units."""
         reply = reply_units(self._site.board) * filters
         return self._of(self._busy, filters) + reply + delay_units(self._site.board)
 

@@ -27,7 +27,7 @@ Incumbent = tuple[Assignment, int]
 
 @dataclass(frozen=True, slots=True)
 class SearchOutcome:
-    """What a search found: best assignment and value, proven bound (solver units), and its cost.
+    """Outcome of a search: assignment, value and bound (solver units), time.
 
     Assignment, value and bound are None where nothing was found; `infeasible` says that there is,
     provably, nothing to find.
@@ -95,7 +95,7 @@ def new_solver(
 
 
 def _run(solver: cp_model.CpSolver, model: cp_model.CpModel) -> cp_model.CpSolverStatus:
-    """Solve in a thread of its own, so that a signal reaches this one and ends the search."""
+    """Solve in a thread of its own, so that a signal ends it."""
     with ThreadPoolExecutor(max_workers=1) as executor:
         solving = executor.submit(solver.solve, model)
         try:
@@ -142,14 +142,14 @@ def _bound(
 
 
 def _round_bound(bound: float, goal: ObjectiveFunction) -> int:
-    """Sharpen a proven bound: the measure is whole, so that it ends at the next whole number."""
+    """Sharpen a proven bound to the next whole number."""
     return math.ceil(bound - 1e-6) if not goal.maximise else math.floor(bound + 1e-6)
 
 
 def pack_communities(
     data: ProblemData, mode: Mode, choices: Sequence[BoardChoice], solver: cp_model.CpSolver
 ) -> Assignment | None:
-    """Return a plan of low latency that runs these choices, sent to in their order, if one fits.
+    """Plan of low latency with these choices, sent in their order, if one fits.
 
     All students are of one network.  What it returns may break a budget whose peak depends on who
     runs which community, so that it has to be appraised.
@@ -201,7 +201,7 @@ RELAXATION_GAP = 0.0001
 
 @dataclass(frozen=True, slots=True)
 class LevelSolver:
-    """What does not change from one run of the solver to the next."""
+    """Solver of one objective level under fixed limits."""
 
     data: ProblemData
     goal: ObjectiveFunction | None
@@ -267,7 +267,7 @@ class LevelSolver:
         return low, incumbent, took
 
     def refuted(self, deterministic_limit: float) -> tuple[bool, float]:
-        """Say whether the relaxation has no plan within the limit on the latency, and how long."""
+        """Say whether the relaxation refutes the latency limit, and the time it took."""
         latencies = [limit.bound for limit in self.limits if limit.measure.timed]
         took = 0.0
         asked = self._relaxations() if latencies else []
@@ -295,7 +295,7 @@ class LevelSolver:
     def _better(
         self, goal: ObjectiveFunction, incumbent: Incumbent, plan: Assignment | None
     ) -> Incumbent:
-        """Return the plan where it keeps all rules and limits and is better than the known one."""
+        """The plan, where it is feasible and better than the incumbent, else this."""
         if plan is None:
             return incumbent
         view = evaluate_assignment(self.data, plan)

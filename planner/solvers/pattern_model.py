@@ -88,7 +88,7 @@ def enumerate_patterns(data: ProblemData, most: int) -> PatternCatalogue | None:
 def _student_types(
     data: ProblemData, classes: Sequence[Sequence[int]]
 ) -> dict[str, list[StudentType]] | None:
-    """Return the types of students by the shape of their G0; None where there are too many."""
+    """Student types by the shape of their G0; None for too many."""
     sizes = [data.sizes[ids[0]] for ids in classes]
     together = data.spare_communities + 1
     shares: list[tuple[int, ...]] = [()]
@@ -149,7 +149,7 @@ def _student_rows(
 
 
 class PatternModel:
-    """All plans of an instance, as a view for objectives and as a model for the solver."""
+    """CP-SAT model of all plans of a problem, by patterns of boards."""
 
     linearization_level = 2
 

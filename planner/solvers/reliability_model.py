@@ -138,7 +138,7 @@ class ReliabilityModel:
         return True
 
     def _worth(self, solver: cp_model.CpSolver, kind: str, states: Sequence[Scenario]) -> float:
-        """Return what these states add to a chance in a solution."""
+        """Contribution of these states to a chance in a solution."""
         v = self._v
         replica_sets = [
             {b for (s, b, _), runs in v.runs.items() if s == student and solver.value(runs)}
@@ -190,7 +190,7 @@ class ReliabilityModel:
         return rest
 
     def _step(self, chance: float, students: int, answered: int) -> int:
-        """Return by how much one answer more is worth more in a state, rounded up in total."""
+        """Gain of one more answer in a state, rounded up in total."""
         before, after = self._hazards.retained_shares(students)[answered - 1 : answered + 1]
         return math.ceil(UNITS_PER_CERTAINTY * chance * after) - math.ceil(
             UNITS_PER_CERTAINTY * chance * before

@@ -132,7 +132,7 @@ def _with_stem(stem: DedicatedStem | None, outcome: SearchOutcome) -> SearchOutc
 def _at_least_as_good(
     goal: ObjectiveFunction | None, found: Sequence[SearchOutcome]
 ) -> Iterator[ObjectiveBound]:
-    """Yield the limit that leaves out what is worse than what was found, if anything was."""
+    """Yield the bound that excludes plans worse than those found."""
     best = _best_outcome(goal, found)
     if goal is not None and best.value is not None:
         yield ObjectiveBound(
@@ -141,7 +141,7 @@ def _at_least_as_good(
 
 
 def _best_outcome(goal: ObjectiveFunction | None, found: Sequence[SearchOutcome]) -> SearchOutcome:
-    """Return the best of what was found, and what is proven of all of it together."""
+    """Best of the outcomes, and the proof of all together."""
     if len(found) == 1:
         return found[0]
     sign = -1 if goal is not None and goal.maximise else 1
@@ -279,7 +279,7 @@ class SolverSession:
 
 @dataclass(frozen=True, slots=True)
 class OptimalLevel:
-    """A stage, its best value, and the limits that the stages before it leave to it.
+    """A level, its best value, and the bounds of earlier levels.
 
     `noise` is by how much the arithmetic of a logarithm can be wrong; 0 of all other measures.
     """
@@ -292,17 +292,17 @@ class OptimalLevel:
 
     @property
     def measure(self) -> ObjectiveFunction:
-        """What the stage is measured by."""
+        """The objective function of the level."""
         return OBJECTIVE_FUNCTIONS[self.level.objective]
 
     @property
     def as_good(self) -> tuple[ObjectiveBound, ...]:
-        """What a plan must keep to be as good as this stage's best."""
+        """Bounds of plans as good as this level's best."""
         return (*self.earlier, ObjectiveBound(self.measure, self._moved(-self.tolerance_units)))
 
     @property
     def better(self) -> tuple[ObjectiveBound, ...]:
-        """What a plan must keep to be better than this stage's best, by one unit at least."""
+        """Bounds of plans better than this level's best by a unit."""
         return (*self.earlier, ObjectiveBound(self.measure, self._moved(self.tolerance_units + 1)))
 
     def _moved(self, units: int) -> int:
@@ -311,7 +311,7 @@ class OptimalLevel:
 
 @dataclass(frozen=True, slots=True)
 class LexicographicOptimum:
-    """All stages, and a plan that is the best in all of them, up to their tolerances."""
+    """All levels, and a plan that is best in each up to tolerances."""
 
     levels: tuple[OptimalLevel, ...]
     assignment: Assignment

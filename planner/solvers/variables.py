@@ -72,7 +72,7 @@ def _costs(mode: Mode, data: ProblemData, counts: Collection[str]) -> Iterator[i
 
 
 def _memory_can_bind(data: ProblemData) -> bool:
-    """Say whether as many students as there may be, of the largest kind, overfill some board."""
+    """Say whether the most and largest students would overfill some board."""
     most = data.most_students * max(o.memory_bytes(data.filters) for o in data.modes)
     limits = (capacity.memory_bytes for capacity in data.capacities)
     return any(limit is not None and most > limit for limit in limits)
@@ -222,7 +222,7 @@ def mode_choices(data: ProblemData) -> dict[tuple[int, int, int], int]:
 
 
 def _filter_ranges(data: ProblemData) -> list[tuple[int, int]]:
-    """Return the fewest and the most filters of each student; of a further one both are known."""
+    """Fewest and most filters of each student; equal in extra rounds."""
     first = [data.filter_range_of_slot(s) for s in range(data.slots)]
     return first + [(data.sizes[c], data.sizes[c]) for _, c in data.extra_students]
 
@@ -254,7 +254,7 @@ def macs_on(v: Variables, data: ProblemData, board: int) -> Expr:
 
 
 def memory_on(model: cp_model.CpModel, v: Variables, data: ProblemData, board: int) -> Expr:
-    """Return what parameters and peak activations of a board's students take, in bytes."""
+    """Bytes of parameters and peak activations of a board's students."""
     sizes = ((mode.line, mode.value_bytes) for mode in data.modes)
     weights = [Affine(size * line.params, size * line.params_per_filter) for line, size in sizes]
     peaks = _peaks(model, v, data, board)
@@ -285,7 +285,7 @@ def _peaks(model: cp_model.CpModel, v: Variables, data: ProblemData, board: int)
 def slowed_on(
     model: cp_model.CpModel, v: Variables, data: ProblemData, board: int, units: UnitCost
 ) -> cp_model.IntVar:
-    """Return a variable that is at least the time (or energy) of all students of a board.
+    """Variable at least the time (or energy) of all students of a board.
 
     Students that run at once share the processor and slow each other down:
     load >= sum_s alone[s]                where one student runs,
@@ -316,7 +316,7 @@ def slowed_on(
 
 
 def most_together(v: Variables, data: ProblemData, board: int) -> int:
-    """Return the most students that can run on a board at once, going by the least of each."""
+    """Most students on a board at once, by the least of each."""
     capacity = data.capacities[board]
     device, reply = capacity.board.device, reply_units(capacity.board)
     needs: list[tuple[int | None, list[tuple[int, int]]]] = [
@@ -352,7 +352,10 @@ def _least_of_each(costs: Iterable[tuple[int, int]]) -> list[int]:
 def _several_students_on(
     model: cp_model.CpModel, v: Variables, board: int, most: int
 ) -> cp_model.IntVar:
-    """Say whether several run on a board: 2 several <= sum_s at[s,b] <= 1 + (most-1) several."""
+    """Boolean: several students on a board.
+
+    2 several <= sum_s at[s,b] <= 1 + (most - 1) several.
+    """
     count = sum_of(v.students_on(board))
     several = model.new_bool_var(f"several{board}")
     model.add(count >= 2 * several)
