@@ -7,9 +7,9 @@ reshuffled (section 5.1).  The planner does better than the merge: it decides me
 and boards together and proves them.  Torch-free.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import accumulate, chain, pairwise
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -19,6 +19,9 @@ from nonn_common.errors import InputError
 from nonn_core.networks.blueprint import ImageShapeText
 from nonn_core.networks.family import NetworkName
 
+if TYPE_CHECKING:
+    import networkx as nx
+
 TOP_FILTERS = 50
 """Filters of an image that get links, unless somebody says otherwise: the published figure."""
 RESTARTS = 10
@@ -26,8 +29,14 @@ RESTARTS = 10
 EPSILON_PCT = 1.0
 """Bound on |delta_val| in percentage points, unless asked otherwise."""
 
+MOST_LINKS = 50_000
+"""Links that a file holds; a network of more is left out of it."""
+
 Rule = Literal["AH", "CA"]
 Filters = tuple[Annotated[int, Field(ge=0)], ...]
+Link = tuple[
+    Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0)]
+]
 
 
 class Community(Record):
@@ -137,6 +146,11 @@ class Partition(Document):
         description="The whole delta_val curve, beginning with nothing removed: g0 where it may go "
         "under epsilon, then one filter more at each point; empty if nothing was measured.",
     )
+    links: tuple[Link, ...] = Field(
+        default=(),
+        description="Links of the filter network that were kept: two filters, the lower one first, "
+        f"and the weight; empty if unknown or more than {MOST_LINKS}.",
+    )
 
     @model_validator(mode="after")
     def _communities_are_a_partition(self) -> Self:
@@ -184,10 +198,31 @@ class Partition(Document):
             raise ValueError("the curve removes a filter that does not exist")
         return self
 
+    @model_validator(mode="after")
+    def _links_join_filters(self) -> Self:
+        if any(not one < other < self.filters for one, other, _ in self.links):
+            raise ValueError("a link must name two filters that exist, the lower one first")
+        return self
+
     @property
-    def without_curve(self) -> Self:
-        """The same without the curve, for documents that only need what may be dropped."""
-        return self.model_copy(update={"curve": ()})
+    def for_planning(self) -> Self:
+        """Copy without the curve and the links, for documents that need P0 and communities."""
+        return self.model_copy(update={"curve": (), "links": ()})
+
+    def graph(self, links: Iterable[Link] | None = None) -> "nx.Graph[int]":
+        """Build the filter network: a node for each filter, its community, and weighted links.
+
+        `links` are those of the file, unless others are given.
+        """
+        import networkx as nx
+
+        graph: nx.Graph[int] = nx.Graph(gamma=self.gamma, modularity=self.modularity)
+        for one in self.communities:
+            graph.add_nodes_from(
+                one.filters, community=one.id, linked=one.linked, unneeded=one.unneeded
+            )
+        graph.add_weighted_edges_from(self.links if links is None else links)
+        return graph
 
     @property
     def bound_pct(self) -> float:

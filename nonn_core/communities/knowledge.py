@@ -28,10 +28,12 @@ from nonn_core.data.dataset import Dataset
 from nonn_core.distillation.accelerator import on_fastest_device
 from nonn_core.partition import (
     EPSILON_PCT,
+    MOST_LINKS,
     RESTARTS,
     Community,
     CurvePoint,
     DropStep,
+    Link,
     Partition,
     Rule,
     TeacherReference,
@@ -84,6 +86,12 @@ class Knowledge:
         """Take a ready network; raises PartitionError when no link is left."""
         return cls(strong_links(weights, link_percentile))
 
+    def links(self) -> tuple[Link, ...]:
+        """List the links of the network: two filters, the lower one first, and the weight."""
+        first, second = np.nonzero(np.triu(self.weights, k=1))
+        weights = self.weights[first, second]
+        return tuple(zip(first.tolist(), second.tolist(), weights.tolist(), strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class GammaRow:
@@ -118,6 +126,7 @@ def partition(
         dropping = _unmeasured_drop(found)
     else:
         dropping = find_p0(activities, found, epsilon_pct, progress)
+    links = knowledge.links()
     made = Partition(
         teacher=knowledge.teacher,
         rule=knowledge.rule,
@@ -131,6 +140,7 @@ def partition(
         communities=dropping.communities,
         drop_steps=dropping.steps,
         curve=dropping.curve,
+        links=links if len(links) <= MOST_LINKS else (),
     )
     linked = [len(one.filters) for one in found if one.linked]
     p0 = made.p0(epsilon_pct)
@@ -176,15 +186,6 @@ _RANKINGS = 256
 """At most so often are the filters that are left ranked anew."""
 _FILTERS_AT_ONCE = 64
 """Filters ranked at a time, so that what they need stays in the cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class DropResult:
-    """The curve that was measured, and communities and drop steps of which one is exactly P0."""
-
-    communities: tuple[Community, ...]
-    steps: tuple[DropStep, ...]
-    curve: tuple[CurvePoint, ...]
 
 
 def find_p0(

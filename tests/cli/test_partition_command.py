@@ -2,10 +2,12 @@
 
 import json
 
+import networkx
 import numpy as np
 import pytest
 
 from nonn_core.communities.filter_network import LinkOptions, filter_network
+from nonn_core.partition import Partition
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +174,22 @@ def test_epsilon_goes_with_a_teacher_only(nonn_plan, network_file, tmp_path):
     said = nonn_plan("partition", network_file, "--epsilon", 1, "-o", tmp_path / "p.json")
     assert said.code == 2
     assert "--epsilon" in said.err
+
+
+def test_the_filter_network_is_a_graph_for_other_programs(nonn_plan, network_file, tmp_path):
+    out, graphml = tmp_path / "partition.json", tmp_path / "graph.graphml"
+    said = nonn_plan("partition", network_file, "-o", out, "--graphml", graphml)
+    assert said.code == 0, said.err
+    partition = Partition.read(out)
+    read = networkx.read_graphml(graphml, node_type=int)
+    graph = partition.graph()
+    assert dict(read.nodes(data=True)) == dict(graph.nodes(data=True))
+    assert read.adj == graph.adj
+    assert len(partition.links) == read.number_of_edges() > 0
+
+
+def test_another_file_is_not_replaced_by_a_graph(nonn_plan, network_file, tmp_path):
+    (tmp_path / "graph.graphml").write_text("mine")
+    said = nonn_plan("partition", network_file, "--graphml", tmp_path / "graph.graphml")
+    assert said.code == 2
+    assert (tmp_path / "graph.graphml").read_text() == "mine"

@@ -158,3 +158,18 @@ def test_each_drop_step_removes_exactly_one_community_more(content, steps):
     ]
     with pytest.raises(InputError, match="drop step"):
         Partition.check(content, "this test")
+
+
+def test_the_graph_has_filters_communities_and_links(content):
+    links = [[0, 2, 1.5], [2, 4, 2.0], [1, 5, 0.5]]
+    graph = Partition.check({**content, "links": links}, "this test").graph()
+    assert sorted(graph.nodes) == list(range(6))
+    assert graph.nodes[5] == {"community": 1, "linked": True, "unneeded": False}
+    assert graph.edges[4, 2]["weight"] == 2.0
+    assert graph.number_of_edges() == 3
+
+
+@pytest.mark.parametrize("link", [[2, 0, 1.0], [1, 1, 1.0], [0, 6, 1.0], [0, 1, 0.0]])
+def test_links_join_two_filters_that_exist(content, link):
+    with pytest.raises(InputError, match="link"):
+        Partition.check({**content, "links": [link]}, "this test")

@@ -167,7 +167,7 @@ def _plan(
             "classes": reference.classes,
             "networks": tuple(map(str, student_candidates(parse_network(TEACHER)))),
             "epsilon_pct": EPSILON_PCT,
-            "partition": partition.without_curve,
+            "partition": partition.for_planning,
             "teacher": reference.path,
             "data": reference.data,
             "seed": seed,

@@ -4,6 +4,7 @@ torch is loaded inside the commands, so that the others start without it.  No ot
 `download` ever fetches anything.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nonn_common.document import check_place
+from nonn_common.document import check_own_place, check_place, write_atomic
 from nonn_common.errors import InputError
 from nonn_core.data.files import PUBLISHED
 from nonn_core.networks.family import parse_network
-from nonn_core.partition import EPSILON_PCT, RESTARTS, TOP_FILTERS, Rule
+from nonn_core.partition import EPSILON_PCT, RESTARTS, TOP_FILTERS, Partition, Rule
 from nonn_core.recipe import ComputeRecipe, OptimiserRecipe
 from nonn_plan.cli.output import TO_RESUME, UNCHANGED, Output, output_of_rank_zero
 from nonn_plan.cli.parsers.options import (
@@ -122,6 +123,7 @@ def train_teacher(
 
 
 NETWORK_SUFFIX = ".npz"
+GRAPHML_START = b"<graphml"
 _MOST_GAMMAS = 100
 
 
@@ -140,6 +142,12 @@ def partition(
             "-o", "--output", help="Where to write the partition; of a range NAME-gamma0.5.json."
         ),
     ] = Path("partition.json"),
+    graphml: Annotated[
+        Path | None,
+        typer.Option(
+            "--graphml", help="Also write the filter network for Gephi or Cytoscape, graph.graphml."
+        ),
+    ] = None,
     rule: Annotated[
         str | None,
         typer.Option("--rule", help="AH (activation hubs) or CA (co-activation); default AH."),
@@ -194,11 +202,13 @@ def partition(
     from nonn_core.communities.knowledge import partition as partition_at
 
     output, gammas = Output(as_json), _gammas(gamma)
-    files = {each: _file_of_gamma(out, each) if len(gammas) > 1 else out for each in gammas}
+    files, graphs = _files(out, gammas), {} if graphml is None else _files(graphml, gammas)
     top = TOP_FILTERS if top_filters is None else top_filters or None
     options = LinkOptions(per_image_scale is not False, top, link_percentile)
     for file in files.values():
         check_place(file)
+    for file in graphs.values():
+        check_own_place(file, GRAPHML_START)
     with output.progress(UNCHANGED) as progress:
         if source.endswith(NETWORK_SUFFIX):
             _refuse_teacher_options(
@@ -219,9 +229,11 @@ def partition(
         found = [partition_at(knowledge, each, seed, restarts, bound, progress) for each in gammas]
     for made, _ in found:
         made.write(files[made.gamma])
+        if graphs:
+            _write_graphml(made, knowledge, graphs[made.gamma])
     if len(gammas) == 1:
         show_partition(output, found[0][0])
-        output.say(f"written to {out}")
+        output.say(f"written to {out}" + (f" and {graphml}" if graphml else ""))
         output.result(found[0][0].model_dump(mode="json"))
         return
     rows, names = [row for _, row in found], [str(file) for file in files.values()]
@@ -280,5 +292,16 @@ def _gammas(text: str) -> list[float]:
     return [float(start + k * step) for k in range(count)]
 
 
-def _file_of_gamma(out: Path, gamma: float) -> Path:
-    return out.with_name(f"{out.stem}-gamma{gamma:.15g}{out.suffix}")
+def _files(path: Path, gammas: Sequence[float]) -> dict[float, Path]:
+    """File of each gamma: the one that was typed, or of several NAME-gamma0.5.SUFFIX."""
+    if len(gammas) == 1:
+        return {gammas[0]: path}
+    return {each: path.with_name(f"{path.stem}-gamma{each:.15g}{path.suffix}") for each in gammas}
+
+
+def _write_graphml(made: Partition, knowledge: "Knowledge", path: Path) -> None:
+    """Write filters, their communities, and all links, however many there are."""
+    from networkx import generate_graphml
+
+    graph = made.graph(knowledge.links())
+    write_atomic(path, "\n".join([*generate_graphml(graph), ""]).encode())

@@ -203,7 +203,7 @@ class ProblemOptions:
                 "min_students": fewest,
                 "max_students": most,
                 "epsilon_pct": partition.bound_pct if self.epsilon is None else self.epsilon,
-                "partition": partition.without_curve,
+                "partition": partition.for_planning,
                 "teacher": teacher and teacher.path,
                 "data": teacher and teacher.data,
                 "accuracy": accuracy_basis(
