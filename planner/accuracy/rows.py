@@ -41,7 +41,7 @@ class TeacherFacts:
     network: Annotated[
         str | None, Field(description="Its network; null for one of no family known here.")
     ]
-    image: Annotated[str, Field(description="ImageShape shape CHANNELSxHEIGHTxWIDTH.")]
+    image: Annotated[str, Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")]
     classes: Annotated[int, Field(description="Number of classes.")]
     params: Annotated[float, Field(description="Parameters.")]
     macs: Annotated[float, Field(description="Multiply-accumulates per image.")]
