@@ -1,1 +1,1 @@
-"""What every room shares: errors, documents, units, progress."""
+"""The base of every room: errors, documents, units, progress."""

@@ -108,7 +108,9 @@ def check_place(path: Path) -> None:
 
 
 def check_own_place(path: Path, start: bytes) -> None:
-    """`check_place`, for a file without a schema: what is there must begin as ours do, or be empty.
+    """`check_place` for a file without a schema, known by its `start`.
+
+    A file that is there must begin so, or be empty.
 
     Raises also InputError where the file holds something else.
     """
@@ -156,7 +158,7 @@ def _yaml(plain: dict[str, Any]) -> str:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never half.
+    """Write `content` to `path` whole or not at all.
 
     Temporary name in the same folder, fsync, rename, fsync of the folder.  On failure the
     temporary file is removed, the old file stays, and NonnError says why.
@@ -185,7 +187,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def _umask() -> int:
-    """Return the process's umask, which the system only tells by setting it."""
+    """The process's umask, which the system only tells by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
@@ -207,7 +209,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_plain(path: Path) -> object:
-    """Return the plain content of a YAML or JSON file; raises InputError."""
+    """Read the plain content of a YAML or JSON file; raises InputError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -223,7 +225,7 @@ def read_plain(path: Path) -> object:
 
 
 def plain_yaml(text: str) -> object:
-    """Return the plain content of YAML; raises what PyYAML raises."""
+    """Parse plain content from YAML; raises PyYAML's errors."""
     return yaml.load(text, Loader=YAML_LOADER)  # noqa: S506
 
 

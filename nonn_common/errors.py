@@ -70,11 +70,11 @@ class PlanningError(NonnError):
 
 
 class InfeasibleError(PlanningError):
-    """The question has, provably, no answer."""
+    """The problem has, provably, no plan."""
 
 
 class UnprovenError(PlanningError):
-    """The solver stopped before it found an answer or a proof that there is none."""
+    """The solver stopped before it found a plan or a proof."""
 
 
 class SimulationError(NonnError):

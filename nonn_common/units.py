@@ -32,7 +32,7 @@ def parse_bytes(text: str | int, where: str | None = None) -> int:
 
 
 def parse_macs(text: str | int, where: str | None = None) -> int:
-    """Read a FLOP budget such as `200M` or `2.6GFLOPs` and return it in MACs, rounded down."""
+    """Read a FLOP budget such as `200M` or `2.6GFLOPs`, in MACs, rounded down."""
     allowed = "FLOPs per image such as 200M or 2.6G"
     flops = _whole(text, _FLOPS, allowed, where, least=FLOPS_PER_MAC)
     return flops // FLOPS_PER_MAC

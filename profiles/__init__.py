@@ -1,1 +1,1 @@
-"""What the hardware is: devices, links, fleets, and where each of their values comes from."""
+"""The hardware: devices, links, fleets, and the provenance of their quantities."""

@@ -40,7 +40,7 @@ DEVICES_FOLDER = Path(__file__).parent / "data" / "devices"
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Every device by name, and the links that the rows name.
+    """Devices and links by name, as far as the rows identify them.
 
     The link of a row that names none is the one whose rate was fitted; it is absent where the rows
     do not tell it.
@@ -55,13 +55,15 @@ class Calibration:
         """The device that hosts."""
         return self.devices[self.facts.host.device]
 
-    def predicted(self, row: Measurement, quantity: Metric) -> float:
-        """Return `quantity` of `row`; raises ProfileError where a figure was not told."""
-        return predict_metric(row, quantity, self.devices[row.device], self.host, self.links)
+    def predicted(self, row: Measurement, metric: Metric) -> float:
+        """Prediction of `metric` of `row`; raises ProfileError where a quantity is missing."""
+        return predict_metric(row, metric, self.devices[row.device], self.host, self.links)
 
 
-Stage = Callable[[Calibration, DeviceProfile, Sequence[Measurement]], tuple[list[Observation], str]]
-"""What the rows of one device say of some of its figures, and which rows those are."""
+FitStage = Callable[
+    [Calibration, DeviceProfile, Sequence[Measurement]], tuple[list[Observation], str]
+]
+"""Observations of some quantities of one device, and the rows that they are from."""
 
 
 def calibrate(
@@ -87,8 +89,8 @@ def calibrate(
     }
     result = _communicating(Calibration(facts, devices, links))
     result = _taken_over(result, _no_observations, ("message_ms",))
-    for lines, figures in _STAGES:
-        result = _taken_over(_fitted_devices(result, lines), lines, figures)
+    for observations, quantities in _STAGES:
+        result = _taken_over(_fitted_devices(result, observations), observations, quantities)
     return _exchanging_assumed(_taken_over(result, _no_observations, get_args(QuantityName)))
 
 
@@ -102,67 +104,71 @@ def write_devices(folder: Path = DEVICES_FOLDER) -> tuple[Path, ...]:
 
 
 def _communicating(before: Calibration) -> Calibration:
-    """Fit the host's fixed part, each device's cost per message and the rate of an unknown link."""
+    """Fit the host's fixed part, costs per message, and an unknown link's rate."""
     host = before.facts.host
     rows = [r for r in before.facts.measurements if r.fans_out and r.fitted_to("communication_ms")]
-    lines = [communication_observation(row, host.fc_ms.value, before.links) for row in rows]
+    observations = [communication_observation(row, host.fc_ms.value, before.links) for row in rows]
     stated = {name: device.message_ms for name, device in before.devices.items()}
     note = f"communication of {sources(rows)}, less the time on a link of known rate"
-    figures = fit_observations(lines, {**stated, "join_fixed_ms": host.join_fixed_ms}, note)
+    quantities = fit_observations(
+        observations, {**stated, "join_fixed_ms": host.join_fixed_ms}, note
+    )
     devices = {
-        name: _with(device, {"message_ms": figures[name]}) if name in figures else device
+        name: _with(device, {"message_ms": quantities[name]}) if name in quantities else device
         for name, device in before.devices.items()
     }
-    join = figures.get("join_fixed_ms", host.join_fixed_ms)
+    join = quantities.get("join_fixed_ms", host.join_fixed_ms)
     if join is not None:
         hosting = Hosting(join_fixed_ms=join, fc_ms=host.fc_ms)
         devices[host.device] = devices[host.device].model_copy(update={"hosting": hosting})
     links = dict(before.links)
-    if "ms_per_byte" in figures and figures["ms_per_byte"].value > 0:
-        links[None] = _fitted_link(figures["ms_per_byte"])
+    if "ms_per_byte" in quantities and quantities["ms_per_byte"].value > 0:
+        links[None] = _fitted_link(quantities["ms_per_byte"])
     return replace(before, devices=devices, links=links)
 
 
 def _computing(
     now: Calibration, device: DeviceProfile, rows: Sequence[Measurement]
 ) -> tuple[list[Observation], str]:
-    """Return what rows say of time per model and per MAC, and of exchanges."""
-    told = [(row, tuple(time_observations(row, device, now.host, now.links))) for row in rows]
-    lines = [line for _, lines in told for line in lines]
-    return lines, sources([row for row, lines in told if lines])
+    """Observations of time per model, per MAC and per exchange."""
+    of_rows = [(row, tuple(time_observations(row, device, now.host, now.links))) for row in rows]
+    observations = [each for _, of_row in of_rows for each in of_row]
+    return observations, sources([row for row, of_row in of_rows if of_row])
 
 
 def _sharing(
     now: Calibration, device: DeviceProfile, rows: Sequence[Measurement]
 ) -> tuple[list[Observation], str]:
-    """Return what rows and the published sweep say of several models at once."""
-    lines = [
-        line for row in rows for line in sharing_observations(row, device, now.host, now.links)
+    """Observations of several models at once, the published sweep's among them."""
+    observations = [
+        observation
+        for row in rows
+        for observation in sharing_observations(row, device, now.host, now.links)
     ]
     note = sources([row for row in rows if row.models_per_board > 1])
     sweep = now.facts.sweep
     if sweep is None or sweep.fast_device != device.name:
-        return lines, note
+        return observations, note
     slow = now.devices[sweep.slow_device]
     if any(each.missing("compute_ms_per_mmac", "compute_fixed_ms") for each in (slow, device)):
-        return lines, note
+        return observations, note
     many_ms = sweep.students_at_once * compute_ms(device, sweep.macs)
-    line = Observation(compute_ms(slow, sweep.macs), {"sharing_slowdown": many_ms})
+    observation = Observation(compute_ms(slow, sweep.macs), {"sharing_slowdown": many_ms})
     said = (
         f"{sweep.source}: {sweep.students_at_once} students at once take as long as one on "
         f"{slow.name}"
     )
-    return [*lines, line], "; ".join(filter(None, [note, said]))
+    return [*observations, observation], "; ".join(filter(None, [note, said]))
 
 
 def _energy(
     _now: Calibration, device: DeviceProfile, rows: Sequence[Measurement]
 ) -> tuple[list[Observation], str]:
-    """Return what rows say of power in the fixed part of the time and in the rest."""
+    """Observations of power in the fixed part of the time and beyond."""
     measured = [row for row in rows if row.fitted_to("energy_per_node_mj")]
-    return [line for row in measured for line in energy_observations(row, device)], sources(
-        measured
-    )
+    return [
+        observation for row in measured for observation in energy_observations(row, device)
+    ], sources(measured)
 
 
 def _no_observations(
@@ -171,43 +177,49 @@ def _no_observations(
     return [], ""
 
 
-_STAGES: tuple[tuple[Stage, tuple[QuantityName, ...]], ...] = (
+_STAGES: tuple[tuple[FitStage, tuple[QuantityName, ...]], ...] = (
     (_computing, ("compute_fixed_ms", "compute_ms_per_mmac", "exchange_ms", "peer_message_ms")),
     (_sharing, ("sharing_slowdown",)),
     (_energy, ("power_fixed_w", "power_busy_w")),
 )
-"""What a stage fits to which figures, in order."""
+"""Stages of the fit, in order, each with the quantities that it fits."""
 
 
-def _fitted_devices(before: Calibration, stage: Stage) -> Calibration:
+def _fitted_devices(before: Calibration, fit_stage: FitStage) -> Calibration:
     devices = dict(before.devices)
     for facts in before.facts.devices:
         device, rows = devices[facts.name], before.facts.measured_on(facts.name)
-        devices[facts.name] = _fitted(device, *stage(before, device, rows))
+        devices[facts.name] = _fitted(device, *fit_stage(before, device, rows))
     return replace(before, devices=devices)
 
 
-def _fitted(device: DeviceProfile, lines: Sequence[Observation], note: str) -> DeviceProfile:
-    """Return `device` with what `lines` tell of the figures that it lacks."""
-    stated = {name: getattr(device, name) for line in lines for name in line.terms}
-    return _with(device, fit_observations(lines, stated, note))
+def _fitted(device: DeviceProfile, observations: Sequence[Observation], note: str) -> DeviceProfile:
+    """`device` with those missing quantities that `observations` identify."""
+    stated = {
+        name: getattr(device, name) for observation in observations for name in observation.terms
+    }
+    return _with(device, fit_observations(observations, stated, note))
 
 
-def _taken_over(before: Calibration, stage: Stage, figures: Sequence[QuantityName]) -> Calibration:
-    """Fill those of `figures` that devices lack with the figures of those they are like.
+def _taken_over(
+    before: Calibration, fit_stage: FitStage, quantities: Sequence[QuantityName]
+) -> Calibration:
+    """Fill those of `quantities` that devices lack from devices they are like.
 
-    One at a time, and the rows are asked again after each: where they do not tell two figures
-    apart, they may tell one when the other is known.
+    One at a time, and the rows are fitted again after each: where they do not tell two
+    quantities apart, they may identify one when the other is known.
     """
     devices = dict(before.devices)
     for facts in before.facts.devices:
-        lines, note = stage(before, devices[facts.name], before.facts.measured_on(facts.name))
+        observations, note = fit_stage(
+            before, devices[facts.name], before.facts.measured_on(facts.name)
+        )
         for part in facts.like:
             for name in part.figures:
                 device, other = devices[facts.name], devices[part.device]
-                if name in figures and device.missing(name) and not other.missing(name):
+                if name in quantities and device.missing(name) and not other.missing(name):
                     taken = _with(device, {name: _like(name, device, other, part.by_clock)})
-                    devices[facts.name] = _fitted(taken, lines, note)
+                    devices[facts.name] = _fitted(taken, observations, note)
     return replace(before, devices=devices)
 
 
@@ -220,7 +232,10 @@ def _like(
 
 
 def _exchanging_assumed(before: Calibration) -> Calibration:
-    """Let a message to another board cost as one from the host where no exchange was measured."""
+    """Assume costs of exchanges where none was measured.
+
+    A message to another board then costs as much as one from the host.
+    """
     devices = dict(before.devices)
     for facts in before.facts.devices:
         device = devices[facts.name]
@@ -228,13 +243,13 @@ def _exchanging_assumed(before: Calibration) -> Calibration:
         if measured or device.missing("message_ms"):
             continue
         message_ms = quantity_value(device, "message_ms")
-        figures = {
+        quantities = {
             "exchange_ms": _assumed(0.0, "an exchange costs its messages"),
             "peer_message_ms": _assumed(message_ms, "that of a message from the host"),
         }
         devices[facts.name] = _with(
             device,
-            {name: figures[name] for name in device.missing("exchange_ms", "peer_message_ms")},
+            {name: quantities[name] for name in device.missing("exchange_ms", "peer_message_ms")},
         )
     return replace(before, devices=devices)
 
@@ -242,18 +257,18 @@ def _exchanging_assumed(before: Calibration) -> Calibration:
 def _fitted_link(ms_per_byte: Quantity) -> LinkProfile:
     rate = 8000.0 / ms_per_byte.value
     error = ms_per_byte.standard_error
-    figure = ms_per_byte.model_copy(
+    quantity = ms_per_byte.model_copy(
         update={
             "value": rounded_value(rate),
             # First order: the relative error of a reciprocal is that of its argument.
             "standard_error": error and rounded_value(rate * error / ms_per_byte.value),
         }
     )
-    return LinkProfile(name="fitted", title="Link of the measurements", bits_per_s=figure)
+    return LinkProfile(name="fitted", title="Link of the measurements", bits_per_s=quantity)
 
 
-def _with(device: DeviceProfile, figures: Mapping[str, Quantity]) -> DeviceProfile:
-    return device.model_copy(update=dict(figures))
+def _with(device: DeviceProfile, quantities: Mapping[str, Quantity]) -> DeviceProfile:
+    return device.model_copy(update=dict(quantities))
 
 
 def _assumed(value: float, source: str) -> Quantity:

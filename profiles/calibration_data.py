@@ -97,12 +97,12 @@ class Measurement(Record):
         return self.boards > 0 and not self.exchanges
 
     def value(self, quantity: Metric) -> float | None:
-        """Return what was measured, or None."""
+        """Measured value of `metric`, or None."""
         found: float | None = getattr(self, quantity)
         return found
 
     def fitted_to(self, quantity: Metric) -> float | None:
-        """Return what was measured where a fit may use it, or None."""
+        """Measured value of `metric` where a fit may use it, or None."""
         return None if quantity in self.left_out else self.value(quantity)
 
 
@@ -137,7 +137,7 @@ def read_measurements(path: Path | str) -> tuple[Measurement, ...]:
 
 
 def sources(rows: Sequence[Measurement]) -> str:
-    """Name the tables and rows that a figure rests on."""
+    """Tables and rows that a quantity rests on."""
     tables = dict.fromkeys(row.table for row in rows)
     return "; ".join(
         f"{table}: "
@@ -147,7 +147,7 @@ def sources(rows: Sequence[Measurement]) -> str:
 
 
 class TakenOver(Record):
-    """Figures that a device takes from another one, for want of a measurement of its own."""
+    """Quantities taken from another device, for want of a measurement."""
 
     device: str = Field(description="The other device.")
     figures: tuple[QuantityName, ...] = Field(min_length=1, description="Names of the figures.")
@@ -157,7 +157,7 @@ class TakenOver(Record):
 
 
 class DeviceFacts(DeviceProfile):
-    """What a device is, the figures that are stated for it, and those that it takes over.
+    """Facts of a device: description, stated quantities, and quantities taken over.
 
     Figures that are neither are fitted to the measurements.
     """
@@ -165,12 +165,12 @@ class DeviceFacts(DeviceProfile):
     like: tuple[TakenOver, ...] = Field(default=(), description="Figures of other devices.")
 
     def described(self) -> DeviceProfile:
-        """Return the profile with the stated figures only."""
+        """The profile with the stated quantities only."""
         return DeviceProfile.model_validate(self.model_dump(exclude={"like"}))
 
 
 class HostFacts(Record):
-    """What is known of joining the replies."""
+    """Facts of the host that joins the replies."""
 
     device: str = Field(description="Device of the host.")
     fc_ms: Quantity = Field(description="Final fully-connected layer, in ms per image.")
@@ -180,7 +180,7 @@ class HostFacts(Record):
 
 
 class PublishedSweep(Record):
-    """Students that move, one by one, from slow boards of their own to one fast board."""
+    """Published sweep: students move one by one to one fast board."""
 
     table: str = Field(description="Figure it was published in.")
     slow_device: str = Field(description="Device that runs one student.")
@@ -218,25 +218,25 @@ class PublishedFacts(Document):
         return self
 
     def device(self, name: str) -> DeviceFacts:
-        """Return the facts of the device called `name`; raises ProfileError without any."""
+        """Facts of the device called `name`; raises ProfileError without any."""
         for facts in self.devices:
             if facts.name == name:
                 return facts
         raise ProfileError("no published facts for this device", found=name)
 
     def measured_on(self, device: str) -> tuple[Measurement, ...]:
-        """Return the rows measured on `device`, in the file's order."""
+        """Rows measured on `device`, in the file's order."""
         return tuple(row for row in self.measurements if row.device == device)
 
     def without(self, row: Measurement) -> Self:
-        """Return these facts without one row."""
+        """These facts without one row."""
         kept = tuple(each for each in self.measurements if each is not row)
         return self.model_copy(update={"measurements": kept})
 
 
 @cache
 def published_facts() -> PublishedFacts:
-    """Return the facts in the package's `data/published.yaml`."""
+    """Published facts of the package's `data/published.yaml`."""
     text = (files("profiles") / "data" / "published.yaml").read_text(encoding="utf-8")
     return PublishedFacts.check(plain_yaml(text), where="published.yaml")
 
@@ -244,9 +244,9 @@ def published_facts() -> PublishedFacts:
 def own_facts(
     rows: Sequence[Measurement], like: DeviceProfile, host: DeviceProfile
 ) -> tuple[PublishedFacts, Mapping[str, DeviceProfile]]:
-    """Return facts of the one device that `rows` measure, and the library they lean on.
+    """Facts of the one device of `rows`, and the library they lean on.
 
-    Clock, cores, memory, runtime, precision and every figure that the rows do not tell are those
+    Clock, cores, memory, runtime, precision and every quantity that the rows leave open are those
     of `like`; the host that joined the replies is `host`.  `profiles.calibration.calibrate` and
     `profiles.leave_one_out.fitted_rows` take both.  Raises ProfileError for rows of several
     devices or of one that is called like a device it leans on, and for a host that cannot host.

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError, ProfileError
-from profiles.layer import LayerModel, LayerTable, Precision, layer_ms
+from profiles.layer import LayerModel, LayerTable, RuntimePrecision, layer_ms
 from profiles.quantity import Quantity
 from profiles.registry import Registry
 
@@ -39,7 +39,7 @@ ProfileKey = tuple[str, str, str, int]
 
 
 class Hosting(Record):
-    """What it costs a host to join the replies of all boards into one answer."""
+    """A host's cost of joining all boards' replies into one answer."""
 
     join_fixed_ms: Quantity = Field(
         description="Time to receive and concatenate the features of one image, in ms, whatever "
@@ -66,7 +66,7 @@ class DeviceProfile(Document):
     cores: int = Field(gt=0, description="Cores in use.")
     ram_bytes: int = Field(gt=0, description="Memory of the device, in bytes.")
     runtime: str = Field(min_length=1, description="What executes the model, such as tvm.")
-    precision: Precision = Field(description="Number format of weights and activations.")
+    precision: RuntimePrecision = Field(description="Number format of weights and activations.")
     memory_budget_bytes: int | None = Field(
         default=None,
         gt=0,
@@ -119,7 +119,7 @@ class DeviceProfile(Document):
 
     @property
     def key(self) -> ProfileKey:
-        """What this profile holds for: board, runtime, precision and clock."""
+        """Board, runtime, precision and clock that this profile holds for."""
         return self.board or self.name, self.runtime, self.precision, self.clock_hz
 
     @property
@@ -132,34 +132,39 @@ class DeviceProfile(Document):
         """Figures that this profile lacks to be a board that runs students."""
         return self.missing(*get_args(BoardQuantity))
 
-    def missing(self, *figures: QuantityName) -> tuple[QuantityName, ...]:
-        """Return those of `figures` that this profile lacks."""
-        return tuple(name for name in figures if getattr(self, name) is None)
+    def missing(self, *quantities: QuantityName) -> tuple[QuantityName, ...]:
+        """Those of `quantities` that this profile lacks."""
+        return tuple(name for name in quantities if getattr(self, name) is None)
 
 
 DEVICES = Registry(DeviceProfile, "device", "devices")
 
 
 def quantity_value(device: DeviceProfile, name: QuantityName) -> float:
-    """Return the value of one figure; raises ProfileError where the profile does not have it."""
-    figure: Quantity | None = getattr(device, name)
-    if figure is None:
+    """Value of one quantity; raises ProfileError where the profile lacks it."""
+    quantity: Quantity | None = getattr(device, name)
+    if quantity is None:
         raise ProfileError(
             f"this device has no {name}",
             where=f"device {device.name}",
             fix=f"add {name} to its profile or choose another device",
         )
-    return figure.value
+    return quantity.value
 
 
 def compute_ms(device: DeviceProfile, macs: int) -> float:
-    """Return the time of one model of `macs` alone on `device`, in ms; raises ProfileError."""
+    """Time of one model of `macs` alone on `device`, in ms.
+
+    Raises ProfileError where a quantity is missing.
+    """
     fixed_ms = quantity_value(device, "compute_fixed_ms")
     return fixed_ms + quantity_value(device, "compute_ms_per_mmac") * macs / 1e6
 
 
 def compute_mj(device: DeviceProfile, macs: int) -> float:
-    """Return the energy of one model of `macs` alone on `device`, in mJ; raises ProfileError.
+    """Energy of one model of `macs` alone on `device`, in mJ.
+
+    Raises ProfileError where a quantity is missing.
 
     Compute only, as in Table 7 of arXiv:1907.11804: no idle time and no radio.
     """
@@ -169,7 +174,7 @@ def compute_mj(device: DeviceProfile, macs: int) -> float:
 
 
 def slowdown(device: DeviceProfile, students: int) -> float:
-    """Return the factor on the summed time of `students` models that run at once.
+    """Factor on the summed time of `students` models that run at once.
 
     It is 1 for none or one, and the device's `sharing_slowdown` for more; raises ProfileError.
     """
@@ -188,10 +193,10 @@ class PredictedTime:
 
 
 def model_ms(device: DeviceProfile, table: LayerTable) -> PredictedTime:
-    """Return the time of the layers of `table`, one after another and alone on `device`.
+    """Time of the layers of `table` one after another, alone on `device`.
 
     Per layer where the device has a model of its layers that knows each of these; affine in the
-    MACs (`compute_ms`) otherwise.  Raises ProfileError where the profile lacks those figures.
+    MACs (`compute_ms`) otherwise.  Raises ProfileError where the profile lacks those quantities.
     """
     if device.layers is not None:
         layers = device.layers

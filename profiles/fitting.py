@@ -24,7 +24,7 @@ from profiles.layer import (
     LayerKind,
     LayerModel,
     LayerWork,
-    Precision,
+    RuntimePrecision,
     Term,
     kernel_of,
     layer_features,
@@ -33,7 +33,7 @@ from profiles.layer import (
 from profiles.quantity import Quantity
 
 SIGNIFICANT_DIGITS = 6
-"""Digits kept of a fitted figure: far below its error, and the same on every machine."""
+"""Digits kept of a fitted quantity: far below its error, and the same on every machine."""
 
 _ZERO = 1e-9
 """Singular values and shares of a scaled design below this are rounding."""
@@ -43,7 +43,10 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A measured value as the sum of `known` and of figures by name, each times its factor."""
+    """A measured value as a sum of quantities times factors.
+
+    `terms` holds the factors by the name of the quantity; `known` is the rest of the sum.
+    """
 
     observed: float
     terms: Mapping[str, float]
@@ -52,7 +55,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Coefficient:
-    """A fitted value and its standard error, which is None where there is nothing to tell it."""
+    """A fitted value and its standard error, None where it is unknown."""
 
     value: float
     standard_error: float | None
@@ -60,9 +63,10 @@ class Coefficient:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Coefficients of one fit by name, and the largest relative error it leaves, in per cent.
+    """Coefficients of one fit by name, and its largest relative error.
 
-    `coefficients` lacks those that the rows do not tell apart from others: `untold`.
+    Those that the rows do not tell apart from others are `unidentifiable` and not among the
+    `coefficients`.  `residual_pct` is in per cent.
     """
 
     coefficients: Mapping[str, Coefficient]
@@ -70,7 +74,7 @@ class Fit:
     residual_pct: float
 
     def quantity(self, name: str, source: str) -> Quantity:
-        """Return one coefficient as a fitted figure that rests on `source`."""
+        """One coefficient as a fitted quantity that rests on `source`."""
         coefficient = self.coefficients[name]
         return Quantity(
             value=coefficient.value,
@@ -115,34 +119,39 @@ def relative_fit(
 def fit_observations(
     observations: Sequence[Observation], stated: Mapping[str, Quantity | None], source: str
 ) -> dict[str, Quantity]:
-    """Fit the figures of `observations` that are not `stated`; return those that the lines tell."""
+    """Fit the quantities of `observations` that are neither `stated` nor unidentifiable."""
     given = {name: quantity.value for name, quantity in stated.items() if quantity is not None}
-    wanted = dict.fromkeys(name for observation in observations for name in observation.terms if name not in given)
-    columns = {name: [observation.terms.get(name, 0.0) for observation in observations] for name in wanted}
+    wanted = dict.fromkeys(
+        name for each in observations for name in each.terms if name not in given
+    )
+    columns = {name: [each.terms.get(name, 0.0) for each in observations] for name in wanted}
     columns = {name: column for name, column in columns.items() if any(column)}
     if not columns:
         return {}
     known = [
-        observation.known + sum(given.get(name, 0.0) * factor for name, factor in observation.terms.items())
-        for observation in observations
+        each.known + sum(given.get(name, 0.0) * factor for name, factor in each.terms.items())
+        for each in observations
     ]
-    fit = relative_fit(columns, [observation.observed for observation in observations], known)
+    fit = relative_fit(columns, [each.observed for each in observations], known)
     return {name: fit.quantity(name, source) for name in fit.coefficients}
 
 
 def rounded_value(value: float) -> float:
-    """Return `value` with the digits that are kept of a fitted figure."""
+    """`value` with the digits that are kept of a fitted quantity."""
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _scales(design: Matrix) -> Matrix:
-    """Return the length of each column, 1 for one of zeros: seconds and bytes differ by 1e6."""
+    """Length of each column, 1 for one of zeros.
+
+    Seconds and bytes differ by 1e6.
+    """
     lengths: Matrix = np.linalg.norm(design, axis=0)
     return np.where(lengths > 0, lengths, 1.0)
 
 
 def _identifiable(design: Matrix) -> list[bool]:
-    """Tell which coefficients the rows determine: those that no null vector moves."""
+    """Coefficients that the rows determine: those that no null vector moves."""
     _, singular, vectors = np.linalg.svd(design / _scales(design), full_matrices=True)
     rank = int(np.sum(singular > _ZERO * max(1.0, singular[0])))
     moved = np.abs(vectors[rank:]).max(axis=0, initial=0.0)
@@ -187,7 +196,7 @@ class MeasuredLayer(Record):
 
 
 def fit_layers(
-    measured: LayerTimes, precision: Precision = "fp32", source: str = "measured layers"
+    measured: LayerTimes, precision: RuntimePrecision = "fp32", source: str = "measured layers"
 ) -> LayerModel:
     """Fit the time of layers to `measured`, kind by kind.
 
@@ -211,21 +220,21 @@ def read_measured_layers(path: Path | str) -> tuple[tuple[LayerWork, float], ...
     """
     try:
         with Path(path).open(newline="", encoding="utf-8") as stream:
-            observations = list(csv.DictReader(stream))
+            lines = list(csv.DictReader(stream))
     except FileNotFoundError:
         raise InputError("no such file", where=str(path)) from None
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"cannot be read: {error}", where=str(path)) from None
     rows = []
-    for number, observation in enumerate(observations, start=1):
-        cells = {name: cell for name, cell in observation.items() if cell}
+    for number, line in enumerate(lines, start=1):
+        cells = {name: cell for name, cell in line.items() if cell}
         content = {"ms": cells.pop("ms", None), "layer": cells}
         rows.append(MeasuredLayer.check(content, f"{path} row {number}"))
     return tuple((row.layer, row.ms) for row in rows)
 
 
 def _model(
-    measured: LayerTimes, precision: Precision, source: str, held_out_pct: float | None
+    measured: LayerTimes, precision: RuntimePrecision, source: str, held_out_pct: float | None
 ) -> LayerModel:
     kinds: dict[LayerKind, list[tuple[LayerWork, float]]] = {}
     for layer, ms in measured:
@@ -241,7 +250,9 @@ def _model(
     )
 
 
-def _kind(kind: LayerKind, measured: LayerTimes, precision: Precision, source: str) -> KindCost:
+def _kind(
+    kind: LayerKind, measured: LayerTimes, precision: RuntimePrecision, source: str
+) -> KindCost:
     features = [layer_features(layer, precision) for layer, _ in measured]
     times = [ms for _, ms in measured]
     columns: dict[Term, list[float]] = {}
@@ -260,7 +271,7 @@ def _kind(kind: LayerKind, measured: LayerTimes, precision: Precision, source: s
 
 
 def _independent(columns: dict[Term, list[float]], times: Sequence[float]) -> bool:
-    """Tell whether the rows distinguish all `columns`."""
+    """Whether the rows distinguish all `columns`."""
     design = np.array(list(columns.values())).T / np.array(times)[:, np.newaxis]
     lengths = np.linalg.norm(design, axis=0)
     return bool(lengths.all()) and bool(
@@ -268,7 +279,7 @@ def _independent(columns: dict[Term, list[float]], times: Sequence[float]) -> bo
     )
 
 
-def _held_out_pct(measured: LayerTimes, precision: Precision, source: str) -> float | None:
+def _held_out_pct(measured: LayerTimes, precision: RuntimePrecision, source: str) -> float | None:
     errors = []
     for fold in range(FOLDS):
         others = [row for i, row in enumerate(measured) if i % FOLDS != fold]

@@ -91,8 +91,8 @@ class Fleet(Document):
 
     @model_validator(mode="after")
     def _own_profiles_have_names_of_their_own(self) -> Self:
-        for noun, own, shelf in (("device", self.devices, DEVICES), ("link", self.links, LINKS)):
-            counts = Counter((*(profile.name for profile in own), *shelf.names()))
+        for noun, own, registry in (("device", self.devices, DEVICES), ("link", self.links, LINKS)):
+            counts = Counter((*(profile.name for profile in own), *registry.names()))
             repeated = [name for name, count in counts.items() if count > 1]
             if repeated:
                 raise ValueError(
@@ -125,7 +125,7 @@ FLEETS = Registry(Fleet, "fleet", "fleets")
 
 
 def _own_profile(entry: object, kind: type[Document], fleet_file: Path) -> object:
-    """Return the content of the file that `entry` names, or `entry` where it names none."""
+    """Content of the file that `entry` names, or `entry` itself."""
     if not isinstance(entry, str):
         return entry
     return kind.read(fleet_file.parent / entry).model_dump()
@@ -133,7 +133,10 @@ def _own_profile(entry: object, kind: type[Document], fleet_file: Path) -> objec
 
 @dataclass(frozen=True, slots=True)
 class RelayBoard:
-    """A board in between, that passes messages on; `link` stands for all that leads to it."""
+    """A board in between, which passes messages on.
+
+    `link` stands for all links that lead to it.
+    """
 
     name: str
     device: DeviceProfile
@@ -142,7 +145,9 @@ class RelayBoard:
 
 @dataclass(frozen=True, slots=True)
 class Board(RelayBoard):
-    """One board of a fleet with its device, and the link or links in a row that lead to it.
+    """One board of a fleet with its device and the link to it.
+
+    `link` stands for all links in a row that lead to it.
 
     `via` are the boards in between, nearest to the host first.
     """
@@ -151,7 +156,7 @@ class Board(RelayBoard):
 
 
 def resolve(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
-    """Return the host and the boards of `fleet` with their profiles.
+    """Host and boards of `fleet` with their profiles.
 
     Raises ProfileError for a name that the library does not have, for a host that cannot host
     and for a board that cannot run students.
@@ -160,7 +165,7 @@ def resolve(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
 
 
 def parse_fleet(text: str) -> Fleet:
-    """Read a fleet as people type it: a library name, a file or a list of devices.
+    """Read a fleet from a library name, a file or a list of devices.
 
     A list such as `rpi-3b*2,odroid-xu4s` gives boards rpi-3b-1, rpi-3b-2 and odroid-xu4s-1 on
     the default link and host.  Raises ProfileError (or InputError for a file that is missing).
@@ -189,7 +194,7 @@ def _resolved(fleet: Fleet, where: str) -> tuple[DeviceProfile, tuple[Board, ...
 
 
 def _routed(fleet: Fleet, boards: Sequence[Board], where: str) -> tuple[Board, ...]:
-    """Give boards that are reached through others the links in a row and the boards in between."""
+    """Boards with the links in a row and the boards in between."""
     via = {board.name: board.via for board in fleet.boards}
     found = {board.name: board for board in boards}
     for name in route_order(via, where):
@@ -269,7 +274,7 @@ def _item(item: str, text: str) -> tuple[str, int]:
 
 
 def route_order(via: Mapping[str, str | None], where: str) -> tuple[str, ...]:
-    """Return all boards, each after the one that it is reached through.
+    """All boards, each after the one that it is reached through.
 
     `via` holds for each board the board in between, or None.  Raises ProfileError for a board that
     is not among them and for a loop.
@@ -298,7 +303,7 @@ def route_order(via: Mapping[str, str | None], where: str) -> tuple[str, ...]:
 
 
 def chained_link(first: LinkProfile, between: DeviceProfile, last: LinkProfile) -> LinkProfile:
-    """Return one link that stands for `first`, the board `between`, and `last`.
+    """One link that stands for `first`, the board `between`, and `last`.
 
     It has the name of the one that shares a medium, so that it shares it too.  Raises ProfileError
     where the board in between has no message_ms.

@@ -68,8 +68,10 @@ class LayerWork:
 LayerTable = tuple[LayerWork, ...]
 """A model's layers in the order of execution."""
 
-Precision = Literal["fp32", "fp16", "int8"]
-BYTES_PER_VALUE: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+RuntimePrecision = Literal["fp32", "fp16", "int8"]
+"""Number format of a measured runtime; students are exported as fp32 or int8."""
+
+BYTES_PER_VALUE: Mapping[RuntimePrecision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 
 Kernel = Literal["pointwise", "spatial", "depthwise"]
 
@@ -117,14 +119,14 @@ class LayerModel(Record):
 
 
 def kernel_of(layer: LayerWork) -> Kernel:
-    """Return the shape of a layer's kernel; a layer without one counts as pointwise."""
+    """Shape of a layer's kernel; a layer without one counts as pointwise."""
     if layer.groups > 1 and layer.groups == layer.in_channels:
         return "depthwise"
     return "pointwise" if layer.kernel == 1 else "spatial"
 
 
-def layer_features(layer: LayerWork, precision: Precision) -> dict[Term, float]:
-    """Return what each term of `layer` is multiplied with."""
+def layer_features(layer: LayerWork, precision: RuntimePrecision) -> dict[Term, float]:
+    """Factor of each term of the time of `layer`."""
     size = BYTES_PER_VALUE[precision]
     features: dict[Term, float] = dict.fromkeys(TERMS, 0.0)
     features["fixed_ms"] = 1.0
@@ -134,12 +136,12 @@ def layer_features(layer: LayerWork, precision: Precision) -> dict[Term, float]:
     return features
 
 
-def layer_ms(model: LayerModel, layer: LayerWork, precision: Precision) -> float | None:
-    """Return the time of `layer`, in ms; None for a kind or kernel that was not measured."""
+def layer_ms(model: LayerModel, layer: LayerWork, precision: RuntimePrecision) -> float | None:
+    """Time of `layer`, in ms; None for an unmeasured kind or kernel."""
     for cost in model.kinds:
         if cost.kind == layer.kind and kernel_of(layer) in cost.kernels:
             features = layer_features(layer, precision)
-            return sum(figure.value * features[term] for term, figure in cost.terms.items())
+            return sum(quantity.value * features[term] for term, quantity in cost.terms.items())
     return None
 
 

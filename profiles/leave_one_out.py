@@ -42,9 +42,9 @@ class FittedRow(Record):
 def fitted_rows(
     facts: PublishedFacts | None = None, library: Mapping[str, DeviceProfile] | None = None
 ) -> tuple[FittedRow, ...]:
-    """Return every quantity of `facts` (the package's by default), fitted and left out.
+    """Every metric of `facts` (the package's by default), fitted and left out.
 
-    Raises ProfileError where the rows do not tell a figure that one of them needs.
+    Raises ProfileError where the rows leave a quantity open that one of them needs.
     """
     facts = facts or published_facts()
     whole = calibrate(facts, library)
@@ -98,7 +98,7 @@ def _loo(
 
 
 def _unseen(row: Measurement, whole: Calibration, without: Calibration) -> Calibration:
-    """Return `without` less the figures that it took over because only `row` tells them."""
+    """`without` less the quantities taken over because only `row` identifies them."""
     fitted, device = whole.devices[row.device], without.devices[row.device]
     lost = [
         name
@@ -109,5 +109,5 @@ def _unseen(row: Measurement, whole: Calibration, without: Calibration) -> Calib
     return replace(without, devices={**without.devices, row.device: bare})
 
 
-def _is_fitted(figure: Quantity | None) -> bool:
-    return figure is not None and figure.provenance == "fitted"
+def _is_fitted(quantity: Quantity | None) -> bool:
+    return quantity is not None and quantity.provenance == "fitted"

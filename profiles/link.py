@@ -16,7 +16,9 @@ _NONE = Quantity(value=0.0, provenance="assumed", source="left out of this link'
 
 
 class LinkProfile(Document):
-    """A link of constant rate; full duplex, lossless and used by one board alone unless it says so.
+    """A link of constant rate.
+
+    Full duplex, lossless and used by one board alone unless it says so.
 
     A message is on its way for `latency_ms + wire_ms + jitter`, where jitter is exponential with
     mean `jitter_ms`; with probability `loss_pct` a transmission is lost and repeated after
@@ -75,5 +77,5 @@ LINKS = Registry(LinkProfile, "link", "links")
 
 
 def wire_ms(link: LinkProfile, size_bytes: int) -> float:
-    """Return the time of `size_bytes` on the wire, in ms: 8 bits per byte over the rate."""
+    """Time of `size_bytes` on the wire, in ms: 8 bits per byte over the rate."""
     return 8000.0 * size_bytes / link.bits_per_s.value

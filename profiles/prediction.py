@@ -26,28 +26,28 @@ Links = Mapping[str | None, LinkProfile]
 
 def predict_metric(
     row: Measurement,
-    quantity: Metric,
+    metric: Metric,
     device: DeviceProfile,
     host: DeviceProfile,
     links: Links,
 ) -> float:
-    """Return `quantity` of `row` by the profiles, in its unit.
+    """Prediction of `metric` of `row` by the profiles, in its unit.
 
     `links` holds the row's link.  Raises ProfileError where it does not, or where a profile lacks
-    a figure.
+    a quantity.
     """
-    if quantity == "compute_ms":
+    if metric == "compute_ms":
         return computing_ms(row, device)
-    if quantity == "communication_ms":
+    if metric == "communication_ms":
         return communicating_ms(row, device, host, links)
-    if quantity == "total_ms":
+    if metric == "total_ms":
         beyond = communicating_ms(row, device, host, links) if row.boards else 0.0
         return computing_ms(row, device) + beyond
     return _energy_mj(row, device)
 
 
 def computing_ms(row: Measurement, device: DeviceProfile) -> float:
-    """Return how long a board computes, in ms."""
+    """Time that a board computes, in ms."""
     if row.exchanges:
         # A sum over layers, each of them exactly one K-th of its MACs.
         return compute_ms(device, 0) + (
@@ -60,7 +60,7 @@ def computing_ms(row: Measurement, device: DeviceProfile) -> float:
 def communicating_ms(
     row: Measurement, device: DeviceProfile, host: DeviceProfile, links: Links
 ) -> float:
-    """Return the rest of the latency, in ms."""
+    """The rest of the latency, in ms."""
     if row.exchanges:
         software = quantity_value(device, "exchange_ms") + (row.boards - 1) * quantity_value(
             device, "peer_message_ms"
@@ -71,12 +71,12 @@ def communicating_ms(
 
 
 def wired_bytes(row: Measurement) -> int:
-    """Return the bytes that are on the wire one after another in a fan-out."""
+    """Bytes that are on the wire one after another in a fan-out."""
     return row.boards * (row.image_bytes or 0) + (row.reply_bytes or 0)
 
 
 def shares_ms(row: Measurement, links: Links) -> float:
-    """Return the time on the wire of all exchanges of a split model, in ms."""
+    """Time on the wire of all exchanges of a split model, in ms."""
     share = BYTES_PER_FEATURE * row.exchanged_elements // row.boards
     return (row.boards - 1) * wire_ms(_link(row, links), share)
 
@@ -102,7 +102,7 @@ def _energy_mj(row: Measurement, device: DeviceProfile) -> float:
 
 
 def communication_observation(row: Measurement, fc_ms: float, links: Links) -> Observation:
-    """Return the communication of a fan-out: one message_ms per device, called by its name."""
+    """Communication of a fan-out, with one message_ms per device, under its name."""
     terms = {row.device: float(row.boards), "join_fixed_ms": 1.0}
     known_ms = fc_ms
     if row.link is None:
@@ -115,7 +115,7 @@ def communication_observation(row: Measurement, fc_ms: float, links: Links) -> O
 def time_observations(
     row: Measurement, device: DeviceProfile, host: DeviceProfile, links: Links
 ) -> Iterator[Observation]:
-    """Yield what a row says of computing and exchanging; nothing where models share a board."""
+    """Observations of computing and exchanging; none where models share a board."""
     if row.exchanges:
         yield from _split_observations(row, links)
     elif row.models_per_board == 1:
@@ -126,7 +126,7 @@ def time_observations(
 def sharing_observations(
     row: Measurement, device: DeviceProfile, host: DeviceProfile, links: Links
 ) -> Iterator[Observation]:
-    """Yield what a row of several models at once says of their slowdown."""
+    """Observations of the slowdown of several models at once."""
     if row.models_per_board > 1 and not device.missing("compute_fixed_ms", "compute_ms_per_mmac"):
         alone = row.model_copy(update={"models_per_board": 1})
         summed_ms = row.models_per_board * computing_ms(alone, device)
@@ -135,7 +135,7 @@ def sharing_observations(
 
 
 def energy_observations(row: Measurement, device: DeviceProfile) -> Iterator[Observation]:
-    """Yield what a row says of power; nothing where the times are not told."""
+    """Observations of power; none where the times are unknown."""
     shares = row.models_per_board > 1
     if device.missing("compute_fixed_ms", "compute_ms_per_mmac") or (
         shares and device.missing("sharing_slowdown")
@@ -155,7 +155,7 @@ def energy_observations(row: Measurement, device: DeviceProfile) -> Iterator[Obs
 def _observed_computing_ms(
     row: Measurement, device: DeviceProfile, host: DeviceProfile, links: Links
 ) -> Iterator[tuple[float, float]]:
-    """Yield a measured time that holds the computing, and what else is in it, in ms."""
+    """Measured times that hold the computing, each with its known rest, in ms."""
     if compute_ms := row.fitted_to("compute_ms"):
         yield compute_ms, 0.0
     elif (total_ms := row.fitted_to("total_ms")) and not row.boards:

@@ -12,7 +12,10 @@ Provenance = Literal["measured", "published", "fitted", "assumed"]
 
 
 class Quantity(Record):
-    """A non-negative number with its provenance; its unit is the suffix of the field it fills."""
+    """A non-negative number with its provenance.
+
+    Its unit is the suffix of the field it fills.
+    """
 
     value: float = Field(ge=0, description="The number, in the unit that ends the field's name.")
     provenance: Provenance = Field(

@@ -22,11 +22,11 @@ class Registry(Generic[Profile]):
     folder: str
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of all profiles on this shelf, sorted."""
+        """Names of all profiles of this registry, sorted."""
         return _shipped_names(self.folder)
 
     def get(self, name: str, where: str | None = None, also: Iterable[str] = ()) -> Profile:
-        """Return the profile called `name`.
+        """The profile called `name`.
 
         Raises ProfileError, with the names that come close, when there is none; `where` is the
         file and field, or the option, that asked for it; `also` are names known elsewhere.

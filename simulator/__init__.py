@@ -1,1 +1,1 @@
-"""What happens when an image is processed: task graphs, scenarios, engine, workloads, results."""
+"""The simulator: task graphs, scenarios, workloads, engine, results."""

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from nonn_common.errors import SimulationError
-from profiles.device import DeviceProfile, compute_mj, compute_ms, quantity_value
+from profiles.device import DeviceProfile, Hosting, compute_mj, compute_ms, quantity_value
 from profiles.fleet import Board, RelayBoard
 from profiles.link import LinkProfile, wire_ms
 from simulator.task_graph import HOST, Activity, Message, Node, Step, TaskGraph, Transit
@@ -61,15 +61,18 @@ class GraphBuilder:
         *,
         ms: float | None = None,
         mj: float | None = None,
-        lane: str | None = None,
+        queue: str | None = None,
     ) -> int:
-        """Let `board` compute `macs`, or for `ms` at `mj`, in a lane of its own if one is named.
+        """Let `board` compute `macs`, or for `ms` at `mj`.
+
+        With a `queue`, the step waits there and shares the processor with the heads of other
+        queues.
 
         Given `ms` alone, the energy is that of the device's power_busy_w, or 0 where it has none.
         """
         if macs < 0:
             raise SimulationError(f"a model has at least 0 MACs; found {macs} on {board.name}")
-        resource = cpu(board) if lane is None else f"{cpu(board)}/{lane}"
+        resource = cpu(board) if queue is None else f"{cpu(board)}/{queue}"
         step = _computing(board.name, board.device, resource, macs, after, ms, mj)
         self._nodes.setdefault(board.name, board.device)
         return self.add(step)
@@ -103,8 +106,8 @@ class GraphBuilder:
 
         The time beside the wire is `message_ms`, or the receiver's where None.
         """
-        way = _names(relay_path(sender, receiver))
-        message = Message(sender.name, receiver.name, size_bytes, way)
+        path = _names(relay_path(sender, receiver))
+        message = Message(sender.name, receiver.name, size_bytes, path)
         lasting_ms = exchange_ms(sender, receiver, size_bytes, message_ms)
         resources = (uplink(sender), downlink(receiver))
         return self._carry("exchange", message, lasting_ms, (sender, receiver), resources, after)
@@ -117,7 +120,7 @@ class GraphBuilder:
         needs: int | None = None,
         deadline_ms: float | None = None,
     ) -> int:
-        """Let the host join what came, for as long as its profile says, or for `ms`."""
+        """Let the host join replies for its profile's time, or for `ms`."""
         duration_ms = self._join_ms() if ms is None else ms
         replies = tuple(after)
         if not replies:
@@ -127,11 +130,11 @@ class GraphBuilder:
         )
 
     def first(self, after: Iterable[int]) -> int:
-        """Let the host go on when the first of `after` has ended, which takes no time."""
+        """Let the host go on, at no cost, when one of `after` has ended."""
         return self.add(Step(HOST, "join", (), 0.0, tuple(after), needs=1))
 
     def graph(self, sink: int | None = None) -> TaskGraph:
-        """Return the job that ends with the step `answer`, or with the last one."""
+        """The graph that ends with the step `sink`, or with the last one."""
         nodes = (
             Node(name, device, len(self._running.get(name, ())))
             for name, device in self._nodes.items()
@@ -185,21 +188,25 @@ class GraphBuilder:
 
 
 def join_ms(host: DeviceProfile) -> float:
-    """Return how long `host` needs from the last reply to the answer, in ms."""
-    if host.hosting is None:
-        raise SimulationError(f"device {host.name} cannot host: its profile has no hosting figures")
-    return host.hosting.join_fixed_ms.value + host.hosting.fc_ms.value
+    """Time of `host` from the last reply to the answer, in ms."""
+    hosting = _hosting(host)
+    return hosting.join_fixed_ms.value + hosting.fc_ms.value
+
+
+def receive_ms(host: DeviceProfile) -> float:
+    """Time of `host` to receive and put together what boards return, in ms."""
+    return _hosting(host).join_fixed_ms.value
 
 
 def send_ms(board: Board, size_bytes: int) -> float:
-    """Return how long the host's sender is busy with a message to `board`, in ms."""
+    """Time of the host's sender for a message to `board`, in ms."""
     return quantity_value(board.device, "message_ms") + wire_ms(board.link, size_bytes)
 
 
 def exchange_ms(
     source: Board, board: Board, size_bytes: int, message_ms: float | None = None
 ) -> float:
-    """Return how long `source` is busy with a message to `board`, in ms, at the slower one's rate.
+    """Time of `source` for a message to `board`, in ms, at the slower rate.
 
     The time beside the wire is `message_ms`, or that of `board` where None.
     """
@@ -215,16 +222,18 @@ def cpu(board: Board) -> str:
 
 def downlink(board: Board) -> str:
     """Name what carries messages to `board`."""
-    return _carrier(board, "down")
+    return _link_resource(board, "down")
 
 
 def uplink(board: Board) -> str:
     """Name what carries messages from `board`."""
-    return _carrier(board, "up")
+    return _link_resource(board, "up")
 
 
 def transit(links: tuple[LinkProfile, ...], on_wire_ms: float) -> Transit:
-    """Return what `links`, one behind the other, do to a message that needs `on_wire_ms`.
+    """Delay, jitter and loss on `links`, one behind the other.
+
+    `on_wire_ms` is the time of one try on the wire.
 
     Latency and jitter add up (the sum's mean; jitter stays exponential), a message passes if no
     link loses it, and a lost one is tried again after the longest of their times.
@@ -250,7 +259,7 @@ def _names(boards: Iterable[RelayBoard]) -> tuple[str, ...]:
     return tuple(board.name for board in boards)
 
 
-def _carrier(board: Board, direction: str) -> str:
+def _link_resource(board: Board, direction: str) -> str:
     if board.link.shared:
         return f"medium:{board.link.name}"
     return f"{board.name}.wire" if board.link.duplex == "half" else f"{board.name}.{direction}"
@@ -272,32 +281,31 @@ def _computing(
     return Step(name, "compute", (resource,), ms, tuple(after), energy_mj=mj)
 
 
-def receive_ms(host: DeviceProfile) -> float:
-    """Return how long `host` needs to receive and put together what boards return, in ms."""
+def _hosting(host: DeviceProfile) -> Hosting:
     if host.hosting is None:
         raise SimulationError(f"device {host.name} cannot host: its profile has no hosting figures")
-    return host.hosting.join_fixed_ms.value
+    return host.hosting
 
 
 def relay_path(sender: Board, receiver: Board) -> tuple[RelayBoard, ...]:
-    """Return the boards on the way from `sender` to `receiver`, in this order.
+    """Boards on the path from `sender` to `receiver`, in this order.
 
     It leads towards the host as far as the last board that the routes of both have in common.
     """
-    there, back = (*sender.via, sender), (*receiver.via, receiver)
+    outward, inward = (*sender.via, sender), (*receiver.via, receiver)
     common = 0
-    for one, other in zip(there, back, strict=False):
+    for one, other in zip(outward, inward, strict=False):
         if one.name != other.name:
             break
         common += 1
     turn = max(common - 1, 0)
-    way = (*reversed(there[turn:]), *back[common:])
+    path = (*reversed(outward[turn:]), *inward[common:])
     ends = (sender.name, receiver.name)
-    return tuple(each for each in way if each.name not in ends)
+    return tuple(each for each in path if each.name not in ends)
 
 
 def radio_parts(board: Board) -> tuple[tuple[str, float], ...]:
-    """Return which part of the time on the wire to `board` is of whose own hops, by name.
+    """Part of the time on the wire to `board` of each board's own hops.
 
     Empty where the host reaches the board itself and one hop is all.
     """

@@ -139,7 +139,7 @@ _PURPOSES: tuple[Purpose, ...] = ("arrivals", "failures", "service", "loss", "ji
 
 
 def random_stream(seed: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
-    """Return the random numbers of one purpose, for the step or failure of this index."""
+    """Random numbers of one purpose, for the step or failure of this index."""
     key = (_PURPOSES.index(purpose), index)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
@@ -198,7 +198,7 @@ class DownTimes:
             self._ups_ms.append(repaired_ms)
 
     def next(self, time_ms: float) -> tuple[float, float]:
-        """Return the first interval that ends after `time_ms`; at infinity if there is none."""
+        """First interval that ends after `time_ms`; at infinity if there is none."""
         while self._renewal and (not self._ups_ms or self._ups_ms[-1] <= time_ms):
             self._go_on(self._renewal)
         index = bisect_right(self._ups_ms, time_ms)
@@ -214,7 +214,7 @@ class DownTimes:
 
 
 class Availability:
-    """When all the places that a step needs are up.
+    """Times at which all the places that a step needs are up.
 
     Between `quiet_from_ms` and `quiet_to_ms`, which each look-up renews, nothing goes down.
     """
@@ -224,7 +224,7 @@ class Availability:
         self.quiet_from_ms = self.quiet_to_ms = 0.0
 
     def touched(self, start_ms: float, end_ms: float) -> tuple[float, float] | None:
-        """Return the first down time (from, to) that touches [start, end), or None."""
+        """First down time (from, to) that touches [start, end), or None."""
         down_ms, up_ms = min(downs.next(start_ms) for downs in self._downs)
         if down_ms < end_ms:
             return down_ms, up_ms
@@ -233,7 +233,7 @@ class Availability:
 
 
 class FailureTimes:
-    """The uptime of any set of places, all from the same failures."""
+    """The availability of any set of places, all from the same failures."""
 
     def __init__(self, failures: Sequence[Failure], seed: int) -> None:
         self._downs = [
@@ -243,7 +243,7 @@ class FailureTimes:
         self._made: dict[frozenset[str], Availability | None] = {}
 
     def of(self, places: frozenset[str]) -> Availability | None:
-        """Return when all `places` are up; None where none of them ever fails."""
+        """Availability of all `places` together; None where none of them ever fails."""
         if places not in self._made:
             downs = tuple(each for each in self._downs if each.boards & places)
             self._made[places] = Availability(downs) if downs else None
@@ -285,7 +285,10 @@ class ClockSpeed:
             self._done_ms.append(self._done_ms[-1] + factor * (until_ms - since_ms))
 
     def end_ms(self, start_ms: float, work_ms: float) -> float:
-        """Return when `work_ms` of work, at factor 1, are done if they start at `start_ms`."""
+        """Time at which `work_ms` of work, begun at `start_ms`, are done.
+
+        Work is counted at a clock factor of 1.
+        """
         piece = bisect_right(self._since_ms, start_ms) - 1
         end_ms = start_ms + work_ms / self._factors[piece]
         if piece + 1 == len(self._since_ms) or end_ms <= self._since_ms[piece + 1]:
@@ -295,7 +298,7 @@ class ClockSpeed:
         return self._since_ms[piece] + (done_ms - self._done_ms[piece]) / self._factors[piece]
 
     def work_ms(self, start_ms: float, end_ms: float) -> float:
-        """Return the work, at factor 1, that is done from `start_ms` to `end_ms`."""
+        """Work, at factor 1, that is done from `start_ms` to `end_ms`."""
         first = bisect_right(self._since_ms, start_ms) - 1
         last = bisect_right(self._since_ms, end_ms) - 1
         if first == last:
@@ -311,7 +314,7 @@ OnFailure = Literal["wait", "lose"]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What happens around a job; nothing disturbs it by default.
+    """Arrivals and disturbances around a task graph; none by default.
 
     What a step did is lost when a board that it needs goes down.  With `on_failure` wait it queues
     again when that board is up again; only resources that serve nothing but that board's steps, as
@@ -328,7 +331,7 @@ class Scenario:
     seed: int = 0
 
     def check(self, graph: TaskGraph) -> None:
-        """Refuse boards that `job` does not have; raises SimulationError."""
+        """Refuse boards that `graph` does not have; raises SimulationError."""
         failing = {board for failure in self.failures for board in failure.boards}
         throttled = {throttle.board for throttle in self.throttling}
         named = failing | throttled
@@ -339,11 +342,11 @@ class Scenario:
             )
 
     def failure_times(self) -> FailureTimes:
-        """Return when places are up."""
+        """Times at which places are up."""
         return FailureTimes(self.failures, self.seed)
 
     def speed(self, board: str) -> ClockSpeed | None:
-        """Return the clock of `board` over time, or None if it is never throttled."""
+        """Clock of `board` over time, or None if it is never throttled."""
         own = [throttle for throttle in self.throttling if throttle.board == board]
         return ClockSpeed(own) if own else None
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SweepPoint:
-    """One image with `moved` students on the fast board; a time is None where nobody is there.
+    """One image with `moved` students on the fast board.
+
+    A time is None where a board has no student.
 
     Energy is that of computing, of the boards that work: their mean, and all together.
     """
@@ -39,13 +41,16 @@ class SweepPoint:
     energy_per_fleet_mj: float
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain data for JSON."""
+        """Plain data for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class StudentSweep:
-    """`students` students of `macs` each, from boards of `slow` to one of `fast`, all on `link`."""
+    """Students that leave boards of `slow` for one of `fast`, all on `link`.
+
+    There are `students` of them, of `macs` each.
+    """
 
     slow: DeviceProfile
     fast: DeviceProfile
@@ -57,7 +62,7 @@ class StudentSweep:
     image_bytes: int
 
     def fan_out(self, moved: int) -> FanOut:
-        """Return the workload with `moved` students on the fast board."""
+        """Workload with `moved` students on the fast board."""
         slow = [
             Board(f"slow-{number + 1}", self.slow, self.link)
             for number in range(self.students - moved)
@@ -72,7 +77,7 @@ class StudentSweep:
         return FanOut(self.host, boards, works, longest_first(boards, works), self.image_bytes)
 
     def simulated(self) -> tuple[SweepPoint, ...]:
-        """Return one image for each number of students on the fast board, from 0 to all."""
+        """One simulated image per number of students on the fast board."""
         return tuple(self._simulated(moved) for moved in range(self.students + 1))
 
     def _simulated(self, moved: int) -> SweepPoint:
@@ -92,12 +97,12 @@ class StudentSweep:
 
 
 def least_total_at(moved: Sequence[SweepPoint]) -> int:
-    """Return how many students on the fast board give the least total latency."""
+    """Number of students on the fast board with the least total latency."""
     return min(moved, key=lambda row: row.total_ms).moved
 
 
 def write_sweep_table(moved: Sequence[SweepPoint], path: Path) -> None:
-    """Write a row per number of students on the fast board: Parquet for .parquet, else CSV."""
+    """Write a row per point: Parquet for .parquet, else CSV."""
     from simulator.results.tables import as_csv, as_parquet, table_of
 
     table = table_of(SweepPoint, moved)
@@ -112,7 +117,7 @@ def write_sweep_plot(move: StudentSweep, moved: Sequence[SweepPoint], path: Path
 
 
 def sweep_plot(move: StudentSweep, moved: Sequence[SweepPoint]) -> "Figure":
-    """Return the picture: total latency with what bounds it, and below the compute energy."""
+    """Picture of total latency with its bounds, and of compute energy below."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

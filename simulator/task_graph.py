@@ -24,7 +24,7 @@ from nonn_common.errors import SimulationError
 from profiles.device import DeviceProfile
 
 HOST = "host"
-"""Name of the host among the actors of a job; no board may be called so."""
+"""Name of the host among the actors of a graph; no board may be called so."""
 
 Activity = Literal["send", "compute", "exchange", "reply", "join"]
 Service = Literal["constant", "exponential"]
@@ -32,7 +32,10 @@ Service = Literal["constant", "exponential"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a step carries from one actor to another; boards of `via` pass it on, in this order."""
+    """A message from one actor to another.
+
+    Boards of `via` pass it on, in this order.
+    """
 
     sender: str
     receiver: str
@@ -47,7 +50,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Transit:
-    """What happens to a message beside the time on its resources.
+    """Delay and loss of a message, beside the time on its resources.
 
     Lost with probability `loss_pct`, it holds its resources `retry_ms` longer for each further
     try; then it is under way for `latency_ms` plus an exponential delay of mean `jitter_ms`, with
@@ -77,7 +80,7 @@ DIRECT = Transit()
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One hop of an image: `duration_ms` on its resources, once what it waits for has ended.
+    """One step of an image: `duration_ms` on its resources, after earlier steps.
 
     `after` holds the indices of earlier steps; one that stands there twice counts twice.  `needs`
     says how many of them suffice (all, if None).  With a `deadline_ms` since the image's start the
@@ -104,9 +107,9 @@ class Step:
 
     @property
     def steady(self) -> bool:
-        """Whether it is over when its resources are free, after the same time for each image."""
-        moving = self.transit.loss_pct or self.transit.jitter_ms or self.transit.latency_ms
-        return self.service == "constant" and not moving
+        """Whether it ends with its resources' time, the same for each image."""
+        in_transit = self.transit.loss_pct or self.transit.jitter_ms or self.transit.latency_ms
+        return self.service == "constant" and not in_transit
 
     @property
     def places(self) -> frozenset[str]:
@@ -118,7 +121,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A board with a part in a job: what it is, and how many students it runs."""
+    """A board of a task graph: its device and its number of students."""
 
     name: str
     device: DeviceProfile
@@ -127,7 +130,9 @@ class Node:
 
 @dataclass(frozen=True)
 class TaskGraph:
-    """What one image sets off: steps, each after those it waits for; `answer` ends the image.
+    """A task graph: steps, each after those it waits for.
+
+    The end of `sink` ends the image.
 
     `students` says whose features a reply brings, by the index of its step.  `nodes` are the
     boards of the tables, in their order.  Raises SimulationError where the parts do not fit.
@@ -141,7 +146,7 @@ class TaskGraph:
     def __post_init__(self) -> None:
         if not 0 <= self.sink < len(self.steps):
             raise SimulationError(
-                f"the answer must be one of {len(self.steps)} steps; found step {self.sink}"
+                f"the sink must be one of {len(self.steps)} steps; found step {self.sink}"
             )
         if not set(self.students) <= set(range(len(self.steps))):
             raise SimulationError(f"students reply in unknown steps: {sorted(self.students)}")
@@ -177,7 +182,9 @@ class TaskGraph:
 
     @cached_property
     def exclusive(self) -> tuple[bool, ...]:
-        """For each step whether all who wait for its resources hold the same and need the same.
+        """For each step, whether only steps of its kind use its resources.
+
+        All that wait for them hold the same resources and need the same places.
 
         Its resources have then nothing else to do while one of its places is down.
         """
@@ -189,9 +196,12 @@ class TaskGraph:
 
     @cached_property
     def processors(self) -> Mapping[str, str]:
-        """The shared processor behind each lane; itself a lane where steps name it as a whole."""
-        lanes = {each: cpu for each in self.resources if (cpu := shared_cpu(each))}
-        return lanes | {cpu: cpu for cpu in lanes.values() if cpu in self.resources}
+        """The shared processor behind each queue.
+
+        It is a queue itself where steps name it as a whole.
+        """
+        queues = {each: cpu for each in self.resources if (cpu := shared_cpu(each))}
+        return queues | {cpu: cpu for cpu in queues.values() if cpu in self.resources}
 
     @cached_property
     def places(self) -> frozenset[str]:
@@ -214,7 +224,7 @@ class TaskGraph:
 
     @cached_property
     def next_steps(self) -> tuple[int | None, ...]:
-        """For each step the one that can queue before it has ended, if there is one.
+        """For each step, the step that can queue before its end, if any.
 
         That one waits for this step alone, is all that waits for it, and shares its resources
         with no other step.  So it comes to them in the order in which this one ends from image to
@@ -231,8 +241,8 @@ class TaskGraph:
         in_order = self.held[index] and not step.transit.jitter_ms
         at_once = follower.after == (index,) and follower.deadline_ms is None
         undisputed = all(users[resource] == 1 for resource in self.held[followers[0]])
-        in_lane = any(each in self.processors for each in (*step.resources, *follower.resources))
-        return followers[0] if in_order and at_once and undisputed and not in_lane else None
+        in_queue = any(each in self.processors for each in (*step.resources, *follower.resources))
+        return followers[0] if in_order and at_once and undisputed and not in_queue else None
 
     @cached_property
     def delays(self) -> bool:
@@ -254,13 +264,13 @@ class TaskGraph:
 
 
 def shared_cpu(resource: str) -> str | None:
-    """Return the processor of which `resource` is a lane, or None if it is no lane."""
+    """Processor of which `resource` is a queue, or None."""
     processor, slash, _ = resource.partition(".cpu/")
     return f"{processor}.cpu" if slash else None
 
 
 def owner_of(resource: str) -> str | None:
-    """Return the board (or the host) that `resource` belongs to, or None for a medium."""
+    """Board (or host) that `resource` belongs to, or None for a medium."""
     if resource.startswith("medium:"):
         return None
     return (shared_cpu(resource) or resource).rpartition(".")[0]
@@ -286,17 +296,19 @@ def _problems(index: int, step: Step) -> Iterable[str]:
     if len(set(step.resources)) < len(step.resources):
         yield f"resources must differ; found {step.resources}"
     if len(step.resources) > 1 and any(map(shared_cpu, step.resources)):
-        yield f"a lane of a processor is all that a step may hold; found {step.resources}"
+        yield f"a queue of a processor is all that a step may hold; found {step.resources}"
     if any(owner_of(each) != step.actor for each in step.resources if shared_cpu(each)):
-        yield f"a lane of a processor is for its own board; found {step.resources}"
+        yield f"a queue of a processor is for its own board; found {step.resources}"
     if any(map(shared_cpu, step.resources)) and (step.transit.latency_ms or step.transit.jitter_ms):
-        yield "a step in a lane of a processor carries nothing, so it has no latency and no jitter"
+        yield "a step in a queue of a processor carries nothing, so it has no latency and no jitter"
     if step.message is not None and step.message.size_bytes < 0:
         yield f"a message has at least 0 bytes; found {step.message.size_bytes}"
 
 
 def period_ms(graph: TaskGraph) -> float:
-    """Return the longest time that one image holds anything, lanes of a processor taken together.
+    """Longest time that one image holds any resource, in ms.
+
+    Queues of one processor are taken together.
 
     It is the time from image to image once many are under way.
     """

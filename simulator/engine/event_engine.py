@@ -40,7 +40,9 @@ from simulator.task_graph import TaskGraph
 
 @dataclass(frozen=True, slots=True)
 class StochasticStep:
-    """A step by its index: what it holds, for how long, on which boards and clocks.
+    """A step that is more than a constant time on undisturbed resources.
+
+    It has an index, resources, sampled times, and the availability and clock of its boards.
 
     One that `stays` keeps its resources until its boards are up again: nobody else could use them.
     """
@@ -51,14 +53,14 @@ class StochasticStep:
     availability: Availability | None
     speed: ClockSpeed | None
     cpu: SharedCpu | None
-    lane: str
+    queue: str
     stays: bool
     recorder: Recorder
 
     def hold(
         self, inference: int, start_ms: float, hold_ms: float
     ) -> tuple[float, float, float | None]:
-        """Return start and end of the last try on its resources, and the repair if that failed.
+        """Start and end of the last try, and its repair if it failed.
 
         The repair is at infinity if it never comes.  Raises SimulationError for a step that stays
         and never gets through.
@@ -87,7 +89,7 @@ _ConstantStep = tuple[int, int, float, Availability | None]
 
 
 class EventSimulation:
-    """One run: it takes up images, begins each step when it is ready, and passes on its end."""
+    """One run by events: each step begins when it is ready."""
 
     def __init__(
         self, graph: TaskGraph, inferences: int, scenario: Scenario, recorder: Recorder
@@ -132,15 +134,15 @@ class EventSimulation:
             held = graph.held[index]
             availability = failure_times.of(step.places) if scenario.failures else None
             speed = scenario.speed(step.actor) if step.activity == "compute" else None
-            lane = step.resources[0] if step.resources else ""
+            queue = step.resources[0] if step.resources else ""
             cpu = None
-            if processor := graph.processors.get(lane):
+            if processor := graph.processors.get(queue):
                 cpu = self._cpus.get(processor) or self._shared(processor, scenario, failure_times)
             drawn = sample_times(step, index, scenario.seed)
             stays = graph.exclusive[index] and not self._loses
             self._stochastic.append(
                 StochasticStep(
-                    index, held, drawn, availability, speed, cpu, lane, stays, self._recorder
+                    index, held, drawn, availability, speed, cpu, queue, stays, self._recorder
                 )
             )
             plain = speed is None and cpu is None and 1 <= len(held) <= 2 and step.steady
@@ -154,8 +156,8 @@ class EventSimulation:
             scenario.speed(board) or ClockSpeed(),
             failure_times.of(frozenset({board})),
         )
-        hooks = CpuCallbacks(self._computed, self._broke_off, self._lost)
-        cpu = SharedCpu(self._clock, speed, availability, self._loses, hooks)
+        notify = CpuCallbacks(self._computed, self._broke_off, self._lost)
+        cpu = SharedCpu(self._clock, speed, availability, self._loses, notify)
         self._cpus[name] = cpu
         return cpu
 
@@ -180,14 +182,17 @@ class EventSimulation:
             self._next_image(start_ms)
 
     def _settle(self, image: ImageState, now_ms: float) -> None:
-        """In a closed loop an answer, or the end of all hope for one, calls the next image."""
+        """Call the next image of a closed loop at an answer or loss."""
         if not image.settled:
             image.settled = True
             if self._arrivals is None:
                 self._next_image(now_ms)
 
     def _give_up(self, image: ImageState, now_ms: float) -> None:
-        """Settle a lost image once the next one could be answered; at once if it never could."""
+        """Settle a lost image once the next one could be answered.
+
+        At once, if it never could.
+        """
         repair_ms = answerable_ms(self._graph, image)
         self._settle(image, max(now_ms, repair_ms) if repair_ms < math.inf else now_ms)
 
@@ -206,7 +211,10 @@ class EventSimulation:
     # The steps of one image.
 
     def _begin(self, image: ImageState, step: int, ready_ms: float) -> None:
-        """Queue a step that is ready, and what it alone sets off; the last end is an event."""
+        """Queue a step that is ready, and the steps that it alone sets off.
+
+        Only the last end is an event.
+        """
         free_ms = self._free_ms
         following: int | None = step
         while following is not None:
@@ -241,7 +249,7 @@ class EventSimulation:
         drawn_ms = next(stochastic.draws)
         if stochastic.cpu is not None:
             image.under_way += 1
-            stochastic.cpu.take(stochastic.lane, QueuedStep(image, step, drawn_ms[0]), ready_ms)
+            stochastic.cpu.take(stochastic.queue, QueuedStep(image, step, drawn_ms[0]), ready_ms)
             return False
         return self._queue(image, step, ready_ms, drawn_ms)
 
@@ -327,25 +335,25 @@ class EventSimulation:
         if not image.under_way:
             self._retire(image, self._clock.now)
 
-    # What shared processors tell.
+    # Calls of shared processors.
 
-    def _computed(self, task: QueuedStep, now_ms: float) -> None:
-        image, step = task.image, task.step
-        image.starts_ms[step] = task.start_ms
+    def _computed(self, queued: QueuedStep, now_ms: float) -> None:
+        image, step = queued.image, queued.step
+        image.starts_ms[step] = queued.start_ms
         image.frees_ms[step] = image.ends_ms[step] = now_ms
-        self._ended(task)
+        self._ended(queued)
 
-    def _broke_off(self, task: QueuedStep, now_ms: float) -> None:
-        done_ms = task.work_ms - task.left_ms
-        self._recorder.broke(task.image.inference, task.step, task.start_ms, now_ms, done_ms)
+    def _broke_off(self, queued: QueuedStep, now_ms: float) -> None:
+        done_ms = queued.work_ms - queued.left_ms
+        self._recorder.broke(queued.image.inference, queued.step, queued.start_ms, now_ms, done_ms)
 
-    def _lost(self, task: QueuedStep, repair_ms: float) -> None:
-        task.image.repairs_ms[task.step] = repair_ms
-        self._gone(task)
+    def _lost(self, queued: QueuedStep, repair_ms: float) -> None:
+        queued.image.repairs_ms[queued.step] = repair_ms
+        self._gone(queued)
 
 
 def arrivals_of(scenario: Scenario) -> Iterator[float] | None:
-    """Return when images come; None in a closed loop."""
+    """Times at which images come, in ms; None in a closed loop."""
     if isinstance(scenario.arrivals, ClosedLoop):
         return None
     return scenario.arrivals.times(random_stream(scenario.seed, "arrivals"))

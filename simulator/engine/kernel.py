@@ -31,7 +31,7 @@ SAMPLE_BATCH = 1024
 
 
 def sample_times(step: Step, index: int, seed: int) -> SampledTimes:
-    """Yield the holding time and the delay of `step` for one image after the other, in ms."""
+    """Holding time and delay of `step`, in ms, for image after image."""
     if step.service == "constant" and not step.transit.loss_pct and not step.transit.jitter_ms:
         return repeat((step.duration_ms, step.transit.latency_ms))
     return _drawn(step, index, seed)
@@ -60,7 +60,9 @@ LATE = 2
 
 
 class CallbackEvent(Event):
-    """An event that is certain to happen and calls functions; it costs less than a Timeout.
+    """An event that is certain to happen and calls functions.
+
+    It costs less than SimPy's Timeout.
 
     `callbacks` may be one tuple for all moments of a kind: SimPy never changes it.
     """
@@ -79,9 +81,9 @@ class Clock(Environment):
     Going through a delay would round: now + (end - now) is not always end.
     """
 
-    def at(self, time_ms: float, moment: Event, priority: int = NORMAL) -> None:
-        """Let `moment` happen at `time_ms`, after all events of that time that came before."""
-        heappush(self._queue, (time_ms, priority, next(self._eid), moment))  # type: ignore[misc]
+    def at(self, time_ms: float, event: Event, priority: int = NORMAL) -> None:
+        """Let `event` happen at `time_ms`, after all events of that time that came before."""
+        heappush(self._queue, (time_ms, priority, next(self._eid), event))  # type: ignore[misc]
 
 
 NOT_YET = math.nan
@@ -89,7 +91,7 @@ NOT_YET = math.nan
 
 
 class ImageState:
-    """One image: what each step still waits for, when it held its resources, when it ended.
+    """State of one image: the waiting, start and end of each step.
 
     `under_way` counts the moments to come; with none left nothing more can happen to the image.
     `repairs_ms` holds, for each step that a failure lost, when its boards are up again.
@@ -122,7 +124,7 @@ class ImageState:
 
 
 def answerable_ms(graph: TaskGraph, image: ImageState) -> float:
-    """Return when enough of what lost `image` is up again for an answer; infinity if never.
+    """Time of the repair that makes an answer to `image` possible; infinity if never.
 
     A step that was lost can be done from its repair on, a step that never began when as many of
     those before it as it needs can be done; nothing hinders the others.
@@ -152,7 +154,10 @@ class StepEnd(CallbackEvent):
 
 
 class StepRetry(StepEnd):
-    """The repair after which a step queues again, for the times drawn for it at first."""
+    """The repair after which a step queues again.
+
+    The times that were drawn for it at first still hold.
+    """
 
     __slots__ = ("drawn_ms", "tries")
 
@@ -174,7 +179,10 @@ MOST_TRIES = 10_000
 
 
 class QueuedStep(StepEnd):
-    """One step of an image in its lane: `work_ms` at factor 1, `left_ms` of it to do."""
+    """One step of an image in its queue.
+
+    Its work is `work_ms` at factor 1, `left_ms` of it to do.
+    """
 
     __slots__ = ("left_ms", "start_ms", "tries", "work_ms")
 
@@ -187,9 +195,9 @@ class QueuedStep(StepEnd):
 
 @dataclass(frozen=True, slots=True)
 class CpuCallbacks:
-    """Whom a processor tells: a task is done, a try of it broke off; and when.
+    """Functions that a processor calls, with a step and a time in ms.
 
-    Or it is lost; and when the board is up again.
+    The step is done; a try of it broke off; or it is lost, with the time of the board's repair.
     """
 
     done: Callable[[QueuedStep, float], None]
@@ -198,7 +206,7 @@ class CpuCallbacks:
 
 
 class SharedCpu:
-    """One processor with its lanes; it plans the next thing that happens and waits for it."""
+    """One processor with its queues, which plans the next event."""
 
     def __init__(
         self,
@@ -206,29 +214,29 @@ class SharedCpu:
         speed: ClockSpeed,
         availability: Availability | None,
         loses: bool,
-        hooks: CpuCallbacks,
+        notify: CpuCallbacks,
     ) -> None:
         self.busy_ms = 0.0
         self._clock, self._speed, self._availability = clock, speed, availability
-        self._loses, self._hooks = loses, hooks
-        self._lanes: dict[str, deque[QueuedStep]] = {}
+        self._loses, self._notify = loses, notify
+        self._queues: dict[str, deque[QueuedStep]] = {}
         self._heads: list[QueuedStep] = []
         self._since_ms = 0.0  # work is accounted for up to here; ahead of the clock while down
         self._next: CallbackEvent | None = None
 
-    def take(self, lane: str, task: QueuedStep, now_ms: float) -> None:
-        """Queue `task` in `lane`."""
-        queue = self._lanes.setdefault(lane, deque())
-        queue.append(task)
-        if len(queue) == 1:
+    def take(self, queue: str, queued: QueuedStep, now_ms: float) -> None:
+        """Let `queued` wait in the queue of this name."""
+        waiting = self._queues.setdefault(queue, deque())
+        waiting.append(queued)
+        if len(waiting) == 1:
             self._catch_up(now_ms)
-            self._start(task)
+            self._start(queued)
             self._plan()
 
-    def _start(self, task: QueuedStep) -> None:
-        task.start_ms = self._since_ms
-        task.left_ms = task.work_ms
-        self._heads.append(task)
+    def _start(self, queued: QueuedStep) -> None:
+        queued.start_ms = self._since_ms
+        queued.left_ms = queued.work_ms
+        self._heads.append(queued)
 
     def _catch_up(self, now_ms: float) -> None:
         """Account for the work done up to now."""
@@ -236,17 +244,17 @@ class SharedCpu:
             return
         if self._heads:
             share_ms = self._speed.work_ms(self._since_ms, now_ms) / len(self._heads)
-            for task in self._heads:
-                task.left_ms = max(0.0, task.left_ms - share_ms)
+            for queued in self._heads:
+                queued.left_ms = max(0.0, queued.left_ms - share_ms)
             self.busy_ms += now_ms - self._since_ms
         self._since_ms = now_ms
 
     def _plan(self) -> None:
-        """Foresee the next end of a task, or the failure that comes before it."""
+        """Foresee the next end of a step, or the failure that comes before it."""
         self._next = None
         if not self._heads:
             return
-        share_ms = min(task.left_ms for task in self._heads)
+        share_ms = min(queued.left_ms for queued in self._heads)
         end_ms = self._speed.end_ms(self._since_ms, share_ms * len(self._heads))
         down = self._availability.touched(self._since_ms, end_ms) if self._availability else None
         if down is None:
@@ -257,55 +265,55 @@ class SharedCpu:
             self._next = CallbackEvent((partial(self._break, now_ms=now_ms, up_ms=down[1]),))
             self._clock.at(now_ms, self._next)
 
-    def _finish(self, moment: CallbackEvent, share_ms: float, now_ms: float) -> None:
+    def _finish(self, event: CallbackEvent, share_ms: float, now_ms: float) -> None:
         """Each head has done `share_ms`; those with nothing left are done, the next move up."""
-        if moment is not self._next:
+        if event is not self._next:
             return
         self.busy_ms += now_ms - self._since_ms
         self._since_ms = now_ms
-        for task in self._heads:
-            task.left_ms -= share_ms
-        done = [task for task in self._heads if task.left_ms <= 0]
-        self._heads = [task for task in self._heads if task.left_ms > 0]
-        for queue in self._lanes.values():
+        for queued in self._heads:
+            queued.left_ms -= share_ms
+        done = [queued for queued in self._heads if queued.left_ms <= 0]
+        self._heads = [queued for queued in self._heads if queued.left_ms > 0]
+        for queue in self._queues.values():
             if queue and queue[0] in done:
                 queue.popleft()
                 if queue:
                     self._start(queue[0])
         self._plan()
-        for task in done:
-            self._hooks.done(task, now_ms)
+        for queued in done:
+            self._notify.done(queued, now_ms)
 
-    def _break(self, moment: CallbackEvent, now_ms: float, up_ms: float) -> None:
+    def _break(self, event: CallbackEvent, now_ms: float, up_ms: float) -> None:
         """Break off what runs: it begins anew when the board is up, or never."""
-        if moment is not self._next:
+        if event is not self._next:
             return
         self._catch_up(now_ms)
-        for task in self._heads:
-            if task.start_ms < now_ms:
-                self._hooks.broke(task, now_ms)
+        for queued in self._heads:
+            if queued.start_ms < now_ms:
+                self._notify.broke(queued, now_ms)
         if self._loses or up_ms == float("inf"):
             self._lose_all(up_ms)
             return
         self._since_ms = up_ms
-        for task in self._heads:
-            task.start_ms, task.left_ms, task.tries = up_ms, task.work_ms, task.tries + 1
-            if task.tries > MOST_TRIES:
-                raise endless_step(task.step, task.work_ms)
+        for queued in self._heads:
+            queued.start_ms, queued.left_ms, queued.tries = up_ms, queued.work_ms, queued.tries + 1
+            if queued.tries > MOST_TRIES:
+                raise endless_step(queued.step, queued.work_ms)
         self._plan()
 
     def _lose_all(self, up_ms: float) -> None:
         """Lose what waits, too: it would begin on a board that is down."""
-        lost = [task for queue in self._lanes.values() for task in queue]
-        self._lanes.clear()
+        lost = [queued for queue in self._queues.values() for queued in queue]
+        self._queues.clear()
         self._heads = []
         self._next = None
-        for task in lost:
-            self._hooks.lost(task, up_ms)
+        for queued in lost:
+            self._notify.lost(queued, up_ms)
 
 
 def endless_step(step: int, work_ms: float) -> SimulationError:
-    """Return the error for a step that never gets through between two failures."""
+    """The error for a step that never gets through between two failures."""
     return SimulationError(
         f"step {step} needs {work_ms:g} ms, and failures broke it off {MOST_TRIES} times; "
         "raise mttf_ms or let a failed step be lost"

@@ -71,7 +71,7 @@ Gather = Callable[[Sequence[float]], float]
 
 
 def recurrence_applies(graph: TaskGraph, scenario: Scenario) -> bool:
-    """Whether the steps of `job` come to each resource in one order, whatever the image."""
+    """Whether the steps come to each resource in one order, whatever the image."""
     if scenario.failures or scenario.throttling:
         return False
     return keeps_order(graph) or (
@@ -82,7 +82,7 @@ def recurrence_applies(graph: TaskGraph, scenario: Scenario) -> bool:
 
 
 def keeps_order(graph: TaskGraph) -> bool:
-    """Whether images pass through `job` in the order in which they come, at each of its steps.
+    """Whether images keep their order at each step of `graph`.
 
     They do where each resource is used only by steps that become ready together: no image can
     then overtake an earlier one, as start = max(ready, free) never falls from image to image.
@@ -111,7 +111,7 @@ def _same_each_time(step: Step) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _GeneralStep:
-    """A step that is more than one wait, one resource or two, and a constant time."""
+    """A step beyond one wait, two resources and a constant time."""
 
     gather: Gather
     resources: tuple[int, ...]
@@ -157,8 +157,8 @@ class _Recurrence:
         """Lay out one step; `held_ms` is how long it held its resources in a rehearsal."""
         step, resources = graph.steps[index], graph.held[index]
         after = step.after or (len(graph.steps),)
-        in_lane = any(resource in graph.processors for resource in step.resources)
-        duration_ms = held_ms if in_lane and held_ms is not None else step.duration_ms
+        in_queue = any(resource in graph.processors for resource in step.resources)
+        duration_ms = held_ms if in_queue and held_ms is not None else step.duration_ms
         plain = len(after) == 1 and 1 <= len(resources) <= 2 and step.steady and not graph.delays
         if plain:
             return index, after[0], resources[0], resources[-1], duration_ms, None
@@ -224,7 +224,7 @@ class _Rehearsal(EventSimulation):
 
 
 def _gatherer(after: tuple[int, ...], needed: int) -> Gather:
-    """Return what finds the time at which enough of the steps before one have ended."""
+    """Function that finds the time at which enough of `after` have ended."""
     if len(after) == 1:
         return itemgetter(*after)
     pick: Callable[[Sequence[float]], tuple[float, ...]] = itemgetter(*after)

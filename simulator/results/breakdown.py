@@ -17,7 +17,10 @@ from simulator.task_graph import Activity as Activity
 
 @dataclass(frozen=True, slots=True)
 class InferenceRow:
-    """One image: from the moment the host takes it up to the joined answer; NaN if it is lost."""
+    """One image, from its start at the host to the joined answer.
+
+    The end is NaN where the image is lost.
+    """
 
     inference: int
     start_ms: float
@@ -39,7 +42,7 @@ class IntervalRow:
     """One activity of one actor for one image: while it holds its resources.
 
     `ready_ms` is when it could have begun had its resources been free; `resource` the first of
-    these ("" if it needs none), `step` its index in the job.  `lost` marks a try that a failure
+    these ("" if it needs none), `step` its index in the graph.  `lost` marks a try that a failure
     broke off.
     """
 
@@ -73,7 +76,7 @@ _LEFT_OUT = ("utilisation", "survivors", "recording")
 
 @dataclass(frozen=True, slots=True)
 class BoardRow:
-    """One board's share of an image; times are ms since the host took up the image.
+    """One board's share of an image; times are ms since its start.
 
     `queue_ms` is what its steps (and the host's sends to it) wait for busy resources or repair;
     `wait_ms` is the time in which nothing of the image concerns it, until the answer.  Energies
@@ -100,7 +103,7 @@ class BoardRow:
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """Latency in its parts (ms per image), each board's share, and the inferences one by one."""
+    """Latency in its parts (ms per image), by boards and by inferences."""
 
     total_ms: float
     compute_ms: float
@@ -110,7 +113,10 @@ class Breakdown:
 
     @property
     def energy_per_node_mj(self) -> float:
-        """Mean energy of the boards that work, in mJ per image (Table 7's figure); NaN of none."""
+        """Mean energy of the boards that work, in mJ per image.
+
+        NaN of none.  This is the energy of arXiv:1907.11804, Table 7.
+        """
         working = [row.energy_mj for row in self.boards if not row.passes_on]
         return fmean(working) if working else math.nan
 
@@ -120,7 +126,7 @@ class Breakdown:
         return sum(row.energy_mj for row in self.boards)
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain data for JSON, energies included; None where a time never came."""
+        """Plain data for JSON, energies included; None where a time never came."""
         return {
             **{name: plain_rows(getattr(self, name)) for name in self._told()},
             "energy_per_node_mj": plain_rows(self.energy_per_node_mj),
@@ -132,7 +138,7 @@ class Breakdown:
 
 
 def plain_rows(value: object) -> object:
-    """Return rows as dictionaries, and None for a time that never came."""
+    """Rows as dictionaries, and None for a time that never came."""
     if isinstance(value, tuple):
         return [plain_rows(each) for each in value]
     if isinstance(value, float):

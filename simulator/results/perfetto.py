@@ -47,7 +47,10 @@ class Ns(int):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One box of the picture; `key` where it stands for a step, so that arrows may bind to it."""
+    """One box of the picture.
+
+    `key` names the step that it stands for, so that arrows may bind to it.
+    """
 
     thread: Thread
     start: Ns
@@ -64,7 +67,7 @@ def write_trace(result: SimulationResult, path: Path) -> None:
 
 
 def trace_json(result: SimulationResult) -> str:
-    """Return the trace of a recorded `result` as JSON, one event per line."""
+    """Trace of a recorded `result` as JSON, one event per line."""
     recording = recorded(result)
     boxes = sorted(
         (box for box in chain(_held(recording), _under_way(recording)) if box.start < box.end),
@@ -95,7 +98,7 @@ Numbers = Mapping[str | Thread, int]
 
 
 def _held(recording: Recording) -> Iterator[Slice]:
-    """Yield a slice for each step, or try of a step, on each resource that it holds."""
+    """Slices of each step, or try of a step, on its resources."""
     owners = {lane.resource: lane.owner for lane in lanes(recording.graph)}
     for row in recording.intervals:
         step = recording.graph.steps[row.step]
@@ -145,7 +148,7 @@ def _name(step: Step) -> str:
 
 
 def _numbers(recording: Recording, boxes: Iterable[Slice]) -> Numbers:
-    """Return numbers: of actors, then of threads, first resources, then what is under way."""
+    """Numbers of actors, then of threads: resources first, then what is under way."""
     names: list[str | Thread] = [*actors(recording.graph)]
     names += [(lane.owner, lane.resource) for lane in lanes(recording.graph)]
     names += sorted({box.thread for box in boxes})
@@ -191,7 +194,7 @@ def _slices(
 
 
 def _arrows(recording: Recording, boxes: Iterable[Slice]) -> Mapping[Key, list[tuple[str, int]]]:
-    """Return the ends of arrows at each step: `s` where one starts, `f` where it leads to."""
+    """Ends of arrows at each step: `s` for the start, `f` for the finish."""
     batch, ready_ms = recording.batch, recording.ready_ms
     arrows: defaultdict[Key, list[tuple[str, int]]] = defaultdict(list)
     there = {box.key for box in boxes if box.key}
@@ -211,7 +214,10 @@ def _arrows(recording: Recording, boxes: Iterable[Slice]) -> Mapping[Key, list[t
 
 
 def _shown(recording: Recording, there: Collection[Key | None], key: Key) -> Key | None:
-    """Return a step that has a slice: this one, or what set it off, if anything did."""
+    """The nearest step with a slice: this one, or what set it off.
+
+    None where nothing did.
+    """
     image, step = key
     ends_ms, ready_ms = recording.batch.ends_ms, recording.ready_ms
     while (image, step) not in there:

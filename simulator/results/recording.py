@@ -25,7 +25,9 @@ Whole = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class TraceBatch:
-    """Images as rows, in the order in which nothing more could happen to them; NaN: never.
+    """Images as rows, in the order in which they were settled.
+
+    NaN stands for what never happened.
 
     `start_ms` and `end_ms` are those of the image; the matrices have a column per step:
     `starts_ms` and `frees_ms` bound the time on its resources, at `ends_ms` its message is there.
@@ -41,7 +43,10 @@ class TraceBatch:
 
 @dataclass(frozen=True, slots=True)
 class BrokenTry:
-    """A try of a step that a failure broke off, with `done_ms` of its work done in vain."""
+    """A try of a step that a failure broke off.
+
+    `done_ms` of its work was done in vain.
+    """
 
     inference: int
     step: int
@@ -117,7 +122,9 @@ class Recording:
 
 
 def ready_ms(graph: TaskGraph, batch: TraceBatch) -> Times:
-    """Return when each step was ready (images x steps): the end of the last one it needed.
+    """Time at which each step was ready (images x steps).
+
+    It is the end of the last step that it needed.
 
     NaN where that never happened.
     """
@@ -145,7 +152,7 @@ def ready_ms(graph: TaskGraph, batch: TraceBatch) -> Times:
 
 
 def _joined(batches: Sequence[TraceBatch]) -> TraceBatch:
-    """Return all batches as one, sorted by the number of the image."""
+    """All batches as one, sorted by the number of the image."""
     names = TraceBatch.__slots__
     columns = {name: np.concatenate([getattr(each, name) for each in batches]) for name in names}
     order = np.argsort(columns["inferences"], kind="stable")
@@ -157,7 +164,7 @@ def _joined(batches: Sequence[TraceBatch]) -> TraceBatch:
 def _entries(
     where: NDArray[np.bool_], by: Times, tables: tuple[Times, Times, Times]
 ) -> Iterator[tuple[int, int, float, float, float]]:
-    """Yield image, step and three values for each place that is true, in the order of `by`."""
+    """Image, step and three values of each true place, ordered by `by`."""
     images, steps = np.nonzero(where)
     order = np.argsort(by[images, steps], kind="stable")
     images, steps = images[order], steps[order]
@@ -166,7 +173,7 @@ def _entries(
 
 
 def _tries(step: Step, held_ms: float) -> int:
-    """Return how often a message was sent that held its resources for so long."""
+    """Number of tries of a message that held its resources for `held_ms`."""
     retry_ms = step.transit.retry_ms
     if not retry_ms or step.service != "constant":
         return 1
@@ -174,7 +181,9 @@ def _tries(step: Step, held_ms: float) -> int:
 
 
 def union_ms(starts: Times, ends: Times) -> Times:
-    """Return how long at least one of a row's intervals lasts; NaN where none is there.
+    """Time in which at least one of a row's intervals lasts.
+
+    NaN where a row has none.
 
     Intervals of which an end is NaN are not there; one that ends before it starts counts nothing.
     """
@@ -197,15 +206,15 @@ def union_ms(starts: Times, ends: Times) -> Times:
 def queueing_ms(
     graph: TaskGraph, batch: TraceBatch, ready: Times, rows: NDArray[np.int64]
 ) -> Times:
-    """Return, for the images `rows`, the waiting for resources on the way to the answer.
+    """Waiting of the images `rows` for resources on the way to the answer.
 
     That way goes back from the answer: each time to the step whose end let the next one begin.
     """
     queue = np.zeros(len(batch.inferences))
-    way = {graph.sink: rows} if rows.size else {}
-    while way:
-        step = max(way)
-        here = way.pop(step)
+    path = {graph.sink: rows} if rows.size else {}
+    while path:
+        step = max(path)
+        here = path.pop(step)
         began = ready[here, step]
         queue[here] += batch.starts_ms[here, step] - began
         left = np.ones(here.size, dtype=bool)
@@ -215,12 +224,15 @@ def queueing_ms(
             last = left & (batch.ends_ms[here, earlier] == began)
             if last.any():
                 left &= ~last
-                way[earlier] = np.concatenate([way.get(earlier, here[:0]), here[last]])
+                path[earlier] = np.concatenate([path.get(earlier, here[:0]), here[last]])
     return queue[rows]
 
 
 def survivors(graph: TaskGraph, batch: TraceBatch, ready: Times) -> Counter[frozenset[str]]:
-    """Count the images by the students whose features are in the answer (none, if it is lost)."""
+    """Count the images by the students whose features are in the answer.
+
+    A lost image has none.
+    """
     used = {graph.sink: ~np.isnan(batch.end_ms)}
     for index in range(graph.sink - 1, -1, -1):
         ways = [
@@ -241,13 +253,13 @@ def survivors(graph: TaskGraph, batch: TraceBatch, ready: Times) -> Counter[froz
 
 
 def _brought_names(graph: TaskGraph, brought: Iterable[int]) -> frozenset[str]:
-    """Return the students of the replies that were brought."""
+    """Students of the replies that were brought."""
     replies = zip(graph.students.values(), brought, strict=True)
     return frozenset(name for names, there in replies if there for name in names)
 
 
 def on_wire(step: Step, held_ms: float) -> Iterator[tuple[float, float]]:
-    """Yield from when to when a message that was broken off after `held_ms` was on the wire.
+    """Times on the wire of a message that broke off after `held_ms`.
 
     In ms since its step began.
     """
@@ -264,12 +276,12 @@ def on_wire(step: Step, held_ms: float) -> Iterator[tuple[float, float]]:
 
 
 def on_wire_ms(step: Step, held_ms: float) -> float:
-    """Return how long a message that was broken off after `held_ms` was on the wire, in ms."""
+    """Time on the wire of a message broken off after `held_ms`, in ms."""
     return sum(end - begin for begin, end in on_wire(step, held_ms))
 
 
 def radio_part(step: Step, board: str) -> float:
-    """Return which part of a message's time on the wire `board` draws for; 0 if it has none."""
+    """Part of a message's time on the wire for which `board` draws."""
     if step.message is None or board not in step.message.places:
         return 0.0
     return dict(step.transit.radio_parts).get(board, 1.0)

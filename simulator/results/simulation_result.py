@@ -44,12 +44,12 @@ class SimulationResult(Breakdown):
 
     @property
     def intervals(self) -> tuple[IntervalRow, ...]:
-        """Who did what when."""
+        """Activities of all actors, as rows."""
         return self.recording.intervals if self.recording else ()
 
     @property
     def messages(self) -> tuple[MessageRow, ...]:
-        """Who sent what to whom."""
+        """Messages of all actors, as rows."""
         return self.recording.messages if self.recording else ()
 
     @property
@@ -63,7 +63,7 @@ class SimulationResult(Breakdown):
         return _total([row.radio_mj for row in self.boards])
 
     def accuracy_pct(self, by_survivors: Mapping[frozenset[str], float]) -> float:
-        """Return the mean accuracy, given that of each set of students that answer, in per cent.
+        """Mean accuracy, given that of each set of surviving students, in per cent.
 
         An image without an answer is not right.  Raises SimulationError for a set that is missing.
         """
@@ -77,7 +77,7 @@ class SimulationResult(Breakdown):
         return right / sum(self.survivors.values())
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain data for JSON, energies and tables included."""
+        """Plain data for JSON, energies and tables included."""
         return {
             **Breakdown.to_dict(self),
             "utilisation": dict(self.utilisation),
@@ -93,13 +93,13 @@ class SimulationResult(Breakdown):
 
 
 def _total(energies_mj: Sequence[float | None]) -> float | None:
-    """Return the sum, or None if one is not known."""
+    """The sum, or None if one is not known."""
     known = [each for each in energies_mj if each is not None]
     return sum(known) if len(known) == len(energies_mj) else None
 
 
 def summarise(statistics: Statistics, recording: Recording | None) -> SimulationResult:
-    """Return the result of a finished run of at least one image."""
+    """Result of a finished run of at least one image."""
     busy = resource_busy_ms(statistics)
     nodes = statistics.graph.nodes
     boards = tuple(
@@ -132,7 +132,10 @@ def summarise(statistics: Statistics, recording: Recording | None) -> Simulation
 
 
 def resource_busy_ms(statistics: Statistics) -> dict[str, float]:
-    """Return how long each resource was at work during the run; lanes count as their processor."""
+    """Time that each resource was at work during the run, in ms.
+
+    Queues count as their processor.
+    """
     graph = statistics.graph
     busy = {name: 0.0 for name in graph.resources if name not in graph.processors}
     used_ms = (statistics.held_ms + statistics.wasted_ms).tolist()
@@ -174,7 +177,7 @@ def _board_row(
 
 
 def _computing_mj(statistics: Statistics, computing: Iterable[int]) -> float:
-    """Return the energy of computing per image, tries that failures broke off included."""
+    """Energy of computing per image, tries that failures broke off included."""
     energy_mj = 0.0
     for index in computing:
         step = statistics.graph.steps[index]
@@ -186,7 +189,7 @@ def _computing_mj(statistics: Statistics, computing: Iterable[int]) -> float:
 
 
 def _on_air_ms(statistics: Statistics, board: str, carried: Iterable[int]) -> float:
-    """Return how long these messages were on the board's hops, each try of them."""
+    """Time of these messages on the board's hops, each try of them."""
     steps = statistics.graph.steps
     return sum(
         radio_part(steps[index], board)
@@ -196,7 +199,7 @@ def _on_air_ms(statistics: Statistics, board: str, carried: Iterable[int]) -> fl
 
 
 def _came_on_wire_ms(statistics: Statistics, index: int) -> float:
-    """Return how long the messages of a step that came were on the wire, each try of them."""
+    """Time on the wire of a step's messages that came, tries included."""
     step = statistics.graph.steps[index]
     held_ms, tries = float(statistics.held_ms[index]), float(statistics.done[index])
     if step.transit.wire_ms is None:
@@ -215,7 +218,7 @@ def _part(time_ms: float, of_ms: float) -> float:
 
 
 def recorded(result: SimulationResult) -> Recording:
-    """Return what `result` was computed from; raises SimulationError where it was not kept."""
+    """Recording behind `result`; raises SimulationError where it was not kept."""
     if result.recording is None:
         raise SimulationError("only totals of this run were kept; simulate with keep=all")
     return result.recording
@@ -231,7 +234,7 @@ class PowerDraw:
 
 
 def power_draws(result: SimulationResult) -> Mapping[str, tuple[PowerDraw, ...]]:
-    """Return the draws of each board; raises SimulationError where no recording was kept."""
+    """Power draws of each board; raises SimulationError without a recording."""
     recording = recorded(result)
     return {
         node.name: (
@@ -244,7 +247,7 @@ def power_draws(result: SimulationResult) -> Mapping[str, tuple[PowerDraw, ...]]
 
 
 def _computing(recording: Recording, node: Node) -> Iterator[PowerDraw]:
-    """Yield each computation at the power that makes its energy; failed tries in proportion."""
+    """Draws of each computation, whose integral is its energy; failed tries in proportion."""
     steps = recording.graph.steps
     own = {i for i, step in enumerate(steps) if _computes(step, node)}
     for row in _rows_of(recording, own):
@@ -258,7 +261,7 @@ def _computing(recording: Recording, node: Node) -> Iterator[PowerDraw]:
 
 
 def _idle(recording: Recording, node: Node, duration_ms: float) -> Iterator[PowerDraw]:
-    """Yield the time in which no step holds the board's processor."""
+    """Draws of the time in which no step holds the board's processor."""
     if node.device.idle_w is None:
         return
     watts = node.device.idle_w.value
@@ -273,7 +276,7 @@ def _idle(recording: Recording, node: Node, duration_ms: float) -> Iterator[Powe
 
 
 def _radio(recording: Recording, node: Node) -> Iterator[PowerDraw]:
-    """Yield each try of each message while it is on the wire, at the board's part of that."""
+    """Draws of each try of each message, at the board's part."""
     if node.device.radio_w is None:
         return
     steps = recording.graph.steps
@@ -287,7 +290,10 @@ def _radio(recording: Recording, node: Node) -> Iterator[PowerDraw]:
 
 
 def _on_wire(step: Step, row: IntervalRow, tries: int) -> Iterable[tuple[float, float]]:
-    """Return when a message was on the wire, in ms since its step began: `tries`, or until lost."""
+    """Times of a message on the wire, in ms since its step began.
+
+    They are those of `tries`, or those until it was lost.
+    """
     wire_ms = step.transit.wire_ms
     if row.lost or wire_ms is None:
         return on_wire(step, row.end_ms - row.start_ms)

@@ -36,7 +36,7 @@ Steps = list[int]
 
 @dataclass(frozen=True, slots=True)
 class BoardSteps:
-    """Which steps concern one board, by what they tell about it.
+    """Steps that concern one board, by the statistics that they enter.
 
     A board that does nothing but pass on what is for others is concerned by that.
     """
@@ -54,7 +54,7 @@ class BoardSteps:
 
 
 def board_steps(graph: TaskGraph) -> list[BoardSteps]:
-    """Find the steps that concern each board of `job`."""
+    """Find the steps that concern each board of `graph`."""
     boards = {node.name: BoardSteps() for node in graph.nodes}
     nobody = BoardSteps()
     for index, step in enumerate(graph.steps):
@@ -166,7 +166,10 @@ class Statistics:
         self.wasted_wire_ms[step] += on_wire_ms(self.graph.steps[step], end_ms - start_ms)
 
     def percentiles(self) -> tuple[float, ...]:
-        """Return the latencies that 50, 95 and 99 % of the answers do not exceed; NaN of none."""
+        """Latencies that 50, 95 and 99 % of answers do not exceed.
+
+        NaN without any answer.
+        """
         if not self.answered:
             return (float("nan"),) * len(PERCENTILES)
         if self._latencies is not None:
@@ -174,7 +177,10 @@ class Statistics:
         return tuple(self._sketch.get_quantile_value(each / 100) or 0.0 for each in PERCENTILES)
 
     def _given_up_ms(self, batch: TraceBatch) -> float:
-        """Return until when the host waited for the last image: at least until it came."""
+        """Time until which the host waited for the last image.
+
+        At least until it came.
+        """
         deadlines_ms = [step.deadline_ms or 0.0 for step in self.graph.steps]
         lost = np.isnan(batch.end_ms)
         return float((batch.start_ms + max(deadlines_ms) * lost).max(initial=0.0))
@@ -217,7 +223,7 @@ def _last(times: Times) -> Times:
 
 
 def _sketch(sketch: DDSketch, latencies: Times) -> None:
-    """Put latencies into a sketch, those that fall into one of its bins in one go.
+    """Put latencies into a sketch, bin by bin.
 
     A bin of the sketch holds what has the same logarithm, rounded up, to (1 + error)/(1 - error).
     """
@@ -241,7 +247,7 @@ BATCH_VALUES = 2**18
 
 
 class Recorder:
-    """Collects images; each batch goes into the statistics, and on if all is to be kept."""
+    """A recorder of images, which adds them up batch by batch."""
 
     def __init__(
         self, graph: TaskGraph, keep: Keep = "all", progress: ImageProgress | None = None
@@ -266,7 +272,7 @@ class Recorder:
         frees_ms: list[float],
         ends_ms: list[float],
     ) -> None:
-        """Take an image to which nothing more can happen; NaN is the time of what did not."""
+        """Take a settled image; NaN is the time of what never happened."""
         self._images.extend((inference, start_ms, end_ms))
         self._starts.fromlist(starts_ms)
         if self._delays:

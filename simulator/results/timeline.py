@@ -34,7 +34,10 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One resource: the actor it belongs to (a shared medium is its own), and its title."""
+    """One resource, the actor it belongs to, and its title.
+
+    A shared medium is its own actor.
+    """
 
     owner: str
     resource: str
@@ -42,7 +45,7 @@ class Lane:
 
 
 def lanes(graph: TaskGraph) -> tuple[Lane, ...]:
-    """Return every resource of `job`: the host's, each board's in the order of nodes, media."""
+    """Lanes of the host, of each board in the order of nodes, of media."""
     found = [_lane(resource) for resource in graph.resources]
     rank = {name: number for number, name in enumerate(actors(graph))}
     kinds = list(_TITLES)
@@ -50,7 +53,7 @@ def lanes(graph: TaskGraph) -> tuple[Lane, ...]:
 
 
 def actors(graph: TaskGraph) -> tuple[str, ...]:
-    """Return the host, the boards in the order of nodes, then shared media; those there are."""
+    """Host, boards in the order of nodes, then shared media, where present."""
     there = {_lane(resource).owner for resource in graph.resources}
     there |= {step.actor for step in graph.steps} | {node.name for node in graph.nodes}
     named = (HOST, *(node.name for node in graph.nodes))
@@ -71,7 +74,7 @@ def _kind(lane: Lane) -> str:
 
 
 def never_overlapping(intervals: Iterable[tuple[int, int]]) -> list[int]:
-    """Return for each interval, in the order of their starts, a row in which nothing overlaps it.
+    """Rows for intervals, in the order of their starts, without any overlap.
 
     The first row that is free, so that there are as few as can be.
     """
@@ -119,7 +122,7 @@ def write_gantt(result: SimulationResult, path: Path) -> None:
 
 
 def gantt(result: SimulationResult) -> "Figure":
-    """Return the picture of the first images of a recorded `result`."""
+    """Picture of the first images of a recorded `result`."""
     from matplotlib.figure import Figure
 
     recording = recorded(result)

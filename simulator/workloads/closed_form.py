@@ -49,7 +49,9 @@ from simulator.workloads.fan_out import (
 
 
 def fan_out_breakdown(workload: FanOut, inferences: int = 1) -> Breakdown:
-    """Return latency and energy of a NoNN on its boards, for a closed loop of `inferences`.
+    """Latency and energy of a NoNN on its boards.
+
+    The images are a closed loop of `inferences`.
 
     Raises SimulationError for a fan-out that joins k of n students or at a deadline, for one with
     G0 on a board of its own and a half-duplex link, and for several images of which a replica
@@ -82,7 +84,10 @@ def fan_out_breakdown(workload: FanOut, inferences: int = 1) -> Breakdown:
 
 
 def single_model_breakdown(workload: SingleModel, inferences: int = 1) -> Breakdown:
-    """Return latency and energy of one model on one board, for a closed loop of `inferences`."""
+    """Latency and energy of one model on one board.
+
+    The images are a closed loop of `inferences`.
+    """
     total_ms = busy_ms(workload.device, [workload.macs])
     row = BoardRow(
         board=workload.device.name,
@@ -99,7 +104,7 @@ def single_model_breakdown(workload: SingleModel, inferences: int = 1) -> Breakd
 def inference_times(
     workload: FanOut, inferences: int, arrivals_ms: Sequence[float] | None = None
 ) -> tuple[InferenceRow, ...]:
-    """Return when each image is answered; they come at `arrivals_ms`, or in a closed loop.
+    """Start and answer of images that come at `arrivals_ms`, or in a closed loop.
 
     Each board runs one student on a full-duplex link: several that share a processor follow no
     recurrence when images overlap, nor do sends and replies that wait for each other.  Raises
@@ -170,7 +175,7 @@ def _turns(workload: FanOut) -> list[_Turn]:
 
 
 def _turns_behind_g0(workload: FanOut, g0: SharedGroup) -> list[_Turn]:
-    """Return the turn of G0's board, then those of the other boards in send order."""
+    """Turn of G0's board, then those of the other boards in send order."""
     source = next(board for board in workload.boards if board.name == g0.board)
     boards = [source, *(board for board, _ in workload.sends())]
     if any(uplink(board) == downlink(board) for board in boards):
@@ -206,25 +211,36 @@ def _turns_behind_g0(workload: FanOut, g0: SharedGroup) -> list[_Turn]:
 
 
 def _replied_ms(turns: Sequence[_Turn]) -> dict[str, float]:
-    """Return when the host has each board's reply; what carries it may be busy with others'."""
+    """Time at which the host has each board's reply.
+
+    The link resource that carries it may be busy with others' replies.
+    """
     free_ms = {downlink(turn.board): turn.sent_ms for turn in turns}
     free_ms |= {uplink(turn.board): turn.passing_ms for turn in turns if turn.passing_ms}
     done_ms = {}
     replying = (turn for turn in turns if turn.students)
     for turn in sorted(replying, key=_in_turn):
-        carrier = uplink(turn.board)
-        free_ms[carrier] = max(free_ms.get(carrier, 0.0), turn.ready_ms) + turn.replying_ms
-        done_ms[turn.board.name] = free_ms[carrier] + turn.board.link.latency_ms.value
+        link_resource = uplink(turn.board)
+        free_ms[link_resource] = (
+            max(free_ms.get(link_resource, 0.0), turn.ready_ms) + turn.replying_ms
+        )
+        done_ms[turn.board.name] = free_ms[link_resource] + turn.board.link.latency_ms.value
     return done_ms
 
 
 def _in_turn(turn: _Turn) -> tuple[float, float]:
-    """Order replies that become ready at once as the engine does, where a board's are alike."""
+    """Key that orders replies as the engine does.
+
+    Of replies that are ready at once, those of boards with several students come last.
+    """
     return turn.ready_ms, turn.begun_ms if turn.students > 1 else 0.0
 
 
 def _answered_ms(workload: FanOut, replies_ms: Mapping[str, float]) -> float:
-    """Return when the host has each student's features, from the first of its boards to reply."""
+    """Time at which the host has each student's features.
+
+    They come from the first of its boards to reply.
+    """
     first_ms: dict[str, float] = {}
     for student in workload.students:
         replied_ms = replies_ms[student.board]
@@ -235,7 +251,7 @@ def _answered_ms(workload: FanOut, replies_ms: Mapping[str, float]) -> float:
 def _times_ms(
     board: Board, students: Sequence[StudentWork], workload: FanOut
 ) -> tuple[float, float, float, float]:
-    """Return what one image costs a board: send, latency of its link, compute, reply."""
+    """Times of one image at a board: send, latency, compute, reply."""
     features = sum(student.features for student in students)
     return (
         send_ms(board, workload.image_bytes),

@@ -61,7 +61,10 @@ class StudentWork:
 
 @dataclass(frozen=True, slots=True)
 class SharedGroup:
-    """G0 on a board of its own: `macs` there, then maps of `size_bytes` to each student's board."""
+    """G0 on a board of its own, which sends its maps on.
+
+    It computes `macs` there, then sends `size_bytes` to each student's board.
+    """
 
     board: str
     macs: int
@@ -77,7 +80,9 @@ class SharedGroup:
 
 @dataclass(frozen=True, slots=True)
 class FanOut:
-    """The host sends an image of `image_bytes` to each board in `send_order` and joins the replies.
+    """A NoNN on boards: the host sends an image and joins the replies.
+
+    It sends `image_bytes` to each board in `send_order`.
 
     `boards` may hold boards without a student; `send_order` names the others, each once.  A
     student on several boards is replicated: its first reply counts.  The host joins when `needs`
@@ -127,7 +132,7 @@ class FanOut:
         return tuple(dict.fromkeys(student.name for student in self.students))
 
     def sends(self) -> tuple[tuple[Board, tuple[StudentWork, ...]], ...]:
-        """Return each board that has students, with them, in the order the host sends."""
+        """Each board that has students, with them, in the order the host sends."""
         boards = {board.name: board for board in self.boards}
         students: dict[str, list[StudentWork]] = {name: [] for name in self.send_order}
         for student in self.students:
@@ -135,12 +140,12 @@ class FanOut:
         return tuple((boards[name], tuple(students[name])) for name in self.send_order)
 
     def graph(self) -> TaskGraph:
-        """Return what one image sets off; students of one board share its processor."""
+        """Task graph of one image; students of one board share its processor."""
         build = GraphBuilder(self.host)
         arrived = self._sent(build)
         replies = {}
         for board, students in self.sends():
-            lanes = [student.name for student in students] if len(students) > 1 else [None]
+            queues = [student.name for student in students] if len(students) > 1 else [None]
             factor = slowdown(board.device, len(students))
             done = [
                 build.compute(
@@ -148,9 +153,9 @@ class FanOut:
                     after=(arrived[board.name],),
                     ms=factor * compute_ms(board.device, student.macs),
                     mj=factor * compute_mj(board.device, student.macs),
-                    lane=lane,
+                    queue=queue,
                 )
-                for student, lane in zip(students, lanes, strict=True)
+                for student, queue in zip(students, queues, strict=True)
             ]
             size_bytes = reply_bytes(sum(student.features for student in students))
             names = tuple(student.name for student in students)
@@ -173,7 +178,7 @@ class FanOut:
         }
 
     def _gathered(self, build: GraphBuilder, replies: Mapping[str, int]) -> tuple[int, ...]:
-        """Return for each student the step after which the host has its features."""
+        """For each student, the step after which the host has its features."""
         gathered = []
         for name in self.names:
             homes = [replies[each.board] for each in self.students if each.name == name]
@@ -183,7 +188,7 @@ class FanOut:
 
 @dataclass(frozen=True, slots=True)
 class SingleModel:
-    """One model of `macs` on one `device`, which has the image already and tells nobody."""
+    """One model of `macs` on one `device`, which has the image already."""
 
     device: DeviceProfile
     macs: int
@@ -193,7 +198,7 @@ class SingleModel:
             raise SimulationError(f"macs must be at least 0; found {self.macs}")
 
     def graph(self) -> TaskGraph:
-        """Return the one step that an image sets off."""
+        """Task graph of the one step that an image sets off."""
         name = self.device.name
         step = Step(
             actor=name,
@@ -209,7 +214,7 @@ Workload = FanOut | SingleModel
 
 
 def busy_ms(device: DeviceProfile, macs: Sequence[int]) -> float:
-    """Return how long `device` needs for models of `macs` that start at once, in ms.
+    """Time of `device` for models of `macs` that start at once, in ms.
 
     They share the processor, so all are done only when the sum of their work is.
     """
@@ -217,17 +222,17 @@ def busy_ms(device: DeviceProfile, macs: Sequence[int]) -> float:
 
 
 def reply_ms(board: Board, features: int) -> float:
-    """Return how long `features` fp32 values take from `board` to the host, in ms."""
+    """Time of `features` fp32 values from `board` to the host, in ms."""
     return wire_ms(board.link, reply_bytes(features))
 
 
 def reply_bytes(features: int) -> int:
-    """Return the size of a reply of `features` fp32 values, in bytes."""
+    """Size of a reply of `features` fp32 values, in bytes."""
     return BYTES_PER_FEATURE * features
 
 
 def busy_mj(device: DeviceProfile, macs: Sequence[int]) -> float:
-    """Return the energy of computing models of `macs` at once on `device`, in mJ."""
+    """Energy of computing models of `macs` at once on `device`, in mJ."""
     return slowdown(device, len(macs)) * sum(compute_mj(device, each) for each in macs)
 
 
@@ -242,7 +247,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def longest_first(boards: Sequence[Board], students: Sequence[StudentWork]) -> tuple[str, ...]:
-    """Return the boards that have students, by what follows the send; ties keep their order."""
+    """Boards with students, longest delivery first; ties keep their order."""
     tails_ms = {}
     for board in boards:
         here = [student for student in students if student.board == board.name]
@@ -256,7 +261,7 @@ def longest_first(boards: Sequence[Board], students: Sequence[StudentWork]) -> t
 def awaited_first(
     boards: Sequence[Board], students: Sequence[StudentWork], awaited: Collection[str]
 ) -> tuple[str, ...]:
-    """Return the boards that have students, those whose replies are `awaited` longest first.
+    """Boards with students, those with `awaited` replies first, longest delivery first.
 
     The others are behind them, longest first too: to send to them delays nobody who is waited for.
     """
@@ -265,7 +270,10 @@ def awaited_first(
 
 
 def layerwise_graph(fan_out: FanOut, tables: Mapping[str, LayerTable]) -> TaskGraph:
-    """Return what one image sets off, with the layer tables of students by name."""
+    """Task graph of `fan_out` with times of students' layers.
+
+    `tables` are the layer tables of students by name.
+    """
     here = Counter(student.board for student in fan_out.students)
     names = {student.board: student.name for student in fan_out.students}
     devices = {board.name: board.device for board in fan_out.boards}

@@ -31,7 +31,7 @@ from simulator.task_graph import HOST, Step
 
 @dataclass(frozen=True, slots=True)
 class ComputeCost:
-    """What computing costs: time in ms, energy in mJ."""
+    """Cost of computing: time in ms, energy in mJ."""
 
     ms: float
     mj: float
@@ -47,7 +47,7 @@ class LayerCostModel:
     """How fast `device` does layers of the model with this layer table.
 
     Energy is 0 where the profile has no power, as an x86 host's.  Raises ProfileError where it
-    lacks the figures of time.
+    lacks the quantities of time.
     """
 
     def __init__(self, device: DeviceProfile, table: LayerTable) -> None:
@@ -57,7 +57,7 @@ class LayerCostModel:
 
     @property
     def begin(self) -> ComputeCost:
-        """What an image costs before its first layer."""
+        """Cost of an image before its first layer."""
         if self._per_layer:
             return NO_COST
         fixed_ms = quantity_value(self._device, "compute_fixed_ms")
@@ -65,7 +65,7 @@ class LayerCostModel:
         return ComputeCost(fixed_ms, power.value * fixed_ms if power else 0.0)
 
     def layers(self, layers: Iterable[LayerWork]) -> ComputeCost:
-        """Return the cost of layers, one after the other."""
+        """Cost of layers, one after the other."""
         ms = sum(map(self._layer_ms, layers), 0.0)
         return ComputeCost(ms, self._busy_w * ms)
 
@@ -96,7 +96,7 @@ def check_split(table: LayerTable, boards: Sequence[Board]) -> None:
 
 
 def alive_bytes(table: LayerTable, layers: int) -> int:
-    """Return the size of all that is alive between the first `layers` layers and the rest.
+    """Size of all that is alive behind the first `layers` layers.
 
     It is the image before the first layer, and later a layer's output with what shortcuts hold.
     """
@@ -146,17 +146,17 @@ class Region:
         return self.rows.length * self.columns.length
 
     def __or__(self, other: "Region") -> "Region":
-        """Return the smallest region that contains both."""
+        """The smallest region that contains both."""
         return Region(_hull(self.rows, other.rows), _hull(self.columns, other.columns))
 
 
 def output_region(layer: LayerWork) -> Region:
-    """Return the whole output of a layer."""
+    """The whole output of a layer."""
     return Region(Span(0, layer.out_height), Span(0, layer.out_width))
 
 
 def input_region(layer: LayerWork, region: Region) -> Region:
-    """Return what part of its input a layer needs for a `region`, not empty, of its output."""
+    """Region of its input that a layer needs for `region` of its output."""
     return Region(
         _needed(layer, region.rows, layer.in_height, layer.out_height),
         _needed(layer, region.columns, layer.in_width, layer.out_width),
@@ -164,7 +164,7 @@ def input_region(layer: LayerWork, region: Region) -> Region:
 
 
 def part_of_layer(layer: LayerWork, region: Region) -> LayerWork:
-    """Return the work of computing this region, not empty, of a layer's output; weights stay."""
+    """Work of computing `region`, not empty, of a layer's output; weights stay."""
     reads = input_region(layer, region)
     return replace(
         layer,
@@ -203,7 +203,7 @@ def walk_back(table: LayerTable, region: Region) -> tuple[Region, tuple[LayerWor
 
 
 def _block_end(table: LayerTable, last_side: int) -> int:
-    """Return the layer whose output is added to what a shortcut's last layer makes.
+    """The layer whose output is added to what a shortcut's last layer makes.
 
     It is the first one of the main path behind which the block's own values are gone.
     """

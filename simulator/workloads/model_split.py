@@ -54,32 +54,34 @@ SplitName = Literal["channels", "slices", "grid", "tiles", "cut", "pipeline"]
 
 @dataclass(frozen=True, slots=True)
 class ModelSplit:
-    """A model divided over boards: what one image sets off, and how it is divided, in words."""
+    """A model divided over boards: its task graph and a description."""
 
     graph: TaskGraph
-    told: str
+    description: str
 
 
 def split_model(
     split: SplitName, table: LayerTable, boards: Sequence[Board], host: DeviceProfile
 ) -> ModelSplit:
-    """Return a model divided over `boards`.
+    """The model of `table` divided over `boards`, as `split` names it.
 
     Tiles fuse the early layers, one tile or more per board; a cut of least latency lies between
     the first board and the host; a pipeline has the cuts of highest throughput.  Raises
-    SimulationError, or ProfileError where a profile lacks a figure.
+    SimulationError, or ProfileError where a profile lacks a quantity.
     """
     if split == "tiles":
         return _tiles_split(table, boards, host)
     if split == "cut":
         board = boards[0]
         cut = best_cut(table, board, host)
-        told = f"{board.name} computes the first {cut} of {len(table)} layers, the host the others"
-        return ModelSplit(layer_cut_graph(table, board, host, cut), told)
+        description = (
+            f"{board.name} computes the first {cut} of {len(table)} layers, the host the others"
+        )
+        return ModelSplit(layer_cut_graph(table, board, host, cut), description)
     if split == "pipeline":
         cuts = pipeline.best_cuts(table, boards, host)
-        told = f"cuts behind layers {', '.join(map(str, cuts))} of {len(table)}"
-        return ModelSplit(pipeline.pipeline_graph(table, boards, host, cuts), told)
+        description = f"cuts behind layers {', '.join(map(str, cuts))} of {len(table)}"
+        return ModelSplit(pipeline.pipeline_graph(table, boards, host, cuts), description)
     graphs = {
         "channels": channel_split_graph,
         "slices": spatial_split.slices_graph,
@@ -91,15 +93,17 @@ def split_model(
 def _tiles_split(table: LayerTable, boards: Sequence[Board], host: DeviceProfile) -> ModelSplit:
     rows, columns = near_square(len(boards))
     fused = spatial_split.early_layers(table)
-    told = f"{rows} x {columns} tiles of the first {fused} of {len(table)} layers, then the host"
+    description = (
+        f"{rows} x {columns} tiles of the first {fused} of {len(table)} layers, then the host"
+    )
     return ModelSplit(
         spatial_split.tiles_graph(table, boards, host, fused=fused, rows=rows, columns=columns),
-        told,
+        description,
     )
 
 
 def single_board_graph(table: LayerTable, board: Board) -> TaskGraph:
-    """Return what one image sets off where `board` has it, computes all, and tells nobody."""
+    """Task graph of one board that has the image and computes all."""
     build = GraphBuilder()
     cost_model = LayerCostModel(board.device, table)
     cost = cost_model.begin + cost_model.layers(table)
@@ -108,7 +112,7 @@ def single_board_graph(table: LayerTable, board: Board) -> TaskGraph:
 
 
 def near_square(tiles: int) -> tuple[int, int]:
-    """Return rows and columns of a grid of at least `tiles`, as square as few spare ones allow."""
+    """Rows and columns of a near-square grid of at least `tiles`."""
     rows = isqrt(tiles)
     return rows, -(-tiles // rows)
 
@@ -116,7 +120,7 @@ def near_square(tiles: int) -> tuple[int, int]:
 def channel_split_graph(
     table: LayerTable, boards: Sequence[Board], host: DeviceProfile | None = None
 ) -> TaskGraph:
-    """Return what one image sets off.
+    """Task graph of a channel split.
 
     With a `host`, it sends the image to each board and joins their shares of the last layer's
     output; without, every board has the image, and the last one to compute ends it, as in the
@@ -145,7 +149,7 @@ def channel_split_graph(
 
 
 def channel_share(layer: LayerWork, board: int, boards: int) -> LayerWork | None:
-    """Return the part of a layer that a board computes, or None where it has no output channel.
+    """Part of a layer that a board computes, or None without output channels.
 
     Channels are shared out evenly; what does not divide goes to the first boards.  A layer whose
     channels do not mix, such as a normalisation, reads its own ones alone.
@@ -167,7 +171,7 @@ def channel_share(layer: LayerWork, board: int, boards: int) -> LayerWork | None
 
 
 def channels_of(layer: LayerWork, board: int, boards: int) -> int:
-    """Return how many of a layer's output channels a board computes."""
+    """Number of a layer's output channels that a board computes."""
     each, over = divmod(layer.out_channels, boards)
     return each + (board < over)
 
@@ -217,7 +221,7 @@ def _end_image(
     host: DeviceProfile | None,
     waits: Sequence[tuple[int, ...]],
 ) -> TaskGraph:
-    """End the image where every board has its share of the last layer, or where the host has."""
+    """End the image where boards, or the host, have the last layer."""
     if host is None:
         build.join(sorted({index for each in waits for index in each}), ms=0.0)
         return build.graph()
@@ -235,7 +239,7 @@ CutAim = Literal["latency", "energy"]
 
 
 def layer_cut_graph(table: LayerTable, board: Board, host: DeviceProfile, cut: int) -> TaskGraph:
-    """Return what one image sets off when `board` computes the first `cut` layers."""
+    """Task graph of a model whose first `cut` layers `board` computes."""
     check_split(table, (board,))
     if not 0 <= cut <= len(table):
         raise SimulationError(f"a cut lies at 0 to {len(table)} layers; found {cut}")
@@ -254,13 +258,16 @@ def layer_cut_graph(table: LayerTable, board: Board, host: DeviceProfile, cut: i
 
 
 def best_cut(table: LayerTable, board: Board, host: DeviceProfile, aim: CutAim = "latency") -> int:
-    """Return the cut of least latency, or of least energy on the board; the first of equals."""
+    """Cut of least latency, or of least energy on the board.
+
+    The first of equals.
+    """
     measure = layer_cut_latency_ms if aim == "latency" else layer_cut_board_mj
     return min(range(len(table) + 1), key=lambda cut: measure(table, board, host, cut))
 
 
 def layer_cut_latency_ms(table: LayerTable, board: Board, host: DeviceProfile, cut: int) -> float:
-    """Return the latency of one image, in ms: one step follows the other."""
+    """Latency of one image, in ms: one step follows the other."""
     return sum(
         step.duration_ms + step.transit.latency_ms
         for step in layer_cut_graph(table, board, host, cut).steps
@@ -268,7 +275,7 @@ def layer_cut_latency_ms(table: LayerTable, board: Board, host: DeviceProfile, c
 
 
 def layer_cut_board_mj(table: LayerTable, board: Board, host: DeviceProfile, cut: int) -> float:
-    """Return the energy that one image costs the board, in mJ: computing and sending.
+    """Energy that one image costs the board, in mJ: computing and sending.
 
     Sending counts only where the device has a radio_w.
     """

@@ -34,7 +34,7 @@ PipelineAim = Literal["latency", "throughput"]
 def pipeline_graph(
     table: LayerTable, boards: Sequence[Board], host: DeviceProfile, cuts: Sequence[int]
 ) -> TaskGraph:
-    """Return what one image sets off; `cuts` are one fewer than boards and never fall."""
+    """Task graph of a pipeline; `cuts` are one fewer than boards, never falling."""
     check_split(table, boards)
     bounds = (0, *cuts, len(table))
     if len(cuts) != len(boards) - 1 or any(end < start for start, end in pairwise(bounds)):
@@ -65,14 +65,17 @@ def pipeline_graph(
 
 
 def pipeline_latency_ms(split: TaskGraph) -> float:
-    """Return the latency of one image of a pipeline alone, in ms: one step follows the other."""
+    """Latency of one image of a pipeline alone, in ms.
+
+    One step follows the other.
+    """
     return sum(map(_step_ms, split.steps), 0.0)
 
 
 def best_cuts(
     table: LayerTable, boards: Sequence[Board], host: DeviceProfile, aim: PipelineAim = "throughput"
 ) -> tuple[int, ...]:
-    """Return the cuts of highest throughput, or of least latency, for boards in this order.
+    """Cuts of highest throughput, or of least latency, for boards in this order.
 
     Exact where links carry both directions at once; a half-duplex or shared link, busy with what
     comes and what goes, is taken for two.
@@ -101,7 +104,10 @@ def best_cuts(
 
 @dataclass(frozen=True, slots=True)
 class _Stages:
-    """The least that some layers cost, and the stages, as (board, first layer), that cost it."""
+    """The least cost of some layers, and its stages.
+
+    A stage is (board, first layer).
+    """
 
     cost: float
     stages: tuple[tuple[int, int], ...] = ()
@@ -110,7 +116,7 @@ class _Stages:
 def _cheapest_arrival(
     costs: "_Costs", best: Sequence[Sequence[_Stages]], board: int, start: int
 ) -> _Stages:
-    """Return the best plan by which `board` gets what layer `start` reads.
+    """The cheapest stages by which `board` gets the input of layer `start`.
 
     came(b, 0) = send(b);  came(b, i) = min over a < b of  best[a][i] + link(a, b, i), where + is
     the sum for latency and the larger one for throughput; best[b][j] = min over i < j of
@@ -129,7 +135,7 @@ def _cheapest_arrival(
 
 
 class _Costs:
-    """What stages and hops cost an image under one aim, and how costs add up."""
+    """Costs of stages and hops under one aim, and their sum."""
 
     def __init__(
         self, table: LayerTable, boards: Sequence[Board], host: DeviceProfile, aim: PipelineAim

@@ -72,7 +72,7 @@ Cut = Callable[[LayerWork], Sequence[Region | None]]
 def rounds_graph(
     table: LayerTable, boards: Sequence[Board], host: DeviceProfile, cut: Cut
 ) -> TaskGraph:
-    """Return what one image sets off; raises SimulationError without a layer or a board."""
+    """Task graph of rounds; raises SimulationError without a layer or a board."""
     check_split(table, boards)
     build = GraphBuilder(host)
     cost_models = [LayerCostModel(board.device, table) for board in boards]
@@ -103,7 +103,7 @@ def rounds_graph(
 
 
 def board_speeds(table: LayerTable, boards: Sequence[Board]) -> tuple[float, ...]:
-    """Return how many of these models each board would do per ms, its fixed part left out."""
+    """Speed of each board: models per ms, its fixed part left out."""
     shortest_ms = 1e-9
     return tuple(
         1 / max(LayerCostModel(board.device, table).layers(table).ms, shortest_ms)
@@ -125,7 +125,7 @@ def _rounds(table: LayerTable) -> Iterator[tuple[LayerWork, ...]]:
 
 
 def slices_graph(table: LayerTable, boards: Sequence[Board], host: DeviceProfile) -> TaskGraph:
-    """Return what one image sets off; raises SimulationError, or ProfileError for a figure.
+    """Task graph of slices; raises SimulationError, or ProfileError for a missing quantity.
 
     A board whose share of a layer is less than half a row sits that layer out.
     """
@@ -145,7 +145,7 @@ def cut_slices(layer: LayerWork, speeds: Sequence[float]) -> tuple[Region | None
 
 
 def grid_graph(table: LayerTable, boards: Sequence[Board], host: DeviceProfile) -> TaskGraph:
-    """Return what one image sets off; raises SimulationError, or ProfileError for a figure.
+    """Task graph of a grid; raises SimulationError, or ProfileError for a missing quantity.
 
     A board whose share of a layer is less than half a row sits that layer out.
     """
@@ -175,7 +175,7 @@ def _cut_in_two(region: Region, weight: float, others: float) -> tuple[Region, R
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One tile: what it writes, what part of the image it reads, and its share of each layer."""
+    """One tile: regions written and read, and its share of each layer."""
 
     writes: Region
     reads: Region
@@ -196,7 +196,7 @@ def tiles_graph(
     rows: int,
     columns: int,
 ) -> TaskGraph:
-    """Return what one image sets off when the first `fused` layers run as `rows` x `columns` tiles.
+    """Task graph of fused tiles: `rows` x `columns` of the first `fused` layers.
 
     Raises SimulationError where `fused` is not one of `fusable(table)`.
     """
@@ -222,7 +222,9 @@ def tiles_graph(
 
 
 def cut_tiles(table: LayerTable, fused: int, rows: int, columns: int) -> tuple[Tile, ...]:
-    """Cut the output of layer `fused` into `rows` x `columns` tiles, as equal as they can be.
+    """Cut the output of layer `fused` into nearly equal tiles.
+
+    They make `rows` x `columns`.
 
     There are fewer tiles where the maps have fewer rows or columns.
     """
@@ -243,7 +245,7 @@ def cut_tiles(table: LayerTable, fused: int, rows: int, columns: int) -> tuple[T
 
 
 def fusable(table: LayerTable) -> tuple[int, ...]:
-    """Return the numbers of first layers behind which nothing but their output is alive."""
+    """Numbers of first layers behind which nothing but their output is alive."""
     return tuple(
         number
         for number, layer in enumerate(table, start=1)
@@ -252,7 +254,7 @@ def fusable(table: LayerTable) -> tuple[int, ...]:
 
 
 def early_layers(table: LayerTable) -> int:
-    """Return how many layers the published system would fuse: the early ones.
+    """Number of early layers, which the published system would fuse.
 
     These are the layers whose maps outweigh their weights, as far as they can be fused; at least
     the first that can.
@@ -267,7 +269,7 @@ def early_layers(table: LayerTable) -> int:
 
 
 def redundancy(table: LayerTable, fused: int, rows: int, columns: int) -> float:
-    """Return the tiles' multiply-accumulates over those of the layers undivided.
+    """Tiles' multiply-accumulates over those of the layers undivided.
 
     It is below 1 where tiles repeat nothing and a pooling passes over a last row that they leave
     out.

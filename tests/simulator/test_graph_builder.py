@@ -42,7 +42,7 @@ def test_what_each_hop_holds_and_carries(host, slow, fast):
     build.send(slow, 1000)
     build.exchange(slow, fast, 500, after=(0,))
     build.exchange(slow, fast, 500, message_ms=7)
-    build.compute(fast, ms=5, after=(1,), lane="x")
+    build.compute(fast, ms=5, after=(1,), queue="x")
     build.compute(fast, ms=5, mj=3)
     build.first((1, 2))
     steps = build.graph().steps

@@ -86,7 +86,7 @@ def model_request(
             )
         else:
             found = model_split.split_model(cast("SplitName", split), table, boards, host)
-            graph, told = found.graph, found.told
+            graph, told = found.graph, found.description
     computing = [node.device for node in graph.nodes if node.name in graph.computing]
     used = {device.name: device for device in computing}
     return SimulationRequest(

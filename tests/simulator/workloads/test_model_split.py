@@ -40,9 +40,10 @@ def test_words_say_where_the_cuts_are(fleet):
     host, boards = fleet
     cut = model_split.best_cut(TABLE, boards[0], host)
     assert (
-        f"the first {cut} of 5 layers" in model_split.split_model("cut", TABLE, boards, host).told
+        f"the first {cut} of 5 layers"
+        in model_split.split_model("cut", TABLE, boards, host).description
     )
-    assert "1 x 3 tiles" in model_split.split_model("tiles", TABLE, boards, host).told
+    assert "1 x 3 tiles" in model_split.split_model("tiles", TABLE, boards, host).description
 
 
 def test_alone_is_the_time_of_all_macs(fleet):
