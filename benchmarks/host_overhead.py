@@ -33,7 +33,7 @@ from boards.host.grpc_connection import GrpcChannel, connect, infer_request
 from boards.host.inference import FeatureClassifier
 from boards.protocol.address import Address, BoardAddress
 from boards.tls.authority import make_keys
-from boards.tls.credential import Identity, board
+from boards.tls.credential import Identity, board_subject
 from boards.worker.model_runtime import load_models
 from nonn_core.export.bundle import Manifest
 
@@ -211,7 +211,7 @@ def main(
         widths = (16,) * BOARDS
         manifest = make_bundle(folder / "bundle", widths, IMAGE, channels=16, convolutions=5)
         least = make_bundle(folder / "least", widths, IMAGE, channels=1)
-        make_keys(folder / "keys", [board(f"pi-{number}") for number in range(BOARDS)])
+        make_keys(folder / "keys", [board_subject(f"pi-{number}") for number in range(BOARDS)])
         single = one_worker(folder, manifest, rounds)
         table = Table("one student", "ms", "beyond the runtime")
         for name, value in single.items():

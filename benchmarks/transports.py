@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from boards.tls.authority import make_keys
-from boards.tls.credential import Identity, board
+from boards.tls.credential import Identity, board_subject
 
 BOARDS = 8
 IMAGE, FEATURES = bytes(12_288), bytes(1_024)
@@ -200,7 +200,7 @@ def main(rounds: Annotated[int, typer.Option(help="Images over each way.")] = 50
     times: dict[str, list[float]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         keys = Path(place) / "keys"
-        make_keys(keys, [board(NAME)])
+        make_keys(keys, [board_subject(NAME)])
         asks = {
             name: connect(stack.enter_context(servers(serve, keys)), keys)
             for name, (serve, connect) in WAYS.items()

@@ -13,8 +13,8 @@ COOL = MachineCondition(40.0, 10**9, "performance")
 
 def made_measured(layers=None):
     rows = tuple(
-        StudentTime(member, Timing(2.0 + 0.5 * member.macs / 1e6, 1.0, 9))
-        for member in benchmark_models(["wrn16-2"], ["3x32x32"])
+        StudentTime(student, Timing(2.0 + 0.5 * student.macs / 1e6, 1.0, 9))
+        for student in benchmark_models(["wrn16-2"], ["3x32x32"])
     )
     return BenchmarkResult(
         students=StudentTimes(rows, drift_pct=1.0),

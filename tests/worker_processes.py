@@ -15,7 +15,7 @@ from boards.host.grpc_connection import connect
 from boards.host.inference import FeatureClassifier
 from boards.protocol.address import Address, BoardAddress
 from boards.tls.authority import make_keys
-from boards.tls.credential import Identity, board
+from boards.tls.credential import Identity, board_subject
 
 WORKER = (
     "nonn_plan.cli.app",
@@ -70,7 +70,7 @@ class WorkerProcess:
 
 def keys_for(folder: Path, *boards: str) -> Path:
     """Make an authority and keys for a host and these boards."""
-    make_keys(folder, [board(name, ["127.0.0.1"]) for name in boards])
+    make_keys(folder, [board_subject(name, ["127.0.0.1"]) for name in boards])
     return folder
 
 

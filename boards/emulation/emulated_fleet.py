@@ -5,7 +5,7 @@
     with emulated(plan, bundle) as fleet:
         fleet.addresses             where the host finds the boards
         fleet.worker("rpi-3b-1")    kill(), stop(), cont(), restart()
-        fleet.notes                 what is not emulated
+        fleet.limitations           what is not emulated
 
 All that it makes is removed when it is left, and all processes end with this one.  What a killed
 owner (SIGKILL) left in the system is removed by the next fleet.
@@ -45,7 +45,7 @@ from boards.emulation.worker_process import (
 )
 from boards.protocol.address import Address, BoardAddress, BoardAddresses
 from boards.tls.authority import make_keys
-from boards.tls.credential import board as holder
+from boards.tls.credential import board_subject
 from nonn_common.errors import BoardError, InputError
 from nonn_core.export.bundle import MANIFEST, Manifest
 from planner.plan_file.plan_document import PlanDocument
@@ -118,8 +118,8 @@ class EmulatedFleet:
 
     addresses: BoardAddresses
     keys: Path
-    does: tuple[str, ...]
-    notes: tuple[str, ...]
+    methods: tuple[str, ...]
+    limitations: tuple[str, ...]
     workers: Mapping[str, EmulatedWorker]
     relay: RelayProcess | None = None
 
@@ -152,16 +152,16 @@ def emulated(
     the machine unless given, `command` starts a worker, `seed` draws jitter.  Raises InputError for
     a plan, bundle or keys that do not fit, BoardError where the system refuses or a worker ends.
     """
-    work = board_workloads(plan, Manifest.read(bundle / MANIFEST))
+    workloads = board_workloads(plan, Manifest.read(bundle / MANIFEST))
     host, _ = resolve(plan.question.fleet)
     can = detect() if capabilities is None else capabilities
-    links = link_emulations(work, can, own_message_ms)
+    links = link_emulations(workloads, can, own_message_ms)
     undo = ExitStack()
     try:
         folder = _folder(undo)
-        keys = keys or _made_keys(folder / "keys", work)
+        keys = keys or _made_keys(folder / "keys", workloads)
         spawner = undo.enter_context(Spawner())
-        endpoints = _endpoints(work, can, undo)
+        endpoints = _endpoints(workloads, can, undo)
         relay = (
             undo.enter_context(RelayProcess(links, endpoints, spawner, folder / "relay.log", seed))
             if links
@@ -180,14 +180,14 @@ def emulated(
                 log=folder / f"{workload.board.name}.log",
                 when_serving=relay.relay if relay else None,
             )
-            for workload in work
+            for workload in workloads
         }
         _start(list(workers.values()), undo)
         yield EmulatedFleet(
             addresses=_addresses(workers, endpoints, links),
             keys=keys,
-            does=emulation_methods(can, links),
-            notes=limitations(work, host, can, links, own_message_ms),
+            methods=emulation_methods(can, links),
+            limitations=limitations(workloads, host, can, links, own_message_ms),
             workers=workers,
             relay=relay,
         )
@@ -204,15 +204,15 @@ def _folder(undo: ExitStack) -> Path:
     return folder
 
 
-def _made_keys(keys: Path, work: Sequence[BoardWorkload]) -> Path:
-    make_keys(keys, [holder(workload.board.name) for workload in work])
+def _made_keys(keys: Path, workloads: Sequence[BoardWorkload]) -> Path:
+    make_keys(keys, [board_subject(workload.board.name) for workload in workloads])
     return keys
 
 
 def _endpoints(
-    work: Sequence[BoardWorkload], can: Capabilities, undo: ExitStack
+    workloads: Sequence[BoardWorkload], can: Capabilities, undo: ExitStack
 ) -> Mapping[str, Endpoint]:
-    boards = [workload.board for workload in work]
+    boards = [workload.board for workload in workloads]
     if can.namespaces:
         return undo.enter_context(board_namespaces(boards, can))
     return dict.fromkeys((board.name for board in boards), _LOOPBACK)

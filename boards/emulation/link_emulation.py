@@ -118,49 +118,58 @@ def link_emulations(
     all have one: the host sends to one after the other, whichever they are.
     """
     # Each carrier is an ifb of its own; only a relay sends one message at a time through several.
-    one = len({carrier_name(work.board) for work in workloads}) == 1
-    media = can.media and one
-    if not any(_needed(work, len(workloads), can, media, own_message_ms) for work in workloads):
+    one = len({carrier_name(workload.board) for workload in workloads}) == 1
+    shared_channels = can.shared_channels and one
+    if not any(
+        _needed(workload, len(workloads), can, shared_channels, own_message_ms)
+        for workload in workloads
+    ):
         return {}
     return {
-        work.board.name: LinkEmulation(_down(work, can, own_message_ms), _up(work, can))
-        for work in workloads
+        workload.board.name: LinkEmulation(_down(workload, can, own_message_ms), _up(workload, can))
+        for workload in workloads
     }
 
 
 def _needed(
-    work: BoardWorkload, boards: int, can: Capabilities, media: bool, own_message_ms: float
+    workload: BoardWorkload,
+    boards: int,
+    can: Capabilities,
+    shared_channels: bool,
+    own_message_ms: float,
 ) -> bool:
-    link = work.board.link
+    link = workload.board.link
     late_ms = link.jitter_ms.value + (0.0 if can.delays else link.latency_ms.value)
     alone = boards == 1 and link.duplex == "full"
-    by_kernel = media or (can.rates and alone)
-    serial = _wire_counts(work) and not by_kernel
-    return late_ms > 0 or serial or work.message_ms > own_message_ms
+    by_kernel = shared_channels or (can.rates and alone)
+    serial = _wire_counts(workload) and not by_kernel
+    return late_ms > 0 or serial or workload.message_ms > own_message_ms
 
 
-def _down(work: BoardWorkload, can: Capabilities, own_message_ms: float) -> LinkDirection:
+def _down(workload: BoardWorkload, can: Capabilities, own_message_ms: float) -> LinkDirection:
     """Direction to the board, which occupies the host's card and unsupported channels."""
-    carriers = dict.fromkeys([_CARD] if can.media else [_CARD, carrier_name(work.board)])
+    carriers = dict.fromkeys(
+        [_CARD] if can.shared_channels else [_CARD, carrier_name(workload.board)]
+    )
     return replace(
-        _direction(work, can, tuple(carriers), _wire_ms_per_byte(work, can)),
-        message_ms=max(0.0, work.message_ms - own_message_ms),
-        message_bytes=work.image_bytes,
+        _direction(workload, can, tuple(carriers), _wire_ms_per_byte(workload, can)),
+        message_ms=max(0.0, workload.message_ms - own_message_ms),
+        message_bytes=workload.image_bytes,
     )
 
 
-def _up(work: BoardWorkload, can: Capabilities) -> LinkDirection:
-    full = work.board.link.duplex == "full"
-    if can.media or (can.rates and full):
-        return _direction(work, can, (), 0.0)
-    own = f"up {work.board.name}" if full else carrier_name(work.board)
-    return _direction(work, can, (own,), _wire_ms_per_byte(work, can))
+def _up(workload: BoardWorkload, can: Capabilities) -> LinkDirection:
+    full = workload.board.link.duplex == "full"
+    if can.shared_channels or (can.rates and full):
+        return _direction(workload, can, (), 0.0)
+    own = f"up {workload.board.name}" if full else carrier_name(workload.board)
+    return _direction(workload, can, (own,), _wire_ms_per_byte(workload, can))
 
 
 def _direction(
-    work: BoardWorkload, can: Capabilities, carriers: tuple[str, ...], on_wire_ms: float
+    workload: BoardWorkload, can: Capabilities, carriers: tuple[str, ...], on_wire_ms: float
 ) -> LinkDirection:
-    link = work.board.link
+    link = workload.board.link
     return LinkDirection(
         carriers=carriers,
         wire_ms_per_byte=on_wire_ms,
@@ -170,13 +179,13 @@ def _direction(
     )
 
 
-def _wire_ms_per_byte(work: BoardWorkload, can: Capabilities) -> float:
-    counts = can.rates or _wire_counts(work)
-    return wire_ms(work.board.link, 1) if counts else 0.0
+def _wire_ms_per_byte(workload: BoardWorkload, can: Capabilities) -> float:
+    counts = can.rates or _wire_counts(workload)
+    return wire_ms(workload.board.link, 1) if counts else 0.0
 
 
-def _wire_counts(work: BoardWorkload) -> bool:
-    return wire_ms(work.board.link, work.image_bytes) >= RELAY_COST_MS
+def _wire_counts(workload: BoardWorkload) -> bool:
+    return wire_ms(workload.board.link, workload.image_bytes) >= RELAY_COST_MS
 
 
 def emulation_methods(can: Capabilities, links: Mapping[str, LinkEmulation]) -> tuple[str, ...]:
@@ -197,10 +206,10 @@ def limitations(
         *_of_links(workloads, can),
         *_of_messages(workloads, links, own_message_ms),
         *(
-            f"{work.board.name}: its students have no one precision in plan and bundle; the worker "
-            "chooses"
-            for work in workloads
-            if work.precision is None
+            f"{workload.board.name}: its students have no one precision in plan and bundle; "
+            "the worker chooses"
+            for workload in workloads
+            if workload.precision is None
         ),
         f"the host is this machine: the {join_ms(host):.3g} ms in which {host.name} joins replies "
         "are not emulated",
@@ -214,7 +223,7 @@ def _methods(can: Capabilities, relayed: bool) -> Iterator[str]:
         yield "networks: a namespace and a veth pair for each board"
     if can.rates:
         yield "rates: tbf at both ends of each link"
-    if can.media:
+    if can.shared_channels:
         yield "media and the host's card: one ifb for all that share them"
     if can.delays:
         yield "latency and loss: netem at both ends of each link"
@@ -222,7 +231,7 @@ def _methods(can: Capabilities, relayed: bool) -> Iterator[str]:
         left = ["cost of messages", "jitter"]
         left += [] if can.delays else ["latency"]
         left += [] if can.rates else ["rates"]
-        left += [] if can.media else ["media"]
+        left += [] if can.shared_channels else ["media"]
         yield f"{', '.join(left)}: a relay between host and boards"
 
 
@@ -235,7 +244,7 @@ def _refused(can: Capabilities) -> Iterator[str]:
 
 
 def _of_links(workloads: Sequence[BoardWorkload], can: Capabilities) -> Iterator[str]:
-    for link in {work.board.link.name: work.board.link for work in workloads}.values():
+    for link in {workload.board.link.name: workload.board.link for workload in workloads}.values():
         if link.loss_pct.value and not can.delays:
             yield (
                 f"{link.name}: its loss of {link.loss_pct.value:g} % is not emulated, for which "
@@ -246,16 +255,16 @@ def _of_links(workloads: Sequence[BoardWorkload], can: Capabilities) -> Iterator
                 f"{link.name}: packets are lost, and TCP repeats them when it does, not messages "
                 f"after {link.retransmit_ms.value:g} ms"
             )
-    for work in workloads:
-        on_wire_ms = wire_ms(work.board.link, work.image_bytes)
+    for workload in workloads:
+        on_wire_ms = wire_ms(workload.board.link, workload.image_bytes)
         if not can.rates and on_wire_ms < RELAY_COST_MS:
             yield (
-                f"{work.board.name}: {on_wire_ms:.3g} ms on the wire are less than a relay costs "
-                "and are not emulated"
+                f"{workload.board.name}: {on_wire_ms:.3g} ms on the wire are less than a relay "
+                "costs and are not emulated"
             )
-        for between in work.board.via:
+        for between in workload.board.via:
             yield (
-                f"{work.board.name}: is reached over one link that stands for those through "
+                f"{workload.board.name}: is reached over one link that stands for those through "
                 f"{between.name}, which does not feel it"
             )
 
@@ -265,7 +274,9 @@ def _of_messages(
 ) -> Iterator[str]:
     if links:
         yield f"the relay itself costs each message up to about {RELAY_COST_MS:g} ms each way"
-    left = [work.board.name for work in workloads if 0 < work.message_ms <= own_message_ms]
+    left = [
+        workload.board.name for workload in workloads if 0 < workload.message_ms <= own_message_ms
+    ]
     if left:
         yield (
             f"{', '.join(left)}: messages cost what they cost here, which is taken to be "

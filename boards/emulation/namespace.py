@@ -56,7 +56,7 @@ class Capabilities:
     """A network of its own for each board."""
     rates: bool = False
     """The rate of a link, by tc's tbf."""
-    media: bool = False
+    shared_channels: bool = False
     """One medium for several links or both directions, by an ifb; only where there are rates."""
     delays: bool = False
     """Latency and loss, by tc's netem."""
@@ -111,7 +111,7 @@ def _tried_in(namespace: str) -> Capabilities:
     return Capabilities(
         namespaces=True,
         rates=rates,
-        media=rates
+        shared_channels=rates
         and works("ip", "link add medium type ifb")
         and works("tc", *redirect("near", "medium", ("egress", "ingress"))),
         delays=works("tc", _DELAY),
@@ -234,7 +234,7 @@ def _make_carriers(
         bits_per_s = max(board.link.bits_per_s.value for board in here)
         alone = name == "card" and len(here) == 1
         device = None
-        if can.media and not alone:
+        if can.shared_channels and not alone:
             device = new_link_name()
             undo.callback(remove_link, device)
             configure("ip", [f"link add {device} type ifb", *_tag_lines(device)])

@@ -101,7 +101,7 @@ class FrameConnection:
 
 
 def connect_frames(
-    place: Address, task: BoardTask, context: ssl.SSLContext | None, seconds: float
+    address: Address, task: BoardTask, context: ssl.SSLContext | None, seconds: float
 ) -> FrameConnection:
     """Connect, prove who is who, and agree on the students.
 
@@ -109,25 +109,25 @@ def connect_frames(
     """
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(_open_socket(place, task, context, seconds))
+            connection = stack.enter_context(_open_socket(address, task, context, seconds))
             connection.sendall(frames.hello_frame(task.students).encoded())
             _check_welcome(_read_frame(connection), task)
             connection.setblocking(False)
         except (OSError, MalformedFrameError) as error:
-            raise ConnectionLostError(f"{place}: {error}") from None
+            raise ConnectionLostError(f"{address}: {error}") from None
         # What is open stays open.
         stack.pop_all()
     return FrameConnection(connection, task)
 
 
 def _open_socket(
-    place: Address, task: BoardTask, context: ssl.SSLContext | None, seconds: float
+    address: Address, task: BoardTask, context: ssl.SSLContext | None, seconds: float
 ) -> socket.socket:
     """Connect, and prove who is who; raises OSError and FramesUnreachableError."""
     try:
-        plain = socket.create_connection((place.host, place.port), timeout=seconds)
+        plain = socket.create_connection((address.host, address.port), timeout=seconds)
     except OSError as error:
-        raise FramesUnreachableError(f"{place}: {error}") from None
+        raise FramesUnreachableError(f"{address}: {error}") from None
     try:
         configure_socket(plain)
         # A board is known by its name, wherever it is.

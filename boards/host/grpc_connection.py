@@ -40,8 +40,8 @@ _REFUSED = {reason.name for reason in RefusalReason} - {RefusalReason.UNAVAILABL
 class GrpcChannel:
     """A channel to one server; methods are those of the protocol."""
 
-    def __init__(self, place: Address, board: str, identity: Identity | None) -> None:
-        self._place = place
+    def __init__(self, address: Address, board: str, identity: Identity | None) -> None:
+        self._address = address
         options: list[tuple[str, int | str]] = [
             ("grpc.max_send_message_length", _LARGEST_BYTES),
             ("grpc.max_receive_message_length", _LARGEST_BYTES),
@@ -53,14 +53,14 @@ class GrpcChannel:
             ("grpc.use_local_subchannel_pool", 1),
         ]
         if identity is None:
-            self._channel = grpc.insecure_channel(str(place), options)
+            self._channel = grpc.insecure_channel(str(address), options)
         else:
             # A board is known by its name, wherever it is.
             options.append(("grpc.ssl_target_name_override", board))
             credentials = grpc.ssl_channel_credentials(
                 identity.authority, identity.key, identity.certificate
             )
-            self._channel = grpc.secure_channel(str(place), credentials, options)
+            self._channel = grpc.secure_channel(str(address), credentials, options)
         self._methods = {method: self._method(method) for method in METHODS}
 
     def call(self, method: str, request: Any, seconds: float) -> Any:
@@ -68,7 +68,7 @@ class GrpcChannel:
         try:
             return self._methods[method](request, timeout=seconds)
         except grpc.RpcError as error:
-            raise ConnectionLostError(f"{self._place}: {rpc_error_text(error)}") from None
+            raise ConnectionLostError(f"{self._address}: {rpc_error_text(error)}") from None
 
     def future(self, method: str, request: Any) -> grpc.Future:
         """Call without waiting."""
@@ -118,9 +118,9 @@ class GrpcConnection:
         """Call for every student."""
         partial = _PartialReply(request.number, len(self._task.models), self._put)
         try:
-            for place, model in enumerate(self._task.models):
+            for index, model in enumerate(self._task.models):
                 future = self._channel.future("ModelInfer", infer_request(model, request.images))
-                receive = _receiver(partial, place, model, len(request.images))
+                receive = _receiver(partial, index, model, len(request.images))
                 future.add_done_callback(receive)
         except ValueError as error:
             raise ConnectionLostError(str(error)) from None
@@ -171,9 +171,9 @@ class _PartialReply:
         self._lock = threading.Lock()
         self._finished = False
 
-    def add(self, place: int, part: Features, *, timed: bool) -> None:
+    def add(self, index: int, part: Features, *, timed: bool) -> None:
         with self._lock:
-            self._parts[place] = part
+            self._parts[index] = part
             self._timed = self._timed and timed
             parts = [each for each in self._parts if each is not None]
             if len(parts) < len(self._parts):
@@ -204,7 +204,7 @@ class _PartialReply:
             self._put(one)
 
 
-def _receiver(partial: _PartialReply, place: int, model: BundledModel, count: int) -> Any:
+def _receiver(partial: _PartialReply, index: int, model: BundledModel, count: int) -> Any:
     """Make the callback for one student's answer, run in a thread of gRPC."""
 
     def receive(future: grpc.Future) -> None:
@@ -220,7 +220,7 @@ def _receiver(partial: _PartialReply, place: int, model: BundledModel, count: in
         if features is None:
             partial.refuse(f"{model.name} answers something else than the bundle says")
         else:
-            partial.add(place, features, timed="computed_ns" in response.parameters)
+            partial.add(index, features, timed="computed_ns" in response.parameters)
 
     return receive
 
@@ -255,8 +255,8 @@ def _features(response: Any, model: BundledModel, count: int) -> Features | None
 
 def connect(task: BoardTask, identity: Identity | None) -> Connection:
     """Connect to a board whose students are ready; raises ConnectionLostError."""
-    place = task.board.place
-    channel = GrpcChannel(place, task.name, identity)
+    address = task.board.endpoint
+    channel = GrpcChannel(address, task.name, identity)
     with ExitStack() as stack:
         stack.callback(channel.close)
         server = channel.call(
@@ -266,7 +266,7 @@ def connect(task: BoardTask, identity: Identity | None) -> Connection:
         if port is not None and task.board.protocol == "fastest":
             context = None if identity is None else identity.client_context()
             with suppress(FramesUnreachableError):
-                return connect_frames(place.with_port(port), task, context, CONNECT_TIMEOUT_S)
+                return connect_frames(address.with_port(port), task, context, CONNECT_TIMEOUT_S)
         for model in task.students:
             _require_ready(channel, task, model)
         connection = GrpcConnection(channel, task)

@@ -54,8 +54,8 @@ def data_set_images(
             allowed=", ".join(manifest.class_names[:10]),
         )
     return [
-        HostImage(f"test {place}", pixels[None].astype(np.float32), int(label))
-        for place, (pixels, label) in enumerate(zip(*found.test, strict=True))
+        HostImage(f"test {number}", pixels[None].astype(np.float32), int(label))
+        for number, (pixels, label) in enumerate(zip(*found.test, strict=True))
     ]
 
 
@@ -151,7 +151,7 @@ def connected(
 
 def _require_loopback(addresses: BoardAddresses, where: str) -> None:
     for board in addresses.boards:
-        if not board.place.loopback:
+        if not board.endpoint.loopback:
             raise InputError(
                 "plain text is for loopback only",
                 where=f"{where}, board {board.name}",

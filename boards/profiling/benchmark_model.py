@@ -96,8 +96,8 @@ def benchmark_models(
     found: list[BenchmarkModel] = []
     for teacher in teachers:
         for size in images:
-            members = _spread(parse_network(teacher), ImageShape.parse(size), count)
-            found += _with_held_out(list(members))
+            students = _spread(parse_network(teacher), ImageShape.parse(size), count)
+            found += _with_held_out(list(students))
     if alone and found:
         found.append(_wide_model(found[-1]))
     if not found:
@@ -120,14 +120,14 @@ def bundled_benchmark_models(manifest: Manifest, where: str) -> tuple[BenchmarkM
         for model in manifest.models
         if model.role == "student" and model.network is not None
     ]
-    if len({member.macs for member in found}) < 2:
+    if len({student.macs for student in found}) < 2:
         raise InputError(
             "students of one size do not tell how time grows with size",
             where=where,
             found=f"{len(found)} students",
             fix="profile without --bundle, or take a bundle of students of several sizes",
         )
-    return tuple(_with_held_out(sorted(found, key=lambda member: member.macs)))
+    return tuple(_with_held_out(sorted(found, key=lambda student: student.macs)))
 
 
 def _spread(teacher: NetworkSpec, image: ImageShape, count: int) -> Iterator[BenchmarkModel]:
@@ -140,9 +140,9 @@ def _spread(teacher: NetworkSpec, image: ImageShape, count: int) -> Iterator[Ben
         return  # In this family nothing is left of such small images.
     ordered = sorted(macs, key=lambda spec: macs[spec])
     last = len(ordered) - 1
-    places = dict.fromkeys(round(last * k / max(1, count - 1)) for k in range(count))
-    for place in places:
-        yield BenchmarkModel("", str(ordered[place]), image, FILTERS)
+    indices = dict.fromkeys(round(last * k / max(1, count - 1)) for k in range(count))
+    for index in indices:
+        yield BenchmarkModel("", str(ordered[index]), image, FILTERS)
 
 
 def _wide_model(largest: BenchmarkModel) -> BenchmarkModel:
@@ -150,16 +150,16 @@ def _wide_model(largest: BenchmarkModel) -> BenchmarkModel:
     spec = parse_network(largest.network)
     steps = (1 << power for power in range(3, 14))
     wider = (replace(largest, network=str(spec.proportional(step))) for step in steps)
-    return next(member for member in wider if member.macs >= WIDE_MODEL_FACTOR * largest.macs)
+    return next(student for student in wider if student.macs >= WIDE_MODEL_FACTOR * largest.macs)
 
 
-def _with_held_out(members: list[BenchmarkModel]) -> list[BenchmarkModel]:
+def _with_held_out(students: list[BenchmarkModel]) -> list[BenchmarkModel]:
     """Hold every second member out, but neither the smallest nor the largest."""
-    if len(members) < _MIN_MODELS_TO_HOLD_OUT:
-        return members
+    if len(students) < _MIN_MODELS_TO_HOLD_OUT:
+        return students
     return [
-        replace(member, held_out=number % 2 == 1 and number < len(members) - 1)
-        for number, member in enumerate(members)
+        replace(student, held_out=number % 2 == 1 and number < len(students) - 1)
+        for number, student in enumerate(students)
     ]
 
 
@@ -178,26 +178,26 @@ class GeneratedModel:
 
 def write_benchmark_bundle(
     folder: Path,
-    members: Sequence[BenchmarkModel],
+    students: Sequence[BenchmarkModel],
     precision: ModelPrecision,
     progress: Progress = silent,
 ) -> Manifest:
     """Write a bundle of these students."""
     made = [
         GeneratedModel(
-            member.name,
+            student.name,
             student_model(
-                parse_network(member.network),
-                member.image,
-                member.filters,
+                parse_network(student.network),
+                student.image,
+                student.filters,
                 number,
                 int8=precision == "int8",
             ),
-            member.image,
-            member.filters,
-            member.network,
+            student.image,
+            student.filters,
+            student.network,
         )
-        for number, member in enumerate(members)
+        for number, student in enumerate(students)
     ]
     return write_generated_bundle(folder, made, precision, progress)
 

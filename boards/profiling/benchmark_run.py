@@ -84,7 +84,7 @@ class BenchmarkSettings:
     images: Sequence[str] = IMAGES
     bundle: Path | None = None
     power: GivenPower = field(default_factory=GivenPower)
-    effort: BenchmarkBudget = field(default_factory=BenchmarkBudget)
+    budget: BenchmarkBudget = field(default_factory=BenchmarkBudget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,102 +102,108 @@ class BenchmarkResult:
     after: MachineCondition
 
 
-def run_benchmarks(wanted: BenchmarkSettings, progress: Progress = silent) -> BenchmarkResult:
+def run_benchmarks(settings: BenchmarkSettings, progress: Progress = silent) -> BenchmarkResult:
     """Measure this machine.
 
     Raises InputError for what cannot be measured as it is wanted, BoardError where the worker does
     not serve.
     """
-    watch, effort = Stopwatch(), wanted.effort
-    with _loading(wanted, progress) as (members, load):
-        models = load([member.name for member in members], wanted.threads)
+    watch, budget = Stopwatch(), settings.budget
+    with _loading(settings, progress) as (students, load):
+        models = load([student.name for student in students], settings.threads)
         before = machine_condition()
-        students = measure_students(members, models, effort.students_s, watch, progress)
+        times = measure_students(students, models, budget.students_s, watch, progress)
         after = machine_condition()
-        counts = thread_counts(wanted.machine.cores)
-        largest = max(members, key=lambda member: member.macs)
-        measured = BenchmarkResult(
-            students=students,
+        counts = thread_counts(settings.machine.cores)
+        largest = max(students, key=lambda student: student.macs)
+        result = BenchmarkResult(
+            students=times,
             messages=measure_messages(
-                effort.messages_s, watch, engine=models[0].engine, progress=progress
+                budget.messages_s, watch, engine=models[0].engine, progress=progress
             ),
-            threads=measure_threads(members, load, counts, effort.threads_s, watch, progress),
-            sharing=_sharing(members, models, effort.sharing_s, watch, progress),
-            layers=_layers(wanted, models[0].engine, watch, progress),
+            threads=measure_threads(students, load, counts, budget.threads_s, watch, progress),
+            sharing=_sharing(students, models, budget.sharing_s, watch, progress),
+            layers=_layers(settings, models[0].engine, watch, progress),
             power=measure_power(
                 find_meter(),
-                wanted.power,
+                settings.power,
                 student_tasks([largest], models)[largest.name],
-                wanted.threads,
-                effort.power_s,
+                settings.threads,
+                budget.power_s,
             ),
             engine=models[0].engine,
             before=before,
             after=after,
         )
         # The clock is compared beside the students; heat that comes later counts as well.
-        return replace(measured, after=after.until(machine_condition()))
+        return replace(result, after=after.until(machine_condition()))
 
 
 @contextmanager
 def _loading(
-    wanted: BenchmarkSettings, progress: Progress
+    settings: BenchmarkSettings, progress: Progress
 ) -> Iterator[tuple[tuple[BenchmarkModel, ...], ModelLoader]]:
     """Yield the benchmark models and their loader."""
     with tempfile.TemporaryDirectory(prefix="nonn-plan-profile-") as folder:
-        place = wanted.bundle or Path(folder) / "bundle"
+        bundle = settings.bundle or Path(folder) / "bundle"
 
         def load(names: Sequence[str], threads: int) -> tuple[LoadedModel, ...]:
             return load_models(
-                place, names, precision=wanted.precision, engine=wanted.engine, threads=threads
+                bundle, names, precision=settings.precision, engine=settings.engine, threads=threads
             )
 
-        yield _members(wanted, place, progress), load
+        yield _benchmark_models(settings, bundle, progress), load
 
 
-def _members(
-    wanted: BenchmarkSettings, place: Path, progress: Progress
+def _benchmark_models(
+    settings: BenchmarkSettings, bundle: Path, progress: Progress
 ) -> tuple[BenchmarkModel, ...]:
     """Benchmark models, which are then in the bundle `place`."""
-    if wanted.bundle is not None:
-        return bundled_benchmark_models(read_bundle(wanted.bundle), str(wanted.bundle))
-    if wanted.engine == "ncnn":
+    if settings.bundle is not None:
+        return bundled_benchmark_models(read_bundle(settings.bundle), str(settings.bundle))
+    if settings.engine == "ncnn":
         raise InputError(
             "models for ncnn are not made here",
             where="--engine",
             found="ncnn",
             fix="export a run with --ncnn on another machine, and give that as --bundle",
         )
-    members = benchmark_models(wanted.teachers, wanted.images, wanted.effort.per_teacher)
-    write_benchmark_bundle(place, members, wanted.precision, progress=progress)
-    return members
+    students = benchmark_models(settings.teachers, settings.images, settings.budget.per_teacher)
+    write_benchmark_bundle(bundle, students, settings.precision, progress=progress)
+    return students
 
 
 def _layers(
-    wanted: BenchmarkSettings, engine: Engine, watch: Stopwatch, progress: Progress
+    settings: BenchmarkSettings, engine: Engine, watch: Stopwatch, progress: Progress
 ) -> LayerTimes | None:
     """Measure single layers, which are made as ONNX models."""
-    seconds = wanted.effort.layers_s
+    seconds = settings.budget.layers_s
     if seconds is None or engine != "onnxruntime":
         return None
     with tempfile.TemporaryDirectory(prefix="nonn-plan-profile-") as folder:
-        place = Path(folder) / "layers"
+        bundle = Path(folder) / "layers"
         return measure_layers(
-            place, benchmark_layers(), wanted.precision, wanted.threads, seconds, watch, progress
+            bundle,
+            benchmark_layers(),
+            settings.precision,
+            settings.threads,
+            seconds,
+            watch,
+            progress,
         )
 
 
 def _sharing(
-    members: Sequence[BenchmarkModel],
+    students: Sequence[BenchmarkModel],
     models: Sequence[LoadedModel],
     seconds: float,
     watch: Stopwatch,
     progress: Progress,
 ) -> tuple[Sharing, ...]:
     """Measure a few students at once, all of one image shape, as on one board."""
-    same = [member for member in members if member.image == members[0].image]
+    same = [student for student in students if student.image == students[0].image]
     chosen = same[:: max(1, len(same) // MAX_AT_ONCE)][:MAX_AT_ONCE]
-    names = {member.name for member in chosen}
+    names = {student.name for student in chosen}
     together = [model for model in models if model.name in names]
-    images = random_pixels(1, members[0].image)
+    images = random_pixels(1, students[0].image)
     return measure_sharing(together, images, seconds, watch, progress)

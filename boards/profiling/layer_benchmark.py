@@ -105,7 +105,7 @@ def held_out_error_pct(
     """
     errors = []
     for row in students:
-        if row.member.held_out:
+        if row.student.held_out:
             times = [layer_ms(model, layer, precision) for layer in _table(row)]
             known = [ms for ms in times if ms is not None]
             if len(known) < len(times):
@@ -121,7 +121,7 @@ def _with_the_rest(
 
     Each student ends with one pooling; what any answer costs is in its fixed time.
     """
-    fitted = [row for row in students if not row.member.held_out]
+    fitted = [row for row in students if not row.student.held_out]
     tables = [_table(row) for row in fitted]
     fit = relative_fit(
         {"fixed_ms": [float(sum(each.kind == "pool" for each in table)) for table in tables]},
@@ -163,8 +163,8 @@ def _knows(model: LayerModel, table: LayerTable) -> bool:
 
 
 def _table(row: StudentTime) -> LayerTable:
-    member = row.member
-    return student_table(parse_network(member.network), member.image, member.filters)
+    student = row.student
+    return student_table(parse_network(student.network), student.image, student.filters)
 
 
 def _convolution(channels: int, side: int, kernel: int, groups: int) -> LayerWork:
@@ -196,10 +196,10 @@ def _name(layer: LayerWork, count: int) -> str:
 
 def _model_tasks(models: Sequence[LoadedModel]) -> dict[str, TimedTask]:
     """Make a timed task of each model, which computes once as the worker does."""
-    students = StudentPool(models)
+    pool = StudentPool(models)
 
     def once(model: LoadedModel) -> TimedTask:
         pixels = random_pixels(1, ImageShape(*model.reads.shape))
-        return lambda: students.answer([model.name], pixels).computed_ns / 1e6
+        return lambda: pool.answer([model.name], pixels).computed_ns / 1e6
 
     return {model.name: once(model) for model in models}

@@ -78,13 +78,13 @@ def measure_messages(
 ) -> tuple[MessageTime, ...]:
     """Time messages of these sizes; raises BoardError where the worker does not serve."""
     with tempfile.TemporaryDirectory(prefix="nonn-plan-profile-") as folder, ExitStack() as stack:
-        place = Path(folder)
-        manifest = write_message_bundle(place / "bundle", sizes)
-        make_keys(place / "keys", (Subject(BOARD),))
+        work_dir = Path(folder)
+        manifest = write_message_bundle(work_dir / "bundle", sizes)
+        make_keys(work_dir / "keys", (Subject(BOARD),))
         names = [model.name for model in manifest.models]
-        address = stack.enter_context(_worker(place, names, engine))
-        identity = Identity.read(place / "keys" / HOST_NAME)
-        classifier = FeatureClassifier(place / "bundle", manifest)
+        address = stack.enter_context(_worker(work_dir, names, engine))
+        identity = Identity.read(work_dir / "keys" / HOST_NAME)
+        classifier = FeatureClassifier(work_dir / "bundle", manifest)
         hosts = {
             name: stack.enter_context(closing(_OneBoardHost(address, classifier, model, identity)))
             for name, model in zip(names, manifest.models, strict=True)
@@ -181,7 +181,7 @@ class _OneBoardHost:
 
 
 @contextmanager
-def _worker(place: Path, names: Sequence[str], engine: Engine | None) -> Iterator[str]:
+def _worker(work_dir: Path, names: Sequence[str], engine: Engine | None) -> Iterator[str]:
     """Run a worker of these models; yield where it listens.  Raises BoardError."""
     students = [
         word
@@ -189,16 +189,16 @@ def _worker(place: Path, names: Sequence[str], engine: Engine | None) -> Iterato
         for word in ("--student", name, "--at-least", f"{name}={_HELD_MS:g}ms")
     ]
     command = [
-        *(sys.executable, "-m", "nonn_plan", "worker", str(place / "bundle"), *students),
+        *(sys.executable, "-m", "nonn_plan", "worker", str(work_dir / "bundle"), *students),
         *(("--engine", engine) if engine else ()),
-        *("--listen", "127.0.0.1:0", "--keys", str(place / "keys" / BOARD)),
+        *("--listen", "127.0.0.1:0", "--keys", str(work_dir / "keys" / BOARD)),
     ]
-    with (place / "worker.log").open("w+b") as log:
+    with (work_dir / "worker.log").open("w+b") as log:
         running = subprocess.Popen(  # noqa: S603  (this program, arguments of our own)
             command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()
         )
         try:
-            yield _address(running, place / "worker.log")
+            yield _address(running, work_dir / "worker.log")
         finally:
             _end(running)
 

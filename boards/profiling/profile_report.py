@@ -125,13 +125,13 @@ def profile_name(asked: str | None, machine: MachineInfo) -> str:
     return asked
 
 
-def build_report(wanted: BenchmarkSettings, found: BenchmarkResult) -> ProfileReport:
+def build_report(settings: BenchmarkSettings, result: BenchmarkResult) -> ProfileReport:
     """Build the profile from measurements, with all that it rests on."""
-    rows = found.students.rows
+    rows = result.students.rows
     model = compute_model(rows)
     errors = held_out_errors_pct(rows, model)
-    machine, messages = wanted.machine, message_figures(found.messages)
-    device = _device(wanted, found, model, messages)
+    machine, messages = settings.machine, message_figures(result.messages)
+    device = _device(settings, result, model, messages)
     return ProfileReport(
         device=device,
         loopback=LinkProfile(
@@ -139,18 +139,18 @@ def build_report(wanted: BenchmarkSettings, found: BenchmarkResult) -> ProfileRe
             title=f"Loopback of {machine.title}",
             bits_per_s=_rate(messages.ms_per_byte),
         ),
-        engine=found.engine,
-        threads=wanted.threads,
+        engine=result.engine,
+        threads=settings.threads,
         students=tuple(
             StudentRow(
-                network=row.member.network,
-                image=str(row.member.image),
-                filters=row.member.filters,
-                macs=row.member.macs,
-                held_out=row.member.held_out,
+                network=row.student.network,
+                image=str(row.student.image),
+                filters=row.student.filters,
+                macs=row.student.macs,
+                held_out=row.student.held_out,
                 measured_ms=row.timing.ms,
                 spread_pct=row.timing.spread_pct,
-                fitted_ms=model.ms(row.member.macs),
+                fitted_ms=model.ms(row.student.macs),
                 error_pct=model.error_pct(row),
             )
             for row in rows
@@ -159,26 +159,29 @@ def build_report(wanted: BenchmarkSettings, found: BenchmarkResult) -> ProfileRe
         held_out_mean_pct=_mean(errors),
         held_out_largest_pct=max(errors, default=None),
         layers_held_out_mean_pct=device.layers
-        and held_out_error_pct(device.layers, wanted.precision, rows),
-        drift_pct=found.students.drift_pct,
-        thread_times=tuple(ThreadRow(**asdict(each)) for each in found.threads),
+        and held_out_error_pct(device.layers, settings.precision, rows),
+        drift_pct=result.students.drift_pct,
+        thread_times=tuple(ThreadRow(**asdict(each)) for each in result.threads),
         sharing=tuple(
-            SharingRow(students=each.students, factor=each.factor) for each in found.sharing
+            SharingRow(students=each.students, factor=each.factor) for each in result.sharing
         ),
         messages=tuple(
             MessageTimeRow(size_bytes=row.size_bytes, send_ms=row.send_ms, rest_ms=row.rest_ms)
-            for row in found.messages
+            for row in result.messages
         ),
-        before=_condition_row(found.before),
-        after=_condition_row(found.after),
-        warnings=_warnings(found, model, errors),
+        before=_condition_row(result.before),
+        after=_condition_row(result.after),
+        warnings=_warnings(result, model, errors),
     )
 
 
 def _device(
-    wanted: BenchmarkSettings, found: BenchmarkResult, model: ComputeModel, messages: MessageFigures
+    settings: BenchmarkSettings,
+    result: BenchmarkResult,
+    model: ComputeModel,
+    messages: MessageFigures,
 ) -> DeviceProfile:
-    machine, power, rows = wanted.machine, found.power, found.students.rows
+    machine, power, rows = settings.machine, result.power, result.students.rows
     errors = held_out_errors_pct(rows, model)
     return DeviceProfile(
         name=machine.name,
@@ -187,35 +190,35 @@ def _device(
         clock_hz=machine.clock_hz,
         cores=machine.cores,
         ram_bytes=machine.ram_bytes,
-        runtime=found.engine,
-        precision=wanted.precision,
-        source=_source(wanted, found, errors),
+        runtime=result.engine,
+        precision=settings.precision,
+        source=_source(settings, result, errors),
         compute_fixed_ms=model.fixed_ms,
         compute_ms_per_mmac=model.ms_per_mmac,
         power_fixed_w=power.busy_w,
         power_busy_w=power.busy_w,
         message_ms=messages.message_ms,
-        sharing_slowdown=sharing_figure(found.sharing),
+        sharing_slowdown=sharing_figure(result.sharing),
         idle_w=power.idle_w,
         layers=None
-        if found.layers is None
-        else layer_model(found.layers, wanted.precision, rows, _mean(errors)),
+        if result.layers is None
+        else layer_model(result.layers, settings.precision, rows, _mean(errors)),
         hosting=Hosting(join_fixed_ms=messages.join_fixed_ms, fc_ms=messages.fc_ms),
     )
 
 
-def _source(wanted: BenchmarkSettings, found: BenchmarkResult, errors: Sequence[float]) -> str:
+def _source(settings: BenchmarkSettings, result: BenchmarkResult, errors: Sequence[float]) -> str:
     tested = (
         f"{len(errors)} students held out: error {sum(errors) / len(errors):.1f} % in the mean, "
         f"{max(errors):.1f} % at most"
         if errors
         else "no student was held out"
     )
-    threads = f"{wanted.threads} thread{'s' * (wanted.threads > 1)} per student"
-    governor = found.after.governor or "not told"
+    threads = f"{settings.threads} thread{'s' * (settings.threads > 1)} per student"
+    governor = result.after.governor or "not told"
     return (
-        f"measured with nonn-plan {version('nonn-plan')}, {found.engine} "
-        f"{import_module(found.engine).__version__}, {threads}; governor {governor}; {tested}"
+        f"measured with nonn-plan {version('nonn-plan')}, {result.engine} "
+        f"{import_module(result.engine).__version__}, {threads}; governor {governor}; {tested}"
     )
 
 
@@ -229,24 +232,24 @@ def _rate(ms_per_byte: Quantity) -> Quantity:
     return ms_per_byte.model_copy(update={"value": float(f"{8000 / slowest:.6g}")})
 
 
-def _condition_row(found: MachineCondition) -> ConditionRow:
+def _condition_row(result: MachineCondition) -> ConditionRow:
     return ConditionRow(
-        temperature_c=found.temperature_c, clock_hz=found.clock_hz, governor=found.governor
+        temperature_c=result.temperature_c, clock_hz=result.clock_hz, governor=result.governor
     )
 
 
 def _warnings(
-    found: BenchmarkResult, model: ComputeModel, errors: Sequence[float]
+    result: BenchmarkResult, model: ComputeModel, errors: Sequence[float]
 ) -> tuple[str, ...]:
     """Reasons to doubt the measurement or the profile."""
-    said = list(condition_warnings(found.before, found.after))
-    first = found.students.rows[0].timing
-    if abs(found.students.drift_pct) > max(MAX_DRIFT_PCT, first.spread_pct):
+    said = list(condition_warnings(result.before, result.after))
+    first = result.students.rows[0].timing
+    if abs(result.students.drift_pct) > max(MAX_DRIFT_PCT, first.spread_pct):
         said.append(
-            f"the time of the first student changed by {found.students.drift_pct:+.0f} % from the "
+            f"the time of the first student changed by {result.students.drift_pct:+.0f} % from the "
             "beginning to the end; let nothing else run, and measure again"
         )
-    spreads = sorted(row.timing.spread_pct for row in found.students.rows)
+    spreads = sorted(row.timing.spread_pct for row in result.students.rows)
     middle = spreads[len(spreads) // 2]
     if middle > MAX_SPREAD_PCT:
         said.append(
@@ -263,9 +266,9 @@ def _warnings(
             "these students take the same time whatever their MACs, which larger ones will not; "
             "measure students of more different sizes"
         )
-    if found.power.busy_w.provenance == "assumed":
+    if result.power.busy_w.provenance == "assumed":
         said.append(
-            f"no power can be measured here: {found.power.busy_w.value:g} W while computing is "
+            f"no power can be measured here: {result.power.busy_w.value:g} W while computing is "
             "assumed, and energies of plans rest on it; give --busy-w and --idle-w"
         )
     return tuple(said)

@@ -31,7 +31,7 @@ MAX_AT_ONCE = 4
 class StudentTime:
     """A student and how long it took."""
 
-    member: BenchmarkModel
+    student: BenchmarkModel
     timing: Timing
 
 
@@ -56,7 +56,7 @@ class ComputeModel:
 
     def error_pct(self, row: StudentTime) -> float:
         """Relative error of a student's fitted time, in percent."""
-        return 100 * (self.ms(row.member.macs) / row.timing.ms - 1)
+        return 100 * (self.ms(row.student.macs) / row.timing.ms - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,44 +71,44 @@ class FamilyError:
 
 
 def measure_students(
-    members: Sequence[BenchmarkModel],
+    students: Sequence[BenchmarkModel],
     models: Sequence[LoadedModel],
     seconds: float,
     watch: Stopwatch,
     progress: Progress = silent,
 ) -> StudentTimes:
     """Time each student alone, as the worker runs it."""
-    tasks = student_tasks(members, models)
-    first = {members[0].name: tasks[members[0].name]}
+    tasks = student_tasks(students, models)
+    first = {students[0].name: tasks[students[0].name]}
     for task in tasks.values():
         task()  # The first answer of a model takes its memory.
     before = watch.timed("students", first, _DRIFT_SHARE * seconds)
     timed = watch.timed("students", tasks, seconds, progress)
     after = watch.timed("students", first, _DRIFT_SHARE * seconds)
-    name = members[0].name
+    name = students[0].name
     return StudentTimes(
-        rows=tuple(StudentTime(member, timed[member.name]) for member in members),
+        rows=tuple(StudentTime(student, timed[student.name]) for student in students),
         drift_pct=drift_pct(before[name], after[name]),
     )
 
 
 def student_tasks(
-    members: Sequence[BenchmarkModel], models: Sequence[LoadedModel]
+    students: Sequence[BenchmarkModel], models: Sequence[LoadedModel]
 ) -> Mapping[str, TimedTask]:
     """Make a timed task of each student, which computes one image."""
-    students = StudentPool(models)
-    pixels = {member.image: random_pixels(1, member.image) for member in members}
-    return {member.name: _student_task(students, member, pixels) for member in members}
+    pool = StudentPool(models)
+    pixels = {student.image: random_pixels(1, student.image) for student in students}
+    return {student.name: _student_task(pool, student, pixels) for student in students}
 
 
 def compute_model(rows: Sequence[StudentTime]) -> ComputeModel:
     """Fit the figures to the students that are not held out."""
-    fitted = [row for row in rows if not row.member.held_out]
+    fitted = [row for row in rows if not row.student.held_out]
     fit = relative_fit(
-        {"fixed": [1.0] * len(fitted), "mmac": [row.member.macs / 1e6 for row in fitted]},
+        {"fixed": [1.0] * len(fitted), "mmac": [row.student.macs / 1e6 for row in fitted]},
         [row.timing.ms for row in fitted],
     )
-    note = f"{len(fitted)} students of {', '.join(dict.fromkeys(r.member.kind for r in fitted))}"
+    note = f"{len(fitted)} students of {', '.join(dict.fromkeys(r.student.kind for r in fitted))}"
     return ComputeModel(_measured(fit, "fixed", note), _measured(fit, "mmac", note))
 
 
@@ -116,7 +116,7 @@ def family_errors(rows: Sequence[StudentTime], model: ComputeModel) -> tuple[Fam
     """Return errors on students that were fitted and on those held out, family by family."""
     groups: dict[tuple[str, bool], list[float]] = {}
     for row in rows:
-        key = row.member.kind, row.member.held_out
+        key = row.student.kind, row.student.held_out
         groups.setdefault(key, []).append(abs(model.error_pct(row)))
     return tuple(
         FamilyError(kind, held_out, len(errors), sum(errors) / len(errors), max(errors))
@@ -126,7 +126,7 @@ def family_errors(rows: Sequence[StudentTime], model: ComputeModel) -> tuple[Fam
 
 def held_out_errors_pct(rows: Sequence[StudentTime], model: ComputeModel) -> tuple[float, ...]:
     """Return the error on each student that was held out, in absolute value."""
-    return tuple(abs(model.error_pct(row)) for row in rows if row.member.held_out)
+    return tuple(abs(model.error_pct(row)) for row in rows if row.student.held_out)
 
 
 def _measured(fit: Fit, name: str, source: str) -> Quantity:
@@ -134,10 +134,10 @@ def _measured(fit: Fit, name: str, source: str) -> Quantity:
 
 
 def _student_task(
-    students: StudentPool, member: BenchmarkModel, pixels: Mapping[ImageShape, Batch]
+    pool: StudentPool, student: BenchmarkModel, pixels: Mapping[ImageShape, Batch]
 ) -> TimedTask:
-    images = pixels[member.image]
-    return lambda: students.answer([member.name], images).computed_ns / 1e6
+    images = pixels[student.image]
+    return lambda: pool.answer([student.name], images).computed_ns / 1e6
 
 
 ModelLoader = Callable[[Sequence[str], int], Sequence[LoadedModel]]
@@ -153,7 +153,7 @@ class ThreadTime:
 
 
 def measure_threads(
-    members: Sequence[BenchmarkModel],
+    students: Sequence[BenchmarkModel],
     load: ModelLoader,
     counts: Sequence[int],
     seconds: float,
@@ -161,8 +161,8 @@ def measure_threads(
     progress: Progress = silent,
 ) -> tuple[ThreadTime, ...]:
     """Time some students on each number of threads, of which the first is one."""
-    chosen = members[:: max(1, len(members) // MODELS_PER_THREAD_COUNT)][:MODELS_PER_THREAD_COUNT]
-    names = [member.name for member in chosen]
+    chosen = students[:: max(1, len(students) // MODELS_PER_THREAD_COUNT)][:MODELS_PER_THREAD_COUNT]
+    names = [student.name for student in chosen]
     tasks = {
         (count, name): task
         for count in counts
@@ -216,12 +216,11 @@ def measure_sharing(
     progress: Progress = silent,
 ) -> tuple[Sharing, ...]:
     """Time 2, 3, ... models at once as the worker runs them, and each alone."""
-    students = StudentPool(models)
-    groups = [tuple(students.names[:count]) for count in range(2, len(models) + 1)]
-    alone = {name: (name,) for name in students.names}
+    pool = StudentPool(models)
+    groups = [tuple(pool.names[:count]) for count in range(2, len(models) + 1)]
+    alone = {name: (name,) for name in pool.names}
     tasks = {
-        " ".join(names): _asking(students, names, images, watch)
-        for names in (*alone.values(), *groups)
+        " ".join(names): _asking(pool, names, images, watch) for names in (*alone.values(), *groups)
     }
     timed = watch.timed("several at once", tasks, seconds, progress)
     return tuple(
@@ -241,7 +240,5 @@ def sharing_figure(rows: Sequence[Sharing]) -> Quantity:
     )
 
 
-def _asking(
-    students: StudentPool, names: Sequence[str], images: Batch, watch: Stopwatch
-) -> TimedTask:
-    return lambda: watch.once(lambda: students.answer(names, images))
+def _asking(pool: StudentPool, names: Sequence[str], images: Batch, watch: Stopwatch) -> TimedTask:
+    return lambda: watch.once(lambda: pool.answer(names, images))

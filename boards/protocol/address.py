@@ -75,7 +75,7 @@ class BoardAddress(Record):
         return text
 
     @property
-    def place(self) -> Address:
+    def endpoint(self) -> Address:
         """Host and port."""
         return Address.parse(self.address, self.name)
 

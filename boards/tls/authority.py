@@ -329,8 +329,8 @@ def _write_folder(folder: Path, pair: KeyPair, others: Mapping[str, bytes]) -> N
         credential.CERTIFICATE_FILE: pair.certificate,
         credential.KEY_FILE: pair.key,
     }
-    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=folder.parent) as place:
-        new = Path(place) / folder.name
+    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=folder.parent) as temporary:
+        new = Path(temporary) / folder.name
         new.mkdir(mode=0o700)
         for name, content in contents.items():
             _write_file(new / name, content, 0o600 if name == credential.KEY_FILE else 0o644)

@@ -49,7 +49,7 @@ class Subject:
 HOST_SUBJECT = Subject(HOST_NAME)
 
 
-def board(name: str, addresses: Iterable[str] = (), where: str | None = None) -> Subject:
+def board_subject(name: str, addresses: Iterable[str] = (), where: str | None = None) -> Subject:
     """Return the board called `name`; raises InputError for what no certificate can hold."""
     if not _LABEL.fullmatch(name):
         raise InputError(
@@ -66,7 +66,7 @@ def board(name: str, addresses: Iterable[str] = (), where: str | None = None) ->
 def parse_board_subject(text: str, where: str = "--board") -> Subject:
     """Read `NAME` or `NAME=ADDRESS[,ADDRESS]...`; raises InputError."""
     name, equals, addresses = text.partition("=")
-    return board(name.strip(), addresses.split(",") if equals else (), where)
+    return board_subject(name.strip(), addresses.split(",") if equals else (), where)
 
 
 def as_ip(address: str) -> IPv4Address | IPv6Address | None:

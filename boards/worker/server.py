@@ -325,10 +325,10 @@ def _listener(standard: Address) -> socket.socket:
     On all addresses of both families where that is asked of either, as gRPC does.
     """
     family = socket.AF_INET6 if ":" in standard.host else socket.AF_INET
-    places = [(standard.host, family, False)]
+    candidates = [(standard.host, family, False)]
     if standard.host in _ANY_ADDRESS and socket.has_dualstack_ipv6():
-        places.insert(0, ("::", socket.AF_INET6, True))
-    for port, (host, family, both) in product((standard.port + 1, 0), places):
+        candidates.insert(0, ("::", socket.AF_INET6, True))
+    for port, (host, family, both) in product((standard.port + 1, 0), candidates):
         try:
             return socket.create_server(
                 (host, port), family=family, backlog=64, dualstack_ipv6=both

@@ -22,7 +22,13 @@ from boards.tls.authority import (
     list_keys,
     make_keys,
 )
-from boards.tls.credential import HOST_SUBJECT, Identity, Subject, board, parse_board_subject
+from boards.tls.credential import (
+    HOST_SUBJECT,
+    Identity,
+    Subject,
+    board_subject,
+    parse_board_subject,
+)
 from nonn_common.errors import InputError, NonnError
 
 NOW = datetime(2030, 5, 17, 12, tzinfo=UTC)
@@ -41,7 +47,13 @@ def mode(path):
 def made(tmp_path_factory):
     """A keyring, to be read only."""
     keys = tmp_path_factory.mktemp("made") / "keys"
-    make_keys(keys, [board("rpi-3b-1", ["192.168.1.11", "pi1.home.lan"]), board("odroid", ["::1"])])
+    make_keys(
+        keys,
+        [
+            board_subject("rpi-3b-1", ["192.168.1.11", "pi1.home.lan"]),
+            board_subject("odroid", ["::1"]),
+        ],
+    )
     return keys
 
 
@@ -68,7 +80,7 @@ def test_each_folder_holds_what_its_owner_needs_and_no_more(made):
 def test_only_the_owner_reads_keys(tmp_path, umask):
     before = os.umask(umask)
     try:
-        make_keys(tmp_path / "keys", [board("a")])
+        make_keys(tmp_path / "keys", [board_subject("a")])
     finally:
         os.umask(before)
     for folder in (tmp_path / "keys", *(tmp_path / "keys").iterdir()):
@@ -79,7 +91,7 @@ def test_only_the_owner_reads_keys(tmp_path, umask):
 
 def test_a_board_s_certificate_is_good_for_its_name_and_addresses():
     authority = CertificateAuthority.make(NOW)
-    holder = board("rpi", ["192.168.1.11", "FE80::1", "pi.local", "rpi", "pi.local"])
+    holder = board_subject("rpi", ["192.168.1.11", "FE80::1", "pi.local", "rpi", "pi.local"])
     certificate = x509.load_pem_x509_certificate(authority.issue(holder, NOW).certificate)
     extension = certificate.extensions.get_extension_for_class
     names = extension(x509.SubjectAlternativeName).value
@@ -163,19 +175,21 @@ def test_openssl_agrees(made, name, purpose, extra, good):
 
 def test_further_boards_get_the_same_authority_and_nothing_is_replaced(keys):
     before = contents(keys)
-    assert make_keys(keys, [board("odroid"), board("late"), board("later")]) == ("late", "later")
+    assert make_keys(
+        keys, [board_subject("odroid"), board_subject("late"), board_subject("later")]
+    ) == ("late", "later")
     after = contents(keys)
     assert {path: after[path] for path in before} == before
     assert Identity.read(keys / "late").authority == Identity.read(keys / "host").authority
-    assert make_keys(keys, [board("late")]) == ()
+    assert make_keys(keys, [board_subject("late")]) == ()
     assert contents(keys) == after
 
 
 def test_an_existing_board_is_taken_with_the_addresses_it_has_only(keys):
-    assert make_keys(keys, [board("rpi-3b-1", ["192.168.1.11"])]) == ()
+    assert make_keys(keys, [board_subject("rpi-3b-1", ["192.168.1.11"])]) == ()
     before = contents(keys)
     with pytest.raises(InputError, match=r"not replaced.*192\.168\.1\.11.*192\.168\.1\.99"):
-        make_keys(keys, [board("late"), board("rpi-3b-1", ["192.168.1.99"])])
+        make_keys(keys, [board_subject("late"), board_subject("rpi-3b-1", ["192.168.1.99"])])
     assert contents(keys) == before
 
 
@@ -184,7 +198,7 @@ def test_a_folder_that_is_not_whole_is_neither_used_nor_replaced(keys, removed):
     (keys / "odroid" / removed).unlink()
     before = contents(keys)
     with pytest.raises(InputError, match=f"odroid/{removed}"):
-        make_keys(keys, [board("odroid"), board("late")])
+        make_keys(keys, [board_subject("odroid"), board_subject("late")])
     assert contents(keys) == before
 
 
@@ -197,32 +211,32 @@ def test_an_empty_folder_or_a_dangling_link_is_not_replaced(tmp_path):
         else:
             (keys / "a").mkdir()
         with pytest.raises(InputError, match=r"a/authority\.pem"):
-            make_keys(keys, [board("a")])
+            make_keys(keys, [board_subject("a")])
         assert [path.name for path in keys.iterdir()] == ["a"]
 
 
 def test_keys_of_another_board_or_authority_are_not_taken(keys, tmp_path):
     shutil.copytree(keys / "odroid", keys / "copied")
     with pytest.raises(InputError, match=r"certificate of another; found 'odroid'"):
-        make_keys(keys, [board("copied")])
-    make_keys(tmp_path / "other", [board("late")])
+        make_keys(keys, [board_subject("copied")])
+    make_keys(tmp_path / "other", [board_subject("late")])
     shutil.move(tmp_path / "other" / "late", keys / "late")
     with pytest.raises(InputError, match="not signed by the authority"):
-        make_keys(keys, [board("late")])
+        make_keys(keys, [board_subject("late")])
 
 
 def test_without_its_authority_no_second_one_is_made(keys):
     shutil.rmtree(keys / "authority")
     before = contents(keys)
     with pytest.raises(InputError, match="authority that signed"):
-        make_keys(keys, [board("late")])
+        make_keys(keys, [board_subject("late")])
     assert contents(keys) == before
 
 
 def test_an_authority_without_its_key_makes_nothing(keys):
     (keys / "authority" / "key.pem").unlink()
     with pytest.raises(InputError, match=r"authority/key\.pem"):
-        make_keys(keys, [board("late")])
+        make_keys(keys, [board_subject("late")])
     assert not (keys / "late").exists()
 
 
@@ -232,7 +246,7 @@ def test_a_board_s_keys_are_no_authority(keys):
     for name in ("host", "rpi-3b-1", "odroid"):
         shutil.rmtree(keys / name)
     with pytest.raises(InputError, match="is no authority"):
-        make_keys(keys, [board("late")])
+        make_keys(keys, [board_subject("late")])
     assert not (keys / "host").exists()
 
 
@@ -255,7 +269,7 @@ def test_a_full_disk_leaves_what_is_whole_and_no_rest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(NonnError, match="No space left"):
-        make_keys(tmp_path, [board("a")])
+        make_keys(tmp_path, [board_subject("a")])
     assert [path.name for path in tmp_path.iterdir()] == ["authority"]
 
 
@@ -263,7 +277,7 @@ def test_a_full_disk_leaves_what_is_whole_and_no_rest(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from boards.tls.credential import board
+from boards.tls.credential import board_subject
 from boards.tls.authority import make_keys
 
 sync = os.fsync
@@ -278,7 +292,7 @@ for last in range(100):
                 os.kill(os.getpid(), signal.SIGKILL)
             sync(descriptor)
         os.fsync = dying
-        make_keys(keys, [board("a"), board("b")])
+        make_keys(keys, [board_subject("a"), board_subject("b")])
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:
         break
@@ -302,7 +316,7 @@ def test_killed_at_any_moment_the_next_run_finishes(tmp_path):
         before = {
             path: content for path, content in contents(keys).items() if ".new" not in str(path)
         }
-        make_keys(keys, [board("a"), board("b")])
+        make_keys(keys, [board_subject("a"), board_subject("b")])
         after = contents(keys)
         assert {path.name for path in keys.iterdir()} == {"authority", "host", "a", "b"}
         assert {path: after[path] for path in before} == before
@@ -316,10 +330,10 @@ def test_two_runs_at_once_do_not_mix(keys):
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with pytest.raises(NonnError, match="being made here already"):
-            make_keys(keys, [board("late")])
+            make_keys(keys, [board_subject("late")])
     finally:
         os.close(descriptor)
-    assert make_keys(keys, [board("late")]) == ("late",)
+    assert make_keys(keys, [board_subject("late")]) == ("late",)
 
 
 @pytest.mark.parametrize("text", ["rpi-3b-1", "a", "0", "a" * 63, "xn--pi"])
@@ -363,21 +377,21 @@ def test_what_is_no_address(address):
 
 def test_no_board_can_pass_for_another(keys):
     for asked in (
-        [board("a", ["b"]), board("b")],
-        [board("late", ["odroid"])],
-        [board("late", ["host"])],
+        [board_subject("a", ["b"]), board_subject("b")],
+        [board_subject("late", ["odroid"])],
+        [board_subject("late", ["host"])],
     ):
         with pytest.raises(InputError, match="is the name of another"):
             make_keys(keys, asked)
-    make_keys(keys, [board("late", ["attic", "192.168.1.11"])])
+    make_keys(keys, [board_subject("late", ["attic", "192.168.1.11"])])
     with pytest.raises(InputError, match="address of board late"):
-        make_keys(keys, [board("attic")])
+        make_keys(keys, [board_subject("attic")])
     assert not (keys / "attic").exists()
 
 
 def test_a_board_named_twice(tmp_path):
     with pytest.raises(InputError, match="named twice"):
-        make_keys(tmp_path / "keys", [board("a"), board("a", ["10.0.0.1"])])
+        make_keys(tmp_path / "keys", [board_subject("a"), board_subject("a", ["10.0.0.1"])])
     assert not (tmp_path / "keys").exists()
 
 

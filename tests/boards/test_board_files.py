@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from boards.tls.authority import make_keys
-from boards.tls.credential import board
+from boards.tls.credential import board_subject
 
 ROOT = Path(__file__).parents[2]
 LISTS = ROOT / "docs" / "requirements"
@@ -93,7 +93,7 @@ def start(name, *arguments):
 def on_board(tmp_path):
     """A board's bundle and keys."""
     make_bundle(tmp_path / "bundle")
-    make_keys(tmp_path / "keys", [board("pi")])
+    make_keys(tmp_path / "keys", [board_subject("pi")])
     return tmp_path
 
 

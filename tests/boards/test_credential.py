@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from boards.tls import credential
 from boards.tls.authority import BACKDATED, LEAF_LIFE, CertificateAuthority, make_keys
-from boards.tls.credential import HOST_SUBJECT, Identity, board
+from boards.tls.credential import HOST_SUBJECT, Identity, board_subject
 from nonn_common.errors import InputError
 
 NOW = datetime.now(UTC)
@@ -28,7 +28,7 @@ SECONDS = 20
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
     folder = tmp_path_factory.mktemp("identity") / "keys"
-    make_keys(folder, [board("pi", ["127.0.0.1"]), board("odroid")])
+    make_keys(folder, [board_subject("pi", ["127.0.0.1"]), board_subject("odroid")])
     return folder
 
 
@@ -36,7 +36,7 @@ def keys(tmp_path_factory):
 def strangers(tmp_path_factory):
     """Keys of another authority, for the same names."""
     folder = tmp_path_factory.mktemp("strangers") / "keys"
-    make_keys(folder, [board("pi"), board("odroid")])
+    make_keys(folder, [board_subject("pi"), board_subject("odroid")])
     return folder
 
 
@@ -224,7 +224,7 @@ def test_a_certificate_that_a_board_signed(keys, pi, tmp_path):
 def test_a_certificate_out_of_its_time(keys, pi, host, tmp_path, made_at, reason, told, fix):
     authority = CertificateAuthority.read(keys / "authority")
     bound = made_at + LEAF_LIFE if made_at < NOW else made_at - BACKDATED
-    late_pi = minted(tmp_path / "pi", authority, board("pi"), made_at)
+    late_pi = minted(tmp_path / "pi", authority, board_subject("pi"), made_at)
     late_host = minted(tmp_path / "host", authority, HOST_SUBJECT, made_at)
     for folder in (late_pi, late_host):
         with pytest.raises(InputError, match=told) as raised:

@@ -76,7 +76,7 @@ def started(link, folder, can, **more):
 
 
 def place_of(fleet, board):
-    return fleet.addresses.of(board, "this test").place
+    return fleet.addresses.of(board, "this test").endpoint
 
 
 def connected(fleet, board, beside=0):
@@ -275,12 +275,12 @@ def test_two_fleets_at_once_do_not_meet(folder):
 def test_notes_say_what_is_not_emulated(folder):
     lossy = {"name": "lossy", "loss_pct": 2.0, "bits_per_s": 1e9, "latency_ms": 1.0}
     with started(lossy, folder, LOOPBACK_ONLY) as fleet:
-        notes = "\n".join(fleet.notes)
+        notes = "\n".join(fleet.limitations)
         assert "no network for each board" in notes
         assert "lossy: its loss of 2 % is not emulated" in notes
         assert "b0: 0.00205 ms on the wire are less than a relay costs" in notes
         assert "energy" in notes
-        assert any("a relay between host and boards" in line for line in fleet.does)
+        assert any("a relay between host and boards" in line for line in fleet.methods)
 
 
 @pytest.mark.parametrize("can", PLACES)

@@ -122,7 +122,7 @@ def test_notes_name_what_differs_from_the_profiles(tmp_path):
     work = [
         replace(duty, precision=None) for duty in board_workloads(plan, manifest_of(plan, tmp_path))
     ]
-    can = Capabilities(namespaces=True, rates=True, media=True, delays=True)
+    can = Capabilities(namespaces=True, rates=True, shared_channels=True, delays=True)
     text = "\n".join(limitations(work, host, can, {}, own_message_ms=1.0))
     assert "lossy: packets are lost, and TCP repeats them when it does" in text
     assert "b0, b1: messages cost what they cost here, which is taken to be 1 ms" in text

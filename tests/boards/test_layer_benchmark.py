@@ -28,23 +28,23 @@ def convolution_ms(layer):
 TIMES = LayerTimes(tuple((layer, convolution_ms(layer)) for layer in benchmark_layers()))
 
 
-def table(member):
-    return student_table(parse_network(member.network), member.image, member.filters)
+def table(student):
+    return student_table(parse_network(student.network), student.image, student.filters)
 
 
 def by_layers():
     """Students whose time is that of their convolutions, and something for each answer."""
-    members = benchmark_models(
+    models = benchmark_models(
         [each for each in TEACHERS if not each.startswith("vgg")], ["3x32x32"]
     )
     return [
         StudentTime(
-            member,
+            student,
             Timing(
-                BEGIN_MS + sum(convolution_ms(e) for e in table(member) if e.kind == "conv"), 0, 1
+                BEGIN_MS + sum(convolution_ms(e) for e in table(student) if e.kind == "conv"), 0, 1
             ),
         )
-        for member in members
+        for student in models
     ]
 
 

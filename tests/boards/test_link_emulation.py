@@ -14,8 +14,8 @@ from profiles.link import BYTES_PER_FEATURE
 from simulator.graph_builder import join_ms
 from simulator.workloads import closed_form
 
-KERNEL = Capabilities(namespaces=True, rates=True, media=True, delays=True)
-WITHOUT_NETEM = Capabilities(namespaces=True, rates=True, media=True)
+KERNEL = Capabilities(namespaces=True, rates=True, shared_channels=True, delays=True)
+WITHOUT_NETEM = Capabilities(namespaces=True, rates=True, shared_channels=True)
 
 links = st.fixed_dictionaries(
     {

@@ -32,7 +32,9 @@ CAN = detect()
 namespaces = pytest.mark.skipif(
     not (CAN.namespaces and CAN.rates), reason=f"no namespaces or no tbf here: {CAN.refused}"
 )
-media = pytest.mark.skipif(not CAN.media, reason=f"no ifb with mirred here: {CAN.refused}")
+shared_channels = pytest.mark.skipif(
+    not CAN.shared_channels, reason=f"no ifb with mirred here: {CAN.refused}"
+)
 
 SLEEP = "import time; time.sleep(600)"
 MOVE = """
@@ -115,7 +117,7 @@ def test_bytes_take_as_long_as_the_rate_of_the_link_says(direction):
 
 
 @namespaces
-@media
+@shared_channels
 def test_the_card_of_the_host_sends_to_one_board_after_the_other_and_receives_at_once():
     slow = {"name": "slow", "bits_per_s": 10e6}
     with (
@@ -127,7 +129,7 @@ def test_the_card_of_the_host_sends_to_one_board_after_the_other_and_receives_at
 
 
 @namespaces
-@media
+@shared_channels
 def test_boards_on_one_medium_share_its_rate_in_both_directions():
     air = {"name": "air", "bits_per_s": 10e6, "duplex": "half", "shared": True}
     with (
@@ -140,7 +142,7 @@ def test_boards_on_one_medium_share_its_rate_in_both_directions():
 
 
 @namespaces
-@media
+@shared_channels
 def test_a_slower_link_than_that_of_the_card_keeps_its_own_rate():
     fast, slow = {"name": "fast", "bits_per_s": 1e9}, {"name": "slow", "bits_per_s": 10e6}
     with board_namespaces(boards_on(fast, slow), CAN) as places, mover(places["b1"], "down"):
@@ -159,7 +161,9 @@ def test_all_is_removed_after_an_error_also_in_the_middle():
     assert (links(), spaces()) == before
     # netem, that this kernel may lack, is asked for when the first links are there already.
     if not CAN.delays:
-        pretended = Capabilities(namespaces=True, rates=True, media=CAN.media, delays=True)
+        pretended = Capabilities(
+            namespaces=True, rates=True, shared_channels=CAN.shared_channels, delays=True
+        )
         with (
             pytest.raises(BoardError, match="qdisc"),
             board_namespaces(boards_on("wifi"), pretended),
@@ -221,8 +225,8 @@ def test_what_a_dead_owner_left_is_removed_and_what_a_living_one_has_is_not():
 def test_a_probe_leaves_nothing_and_says_why_something_is_missing():
     before = (links(), spaces()) if CAN.namespaces else None
     found = detect()
-    assert found.namespaces >= found.rates >= found.media
-    assert bool(found.refused) == (not (found.media and found.delays))
+    assert found.namespaces >= found.rates >= found.shared_channels
+    assert bool(found.refused) == (not (found.shared_channels and found.delays))
     if before:
         assert (links(), spaces()) == before
 

@@ -39,7 +39,7 @@ def test_a_profile_holds_what_was_measured(found):
 def off(found, factor):
     rows = tuple(
         replace(row, timing=replace(row.timing, ms=row.timing.ms * factor))
-        if row.member.held_out
+        if row.student.held_out
         else row
         for row in found.students.rows
     )

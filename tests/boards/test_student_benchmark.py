@@ -27,15 +27,15 @@ from nonn_core.networks.family import parse_network, student_candidates
 MEMBERS = benchmark_models(TEACHERS, ("3x32x32", "1x8x8"))
 
 
-def timed(member, ms):
-    return StudentTime(member, Timing(ms, 0.0, 1))
+def timed(student, ms):
+    return StudentTime(student, Timing(ms, 0.0, 1))
 
 
 def synthetic(fixed_ms, ms_per_mmac, noise=None):
     noise = noise if noise is not None else np.ones(len(MEMBERS))
     return [
-        timed(member, factor * (fixed_ms + ms_per_mmac * member.macs / 1e6))
-        for member, factor in zip(MEMBERS, noise, strict=True)
+        timed(student, factor * (fixed_ms + ms_per_mmac * student.macs / 1e6))
+        for student, factor in zip(MEMBERS, noise, strict=True)
     ]
 
 
@@ -53,13 +53,13 @@ def test_noise_of_five_percent_leaves_errors_of_that_order(fixed_ms, ms_per_mmac
     noise = np.random.default_rng(seed).uniform(0.95, 1.05, len(MEMBERS))
     rows = synthetic(fixed_ms, ms_per_mmac, noise)
     errors = held_out_errors_pct(rows, compute_model(rows))
-    assert len(errors) == sum(member.held_out for member in MEMBERS)
+    assert len(errors) == sum(student.held_out for student in MEMBERS)
     assert max(errors) < 15
 
 
 def test_students_held_out_are_not_seen_but_their_error_is_told():
     rows = synthetic(1.0, 0.1)
-    off = [timed(row.member, row.timing.ms * (2 if row.member.held_out else 1)) for row in rows]
+    off = [timed(row.student, row.timing.ms * (2 if row.student.held_out else 1)) for row in rows]
     assert compute_model(off) == compute_model(rows)
     model = compute_model(off)
     assert held_out_errors_pct(off, model) == pytest.approx([50.0] * 14, abs=0.1)
@@ -70,23 +70,23 @@ def test_students_held_out_are_not_seen_but_their_error_is_told():
 
 
 def test_members_are_a_planners_candidates_and_their_ends_are_fitted():
-    *members, anchor = benchmark_models(["wrn16-2"], ["1x8x8"])
+    *students, anchor = benchmark_models(["wrn16-2"], ["1x8x8"])
     candidates = {str(spec) for spec in student_candidates(parse_network("wrn16-2"))}
-    assert {member.network for member in members} <= candidates
-    macs = [member.macs for member in members]
+    assert {student.network for student in students} <= candidates
+    macs = [student.macs for student in students]
     assert macs == sorted(macs)
     assert len(set(macs)) == len(macs) == 15
-    assert not members[0].held_out
-    assert not members[-1].held_out
-    assert sum(member.held_out for member in members) == 7
+    assert not students[0].held_out
+    assert not students[-1].held_out
+    assert sum(student.held_out for student in students) == 7
     assert anchor.network == "wrn10:32,64,128"
-    assert anchor.macs >= 3 * members[-1].macs
+    assert anchor.macs >= 3 * students[-1].macs
     assert not anchor.held_out
-    assert len({member.name for member in MEMBERS}) == len(MEMBERS)
+    assert len({student.name for student in MEMBERS}) == len(MEMBERS)
 
 
 def test_families_that_cannot_read_an_image_are_left_out():
-    assert {member.kind for member in MEMBERS} == {
+    assert {student.kind for student in MEMBERS} == {
         "wrn 3x32x32", "wrn 1x8x8", "resnet 3x32x32", "resnet 1x8x8", "vgg 3x32x32"
     }  # fmt: skip
     with pytest.raises(InputError, match="can read such an image"):
@@ -95,8 +95,8 @@ def test_families_that_cannot_read_an_image_are_left_out():
 
 @pytest.mark.parametrize("teacher", ["wrn40-4", "vgg19", "resnet34", "mobilenetv2-cifar"])
 def test_one_teachers_students_have_a_wider_one_of_their_depth_beside_them(teacher):
-    *members, anchor = benchmark_models([teacher], ["3x64x64"], per_teacher=3)
-    largest = members[-1]
+    *students, anchor = benchmark_models([teacher], ["3x64x64"], per_teacher=3)
+    largest = students[-1]
     assert 3 * largest.macs <= anchor.macs <= 40 * largest.macs
     assert anchor.kind == largest.kind
 
@@ -118,10 +118,10 @@ def bundle_of(tmp_path, networks):
 
 def test_students_of_a_bundle_are_members(tmp_path):
     networks = ("wrn10:8,8,8", "wrn10:4,4,4", "wrn16:8,8,8", "wrn16:16,16,16")
-    members = bundled_benchmark_models(bundle_of(tmp_path, networks), "bundle")
-    assert [member.network for member in members] == [networks[k] for k in (1, 0, 2, 3)]
-    assert [member.held_out for member in members] == [False, True, False, False]
-    assert members[0] == BenchmarkModel("student-1", "wrn10:4,4,4", ImageShape(1, 8, 8), 4)
+    students = bundled_benchmark_models(bundle_of(tmp_path, networks), "bundle")
+    assert [student.network for student in students] == [networks[k] for k in (1, 0, 2, 3)]
+    assert [student.held_out for student in students] == [False, True, False, False]
+    assert students[0] == BenchmarkModel("student-1", "wrn10:4,4,4", ImageShape(1, 8, 8), 4)
 
 
 @pytest.mark.parametrize("networks", [(None, None), ("wrn10:4,4,4",), ("wrn10:4,4,4",) * 3])
@@ -131,9 +131,9 @@ def test_a_bundle_must_hold_students_of_two_sizes(tmp_path, networks):
 
 
 def test_each_student_is_computed_as_the_worker_computes_it(tmp_path):
-    members = benchmark_models(["wrn16-2"], ["1x8x8"], per_teacher=3)
-    write_benchmark_bundle(tmp_path / "bundle", members, "fp32")
-    models = load_models(tmp_path / "bundle", [member.name for member in members])
-    found = measure_students(members, models, 0.0, Stopwatch(sleep=lambda _: None))
-    assert [row.member for row in found.rows] == list(members)
+    students = benchmark_models(["wrn16-2"], ["1x8x8"], per_teacher=3)
+    write_benchmark_bundle(tmp_path / "bundle", students, "fp32")
+    models = load_models(tmp_path / "bundle", [student.name for student in students])
+    found = measure_students(students, models, 0.0, Stopwatch(sleep=lambda _: None))
+    assert [row.student for row in found.rows] == list(students)
     assert all(row.timing.ms > 0 for row in found.rows)

@@ -82,7 +82,7 @@ def test_it_says_where_the_boards_are_and_ends_without_a_trace(folder, tmp_path,
         assert BoardAddresses.read(out).model_dump(mode="json")["boards"] == said["boards"]
         Identity.read(Path(said["keys"])).require("host")
         for board in BoardAddresses.read(out).boards:
-            with socket.create_connection((board.place.host, board.place.port), timeout=10):
+            with socket.create_connection((board.endpoint.host, board.endpoint.port), timeout=10):
                 pass
         # 2 x (3 ms + 0.02 ms on the wire), 5 ms of computing, 12 bytes back.
         assert said["expected_ms"] == pytest.approx(11.04, abs=0.01)

@@ -175,7 +175,7 @@ def test_what_is_typed_is_what_is_measured(nonn_plan, tmp_path, asked):
     assert list(wanted.teachers) == ["vgg19", "wrn40-4"]
     assert list(wanted.images) == ["3x64x64"]
     assert wanted.machine.clock_hz == 1_200_000_000
-    assert wanted.effort == BenchmarkBudget()
+    assert wanted.budget == BenchmarkBudget()
     assert DeviceProfile.read(tmp_path / "b.yaml").power_busy_w.value == 7
 
 
