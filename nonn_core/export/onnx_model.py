@@ -4,6 +4,8 @@ Weights are int8, symmetric, one scale for each output channel; activations uint
 for each tensor, from their smallest and largest value over real inputs.  Before that, while
 all values are still float32, normalisations become convolutions and biases are corrected for
 what rounding the weights adds.
+
+Boards quantise models of random weights with this as well, so torch is loaded only by a session.
 """
 
 import contextlib
@@ -15,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 from onnxruntime.quantization import (
@@ -53,6 +54,8 @@ def strip_notes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """Open a model in onnxruntime, on as many threads as torch has."""
+    import torch
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = torch.get_num_threads()
@@ -81,14 +84,23 @@ _PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 
 
 def quantise_int8(model: onnx.ModelProto, examples: Array) -> onnx.ModelProto:
-    """Return a float32 model in int8, calibrated on `examples` (N, ...), its real inputs.
+    """Quantise a float32 model to int8, calibrated on `examples` (N, ...), its real inputs."""
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(model)
+    norms_as_convolutions(prepared)
+    correct_biases(prepared, examples)
+    found = strip_notes(quantise_static(prepared, examples))
+    onnx.checker.check_model(found)
+    return found
+
+
+def quantise_static(model: onnx.ModelProto, examples: Array) -> onnx.ModelProto:
+    """Quantise a model without normalisations to int8, with the ranges of `examples` (N, ...).
 
     The form with operators of its own (QLinearConv ...), which is the smaller file.
     """
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
-    norms_as_convolutions(prepared)
-    correct_biases(prepared, examples)
     # Or onnxruntime advises, on stderr, to fold and infer shapes first, which has been done.
     helper.set_model_props(prepared, _PREPROCESSED)
     # The calibration opens sessions of its own, which warn of every fold they skip.
@@ -107,9 +119,7 @@ def quantise_int8(model: onnx.ModelProto, examples: Array) -> onnx.ModelProto:
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
-        found = strip_notes(onnx.load(target))
-    onnx.checker.check_model(found)
-    return found
+        return onnx.load(target)
 
 
 def _first_convolutions(model: onnx.ModelProto) -> list[str]:

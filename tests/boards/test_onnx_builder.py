@@ -9,10 +9,10 @@ from onnx import numpy_helper, shape_inference
 
 from boards.profiling import onnx_builder
 from boards.profiling.benchmark_model import random_pixels
-from boards.profiling.int8_builder import quantised_model
 from boards.profiling.onnx_builder import mean_model, student_model
 from nonn_common.errors import InputError
 from nonn_core.export.deployment import to_onnx
+from nonn_core.export.onnx_model import quantise_static
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.modules import StudentShape, build_nonn
@@ -113,7 +113,7 @@ def test_int8_is_int8_throughout():
     size = ImageShape(3, 16, 16)
     model = student_model(parse_network("wrn10:8,8,16"), size, FILTERS, int8=True)
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
-    small = quantised_model(model, random_pixels(4, size))
+    small = quantise_static(model, random_pixels(4, size))
     kinds = Counter(node.op_type for node in small.graph.node)
     assert kinds["Conv"] == 1  # The one that reads the image.
     assert kinds["QLinearConv"] == sum(n.op_type == "Conv" for n in model.graph.node) - 1
