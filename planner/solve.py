@@ -38,7 +38,7 @@ from planner.heuristics.baselines import (
     random_search,
     rocoin_style,
 )
-from planner.plan_file.evaluation import assignment_value, build_plan, unproven_plan
+from planner.plan_file.evaluation import PlanEvaluation, build_plan, unproven_plan
 from planner.plan_file.plan_document import LevelResult, PlanDocument, SolverRun
 from planner.plan_file.validation import require_valid, violations
 from planner.problem.goals import BUDGETS, BudgetName, ObjectiveLevel
@@ -55,7 +55,13 @@ class _SolvedLevel:
 
     level: ObjectiveLevel
     outcome: SearchOutcome
+    evaluation: PlanEvaluation
     assignment: Assignment
+
+    @property
+    def best(self) -> float:
+        """Value of the level's best plan, in the unit that people read."""
+        return self.evaluation.value(self.level.objective)
 
     @property
     def measure(self) -> ObjectiveFunction:
@@ -84,7 +90,8 @@ def solve(problem: Problem, progress: Progress = silent) -> PlanDocument:
         )
         if outcome.infeasible and not solved:
             return _checked(_no_plan(problem, outcome))
-        solved.append(_SolvedLevel(level, outcome, _best_known(problem, outcome, solved)))
+        best = _best_known(problem, outcome, solved)
+        solved.append(_SolvedLevel(level, outcome, PlanEvaluation.of(problem, best), best))
         limits.append(_limit(problem, solved[-1]))
     return _checked(_plan(problem, solved))
 
@@ -116,16 +123,14 @@ def _limit(problem: Problem, solved: _SolvedLevel) -> ObjectiveBound:
     """
     objective, best = solved.level.objective, solved.outcome.value
     if best is None:
-        value = assignment_value(problem, solved.level.objective, solved.assignment)
-        best = bound_at(problem, objective, value).bound
+        best = bound_at(problem, objective, solved.best).bound
         best += (-1 if solved.measure.maximise else 1) * rounding_units(problem, solved.measure)
     return relaxed_bound(problem, objective, best, solved.level.tolerance_pct)
 
 
 def _plan(problem: Problem, solved: Sequence[_SolvedLevel]) -> PlanDocument:
-    final = solved[-1].assignment
+    final = solved[-1].evaluation
     return build_plan(
-        problem,
         final,
         status="optimal" if all(one.outcome.proven for one in solved) else "feasible",
         stages=tuple(_stage_result(problem, one, final) for one in solved),
@@ -133,9 +138,9 @@ def _plan(problem: Problem, solved: Sequence[_SolvedLevel]) -> PlanDocument:
     )
 
 
-def _stage_result(problem: Problem, solved: _SolvedLevel, final: Assignment) -> LevelResult:
+def _stage_result(problem: Problem, solved: _SolvedLevel, final: PlanEvaluation) -> LevelResult:
     measure = solved.measure
-    best = assignment_value(problem, solved.level.objective, solved.assignment)
+    best = solved.best
     bound = None
     if solved.outcome.bound is not None:
         bound = measure.scale.read(problem, solved.outcome.bound)
@@ -145,7 +150,7 @@ def _stage_result(problem: Problem, solved: _SolvedLevel, final: Assignment) -> 
     return LevelResult(
         objective=solved.level.objective,
         tolerance_pct=solved.level.tolerance_pct,
-        value=assignment_value(problem, solved.level.objective, final),
+        value=final.value(solved.level.objective),
         best=best,
         bound=bound,
         gap_pct=None if bound is None else 100 * abs(best - bound) / max(abs(best), 1e-9),

@@ -5,11 +5,10 @@ from pathlib import Path
 from made_bundle import make_bundle
 
 from nonn_core.partition import Partition
+from planner.data.modes import AssignedStudent
 from planner.plan_file.evaluation import (
-    DecidedStudent,
-    budget_rows,
+    PlanEvaluation,
     evaluate_decision,
-    predict_cost,
 )
 from planner.plan_file.plan_document import LevelResult, PlanDocument, SolverRun
 from planner.problem.goals import board_budgets
@@ -79,12 +78,16 @@ def made_plan(fleet, boards=None, image="3x32x32", width=3):
         },
         "this test",
     )
-    decided = [
-        DecidedStudent(f"student-{k}", NETWORK, "fp32", tuple(homes), (k,), 1)
-        for k, homes in enumerate(placed)
-    ]
-    made = evaluate_decision(question, decided, (), None)
+    places = {board.name: place for place, board in enumerate(fleet.boards)}
+    students = {
+        f"student-{k}": AssignedStudent(
+            (k,), NETWORK, "fp32", places[home], copies=tuple(places[one] for one in copies)
+        )
+        for k, (home, *copies) in enumerate(placed)
+    }
+    made = evaluate_decision(question, students, ())
     order = tuple(board.name for board in fleet.boards if board.name in made.used)
+    evaluation = PlanEvaluation(question, made, order)
     return PlanDocument(
         question=question,
         status="feasible",
@@ -94,8 +97,8 @@ def made_plan(fleet, boards=None, image="3x32x32", width=3):
         delta_val_pct=None,
         host=fleet.host,
         send_order=order,
-        budgets=budget_rows(question, made),
-        predicted=predict_cost(question, made, order),
+        budgets=evaluation.budgets,
+        predicted=evaluation.predicted,
         stages=(
             LevelResult(
                 objective="students",

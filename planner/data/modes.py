@@ -26,7 +26,7 @@ from nonn_core.partition import DropStep
 from planner.accuracy.model import UNITS_PER_INDEX
 from planner.problem.problem import Problem
 from profiles.device import DeviceProfile, compute_mj, compute_ms
-from profiles.fleet import Board, resolve
+from profiles.fleet import Board
 from profiles.link import BYTES_PER_FEATURE
 from simulator.graph_builder import send_ms
 from simulator.workloads.fan_out import busy_mj, busy_ms, reply_ms
@@ -365,7 +365,6 @@ class BoardCapacity:
 
 def board_capacities(problem: Problem) -> tuple[BoardCapacity, ...]:
     """Return the boards with their budgets."""
-    _, boards = resolve(problem.fleet)
     return tuple(
         BoardCapacity(
             board,
@@ -374,5 +373,5 @@ def board_capacities(problem: Problem) -> tuple[BoardCapacity, ...]:
             busy=round_down(budget.busy_ms, UNITS_PER_MS),
             energy=round_down(budget.energy_mj, UNITS_PER_MJ),
         )
-        for board, budget in zip(boards, problem.budgets, strict=True)
+        for board, budget in zip(problem.boards, problem.budgets, strict=True)
     )

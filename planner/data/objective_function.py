@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+from nonn_common.units import FLOPS_PER_MAC
+from nonn_core.networks.network_cost import BYTES_PER_VALUE
 from planner.accuracy.model import UNITS_PER_INDEX
 from planner.data.modes import (
     LATEST_UNITS,
@@ -20,7 +22,6 @@ from planner.data.modes import (
 from planner.problem.goals import MAXIMISED, Objective, Requirement
 from planner.problem.problem import Problem
 from planner.reliability.robustness import UNITS_PER_ACCURACY_POINT, UNITS_PER_CERTAINTY
-from profiles.fleet import resolve
 
 SENDER = "host"
 """What the host sends with: one message at a time."""
@@ -107,15 +108,17 @@ def _linear_scale(units: float) -> UnitScale:
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveFunction:
-    """How to read an objective, which way is better, and its scale.
+    """How to read an objective from a model or a plan, its direction, and its scale.
 
-    `rounded` measures are sums of figures that were rounded up, `noise` is what else rounding may
-    hide, in solver units; `timed` ones depend on the order
-    in which the host sends; `wants` says what makes one network better than another; those
-    `of_board` tell alike boards apart; of `curved` ones a model knows tangents only.
+    `read` takes `PlanQuantities`, as a model has them; `value` takes an evaluated plan and gives
+    the unit that people read, None where it is unknown.  `rounded` functions are sums of figures
+    that were rounded up, `tolerance_units` is what else rounding may hide, in solver units; `timed`
+    ones depend on the order in which the host sends; `criteria` say what makes one mode better than
+    another; `per_board` ones tell alike boards apart; `nonlinear` ones are tangents in a model.
     """
 
     read: Callable[[Any], Any]
+    value: Callable[[Any], float | None] = lambda _: None
     maximise: bool = False
     scale: UnitScale = field(default_factory=lambda: _linear_scale(1))
     rounded: bool = False
@@ -143,6 +146,7 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
     # Accuracy grows with the size of all students, and with nothing else (`planner.accuracy`).
     "accuracy": ObjectiveFunction(
         lambda view: view.size(),
+        value=lambda plan: plan.accuracy.value_pct if plan.accuracy else None,
         maximise=True,
         scale=UnitScale(
             lambda problem, counted: problem.accuracy_model.accuracy_pct(
@@ -158,22 +162,33 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
     ),
     # Accuracy grows with the number and size of students (A, Table 4).
     "capacity": ObjectiveFunction(
-        lambda view: view.knowledge("params"), maximise=True, criteria=frozenset({"params"})
+        lambda view: view.knowledge("params"),
+        value=lambda plan: plan.decision.params,
+        maximise=True,
+        criteria=frozenset({"params"}),
     ),
     # Largest minus smallest partition (A, Eq. 2).
-    "imbalance": ObjectiveFunction(lambda view: view.spread()),
+    "imbalance": ObjectiveFunction(
+        lambda view: view.spread(), value=lambda plan: plan.decision.imbalance
+    ),
     # |delta_val| - |P0| (A, Eq. 2), percentage points minus filters.
     "dropped": ObjectiveFunction(
         lambda view: view.dropped(1, -UNITS_PER_POINT),
+        value=lambda plan: abs(plan.delta_val_pct or 0.0) - plan.dropped_filters,
         scale=_linear_scale(UNITS_PER_POINT),
         tolerance_units=1,
     ),
     "latency": ObjectiveFunction(
-        lambda view: view.latency(), scale=_linear_scale(UNITS_PER_MS), rounded=True, timed=True
+        lambda view: view.latency(),
+        value=lambda plan: plan.predicted.total_ms,
+        scale=_linear_scale(UNITS_PER_MS),
+        rounded=True,
+        timed=True,
     ),
     # Images per second: the inverse of the longest time that anything is busy with one.
     "throughput": ObjectiveFunction(
         lambda view: view.period(),
+        value=lambda plan: plan.predicted.throughput_per_s,
         scale=UnitScale(
             lambda _, counted: 1000 * UNITS_PER_MS / counted,
             lambda _, value: 1000 * UNITS_PER_MS / value if value > 0 else LATEST_UNITS,
@@ -182,25 +197,50 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
     ),
     # Computing only, over all boards, and of the board that spends most.
     "energy": ObjectiveFunction(
-        lambda view: view.total("energy"), scale=_linear_scale(UNITS_PER_MJ), rounded=True
+        lambda view: view.total("energy"),
+        value=lambda plan: plan.predicted.energy_fleet_mj,
+        scale=_linear_scale(UNITS_PER_MJ),
+        rounded=True,
     ),
     "energy-node": ObjectiveFunction(
-        lambda view: view.highest("energy"), scale=_linear_scale(UNITS_PER_MJ), rounded=True
+        lambda view: view.highest("energy"),
+        value=lambda plan: plan.predicted.energy_highest_mj,
+        scale=_linear_scale(UNITS_PER_MJ),
+        rounded=True,
     ),
     "memory": ObjectiveFunction(
-        lambda view: view.total("memory_bytes"), criteria=frozenset({"memory"})
+        lambda view: view.total("memory_bytes"),
+        value=lambda plan: plan.decision.memory_bytes,
+        criteria=frozenset({"memory"}),
     ),
-    "flops": ObjectiveFunction(lambda view: view.total("macs"), scale=_linear_scale(0.5)),
-    "boards": ObjectiveFunction(lambda view: view.boards()),
-    "students": ObjectiveFunction(lambda view: view.students(), maximise=True),
+    "flops": ObjectiveFunction(
+        lambda view: view.total("macs"),
+        value=lambda plan: FLOPS_PER_MAC * plan.decision.fleet_macs,
+        scale=_linear_scale(0.5),
+    ),
+    "boards": ObjectiveFunction(
+        lambda view: view.boards(), value=lambda plan: len(plan.decision.used)
+    ),
+    "students": ObjectiveFunction(
+        lambda view: view.students(), value=lambda plan: len(plan.decision.students), maximise=True
+    ),
     "precision": ObjectiveFunction(
-        lambda view: view.knowledge("value_bytes"), maximise=True, criteria=frozenset({"precision"})
+        lambda view: view.knowledge("value_bytes"),
+        value=lambda plan: sum(BYTES_PER_VALUE[one.precision] for one in plan.decision.students),
+        maximise=True,
+        criteria=frozenset({"precision"}),
     ),
     # Any so many failures, of a board or a common cause, leave each student an answering board.
-    "survival": ObjectiveFunction(lambda view: view.survival(), maximise=True, per_board=True),
+    "survival": ObjectiveFunction(
+        lambda view: view.survival(),
+        value=lambda plan: plan.survivable_failures,
+        maximise=True,
+        per_board=True,
+    ),
     # With failures: expected accuracy, and how often it is as much as asked.
     "robustness": ObjectiveFunction(
         lambda view: view.robustness(),
+        value=lambda plan: plan.robustness.expected_accuracy_pct if plan.robustness else None,
         maximise=True,
         scale=_linear_scale(UNITS_PER_ACCURACY_POINT * UNITS_PER_CERTAINTY),
         tolerance_units=10 * UNITS_PER_CERTAINTY,
@@ -210,6 +250,7 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
     ),
     "reliability": ObjectiveFunction(
         lambda view: view.reliability(),
+        value=lambda plan: plan.robustness.reliability_pct if plan.robustness else None,
         maximise=True,
         # A bound is rounded up, and nothing is surer than certain.
         scale=UnitScale(
@@ -271,12 +312,11 @@ def rounding_units(problem: Problem, measure: ObjectiveFunction) -> int:
     """
     if not measure.rounded:
         return measure.tolerance_units
-    _, boards = resolve(problem.fleet)
     hidden = problem.max_copies * rounding_bound(
-        len(boards), problem.most_students, problem.most_filters
+        len(problem.boards), problem.most_students, problem.most_filters
     )
     hidden += problem.group0 != "replicated"
-    return hidden + delay_spread_bound(boards) if measure.timed else hidden
+    return hidden + delay_spread_bound(problem.boards) if measure.timed else hidden
 
 
 def rounding_tolerance(problem: Problem, objective: Objective, value: float) -> float:

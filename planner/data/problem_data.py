@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain, combinations
 from typing import Literal
 
@@ -23,7 +23,6 @@ from planner.data.modes import (
 from planner.problem.problem import Problem
 from planner.reliability.robustness import FailureScenarios
 from profiles.device import DEVICES, DeviceProfile
-from profiles.fleet import resolve
 from simulator.graph_builder import exchange_ms, join_ms
 
 
@@ -251,6 +250,7 @@ class ProblemData:
         return {name: tuple(places) for name, places in media.items() if len(places) > 1}
 
 
+@lru_cache(maxsize=16)
 def resolve_problem(problem: Problem) -> ProblemData:
     """Resolve profiles and costs; raises ProfileError for an unknown device or link."""
     image = problem.image_shape
@@ -305,8 +305,9 @@ def host_device(problem: Problem) -> DeviceProfile:
 
     Whatever is asked for, a quicker join is never worse.
     """
-    host, _ = resolve(problem.fleet)
-    return min((DEVICES.get(name) for name in problem.hosts), key=join_ms, default=host)
+    return min(
+        (DEVICES.get(name) for name in problem.hosts), key=join_ms, default=problem.fleet_host
+    )
 
 
 def community_classes(data: ProblemData) -> tuple[tuple[int, ...], ...]:

@@ -34,9 +34,9 @@ from planner.data.relaxable_constraint import (
     relaxable_constraints,
 )
 from planner.diagnosis.repair import Repair, find_repairs
-from planner.plan_file.evaluation import objective_value
+from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import LevelResult, PlanDocument
-from planner.problem.goals import Objective
+from planner.problem.goals import OBJECTIVES, Objective
 from planner.problem.problem import Problem
 from planner.solve import conflict_sentences, irreducible_conflict
 from planner.solvers.search import (
@@ -171,26 +171,6 @@ def _row(
     )
 
 
-LEVEL_UNITS: dict[Objective, str] = {
-    "accuracy": " (%)",
-    "capacity": " (parameters)",
-    "imbalance": " (filters)",
-    "dropped": " (points - filters)",
-    "latency": " (ms)",
-    "throughput": " (images per second)",
-    "energy": " (mJ, fleet)",
-    "energy-node": " (mJ, highest board)",
-    "memory": " (bytes)",
-    "flops": " (FLOPs)",
-    "boards": "",
-    "students": "",
-    "precision": " (bytes per value, added up)",
-    "survival": " (failures)",
-    "robustness": " (%)",
-    "reliability": " (%)",
-}
-
-
 class Explanation(Record):
     """Explanation of a plan and its limits, or of why there is none."""
 
@@ -260,11 +240,12 @@ def _infeasible(plan: PlanDocument, session: SolverSession, progress: Progress) 
 def _uses(plan: PlanDocument) -> Iterator[tuple[RelaxableConstraint, float]]:
     """Yield what the plan has of each demand."""
     used = {(row.board, row.budget): row.used for row in plan.budgets}
+    evaluation = PlanEvaluation.of_plan(plan)
     for one in relaxable_constraints(plan.question):
         if one.budget is not None:
             yield one, used[plan.question.budgets[one.board].board, one.budget]
         elif one.objective is not None and plan.predicted is not None:
-            yield one, objective_value(one.objective, plan.question, plan.decision, plan.predicted)
+            yield one, evaluation.value(one.objective)
         elif one.kind == "epsilon":
             yield one, abs(plan.delta_val_pct or 0.0)
         else:
@@ -288,4 +269,4 @@ def _stages(stages: Sequence[LevelResult]) -> Iterator[str]:
         bound = "" if level.bound is None else f", bound {level.bound:.10g}"
         gap = "" if level.gap_pct is None else f", gap {level.gap_pct:.2f} %"
         best = f"best {level.best:.10g}{bound}{gap}, {proven}"
-        yield f"{level.objective}{LEVEL_UNITS[level.objective]}: {level.value:.10g} ({best})"
+        yield f"{level.objective}{OBJECTIVES[level.objective].title}: {level.value:.10g} ({best})"

@@ -21,7 +21,7 @@ from nonn_common.errors import InputError, NonnError, UnprovenError
 from planner.data.modes import Assignment
 from planner.exploration.trade_offs import Breakpoint, BudgetRange, find_breakpoints
 from planner.exploration.trade_offs import find_pareto_front as front_of
-from planner.plan_file.evaluation import assignment_value, objective_value
+from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import LevelResult, PlanDocument
 from planner.problem.goals import Objective
 from planner.problem.problem import Problem
@@ -147,9 +147,8 @@ def _values_of_plan(plan: PlanDocument) -> dict[str, float]:
     names: dict[Objective, None] = dict.fromkeys(
         [*(level.objective for level in plan.stages), *PLAN_VALUES]
     )
-    values: dict[str, float] = {
-        name: objective_value(name, plan.question, plan.decision, plan.predicted) for name in names
-    }
+    evaluation = PlanEvaluation.of_plan(plan)
+    values: dict[str, float] = {name: evaluation.value(name) for name in names}
     if plan.accuracy is not None and plan.accuracy.value_pct is not None:
         values["accuracy"] = plan.accuracy.value_pct
     return values
@@ -171,11 +170,9 @@ def _front(asked: CellRequest) -> CellResult:
 
 
 def _point(problem: Problem, assignment: Assignment) -> FrontPoint:
+    evaluation = PlanEvaluation.of(problem, assignment)
     return FrontPoint(
-        values={
-            level.objective: assignment_value(problem, level.objective, assignment)
-            for level in problem.objective
-        },
+        values={level.objective: evaluation.value(level.objective) for level in problem.objective},
         networks=tuple(student.network for student in assignment.students),
         boards=tuple(problem.fleet.boards[one.board].name for one in assignment.students),
     )

@@ -11,6 +11,7 @@ from nonn_common.document import Document, Record, check_own_place
 from nonn_common.errors import NonnError
 from nonn_common.progress import Progress
 from planner.exploration.cell import CellRequest, CellResult, read_cell_result
+from planner.problem.goals import OBJECTIVES
 from simulator.results.tables import Table, write_table
 
 Solver = Callable[[Sequence[CellRequest]], Iterator[CellResult]]
@@ -144,45 +145,14 @@ def breakpoint_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     ]
 
 
-_COLUMNS = {
-    "accuracy": "accuracy_pct",
-    "capacity": "capacity_params",
-    "imbalance": "imbalance_filters",
-    "latency": "latency_ms",
-    "throughput": "throughput_per_s",
-    "energy": "energy_mj",
-    "energy-node": "energy_node_mj",
-    "memory": "memory_used_bytes",
-    "flops": "used_flops",
-    "precision": "precision_bytes",
-}
-OBJECTIVE_UNITS = {
-    "accuracy": "%",
-    "capacity": "parameters",
-    "imbalance": "filters",
-    "dropped": "points - filters",
-    "latency": "ms",
-    "throughput": "images/s",
-    "energy": "mJ",
-    "energy-node": "mJ",
-    "memory": "bytes",
-    "flops": "FLOPs",
-    "precision": "bytes per value, summed",
-}
-
-
 def labelled(name: str) -> str:
-    """Return an objective with its unit, as pictures and tables name it."""
-    return f"{name} ({OBJECTIVE_UNITS[name]})" if name in OBJECTIVE_UNITS else name
-
-
-def column(name: str) -> str:
-    """Return the column of an objective."""
-    return _COLUMNS.get(name, name.replace("-", "_"))
+    """Objective with its unit, as pictures and tables name it."""
+    facts = OBJECTIVES.get(name)
+    return f"{name} ({facts.unit})" if facts and facts.unit else name
 
 
 def _columns(values: dict[str, float]) -> dict[str, float]:
-    return {column(name): value for name, value in values.items()}
+    return {OBJECTIVES[name].column: value for name, value in values.items()}
 
 
 def _place(cell: Cell) -> dict[str, Any]:

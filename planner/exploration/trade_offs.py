@@ -38,7 +38,7 @@ from planner.data.relaxable_constraint import (
     requirement_bounds,
 )
 from planner.heuristics.solution import EvaluatedSolution
-from planner.plan_file.evaluation import assignment_value
+from planner.plan_file.evaluation import PlanEvaluation
 from planner.problem.goals import MAXIMISED, BudgetName
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
@@ -197,11 +197,10 @@ def _undominated(problem: Problem, found: Sequence[FrontMember]) -> tuple[FrontM
     """Leave out what another plan dominates in the values that people read, and repetitions."""
     values = [
         tuple(
-            (-1 if level.objective in MAXIMISED else 1)
-            * assignment_value(problem, level.objective, one.assignment)
+            (-1 if level.objective in MAXIMISED else 1) * evaluation.value(level.objective)
             for level in problem.objective
         )
-        for one in found
+        for evaluation in (PlanEvaluation.of(problem, one.assignment) for one in found)
     ]
     kept: list[int] = []
     for place in sorted(range(len(found)), key=values.__getitem__):
@@ -316,9 +315,9 @@ def _step(
     if not best.proven:
         raise UnprovenError("the limit stopped a search of the break-points")
     least = max(_least_need(session, over, one, amount) for one in best.kept)
+    evaluation = PlanEvaluation.of(session.problem, best.assignment)
     values: dict[str, float] = {
-        one.level.objective: assignment_value(session.problem, one.level.objective, best.assignment)
-        for one in best.levels
+        one.level.objective: evaluation.value(one.level.objective) for one in best.levels
     }
     return least, values
 

@@ -35,7 +35,7 @@ from planner.problem.problem import Problem
 from planner.reliability.failures import Failures
 from planner.reliability.robustness import up_probability
 from profiles.device import DeviceProfile
-from profiles.fleet import Board, resolve
+from profiles.fleet import Board
 from simulator.task_graph import TaskGraph, period_ms
 from simulator.workloads import pipeline
 from simulator.workloads.layer_parts import alive_bytes
@@ -156,7 +156,7 @@ def _cut(
     problem: Problem, segmentation: Segmentation
 ) -> tuple[CutModel, list[Board], tuple[int, ...]]:
     """The model, its boards in a row, and the layers behind which it is cut."""
-    boards = {board.name: board for board in resolve(problem.fleet)[1]}
+    boards = {board.name: board for board in problem.boards}
     network = parse_network(segmentation.network)
     model = cut_model(network, problem.image_shape, problem.classes, segmentation.precision)
     cuts = tuple(accumulate(part.layers for part in segmentation.parts))[:-1]

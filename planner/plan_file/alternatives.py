@@ -26,9 +26,9 @@ from planner.pipelines.segmentation import (
     best_segmentation,
     infeasibility_reason,
 )
-from planner.plan_file.evaluation import all_up_probability, estimate_robustness
+from planner.plan_file.evaluation import PlanEvaluation, all_up_probability
 from planner.plan_file.plan_document import Alternative, AlternativeKind, PlanDocument, Verdict
-from planner.problem.goals import Objective, ObjectiveLevel
+from planner.problem.goals import OBJECTIVES, Objective, ObjectiveLevel
 from planner.problem.problem import Problem
 
 _LABELS: Mapping[AlternativeKind, str] = {
@@ -111,7 +111,7 @@ def _nonn(plan: PlanDocument) -> Alternative:
             kind="nonn", networks=(), status="infeasible", reason="; ".join(plan.conflict)
         )
     decision = plan.decision
-    worth = estimate_robustness(plan.question, decision)
+    worth = PlanEvaluation.of_plan(plan).robustness
     return Alternative(
         kind="nonn",
         networks=tuple(student.network for student in decision.students),
@@ -267,18 +267,9 @@ def _value(one: Alternative, objective: str) -> float | None:
 def _figure(one: Alternative, objective: str) -> str:
     """Write an objective's value for people."""
     figure = abs(_value(one, objective) or 0.0)
-    units = {
-        "latency": "ms",
-        "energy": "mJ",
-        "energy-node": "mJ on one board",
-        "boards": "boards",
-        "accuracy": "% accuracy",
-        "robustness": "% expected accuracy with failures",
-        "throughput": "images/s",
-    }
     if objective == "capacity":
         return f"{format_count(figure)} parameters"
-    return f"{figure:.4g} {units[objective]}"
+    return f"{figure:.4g} {OBJECTIVES[objective].phrase}"
 
 
 def _label(one: Alternative) -> str:

@@ -162,6 +162,22 @@ class Decision:
         """MACs per image, counted as parameters are."""
         return sum(model.macs for model in self.models)
 
+    @property
+    def fleet_macs(self) -> int:
+        """MACs per image of all boards together, replicas counted."""
+        return sum(model.macs * len(model.boards) for model in self.models)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of parameters and peak activations of all boards together."""
+        return sum(model.memory_bytes * len(model.boards) for model in self.models)
+
+    @property
+    def imbalance(self) -> int:
+        """Filters of the largest student less those of the smallest."""
+        sizes = [len(student.filters) for student in self.students]
+        return max(sizes) - min(sizes)
+
 
 class BudgetRow(Record):
     """Use of one budget by the students of one board."""

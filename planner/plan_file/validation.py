@@ -11,24 +11,16 @@ from collections.abc import Iterator, Sequence
 
 from nonn_common.document import Record
 from nonn_common.errors import InputError
-from planner.data.modes import Assignment
+from planner.data.modes import AssignedStudent, Assignment
 from planner.data.objective_function import rounding_tolerance, satisfies
 from planner.data.problem_data import host_device
 from planner.pipelines.segmentation import recompute_segmentation
 from planner.plan_file.alternatives import judge_alternatives
 from planner.plan_file.evaluation import (
-    DecidedStem,
-    DecidedStudent,
-    assignment_decision,
-    assignment_value,
-    budget_rows,
-    estimate_accuracy,
+    PlanEvaluation,
     evaluate_decision,
-    measured_delta_val_pct,
-    objective_value,
-    predict_cost,
 )
-from planner.plan_file.plan_document import Decision, LevelResult, PlanDocument, Prediction
+from planner.plan_file.plan_document import LevelResult, PlanDocument, Prediction
 from planner.problem.goals import BUDGETS, MAXIMISED
 from planner.problem.problem import Problem
 
@@ -185,7 +177,7 @@ def _wrong_drop(plan: PlanDocument) -> Iterator[str]:
 
 def _broken_budgets(plan: PlanDocument) -> Iterator[str]:
     """Find budgets that a board's students exceed together."""
-    for row in budget_rows(plan.question, _recomputed(plan)):
+    for row in _recomputed(plan).budgets:
         if row.slack is not None and row.slack < -1e-9 * row.used:
             shown = BUDGETS[row.budget]
             yield (
@@ -194,40 +186,38 @@ def _broken_budgets(plan: PlanDocument) -> Iterator[str]:
             )
 
 
-def _broken_requirements(
-    plan: PlanDocument, decision: Decision, predicted: Prediction
-) -> Iterator[str]:
+def _broken_requirements(evaluation: PlanEvaluation) -> Iterator[str]:
     """Find requirements of the whole plan that do not hold."""
-    problem = plan.question
+    problem = evaluation.problem
     for one in problem.requirements:
-        value = objective_value(one.objective, problem, decision, predicted)
+        value = evaluation.value(one.objective)
         if not satisfies(problem, one, value):
             yield f"{one} is required; the plan has {one.objective} {value:g}"
 
 
 def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
     """Every derived figure equals what the question and the students give."""
-    problem, decision = plan.question, _recomputed(plan)
+    problem, computed_plan = plan.question, _recomputed(plan)
+    decision = computed_plan.decision
     for written, computed in zip(plan.students, decision.students, strict=True):
         yield from _differences(f"student {written.name}", written, computed)
     if plan.group0 and decision.group0:
         yield from _differences("group0", plan.group0, decision.group0)
-    if plan.budgets != budget_rows(problem, decision):
+    if plan.budgets != computed_plan.budgets:
         yield "the budgets' use or slack is not what the students need"
-    removed = sum(len(problem.partition.communities[c].filters) for c in plan.dropped)
+    removed = computed_plan.dropped_filters
     if plan.dropped_filters != removed:
         yield f"dropped_filters is {plan.dropped_filters}; the dropped communities hold {removed}"
-    if plan.delta_val_pct != measured_delta_val_pct(problem, plan.dropped):
+    if plan.delta_val_pct != computed_plan.delta_val_pct:
         yield f"delta_val_pct is {plan.delta_val_pct}; the drop step says otherwise"
-    predicted = predict_cost(problem, decision, plan.send_order)
-    yield from _wrong_prediction(plan, predicted)
-    if plan.accuracy != estimate_accuracy(problem, decision):
+    yield from _wrong_prediction(plan, computed_plan.predicted)
+    if plan.accuracy != computed_plan.accuracy:
         yield "the predicted accuracy is not what the question's rows give"
     if plan.host != host_device(problem).name:
         yield f"the host is {plan.host}; the question gives {host_device(problem).name}"
-    yield from _broken_requirements(plan, decision, predicted)
+    yield from _broken_requirements(computed_plan)
     yield from _wrong_alternatives(plan)
-    yield from _wrong_stages(plan, decision, predicted)
+    yield from _wrong_stages(plan, computed_plan)
 
 
 def _wrong_alternatives(plan: PlanDocument) -> Iterator[str]:
@@ -261,14 +251,14 @@ def _wrong_prediction(plan: PlanDocument, predicted: Prediction) -> Iterator[str
             yield f"predicted {field} is {written:g}; the closed form gives {computed:g}"
 
 
-def _wrong_stages(plan: PlanDocument, decision: Decision, predicted: Prediction) -> Iterator[str]:
+def _wrong_stages(plan: PlanDocument, evaluation: PlanEvaluation) -> Iterator[str]:
     """Each level's value is right, within tolerance, and no better than proven."""
     asked = [(level.objective, level.tolerance_pct) for level in plan.question.objective]
     if [(level.objective, level.tolerance_pct) for level in plan.stages] != asked:
         yield "the stages are not those of the question's objective"
         return
     for level in plan.stages:
-        value = objective_value(level.objective, plan.question, decision, predicted)
+        value = evaluation.value(level.objective)
         if not math.isclose(level.value, value, rel_tol=1e-9, abs_tol=1e-9):
             yield f"{level.objective} is {level.value:g}; the plan gives {value:g}"
         yield from _wrong_proof(
@@ -294,13 +284,17 @@ def _wrong_proof(level: LevelResult, hidden: float) -> Iterator[str]:
         yield f"{level.objective} is called proven, yet best and bound differ"
 
 
-def _recomputed(plan: PlanDocument) -> Decision:
-    decided = (
-        DecidedStudent(one.name, one.network, one.precision, one.boards, one.communities, one.round)
-        for one in plan.students
-    )
-    alone = DecidedStem(plan.group0.board, plan.group0.precision) if plan.group0 else None
-    return evaluate_decision(plan.question, decided, plan.dropped, alone)
+def _recomputed(plan: PlanDocument) -> PlanEvaluation:
+    places = {board.name: place for place, board in enumerate(plan.question.fleet.boards)}
+    students = {}
+    for one in plan.students:
+        first, *copies = (places[board] for board in one.boards)
+        students[one.name] = AssignedStudent(
+            one.communities, one.network, one.precision, first, one.round, tuple(copies)
+        )
+    stem = (plan.group0.board, plan.group0.precision) if plan.group0 else None
+    decision = evaluate_decision(plan.question, students, plan.dropped, stem)
+    return PlanEvaluation(plan.question, decision, plan.send_order)
 
 
 LevelValues = tuple[float, ...]
@@ -308,37 +302,34 @@ LevelValues = tuple[float, ...]
 
 
 def level_values(problem: Problem, assignment: Assignment) -> LevelValues:
-    """Return the value of each stage of the question's objective."""
-    return tuple(
-        assignment_value(problem, level.objective, assignment) for level in problem.objective
-    )
+    """Value of each level of the problem's objective."""
+    evaluation = PlanEvaluation.of(problem, assignment)
+    return tuple(evaluation.value(level.objective) for level in problem.objective)
 
 
 def best_assignment(problem: Problem, candidates: Sequence[Assignment]) -> Assignment | None:
     """Best candidate that keeps all budgets and requirements, if any does.
 
-    The first of equal ones.
-    Stage by stage, those within the stage's tolerance of its best stay; the last stage decides.
+    Level by level, those within its tolerance of its best stay; the last level decides, and then
+    the order of the candidates.
     """
-    able = [candidate for candidate in candidates if _is_feasible(problem, candidate)]
-    if not able:
-        return None
-    rows = [(level_values(problem, candidate), candidate) for candidate in able]
-    for place, level in enumerate(problem.objective):
+    every = {one: PlanEvaluation.of(problem, one) for one in candidates}
+    able = [one for one, evaluation in every.items() if _is_feasible(evaluation)]
+    for level in problem.objective:
         sign = -1.0 if level.objective in MAXIMISED else 1.0
-        rows.sort(key=lambda row: sign * row[0][place])
-        best = sign * rows[0][0][place]
+        values = {one: sign * every[one].value(level.objective) for one in able}
+        able.sort(key=values.__getitem__)
+        best = values[able[0]] if able else 0.0
         allowed = best + abs(best) * level.tolerance_pct / 100
-        rows = [row for row in rows if sign * row[0][place] <= allowed]
-    return rows[0][1]
+        able = [one for one in able if values[one] <= allowed]
+    return able[0] if able else None
 
 
-def _is_feasible(problem: Problem, candidate: Assignment) -> bool:
-    """Say whether an assignment keeps each board's budgets, and what is required of the whole."""
-    rows = budget_rows(problem, assignment_decision(problem, candidate))
-    if any(row.slack is not None and row.slack < 0 for row in rows):
+def _is_feasible(evaluation: PlanEvaluation) -> bool:
+    """Say whether each board's budgets and the requirements on the whole are kept."""
+    if any(row.slack is not None and row.slack < 0 for row in evaluation.budgets):
         return False
+    problem = evaluation.problem
     return all(
-        satisfies(problem, required, assignment_value(problem, required.objective, candidate))
-        for required in problem.requirements
+        satisfies(problem, one, evaluation.value(one.objective)) for one in problem.requirements
     )

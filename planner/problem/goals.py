@@ -34,16 +34,57 @@ Objective = Literal[
     "reliability",
 ]
 
-MAXIMISED: tuple[Objective, ...] = (
-    "accuracy",
-    "capacity",
-    "throughput",
-    "students",
-    "precision",
-    "survival",
-    "robustness",
-    "reliability",
-)
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveFacts:
+    """Direction, unit and names of an objective.
+
+    `unit` is that of its value, `scope` tells what the value is of where that is not the whole
+    plan, `wording` is the unit in a sentence where it differs, `column` the column in tables.
+    """
+
+    column: str
+    unit: str = ""
+    scope: str = ""
+    maximise: bool = False
+    wording: str = ""
+
+    @property
+    def phrase(self) -> str:
+        """The unit in a sentence."""
+        return self.wording or self.unit
+
+    @property
+    def title(self) -> str:
+        """The unit and its scope in brackets, for people."""
+        return f" ({', '.join(filter(None, (self.unit, self.scope)))})" if self.unit else ""
+
+
+OBJECTIVES: Mapping[str, ObjectiveFacts] = {
+    "accuracy": ObjectiveFacts("accuracy_pct", "%", maximise=True, wording="% accuracy"),
+    "capacity": ObjectiveFacts("capacity_params", "parameters", maximise=True),
+    "imbalance": ObjectiveFacts("imbalance_filters", "filters"),
+    "dropped": ObjectiveFacts("dropped", "points - filters"),
+    "latency": ObjectiveFacts("latency_ms", "ms"),
+    "throughput": ObjectiveFacts("throughput_per_s", "images/s", maximise=True),
+    "energy": ObjectiveFacts("energy_mj", "mJ", "fleet"),
+    "energy-node": ObjectiveFacts(
+        "energy_node_mj", "mJ", "highest board", wording="mJ on one board"
+    ),
+    "memory": ObjectiveFacts("memory_used_bytes", "bytes"),
+    "flops": ObjectiveFacts("used_flops", "FLOPs"),
+    "boards": ObjectiveFacts("boards", wording="boards"),
+    "students": ObjectiveFacts("students", maximise=True),
+    "precision": ObjectiveFacts("precision_bytes", "bytes per value, added up", maximise=True),
+    "survival": ObjectiveFacts("survival", "failures", maximise=True),
+    "robustness": ObjectiveFacts(
+        "robustness", "%", maximise=True, wording="% expected accuracy with failures"
+    ),
+    "reliability": ObjectiveFacts("reliability", "%", maximise=True),
+}
+"""The objectives; `planner.data.objective_function` says how each is counted and evaluated."""
+
+MAXIMISED = frozenset(name for name, facts in OBJECTIVES.items() if facts.maximise)
 
 _LEVEL = re.compile(r"(?P<objective>[a-z-]+)(?::(?P<tolerance>[0-9]*\.?[0-9]+)%)?")
 

@@ -6,6 +6,7 @@ checked, simulated and trained from its own file alone.  Loads no solver.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,8 +19,8 @@ from nonn_core.partition import DropStep, Partition
 from planner.accuracy.model import AccuracyModel
 from planner.problem.goals import AccuracyBasis, BoardBudget, ObjectiveLevel, Requirement
 from planner.reliability.failures import Failures, check_boards
-from profiles.device import DEVICES
-from profiles.fleet import Fleet, resolve
+from profiles.device import DEVICES, DeviceProfile
+from profiles.fleet import Board, Fleet, resolve
 
 DEFAULT_OBJECTIVE = (
     ObjectiveLevel(objective="dropped"),
@@ -31,6 +32,11 @@ DEFAULT_OBJECTIVE = (
 
 def _repeated_names(values: Sequence[str]) -> str:
     return ", ".join(value for value, count in Counter(values).items() if count > 1)
+
+
+@lru_cache(maxsize=64)
+def _resolved(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
+    return resolve(fleet)
 
 
 class Problem(Record):
@@ -158,8 +164,7 @@ class Problem(Record):
     def _latency_of_copies_is_known(self) -> Self:
         named = {level.objective for level in self.objective}
         named |= {requirement.objective for requirement in self.requirements}
-        _, boards = resolve(self.fleet)
-        media = Counter(board.link.name for board in boards if board.link.shared)
+        media = Counter(board.link.name for board in self.boards if board.link.shared)
         if self.max_copies > 1 and "latency" in named and any(n > 1 for n in media.values()):
             raise ValueError(
                 f"boards share the medium {max(media)}: the least latency of students with copies "
@@ -171,13 +176,12 @@ class Problem(Record):
     def _group0_can_be_alone(self) -> Self:
         if self.group0 == "replicated":
             return self
-        _, boards = resolve(self.fleet)
-        if half := [board.name for board in boards if board.link.duplex == "half"]:
+        if half := [board.name for board in self.boards if board.link.duplex == "half"]:
             raise ValueError(
                 f"group0 {self.group0} needs full-duplex links, as no latency is known for others; "
                 f"half duplex: {', '.join(half)}"
             )
-        if self.group0 == "own-board" and len(boards) < 2:
+        if self.group0 == "own-board" and len(self.boards) < 2:
             raise ValueError("group0 own-board needs a second board, for the students")
         if self.failures is not None or self.max_copies > 1:
             raise ValueError(
@@ -185,6 +189,16 @@ class Problem(Record):
                 "the one board of G0 is down"
             )
         return self
+
+    @property
+    def boards(self) -> tuple[Board, ...]:
+        """Boards of the fleet with their profiles; raises ProfileError for unknown ones."""
+        return _resolved(self.fleet)[1]
+
+    @property
+    def fleet_host(self) -> DeviceProfile:
+        """Host that the fleet names."""
+        return _resolved(self.fleet)[0]
 
     @property
     def most_students(self) -> int:

@@ -4,7 +4,7 @@ import pytest
 from planner_questions import question, stages
 
 from planner.exploration.trade_offs import find_pareto_front
-from planner.plan_file.evaluation import assignment_value
+from planner.plan_file.evaluation import PlanEvaluation
 from planner.problem.goals import MAXIMISED, Requirement
 from planner.solve import solve
 from planner.solvers.search import SolverSession, TimeBudget
@@ -19,7 +19,10 @@ def found(limit=60, *, fleet=FLEET, **fields):
 def points(limit=60, **fields):
     asked = question(FLEET, **fields)
     return [
-        tuple(assignment_value(asked, stage.objective, one.assignment) for stage in asked.objective)
+        tuple(
+            PlanEvaluation.of(asked, one.assignment).value(stage.objective)
+            for stage in asked.objective
+        )
         for one in found(limit, **fields).found
     ]
 

@@ -7,7 +7,7 @@ from nonn_common.units import format_bytes, format_count, format_flops
 from nonn_core.partition import Community, Partition
 from nonn_plan.cli.output import Output, format_pct
 from planner.accuracy.model import AccuracyEstimate
-from planner.plan_file.evaluation import estimate_robustness, survivable_failures
+from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import LevelResult, PlanDocument, PlannedGroup0
 from planner.problem.goals import BUDGETS
 from profiles.fleet import resolve
@@ -135,15 +135,15 @@ def _show_group0(output: Output, group0: PlannedGroup0) -> None:
 
 def _show_failures(output: Output, answer: PlanDocument) -> None:
     """Say which failures the plan survives, and what it is then worth."""
-    question, made = answer.question, answer.decision
+    question, evaluation = answer.question, PlanEvaluation.of_plan(answer)
     if question.max_copies > 1 or question.failures:
-        count = survivable_failures(question, made)
+        count = evaluation.survivable_failures
         output.say(
             f"no student is lost by any {count} failure{'s' * (count != 1)}"
             if count
             else "there is a failure that loses a student"
         )
-    worth = estimate_robustness(question, made)
+    worth = evaluation.robustness
     if worth is not None:
         target = question.failures.target_pct if question.failures else None
         often = (
