@@ -253,14 +253,14 @@ def test_many_images_show_how_far_they_are(nonn_plan, monkeypatch):
 # Announces that images are through, so that the test needs no clock.
 SIMULATE_LONG = """
 import sys
-from simulator import recorder
-recorder.BATCH_VALUES = 1
-flush = recorder.Recorder._flush
+from simulator.results import statistics
+statistics.BATCH_VALUES = 1
+flush = statistics.Recorder._flush
 def announced(self):
     flush(self)
     if self.statistics.images == 1:
         print("flushed", file=sys.stderr, flush=True)
-recorder.Recorder._flush = announced
+statistics.Recorder._flush = announced
 from nonn_plan.__main__ import run
 run()
 """
