@@ -1,34 +1,248 @@
-"""The Python interface: read and check what commands exchange."""
+"""Functions of the Python interface: state a problem, read a plan, simulate, explore.
 
+`nonn_plan` exports them beside the classes that they take and give; the command line calls the
+same functions.  None of them loads torch, and only those that solve load the solver.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from nonn_common.document import check_own_place, check_picture, write_atomic
 from nonn_common.errors import InfeasibleError, InputError
+from nonn_common.progress import Progress, silent
+from nonn_common.units import FLOPS_PER_MAC
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network, student_candidates
+from nonn_core.partition import Partition
 from nonn_core.recipe import TrainingRecipe
 from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.validation import require_valid
+from planner.problem.goals import AccuracyBasis, ObjectiveLevel, board_budgets
+from planner.problem.problem import Problem
+from profiles.fleet import Fleet, parse_fleet
+
+if TYPE_CHECKING:
+    from planner.exploration.exploration import Cell, Exploration, PlannedCell
+    from simulator.results.simulation_result import SimulationResult
+    from simulator.results.statistics import ImageProgress, Keep
+    from simulator.scenario import Scenario
+    from simulator.task_graph import TaskGraph
+    from simulator.workloads.fan_out import Workload
 
 
-def read_plan(path: Path) -> PlanDocument:
-    """Read a plan and check it against its own question; raises InputError if it is broken."""
-    answer = PlanDocument.read(path)
-    require_valid(answer, where=str(path))
-    return answer
+def state_problem(
+    partition: Partition,
+    fleet: Fleet | str,
+    *,
+    teacher_network: str | None = None,
+    teacher_accuracy_pct: float | None = None,
+    run_files: Sequence[Path] = (),
+    where: str = "problem",
+    **fields: Any,
+) -> Problem:
+    """State a problem; the partition and its teacher give what is left out.
+
+    `fleet` is a fleet, or its text as `plan --fleet` takes it.  `teacher_network`, its accuracy and
+    finished runs are what predictions of accuracy rest on.  `fields` are fields of Problem, such as
+    budgets, objective, requirements, networks.  Raises InputError that names `where`.
+    """
+    teacher = partition.teacher
+    known: dict[str, Any] = {
+        "fleet": parse_fleet(fleet) if isinstance(fleet, str) else fleet,
+        "reuse": True,
+        "epsilon_pct": partition.bound_pct,
+        "partition": partition.for_planning,
+    }
+    if teacher is not None:
+        known |= {"image": teacher.image, "classes": teacher.classes}
+        known |= {"teacher": teacher.path, "data": teacher.data}
+    stated = known | fields
+    if "budgets" not in stated:
+        stated["budgets"] = board_budgets(stated["fleet"])
+    network = teacher_network or (teacher.network if teacher else None)
+    if "networks" not in stated and network is not None:
+        stated["networks"] = tuple(map(str, student_candidates(parse_network(network))))
+    stated["accuracy"] = accuracy_basis(
+        partition,
+        teacher_network,
+        stated.get("image"),
+        stated.get("classes"),
+        teacher_accuracy_pct,
+        run_files,
+    )
+    return Problem.check(stated, where=where)
 
 
-def write_recipe(found: TrainingRecipe, path: Path) -> None:
+def accuracy_basis(
+    partition: Partition,
+    teacher_network: str | None,
+    image: str | None,
+    classes: int | None,
+    teacher_accuracy_pct: float | None = None,
+    run_files: Sequence[Path] = (),
+) -> AccuracyBasis | None:
+    """Find the basis of accuracy predictions; None where the teacher is unknown."""
+    from planner.accuracy.rows import TeacherFacts, read_own_rows
+
+    if partition.teacher is not None and partition.teacher.macs is not None:
+        teacher = TeacherFacts.of_reference(partition.teacher)
+    elif teacher_network is not None and image is not None and classes is not None:
+        teacher = TeacherFacts.of_network(teacher_network, ImageShape.parse(image), classes)
+    elif run_files or teacher_accuracy_pct is not None:
+        raise InputError(
+            "accuracy cannot be predicted for a teacher that is not known",
+            fix="give --teacher-network, or a PARTITION of a teacher",
+        )
+    else:
+        return None
+    known = teacher_accuracy_pct
+    if known is None and partition.teacher is not None:
+        known = partition.drop_steps[0].accuracy_pct
+    rows = tuple(row for path in run_files for row in read_own_rows(path, teacher, known))
+    return AccuracyBasis(teacher=teacher, teacher_accuracy_pct=known, own_rows=rows)
+
+
+def read_plan(path: Path | str) -> PlanDocument:
+    """Read a plan and check it against its own problem; raises InputError if it is broken."""
+    plan = PlanDocument.read(Path(path))
+    require_valid(plan, where=str(path))
+    return plan
+
+
+def require_feasible(plan: PlanDocument) -> None:
+    """Raise InfeasibleError, with the conflict, where the solver proved that there is no plan."""
+    if plan.status == "infeasible":
+        raise InfeasibleError(
+            "proven infeasible; these cannot hold together:\n  - " + "\n  - ".join(plan.conflict)
+        )
+
+
+def write_recipe(recipe: TrainingRecipe, path: Path) -> None:
     """Write a recipe, unless another one is there, which a person may have edited."""
-    if path.exists() and TrainingRecipe.read(path) != found:
+    if path.exists() and TrainingRecipe.read(path) != recipe:
         raise InputError(
             "there is another recipe already, and it may have been edited",
             where=str(path),
             fix="choose another output or remove the file",
         )
-    found.write(path)
+    recipe.write(path)
 
 
-def require_feasible(answer: PlanDocument) -> None:
-    """Raise InfeasibleError, with the conflict, where the solver proved that there is no plan."""
-    if answer.status == "infeasible":
-        raise InfeasibleError(
-            "proven infeasible; these cannot hold together:\n  - " + "\n  - ".join(answer.conflict)
+def simulate(
+    workload: "PlanDocument | Workload | TaskGraph",
+    images: int = 1,
+    scenario: "Scenario | None" = None,
+    keep: "Keep" = "all",
+    progress: "ImageProgress | None" = None,
+) -> "SimulationResult":
+    """Run images through a plan or another workload; undisturbed where no scenario is given."""
+    from planner.plan_file.evaluation import plan_workload
+    from simulator.engine.simulation import simulate as run
+    from simulator.scenario import UNDISTURBED
+
+    played = plan_workload(workload) if isinstance(workload, PlanDocument) else workload
+    return run(played, images, scenario or UNDISTURBED, keep, progress)
+
+
+def grid_cells(
+    problem: Problem,
+    *,
+    memory_bytes: Sequence[int | None] = (None,),
+    flops: Sequence[int | None] = (None,),
+    objectives: Sequence[str] = (),
+) -> "tuple[PlannedCell, ...]":
+    """Vary a problem: a cell for each memory budget, FLOP budget and objective.
+
+    A budget is that of every board; None leaves the problem's own.
+    """
+    from planner.exploration.cell import CellRequest
+    from planner.exploration.exploration import CellPlace, PlannedCell
+
+    cells = []
+    own = ",".join(map(str, problem.objective))
+    for memory, flop, objective in product(memory_bytes, flops, objectives or (own,)):
+        changed = {"memory_bytes": memory, "macs": None if flop is None else flop // FLOPS_PER_MAC}
+        update = {name: value for name, value in changed.items() if value is not None}
+        varied = Problem.check(
+            dict(problem)
+            | {
+                "budgets": tuple(row.model_copy(update=update) for row in problem.budgets),
+                "objective": tuple(map(ObjectiveLevel.parse, objective.split(","))),
+            },
+            where="grid",
         )
+        place = CellPlace(
+            fleet=problem.fleet.name, memory_bytes=memory, flops=flop, objective=objective
+        )
+        cells.append(PlannedCell(place, CellRequest("plan", varied)))
+    return tuple(cells)
+
+
+def explore(
+    cells: "Sequence[PlannedCell]",
+    folder: Path | str,
+    *,
+    jobs: int = -1,
+    progress: Progress = silent,
+) -> "Exploration":
+    """Solve cells on the cores of this machine, and write tables, pictures and a page.
+
+    Cells that lie solved in `folder` are not solved again.
+    """
+    check_exploration_folder(Path(folder))
+    solved, _ = solve_cells(cells, Path(folder), jobs=jobs, progress=progress)
+    return write_exploration(solved, Path(folder), "nonn_plan.explore")
+
+
+def solve_cells(
+    cells: "Sequence[PlannedCell]",
+    folder: Path,
+    *,
+    jobs: int = -1,
+    dask: str | None = None,
+    progress: Progress = silent,
+) -> "tuple[tuple[Cell, ...], int]":
+    """Solve cells on cores, or on the Dask cluster of this address.
+
+    Gives the cells, and how many of them lay solved in `folder`.
+    """
+    from planner.exploration.cell import solve_cells_locally, solve_cells_on_cluster
+    from planner.exploration.exploration import run_exploration
+
+    solver = (
+        partial(solve_cells_locally, jobs=jobs)
+        if dask is None
+        else partial(solve_cells_on_cluster, address=dask)
+    )
+    return run_exploration(cells, folder / "cells", solver, progress)
+
+
+def check_exploration_folder(folder: Path) -> None:
+    """Make sure that an exploration can be written here, over nothing but another one."""
+    from planner.exploration.exploration import Exploration, check_tables
+    from planner.exploration.report import START
+
+    Exploration.check_target(folder / "explore.json")
+    check_tables(folder)
+    check_own_place(folder / "index.html", START)
+
+
+def write_exploration(cells: "Sequence[Cell]", folder: Path, command: str) -> "Exploration":
+    """Write an exploration: explore.json, tables, pictures, and one page that holds all."""
+    from planner.exploration.cell import versions
+    from planner.exploration.exploration import Exploration, write_tables
+    from planner.exploration.report import draw_pictures, render_page
+
+    found = Exploration(command=command, versions=versions(), cells=tuple(cells))
+    drawn = draw_pictures(found)
+    found = found.model_copy(update={"pictures": tuple(drawn)})
+    for name, content in drawn.items():
+        check_picture(folder / name)
+        write_atomic(folder / name, content)
+    write_tables(cells, folder)
+    write_atomic(folder / "index.html", render_page(found, drawn))
+    found.write(folder / "explore.json")
+    return found

@@ -168,6 +168,14 @@ class SimulationFiles:
                 raise InputError(f"{option} needs what --keep totals does not keep")
             check(path)
 
+    def left_out(self) -> tuple[str, ...]:
+        """Say that there are no Parquet tables, if some were asked for."""
+        if self.tables is None:
+            return ()
+        from simulator.results.tables import GET_PARQUET, HAS_PARQUET
+
+        return () if HAS_PARQUET else (f"Parquet is left out; {GET_PARQUET}",)
+
     def write(self, found: "SimulationResult") -> tuple[Path, ...]:
         """Write what was asked for; return the files."""
         if self.trace is self.gantt is self.tables is None:

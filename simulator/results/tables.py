@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 HAS_PARQUET = find_spec("pyarrow") is not None
-PARQUET_LEFT_OUT = "Parquet is left out: it needs pip install 'nonn-plan[parquet]'"
+GET_PARQUET = "for Parquet: pip install 'nonn-plan[parquet]'"
 
 _KINDS: dict[str, type[Any]] = {
     "inferences": InferenceRow,

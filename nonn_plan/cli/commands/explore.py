@@ -3,16 +3,15 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nonn_common.document import check_own_place, check_picture, write_atomic
 from nonn_common.errors import InfeasibleError, InputError, UnprovenError
 from nonn_common.units import FLOPS_PER_MAC, format_bytes, format_flops, parse_bytes, parse_macs
 from nonn_core.partition import Partition
+from nonn_plan.api import check_exploration_folder, solve_cells, write_exploration
 from nonn_plan.cli.output import Output
 from nonn_plan.cli.parsers.cell_grid import CellGrid, GridFleet, check_own_boards, parse_axis
 from nonn_plan.cli.parsers.options import AsJson
@@ -25,7 +24,7 @@ from nonn_plan.cli.parsers.problem_options import (
 from planner.problem.goals import ObjectiveLevel
 
 if TYPE_CHECKING:
-    from planner.exploration.exploration import Cell, CellPlace, Exploration, Solver
+    from planner.exploration.exploration import Cell, CellPlace, Exploration
 
 
 _DEFAULT_OBJECTIVE = ProblemOptions().objective
@@ -88,7 +87,7 @@ def explore(
 
     Killed or stopped, the same command goes on with what is missing.
     """
-    from planner.exploration.exploration import run_exploration
+    from simulator.results.tables import GET_PARQUET, HAS_PARQUET
 
     output = Output(as_json)
     partition = Partition.read(partition_file)
@@ -108,17 +107,21 @@ def explore(
         *asking.fronts(fleets, measures),
         *asking.breakpoints(fleets, stages, breakpoints),
     ]
-    _check_folder(out)
+    if dask is not None and jobs is not None:
+        raise InputError("--jobs is of this machine's cores, and --dask uses none of them")
+    check_exploration_folder(out)
     with output.progress(
         f"finished cells are under {out / 'cells'}, and the same command goes on with the rest"
     ) as progress:
-        cells, reused = run_exploration(planned, out / "cells", _cell_solver(jobs, dask), progress)
+        cells, reused = solve_cells(planned, out, jobs=jobs or -1, dask=dask, progress=progress)
     if reused:
         output.say(f"{reused} of {len(cells)} cells had been solved before")
-    found = _write(cells, out)
+    found = write_exploration(cells, out, shlex.join(["nonn-plan", *sys.argv[1:]]))
     _show_exploration(output, found)
-    output.say(f"written to {out}: index.html, explore.json, cells.csv, cells.parquet")
-    output.result(found.model_dump(mode="json"))
+    parquet = ", cells.parquet" if HAS_PARQUET else f"; Parquet is left out; {GET_PARQUET}"
+    output.say(f"written to {out}: index.html, explore.json, cells.csv{parquet}")
+    left_out = {} if HAS_PARQUET else {"left_out": [f"Parquet; {GET_PARQUET}"]}
+    output.result({**found.model_dump(mode="json"), **left_out})
     _require_answers(found, options.limit)
 
 
@@ -138,45 +141,6 @@ def _measures(text: str, minimise: Sequence[str] | None) -> str:
     if minimise:
         raise InputError("--pareto does not go with --minimise", fix="use --objective")
     return ",".join(str(stage) for stage in stages)
-
-
-def _check_folder(out: Path) -> None:
-    """Refuse to replace what is not an exploration's."""
-    from planner.exploration.exploration import Exploration, check_tables
-    from planner.exploration.report import START
-
-    Exploration.check_target(out / "explore.json")
-    check_tables(out)
-    check_own_place(out / "index.html", START)
-
-
-def _cell_solver(jobs: int | None, dask: str | None) -> "Solver":
-    from planner.exploration.cell import solve_cells_locally, solve_cells_on_cluster
-
-    if dask is not None and jobs is not None:
-        raise InputError("--jobs is of this machine's cores, and --dask uses none of them")
-    if dask is not None:
-        return partial(solve_cells_on_cluster, address=dask)
-    return partial(solve_cells_locally, jobs=-1 if jobs is None else jobs)
-
-
-def _write(cells: "Sequence[Cell]", out: Path) -> "Exploration":
-    from planner.exploration.cell import versions
-    from planner.exploration.exploration import Exploration, write_tables
-    from planner.exploration.report import draw_pictures, render_page
-
-    found = Exploration(
-        command=shlex.join(["nonn-plan", *sys.argv[1:]]), versions=versions(), cells=tuple(cells)
-    )
-    drawn = draw_pictures(found)
-    found = found.model_copy(update={"pictures": tuple(drawn)})
-    for name, content in drawn.items():
-        check_picture(out / name)
-        write_atomic(out / name, content)
-    write_tables(cells, out)
-    write_atomic(out / "index.html", render_page(found, drawn))
-    found.write(out / "explore.json")
-    return found
 
 
 def _require_answers(found: "Exploration", limit: float) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import nonn_plan
 from nonn_common.document import check_place
 from nonn_common.errors import UnprovenError
-from nonn_common.progress import Progress
 from nonn_core.partition import Partition
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe
 from nonn_plan.api import read_plan, require_feasible, write_recipe
@@ -24,7 +24,6 @@ from nonn_plan.cli.parsers.problem_options import (
 )
 from nonn_plan.cli.views.plan_report import show_plan
 from planner.plan_file.plan_document import PlanDocument, training_recipe
-from planner.problem.problem import Problem
 from profiles.fleet import parse_fleet
 
 if TYPE_CHECKING:
@@ -56,9 +55,14 @@ def plan(
     output = Output(as_json)
     partition = Partition.read(partition_file)
     check_place(out)
-    question = options.question(partition, parse_fleet(fleet), where="nonn-plan plan")
+    problem = options.problem(partition, parse_fleet(fleet), where="nonn-plan plan")
     with output.progress("no plan was written") as progress:
-        answer = _solve(question, method, progress)
+        if method:
+            answer = nonn_plan.solve_by_baseline(problem, method)
+        else:
+            with without_pandas():
+                solve = nonn_plan.solve
+            answer = nonn_plan.with_alternatives(solve(problem, progress))
     answer.write(out)
     show_plan(output, answer)
     output.say(f"written to {out}")
@@ -69,19 +73,6 @@ def plan(
             f"the limit of {options.limit:g} stopped the proof: {out} holds a plan that keeps "
             "every requirement and may not be the best; raise --limit"
         )
-
-
-def _solve(question: Problem, method: str | None, progress: Progress) -> PlanDocument:
-    """Answer a question; of solver and baselines only what is asked for is loaded."""
-    if method:
-        from planner.solve import solve_by_baseline
-
-        return solve_by_baseline(question, method)
-    with without_pandas():
-        from planner.plan_file.alternatives import with_alternatives
-        from planner.solve import solve
-
-    return with_alternatives(solve(question, progress))
 
 
 def config(

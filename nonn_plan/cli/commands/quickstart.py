@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import nonn_plan
 from nonn_common.units import format_count, format_flops
 from nonn_core.networks.family import parse_network, single_network, student_candidates
 from nonn_core.networks.network_cost import teacher_cost
 from nonn_core.partition import Partition
 from nonn_core.recipe import OptimiserRecipe, SingleRecipe, TrainingRecipe
-from nonn_plan.api import require_feasible, write_recipe
+from nonn_plan.api import require_feasible, simulate, write_recipe
 from nonn_plan.cli.commands.train import EVALUATION
 from nonn_plan.cli.output import Output
 from nonn_plan.cli.parsers.options import AsJson, Seed
@@ -153,13 +154,10 @@ def _partition(
 def _plan(
     output: Output, partition: Partition, place: QuickstartFiles, seed: int, progress: "Progress"
 ) -> PlanDocument:
-    from planner.solve import solve
-    from simulator.engine.simulation import simulate
-
     reference = partition.teacher
     assert reference is not None  # noqa: S101  (it was made from a teacher just now)
     fleet = parse_fleet(FLEET)
-    question = Problem.check(
+    problem = Problem.check(
         {
             "fleet": fleet,
             "budgets": parse_budgets(fleet, MEMORY, FLOPS),
@@ -174,13 +172,12 @@ def _plan(
         },
         where="quickstart",
     )
-    plan = solve(question, progress)
+    plan = nonn_plan.solve(problem, progress)
     plan.write(place.plan)
     show_plan(output, plan)
     require_feasible(plan)
     alone = {name: simulate(teacher) for name, teacher in teachers_alone(plan).items()}
-    asked = plan_request(plan)
-    show_simulation(output, simulate(asked.workload), alone, asked)
+    show_simulation(output, simulate(plan), alone, plan_request(plan))
     return plan
 
 

@@ -13,6 +13,7 @@ from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import student_cost
 from nonn_plan.api import read_plan
+from nonn_plan.api import simulate as run
 from nonn_plan.cli.output import UNCHANGED, Output, SimulationFiles
 from nonn_plan.cli.parsers.options import AsJson, Seed
 from nonn_plan.cli.parsers.workload import (
@@ -154,8 +155,6 @@ def simulate(
 
     With a plan also the teacher alone on each kind of board.
     """
-    from simulator.engine.simulation import simulate as run
-
     output = Output(as_json)
     outputs = SimulationFiles(trace, gantt, tables)
     kept = cast("Keep", _one_of("--keep", keep, ("all", "totals")))
@@ -196,6 +195,9 @@ def simulate(
     written = outputs.write(found)
     for path in written:
         output.say(f"written to {path}")
+    left_out = outputs.left_out()
+    for sentence in left_out:
+        output.say(sentence)
     if as_json:  # a row for each step of each image is much, for nobody
         output.result(
             {
@@ -205,6 +207,7 @@ def simulate(
                 "accuracy_pct": accuracy_pct,
                 "teacher_alone": {name: result.to_dict() for name, result in alone.items()},
                 "written": [str(path) for path in written],
+                "left_out": list(left_out),
             }
         )
 
@@ -317,7 +320,7 @@ def sweep(
     Figure 7 of arXiv:1907.11804 is
     sweep --from rpi-3b --to odroid-xu4s --student wrn16:32,64,88 --plot figure-7.png
     """
-    from simulator.results.tables import check_table
+    from simulator.results.tables import GET_PARQUET, HAS_PARQUET, check_table
     from simulator.student_sweep import (
         SweepPoint,
         least_total_at,
@@ -330,6 +333,10 @@ def sweep(
         raise InputError("two outputs of one name", found=str(plot))
     if table is not None:
         check_table(SweepPoint, table)
+        if table.suffix == ".parquet" and not HAS_PARQUET:
+            raise InputError(
+                "no Parquet without pyarrow", where="-o", found=str(table), fix=GET_PARQUET
+            )
     if plot is not None:
         check_picture(plot)
     form = ImageShape.parse(image)

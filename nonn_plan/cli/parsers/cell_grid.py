@@ -121,8 +121,8 @@ class CellGrid:
         """Yield the cells of the grid."""
         for fleet, objective in product(fleets, objectives):
             for memory, macs in self._grid():
-                question = self._question(fleet, memory, macs, objective)
-                yield self._planned("plan", question, fleet, memory, macs)
+                problem = self._problem(fleet, memory, macs, objective)
+                yield self._planned("plan", problem, fleet, memory, macs)
 
     def fronts(self, fleets: Sequence[GridFleet], measures: str | None) -> "Iterator[PlannedCell]":
         """Yield a front for each fleet and budget, if there is to be any."""
@@ -132,9 +132,9 @@ class CellGrid:
         for fleet in fleets:
             for memory, macs in self._grid():
                 # Of several precisions a plan's last stage prefers more bytes; a front does not.
-                question = self._question(fleet, memory, macs, measures)
-                question = question.model_copy(update={"objective": exactly})
-                yield self._planned("front", question, fleet, memory, macs)
+                problem = self._problem(fleet, memory, macs, measures)
+                problem = problem.model_copy(update={"objective": exactly})
+                yield self._planned("front", problem, fleet, memory, macs)
 
     def breakpoints(
         self, fleets: Sequence[GridFleet], objectives: Sequence[str], axis: str | None
@@ -148,13 +148,13 @@ class CellGrid:
         for fleet, objective in product(fleets, objectives):
             for other in self.axes["flops" if axis == "memory" else "memory"].values:
                 memory, macs = (ends[1], other) if axis == "memory" else (other, ends[1])
-                question = self._question(fleet, memory, macs, objective)
-                yield self._steps(question, fleet, axis, ends, memory, macs)
+                problem = self._problem(fleet, memory, macs, objective)
+                yield self._steps(problem, fleet, axis, ends, memory, macs)
 
     def _grid(self) -> Iterator[tuple[int | None, int | None]]:
         yield from product(self.axes["memory"].values, self.axes["flops"].values)
 
-    def _question(
+    def _problem(
         self, fleet: GridFleet, memory: int | None, macs: int | None, objective: str
     ) -> "Problem":
         flops = None if macs is None else FLOPS_PER_MAC * macs
@@ -164,12 +164,12 @@ class CellGrid:
             flops=_budget_texts(flops, fleet.own["flops"]),
             objective=objective,
         )
-        return options.question(self.partition, fleet.boards, where="nonn-plan explore")
+        return options.problem(self.partition, fleet.boards, where="nonn-plan explore")
 
     def _planned(
         self,
         kind: "CellKind",
-        question: "Problem",
+        problem: "Problem",
         fleet: GridFleet,
         memory: int | None,
         macs: int | None,
@@ -181,13 +181,13 @@ class CellGrid:
             fleet=fleet.text,
             memory_bytes=memory,
             flops=None if macs is None else FLOPS_PER_MAC * macs,
-            objective=",".join(map(str, question.objective)),
+            objective=",".join(map(str, problem.objective)),
         )
-        return PlannedCell(place, CellRequest(kind, question))
+        return PlannedCell(place, CellRequest(kind, problem))
 
     def _steps(
         self,
-        question: "Problem",
+        problem: "Problem",
         fleet: GridFleet,
         axis: str,
         ends: tuple[int, int],
@@ -198,16 +198,16 @@ class CellGrid:
         from planner.exploration.trade_offs import BudgetRange
 
         own = {text.rpartition("=")[0] for text in fleet.own[axis]}
-        places = tuple(place for place, row in enumerate(question.budgets) if row.board not in own)
+        places = tuple(place for place, row in enumerate(problem.budgets) if row.board not in own)
         if not places:
             raise InputError(f"every board of {fleet.text} has its own {axis}: nothing to move")
         over = BudgetRange("memory_bytes" if axis == "memory" else "macs", places, *ends)
-        base = self._planned("breakpoints", question, fleet, memory, macs)
+        base = self._planned("breakpoints", problem, fleet, memory, macs)
         update = {"axis": axis, "memory_bytes" if axis == "memory" else "flops": None}
         return replace(
             base,
             place=base.place.model_copy(update=update),
-            asked=CellRequest("breakpoints", question, over),
+            asked=CellRequest("breakpoints", problem, over),
         )
 
 

@@ -16,9 +16,9 @@ import typer
 from nonn_common.errors import InputError
 from nonn_core.networks.family import parse_network, student_candidates
 from nonn_core.partition import Partition
+from nonn_plan.api import state_problem
 from nonn_plan.cli.parsers.options import Seed
 from nonn_plan.cli.parsers.requirements import (
-    accuracy_basis,
     parse_budgets,
     parse_failure_chances,
     parse_objective,
@@ -170,58 +170,48 @@ class ProblemOptions:
     ] = 120.0
     seed: Seed = 0
 
-    def question(self, partition: Partition, fleet: Fleet, *, where: str) -> Problem:
-        """Return what is asked; raises InputError, which names `where` it was typed."""
+    def problem(self, partition: Partition, fleet: Fleet, *, where: str) -> Problem:
+        """State the problem; raises InputError, which names `where` it was typed."""
         fewest, most = parse_student_range(self.students)
         survived = [f"survival={self.survive}"] if self.survive else []
         teacher = partition.teacher
         precisions = tuple(part.strip() for part in self.precision.split(","))
         shape = str(_given("--image", self.image, teacher and teacher.image))
         count = _given("--classes", self.classes, teacher.classes if teacher else None)
-        return Problem.check(
-            {
-                "fleet": fleet,
-                "budgets": parse_budgets(
-                    fleet,
-                    self.memory or [],
-                    self.flops or [],
-                    self.runtime or [],
-                    self.time or [],
-                    self.energy or [],
-                ),
-                "precisions": precisions,
-                "hosts": self.host or (),
-                "image": shape,
-                "classes": count,
-                "networks": _networks(self.student or [], partition, self.teacher_network),
-                "reuse": True,
-                "group0": self.group0,
-                "max_copies": self.copies or (self.survive or 0) + 1,
-                "failures": parse_failure_chances(
-                    fleet, self.failure or [], self.outage or [], self.target, self.subsets
-                ),
-                "min_students": fewest,
-                "max_students": most,
-                "epsilon_pct": partition.bound_pct if self.epsilon is None else self.epsilon,
-                "partition": partition.for_planning,
-                "teacher": teacher and teacher.path,
-                "data": teacher and teacher.data,
-                "accuracy": accuracy_basis(
-                    partition,
-                    self.teacher_network,
-                    shape,
-                    count,
-                    self.teacher_accuracy,
-                    self.rows or [],
-                ),
-                "objective": parse_objective(self.objective, self.minimise or [], precisions),
-                "requirements": parse_requirements(
-                    [*(self.at_least or []), *survived], self.at_most or []
-                ),
-                "deterministic_limit": self.limit,
-                "seed": self.seed,
-            },
+        return state_problem(
+            partition,
+            fleet,
+            teacher_network=self.teacher_network,
+            teacher_accuracy_pct=self.teacher_accuracy,
+            run_files=self.rows or (),
             where=where,
+            budgets=parse_budgets(
+                fleet,
+                self.memory or [],
+                self.flops or [],
+                self.runtime or [],
+                self.time or [],
+                self.energy or [],
+            ),
+            precisions=precisions,
+            hosts=self.host or (),
+            image=shape,
+            classes=count,
+            networks=_networks(self.student or [], partition, self.teacher_network),
+            group0=self.group0,
+            max_copies=self.copies or (self.survive or 0) + 1,
+            failures=parse_failure_chances(
+                fleet, self.failure or [], self.outage or [], self.target, self.subsets
+            ),
+            min_students=fewest,
+            max_students=most,
+            epsilon_pct=partition.bound_pct if self.epsilon is None else self.epsilon,
+            objective=parse_objective(self.objective, self.minimise or [], precisions),
+            requirements=parse_requirements(
+                [*(self.at_least or []), *survived], self.at_most or []
+            ),
+            deterministic_limit=self.limit,
+            seed=self.seed,
         )
 
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from nonn_common.errors import InputError
 from nonn_common.units import parse_bytes, parse_macs, parse_ms
-from nonn_core.networks.blueprint import ImageShape
-from nonn_core.partition import Partition
 from planner.problem.goals import (
     MAXIMISED,
     NO_LIMITS,
@@ -23,7 +21,6 @@ from planner.problem.goals import (
 from profiles.fleet import Fleet
 
 if TYPE_CHECKING:
-    from planner.problem.goals import AccuracyBasis
     from planner.reliability.failures import Failures
 
 
@@ -192,33 +189,3 @@ def _probability(text: str, where: str) -> float:
     if match is None or match[2] != "%" or not 0 <= float(match[1]) <= 100:
         raise InputError("not a percentage", where=where, found=text, allowed="0% to 100%")
     return float(match[1]) / 100
-
-
-def accuracy_basis(
-    partition: Partition,
-    teacher_network: str | None,
-    image: str,
-    classes: int,
-    teacher_accuracy_pct: float | None,
-    rows: Sequence[Path],
-) -> "AccuracyBasis | None":
-    """Return what predictions of accuracy rest on; None where the teacher is not known."""
-    from planner.accuracy.rows import TeacherFacts, read_own_rows
-    from planner.problem.goals import AccuracyBasis
-
-    if partition.teacher is not None and partition.teacher.macs is not None:
-        teacher = TeacherFacts.of_reference(partition.teacher)
-    elif teacher_network is not None:
-        teacher = TeacherFacts.of_network(teacher_network, ImageShape.parse(image), classes)
-    elif rows or teacher_accuracy_pct is not None:
-        raise InputError(
-            "accuracy cannot be predicted for a teacher that is not known",
-            fix="give --teacher-network, or a PARTITION of a teacher",
-        )
-    else:
-        return None
-    known = teacher_accuracy_pct
-    if known is None and partition.teacher is not None:
-        known = partition.drop_steps[0].accuracy_pct
-    found = tuple(row for path in rows for row in read_own_rows(path, teacher, known))
-    return AccuracyBasis(teacher=teacher, teacher_accuracy_pct=known, own_rows=found)
