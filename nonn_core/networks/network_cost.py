@@ -6,14 +6,16 @@ FLOPs are `FLOPS_PER_MAC` times these (WRN40-4: 1301.4 M MACs, 2.6 GFLOPs).  Pea
 are the most elements that are alive at once when element-wise operations work in place and a
 tensor is freed after its last use, which is what static memory planners of board runtimes do;
 `nonn_core.teacher.inspection` finds the same figures by walking the graph of a built module.
-A layer table adds to each layer the shapes it reads and writes, and what else is alive behind
-it: what a device, a cut or a tiling needs to know.  Torch-free.
+
+One walk of a blueprint yields its layers, from which costs and layer tables both follow.  A layer
+table is what a device, a cut or a tiling needs to know: the shapes that each layer reads and
+writes, and what else is alive behind it.  Torch-free.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nonn_core.networks.blueprint import (
     Blueprint,
@@ -36,19 +38,50 @@ Precision = Literal["fp32", "fp16", "int8"]
 BYTES_PER_VALUE: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
-@dataclass(frozen=True, slots=True)
-class LayerCost:
-    """One operation: its name, parameters, MACs, and the elements alive while it runs."""
+class LayerCost(NamedTuple):
+    """One layer for one image: its cost, the shapes of its data, and the elements alive.
+
+    `live_elements` are alive while it runs; `held_elements` are those of other branches that are
+    alive after it, beside its own output.  `side` marks a layer on a shortcut beside the main path.
+    """
 
     name: str
+    kind: LayerKind
     params: int
     macs: int
+    inputs: MapShape
+    outputs: MapShape
     live_elements: int
+    held_elements: int = 0
+    side: bool = False
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+
+    def work(self) -> LayerWork:
+        """Row of a layer table."""
+        return LayerWork(
+            name=self.name,
+            kind=self.kind,
+            macs=self.macs,
+            weights=self.params,
+            in_channels=self.inputs.channels,
+            in_height=self.inputs.height,
+            in_width=self.inputs.width,
+            out_channels=self.outputs.channels,
+            out_height=self.outputs.height,
+            out_width=self.outputs.width,
+            kernel=self.kernel,
+            stride=self.stride,
+            groups=self.groups,
+            side=self.side,
+            held_elements=self.held_elements,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a network needs: parameters, MACs per image, peak activations in elements."""
+    """Needs of a network: parameters, MACs per image, peak activations in elements."""
 
     params: int
     macs: int
@@ -61,7 +94,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class StudentCostLine:
-    """A student's cost as a function of the filters it mimics; exact, and linear for the planner.
+    """Cost of a student as a linear function of its number of filters; exact.
 
     params = `params` + `params_per_filter` x filters; MACs likewise; peak elements are the
     largest of `peaks`, each a pair (constant, per filter).
@@ -74,7 +107,7 @@ class StudentCostLine:
     peaks: tuple[tuple[int, int], ...]
 
     def at(self, filters: int) -> Cost:
-        """Return the cost of the student that mimics this many filters."""
+        """Cost of the student with this number of filters."""
         return Cost(
             params=self.params + self.params_per_filter * filters,
             macs=self.macs + self.macs_per_filter * filters,
@@ -83,7 +116,7 @@ class StudentCostLine:
 
 
 def total_cost(layers: Iterable[LayerCost]) -> Cost:
-    """Add up a network's layers."""
+    """Sum of a network's layers."""
     table = tuple(layers)
     return Cost(
         params=sum(layer.params for layer in table),
@@ -99,7 +132,7 @@ def teacher_cost(spec: NetworkSpec, image: ImageShape, classes: int) -> Cost:
 
 
 def student_cost(spec: NetworkSpec, image: ImageShape, filters: int) -> Cost:
-    """Cost of the student that mimics `filters` filters, its copy of G0 included."""
+    """Cost of the student of `filters` filters, its copy of G0 included."""
     return total_cost(student_layers(spec, image, filters))
 
 
@@ -131,8 +164,8 @@ def student_cost_line(
     Without `own_group0` it is the cost of what follows G0, where G0 runs on a board of its own.
     """
     blueprint = spec.blueprint(image.channels)
-    body = total_cost(_body_layers(blueprint, image, own_group0))
-    last = _last_maps(blueprint, image)
+    layers = _body_layers(blueprint, image, own_group0)
+    body, last = total_cost(layers), layers[-1].outputs
     # The 1x1 convolution reads these maps and writes one per filter, which is normalised and
     # pooled to one value.
     return StudentCostLine(
@@ -144,201 +177,127 @@ def student_cost_line(
     )
 
 
+def teacher_table(spec: NetworkSpec, image: ImageShape, classes: int) -> LayerTable:
+    """Layer table of a whole classifier; MACs and weights are those of `teacher_cost`."""
+    return tuple(layer.work() for layer in teacher_layers(spec, image, classes))
+
+
+def student_table(spec: NetworkSpec, image: ImageShape, filters: int) -> LayerTable:
+    """Layer table of the student of `filters` filters; the sums are `student_cost`'s."""
+    return tuple(layer.work() for layer in student_layers(spec, image, filters))
+
+
 def teacher_layers(spec: NetworkSpec, image: ImageShape, classes: int) -> Iterator[LayerCost]:
-    """Yield the layers of a classifier: its stages, average pool, FC layer."""
+    """Layers of a classifier: its stages, average pool, FC layer."""
     blueprint = spec.blueprint(image.channels)
-    yield from _body_layers(blueprint, image, own_group0=True)
-    last = _last_maps(blueprint, image)
-    yield from _row("tail", blueprint.tail, last)
-    pooled = shape_after_all(blueprint.tail, last)
-    features = blueprint.features
-    yield LayerCost("pool", 0, pooled.elements, pooled.elements + features)
-    yield LayerCost("fc", features * classes + classes, features * classes, features + classes)
+    body = _body_layers(blueprint, image)
+    tail = tuple(_row("tail", blueprint.tail, body[-1].outputs))
+    pool = _average_pool((*body, *tail)[-1].outputs)
+    features = pool.outputs.channels
+    params, live = classifier_params(features, classes), features + classes
+    yield from (*body, *tail, pool)
+    yield LayerCost(
+        "fc", "fc", params, features * classes, pool.outputs, MapShape(classes, 1, 1), live
+    )
 
 
 def student_layers(spec: NetworkSpec, image: ImageShape, filters: int) -> Iterator[LayerCost]:
-    """Yield the layers of a student: its stages, 1x1 convolution to its filters, average pool."""
+    """Layers of a student: its stages, 1x1 convolution to its filters, average pool."""
     blueprint = spec.blueprint(image.channels)
-    yield from _body_layers(blueprint, image, own_group0=True)
-    last = _last_maps(blueprint, image)
+    body = _body_layers(blueprint, image)
+    last = body[-1].outputs
+    yield from body
     yield from _row("fconv", conv_norm_relu(Conv(last.channels, filters, 1)), last)
-    yield LayerCost("pool", 0, filters * last.area, filters * last.area + filters)
+    yield _average_pool(MapShape(filters, last.height, last.width))
 
 
-def _body_layers(blueprint: Blueprint, image: ImageShape, own_group0: bool) -> Iterator[LayerCost]:
-    """Yield everything up to the last stage's output."""
-    maps = _image_maps(image)
-    if own_group0:
-        yield from _row("group0", blueprint.group0, maps)
-    maps = shape_after_all(blueprint.group0, maps)
+def _body_layers(
+    blueprint: Blueprint, image: ImageShape, own_group0: bool = True
+) -> tuple[LayerCost, ...]:
+    """Layers up to the last stage's output, with or without those of G0."""
+    found = tuple(_row("group0", blueprint.group0, _image_maps(image)))
+    maps = found[-1].outputs
+    if not own_group0:
+        found = ()
     for number, stage in enumerate(blueprint.stages):
-        yield from _row(f"stages.{number}", stage, maps)
-        maps = shape_after_all(stage, maps)
+        found += tuple(_row(f"stages.{number}", stage, maps))
+        maps = found[-1].outputs
+    return found
 
 
 def _row(
-    name: str, ops: Ops, maps: MapShape, held: int = 0, input_stays: bool = False
+    name: str,
+    ops: Ops,
+    maps: MapShape,
+    held: int = 0,
+    *,
+    input_stays: bool = False,
+    side: bool = False,
 ) -> Iterator[LayerCost]:
-    """Yield operations in a row; `held` elements, and the input if it stays, live beside them."""
+    """Layers of operations in a row; `held` elements, and the input if it stays, live beside."""
     for number, op in enumerate(ops):
-        needed_later = input_stays and number == 0
-        yield from _layers(f"{name}.{number}", op, maps, held, needed_later)
-        held += maps.elements if needed_later else 0
-        maps = shape_after(op, maps)
+        stays = maps.elements if input_stays and number == 0 else 0
+        out = shape_after(op, maps)
+        yield from _layers(f"{name}.{number}", op, maps, out, held, stays, side)
+        held += stays
+        maps = out
 
 
-def _layers(name: str, op: Op, maps: MapShape, held: int, input_stays: bool) -> Iterator[LayerCost]:
-    out = shape_after(op, maps)
+def _layers(
+    name: str, op: Op, maps: MapShape, out: MapShape, held: int, stays: int, side: bool
+) -> Iterator[LayerCost]:
+    """Layers of one operation; `stays` are the elements of its input that are needed later."""
+    behind, both = held + stays, maps.elements + out.elements
     match op:
         case Residual():
-            yield from _block(name, op, maps, held, input_stays)
-        case Conv():
-            live = maps.elements + out.elements + held
-            yield LayerCost(name, op.weights, op.weights * out.area, live)
-        case MaxPool():
+            yield from _block(name, op, maps, held, stays, side)
+        case Conv(_, _, kernel, stride, groups):
+            weights = op.weights
+            sizes = (kernel, stride, groups)
+            macs, live = weights * out.area, both + held
+            yield LayerCost(name, "conv", weights, macs, maps, out, live, behind, side, *sizes)
+        case MaxPool(kernel):
             # Comparisons, which fvcore does not count.
-            yield LayerCost(name, 0, 0, maps.elements + out.elements + held)
-        case Norm():
-            live = maps.elements * (1 + input_stays) + held
-            yield LayerCost(name, 2 * op.channels, 2 * maps.elements, live)
+            yield LayerCost(name, "pool", 0, 0, maps, out, both + held, behind, side, kernel, 2)
+        case Norm(channels):
+            live = maps.elements + behind
+            yield LayerCost(
+                name, "norm", 2 * channels, 2 * maps.elements, maps, out, live, behind, side
+            )
 
 
 def _block(
-    name: str, op: Residual, maps: MapShape, held: int, input_stays: bool
+    name: str, op: Residual, maps: MapShape, held: int, stays: int, side: bool
 ) -> Iterator[LayerCost]:
-    """Yield a residual block: `before`, the shortcut, the body.
+    """Layers of a residual block: `before`, the shortcut, the body.
 
     An identity shortcut keeps the block's input alive beside the body; a projection reads what
-    `before` made, whose place is free after the body's first layer, and its own output stays.
+    `before` made, whose place is free after the body's first layer, and its own output stays.  The
+    sum, made with the body's last output, frees both.
     """
-    block_stays = input_stays or not op.shortcut
-    yield from _row(f"{name}.before", op.before, maps, held, block_stays)
+    behind = held + stays
+    input_stays = stays > 0 or not op.shortcut
+    yield from _row(f"{name}.before", op.before, maps, held, input_stays=input_stays, side=side)
     if op.before:
-        held += maps.elements if block_stays else 0
-        block_stays = False
+        held += maps.elements if input_stays else 0
+        input_stays = False
     if op.shortcut:
-        yield from _row(f"{name}.shortcut", op.shortcut, maps, held, input_stays=True)
-        held += shape_after_all(op.shortcut, maps).elements
-    yield from _row(f"{name}.body", op.body, maps, held, block_stays)
+        active = shape_after_all(op.before, maps)
+        yield from _row(f"{name}.shortcut", op.shortcut, active, held, input_stays=True, side=True)
+        held += shape_after_all(op.shortcut, active).elements
+    *body, last = _row(f"{name}.body", op.body, maps, held, input_stays=input_stays, side=side)
+    yield from body
+    yield last._replace(held_elements=behind)
+
+
+def _average_pool(maps: MapShape) -> LayerCost:
+    """Global average pooling of these maps."""
+    pooled, longer = MapShape(maps.channels, 1, 1), max(maps.height, maps.width)
+    live = maps.elements + maps.channels
+    return LayerCost(
+        "pool", "pool", 0, maps.elements, maps, pooled, live, kernel=longer, stride=longer
+    )
 
 
 def _image_maps(image: ImageShape) -> MapShape:
     return MapShape(image.channels, image.height, image.width)
-
-
-def _last_maps(blueprint: Blueprint, image: ImageShape) -> MapShape:
-    maps = shape_after_all(blueprint.group0, _image_maps(image))
-    for stage in blueprint.stages:
-        maps = shape_after_all(stage, maps)
-    return maps
-
-
-@dataclass(frozen=True, slots=True)
-class _LayerShapes:
-    """Where a layer stands: what it reads and writes, and what is alive beside its output."""
-
-    kind: LayerKind
-    inputs: MapShape
-    outputs: MapShape
-    kernel: int = 1
-    stride: int = 1
-    groups: int = 1
-    side: bool = False
-    held: int = 0
-
-
-def teacher_table(spec: NetworkSpec, image: ImageShape, classes: int) -> LayerTable:
-    """Return the layers of a whole classifier; MACs and weights are those of `teacher_cost`."""
-    blueprint = spec.blueprint(image.channels)
-    ops = (*_body(blueprint), *blueprint.tail)
-    last = shape_after_all(ops, _image_map_shape(image))
-    pooled = MapShape(blueprint.features, 1, 1)
-    ending = (_average(last), _LayerShapes("fc", pooled, MapShape(classes, 1, 1)))
-    return _table(
-        teacher_layers(spec, image, classes), (*_placed_row(ops, _image_map_shape(image)), *ending)
-    )
-
-
-def student_table(spec: NetworkSpec, image: ImageShape, filters: int) -> LayerTable:
-    """Return the layers of the student of `filters` filters; the sums are `student_cost`'s."""
-    blueprint = spec.blueprint(image.channels)
-    ops = (*_body(blueprint), *conv_norm_relu(Conv(blueprint.channels, filters, 1)))
-    last = shape_after_all(ops, _image_map_shape(image))
-    places = (*_placed_row(ops, _image_map_shape(image)), _average(last))
-    return _table(student_layers(spec, image, filters), places)
-
-
-def _table(layers: Iterable[LayerCost], places: Iterable[_LayerShapes]) -> LayerTable:
-    """Put the cost of each layer and its place together."""
-    return tuple(
-        LayerWork(
-            name=layer.name,
-            kind=place.kind,
-            macs=layer.macs,
-            weights=layer.params,
-            in_channels=place.inputs.channels,
-            in_height=place.inputs.height,
-            in_width=place.inputs.width,
-            out_channels=place.outputs.channels,
-            out_height=place.outputs.height,
-            out_width=place.outputs.width,
-            kernel=place.kernel,
-            stride=place.stride,
-            groups=place.groups,
-            side=place.side,
-            held_elements=place.held,
-        )
-        for layer, place in zip(layers, places, strict=True)
-    )
-
-
-def _body(blueprint: Blueprint) -> Ops:
-    return (*blueprint.group0, *(op for stage in blueprint.stages for op in stage))
-
-
-def _image_map_shape(image: ImageShape) -> MapShape:
-    return MapShape(image.channels, image.height, image.width)
-
-
-def _placed_row(
-    ops: Ops, maps: MapShape, held: int = 0, side: bool = False
-) -> Iterator[_LayerShapes]:
-    """Yield operations in a row, in the order of `costs`, with `held` elements alive beside."""
-    for op in ops:
-        yield from _places(op, maps, held, side)
-        maps = shape_after(op, maps)
-
-
-def _places(op: Op, maps: MapShape, held: int, side: bool) -> Iterator[_LayerShapes]:
-    out = shape_after(op, maps)
-    match op:
-        case Residual():
-            yield from _placed_block(op, maps, held, side)
-        case Conv(_, _, kernel, stride, groups):
-            yield _LayerShapes("conv", maps, out, kernel, stride, groups, side, held)
-        case MaxPool(kernel):
-            yield _LayerShapes("pool", maps, out, kernel, 2, side=side, held=held)
-        case Norm():
-            yield _LayerShapes("norm", maps, out, side=side, held=held)
-
-
-def _placed_block(op: Residual, maps: MapShape, held: int, side: bool) -> Iterator[_LayerShapes]:
-    """Yield a residual block: `before`, the shortcut, the body.
-
-    An identity shortcut keeps the block's input alive; a projection reads what the body will read
-    too, and then its own output stays.  The sum, made with the body's last output, frees it.
-    """
-    identity = 0 if op.shortcut else maps.elements
-    yield from _placed_row(op.before, maps, held + identity, side)
-    active = shape_after_all(op.before, maps)
-    yield from _placed_row(op.shortcut, active, held + active.elements, side=True)
-    projected = shape_after_all(op.shortcut, active).elements if op.shortcut else 0
-    *body, last = _placed_row(op.body, active, held + identity + projected, side)
-    yield from body
-    yield replace(last, held=held)
-
-
-def _average(maps: MapShape) -> _LayerShapes:
-    """Return the global average pooling of these maps."""
-    longer = max(maps.height, maps.width)
-    return _LayerShapes("pool", maps, MapShape(maps.channels, 1, 1), longer, longer)
