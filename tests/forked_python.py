@@ -21,6 +21,8 @@ import threading
 import types
 from pathlib import Path
 
+TRAINING = ("nonn_core.distillation.run", "nonn_core.data.dataset", "torch._dynamo")
+"""What a process imports that trains, the last one by the first step of a torch optimiser."""
 LARGEST = 1 << 17
 """Bytes of a request: arguments and environment of a process."""
 

@@ -3,11 +3,10 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 import torch
+from forked_python import TRAINING, template
 
 from nonn_common.errors import TrainingError
 from nonn_core.distillation import accelerator
@@ -82,11 +81,8 @@ def started(count, source, folder, mode):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     children = [
-        subprocess.Popen(
-            [sys.executable, "-c", TRAINS, source, str(folder), mode],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        template(*TRAINING).start(
+            *("-c", TRAINS, source, folder, mode),
             env={
                 **os.environ,
                 "MASTER_ADDR": "127.0.0.1",

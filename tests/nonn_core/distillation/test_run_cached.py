@@ -3,10 +3,9 @@
 import copy
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
+from forked_python import TRAINING, template
 
 from nonn_common.errors import InputError, NonnError, TrainingError
 from nonn_core.distillation.output_cache import TeacherOutputCache
@@ -66,8 +65,7 @@ def killed(recipe, folder, where, at):
     """Run until progress says `where` and `at`, and kill -9 there."""
     path = folder.parent / "recipe.yaml"
     recipe.write(path)
-    command = [sys.executable, "-c", PAUSES, str(path), str(folder), where, str(at)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    with template(*TRAINING).start("-c", PAUSES, path, folder, where, at) as child:
         assert child.stdout.readline() == "here\n"
         child.kill()
     assert child.returncode == -signal.SIGKILL

@@ -1,11 +1,10 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
+from forked_python import TRAINING, template
 
 from nonn_common.errors import InputError, NonnError
 from nonn_core.distillation.loop import accuracy_pct
@@ -146,12 +145,7 @@ def test_kill_minus_9_and_resume_gives_what_an_uninterrupted_run_gives(tiny_fold
     source = f"imagefolder:{tiny_folder}"
     killed = tmp_path / "killed" / "teacher.safetensors"
     whole = tmp_path / "whole" / "teacher.safetensors"
-    child = subprocess.Popen(
-        [sys.executable, "-c", KILLED_IN_EPOCH_3, source, str(killed)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with child:
+    with template(*TRAINING).start("-c", KILLED_IN_EPOCH_3, source, killed) as child:
         assert child.stdout.readline() == "in the middle of epoch 3\n"
         child.kill()
     assert child.returncode == -signal.SIGKILL
