@@ -341,6 +341,12 @@ class Scenario:
                 f"{', '.join(unknown)}; it has: {', '.join(sorted(graph.places))}"
             )
 
+    def arrival_times(self) -> Iterator[float] | None:
+        """Times at which images come, in ms; None in a closed loop."""
+        if isinstance(self.arrivals, ClosedLoop):
+            return None
+        return self.arrivals.times(random_stream(self.seed, "arrivals"))
+
     def failure_times(self) -> FailureTimes:
         """Times at which places are up."""
         return FailureTimes(self.failures, self.seed)

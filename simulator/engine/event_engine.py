@@ -7,7 +7,6 @@ queues at once, too, and there is no event between.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from simulator.engine.kernel import (
@@ -30,10 +29,8 @@ from simulator.results.statistics import Recorder
 from simulator.scenario import (
     Availability,
     ClockSpeed,
-    ClosedLoop,
     FailureTimes,
     Scenario,
-    random_stream,
 )
 from simulator.task_graph import TaskGraph
 
@@ -99,7 +96,7 @@ class EventSimulation:
         self._recorder = recorder
         self._inferences = inferences
         self._loses = scenario.on_failure == "lose"
-        self._arrivals = arrivals_of(scenario)
+        self._arrivals = scenario.arrival_times()
         self._graph, self._sink = graph, graph.sink
         self._followers, self._next_steps = graph.followers, graph.next_steps
         self._missing = [step.needed for step in graph.steps]
@@ -350,10 +347,3 @@ class EventSimulation:
     def _lost(self, queued: QueuedStep, repair_ms: float) -> None:
         queued.image.repairs_ms[queued.step] = repair_ms
         self._gone(queued)
-
-
-def arrivals_of(scenario: Scenario) -> Iterator[float] | None:
-    """Times at which images come, in ms; None in a closed loop."""
-    if isinstance(scenario.arrivals, ClosedLoop):
-        return None
-    return scenario.arrivals.times(random_stream(scenario.seed, "arrivals"))

@@ -18,7 +18,7 @@ from operator import itemgetter
 from typing import Literal
 
 from nonn_common.errors import SimulationError
-from simulator.engine.event_engine import EventSimulation, arrivals_of
+from simulator.engine.event_engine import EventSimulation
 from simulator.engine.kernel import CallbackEvent, Clock, ImageState, SampledTimes, sample_times
 from simulator.results.simulation_result import SimulationResult, summarise
 from simulator.results.statistics import ImageProgress, Keep, Recorder
@@ -130,7 +130,7 @@ class _Recurrence:
     ) -> None:
         self._recorder = recorder
         self._inferences, self._number = inferences, 0
-        self._arrivals = arrivals_of(scenario)
+        self._arrivals = scenario.arrival_times()
         self._sink = graph.sink
         self._clock, self._on_start = Clock(), (self._image,)
         self._start_ms = 0.0
