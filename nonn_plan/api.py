@@ -106,7 +106,10 @@ def accuracy_basis(
 
 
 def read_plan(path: Path | str) -> PlanDocument:
-    """Read a plan and check it against its own problem; raises InputError if it is broken."""
+    """Read a plan and check it against its own problem.
+
+    Raises InputError if it is broken.
+    """
     plan = PlanDocument.read(Path(path))
     require_valid(plan, where=str(path))
     return plan

@@ -58,7 +58,7 @@ class ReproducedFigure(Record):
 
 
 def reproduced_figures() -> tuple[ReproducedFigure, ...]:
-    """Return every published deployment figure, simulated."""
+    """Every published deployment figure, simulated."""
     facts = published_facts()
     fitted = {(row.table, row.device, row.row, row.quantity): row for row in fitted_rows(facts)}
     rows = list(_measured(facts, fitted))
@@ -66,7 +66,7 @@ def reproduced_figures() -> tuple[ReproducedFigure, ...]:
 
 
 def workload_of(row: Measurement, facts: PublishedFacts) -> FanOut | TaskGraph:
-    """Return what one image set off where `row` was measured."""
+    """Workload of one image where `row` was measured."""
     device, link = DEVICES.get(row.device), LINKS.get(row.link or DEFAULT_LINK)
     if not row.boards:
         return _alone(Board(device.name, device, link), row.macs)
@@ -86,7 +86,7 @@ def workload_of(row: Measurement, facts: PublishedFacts) -> FanOut | TaskGraph:
 
 
 def _alone(board: Board, macs: int) -> TaskGraph:
-    """Return a model alone on a device, whose power may be unknown."""
+    """Task graph of a model alone; the device's power may be unknown."""
     build = GraphBuilder()
     powerless = board.device.missing("power_fixed_w", "power_busy_w")
     mj = 0.0 if powerless else compute_mj(board.device, macs)
@@ -95,7 +95,10 @@ def _alone(board: Board, macs: int) -> TaskGraph:
 
 
 def move_of(sweep: PublishedSweep, facts: PublishedFacts) -> StudentSweep:
-    """Return the published sweep; images and replies are those of the slow boards' other rows."""
+    """Published sweep.
+
+    Images and replies are those of the slow boards' other rows.
+    """
     like = next(row for row in facts.measured_on(sweep.slow_device) if row.fans_out)
     return StudentSweep(
         slow=DEVICES.get(sweep.slow_device),
@@ -143,7 +146,7 @@ def _reproduced(fit: FittedRow, simulated: float) -> ReproducedFigure:
 def _moved(sweep: PublishedSweep, facts: PublishedFacts) -> Iterator[ReproducedFigure]:
     """Yield what is published of the sweep, and predictions of what is withheld."""
     move = move_of(sweep, facts)
-    moved = move.simulated()
+    moved = move.points()
     at_once = sweep.students_at_once
     one_ms = compute_ms(move.slow, sweep.macs)
     yield _of_sweep(
@@ -167,7 +170,7 @@ def _moved(sweep: PublishedSweep, facts: PublishedFacts) -> Iterator[ReproducedF
 
 
 def _computing_ms(move: StudentSweep, students: int) -> float:
-    """Return how long the fast board computes with `students` on it."""
+    """Computing time of the fast board with `students` on it."""
     boards = simulate(move.fan_out(students)).boards
     return next(row.busy_ms for row in boards if row.board == "fast")
 

@@ -41,7 +41,7 @@ DOCUMENTS: dict[str, type[Document]] = {
 
 
 def schema_text(document: type[Document]) -> str:
-    """Return the schema of one kind of file, as it stands under docs/schemas."""
+    """Schema of one kind of file, as it stands under docs/schemas."""
     return json.dumps(document.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -37,7 +37,7 @@ class SummaryRow(Record):
 
 
 class Summary(Document):
-    """What a quickstart came to, and where everything is."""
+    """Results of a quickstart, and its files."""
 
     models: tuple[SummaryRow, ...] = Field(description="Teacher, NoNN, and one distilled student.")
     files: dict[str, str] = Field(description="What was written, and where.")
@@ -103,6 +103,6 @@ def _statistics(accuracies_pct: tuple[float, ...]) -> dict[str, Any]:
 
 
 def weakest_device(plan: PlanDocument) -> DeviceProfile:
-    """Return the kind of board of the fleet that computes slowest."""
+    """Slowest kind of board in the fleet."""
     _, boards = resolve(plan.question.fleet)
     return max((board.device for board in boards), key=lambda device: compute_ms(device, 10**6))

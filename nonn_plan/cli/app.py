@@ -156,7 +156,10 @@ def exit_codes() -> Iterator[None]:
 
 
 def missing_part(error: ModuleNotFoundError, command: str | None) -> InputError:
-    """Name the part of nonn-plan that holds a missing package; raises the error for any other."""
+    """Name the part of nonn-plan that holds a missing package.
+
+    Raises the error itself for a package of no part.
+    """
     package = (error.name or "").partition(".")[0]
     part = PARTS_OF_PACKAGES.get(package) or PARTS_OF_COMMANDS.get(command or "", "all")
     if package not in PACKAGES_OF_PARTS:

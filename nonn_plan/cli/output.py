@@ -29,7 +29,7 @@ RANK_FAILED = 1
 
 @dataclass(frozen=True)
 class Output:
-    """Where a command's words go: stdout, or stderr when stdout is kept for JSON."""
+    """Words of a command on stdout, or on stderr when JSON takes stdout."""
 
     as_json: bool
 
@@ -140,7 +140,7 @@ def output_of_rank_zero() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class SimulationFiles:
-    """Where to write what was recorded."""
+    """Files of a simulation: trace, picture, tables."""
 
     trace: Path | None
     gantt: Path | None
@@ -169,7 +169,7 @@ class SimulationFiles:
             check(path)
 
     def left_out(self) -> tuple[str, ...]:
-        """Say that there are no Parquet tables, if some were asked for."""
+        """Sentence on Parquet tables that are left out."""
         if self.tables is None:
             return ()
         from simulator.results.tables import GET_PARQUET, HAS_PARQUET
@@ -177,7 +177,7 @@ class SimulationFiles:
         return () if HAS_PARQUET else (f"Parquet is left out; {GET_PARQUET}",)
 
     def write(self, found: "SimulationResult") -> tuple[Path, ...]:
-        """Write what was asked for; return the files."""
+        """Write the files that were named; gives their paths."""
         if self.trace is self.gantt is self.tables is None:
             return ()
         from simulator.results.perfetto import write_trace

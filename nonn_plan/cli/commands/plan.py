@@ -141,7 +141,7 @@ def explain(
     ] = 600.0,
     as_json: AsJson = False,
 ) -> None:
-    """Which budgets bind, how far each may move; or which demands conflict, and what repairs it."""
+    """Which budgets bind and how far each may move; of no plan, conflict and repairs."""
     from planner.diagnosis.explanation import explain as explained
 
     output = Output(as_json)

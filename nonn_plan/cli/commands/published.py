@@ -143,7 +143,7 @@ def _train_rows(
     seeds: int,
     out: Path,
 ) -> TableResults:
-    """Train row by row; after each, all rows of this table that are finished are written."""
+    """Train row by row, and write all finished rows after each one."""
     from nonn_core.experiments.row_training import prepare, train_row
 
     table_file = out / _table_name(chosen)
@@ -161,7 +161,10 @@ def _train_rows(
 
 
 def _finished_rows(path: Path, bench: "TrainingSetup") -> dict[str, RowResult]:
-    """Return the rows that earlier calls left, by name; raises InputError for another teacher's."""
+    """Rows that earlier calls left, by name.
+
+    Raises InputError for another teacher's.
+    """
     if not path.exists():
         return {}
     found = TableResults.read(path)
@@ -204,7 +207,7 @@ def _robustness(published: PublishedPart, rows: Mapping[str, RowResult]) -> Robu
 
 
 def _teacher_network(teacher: str | None, network: str | None) -> str | None:
-    """Return the network whose students are trained: the option's, or that of a ready teacher."""
+    """Network whose students are trained: the option's, or a ready teacher's."""
     if teacher is None:
         return network
     from nonn_core.teacher.teacher import SUFFIX, TeacherCard
@@ -279,7 +282,7 @@ def reproduce(
 
 
 def largest_errors(rows: "Sequence[ReproducedFigure]") -> str:
-    """Say how far off the fitted figures are at most, table by table."""
+    """Sentence with the largest error of fitted figures, table by table."""
     parts = []
     for table in dict.fromkeys(row.table for row in rows):
         errors = [
@@ -293,7 +296,7 @@ def largest_errors(rows: "Sequence[ReproducedFigure]") -> str:
 
 
 def reproduction_page(rows: "Sequence[ReproducedFigure]") -> str:
-    """Return the page of the documentation."""
+    """Page of the documentation, in Markdown."""
     parts = [
         PAGE_TITLE,
         "Written by `nonn-plan reproduce -o docs/reproduction.md`; not edited by hand.",

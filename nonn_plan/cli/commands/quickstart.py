@@ -60,7 +60,7 @@ TO_RESUME = "run the same command again to go on"
 
 @dataclass(frozen=True, slots=True)
 class QuickstartFiles:
-    """Where each file of a quickstart lies."""
+    """Paths of a quickstart's files."""
 
     folder: Path
 
@@ -85,11 +85,11 @@ class QuickstartFiles:
         return self.folder / "summary.json"
 
     def recipe(self, kind: str) -> Path:
-        """Return the recipe of the NoNN, or of the single student."""
+        """Recipe of the NoNN, or of the single student."""
         return self.folder / f"train-{kind}.yaml"
 
     def run(self, kind: str, seed: int) -> Path:
-        """Return the run of one seed."""
+        """Run of one seed."""
         return self.folder / "runs" / f"{kind}-{seed}"
 
 
@@ -184,7 +184,7 @@ def _plan(
 def _recipes(
     plan: PlanDocument, classes: int, place: QuickstartFiles, seed: int
 ) -> dict[str, TrainingRecipe]:
-    """Write the recipes of the NoNN and of the undivided student of the same total size."""
+    """Write the recipes of the NoNN and of one student as large."""
     nonn = training_recipe(plan, optimiser=STUDENT_TRAINING, seed=seed)
     like = parse_network(plan.students[0].network)
     image = plan.question.image_shape

@@ -218,7 +218,7 @@ def _refuse_mixed(
     student: Sequence[str] | None,
     shape: Mapping[str, object],
 ) -> None:
-    """Refuse more or less than one workload, and options that are not for the one that is there."""
+    """Refuse several workloads or none, and options of another workload."""
     named = {"PLAN": plan_file, "--model": model, "--student": student}
     there = [name for name, value in named.items() if value]
     if len(there) != 1:
@@ -282,7 +282,7 @@ def _images(inferences: int | None, scenario: "Scenario") -> int:
 
 
 def _accuracy_pct(found: "SimulationResult", path: Path) -> float:
-    """Return the mean accuracy of what came, by the table of `evaluate`."""
+    """Mean accuracy of the answers, by the table of `evaluate`."""
     from nonn_core.accuracy_report import Evaluation
 
     table = {frozenset(row.students): row.accuracy_pct for row in Evaluation.read(path).subsets}
@@ -342,7 +342,7 @@ def sweep(
     form = ImageShape.parse(image)
     macs = student_cost(parse_network(student), form, filters).macs
     move = _move(slow, fast, link, host, (students, macs, filters, form.size_bytes))
-    moved = move.simulated()
+    moved = move.points()
     least = least_total_at(moved)
     show_sweep(output, move, moved, least)
     if table is not None:

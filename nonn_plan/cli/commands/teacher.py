@@ -293,7 +293,7 @@ def _gammas(text: str) -> list[float]:
 
 
 def _files(path: Path, gammas: Sequence[float]) -> dict[float, Path]:
-    """File of each gamma: the one that was typed, or of several NAME-gamma0.5.SUFFIX."""
+    """File of each gamma: the one typed, or of several NAME-gamma0.5.SUFFIX."""
     if len(gammas) == 1:
         return {gammas[0]: path}
     return {each: path.with_name(f"{path.stem}-gamma{each:.15g}{path.suffix}") for each in gammas}

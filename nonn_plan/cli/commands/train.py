@@ -62,7 +62,7 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train what a recipe says; a killed run goes on when the same command is given again.
+    """Train a recipe.  A killed run goes on when the same command is given again.
 
     On several GPUs or machines: `torchrun --nproc-per-node N -m nonn_plan train RECIPE`.
     """
@@ -252,7 +252,7 @@ def export(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run as ONNX models, FC weights and a manifest; check them on the test images."""
+    """Write a run as checked ONNX models, FC weights and a manifest."""
     from boards.board_fit import bundle_fits
     from nonn_core.data.dataset import load_dataset
     from nonn_core.distillation.run import recipe_of
@@ -329,7 +329,7 @@ def _precisions(text: str) -> "Sequence[ModelPrecision]":
 
 
 def _planned_precisions(plan: "PlanDocument | None") -> "dict[str, ModelPrecision]":
-    """Return the precisions that a plan counts on; fp16, which no bundle has, computes as fp32."""
+    """Precision of each model in the plan."""
     models = () if plan is None else plan.decision.models
     return {model.name: "int8" if model.precision == "int8" else "fp32" for model in models}
 
@@ -346,6 +346,6 @@ def _int8_agreement(run: Path, dataset: "Dataset", progress: "Progress") -> "Agr
 
 
 def _advise(output: Output, run: Path, agreement: "Sequence[Agreement]") -> None:
-    """Say what helps where int8 names other classes too often."""
+    """Advise fine-tuning if int8 names other classes too often."""
     if any(row.label_agreement_pct < WANTED_AGREEMENT_PCT for row in agreement):
         output.say(f"int8 names another class too often; fine-tune it: nonn-plan quantise {run}")

@@ -23,7 +23,7 @@ MOST_VALUES = 1000
 
 @dataclass(frozen=True, slots=True)
 class BudgetAxis:
-    """Values of a budget on every board, and what single boards have instead, as typed.
+    """Values of a budget on every board, and those of single boards.
 
     One value, None, where nothing was said for every board.  `ends` are the least and the largest
     number that was typed for them: a range may end between two steps.
@@ -89,7 +89,7 @@ def _axis_values(
 
 @dataclass(frozen=True, slots=True)
 class GridFleet:
-    """A fleet as typed, and the budgets of single boards of it, by axis."""
+    """A fleet as typed, and budgets of its single boards, by axis."""
 
     text: str
     boards: Fleet
@@ -109,7 +109,7 @@ class GridFleet:
 
 @dataclass(frozen=True, slots=True)
 class CellGrid:
-    """What all cells have in common."""
+    """Partition, options and axes that all cells share."""
 
     partition: Partition
     options: ProblemOptions

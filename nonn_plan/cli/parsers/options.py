@@ -57,7 +57,10 @@ BoardKeys = Annotated[
 
 
 def read_identity(keys: Path | None, insecure: bool) -> "Identity | None":
-    """Return the keys to be used; None for plain text.  Raises InputError for neither or both."""
+    """Read the keys to be used; None for plain text.
+
+    Raises InputError for neither or both.
+    """
     from boards.tls.credential import Identity
 
     if (keys is None) != insecure:

@@ -42,7 +42,7 @@ OBJECTIVE_HELP = (
 
 @dataclass(frozen=True, slots=True)
 class ProblemOptions:
-    """What people type beside the fleet."""
+    """Options of a problem, beside the fleet."""
 
     memory: Annotated[
         list[str] | None,
@@ -171,7 +171,7 @@ class ProblemOptions:
     seed: Seed = 0
 
     def problem(self, partition: Partition, fleet: Fleet, *, where: str) -> Problem:
-        """State the problem; raises InputError, which names `where` it was typed."""
+        """State the problem; raises InputError that names `where`."""
         fewest, most = parse_student_range(self.students)
         survived = [f"survival={self.survive}"] if self.survive else []
         teacher = partition.teacher
@@ -216,7 +216,7 @@ class ProblemOptions:
 
 
 def with_problem_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in place of its parameter `options`, an option for each field of it.
+    """Spread a command's parameter `options` into an option for each field.
 
     A parameter of its own that is called as a field takes that field's place, and reads it.
     """
@@ -240,7 +240,7 @@ def with_problem_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameters(of: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the parameters, by keyword, with what typer is told of them."""
+    """Parameters by keyword, with typer's annotations."""
     hints = get_type_hints(of, include_extras=True)
     return {
         name: one.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
@@ -251,7 +251,7 @@ def _parameters(of: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def _networks(
     named: Sequence[str], partition: Partition, teacher_network: str | None
 ) -> tuple[str, ...]:
-    """Return the networks to choose from: those named, or the candidates for the teacher."""
+    """Networks to choose from: those named, or the teacher's candidates."""
     if named:
         return tuple(str(parse_network(name)) for name in named)
     typed = parse_network(teacher_network) if teacher_network is not None else None
@@ -262,7 +262,7 @@ def _networks(
 
 
 def _given(option: str, typed: T | None, known: T | None) -> T:
-    """Return what the partition's teacher says, or else the option.
+    """Value of the partition's teacher, or else of the option.
 
     Raises InputError where neither says it, or both do and differ.
     """

@@ -184,7 +184,7 @@ def parse_failure_chances(
 
 
 def _probability(text: str, where: str) -> float:
-    """Read a percentage, 1% or 0.5%, and return it as a part of 1; raises InputError."""
+    """Read a percentage, 1% or 0.5%, as a fraction; raises InputError."""
     match = _NUMBER.fullmatch(text.strip())
     if match is None or match[2] != "%" or not 0 <= float(match[1]) <= 100:
         raise InputError("not a percentage", where=where, found=text, allowed="0% to 100%")

@@ -43,7 +43,7 @@ MOST_BOARDS_NAMED = 9
 
 @dataclass(frozen=True, slots=True)
 class SimulationRequest:
-    """What to simulate, its name for people, and what predicts the time of each device.
+    """A workload, its name for people, and each device's latency model.
 
     `told` says in words how it is laid out; `tables` are the layers of students, by their names.
     """
@@ -55,7 +55,7 @@ class SimulationRequest:
     tables: Mapping[str, LayerTable] = field(default_factory=dict)
 
     def graph(self) -> "TaskGraph":
-        """Return what one image sets off."""
+        """Task graph of one image."""
         if not isinstance(self.workload, FanOut):
             return self.workload
         return layerwise_graph(self.workload, self.tables) if self.tables else self.workload.graph()
@@ -64,7 +64,7 @@ class SimulationRequest:
 def model_request(
     name: str, split: str | None, fleet: str, image: ImageShape, classes: int
 ) -> SimulationRequest:
-    """Return a model alone on the one board of `fleet`, or split over its boards."""
+    """Request of a model alone on the one board of `fleet`, or split."""
     from simulator.workloads import model_split
 
     host, boards = resolve(parse_fleet(fleet))
@@ -105,7 +105,7 @@ def students_request(
     image: ImageShape,
     places: Sequence[str],
 ) -> SimulationRequest:
-    """Return students on the boards of `fleet`, in turn or as `places` say."""
+    """Request of students on the boards of `fleet`, in turn or by `places`."""
     host, boards = resolve(parse_fleet(fleet))
     homes = _homes(boards, count, len(networks), places)
     if len(networks) not in (1, len(homes)):
@@ -136,7 +136,10 @@ def students_request(
 
 
 def _latency_model(fan_out: FanOut, tables: Mapping[str, LayerTable]) -> dict[str, TimingMethod]:
-    """Return what predicts each device: its layers only where it knows those of all students."""
+    """Latency model of each device.
+
+    Layers predict a device only where its profile knows those of all students.
+    """
     devices = {board.name: board.device for board in fan_out.boards}
     found: dict[str, TimingMethod] = {}
     for student in fan_out.students:
@@ -150,7 +153,7 @@ def _latency_model(fan_out: FanOut, tables: Mapping[str, LayerTable]) -> dict[st
 def student_works(
     networks: Sequence[str], homes: Sequence[str], filters: int, image: ImageShape
 ) -> tuple[StudentWork, ...]:
-    """Return the work of a student per home; networks are taken in turn."""
+    """Work of a student per home; networks are taken in turn."""
     macs = [student_cost(parse_network(name), image, filters).macs for name in networks]
     return tuple(
         StudentWork(f"student-{number + 1}", home, macs[number % len(macs)], filters)
@@ -161,7 +164,7 @@ def student_works(
 def with_quorum(
     asked: SimulationRequest, needs: int | None, deadline_ms: float | None
 ) -> SimulationRequest:
-    """Return the workload whose host joins `needs` students, or what came by a deadline."""
+    """Workload whose host joins `needs` students, or all by a deadline."""
     if needs is None and deadline_ms is None:
         return asked
     option = "--needs" if needs is not None else "--deadline"
@@ -176,7 +179,7 @@ def with_quorum(
 def _homes(
     boards: Sequence[Board], count: int | None, networks: int, places: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the board of each student."""
+    """Board of each student."""
     if not places:
         number = networks if count is None else count
         if number > MOST_STUDENTS:
@@ -207,7 +210,7 @@ def _homes(
 
 
 def plan_request(plan: PlanDocument) -> SimulationRequest:
-    """Return the workload of a plan, whose milliseconds are affine in the FLOPs."""
+    """Request of a plan's workload; its times are affine in the FLOPs."""
     workload = plan_workload(plan)
     used = plan.decision.used
     devices = [board.device.name for board in workload.boards if board.name in used]
@@ -215,7 +218,7 @@ def plan_request(plan: PlanDocument) -> SimulationRequest:
 
 
 def teachers_alone(plan: PlanDocument) -> dict[str, SingleModel]:
-    """Return the teacher alone on each kind of device of the fleet, if the plan knows its cost."""
+    """Teacher alone on each kind of device; none if its cost is unknown."""
     question, teacher = plan.question, plan.question.partition.teacher
     if teacher is None or teacher.macs is None:
         return {}
@@ -303,7 +306,7 @@ def _outage(text: str, known: Collection[str]) -> "Failure":
 def _renewals(
     mttf: Sequence[str], mttr: Sequence[str], known: Collection[str]
 ) -> "Iterator[Failure]":
-    """Yield one failure per group; a time without boards is that of each board by itself."""
+    """Renewal failures, one per group; a time without boards is each board's own."""
     from simulator.scenario import RenewalFailure
 
     to_failure = _times("--mttf", mttf, known)

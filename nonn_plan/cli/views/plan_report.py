@@ -125,7 +125,7 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
 
 
 def _show_group0(output: Output, group0: PlannedGroup0) -> None:
-    """Say where G0 is, and what it costs there."""
+    """Show G0's board, and its cost there."""
     output.say(
         f"G0 has a board of its own, {group0.board}: {format_count(group0.params)} parameters, "
         f"{format_flops(group0.macs)}, {format_bytes(group0.memory_bytes)}; it sends "
@@ -134,7 +134,7 @@ def _show_group0(output: Output, group0: PlannedGroup0) -> None:
 
 
 def _show_failures(output: Output, answer: PlanDocument) -> None:
-    """Say which failures the plan survives, and what it is then worth."""
+    """Show the failures that the plan survives, and accuracy with failures."""
     question, evaluation = answer.question, PlanEvaluation.of_plan(answer)
     if question.max_copies > 1 or question.failures:
         count = evaluation.survivable_failures
@@ -155,7 +155,7 @@ def _show_failures(output: Output, answer: PlanDocument) -> None:
 
 
 def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:
-    """Say what accuracy to expect, how sure that is, and what it rests on."""
+    """Show the expected accuracy, its interval, and its basis."""
     if accuracy.value_pct is None:
         interval = f"{accuracy.drop_low_pct:.2f} to {accuracy.drop_high_pct:.2f}"
         expected = f"{accuracy.drop_pct:.2f} points below the teacher (95 %: {interval})"
@@ -169,7 +169,7 @@ def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:
 
 
 def _noisy_links(answer: PlanDocument) -> list[str]:
-    """Return the links of the plan's boards that lose messages, or delay them by chance."""
+    """Links of the plan's boards with loss or jitter."""
     _, boards = resolve(answer.question.fleet)
     links = (board.link for board in boards if board.name in answer.decision.used)
     return sorted({link.name for link in links if link.loss_pct.value or link.jitter_ms.value})

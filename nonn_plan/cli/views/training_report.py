@@ -156,7 +156,7 @@ class Sheet(NamedTuple):
 
 
 def sheets(results: TableResults) -> list[Sheet]:
-    """Return what a table's results show: accuracy, what was tried, missing boards."""
+    """Sheets of a table's results: accuracy, trials, missing boards."""
     shown = [_accuracy_sheet(results)]
     if any(row.trials for row in results.rows):
         shown.append(_trials_sheet(results.rows))
@@ -166,7 +166,7 @@ def sheets(results: TableResults) -> list[Sheet]:
 
 
 def costs_sheet(design: TableDesign, costs: Mapping[str, RowCost]) -> Sheet:
-    """Return what each row needs here, and in brackets what was published."""
+    """Sheet of each row's cost here, and in brackets as published."""
     rows = []
     for row in design.rows:
         published, cost = design.published.of(row.name), costs[row.name]
