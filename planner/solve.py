@@ -6,8 +6,9 @@ provably, infeasible is left out; what remains is needed, each one proven by sol
 The solver's own core is not asked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 
 from nonn_common.errors import InputError, PlanningError, UnprovenError
@@ -30,6 +31,7 @@ from planner.data.relaxable_constraint import (
     gains_from_students,
     readable_limit,
     relaxable_constraints,
+    requirement_bounds,
 )
 from planner.heuristics.baselines import (
     greedy,
@@ -44,6 +46,7 @@ from planner.plan_file.validation import require_valid, violations
 from planner.problem.goals import BUDGETS, BudgetName, ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
+from planner.solvers.lexicographic import lexicographic
 from planner.solvers.search import SolverSession, TimeBudget, search
 
 SOLVER = "OR-Tools CP-SAT"
@@ -75,25 +78,28 @@ def solve(problem: Problem, progress: Progress = silent) -> PlanDocument:
     UnprovenError where the limit stops the solver before a plan or a proof that there is none, and
     ProfileError for devices or links that the library does not have.
     """
-    data = resolve_problem(problem)
     solved: list[_SolvedLevel] = []
-    limits = [bound_at(problem, one.objective, one.bound) for one in problem.requirements]
-    for number, level in enumerate(problem.objective):
-        progress(f"proving {level.objective}", number, len(problem.objective))
-        outcome = search(
-            data,
-            OBJECTIVE_FUNCTIONS[level.objective],
-            limits,
-            seed=problem.seed,
-            deterministic_limit=problem.deterministic_limit - _time(solved),
-            incumbent=solved[-1].assignment if solved else None,
-        )
+    time_budget = TimeBudget(problem.deterministic_limit)
+    find = partial(search, resolve_problem(problem), seed=problem.seed, time_budget=time_budget)
+    outcomes = lexicographic(
+        find,
+        _announced(problem, progress),
+        requirement_bounds(problem),
+        lambda: _limit(problem, solved[-1]),
+    )
+    for level, outcome in zip(problem.objective, outcomes, strict=True):
         if outcome.infeasible and not solved:
             return _checked(_no_plan(problem, outcome))
         best = _best_known(problem, outcome, solved)
         solved.append(_SolvedLevel(level, outcome, PlanEvaluation.of(problem, best), best))
-        limits.append(_limit(problem, solved[-1]))
     return _checked(_plan(problem, solved))
+
+
+def _announced(problem: Problem, progress: Progress) -> Iterator[ObjectiveFunction]:
+    """Objective functions of the problem, each announced as its search begins."""
+    for number, level in enumerate(problem.objective):
+        progress(f"proving {level.objective}", number, len(problem.objective))
+        yield OBJECTIVE_FUNCTIONS[level.objective]
 
 
 def _time(solved: Sequence[_SolvedLevel]) -> float:

@@ -39,12 +39,8 @@ from planner.plan_file.plan_document import LevelResult, PlanDocument
 from planner.problem.goals import OBJECTIVES, Objective
 from planner.problem.problem import Problem
 from planner.solve import conflict_sentences, irreducible_conflict
-from planner.solvers.search import (
-    LexicographicOptimum,
-    SolverSession,
-    TimeBudget,
-    lexicographic_optimum,
-)
+from planner.solvers.lexicographic import LexicographicOptimum, lexicographic_optimum
+from planner.solvers.search import SolverSession, TimeBudget
 
 
 class Sensitivity(Record):

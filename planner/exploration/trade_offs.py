@@ -15,7 +15,7 @@ range ends.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import Field
 
@@ -41,27 +41,19 @@ from planner.heuristics.solution import EvaluatedSolution
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.problem.goals import MAXIMISED, BudgetName
 from planner.problem.problem import Problem
-from planner.solvers.level_solver import SearchOutcome
-from planner.solvers.search import OptimalLevel, SolverSession, lexicographic_optimum
+from planner.solvers.lexicographic import (
+    LimitedSearch,
+    OptimalLevel,
+    lexicographic,
+    lexicographic_optimum,
+)
+from planner.solvers.search import SolverSession
 
 SAME = 1e-9
 """Values as people read them that differ by no more than this part are the same."""
 
 Region = tuple[float, ...]
 """The most that each objective may be, in solver units, less being better; infinite for any."""
-
-
-class BoundedSearch(Protocol):
-    """A search for the best assignment for one measure under limits on others."""
-
-    def __call__(
-        self,
-        data: ProblemData,
-        goal: ObjectiveFunction | None,
-        limits: Sequence[ObjectiveBound],
-        known: Assignment | None = None,
-    ) -> SearchOutcome:
-        """Search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,28 +80,24 @@ def find_pareto_front(session: SolverSession, progress: Progress = silent) -> Pa
     problem = session.problem
     goals = [OBJECTIVE_FUNCTIONS[level.objective] for level in problem.objective]
     hidden = [rounding_units(problem, goal) for goal in goals]
-    always = requirement_bounds(problem)
+    always, data = requirement_bounds(problem), resolve_problem(problem)
     found = pareto_front_of(
-        resolve_problem(problem),
         goals,
         hidden,
-        lambda data, goal, limits, known=None: session.search(
-            data, goal, [*always, *limits], known
-        ),
+        lambda goal, limits, incumbent: session.search(data, goal, [*always, *limits], incumbent),
         lambda number: progress("Pareto front", number, 0),
     )
     return ParetoFront(_undominated(problem, found.found), found.complete)
 
 
 def pareto_front_of(
-    data: ProblemData,
     goals: Sequence[ObjectiveFunction],
     hidden: Sequence[int],
-    search: BoundedSearch,
+    search: LimitedSearch,
     tell: Callable[[int], None] = lambda _: None,
 ) -> ParetoFront:
     """Return the front of an instance; `hidden` is what rounding may hide of each goal."""
-    return _Regions(data, goals, hidden, search).explored(tell)
+    return _Regions(goals, hidden, search).explored(tell)
 
 
 class _Regions:
@@ -117,12 +105,11 @@ class _Regions:
 
     def __init__(
         self,
-        data: ProblemData,
         goals: Sequence[ObjectiveFunction],
         hidden: Sequence[int],
-        search: BoundedSearch,
+        search: LimitedSearch,
     ) -> None:
-        self._data, self._goals, self._search = data, goals, search
+        self._goals, self._search = goals, search
         self._hidden = hidden
         self._signs = [-1 if goal.maximise else 1 for goal in goals]
         self._open: list[Region] = [(math.inf,) * len(goals)]
@@ -148,18 +135,22 @@ class _Regions:
 
     def _best_in(self, region: Region) -> tuple[FrontMember | None, bool]:
         """Return the lexicographic optimum of a region, if any, and whether that is proven."""
-        bounds = list(region)
         costs: list[int] = []
-        assignment: Assignment | None = None
         sure = True
-        for place, goal in enumerate(self._goals):
-            outcome = self._search(self._data, goal, self._limits(bounds), assignment)
+
+        def keep() -> ObjectiveBound:
+            place = len(costs) - 1
+            worst = costs[place] + self._hidden[place]
+            return ObjectiveBound(self._goals[place], self._signs[place] * worst)
+
+        outcomes = lexicographic(self._search, self._goals, self._limits(region), keep)
+        for sign, outcome in zip(self._signs, outcomes, strict=True):
             if outcome.value is None or outcome.assignment is None:
                 return None, outcome.infeasible
-            assignment, sure = outcome.assignment, sure and outcome.proven
-            costs.append(self._signs[place] * outcome.value)
-            bounds[place] = min(bounds[place], costs[-1] + self._hidden[place])
-        return (FrontMember(tuple(costs), assignment) if assignment else None), sure
+            sure = sure and outcome.proven
+            costs.append(sign * outcome.value)
+            best = FrontMember(tuple(costs), outcome.assignment)
+        return best, sure
 
     def _limits(self, bounds: Sequence[float]) -> list[ObjectiveBound]:
         return [

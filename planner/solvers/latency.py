@@ -21,7 +21,7 @@ it costs what the least of its range costs and is paid for the most, both in the
 no plan within T is lost, and where nothing is left there is none.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 
@@ -227,13 +227,10 @@ class LatencyRelaxation:
         """Say whether there are too many choices to ask."""
         return len(self._choices) > MOST_CHOICES
 
-    def within(
-        self, latency: int, solver: cp_model.CpSolver
-    ) -> tuple[cp_model.CpSolverStatus, list[BoardChoice]]:
-        """Ask whether the relaxation has a plan within a latency, in solver units.
+    def within(self, latency: int) -> "RelaxedModel":
+        """Model of the relaxation's plans within a latency, in solver units.
 
-        `INFEASIBLE` proves that the instance has none.  A plan is returned as the choice of each
-        board that is used, in the order in which the host sends.
+        Where it is infeasible, the problem has no plan within that latency either.
         """
         data, until = self._data, latency - self._data.fixed_latency
         choices = sorted(
@@ -244,30 +241,35 @@ class LatencyRelaxation:
             model.new_int_var(0, len(data.board_classes[e.kind]), f"boards{e.kind},{e.students}")
             for e in choices
         ]
-
-        def added(weight: Callable[[BoardChoice], int]) -> Expr:
-            return cp_model.LinearExpr.weighted_sum(boards, [weight(e) for e in choices])
-
         for kind, alike in enumerate(data.board_classes):
             here = [count for e, count in zip(choices, boards, strict=True) if e.kind == kind]
             model.add(sum_of(here) <= len(alike))
-        students = added(lambda e: e.students)
+        weighted = cp_model.LinearExpr.weighted_sum
+        students = weighted(boards, [e.students for e in choices])
+        filters = weighted(boards, [e.filters for e in choices])
         model.add(students >= data.min_students)
         model.add(students <= data.max_students)
-        model.add(
-            added(lambda e: e.filters) + max(drop.filters for drop in data.drop_choices)
-            >= data.filters
-        )
+        model.add(filters + max(drop.filters for drop in data.drop_choices) >= data.filters)
         sent: Expr | int = 0
         for e, count in zip(choices, boards, strict=True):
             done = model.new_int_var(0, until - e.tail, "")
             model.add(done == sent + e.send * count)
             sent = done
-        status = solver.solve(model)
-        if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            return status, []
-        runs = zip(choices, boards, strict=True)
-        return status, [e for e, count in runs for _ in range(solver.value(count))]
+        return RelaxedModel(model, tuple(choices), tuple(boards))
+
+
+@dataclass(frozen=True, slots=True)
+class RelaxedModel:
+    """CP-SAT model of a latency relaxation: how many boards run each choice."""
+
+    model: cp_model.CpModel
+    choices: tuple[BoardChoice, ...]
+    counts: tuple[cp_model.IntVar, ...]
+
+    def plan(self, solver: cp_model.CpSolver) -> list[BoardChoice]:
+        """Choice of each used board of a solution, in the order in which the host sends."""
+        pairs = zip(self.choices, self.counts, strict=True)
+        return [choice for choice, count in pairs for _ in range(solver.value(count))]
 
 
 def _choices(

@@ -1,10 +1,9 @@
 """Runs of the solver at one instance: settings, signals, bounds, bisection, and proofs."""
 
 import math
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ortools.sat.python import cp_model
 
@@ -41,6 +40,21 @@ class SearchOutcome:
     deterministic_time: float
 
 
+@dataclass(frozen=True, slots=True)
+class SolverTask:
+    """A model to be solved; a `brief` one is over before anybody would want to stop it."""
+
+    model: cp_model.CpModel
+    solver: cp_model.CpSolver
+    brief: bool = False
+
+
+_T = TypeVar("_T")
+
+SolverRuns = Generator[SolverTask, cp_model.CpSolverStatus, _T]
+"""A search told as a story: it yields each model to be solved, and goes on with the status."""
+
+
 def solve_model(
     model: PlanModel,
     goal: ObjectiveFunction | None,
@@ -49,17 +63,17 @@ def solve_model(
     deterministic_limit: float,
     *,
     timed: bool,
-) -> SearchOutcome:
+) -> SolverRuns[SearchOutcome]:
     """Solve, and again with further tangents as long as a solution lies above its logarithms.
 
     Sums, unlike latencies, have linear relaxations and cuts that are worth their time.  Where the
-    solver finds nothing within its limit, what was `known` before is the answer.
+    solver finds nothing within its limit, the `incumbent` is the answer.
     """
     took = 0.0
     level, cuts = (model.linearization_level, 0) if timed else (2, 1)
     while True:
         solver = new_solver(seed, deterministic_limit - took, level, cuts)
-        status = _run(solver, model.model)
+        status = yield SolverTask(model.model, solver)
         took += solver.response_proto.deterministic_time
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             if not _tighten(model, solver):
@@ -92,20 +106,6 @@ def new_solver(
     solver.parameters.cp_model_probing_level = 0
     solver.parameters.cut_level = cut_level
     return solver
-
-
-def _run(solver: cp_model.CpSolver, model: cp_model.CpModel) -> cp_model.CpSolverStatus:
-    """Solve in a thread of its own, so that a signal ends it."""
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        solving = executor.submit(solver.solve, model)
-        try:
-            return solving.result()
-        except BaseException:
-            # Again and again: a search that has not begun yet does not hear it.
-            while not solving.done():
-                solver.stop_search()
-                wait([solving], timeout=0.05)
-            raise
 
 
 def _outcome(
@@ -148,7 +148,7 @@ def _round_bound(bound: float, goal: ObjectiveFunction) -> int:
 
 def pack_communities(
     data: ProblemData, mode: Mode, choices: Sequence[BoardChoice], solver: cp_model.CpSolver
-) -> Assignment | None:
+) -> SolverRuns[Assignment | None]:
     """Plan of low latency with these choices, sent in their order, if one fits.
 
     All students are of one network.  What it returns may break a budget whose peak depends on who
@@ -177,7 +177,8 @@ def pack_communities(
         )
         model.add(latency >= sent + none + (one - none) * filters)
     model.minimize(latency)
-    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+    status = yield SolverTask(model, solver, brief=True)
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None
     students: list[AssignedStudent] = []
     for p, (board, choice) in enumerate(zip(boards, choices, strict=True)):
@@ -210,7 +211,7 @@ class LevelSolver:
 
     def run(
         self, incumbent: Incumbent | None, deterministic_limit: float, low: int | None = None
-    ) -> SearchOutcome:
+    ) -> SolverRuns[SearchOutcome]:
         """Optimise, no worse than what is known and no better than a proven bound."""
         bounds = list(self.limits)
         # Of a shared medium, or copies, the model and the local search have bounds of their own.
@@ -226,7 +227,7 @@ class LevelSolver:
             view = evaluate_assignment(self.data, incumbent[0])
             for each, figure in zip(model.logarithms, LOGARITHMS, strict=False):
                 each.hint(view.knowledge(figure))
-        outcome = solve_model(
+        outcome = yield from solve_model(
             model, self.goal, incumbent, self.seed, deterministic_limit, timed=self._timed
         )
         if self.goal is None or not self.goal.nonlinear or outcome.assignment is None:
@@ -238,7 +239,7 @@ class LevelSolver:
 
     def bound_by_relaxation(
         self, goal: ObjectiveFunction, incumbent: Incumbent, deterministic_limit: float
-    ) -> tuple[int, Incumbent, float]:
+    ) -> SolverRuns[tuple[int, Incumbent, float]]:
         """Bound the latency by its relaxation; what that finds may be a better plan, too.
 
         Returns the bound (0: none), the best plan known, and the time it took.
@@ -252,28 +253,30 @@ class LevelSolver:
             refuted = True
             for modes, one in asked:
                 solver = new_solver(self.seed, deterministic_limit, 2)
-                status, choices = one.within(middle, solver)
+                relaxed = one.within(middle)
+                status = yield SolverTask(relaxed.model, solver, brief=True)
                 took += solver.response_proto.deterministic_time
                 if status == cp_model.INFEASIBLE:
                     continue
                 refuted = False
-                if choices and len(modes) == 1:
+                if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) and len(modes) == 1:
+                    choices = relaxed.plan(solver)
                     solver = new_solver(self.seed, deterministic_limit, 1)
-                    plan = pack_communities(self.data, modes[0], choices, solver)
+                    plan = yield from pack_communities(self.data, modes[0], choices, solver)
                     took += solver.response_proto.deterministic_time
                     incumbent = self._better(goal, incumbent, plan)
                 break
             low, high = (middle + 1, high) if refuted else (low, min(middle, incumbent[1]))
         return low, incumbent, took
 
-    def refuted(self, deterministic_limit: float) -> tuple[bool, float]:
+    def refuted(self, deterministic_limit: float) -> SolverRuns[tuple[bool, float]]:
         """Say whether the relaxation refutes the latency limit, and the time it took."""
         latencies = [limit.bound for limit in self.limits if limit.measure.timed]
         took = 0.0
         asked = self._relaxations() if latencies else []
         for _, one in asked:
             solver = new_solver(self.seed, deterministic_limit, 2)
-            status, _ = one.within(min(latencies), solver)
+            status = yield SolverTask(one.within(min(latencies)).model, solver, brief=True)
             took += solver.response_proto.deterministic_time
             if status != cp_model.INFEASIBLE:
                 return False, took
@@ -310,7 +313,7 @@ class LevelSolver:
         incumbent: Incumbent,
         bound: int | None,
         deterministic_limit: float,
-    ) -> tuple[int, Incumbent, float]:
+    ) -> SolverRuns[tuple[int, Incumbent, float]]:
         """Raise the bound of a bottleneck by asking whether less is possible at all.
 
         The less is asked for, the fewer choices are left, and the sooner that is refuted.  Returns
@@ -321,7 +324,7 @@ class LevelSolver:
         while stuck - low > BISECTION_GAP * incumbent[1] and took < deterministic_limit:
             middle = (low + stuck) // 2
             model = self._model([*self.limits, ObjectiveBound(goal, middle)])
-            found = solve_model(
+            found = yield from solve_model(
                 model, None, None, self.seed, deterministic_limit / 8, timed=self._timed
             )
             took += found.deterministic_time

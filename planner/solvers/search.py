@@ -4,29 +4,27 @@ A session runs searches, one after the other, under one limit on deterministic t
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
-from nonn_common.errors import UnprovenError
+from ortools.sat.python import cp_model
+
 from nonn_core.networks.network_cost import BYTES_PER_VALUE
 from planner.data.modes import Assignment, BoardCapacity, DedicatedStem, Stem
 from planner.data.objective_function import (
-    OBJECTIVE_FUNCTIONS,
     ModeCriterion,
     ObjectiveBound,
     ObjectiveFunction,
-    relaxed_bound,
-    rounding_units,
 )
-from planner.data.problem_data import ProblemData, resolve_problem
+from planner.data.problem_data import ProblemData
 from planner.data.relaxable_constraint import (
     RelaxableConstraint,
     lift_constraints,
     requirement_bounds,
 )
 from planner.heuristics.local_search import MOST_SOLUTIONS, local_search
-from planner.problem.goals import ObjectiveLevel
 from planner.problem.problem import Problem
-from planner.solvers.level_solver import LevelSolver, SearchOutcome
+from planner.solvers.level_solver import LevelSolver, SearchOutcome, SolverRuns, SolverTask
 from planner.solvers.variables import remove_dominated_modes
 
 
@@ -82,22 +80,65 @@ RELAXED_SHARE = 0.02
 """Part of the time for one question to the relaxation, or one packing."""
 
 
+@dataclass(slots=True)
+class TimeBudget:
+    """Deterministic time that is left."""
+
+    remaining: float
+
+
 def search(
     data: ProblemData,
     goal: ObjectiveFunction | None,
     limits: Sequence[ObjectiveBound] = (),
+    incumbent: Assignment | None = None,
     *,
     seed: int,
-    deterministic_limit: float,
-    incumbent: Assignment | None = None,
+    time_budget: TimeBudget,
     most_solutions: int = MOST_SOLUTIONS,
 ) -> SearchOutcome:
     """Find the best assignment for `goal`, or any where it is None, and prove it.
 
-    `known` keeps all limits; `most_drafts` bounds the local search that comes first.  One worker, a
-    fixed seed and a limit on deterministic time: the same call gives the same outcome on every
-    machine.
+    `incumbent` keeps all limits; `most_solutions` bounds the local search that comes first.  One
+    worker, a fixed seed and a limit on deterministic time, from which the time that this takes is
+    taken: the same call gives the same outcome on every machine.
     """
+    runs = _runs(data, goal, limits, incumbent, seed, time_budget.remaining, most_solutions)
+    try:
+        task = next(runs)
+        while True:
+            status = task.solver.solve(task.model) if task.brief else _solve_interruptibly(task)
+            task = runs.send(status)
+    except StopIteration as end:
+        outcome: SearchOutcome = end.value
+    time_budget.remaining -= outcome.deterministic_time
+    return outcome
+
+
+def _solve_interruptibly(task: SolverTask) -> cp_model.CpSolverStatus:
+    """Solve in a thread of its own, so that a signal ends it."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        solving = executor.submit(task.solver.solve, task.model)
+        try:
+            return solving.result()
+        except BaseException:
+            # Again and again: a search that has not begun yet does not hear it.
+            while not solving.done():
+                task.solver.stop_search()
+                wait([solving], timeout=0.05)
+            raise
+
+
+def _runs(
+    data: ProblemData,
+    goal: ObjectiveFunction | None,
+    limits: Sequence[ObjectiveBound],
+    incumbent: Assignment | None,
+    seed: int,
+    deterministic_limit: float,
+    most_solutions: int,
+) -> SolverRuns[SearchOutcome]:
+    """Runs of a search over each placement of G0."""
     measures = [*(limit.measure for limit in limits), *([goal] if goal else [])]
     criteria = frozenset[ModeCriterion]().union(*(measure.criteria for measure in measures))
     stem = incumbent.stem if incumbent else None
@@ -106,7 +147,7 @@ def search(
     # What is known comes first: the better what was found, the sooner all else is refuted.
     for each in sorted(stem_placements(data, criteria), key=lambda one: one.stem != stem):
         kept = incumbent if each.stem == stem else None
-        outcome = _search_placed(
+        outcome = yield from _placement_runs(
             remove_dominated_modes(each, criteria, kept),
             goal,
             [*limits, *_at_least_as_good(goal, found)],
@@ -159,7 +200,7 @@ def _best_outcome(goal: ObjectiveFunction | None, found: Sequence[SearchOutcome]
     return replace(best, bound=bound, proven=proven)
 
 
-def _search_placed(
+def _placement_runs(
     data: ProblemData,
     goal: ObjectiveFunction | None,
     limits: Sequence[ObjectiveBound],
@@ -168,12 +209,12 @@ def _search_placed(
     deterministic_limit: float,
     incumbent: Assignment | None,
     most_solutions: int,
-) -> SearchOutcome:
-    """Search where it is settled where G0 is."""
-    attempt = LevelSolver(data, goal, tuple(limits), seed)
+) -> SolverRuns[SearchOutcome]:
+    """Runs of a search whose placement of G0 is settled."""
+    level_solver = LevelSolver(data, goal, tuple(limits), seed)
     found, took = None, 0.0
     if incumbent is None:
-        refuted, took = attempt.refuted(RELAXED_SHARE * deterministic_limit)
+        refuted, took = yield from level_solver.refuted(RELAXED_SHARE * deterministic_limit)
         if refuted:
             return SearchOutcome(
                 None, None, None, proven=False, infeasible=True, deterministic_time=took
@@ -183,9 +224,9 @@ def _search_placed(
             data, goal, limits, seed=seed, incumbent=incumbent, most_solutions=most_solutions
         )
     if goal is None or found is None or not goal.timed or data.order_matters:
-        outcome = attempt.run(found, deterministic_limit - took)
+        outcome = yield from level_solver.run(found, deterministic_limit - took)
         return replace(outcome, deterministic_time=outcome.deterministic_time + took)
-    relaxed, found, asked = attempt.bound_by_relaxation(
+    relaxed, found, asked = yield from level_solver.bound_by_relaxation(
         goal, found, RELAXED_SHARE * deterministic_limit
     )
     took += asked
@@ -193,28 +234,21 @@ def _search_placed(
         return SearchOutcome(
             *found, bound=relaxed, proven=True, infeasible=False, deterministic_time=took
         )
-    first = attempt.run(found, FIRST_SHARE * deterministic_limit, low=relaxed)
+    first = yield from level_solver.run(found, FIRST_SHARE * deterministic_limit, low=relaxed)
     took += first.deterministic_time
     if first.proven or first.assignment is None or first.value is None:
         return replace(first, deterministic_time=took)
     best = (first.assignment, first.value)
     probing = PROBES_SHARE * deterministic_limit
     bound = max(relaxed, first.bound or relaxed)
-    low, best, probed = attempt.bisect(goal, best, bound, probing)
+    low, best, probed = yield from level_solver.bisect(goal, best, bound, probing)
     took += probed
-    last = attempt.run(best, deterministic_limit - took, low=low)
+    last = yield from level_solver.run(best, deterministic_limit - took, low=low)
     bound = max(low, last.bound or low)
     return replace(last, bound=bound, deterministic_time=last.deterministic_time + took)
 
 
 _STOPPED = SearchOutcome(None, None, None, proven=False, infeasible=False, deterministic_time=0.0)
-
-
-@dataclass(slots=True)
-class TimeBudget:
-    """The deterministic time that is left."""
-
-    remaining: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,17 +273,15 @@ class SolverSession:
         """Search as long as the limit allows; nothing is found or proven after that."""
         if self.time_budget.remaining <= 0:
             return _STOPPED
-        outcome = search(
+        return search(
             data,
             goal,
             limits,
+            incumbent,
             seed=self.problem.seed,
-            deterministic_limit=self.time_budget.remaining,
-            incumbent=incumbent,
+            time_budget=self.time_budget,
             most_solutions=self.most_solutions,
         )
-        self.time_budget.remaining -= outcome.deterministic_time
-        return outcome
 
     def plan(self) -> SearchOutcome:
         """Look for any plan."""
@@ -275,82 +307,3 @@ class SolverSession:
             [*requirement_bounds(self.problem, {constraint, *lifted}), *limits],
             incumbent,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class OptimalLevel:
-    """A level, its best value, and the bounds of earlier levels.
-
-    `noise` is by how much the arithmetic of a logarithm can be wrong; 0 of all other measures.
-    """
-
-    level: ObjectiveLevel
-    best: int
-    earlier: tuple[ObjectiveBound, ...]
-    tolerance_units: int
-    proven: bool
-
-    @property
-    def measure(self) -> ObjectiveFunction:
-        """The objective function of the level."""
-        return OBJECTIVE_FUNCTIONS[self.level.objective]
-
-    @property
-    def as_good(self) -> tuple[ObjectiveBound, ...]:
-        """Bounds of plans as good as this level's best."""
-        return (*self.earlier, ObjectiveBound(self.measure, self._moved(-self.tolerance_units)))
-
-    @property
-    def better(self) -> tuple[ObjectiveBound, ...]:
-        """Bounds of plans better than this level's best by a unit."""
-        return (*self.earlier, ObjectiveBound(self.measure, self._moved(self.tolerance_units + 1)))
-
-    def _moved(self, units: int) -> int:
-        return self.best + (units if self.measure.maximise else -units)
-
-
-@dataclass(frozen=True, slots=True)
-class LexicographicOptimum:
-    """All levels, and a plan that is best in each up to tolerances."""
-
-    levels: tuple[OptimalLevel, ...]
-    assignment: Assignment
-
-    @property
-    def proven(self) -> bool:
-        """Say whether each stage's best value is proven."""
-        return all(one.proven for one in self.levels)
-
-    @property
-    def kept(self) -> tuple[OptimalLevel, ...]:
-        """Stages whose best values no later stage's optimum has by itself."""
-        return tuple(one for one in self.levels[:-1] if one.level.tolerance_pct) + self.levels[-1:]
-
-
-def lexicographic_optimum(session: SolverSession) -> LexicographicOptimum:
-    """Find the optimum.
-
-    Raises UnprovenError where the limit stops the solver before it found a plan.
-    """
-    problem = session.problem
-    data = resolve_problem(problem)
-    reached: list[OptimalLevel] = []
-    found: list[Assignment] = []
-    earlier: Sequence[ObjectiveBound] = ()
-    for level in problem.objective:
-        measure = OBJECTIVE_FUNCTIONS[level.objective]
-        outcome = session.search(
-            data, measure, [*requirement_bounds(problem), *earlier], *found[-1:]
-        )
-        if outcome.value is None or outcome.assignment is None:
-            raise UnprovenError(
-                f"the limit stopped the solver before it found the best {level.objective}; raise "
-                "--limit"
-            )
-        noise = rounding_units(problem, measure) if measure.nonlinear else 0
-        one = OptimalLevel(level, outcome.value, tuple(earlier), noise, outcome.proven)
-        reached.append(one)
-        found.append(outcome.assignment)
-        worst = one.as_good[-1].bound
-        earlier = (*earlier, relaxed_bound(problem, level.objective, worst, level.tolerance_pct))
-    return LexicographicOptimum(tuple(reached), found[-1])

@@ -6,18 +6,19 @@ from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.data.problem_data import resolve_problem
 from planner.solve import solve
 from planner.solvers.latency import LatencyRelaxation, relaxes
-from planner.solvers.search import search
+from planner.solvers.search import TimeBudget, search
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_no_proven_optimum_is_refuted(seed, monkeypatch):
     instance = resolve_problem(unlike_question(seed))
     monkeypatch.setattr("planner.solvers.level_solver.relaxes", lambda _: False)
-    found = search(instance, OBJECTIVE_FUNCTIONS["latency"], seed=0, deterministic_limit=20)
+    found = search(instance, OBJECTIVE_FUNCTIONS["latency"], seed=0, time_budget=TimeBudget(20))
     assert relaxes(instance)
     if found.value is None:
         return
-    status, _ = LatencyRelaxation(instance, instance.modes).within(found.value, cp_model.CpSolver())
+    relaxed = LatencyRelaxation(instance, instance.modes).within(found.value)
+    status = cp_model.CpSolver().solve(relaxed.model)
     assert status == cp_model.OPTIMAL
 
 

@@ -11,7 +11,8 @@ from planner.data.problem_data import resolve_problem
 from planner.data.relaxable_constraint import RelaxableConstraint
 from planner.diagnosis.explanation import explain, thresholds
 from planner.solve import solve
-from planner.solvers.search import SolverSession, TimeBudget, lexicographic_optimum
+from planner.solvers.lexicographic import lexicographic_optimum
+from planner.solvers.search import SolverSession, TimeBudget
 
 UNITS = {"memory_bytes": 1, "macs": 1, "busy_ms": 1e-6, "energy_mj": 1e-6}
 OBJECTIVES = (

@@ -7,7 +7,7 @@ from test_planner_exhaustive import UNFAILING, instances, on_media, slack_of
 
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.exploration.trade_offs import pareto_front_of
-from planner.solvers.search import search
+from planner.solvers.search import TimeBudget, search
 
 EXACT = [
     name
@@ -26,10 +26,10 @@ def front(instance, names):
     hidden = [int(slack_of(instance, name)) for name in names]
     goals = [OBJECTIVE_FUNCTIONS[name] for name in names]
 
-    def searched(instance, goal, limits, known=None):
-        return search(instance, goal, limits, seed=0, deterministic_limit=60, incumbent=known)
+    def searched(goal, limits, known):
+        return search(instance, goal, limits, known, seed=0, time_budget=TimeBudget(60))
 
-    found = pareto_front_of(instance, goals, hidden, searched)
+    found = pareto_front_of(goals, hidden, searched)
     assert found.complete
     return [one.costs for one in found.found]
 

@@ -14,7 +14,7 @@ from planner.data.modes import least_within, most_within, rounding_bound
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
 from planner.solvers.assignment_model import AssignmentModel
 from planner.solvers.pattern_model import PatternModel, enumerate_patterns
-from planner.solvers.search import search
+from planner.solvers.search import TimeBudget, search
 
 MAXIMISED = [name for name, measure in OBJECTIVE_FUNCTIONS.items() if measure.maximise]
 FAILURES = ("survival", "robustness", "reliability")
@@ -31,7 +31,7 @@ def best(plans, name):
 
 
 def solved(instance, name, limits=()):
-    return search(instance, OBJECTIVE_FUNCTIONS[name], limits, seed=0, deterministic_limit=60)
+    return search(instance, OBJECTIVE_FUNCTIONS[name], limits, seed=0, time_budget=TimeBudget(60))
 
 
 def slack_of(instance, name):
@@ -101,7 +101,7 @@ def test_the_small_instances_reach_their_sizes():
     assert {len({option.precision for option in one.modes}) for one in drawn} == {1, 2}
     assert {len({option.group0 for option in one.modes}) for one in drawn} == {1, 2, 3}
     assert sum(one.reuse and one.max_students > len(one.sizes) for one in drawn) >= 20
-    found = [search(one, None, seed=0, deterministic_limit=60) for one in drawn]
+    found = [search(one, None, seed=0, time_budget=TimeBudget(60)) for one in drawn]
     assert sum(each.assignment is not None for each in found) >= 200
     alone = [each.assignment for each in found if each.assignment and each.assignment.stem]
     assert len(alone) >= 10
