@@ -112,7 +112,7 @@ class PublishedRow(Record):
 
 
 class PublishedRobustness(Record):
-    """What was published about every subset of boards that answers."""
+    """Published accuracy of every subset of boards."""
 
     mean_accuracy_above_pct: Mapping[int, float] = Field(
         description="By number of boards answering: what the mean over subsets lies above, percent."

@@ -56,7 +56,7 @@ class Community(Record):
 
 
 class DropStep(Record):
-    """What happens to the teacher when some communities are removed from fconv together."""
+    """Effect on the teacher of removing some communities together."""
 
     communities: tuple[int, ...] = Field(description="Ids of all communities removed so far.")
     filters: int = Field(ge=0, description="How many filters that removes, |P0|.")
@@ -70,7 +70,7 @@ class DropStep(Record):
 
 
 class CurvePoint(Record):
-    """One point of the delta_val curve: what went, and what that has done to the teacher."""
+    """One point of the delta_val curve: removed filters and their effect."""
 
     removed: Filters = Field(description="Filters removed here: g0, or a single filter.")
     filters: int = Field(ge=0, description="How many filters are removed so far.")
@@ -81,7 +81,7 @@ class CurvePoint(Record):
 
 
 class TeacherReference(Record):
-    """The teacher that a partition was measured on, as far as later steps need to know it."""
+    """Teacher of a partition, as far as later steps need it."""
 
     path: str = Field(
         description="Teacher file (.safetensors, its card beside it; or .pt2), or "
@@ -246,11 +246,12 @@ class Partition(Document):
 def merge_communities(
     partition: Partition, students: int, epsilon_pct: float
 ) -> tuple[Filters, ...]:
-    """Drop what costs the teacher less than `epsilon_pct` points, merge the rest (A, section 4.2).
+    """Drop communities that the teacher does not miss, merge the rest.
 
-    P0 is the largest step that was measured to change validation accuracy by less than epsilon and
-    leaves a community for each student.  `largest_first` keeps |P1| ~ |P2| ~ ... ~ |Pk|.  Raises
-    InputError when there are fewer communities than students.
+    As in arXiv:1907.11804, section 4.2.  P0 is the largest step that was measured to change
+    validation accuracy by less than `epsilon_pct` points and leaves a community for each student.
+    `largest_first` keeps |P1| ~ |P2| ~ ... ~ |Pk|.  Raises InputError when there are fewer
+    communities than students.
     """
     communities = max(
         (
@@ -277,10 +278,10 @@ def merge_communities(
 
 
 def largest_first(sizes: Mapping[int, int], students: int) -> tuple[tuple[int, ...], ...]:
-    """Merge communities, given as id and filters, into a partition per student (A, section 4.2).
+    """Merge communities, given as id and filters, into a partition per student.
 
-    Largest first, each goes to the partition that is smallest so far, the first of equal ones:
-    {12, 14, 25, 30} into two gives {30, 12} and {25, 14}.
+    As in arXiv:1907.11804, section 4.2.  Largest first, each goes to the partition that is smallest
+    so far, the first of equal ones: {12, 14, 25, 30} into two gives {30, 12} and {25, 14}.
     """
     partitions: list[list[int]] = [[] for _ in range(students)]
     for number in sorted(sizes, key=lambda one: (-sizes[one], one)):

@@ -69,7 +69,7 @@ class DistillationRecipe(Record):
 
 
 class ComputeRecipe(Record):
-    """Where and how training computes; changes speed and rounding, not what is learnt."""
+    """Device and precision of training; they change speed and rounding only."""
 
     device: str = Field(
         default="auto", description="`cpu`, `cuda`, `cuda:1` ..., or `auto`: a GPU if there is one."
@@ -284,7 +284,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A setting, and the validation accuracy at the end of its run; None where it diverged."""
+    """A setting and its validation accuracy; None where it diverged."""
 
     setting: Setting
     validation_accuracy_pct: float | None

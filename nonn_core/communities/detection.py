@@ -104,7 +104,7 @@ def louvain(graph: Graph, resolution: float, rng: np.random.Generator) -> tuple[
 def _climb(
     graph: Graph, resolution: float, rng: np.random.Generator, labels: Labels
 ) -> tuple[Labels, float]:
-    """Move nodes, then the communities as nodes, and so on, until all stay where they are."""
+    """Move nodes, then communities as nodes, until all stay."""
     degree: Values = graph.sum(axis=1)
     total = degree.sum()
     _, labels = np.unique(
@@ -121,9 +121,10 @@ def _climb(
 def _move_nodes(
     graph: Graph, degree: Values, labels: Labels, pull: float, rng: np.random.Generator
 ) -> Labels:
-    """Return labels from which no node gains by a move; it visits the nodes in random order.
+    """Labels from which no node gains by a move.
 
-    Label n + i is kept for node i alone, so that a node may also leave for nowhere.
+    Nodes are visited in random order.  Label n + i is kept for node i alone, so that a node may
+    also leave for nowhere.
     """
     nodes, labels = len(labels), labels.copy()
     # One integer type, so that the moves are compiled once; and no array is made in compiled code,
@@ -151,10 +152,10 @@ def _merge_nodes(graph: Graph, labels: Labels, count: int) -> Graph:
 
 @njit(error_model="numpy")
 def _move_queued(graph, labels, members, near, queue, pull):  # type: ignore[no-untyped-def]
-    """Move each queued node to where modularity gains most, in place, until the queue is empty.
+    """Move each queued node, in place, to where modularity gains most.
 
-    Per community: `members` holds weight and number of its nodes.  `near` is (links, ids): a
-    node's links per community, and which communities they lead to.
+    Ends when the queue is empty.  Per community: `members` holds weight and number of its nodes.
+    `near` is (links, ids): a node's links per community, and which communities they lead to.
     """
     degree, (weight, size), (links, ids), (nodes, queued) = graph[3], members, near, queue
     head, waiting = 0, len(nodes)
@@ -194,7 +195,7 @@ def _links_to_communities(graph, i, labels, near):  # type: ignore[no-untyped-de
 
 @njit(error_model="numpy")
 def _best_community(i, degree, old, members, near, count, pull):  # type: ignore[no-untyped-def]
-    """Return the community where node i, which is in none now, gains most; `old` if none is."""
+    """Community where node i, which is in none now, gains most, or `old`."""
     (weight, size), (links, ids) = members, near
     pull = pull * degree
     alone = len(size) // 2 + i

@@ -81,7 +81,7 @@ def _add_links(weights, block, link):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True, slots=True)
 class Activities:
-    """What the teacher's fconv does on validation images.
+    """Activities of the teacher's fconv on validation images.
 
     `average` (images, filters) holds each filter's mean over height and width, >= 0; `labels`
     (images,) the right classes; `fc_weight` (classes, filters) and `fc_bias` (classes,) the
@@ -98,7 +98,7 @@ class Activities:
         return self.average @ self.fc_weight.T + self.fc_bias
 
     def share(self, filters: Sequence[int]) -> Matrix:
-        """Return what these filters add to the logits, (images, classes)."""
+        """Share of these filters in the logits, (images, classes)."""
         chosen = list(filters)
         return self.average[:, chosen] @ self.fc_weight[:, chosen].T
 
@@ -110,9 +110,10 @@ class Activities:
 def average_activities(
     teacher: Teacher, dataset: Dataset, images: Images, progress: Progress = silent
 ) -> Activities:
-    """Run the teacher over `images`; a_i is the mean of fconv's channel i (A, section 4.1).
+    """Average activities of the teacher over `images`.
 
-    Teacher and images are on the same device.
+    a_i is the mean of fconv's channel i (arXiv:1907.11804, section 4.1).  Teacher and images are on
+    the same device.
     """
     at_once = inference_batch_size(dataset.image, images.pixels.device)
     averages = []
@@ -148,11 +149,12 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
-    """What the published implementation does beside the formula; its values are the defaults.
+    """Options of the published implementation beside the formula.
 
-    `per_image_scale` divides an image's activities by the image's largest; `top_filters` keeps
-    each image's most active filters and zeroes the rest (None keeps all); `link_percentile` keeps
-    links heavier than this percentile of the non-zero weights (0 keeps all).
+    Its values are the defaults.  `per_image_scale` divides an image's activities by the image's
+    largest; `top_filters` keeps each image's most active filters and zeroes the rest (None keeps
+    all); `link_percentile` keeps links heavier than this percentile of the non-zero weights (0
+    keeps all).
     """
 
     per_image_scale: bool = True

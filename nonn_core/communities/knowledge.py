@@ -43,7 +43,7 @@ from nonn_core.teacher.teacher import Teacher
 
 @dataclass(frozen=True, slots=True)
 class DropResult:
-    """The curve that was measured, and communities and drop steps of which one is exactly P0."""
+    """Measured curve, and communities and drop steps of which one is P0."""
 
     communities: tuple[Community, ...]
     steps: tuple[DropStep, ...]
@@ -52,7 +52,7 @@ class DropResult:
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """A filter network (filters, filters), and the teacher it was measured on, if there is one."""
+    """Filter network (filters, filters), and its teacher, if there is one."""
 
     weights: Matrix
     activities: Activities | None = None
@@ -95,7 +95,7 @@ class Knowledge:
 
 @dataclass(frozen=True, slots=True)
 class GammaRow:
-    """What one gamma finds; sizes in filters, modularity at this gamma and at 1.
+    """Result of one gamma: sizes in filters, modularity at it and at 1.
 
     `p0_filters` is null where nothing was measured.
     """
@@ -172,7 +172,10 @@ def partition_teacher(
 
 
 def _unmeasured_drop(communities: Sequence[Community]) -> DropResult:
-    """Without a teacher only g0, the filters without a link, may be dropped, as A does."""
+    """Drop steps without a teacher.
+
+    Only g0, the filters without a link, may be dropped, as in arXiv:1907.11804.
+    """
     steps = [DropStep(communities=(), filters=0, accuracy_pct=None, delta_val_pct=None)]
     steps += [
         DropStep(communities=(c.id,), filters=len(c.filters), accuracy_pct=None, delta_val_pct=None)
@@ -194,7 +197,7 @@ def find_p0(
     epsilon_pct: float,
     progress: Progress = silent,
 ) -> DropResult:
-    """Find the largest set of filters with |delta_val| < epsilon on a chain of nested sets.
+    """Find the largest of nested sets of filters with |delta_val| < epsilon.
 
     The chain removes g0 as a whole, if that keeps |delta_val| below epsilon, and then one filter
     after the other, of all communities, the one that is missed least first, until one is left.
@@ -298,9 +301,10 @@ def cross_entropy_rises(activities: Activities, logits: Matrix, filters: Sequenc
 def _split(
     communities: Sequence[Community], whole: Sequence[Community], single: set[int]
 ) -> tuple[tuple[Community, ...], list[int]]:
-    """Take single filters out of their communities; return all anew, and the ids of P0 in order.
+    """Take single filters out of their communities.
 
-    What is left of the communities comes linked before g0 and largest first, as they were found.
+    Returns all communities anew, and the ids of P0 in order.  What is left of the communities comes
+    linked before g0 and largest first, as they were found.
     """
     rest = [
         (one, tuple(i for i in one.filters if one in whole or i not in single))
@@ -327,7 +331,7 @@ def _steps(
     first: Sequence[int],
     curve: Sequence[CurvePoint],
 ) -> tuple[DropStep, ...]:
-    """Remove the communities of P0 in their order, then always the one that is missed least."""
+    """Drop steps: the communities of P0, then always the least missed."""
     # Of what the curve holds, the curve's figures; two ways to one figure would differ in rounding.
     known = {point.filters: point for point in curve}
     steps = [_step((), known[0])]

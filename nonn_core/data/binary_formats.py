@@ -174,7 +174,7 @@ _PIXEL_BYTES = 3 * 32 * 32
 
 @dataclass(frozen=True, slots=True)
 class CifarLayout:
-    """The files of one data set: how many images each holds, and what stands before an image."""
+    """Files of one data set, their images, and the labels before each image."""
 
     name: str
     folder: str
@@ -214,10 +214,10 @@ CIFAR100 = CifarLayout(
 
 
 def read_cifar(layout: CifarLayout, path: str, progress: Progress = silent) -> RawDataset:
-    """Read a folder or tar file; the files may lie below the folder that the tar file makes.
+    """Read a folder or tar file.
 
-    Raises InputError that names the file which is missing, of another length than published, or
-    holds a label that is none.
+    The files may lie below the folder that the tar file makes.  Raises InputError that names the
+    file which is missing, of another length than published, or holds a label that is none.
     """
     contents: dict[str, bytes] = {}
     for name, content in _cifar_contents(layout, path):

@@ -82,7 +82,7 @@ class Dataset:
         return digest.hexdigest()
 
     def split(self, seed: int) -> tuple[Images, Images]:
-        """Split the training images 90 : 10 into training and validation images (A, 5.1)."""
+        """Split the training images 90 : 10 into training and validation images."""
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
         held = max(1, round(len(order) * VALIDATION_SHARE))
         return self.train.take(order[held:].sort().values), self.train.take(
@@ -90,7 +90,10 @@ class Dataset:
         )
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """Turn uint8 (N, C, H, W) into float32 of zero mean and unit variance per channel."""
+        """Normalise uint8 (N, C, H, W) to float32 per channel.
+
+        The mean becomes 0 and the variance 1.
+        """
         return (pixels.float() / 255 - self.mean) / self.std
 
     def batches(self, images: Images, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -131,9 +134,10 @@ def _images(part: LabelledImages) -> Images:
 
 
 def _statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of (N, C, H, W), on a scale of 0 to 1.
+    """Mean and standard deviation of each channel, on a scale of 0 to 1.
 
-    From the histogram of its 256 values, which needs no wider copy of the images.
+    `pixels` are (N, C, H, W).  From the histogram of its 256 values, which needs no wider copy of
+    the images.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = [torch.bincount(each.flatten(), minlength=256) for each in pixels.unbind(1)]
@@ -145,10 +149,11 @@ def _statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def first_of_each_class(dataset: Dataset, count: int) -> Dataset:
-    """Keep the first `count` training images of each class, in their order; test images all stay.
+    """Keep the first `count` training images of each class, in their order.
 
-    Mean and standard deviation stay those of the whole data set, so that what is trained here sees
-    test images as it would without this.  Raises InputError when a class has fewer images.
+    Test images all stay.  Mean and standard deviation stay those of the whole data set, so that
+    what is trained here sees test images as it would without this.  Raises InputError when a class
+    has fewer images.
     """
     labels = dataset.train.labels
     kept = []
@@ -180,10 +185,10 @@ def draw_shifts(
 
 
 def shift_and_mirror(pixels: Tensor, moves: Tensor) -> Tensor:
-    """Move each image of (N, C, H, W) by up to an eighth of its size, zeros moving in.
+    """Shift images (N, C, H, W) by up to an eighth, and mirror them.
 
-    `moves` (N, 3) are those of `drawn_moves`, on the images' device.  The result is laid out
-    channels-last.
+    Zeros move in.  `moves` (N, 3) are those of `drawn_moves`, on the images' device.  The result is
+    laid out channels-last.
     """
     count, _, height, width = pixels.shape
     tall, wide = _reach(height), _reach(width)

@@ -81,7 +81,7 @@ def _fetch(file: PublishedFile, folder: Path, progress: Progress) -> None:
 
 
 class _Bar:
-    """What pooch takes for a progress bar, passed on to ours in kB.
+    """Progress bar of pooch, passed on to ours in kB.
 
     pooch sets `total` (bytes, 0 if unknown), and at the end resets the bar and fills it.
     """

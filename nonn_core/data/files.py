@@ -62,7 +62,7 @@ def read_bytes(file: Path) -> bytes:
 def tar_entries(
     archive: Path, wanted: Callable[[PurePosixPath], bool], holds: str
 ) -> Iterator[Entry]:
-    """Yield all folders and the wanted files of a tar file, in the archive's own order.
+    """Folders and wanted files of a tar file, in its own order.
 
     Raises InputError that names the archive, and says what it should hold, where it is no tar file
     or is damaged anywhere, also behind its last wanted file.
@@ -88,7 +88,10 @@ def tar_entries(
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Tell the end of the archive from a damaged header, at which tarfile stops in silence."""
+    """Tell the archive's end from a damaged header.
+
+    tarfile stops at either in silence.
+    """
     assert tar.fileobj is not None  # noqa: S101  (open for reading)
     tar.fileobj.seek(tar.offset)
     rest = tar.fileobj.read(-1)
@@ -111,7 +114,7 @@ class PublishedFile:
 
 @dataclass(frozen=True, slots=True)
 class PublishedDataset:
-    """The files of a data set, and the kind of source that they are read as."""
+    """Files of a data set, and their kind of source."""
 
     kind: str
     files: tuple[PublishedFile, ...]

@@ -111,10 +111,11 @@ _DEPTH = 5
 
 
 def read_image_folder(path: str, progress: Progress = silent) -> RawDataset:
-    """Read a whole image folder or tar file into memory, as 3 channels; classes in name order.
+    """Read a whole image folder or tar file, as 3 channels.
 
-    `train/` and `test/` may lie below one top folder.  Raises InputError that names the file when
-    the path, a class's images or an image is missing, unreadable, or of another size than the rest.
+    Classes are in name order.  `train/` and `test/` may lie below one top folder.  Raises
+    InputError that names the file when the path, a class's images or an image is missing,
+    unreadable, or of another size than the rest.
     """
     place = Path(path)
     if place.is_dir():
@@ -223,7 +224,10 @@ def _check_classes(path: str, classes: set[str], named: dict[str, _Named]) -> No
 
 
 def _labels_numbered(classes: tuple[str, ...], named: dict[str, _Named]) -> RawDataset:
-    """Stack images in name order, so that a folder and a tar of it give the same data set."""
+    """Stack images in name order.
+
+    A folder and a tar of it so give the same data set.
+    """
     number = {name: label for label, name in enumerate(classes)}
     train, test = (_stacked(named[part], number) for part in PARTS)
     return RawDataset(classes, train, test, mirrored=True)

@@ -29,7 +29,10 @@ class Compute:
 
     @classmethod
     def of(cls, recipe: ComputeRecipe) -> "Compute":
-        """Return what a recipe asks for; raises InputError for a device that is not here."""
+        """Device and precision of a recipe.
+
+        Raises InputError for a device that is not here.
+        """
         return cls(select_device(recipe.device), recipe.precision)
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -40,7 +43,10 @@ class Compute:
 
 @contextmanager
 def on_fastest_device(network: nn.Module, dataset: Dataset) -> Iterator[Dataset]:
-    """Take network and images to a GPU if there is one; the network comes back to the CPU."""
+    """Network and images on a GPU, if there is one.
+
+    The network comes back to the CPU.
+    """
     device = select_device("auto")
     network.to(device)
     try:
@@ -81,7 +87,7 @@ def select_device(asked: str) -> torch.device:
     return torch.device(name)
 
 
-Broadcast = TypeVar("Told")
+Value = TypeVar("Value")
 
 # While one process runs the teacher over all views, the others wait.
 _TIMEOUT = timedelta(days=7)
@@ -173,8 +179,8 @@ def broadcast(tensors: Sequence[Tensor]) -> None:
             tensor.copy_(sent)
 
 
-def broadcast_object(value: Broadcast) -> Broadcast:
-    """Return the first process's value, anything that can be pickled."""
+def broadcast_object(value: Value) -> Value:
+    """Value of the process of rank 0, anything that can be pickled."""
     if world_size() == 1:
         return value
     values = [value]

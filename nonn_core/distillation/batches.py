@@ -21,7 +21,7 @@ from nonn_core.teacher.teacher import TeacherOutputs
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Normalised images (N, C, H, W), labels (N,), and what the teacher shows for them.
+    """Normalised images (N, C, H, W), labels (N,), and the teacher's outputs for them.
 
     `draw` seeds whatever else is random in the step; it differs from batch to batch and epoch to
     epoch, and is the same again in a resumed run.
@@ -101,24 +101,30 @@ def augmented(dataset: Dataset, images: Images, moves: Tensor) -> tuple[Tensor, 
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """Return the randomness of an epoch: a function of these two numbers, so that none is saved."""
+    """Random generator of an epoch.
+
+    A function of these two numbers, so that none is saved.
+    """
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
 
 def draw_of(seed: int, epoch: int, position: int) -> int:
-    """Return the `draw` of an epoch's batch: a function of these numbers and of the process."""
+    """Seed `draw` of an epoch's batch.
+
+    A function of these numbers and of the process.
+    """
     return ((seed * 1_000_003 + epoch) * 1_000_003 + position + (accelerator.rank() << 48)) % 2**63
 
 
 _VIEW_SEED, _ORDER_SEED = 2**61, 2**62
 """Keep the randomness of views apart from that of epochs."""
 _ROWS_AT_ONCE = 256
-"""Images whose lessons are written together."""
+"""Images whose teacher outputs are written together."""
 
 
 @dataclass(frozen=True)
 class CachedBatches:
-    """Images in `views` fixed views, and lessons of them from a file at `path`.
+    """Images in `views` fixed views, with teacher outputs cached at `path`.
 
     View v of image i is a function of (seed, v, i) alone.  Each epoch shows each image in one of
     its views, not all in the same one, and `views` epochs in a row show all.  The file is written
@@ -146,9 +152,9 @@ class CachedBatches:
         turns = (self._first_views + number) % self.views
         for position, chosen in enumerate(in_batches(order, self.size)):
             own = accelerator.shard(chosen)
-            shown = turns[own] * len(self.images) + own
-            images, labels = self._images_at(shown, own)
-            teacher_outputs = shape.unpacked(rows[shown].to(images.device))
+            rows_of_batch = turns[own] * len(self.images) + own
+            images, labels = self._images_at(rows_of_batch, own)
+            teacher_outputs = shape.unpack(rows[rows_of_batch].to(images.device))
             yield Batch(images, labels, teacher_outputs, draw_of(self.seed, number, position))
 
     @cached_property
@@ -173,7 +179,7 @@ class CachedBatches:
 
     @cached_property
     def _cached_outputs(self) -> tuple[OutputLayout, Tensor]:
-        """Return the shape and the rows of all lessons; write them first if need be."""
+        """Layout and rows of the cached outputs, which are written if need be."""
         shape = OutputLayout.of(self._outputs_at(0, torch.tensor([0])))
         identity = {
             "run": self.identity,
@@ -189,7 +195,7 @@ class CachedBatches:
         return shape, file.rows()
 
     def _view(self, view: int) -> Iterator[TeacherOutputs]:
-        """Yield the lessons of one view, image after image."""
+        """Teacher outputs of one view, image after image."""
         for positions in torch.split(torch.arange(len(self.images)), _ROWS_AT_ONCE):
             yield self._outputs_at(view, positions)
 

@@ -1,4 +1,4 @@
-"""Construction of what a recipe trains: networks, phases, and fake quantisation.
+"""Construction of a recipe's networks and objectives, and fake quantisation.
 
 While a network is fake-quantised (quantisation-aware training, arXiv:1712.05877), its
 convolutions use weights rounded to int8 with one scale for each output channel, and
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from nonn_core.distillation.losses import (
     nonn_distillation,
     single_distillation,
 )
-from nonn_core.distillation.splitnet import SoftSplitNet, SplitNet, build_splitnet, cut_groups
+from nonn_core.distillation.splitnet import SoftSplitNet, SplitNet, build_splitnet
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.group_layout import group_layout
 from nonn_core.networks.modules import (
@@ -45,45 +45,29 @@ Network = Nonn | Classifier | SplitNet
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
-    """A part of a run that trains one network; `name` is empty for the last or only one.
+class AssignmentPhase:
+    """First phase of a SplitNet's training, which assigns channels and classes to groups.
 
-    Without `taught` its objective looks at no lesson.
+    It looks at labels alone; `remaining` are the epochs after the cut.
     """
 
-    name: str
-    network: nn.Module
+    network: SoftSplitNet
     objective: Objective
     optimiser: OptimiserRecipe
-    uses_teacher: bool = True
+    remaining: OptimiserRecipe
 
-    def file(self, name: str) -> str:
-        """Return the name of this phase's file of a kind."""
-        return f"{self.name}-{name}" if self.name else name
-
-
-def phases(recipe: TrainingRecipe, classes: int, batches: int) -> Iterator[Phase]:
-    """Yield what is trained one after another, on epochs of so many batches.
-
-    Train each before asking for the next.
-    The last phase's network is the one that `build_network` builds.
-    """
-    if recipe.start is not None or not isinstance(recipe.model, SplitNetRecipe):
-        network = build_network(recipe, classes)
-        yield Phase("", network, objective_of(network, recipe), recipe.optimiser)
-        return
-    model, channels = recipe.model, ImageShape.parse(recipe.image).channels
-    before, after = _split_epochs(recipe.optimiser, model.assignment_share)
-    splitting = SoftSplitNet(
-        build_classifier(model.spec, channels, classes, recipe.seed),
-        group_layout(model.spec, channels, classes, model.groups),
-        _total_step(before, batches),
-        recipe.seed,
-    )
-    objective = group_assignment(splitting, model)
-    yield Phase("assignment", splitting, objective, before, uses_teacher=False)
-    network = cut_groups(splitting)
-    yield Phase("", network, objective_of(network, recipe), after)
+    @classmethod
+    def of(cls, recipe: TrainingRecipe, model: SplitNetRecipe, classes: int, batches: int) -> Self:
+        """Phase of a recipe whose epochs have so many batches."""
+        channels = ImageShape.parse(recipe.image).channels
+        optimiser, remaining = _split_epochs(recipe.optimiser, model.assignment_share)
+        network = SoftSplitNet(
+            build_classifier(model.spec, channels, classes, recipe.seed),
+            group_layout(model.spec, channels, classes, model.groups),
+            _total_step(optimiser, batches),
+            recipe.seed,
+        )
+        return cls(network, group_assignment(network, model), optimiser, remaining)
 
 
 def build_network(recipe: TrainingRecipe, classes: int) -> Network:
@@ -100,7 +84,7 @@ def build_network(recipe: TrainingRecipe, classes: int) -> Network:
 
 
 def objective_of(network: Network, recipe: TrainingRecipe) -> Objective:
-    """Return what a recipe's network is trained towards."""
+    """Objective of a recipe's network."""
     losses = recipe.distillation
     if isinstance(network, Nonn):
         return nonn_distillation(network, losses)
@@ -110,7 +94,7 @@ def objective_of(network: Network, recipe: TrainingRecipe) -> Objective:
 
 
 def target_spec_of(recipe: TrainingRecipe) -> TargetSpec:
-    """Return what a recipe wants to see of its teacher; nothing that no loss will look at."""
+    """Teacher outputs that the losses of a recipe look at."""
     losses = recipe.distillation
     if isinstance(recipe.model, NonnRecipe):
         transferred = losses.beta or losses.attention
@@ -148,7 +132,10 @@ _OPERATIONS = (nn.Conv2d, *_CONTINUED)
 
 
 class RoundedWeights(nn.Module):
-    """Rounds weights (outputs, ...) to 2 x 127 + 1 levels, symmetric around zero, per output."""
+    """Rounding of weights (outputs, ...) to 2 x 127 + 1 levels per output.
+
+    The levels are symmetric around zero.
+    """
 
     def forward(self, weight: Tensor) -> Tensor:
         """Round."""
@@ -192,7 +179,7 @@ class RoundedActivations(nn.Module):
 def fine_tuning_recipe(
     recipe: TrainingRecipe, run: Path, epochs: int, learning_rate: float
 ) -> TrainingRecipe:
-    """Return the recipe that goes on from a finished run of `recipe`, rounding as int8 will.
+    """Recipe that goes on from a finished run, rounding as int8 will.
 
     Raises InputError for impossible epochs or rates.
     """

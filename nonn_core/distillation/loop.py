@@ -35,7 +35,7 @@ FIRST_BYTES = b'{"epoch"'
 
 @dataclass(frozen=True, slots=True)
 class EpochMetrics:
-    """What one epoch did: mean training losses, and accuracy on the validation images."""
+    """Metrics of one epoch: mean training losses, and validation accuracy."""
 
     epoch: int
     learning_rate: float
@@ -137,7 +137,7 @@ Objective = Callable[[Batch], Mapping[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class TrainingTask:
-    """What is trained, on what, towards what, and where its checkpoint lies.
+    """A network, its batches and objective, and its checkpoint.
 
     `validation` images of `dataset` judge each epoch; they and the batches are on the device of
     `compute`.
@@ -154,11 +154,11 @@ class TrainingTask:
 
 
 def fit(task: TrainingTask, progress: Progress = silent) -> list[EpochMetrics]:
-    """Train to the last epoch, from the checkpoint if there is one; return all epochs' metrics.
+    """Train to the last epoch, from the checkpoint if there is one.
 
-    The network is moved to the device and, once trained, to the CPU.  Raises TrainingError when
-    the loss stops being a number or the GPU's memory is too small (the last good checkpoint stays),
-    and InputError when the checkpoint belongs to another run.
+    Returns all epochs' metrics.  The network is moved to the device and, once trained, to the CPU.
+    Raises TrainingError when the loss stops being a number or the GPU's memory is too small (the
+    last good checkpoint stays), and InputError when the checkpoint belongs to another run.
     """
     network = task.network.to(  # type: ignore[call-overload]
         task.compute.device, memory_format=torch.channels_last
@@ -202,7 +202,10 @@ def accuracy_pct(network: nn.Module, dataset: Dataset, images: Images) -> float:
 
 
 def learning_rate(optimiser: OptimiserRecipe, step: int, steps: int) -> float:
-    """Rate at `step` of `steps`: a linear rise over the first tenth, then half a cosine to zero."""
+    """Learning rate at `step` of `steps`.
+
+    A linear rise over the first tenth, then half a cosine to zero.
+    """
     rise = max(1, round(steps * WARM_UP_SHARE))
     if step < rise:
         return optimiser.learning_rate * (step + 1) / rise
@@ -211,7 +214,10 @@ def learning_rate(optimiser: OptimiserRecipe, step: int, steps: int) -> float:
 
 
 def steps_between_checks(device: torch.device) -> int:
-    """Return after how many steps losses are looked at: it makes the processor wait for a GPU."""
+    """Number of steps between two looks at the losses.
+
+    A look makes the processor wait for a GPU.
+    """
     return 1 if device.type == "cpu" else 50
 
 

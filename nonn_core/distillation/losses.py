@@ -25,7 +25,7 @@ _DEAD = 1e-20
 def distillation(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alpha: float, temperature: float
 ) -> Tensor:
-    """Knowledge distillation (A, Eq. 1), averaged over the batch.
+    """Knowledge distillation (arXiv:1907.11804, Eq. 1), averaged over the batch.
 
     (1 - alpha) H(y, P_S) + alpha H(P_T^tau, P_S^tau), with H the cross entropy and P^tau the
     softmax of logits / tau.  Logits (N, classes), labels (N,); a scalar comes back.
@@ -38,7 +38,7 @@ def distillation(
 
 
 def activation_transfer(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
-    """Activation transfer (A, Eq. 6), averaged over the batch.
+    """Activation transfer (arXiv:1907.11804, Eq. 6), averaged over the batch.
 
     sum over partitions p of || v_T(p) / ||v_T(p)|| - v_S(p) / ||v_S(p)|| ||^2 with v an image's
     flattened fconv activations of the partition.  Each entry (N, |P_p|, H, W), where H and W may
@@ -121,7 +121,7 @@ def attention_distillation(network: Classifier, recipe: DistillationRecipe) -> O
 
 
 def nonn_distillation(network: Nonn, recipe: DistillationRecipe) -> Objective:
-    """Eq. 1 for the whole NoNN, and what is to be transferred into each of its students.
+    """Eq. 1 for the whole NoNN, and transfer into each student.
 
     That is beta times Eq. 6 over the students' partitions, attention transfer over them, both, or
     neither.  With student dropout Eq. 1 sees each image without the vectors of some students.
@@ -140,8 +140,8 @@ def nonn_distillation(network: Nonn, recipe: DistillationRecipe) -> Objective:
             found["transfer"] = activation_transfer(maps, _teacher_outputs(batch).maps)
             loss = loss + recipe.beta * found["transfer"]
         if recipe.attention:
-            taught = [attention_map(theirs) for theirs in _teacher_outputs(batch).maps]
-            found["attention"] = attention_transfer(maps, taught)
+            attention = [attention_map(theirs) for theirs in _teacher_outputs(batch).maps]
+            found["attention"] = attention_transfer(maps, attention)
             loss = loss + recipe.attention * found["attention"]
         return {"loss": loss, **found}
 
@@ -197,10 +197,10 @@ def _without_missing(maps: Sequence[Tensor], answering: Tensor) -> list[Tensor]:
 
 
 def _distillation_loss(logits: Tensor, batch: Batch, recipe: DistillationRecipe) -> Tensor:
-    taught = _teacher_outputs(batch).logits
-    return distillation(logits, taught, batch.labels, recipe.alpha, recipe.temperature)
+    teacher_logits = _teacher_outputs(batch).logits
+    return distillation(logits, teacher_logits, batch.labels, recipe.alpha, recipe.temperature)
 
 
 def _teacher_outputs(batch: Batch) -> TeacherOutputs:
-    assert batch.teacher_outputs is not None  # noqa: S101  (batches of a taught run have one)
+    assert batch.teacher_outputs is not None  # noqa: S101  (batches with a teacher have them)
     return batch.teacher_outputs

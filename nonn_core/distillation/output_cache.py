@@ -28,14 +28,14 @@ from nonn_core.teacher.teacher import TargetSpec, Teacher, TeacherOutputs
 
 @dataclass(frozen=True, slots=True)
 class TeacherRunner:
-    """Shows a teacher's lessons on a subject; the teacher is on the device of `compute`."""
+    """Computes a teacher's outputs; the teacher is on the device of `compute`."""
 
     teacher: Teacher
     targets: TargetSpec
     compute: Compute
 
     def __call__(self, images: Tensor) -> TeacherOutputs:
-        """Show the lesson of normalised images (N, C, H, W)."""
+        """Compute the outputs for normalised images (N, C, H, W)."""
         at_once = inference_batch_size(ImageShape(*images.shape[1:]), images.device)
         with self.compute.autocast():
             parts = [
@@ -45,7 +45,7 @@ class TeacherRunner:
 
 
 def concatenate(parts: Sequence[TeacherOutputs]) -> TeacherOutputs:
-    """Put the lessons of neighbouring images together."""
+    """Concatenate the outputs of neighbouring images."""
     return TeacherOutputs(
         torch.cat([part.logits for part in parts]),
         [torch.cat(maps) for maps in zip(*(part.maps for part in parts), strict=True)],
@@ -55,7 +55,7 @@ def concatenate(parts: Sequence[TeacherOutputs]) -> TeacherOutputs:
 
 @dataclass(frozen=True, slots=True)
 class OutputLayout:
-    """What the lesson of one image holds, and its bytes in a file.
+    """Layout of the teacher outputs of one image, and its bytes.
 
     Logits are kept as float32.  Maps and attention are kept as bfloat16, which has the range of
     float32: nothing overflows, and the unit vectors of Eq. 6 change by less than one part in 256.
@@ -67,7 +67,7 @@ class OutputLayout:
 
     @classmethod
     def of(cls, outputs: TeacherOutputs) -> "OutputLayout":
-        """Return the shape of a lesson of any number of images."""
+        """Layout of the outputs for any number of images."""
         return cls(
             outputs.logits.shape[1],
             tuple(tuple(part.shape[1:]) for part in outputs.maps),
@@ -76,11 +76,11 @@ class OutputLayout:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one image's lesson."""
+        """Bytes of one image's outputs."""
         return sum(prod(shape) * kind.itemsize for shape, kind in self._fields())
 
-    def packed(self, outputs: TeacherOutputs) -> Tensor:
-        """Return the lesson of N images as bytes, uint8 (N, row_bytes)."""
+    def pack(self, outputs: TeacherOutputs) -> Tensor:
+        """Pack the outputs of N images into bytes, uint8 (N, row_bytes)."""
         parts = (outputs.logits, *outputs.maps, *outputs.attention)
         columns = [
             part.to("cpu", kind).flatten(1).contiguous().view(torch.uint8)
@@ -88,8 +88,8 @@ class OutputLayout:
         ]
         return torch.cat(columns, dim=1)
 
-    def unpacked(self, rows: Tensor) -> TeacherOutputs:
-        """Return the lesson that uint8 (N, row_bytes) holds, on the same device."""
+    def unpack(self, rows: Tensor) -> TeacherOutputs:
+        """Unpack the outputs in uint8 (N, row_bytes), on the same device."""
         columns = torch.split(
             rows, [prod(shape) * kind.itemsize for shape, kind in self._fields()], dim=1
         )
@@ -106,7 +106,7 @@ class OutputLayout:
 
 @dataclass(frozen=True, slots=True)
 class TeacherOutputCache:
-    """The lessons of several views of all images: a row for each, view after view.
+    """Outputs for several views of all images: a row each, view after view.
 
     `path` holds rows alone; the note beside it says whose they are and gives a checksum of each
     view that is whole, so that a killed build loses one view at most, and a damaged view is made
@@ -129,7 +129,7 @@ class TeacherOutputCache:
         outputs_of_view: Callable[[int], Iterator[TeacherOutputs]],
         progress: Progress = silent,
     ) -> None:
-        """Write the views that are not there yet; `lessons(view)` yields one view's, in order.
+        """Write the views that are not there yet; `outputs_of_view` yields one view's, in order.
 
         Raises NonnError when the disk is too full: before anything is written, if it is then.
         """
@@ -137,7 +137,7 @@ class TeacherOutputCache:
         done = len(checksums)
         if done == self.views:
             return
-        what = f"teacher's lessons, {format_bytes(self.size_bytes)} on disk"
+        what = f"teacher's outputs, {format_bytes(self.size_bytes)} on disk"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._check_room(done)
@@ -147,7 +147,7 @@ class TeacherOutputCache:
                 for view in range(done, self.views):
                     shown, checksum = view * self.images, 0
                     for outputs in outputs_of_view(view):
-                        rows = self.shape.packed(outputs).numpy().data
+                        rows = self.shape.pack(outputs).numpy().data
                         file.write(rows)
                         checksum = zlib.crc32(rows, checksum)
                         shown += len(outputs.logits)
@@ -196,14 +196,14 @@ class TeacherOutputCache:
 
     def _no_room(self, why: str) -> NonnError:
         return NonnError(
-            f"{self.path}: the lessons of {self.views} views need "
+            f"{self.path}: the teacher's outputs for {self.views} views need "
             f"{format_bytes(self.size_bytes)}: {why}; make room or lower compute.cached_views, and "
             "run the command again"
         )
 
 
 def remove_cache(path: Path) -> None:
-    """Remove a file of lessons and its note, where there are any."""
+    """Remove a cache and its note, where there are any."""
     _note_of(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 

@@ -6,8 +6,8 @@ run/checkpoint.safetensors   weights, momentum and history after the last finish
 run/metrics.jsonl            a line for each finished epoch
 run/model.safetensors        the weights, once training has finished
 
-A run of several phases keeps the earlier ones' checkpoint and metrics under their names, e.g.
-assignment-checkpoint.safetensors.  With cached views, lessons-0.bin holds the teacher's
+A SplitNet's first phase keeps its checkpoint and metrics as assignment-checkpoint.safetensors
+and assignment-metrics.jsonl.  With cached views, lessons-0.bin holds the teacher's
 outputs until training has finished.
 """
 
@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nonn_common.document import check_own_place, check_place, write_atomic
 from nonn_common.errors import InputError
@@ -27,22 +27,39 @@ from nonn_core.distillation import accelerator
 from nonn_core.distillation.accelerator import Compute
 from nonn_core.distillation.batches import Batches, CachedBatches, LiveBatches
 from nonn_core.distillation.construction import (
+    AssignmentPhase,
     Network,
     build_network,
     fake_quantised,
-    phases,
+    objective_of,
     target_spec_of,
 )
-from nonn_core.distillation.loop import FIRST_BYTES, Checkpoint, EpochMetrics, TrainingTask, fit
+from nonn_core.distillation.loop import (
+    FIRST_BYTES,
+    Checkpoint,
+    EpochMetrics,
+    Objective,
+    TrainingTask,
+    fit,
+)
 from nonn_core.distillation.losses import classification
 from nonn_core.distillation.output_cache import TeacherRunner, remove_cache
+from nonn_core.distillation.splitnet import cut_groups
 from nonn_core.networks.blueprint import NetworkSpec
 from nonn_core.networks.modules import build_classifier, load_weights, read_tensors, write_tensors
-from nonn_core.recipe import ComputeRecipe, NonnRecipe, OptimiserRecipe, TrainingRecipe
+from nonn_core.recipe import (
+    ComputeRecipe,
+    NonnRecipe,
+    OptimiserRecipe,
+    SplitNetRecipe,
+    TrainingRecipe,
+)
 from nonn_core.teacher.teacher import DEFAULT_FCONV, SUFFIX, Teacher, TeacherCard, TrainedTeacher
 
 RECIPE, VERSIONS = "train.yaml", "versions.json"
 CHECKPOINT, METRICS, MODEL = "checkpoint.safetensors", "metrics.jsonl", "model.safetensors"
+ASSIGNMENT = "assignment-"
+"""Begins the names of a SplitNet's checkpoint and metrics before its cut."""
 
 
 def train(
@@ -72,27 +89,35 @@ def train(
     run_teacher = TeacherRunner(teacher.to(compute.device), target_spec_of(recipe), compute)
     cache_path = folder / f"lessons-{accelerator.node_rank()}.bin"
     batches = _batches(recipe, data, training, run_teacher, cache_path, identity, progress)
-    untaught = LiveBatches(data, training, recipe.optimiser.batch_size, recipe.seed)
-    history: list[EpochMetrics] = []
-    for phase in phases(recipe, data.classes, len(batches)):
+
+    def fitted(
+        network: nn.Module,
+        objective: Objective,
+        optimiser: OptimiserRecipe,
+        batches: Batches,
+        prefix: str = "",
+    ) -> list[EpochMetrics]:
+        """Train a network, from its checkpoint if there is one; metrics of its epochs."""
         checkpoint = Checkpoint(
-            folder / phase.file(CHECKPOINT), folder / phase.file(METRICS), identity
+            folder / f"{prefix}{CHECKPOINT}", folder / f"{prefix}{METRICS}", identity
         )
         task = TrainingTask(
-            network=phase.network,
-            objective=phase.objective,
-            batches=batches if phase.uses_teacher else untaught,
-            dataset=data,
-            validation=validation,
-            optimiser=phase.optimiser,
-            checkpoint=checkpoint,
-            compute=compute,
+            network, objective, batches, data, validation, optimiser, checkpoint, compute
         )
-        if start:
-            load_weights(phase.network, start, Path(str(recipe.start)) / MODEL)
-        with fake_quantised(phase.network) if recipe.fake_quantised else nullcontext():
-            history = fit(task, progress)
-        network = phase.network
+        with fake_quantised(network) if recipe.fake_quantised else nullcontext():
+            return fit(task, progress)
+
+    if isinstance(recipe.model, SplitNetRecipe) and recipe.start is None:
+        phase = AssignmentPhase.of(recipe, recipe.model, data.classes, len(batches))
+        labelled = LiveBatches(data, training, recipe.optimiser.batch_size, recipe.seed)
+        fitted(phase.network, phase.objective, phase.optimiser, labelled, ASSIGNMENT)
+        network: Network = cut_groups(phase.network)
+        optimiser = phase.remaining
+    else:
+        network, optimiser = build_network(recipe, data.classes), recipe.optimiser
+    if start:
+        load_weights(network, start, Path(str(recipe.start)) / MODEL)
+    history = fitted(network, objective_of(network, recipe), optimiser, batches)
     if accelerator.rank() == 0:
         write_tensors(folder / MODEL, dict(network.state_dict()))
     if accelerator.is_local_rank_zero():
@@ -234,11 +259,12 @@ def train_teacher(
     progress: Progress = silent,
     computing: ComputeRecipe = ComputeRecipe(),  # noqa: B008  (it is frozen)
 ) -> TrainedTeacher:
-    """Train a teacher on 90 % of the training images (A, 5.1) and save it as `path` and `.json`.
+    """Train a teacher and save it as `path` and `.json`.
 
-    A killed run goes on from `NAME.checkpoint.safetensors`; a finished teacher trained in the same
-    way is returned as it is, wherever and however precisely that was computed.  Raises InputError
-    when `path` holds another teacher.
+    90 % of the training images train it (arXiv:1907.11804, section 5.1).  A killed run goes on from
+    `NAME.checkpoint.safetensors`; a finished teacher trained in the same way is returned as it is,
+    wherever and however precisely that was computed.  Raises InputError when `path` holds another
+    teacher.
     """
     compute = Compute.of(computing)
     if path.suffix != SUFFIX:

@@ -43,7 +43,7 @@ def evaluate(
     dataset: Dataset,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Measure a trained network on the test images, and a NoNN for every subset that answers."""
+    """Test accuracy of a network, and of every subset of a NoNN's students."""
     with on_fastest_device(network, dataset) as data:
         if isinstance(network, Nonn) and isinstance(recipe.model, NonnRecipe):
             names = [student.name for student in recipe.model.students]
@@ -61,7 +61,10 @@ def evaluate(
 
 
 def evaluate_teacher(teacher: Teacher, dataset: Dataset) -> Evaluation:
-    """Measure a teacher on the test images; raises InputError for data it is not made for."""
+    """Test accuracy of a teacher.
+
+    Raises InputError for data it is not made for.
+    """
     teacher.check_data(dataset)
     with on_fastest_device(teacher.network, dataset) as data:
         whole = accuracy_pct(teacher.network, data, data.test)

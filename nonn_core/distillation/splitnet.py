@@ -23,11 +23,11 @@ from nonn_core.networks.modules import Classifier, build_sequence, global_averag
 
 
 class SplitNet(nn.Module):
-    """A tree: a trunk, levels of groups that each read one group before them, an FC layer of each.
+    """Tree of a trunk, levels of groups, and an FC layer of each.
 
-    Channels of one group lie together.  Buffer `features` (channels,) is the order in which the
-    groups read the trunk's channels, buffer `classes` (classes,) where among the groups' answers
-    the logit of each class lies; training finds both.
+    Each group reads one group before it.  Channels of one group lie together.  Buffer `features`
+    (channels,) is the order in which the groups read the trunk's channels, buffer `classes`
+    (classes,) where among the groups' answers the logit of each class lies; training finds both.
     """
 
     features: Tensor
@@ -76,7 +76,10 @@ def build_splitnet(
 
 
 def _divided(parts: Sequence[Tensor], sizes: list[int]) -> list[Tensor]:
-    """Cut parts (N, channels, H, W) further, each into as many pieces, into pieces of `sizes`."""
+    """Cut parts (N, channels, H, W) further into pieces of `sizes`.
+
+    Each part falls into as many pieces.
+    """
     each = len(sizes) // len(parts)
     pieces: list[Tensor] = []
     for position, part in enumerate(parts):
@@ -105,11 +108,11 @@ class Penalties:
 
 
 class SoftSplitNet(nn.Module):
-    """A classifier in training, and how much of each channel and class is in each group.
+    """A classifier in training, and each channel's share in each group.
 
-    The losses of Kim et al. are divided by what they are while nothing is decided, as in their
-    published program, so that their weights mean the same for layers of all sizes.  `travel` is
-    the sum of all steps' sizes, learning rate / (1 - momentum).
+    Classes have shares too.  The losses of Kim et al. are divided by what they are while nothing is
+    decided, as in their published program, so that their weights mean the same for layers of all
+    sizes.  `travel` is the sum of all steps' sizes, learning rate / (1 - momentum).
     """
 
     def __init__(
@@ -132,7 +135,10 @@ class SoftSplitNet(nn.Module):
             ]
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Map images (N, C, H, W) to logits (N, classes) and maps, as the classifier does."""
+        """Map images to logits and maps, as the classifier does.
+
+        (N, C, H, W) to (N, classes).
+        """
         return cast(tuple[Tensor, list[Tensor]], self.classifier(images))
 
     def shares(self) -> list[Tensor]:
@@ -167,7 +173,7 @@ class SoftSplitNet(nn.Module):
     def _linked(
         self, shares: Sequence[Tensor]
     ) -> Iterator[tuple[nn.Conv2d | nn.Linear, Tensor, Tensor]]:
-        """Yield each split layer with its channels' shares in as many groups as it is split in."""
+        """Split layers, with the shares of their channels in their groups."""
         layers: list[nn.Conv2d | nn.Linear] = [
             module
             for stage in self.stages()
@@ -209,7 +215,7 @@ def cut_groups(trained: SoftSplitNet) -> SplitNet:
 
 
 def _gain(each: ChannelSet, sets: int, travel: float) -> float:
-    """Return what turns logits into shares that decide within `travel`, however many channels.
+    """Gain that lets shares decide within `travel`, however many channels.
 
     About undecided shares, R_D / (its value there) has the slope -2 (x - mean x) / (G (G - 1)) by
     the softmax's argument x = gain * logit, of which a mean over sets and channels takes its part.
@@ -221,7 +227,10 @@ def _gain(each: ChannelSet, sets: int, travel: float) -> float:
 def _members(
     layout: GroupLayout, orders: Sequence[Tensor], group: int, groups: int
 ) -> list[Tensor]:
-    """Return which channels of each set are in `group` of `groups`, for sets that have as many."""
+    """Channels of each set in `group` of `groups`.
+
+    Empty for sets that do not fall into as many.
+    """
     return [
         order[slice(*each.bounds(group, groups))] if each.groups % groups == 0 else order[:0]
         for order, each in zip(orders, layout.sets, strict=True)
@@ -286,9 +295,10 @@ def group_weight(weight: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
 
 
 def group_overlap(shares: Tensor) -> Tensor:
-    """SplitNet's disjointness R_D of one set of channels: sum over groups i < j of p_i . p_j.
+    """SplitNet's disjointness R_D of one set of channels.
 
-    `shares` (G, D), columns adding up to one; zero when each channel is in one group only.
+    The sum over groups i < j of p_i . p_j.  `shares` (G, D), columns adding up to one; zero when
+    each channel is in one group only.
     """
     return (shares.sum(dim=0).square().sum() - shares.square().sum()) / 2
 

@@ -53,7 +53,7 @@ from nonn_core.teacher.teacher import Teacher
 
 @dataclass(frozen=True, slots=True)
 class TrainingSetup:
-    """What the rows of an experiment are trained from, and what the teacher itself came to."""
+    """Origin of an experiment's rows: data, teacher and its result, partitions."""
 
     design: TableDesign
     experiment: Experiment

@@ -1,4 +1,4 @@
-"""Results of an experiment: one teacher on one data set, and the rows trained from it.
+"""Experiment: one teacher on one data set, and the rows trained from it.
 
 FOLDER/experiment.yaml            what all rows have in common
 FOLDER/teacher.safetensors        the teacher, unless it was given
@@ -55,7 +55,7 @@ _METHODS_WITH: Mapping[str, tuple[Method, ...]] = {
 
 
 class Experiment(Document):
-    """What all rows have in common."""
+    """Common settings of all rows."""
 
     data: str = Field(description="Data set.")
     images_per_class: int | None = Field(
@@ -201,7 +201,7 @@ def robustness_result(runs: Sequence[Subsets], published: PublishedRobustness) -
 
 
 class Machine(Record):
-    """What computed the results."""
+    """Machine that computed the results."""
 
     system: str = Field(description="Operating system and architecture.")
     processor: str = Field(description="Name of the processor.")
@@ -282,7 +282,7 @@ def row_result(
     runs: Sequence[RunResult],
     teacher_accuracy_pct: float,
 ) -> RowResult:
-    """Put what a row came to beside what it needs and what was published of it."""
+    """Result of a row, beside its cost and the published row."""
     cost = row_cost(row, design.image, design.classes, filters)
     published = design.published.of(row.name)
     accuracies = [run.accuracy_pct for run in runs]

@@ -47,14 +47,15 @@ _Role = Literal[
 _Networks = Mapping[_Role, str]
 
 PARTITIONS = 2
-"""Partitions that the communities are merged into; more students reshuffle them (A, 5.1)."""
+"""Partitions that the communities are merged into; more students reshuffle them."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row: its name, its method, and the network of the whole or of each of its students.
+    """One row: name, method, and the network of each student.
 
-    `students` are the groups of a SplitNet, and 1 for an undivided network.
+    An undivided network is its own only student.  `students` are the groups of a SplitNet, and 1
+    for an undivided network.
     """
 
     name: str
@@ -185,7 +186,7 @@ _ROW_METHODS: Mapping[str, _RowMethod] = {
 def table_design(
     table: TableName, dataset: DatasetName | None = None, teacher: str | None = None
 ) -> TableDesign:
-    """Return how a table is trained, for one of its data sets and a teacher's network.
+    """Design of a table, for one data set and a teacher's network.
 
     Defaults: the table's first data set, and the published teacher.  Raises InputError where the
     table has no such data set or no students are laid down for such a teacher.
@@ -227,12 +228,12 @@ _PUBLISHED_FILTERS, _PUBLISHED_SIZES = 256, (34, 46)
 
 @dataclass(frozen=True, slots=True)
 class RowCost:
-    """What a row needs.
+    """Cost of a row.
 
-    `student_params` are those of the largest student with its copy of G0, which is how A counts
-    them also where G0 has a board of its own; `board_macs` those of the board that computes most;
-    `total_params` those of the whole, G0 and FC counted once; `fleet_params` and `fleet_macs` those
-    of all boards together.  For an undivided network these are all its own.
+    `student_params` are those of the largest student with its copy of G0, which is counted (as
+    published) also where G0 has a board of its own; `board_macs` those of the board that computes
+    most; `total_params` those of the whole, G0 and FC counted once; `fleet_params` and `fleet_macs`
+    those of all boards together.  For an undivided network these are all its own.
     """
 
     student_params: int
@@ -255,7 +256,7 @@ def row_cost(row: TableRow, image: ImageShape, classes: int, sizes: Sequence[int
 def published_sizes(teacher: str, students: int) -> tuple[int, ...]:
     """Return the filters of each student by the published shares, before there is a partition.
 
-    A's two students mimic 34 and 46 of WRN40-4's 256 filters.
+    The two published students mimic 34 and 46 of WRN40-4's 256 filters.
     """
     filters = parse_network(teacher).blueprint(image_channels=3).features
     sizes = [max(1, filters * size // _PUBLISHED_FILTERS) for size in _PUBLISHED_SIZES]

@@ -35,7 +35,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9%._~-]*$")]
 
 
 class BundledFile(Record):
-    """One file of the bundle, and how to tell that it is the one that was exported."""
+    """One file of the bundle, its size and its digest."""
 
     file: FileName = Field(description="Name of the file in the bundle's folder.")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of its content.")
@@ -67,7 +67,10 @@ class NcnnFiles(Record):
 
 
 class Port(Record):
-    """What goes into a model or comes out of it: float32, the batch being the first axis."""
+    """Input or output of a model, float32.
+
+    The batch is the first axis.
+    """
 
     name: str = Field(min_length=1, description="Name of the ONNX input or output.")
     shape: tuple[Annotated[int, Field(gt=0)], ...] = Field(
@@ -104,7 +107,7 @@ class BundledModel(Record):
 
 
 class FcLayer(BundledFile):
-    """The FC layer, which the host applies to all vectors: logits = weight x vectors + bias.
+    """FC layer that the host applies: logits = weight x vectors + bias.
 
     A safetensors file with `weight` (classes, inputs) and `bias` (classes), float32.  A vector that
     is missing counts as zero.
@@ -126,7 +129,10 @@ class PixelScale(Record):
 
 
 class Agreement(Record):
-    """The exported models of one precision, run together by onnxruntime, beside the torch model."""
+    """Exported models of one precision, beside the torch model.
+
+    They are run together by onnxruntime.
+    """
 
     precision: ModelPrecision = Field(description="Of the models.")
     images: int = Field(gt=0, description="Number of test images.")
@@ -175,7 +181,7 @@ class Manifest(Document):
 
 
 def read_bundle(folder: Path) -> Manifest:
-    """Read a bundle's manifest and make sure that its files are the ones that were exported.
+    """Read a bundle's manifest and check the digests of its files.
 
     Raises InputError naming the file that is missing or another one.
     """
@@ -187,7 +193,7 @@ def read_bundle(folder: Path) -> Manifest:
 
 
 def read_bundled(folder: Path, one: BundledFile) -> bytes:
-    """Read one file of a bundle, once, and make sure that this is what was exported.
+    """Read one file of a bundle, once, and check its digest.
 
     Raises InputError where it is missing, unreadable or another one.
     """
@@ -259,7 +265,10 @@ def write_bundle(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]
 
 
 def _exchange(target: Path, new: Path, old: Path) -> None:
-    """Move `target`, if it exists, to `old`, and `new` to `target`; put it back on failure."""
+    """Move `target`, if any, to `old`, and `new` to `target`.
+
+    A failure puts it back.
+    """
     if not target.exists():
         new.rename(target)
         return
@@ -332,14 +341,17 @@ class NcnnNet:
         return cls(net)
 
     def __call__(self, batch: FloatArray) -> FloatArray:
-        """Map (n, ...) to (n, ...), n at least 1, one after the other: ncnn knows no batch.
+        """Map (n, ...) to (n, ...), one after the other.
 
-        Raises BoardError where ncnn fails.
+        n is at least 1; ncnn knows no batch.  Raises BoardError where ncnn fails.
         """
         return np.stack([self._one(each) for each in np.ascontiguousarray(batch)])
 
     def _one(self, each: FloatArray) -> FloatArray:
-        """Compute one input in an extractor of its own, which is what threads may not share."""
+        """Compute one input in an extractor of its own.
+
+        Threads may not share one.
+        """
         import ncnn
 
         with self.net.create_extractor() as extractor:

@@ -36,7 +36,7 @@ WHITE = 255
 
 @dataclass(frozen=True, slots=True)
 class DeployedModel:
-    """One model: a torch module, an input that it reads, and what is said of it in the manifest."""
+    """One model: a torch module, an example input, and its manifest entry."""
 
     name: str
     role: Role
@@ -56,7 +56,10 @@ class DeployedModel:
 
 
 class OnPixels(nn.Module):
-    """A module that reads pixels from 0 to 255, float32 (N, C, H, W), and normalises them."""
+    """Module that normalises the pixels it reads.
+
+    They are float32 (N, C, H, W), from 0 to 255.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -86,7 +89,7 @@ class _Logits(nn.Module):
 def deployed_models(
     network: nn.Module, recipe: TrainingRecipe, dataset: Dataset
 ) -> Iterator[DeployedModel]:
-    """Yield the models that a trained network is deployed as, G0 before the heads that need it."""
+    """Models of a trained network, G0 before the heads that need it."""
     if isinstance(recipe.model, NonnRecipe):
         assert isinstance(network, Nonn)  # noqa: S101  (built from this recipe)
         if recipe.model.group0 == "own-board":
@@ -205,7 +208,7 @@ def to_onnx(module: nn.Module, example: Tensor, reads: str, answers: str) -> onn
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Hide what the exporter says about libraries that we do not use, and of torch itself."""
+    """Silence the exporter on unused libraries and on torch itself."""
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     # One line for each operator of torchvision, which is not installed.
@@ -256,7 +259,7 @@ NCNN_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class NcnnContent:
-    """A model for ncnn, and how it compares with the fp32 ONNX model that it was made of."""
+    """Model for ncnn, compared with the fp32 ONNX model it comes from."""
 
     param: bytes
     weights: bytes
@@ -321,7 +324,7 @@ def _checked_ncnn(
 def convert_to_ncnn(
     model: onnx.ModelProto, reads: tuple[int, ...], stem: str
 ) -> tuple[bytes, bytes]:
-    """Let pnnx write its files into a folder of their own; return its param and bin files.
+    """Convert a model with pnnx; its param and bin files.
 
     Raises ExportError where it fails, or would make a model that does.
     """

@@ -37,7 +37,10 @@ Inference = Callable[[Array], Array]
 
 
 def strip_notes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Take out, in place, what no runtime needs: notes of the exporter, which name source files."""
+    """Strip the exporter's notes, which name source files, in place.
+
+    No runtime needs them.
+    """
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     del model.graph.value_info[:]
@@ -246,9 +249,9 @@ def _value(model: onnx.ModelProto, name: str) -> Array:
 def _set(
     model: onnx.ModelProto, node: NodeProto, position: int, value: NDArray[np.floating]
 ) -> None:
-    """Give a convolution other weights or another bias; tensors may be shared, so it is a new one.
+    """Give a convolution other weights or another bias.
 
-    A bias comes after the weights.
+    Tensors may be shared, so it is a new one.  A bias comes after the weights.
     """
     old = node.input[position] if len(node.input) > position else "bias"
     name = f"{old}_{node.output[0]}"

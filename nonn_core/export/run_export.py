@@ -50,6 +50,17 @@ from nonn_core.export.onnx_model import OPSET, Array, Inference, inference, quan
 from nonn_core.networks.modules import Nonn
 from nonn_core.recipe import TrainingRecipe
 
+CALIBRATION_IMAGES = 256
+FC_FILE = "fc.safetensors"
+TOLERANCE = 1e-3
+"""Largest difference of an fp32 logit from torch's, beside the largest logit."""
+
+VERSIONED = ("nonn-plan", "torch", "onnx", "onnxscript", "onnxruntime")
+
+_SUFFIXES: dict[ModelPrecision, str] = {"fp32": ".onnx", "int8": ".int8.onnx"}
+_NCNN_PARAM, _NCNN_WEIGHTS = ".ncnn.param", ".ncnn.bin"
+_COMPARED_AT_ONCE = 256
+
 
 @dataclass(frozen=True, slots=True)
 class HostFc:
@@ -66,17 +77,6 @@ class HostFc:
     def __call__(self, vectors: Sequence[Array]) -> Array:
         """Map each student's vectors (N, filters) to logits (N, classes)."""
         return np.concatenate(vectors, axis=1) @ self.weight.T + self.bias
-
-
-CALIBRATION_IMAGES = 256
-FC_FILE = "fc.safetensors"
-TOLERANCE = 1e-3
-"""Largest difference of an fp32 logit from torch's, beside the largest logit."""
-
-VERSIONED = ("nonn-plan", "torch", "onnx", "onnxscript", "onnxruntime")
-
-_SUFFIXES: dict[ModelPrecision, str] = {"fp32": ".onnx", "int8": ".int8.onnx"}
-_NCNN_PARAM, _NCNN_WEIGHTS = ".ncnn.param", ".ncnn.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def export(
     planned: Mapping[str, ModelPrecision] = MappingProxyType({}),
     ncnn: bool = False,
 ) -> Manifest:
-    """Write a finished run's bundle into `folder`: whole, or not at all; with models for `ncnn`.
+    """Write a finished run's bundle into `folder`, whole or not at all.
 
     `planned` is the precision that a plan counts on, by the name of the model.
     Raises InputError where the run is unfinished or damaged, where `folder` holds something else
@@ -145,11 +145,12 @@ def exported_network(
     *,
     ncnn: bool = False,
 ) -> ExportedNetwork:
-    """Turn a trained network into ONNX models and compare them with it on the test images.
+    """Convert a trained network to ONNX models, and compare them.
 
-    int8 is calibrated on training images, the same for the same recipe.  Models for `ncnn` are made
-    of the fp32 models and compared with them.  Raises ExportError where the fp32 models do not
-    compute what torch does, or those for ncnn what the fp32 models do.
+    The comparison is made on the test images. int8 is calibrated on training images, the same for
+    the same recipe.  Models for `ncnn` are made of the fp32 models and compared with them.  Raises
+    ExportError where the fp32 models do not compute what torch does, or those for ncnn what the
+    fp32 models do.
     """
     deployed = tuple(deployed_models(network, recipe, dataset))
     fc = HostFc.of(network.fc) if isinstance(network, Nonn) else None
@@ -187,7 +188,10 @@ def _fp32_models(
 def _int8_models(
     deployed: tuple[DeployedModel, ...], fp32: Models, pixels: Array, progress: Progress
 ) -> Models:
-    """Quantise each part on what it reads: pixels, or the maps of a G0 that is int8 already."""
+    """Quantise each part on its own input.
+
+    That is pixels, or the maps of a G0 that is int8 already.
+    """
     models: dict[str, onnx.ModelProto] = {}
     examples = pixels
     for number, part in enumerate(deployed):
@@ -302,30 +306,13 @@ def _bundled(name: str, content: bytes) -> BundledFile:
     return BundledFile(file=name, sha256=content_hash(content), size_bytes=len(content))
 
 
-_COMPARED_AT_ONCE = 256
-
-
-@dataclass(frozen=True, slots=True)
-class HostFc:
-    """The FC layer: weight (classes, inputs) and bias (classes,)."""
-
-    weight: Array
-    bias: Array
-
-    @classmethod
-    def of(cls, layer: nn.Linear) -> "HostFc":
-        """Copy a torch layer."""
-        return cls(layer.weight.detach().numpy(), layer.bias.detach().numpy())
-
-    def __call__(self, vectors: Sequence[Array]) -> Array:
-        """Map each student's vectors (N, filters) to logits (N, classes)."""
-        return np.concatenate(vectors, axis=1) @ self.weight.T + self.bias
-
-
 def combined_inference(
     parts: Sequence[DeployedModel], models: Models, fc: HostFc | None
 ) -> Inference:
-    """Return what all models compute together: pixels (N, C, H, W) to logits (N, classes)."""
+    """Function of all models together.
+
+    It maps pixels (N, C, H, W) to logits (N, classes).
+    """
     runs = {part.stem: inference(models[part.stem]) for part in parts}
     root = next((runs[part.stem] for part in parts if part.role == "group0"), None)
     others = [runs[part.stem] for part in parts if part.role != "group0"]
@@ -363,7 +350,7 @@ def agreement(
 
 @dataclass(slots=True)
 class _Tally:
-    """What has been seen of one precision so far."""
+    """Counts of one precision so far."""
 
     agreeing: int = 0
     right: int = 0

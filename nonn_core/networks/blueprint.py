@@ -52,7 +52,7 @@ class ImageShape:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes on the wire: float32 values, as in A (12,288 for 3x32x32)."""
+        """Bytes on the wire: float32 values, 12,288 for 3x32x32."""
         return BYTES_PER_PIXEL_VALUE * self.channels * self.height * self.width
 
 
@@ -226,7 +226,10 @@ def proportional_widths(widths: tuple[int, ...], first: int) -> tuple[int, ...]:
 
 
 def narrowed_widths(widths: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return widths of at most half: shares of the first, of the middle, and of the last ones."""
+    """Widths of at most half.
+
+    Shares of the first, of the middle, and of the last ones.
+    """
     shares = product(_FIRST_EIGHTHS, _MIDDLE_EIGHTHS, _LAST_EIGHTHS)
     found = (
         tuple(
@@ -245,9 +248,9 @@ class NetworkSpec(Hashable, Protocol):
 
     @property
     def group0(self) -> str:
-        """What decides the shape of G0, the stem and first group.
+        """Key of the shape of G0, the stem and first group.
 
-        Students can share G0 (A, section 4.3) exactly when these are equal.
+        Students can share G0 (arXiv:1907.11804, section 4.3) exactly when these are equal.
         """
 
     def proportional(self, step: int) -> "NetworkSpec":
@@ -257,4 +260,4 @@ class NetworkSpec(Hashable, Protocol):
         """Return the students that a planner considers for such a teacher."""
 
     def blueprint(self, image_channels: int) -> Blueprint:
-        """Return what the network consists of."""
+        """Blueprint for images of these channels."""

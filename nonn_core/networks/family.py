@@ -49,8 +49,8 @@ _STEPS = range(5, 400)
 def student_candidates(teacher: NetworkSpec) -> tuple[NetworkSpec, ...]:
     """Return the networks that a planner chooses students from when nobody names any.
 
-    As in A, section 4.3, a student has fewer layers than its teacher where the family has such a
-    member, and at most half of its channels.
+    As in arXiv:1907.11804, section 4.3, a student has fewer layers than its teacher where the
+    family has such a member, and at most half of its channels.
     """
     return tuple(dict.fromkeys(teacher.narrowed()))
 

@@ -32,7 +32,7 @@ class ChannelSet:
 
     @property
     def starts(self) -> tuple[int, ...]:
-        """Where each group starts when they lie one after another, then where the last ends."""
+        """Start of each group, one after another, then the end of the last."""
         size, larger = divmod(self.channels, self.groups)
         return (0, *accumulate(size + (group < larger) for group in range(self.groups)))
 
@@ -60,10 +60,10 @@ class SplitStage:
 
 @dataclass(frozen=True, slots=True)
 class GroupLayout:
-    """G0 and stages that stay whole, levels that are split, and the FC layer in `groups` groups.
+    """Layout of a network: whole stages, split levels, and the FC layer.
 
-    `sets` are the channel sets; levels and layers name them by position.  The FC layer maps set
-    `features` to set `classes`.
+    G0 stays whole too; the FC layer is in `groups` groups.  `sets` are the channel sets; levels and
+    layers name them by position.  The FC layer maps set `features` to set `classes`.
     """
 
     group0: Ops
@@ -88,9 +88,10 @@ class GroupLayout:
         return _resized(level.ops, size)
 
     def links(self) -> Iterator[tuple[int, int, int]]:
-        """Yield input set, output set and groups of each layer that is split, the FC layer last.
+        """Input set, output set and groups of each split layer.
 
-        Convolutions come in the order of `leaves`; depthwise ones link no channel to another.
+        The FC layer comes last.  Convolutions come in the order of `leaves`; depthwise ones link no
+        channel to another.
         """
         for level in self.levels:
             for op in leaves(level.ops):
@@ -102,11 +103,12 @@ class GroupLayout:
 def group_layout(
     spec: NetworkSpec, image_channels: int, classes: int, groups: Sequence[int]
 ) -> GroupLayout:
-    """Lay a network out in groups: a number for each of its last stages, then one for the FC layer.
+    """Lay a network out in groups.
 
-    (2,) splits the FC layer in two, (2, 2) the last stage too, and with (2, 4) each half of that
-    stage feeds two groups of the FC layer; each number divides the next.  G0 stays whole.  Raises
-    InputError when the network has fewer stages, or a layer fewer channels or classes than groups.
+    `groups` has a number for each of its last stages, then one for the FC layer. (2,) splits the FC
+    layer in two, (2, 2) the last stage too, and with (2, 4) each half of that stage feeds two
+    groups of the FC layer; each number divides the next.  G0 stays whole.  Raises InputError when
+    the network has fewer stages, or a layer fewer channels or classes than groups.
     """
     blueprint = spec.blueprint(image_channels)
     stages = (*blueprint.stages, *([blueprint.tail] if blueprint.tail else []))
@@ -147,7 +149,10 @@ def leaves(ops: Ops) -> Iterator[Conv | Norm]:
 
 @dataclass(slots=True)
 class _Wiring:
-    """The channel sets found so far: the channels of each, and the most groups that it is in."""
+    """Channel sets found so far: channels and groups of each.
+
+    The groups are the most that it is in.
+    """
 
     channels: list[int]
     groups: list[int]
@@ -196,7 +201,10 @@ class _Wiring:
         return op, reads
 
     def _block(self, op: Residual, reads: int, groups: int) -> tuple[Op, int]:
-        """Let the body write where the shortcut does: what is added must be in the same group."""
+        """Let the body write to the shortcut's channel set.
+
+        What is added must be in the same group.
+        """
         before, inner = self.row(op.before, reads, groups)
         shortcut, kept = self.row(op.shortcut, inner, groups) if op.shortcut else ((), reads)
         body, _ = self.row(op.body, inner, groups, kept)
@@ -248,7 +256,7 @@ def _resized_op(op: Op, size: Callable[[int], int]) -> Op:
 
 @dataclass(frozen=True, slots=True)
 class SplitCost:
-    """What a SplitNet needs: as a whole, and of that what its largest group alone does.
+    """Cost of a SplitNet, and of its largest group alone.
 
     A group alone has its own copy of whatever it shares with others.
     """

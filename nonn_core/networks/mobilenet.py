@@ -63,7 +63,7 @@ class MobileNetSpec:
 
     @property
     def group0(self) -> str:
-        """What decides the shape of G0: the stem's kind, its channels and the first group's."""
+        """Key of the shape of G0: the stem's kind and channels."""
         stem = "small" if self.small_images else "large"
         return f"mobilenetv2:{stem},{self._width(STEM_CHANNELS)},{self._width(GROUPS[0][1])}"
 

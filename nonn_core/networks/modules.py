@@ -41,7 +41,7 @@ if torch.backends.cpu.get_cpu_capability() == "AVX2":
 
 
 class ResidualBlock(nn.Module):
-    """What `blueprint.Residual` describes."""
+    """Module of a `blueprint.Residual`."""
 
     def __init__(self, op: Residual) -> None:
         super().__init__()
@@ -76,9 +76,9 @@ class Classifier(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Map images (N, C, H, W) to logits (N, classes) and the maps after each stage.
+        """Map images to logits and the maps after each stage.
 
-        G0's maps come first, fconv's (N, features, H', W') last.
+        (N, C, H, W) to (N, classes).  G0's maps come first, fconv's (N, features, H', W') last.
         """
         maps = [self.group0(images)]
         for stage in self.trunk:
@@ -163,12 +163,15 @@ class StudentHead(nn.Module):
         self.fconv = build_sequence(conv_norm_relu(Conv(blueprint.channels, shape.filters, 1)))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Map G0's output (N, C, H, W) to fconv maps (N, filters, H', W'), all >= 0."""
+        """Map G0's output to fconv maps, all >= 0.
+
+        (N, C, H, W) to (N, filters, H', W').
+        """
         return cast(Tensor, self.fconv(self.trunk(maps)))
 
 
 class DeployedStudent(nn.Module):
-    """A student as it runs on a board: its copy of G0, its head, and the pool."""
+    """Student on a board: its copy of G0, its head, and the pool."""
 
     def __init__(self, group0: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -181,14 +184,17 @@ class DeployedStudent(nn.Module):
 
 
 class DeployedHead(nn.Module):
-    """A student's part of a board where G0 runs on another one: its head, and the pool."""
+    """Student on a board where G0 runs elsewhere: head and pool."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Map G0's output (N, C, H, W) to the vector that the board answers, (N, filters)."""
+        """Map G0's output to the vector of the board.
+
+        (N, C, H, W) to (N, filters).
+        """
         return global_average_pool(self.head(maps))
 
 
@@ -250,7 +256,7 @@ class Nonn(nn.Module):
             yield DeployedStudent(self.group0[0 if self.shared_group0 else k], head)
 
     def deployed_heads(self) -> Iterator[DeployedHead]:
-        """Yield each student as it runs where the shared G0 has a board of its own."""
+        """Students as they run where the shared G0 is elsewhere."""
         return map(DeployedHead, self.heads)
 
 
@@ -311,7 +317,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Return a digest of a module's weights; other weights under the same name have another one."""
+    """Digest of a module's weights.
+
+    Other weights under the same name have another one.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for value in module.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())

@@ -39,7 +39,7 @@ BYTES_PER_VALUE: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 class LayerCost(NamedTuple):
-    """One layer for one image: its cost, the shapes of its data, and the elements alive.
+    """One layer for one image: cost, shapes, and elements alive.
 
     `live_elements` are alive while it runs; `held_elements` are those of other branches that are
     alive after it, beside its own output.  `side` marks a layer on a shortcut beside the main path.
@@ -234,7 +234,10 @@ def _row(
     input_stays: bool = False,
     side: bool = False,
 ) -> Iterator[LayerCost]:
-    """Layers of operations in a row; `held` elements, and the input if it stays, live beside."""
+    """Layers of operations in a row.
+
+    `held` elements, and the input if it stays, live beside.
+    """
     for number, op in enumerate(ops):
         stays = maps.elements if input_stays and number == 0 else 0
         out = shape_after(op, maps)

@@ -77,7 +77,7 @@ class WrnSpec:
 
     @property
     def group0(self) -> str:
-        """What decides the shape of G0: its blocks and channels."""
+        """Key of the shape of G0: its blocks and channels."""
         return f"wrn:{self.blocks_per_group}x{self.widths[0]}"
 
     def proportional(self, step: int) -> Self:
@@ -87,7 +87,7 @@ class WrnSpec:
     def narrowed(self) -> tuple[Self, ...]:
         """Return students of such a teacher: fewer layers and at most half of its widths.
 
-        WRN40 -> WRN16 as in A, section 4.3; WRN16 and shallower -> WRN10.
+        WRN40 -> WRN16 as in arXiv:1907.11804, section 4.3; WRN16 and shallower -> WRN10.
         """
         depth = WRN_STUDENT_DEPTH if self.depth > WRN_STUDENT_DEPTH else WRN_SHALLOWEST
         return tuple(replace(self, depth=depth, widths=w) for w in narrowed_widths(self.widths))
@@ -176,7 +176,7 @@ class ResNetSpec:
 
     @property
     def group0(self) -> str:
-        """What decides the shape of G0: kind of stem and block, blocks, channels."""
+        """Key of the shape of G0: kind of stem and block, blocks, channels."""
         stem = "small" if self.small_images else "large"
         kind = "bottleneck" if self._expansion > 1 else "basic"
         return f"resnet:{stem},{kind},{BLOCKS[self.depth][0]}x{self.widths[0]}"
@@ -186,7 +186,10 @@ class ResNetSpec:
         return replace(self, widths=proportional_widths(RESNET_WIDTHS, step))
 
     def narrowed(self) -> tuple[Self, ...]:
-        """Return students of such a teacher: ResNet-18 of at most half of its widths (A, 5.3)."""
+        """Students of such a teacher: ResNet-18 of at most half its widths.
+
+        As in arXiv:1907.11804, section 5.3.
+        """
         return tuple(
             replace(self, depth=RESNET_SHALLOWEST, widths=w) for w in narrowed_widths(self.widths)
         )

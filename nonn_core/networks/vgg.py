@@ -66,7 +66,7 @@ class VggSpec:
 
     @property
     def group0(self) -> str:
-        """What decides the shape of G0: its layers and channels."""
+        """Key of the shape of G0: its layers and channels."""
         return f"vgg:{LAYERS[self.depth][0]}x{self.widths[0]}"
 
     def proportional(self, step: int) -> Self:

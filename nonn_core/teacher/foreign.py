@@ -63,7 +63,10 @@ class ForeignClassifier(nn.Module):
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     def macs(self, example: Tensor) -> int | None:
-        """MACs for one image (1, C, H, W), as fvcore counts; None where it cannot trace."""
+        """MACs of one image (1, C, H, W), as fvcore counts.
+
+        None where it cannot trace.
+        """
         return _or_none(lambda: fvcore_macs(self.network, example))
 
     def peak_elements(self, example: Tensor) -> int | None:
@@ -75,7 +78,10 @@ class HookedModule(ForeignClassifier):
     """A module, one of whose submodules gives fconv."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Map images (N, C, H, W) to logits (N, classes) and fconv's maps (N, filters, H', W')."""
+        """Map images to logits and fconv's maps.
+
+        (N, C, H, W) to (N, classes) and (N, filters, H', W').
+        """
         seen: dict[str, Tensor] = {}
         watched = {self.fconv: self.network.get_submodule(self.fconv)}
         with watch_outputs(watched, seen.__setitem__):
@@ -95,7 +101,10 @@ class ProgramWithFconv(ForeignClassifier):
         self.batch = batch
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Map images (N, C, H, W) to logits (N, classes) and fconv's maps (N, filters, H', W')."""
+        """Map images to logits and fconv's maps.
+
+        (N, C, H, W) to (N, classes) and (N, filters, H', W').
+        """
         images = images.contiguous()
         if self.batch is None:
             logits, maps = self.network(images)
@@ -107,7 +116,10 @@ class ProgramWithFconv(ForeignClassifier):
         return logits, [maps]
 
     def macs(self, example: Tensor) -> int | None:
-        """MACs for one image (1, C, H, W), as fvcore counts; None where it cannot trace."""
+        """MACs of one image (1, C, H, W), as fvcore counts.
+
+        None where it cannot trace.
+        """
         count = 1 if self.batch is None else self.batch
         total = _or_none(lambda: fvcore_macs(self.network, repeat_to(example, count)))
         return None if total is None else total // count
@@ -203,7 +215,10 @@ def _fixed_batch(graph: fx.GraphModule, probe: Tensor, where: str) -> int | None
 
 
 def _accepts(shape: tuple[int | torch.SymInt, ...], wanted: torch.Size) -> bool:
-    """Whether an input of this shape, in which symbols stand for any size, takes such images."""
+    """Whether an input of this shape takes such images.
+
+    Symbols stand for any size.
+    """
     return len(shape) == 4 and all(
         size == side for size, side in zip(shape[1:], wanted, strict=True) if isinstance(size, int)
     )

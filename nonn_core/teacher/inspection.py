@@ -41,13 +41,16 @@ class LinearLayer:
 
 @dataclass(slots=True)
 class ProbeRecord:
-    """What a network did with a probe: its linear layers and its maps in the order made."""
+    """Record of a probe: linear layers, and maps in the order made."""
 
     linear: list[LinearLayer] = field(default_factory=list)
     maps: dict[str, Tensor] = field(default_factory=dict)
 
     def add_maps(self, name: str, output: object) -> None:
-        """Keep an output if it can be maps; what a layer said last replaces what it said before."""
+        """Keep an output if it can be maps.
+
+        The last output of a layer replaces those before.
+        """
         if isinstance(output, Tensor) and output.dim() == 4:
             self.maps.pop(name, None)
             self.maps[name] = output
@@ -64,10 +67,11 @@ class Fconv:
 
 
 def find_fconv(seen: ProbeRecord, logits: Tensor, name: str | None, where: str) -> Fconv | None:
-    """Return the layer called `name`, or the last of those with the largest maps; None: no layer.
+    """Find the layer `name`, or the last with the largest maps.
 
-    Raises InputError when logits are not finite, when `name` is none of the layers that fit, or
-    when the maps are negative somewhere, for which the rules of partitioning have no meaning.
+    Returns None where no layer fits.  Raises InputError when logits are not finite, when `name` is
+    none of the layers that fit, or when the maps are negative somewhere, for which the rules of
+    partitioning have no meaning.
     """
     if not logits.isfinite().all():
         raise InputError("some logits are not finite; are its weights damaged?", where=where)
@@ -185,7 +189,7 @@ class _Recorder(fx.Interpreter):
 
 
 def _linear_call(node: fx.Node, values: Mapping[fx.Node, Any]) -> LinearLayer | None:
-    """Read a node that is a linear layer, also as decompositions write it; else return None."""
+    """Linear layer of a node, also as decompositions write it, or None."""
     given: list[Any] = [values[arg] if isinstance(arg, fx.Node) else arg for arg in node.args]
     if node.target == torch.ops.aten.linear.default:
         inputs, weight, *bias = given
@@ -247,7 +251,10 @@ def fvcore_macs(module: nn.Module, example: Tensor) -> int:
 
 
 def peak_elements(module: nn.Module, example: Tensor) -> int:
-    """Return the most elements alive at once for one example (1, C, H, W), traced with fx."""
+    """Most elements alive at once for one example (1, C, H, W).
+
+    Traced with fx.
+    """
     traced = fx.symbolic_trace(module)
     ShapeProp(traced).propagate(example)
     # What fx records as a tuple of outputs is read by the caller and stays alive.

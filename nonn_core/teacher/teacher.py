@@ -33,7 +33,7 @@ from nonn_core.teacher.foreign import PROGRAM_SUFFIX, ForeignClassifier, load_fo
 
 @dataclass(frozen=True, slots=True)
 class TargetSpec:
-    """What is wanted of a teacher beside its logits.
+    """Targets that a teacher computes beside its logits.
 
     `partitions` are sets of fconv filters, one for each student; `attention` asks for the attention
     maps of the teacher's groups.
@@ -45,9 +45,9 @@ class TargetSpec:
 
 @dataclass(frozen=True, slots=True)
 class TeacherOutputs:
-    """What the teacher shows for N images.
+    """Outputs of the teacher for N images.
 
-    `logits` (N, classes); `maps` one (N, |P_p|, H, W) for each partition of the subject, fconv's
+    `logits` (N, classes); `maps` one (N, |P_p|, H, W) for each partition of the targets, fconv's
     activations >= 0; `attention` one (N, H_g, W_g) for each group of the teacher, its squared
     activations summed over channels.
     """
@@ -66,7 +66,7 @@ _PROBED = 4
 
 
 class Teacher:
-    """A trained classifier in evaluation mode that also shows its maps.
+    """A trained classifier in evaluation mode, with its maps.
 
     `reference` is what a partition says of it; `seed` that of its validation split.
     """
@@ -108,12 +108,15 @@ class Teacher:
         return self
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images (N, C, H, W) to logits (N, classes) and fconv maps (N, filters, H, W)."""
+        """Map images to logits and fconv maps.
+
+        (N, C, H, W) to (N, classes) and (N, filters, H, W).
+        """
         logits, maps = self._logits_and_maps(images)
         return logits, maps[-1]
 
     def outputs(self, images: Tensor, targets: TargetSpec) -> TeacherOutputs:
-        """Show what the subject asks for of images (N, C, H, W).
+        """Outputs for images (N, C, H, W), as far as the targets ask.
 
         Attention comes from G0 and each further stage of a network of ours; of a foreign one,
         whose stages are not known, from fconv alone.
@@ -169,7 +172,7 @@ class Teacher:
 
 
 class TeacherCard(Document):
-    """What is known of a teacher of ours beside its weights; `NAME.json` beside the weights."""
+    """Facts of our own teacher, `NAME.json` beside its weights."""
 
     network: NetworkName = Field(description="Network, e.g. wrn16-2.")
     data: str = Field(description="Data set it was trained on.")
@@ -246,9 +249,10 @@ def teacher_and_data(
     seed: int = 0,
     progress: Progress = silent,
 ) -> tuple[Teacher, Dataset]:
-    """Load a teacher and the data set `data`, or without it that of the teacher's card.
+    """Load a teacher and a data set.
 
-    Raises InputError where neither says which data.
+    That is `data`, or without it the one of the teacher's card.  Raises InputError where neither
+    says which data.
     """
     if data is not None:
         dataset = load_dataset(data, progress)

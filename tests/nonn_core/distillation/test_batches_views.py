@@ -47,9 +47,11 @@ def images_by_position(made, epoch):
 def test_lessons_are_those_of_the_images_shown(batches, teaching):
     for batch in batches().epoch(4):
         expected = teaching.run_teacher(batch.images)
-        torch.testing.assert_close(batch.outputs.logits, expected.logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            batch.teacher_outputs.logits, expected.logits, rtol=1e-4, atol=1e-5
+        )
         for kept, exact in zip(
-            [*batch.outputs.maps, *batch.outputs.attention],
+            [*batch.teacher_outputs.maps, *batch.teacher_outputs.attention],
             [*expected.maps, *expected.attention],
             strict=True,
         ):

@@ -45,11 +45,11 @@ def file(tmp_path):
 @pytest.mark.parametrize("images", [1, 5])
 def test_a_lesson_comes_back_from_its_bytes(images):
     shape, given = OutputLayout.of(outputs(0)), outputs(3, images)
-    rows = shape.packed(given)
+    rows = shape.pack(given)
     # Four logits of 4 bytes; 36 + 7 values of maps and 16 of attention of 2 bytes.
     assert rows.shape == (images, 16 + 2 * 59)
     assert shape.row_bytes == rows.shape[1]
-    found = shape.unpacked(rows)
+    found = shape.unpack(rows)
     assert torch.equal(found.logits, given.logits)
     for one, other in zip(
         [*found.maps, *found.attention], [*given.maps, *given.attention], strict=True
@@ -61,7 +61,7 @@ def test_what_is_not_asked_for_takes_no_room():
     plain = TeacherOutputs(torch.randn(3, 7))
     shape = OutputLayout.of(plain)
     assert shape.row_bytes == 28
-    found = shape.unpacked(shape.packed(plain))
+    found = shape.unpack(shape.pack(plain))
     assert torch.equal(found.logits, plain.logits)
     assert not found.maps
     assert not found.attention
@@ -72,7 +72,7 @@ def test_activation_transfer_changes_little_whatever_the_scale(scale):
     given = outputs(1, images=64, scale=scale)
     students = outputs(2, images=64).maps
     shape = OutputLayout.of(given)
-    kept = shape.unpacked(shape.packed(given))
+    kept = shape.unpack(shape.pack(given))
     exact = activation_transfer(students, given.maps)
     assert float(activation_transfer(students, kept.maps)) == pytest.approx(float(exact), rel=1e-3)
     # Of a student that is perfect only the rounding is left: some (2^-9)^2 for each partition.
@@ -83,7 +83,7 @@ def test_rows_are_those_of_all_views_in_order(file):
     made = file()
     seen = []
     made.build(view, lambda *told: seen.append(told))
-    expected = torch.cat([made.shape.packed(p) for number in range(VIEWS) for p in view(number)])
+    expected = torch.cat([made.shape.pack(p) for number in range(VIEWS) for p in view(number)])
     assert torch.equal(made.rows(), expected)
     assert made.size_bytes == made.path.stat().st_size == expected.numel()
     assert [told[1:] for told in seen] == [(5 * k, 30) for k in range(1, 7)]

@@ -83,7 +83,7 @@ def test_kill_minus_9_while_the_teacher_shows_and_while_students_learn(
 ):
     folder = tmp_path / "run"
     # The second view has been written but not noted as whole.
-    killed(recipe, folder, "teacher's lessons", 130)
+    killed(recipe, folder, "teacher's outputs", 130)
     left = sorted(path.name for path in folder.iterdir())
     assert left == ["lessons-0.bin", "lessons-0.json", "train.yaml", "versions.json"]
     killed(recipe, folder, "epoch 2/3", 8)
@@ -141,7 +141,7 @@ def test_the_lessons_of_another_teacher_are_not_used(recipe, teacher_path, tiny,
     teacher.save()
     told = []
     train(own, tmp_path / "run", tiny, lambda *one: told.append(one))
-    assert [one[1] for one in told if one[0].startswith("teacher's lessons")] == [65, 130]
+    assert [one[1] for one in told if one[0].startswith("teacher's outputs")] == [65, 130]
 
 
 def test_half_precision_sees_the_same_losses(recipe, tiny, tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from nonn_common.errors import InputError
 from nonn_core.distillation.batches import Batch
-from nonn_core.distillation.construction import build_network, phases
+from nonn_core.distillation.construction import AssignmentPhase, build_network, objective_of
 from nonn_core.distillation.loop import accuracy_pct
 from nonn_core.distillation.losses import distillation
 from nonn_core.distillation.run import load_run, train
@@ -244,42 +244,37 @@ def recipe(**losses):
     return TrainingRecipe.check(content, "this test")
 
 
+def assignment(**losses):
+    made = recipe(**losses)
+    return made, AssignmentPhase.of(made, made.model, 6, batches=4)
+
+
 def test_a_splitnet_is_assigned_and_then_cut_and_trained_on():
-    each = phases(recipe(), 6, batches=4)
-    first = next(each)
-    assert first.file("metrics.jsonl") == "assignment-metrics.jsonl"
-    assert isinstance(first.network, SoftSplitNet)
-    decided(first.network, seed=5)
-    second = next(each)
-    assert second.file("metrics.jsonl") == "metrics.jsonl"
-    assert (first.optimiser.epochs, second.optimiser.epochs) == (3, 2)
-    torch.testing.assert_close(
-        second.network.state_dict(), cut_groups(first.network).state_dict(), rtol=0, atol=0
-    )
-    assert build_network(recipe(), 6).state_dict().keys() == second.network.state_dict().keys()
-    assert list(each) == []
+    made, phase = assignment()
+    assert isinstance(phase.network, SoftSplitNet)
+    decided(phase.network, seed=5)
+    assert (phase.optimiser.epochs, phase.remaining.epochs) == (3, 2)
+    cut = cut_groups(phase.network)
+    assert build_network(made, 6).state_dict().keys() == cut.state_dict().keys()
 
 
 def test_groups_are_assigned_from_the_labels_and_what_is_cut_is_taught():
     images = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(6)
-    each = phases(recipe(alpha=0.25), 6, batches=4)
-    first = next(each)
-    network = first.network.eval()
-    assert not first.uses_teacher
-    losses = first.objective(Batch(images, labels))
+    made, phase = assignment(alpha=0.25)
+    network = phase.network.eval()
+    losses = phase.objective(Batch(images, labels))
     penalties = network.penalties()
     hard = torch.nn.functional.cross_entropy(network(images)[0], labels)
     expected = hard + 3 * penalties.weight + 0.5 * penalties.overlap + 2 * penalties.balance
     torch.testing.assert_close(losses["loss"], expected)
     losses["loss"].backward()
     assert all(parameter.grad.any() for parameter in network.parameters())
-    second = next(each)
-    assert second.uses_teacher
-    uses_teacher = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
-    found = second.objective(Batch(images, labels, TeacherOutputs(uses_teacher)))["loss"]
-    logits = second.network(images)[0]
-    torch.testing.assert_close(found, distillation(logits, uses_teacher, labels, 0.25, 4.0))
+    cut = cut_groups(phase.network)
+    taught = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
+    found = objective_of(cut, made)(Batch(images, labels, TeacherOutputs(taught)))["loss"]
+    logits = cut(images)[0]
+    torch.testing.assert_close(found, distillation(logits, taught, labels, 0.25, 4.0))
 
 
 def test_more_groups_than_classes_are_refused():

@@ -115,8 +115,8 @@ def test_a_row_is_tuned_where_it_makes_a_difference():
 
 
 def test_a_folder_holds_one_experiment(experiment, tmp_path):
-    experiment.claim(tmp_path)
+    experiment.init_folder(tmp_path)
     elsewhere = ComputeRecipe(device="cuda:1")
-    experiment.model_copy(update={"compute": elsewhere}).claim(tmp_path)
+    experiment.model_copy(update={"compute": elsewhere}).init_folder(tmp_path)
     with pytest.raises(InputError, match="another experiment"):
-        experiment.model_copy(update={"images_per_class": 5}).claim(tmp_path)
+        experiment.model_copy(update={"images_per_class": 5}).init_folder(tmp_path)

@@ -161,7 +161,7 @@ def test_calibration_sees_training_images_only(run, tiny, tmp_path, monkeypatch)
         seen.append(examples)
         return quantise_int8(model, examples)
 
-    monkeypatch.setattr(exporting, "quantised", watched)
+    monkeypatch.setattr(exporting, "quantise_int8", watched)
     export(run, tmp_path / "b", ("int8",), tiny)
     training = {image.tobytes() for image in tiny.train.pixels.float().numpy()}
     testing = {image.tobytes() for image in pixels_of(tiny)}
