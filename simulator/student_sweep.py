@@ -76,11 +76,11 @@ class StudentSweep:
         )
         return FanOut(self.host, boards, works, longest_first(boards, works), self.image_bytes)
 
-    def simulated(self) -> tuple[SweepPoint, ...]:
+    def points(self) -> tuple[SweepPoint, ...]:
         """One simulated image per number of students on the fast board."""
-        return tuple(self._simulated(moved) for moved in range(self.students + 1))
+        return tuple(self._point(moved) for moved in range(self.students + 1))
 
-    def _simulated(self, moved: int) -> SweepPoint:
+    def _point(self, moved: int) -> SweepPoint:
         found = simulate(self.fan_out(moved))
         fast = [row.done_ms for row in found.boards if row.board == "fast"]
         slow = [row.done_ms for row in found.boards if row.board != "fast"]
@@ -96,40 +96,40 @@ class StudentSweep:
         )
 
 
-def least_total_at(moved: Sequence[SweepPoint]) -> int:
+def least_total_at(points: Sequence[SweepPoint]) -> int:
     """Number of students on the fast board with the least total latency."""
-    return min(moved, key=lambda row: row.total_ms).moved
+    return min(points, key=lambda row: row.total_ms).moved
 
 
-def write_sweep_table(moved: Sequence[SweepPoint], path: Path) -> None:
+def write_sweep_table(points: Sequence[SweepPoint], path: Path) -> None:
     """Write a row per point: Parquet for .parquet, else CSV."""
     from simulator.results.tables import as_csv, as_parquet, table_of
 
-    table = table_of(SweepPoint, moved)
+    table = table_of(SweepPoint, points)
     write_atomic(path, as_parquet(table) if path.suffix == ".parquet" else as_csv(table))
 
 
-def write_sweep_plot(move: StudentSweep, moved: Sequence[SweepPoint], path: Path) -> None:
+def write_sweep_plot(sweep: StudentSweep, points: Sequence[SweepPoint], path: Path) -> None:
     """Draw latency and energy over the students on the fast board, as PNG."""
     stream = io.BytesIO()
-    sweep_plot(move, moved).savefig(stream, format="png", dpi=150)
+    sweep_plot(sweep, points).savefig(stream, format="png", dpi=150)
     write_atomic(path, stream.getvalue())
 
 
-def sweep_plot(move: StudentSweep, moved: Sequence[SweepPoint]) -> "Figure":
+def sweep_plot(sweep: StudentSweep, points: Sequence[SweepPoint]) -> "Figure":
     """Picture of total latency with its bounds, and of compute energy below."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.5, 6.0), layout="constrained")
     latency, energy = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    least = moved[least_total_at(moved)]
+    least = points[least_total_at(points)]
     for values, label, style in (
-        ([row.slow_done_ms for row in moved], f"last reply of a {move.slow.name}", "C0s:"),
-        ([row.fast_done_ms for row in moved], f"reply of the {move.fast.name}", "C1^:"),
-        ([row.total_ms for row in moved], "total latency", "ko-"),
+        ([row.slow_done_ms for row in points], f"last reply of a {sweep.slow.name}", "C0s:"),
+        ([row.fast_done_ms for row in points], f"reply of the {sweep.fast.name}", "C1^:"),
+        ([row.total_ms for row in points], "total latency", "ko-"),
     ):
-        there = [(row.moved, value) for row, value in zip(moved, values, strict=True) if value]
+        there = [(row.moved, value) for row, value in zip(points, values, strict=True) if value]
         latency.plot(*zip(*there, strict=True), style, label=label)
     latency.annotate(
         f"least: {least.total_ms:.1f} ms at {least.moved}",
@@ -140,12 +140,12 @@ def sweep_plot(move: StudentSweep, moved: Sequence[SweepPoint]) -> "Figure":
         arrowprops={"arrowstyle": "->"},
     )
     latency.set_ylabel("ms")
-    latency.set_ylim(0, 1.1 * max(row.total_ms for row in moved))
+    latency.set_ylim(0, 1.1 * max(row.total_ms for row in points))
     latency.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3)
-    energy.plot([row.moved for row in moved], [row.energy_per_fleet_mj for row in moved], "C2o-")
+    energy.plot([row.moved for row in points], [row.energy_per_fleet_mj for row in points], "C2o-")
     energy.set_ylabel("compute energy\nof the fleet, mJ")
-    energy.set_ylim(0, 1.1 * max(row.energy_per_fleet_mj for row in moved))
-    energy.set_xlabel(f"students on the one {move.fast.name}, of {move.students}")
+    energy.set_ylim(0, 1.1 * max(row.energy_per_fleet_mj for row in points))
+    energy.set_xlabel(f"students on the one {sweep.fast.name}, of {sweep.students}")
     energy.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (latency, energy):
         axes.grid(alpha=0.25)

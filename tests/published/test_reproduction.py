@@ -90,5 +90,5 @@ def test_the_sweep_begins_with_the_published_row_of_slow_boards():
         for row in facts.measured_on(facts.sweep.slow_device)
         if row.boards == facts.sweep.students
     )
-    first = move_of(facts.sweep, facts).simulated()[0]
+    first = move_of(facts.sweep, facts).points()[0]
     assert first.total_ms == pytest.approx(simulate(workload_of(row, facts)).total_ms)

@@ -21,7 +21,7 @@ def move(host, slow, fast):
 
 
 def test_each_number_of_students_costs_what_the_closed_form_says(move):
-    for row in move.simulated():
+    for row in move.points():
         expected = fan_out_breakdown(move.fan_out(row.moved))
         assert row.total_ms == pytest.approx(expected.total_ms, abs=1e-9)
         assert row.compute_ms == pytest.approx(expected.compute_ms)
@@ -37,19 +37,19 @@ def test_all_students_are_somewhere(move):
 
 
 def test_replies_of_boards_that_are_not_there_are_unknown(move):
-    first, *between, last = move.simulated()
+    first, *between, last = move.points()
     assert first.fast_done_ms is None
     assert last.slow_done_ms is None
     assert all(row.slow_done_ms and row.fast_done_ms for row in between)
 
 
 def test_the_least_is_that_of_the_rows(move):
-    rows = move.simulated()
+    rows = move.points()
     assert rows[least_total_at(rows)].total_ms == min(row.total_ms for row in rows)
 
 
 def test_the_table_is_read_again(move, tmp_path):
-    rows = move.simulated()
+    rows = move.points()
     write_sweep_table(rows, tmp_path / "sweep.csv")
     write_sweep_table(rows, tmp_path / "sweep.parquet")
     with (tmp_path / "sweep.csv").open(newline="") as stream:
@@ -61,7 +61,7 @@ def test_the_table_is_read_again(move, tmp_path):
 
 
 def test_the_picture_shows_total_and_energy(move, tmp_path):
-    rows = move.simulated()
+    rows = move.points()
     latency, energy = sweep_plot(move, rows).axes
     total = next(line for line in latency.lines if line.get_label() == "total latency")
     assert list(total.get_ydata()) == [row.total_ms for row in rows]
