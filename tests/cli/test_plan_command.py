@@ -261,3 +261,11 @@ def test_points_of_delta_val_less_filters_are_below_0(nonn_plan, plan_arguments)
     assert "dropped <= -4" in said.err
     refused = nonn_plan(*plan_arguments, "--at-most", "students=-4")
     assert refused.code == 2
+
+
+def test_sentences_are_short(nonn_plan, plan_arguments):
+    said = nonn_plan(*plan_arguments, "--teacher-network", "wrn40-4")
+    assert said.code == 0, said.err
+    sentences = [line for line in said.out.splitlines() if "  " not in line]
+    assert "accuracy rests on" in said.out
+    assert [line for line in sentences if len(line.split()) > 30 or line.count(";") > 2] == []

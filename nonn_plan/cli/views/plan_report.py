@@ -1,5 +1,6 @@
 """Partitions and plans as people see them."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from nonn_core.communities.knowledge import GammaRow
 
 
+_CLAUSES = re.compile(r"; (?![^(]*\))")
+"""Between the clauses of a sentence, those in brackets apart: each is said by itself."""
 _GAMMA_COLUMNS = (
     "gamma",
     "communities",
@@ -116,7 +119,8 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
         _show_accuracy(output, answer.accuracy)
     _show_failures(output, answer)
     for sentence in answer.verdict.why if answer.verdict else ():
-        output.say(sentence)
+        for clause in _CLAUSES.split(sentence):
+            output.say(f"{clause[:1].upper()}{clause[1:].removesuffix('.')}.")
     if noisy := _noisy_links(answer):
         output.say(
             f"predicted without loss and jitter of {', '.join(noisy)}: `nonn-plan simulate` shows "
@@ -163,9 +167,12 @@ def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:
         interval = f"{accuracy.low_pct:.2f} to {accuracy.high_pct:.2f}"
         expected = f"{accuracy.value_pct:.2f} % (95 %: {interval})"
     output.say(
-        f"expected accuracy {expected}, from {accuracy.basis}; leave-one-out error "
-        f"{accuracy.leave_one_out_pct:.2f} points"
+        f"expected accuracy {expected}; leave-one-out error {accuracy.leave_one_out_pct:.2f} points"
     )
+    rows, *further = _CLAUSES.split(accuracy.basis)
+    output.say(f"accuracy rests on {rows}")
+    for clause in further:
+        output.say(clause)
 
 
 def _noisy_links(answer: PlanDocument) -> list[str]:
