@@ -32,10 +32,11 @@ from nonn_core.networks.blueprint import (
     shape_after,
     shape_after_all,
 )
+from profiles.layer import BYTES_PER_VALUE as BYTES_PER_VALUE
 from profiles.layer import LayerKind, LayerTable, LayerWork
 
-Precision = Literal["fp32", "fp16", "int8"]
-BYTES_PER_VALUE: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+Precision = Literal["fp32", "int8"]
+"""Number format of students and exported models."""
 
 
 class LayerCost(NamedTuple):
