@@ -55,9 +55,9 @@ class MeasuredLatency:
         """Total time and slowest board's compute time of each image that has both."""
         divided = []
         for answer in self._answers:
-            told = [each.computed_ms for each in answer.timings if each.computed_ms is not None]
-            if told and len(told) == len(answer.timings):
-                divided.append((answer.total_ms, max(told)))
+            known = [each.computed_ms for each in answer.timings if each.computed_ms is not None]
+            if known and len(known) == len(answer.timings):
+                divided.append((answer.total_ms, max(known)))
         return divided
 
     @property
@@ -226,8 +226,8 @@ def _advice(
     total: Comparison, communication: Comparison, boards: Sequence[BoardComparison]
 ) -> Iterator[str]:
     """Advice on the figures to calibrate anew, worst first."""
-    told = [board for board in boards if board.computed_ms.measured is not None]
-    off = [board for board in told if not board.computed_ms.accepted]
+    known = [board for board in boards if board.computed_ms.measured is not None]
+    off = [board for board in known if not board.computed_ms.accepted]
     for board in sorted(off, key=lambda each: -abs(each.computed_ms.error_pct or 0)):
         figure = board.computed_ms
         yield (

@@ -135,7 +135,11 @@ def _orphaned(name: str) -> bool:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """Start time of a process, in ticks since boot; None if it is gone."""
+    """Start time of a process, in ticks since boot; None if it is gone.
+
+    psutil's create_time() is seconds since the epoch, which move when the clock is set: a living
+    owner would seem dead.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -57,7 +57,7 @@ class Capabilities:
     rates: bool = False
     """The rate of a link, by tc's tbf."""
     shared_channels: bool = False
-    """One medium for several links or both directions, by an ifb; only where there are rates."""
+    """One channel for several links or both directions, by an ifb; only where there are rates."""
     delays: bool = False
     """Latency and loss, by tc's netem."""
     refused: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ LOOPBACK_ONLY = Capabilities(refused=("not asked for",))
 """Plain processes on the loopback network."""
 
 
-def redirect(link: str, medium: str, directions: tuple[str, ...]) -> tuple[str, ...]:
+def redirect(link: str, channel: str, directions: tuple[str, ...]) -> tuple[str, ...]:
     """`tc` lines that redirect the traffic of a link through an ifb.
 
     The filter is u32, with which kernels are built that lack matchall.
@@ -76,7 +76,7 @@ def redirect(link: str, medium: str, directions: tuple[str, ...]) -> tuple[str, 
         f"qdisc add dev {link} clsact",
         *(
             f"filter add dev {link} {direction} protocol all u32 match u32 0 0 "
-            f"action mirred egress redirect dev {medium}"
+            f"action mirred egress redirect dev {channel}"
             for direction in directions
         ),
     )
@@ -112,8 +112,8 @@ def _tried_in(namespace: str) -> Capabilities:
         namespaces=True,
         rates=rates,
         shared_channels=rates
-        and works("ip", "link add medium type ifb")
-        and works("tc", *redirect("near", "medium", ("egress", "ingress"))),
+        and works("ip", "link add channel type ifb")
+        and works("tc", *redirect("near", "channel", ("egress", "ingress"))),
         delays=works("tc", _DELAY),
         refused=tuple(refused),
     )
@@ -135,7 +135,7 @@ def free_blocks(count: int, used: Iterable[IPv4Network]) -> tuple[IPv4Network, .
 
 
 def used_networks() -> tuple[IPv4Network, ...]:
-    """Return the networks that this machine has addresses in or knows ways to."""
+    """Return the networks that this machine has addresses in or has routes to."""
     addresses = json.loads(run_command(["ip", "-j", "-4", "address", "show"]) or "[]")
     routes = json.loads(run_command(["ip", "-j", "-4", "route", "show", "table", "all"]) or "[]")
     own = (
@@ -143,18 +143,18 @@ def used_networks() -> tuple[IPv4Network, ...]:
         for link in addresses
         for each in link.get("addr_info", ())
     )
-    links = (IPv4Network(route["dst"]) for route in routes if route["dst"] != "default")
-    return (*own, *(direction for direction in links if direction.prefixlen >= _MIN_ROUTE_PREFIX))
+    routed = (IPv4Network(route["dst"]) for route in routes if route["dst"] != "default")
+    return (*own, *(route for route in routed if route.prefixlen >= _MIN_ROUTE_PREFIX))
 
 
 def _free_subnets(taken: tuple[IPv4Network, ...]) -> Iterator[IPv4Network]:
-    for endpoint in ADDRESS_RANGES:
-        inside = [network for network in taken if network.overlaps(endpoint)]
-        if any(network.prefixlen <= endpoint.prefixlen for network in inside):
+    for pool in ADDRESS_RANGES:
+        inside = [network for network in taken if network.overlaps(pool)]
+        if any(network.prefixlen <= pool.prefixlen for network in inside):
             continue
         small = {_block(network) for network in inside if network.prefixlen >= _LINK_PREFIX}
         large = [network for network in inside if network.prefixlen < _LINK_PREFIX]
-        for block in endpoint.subnets(new_prefix=_LINK_PREFIX):
+        for block in pool.subnets(new_prefix=_LINK_PREFIX):
             if block not in small and not any(block.overlaps(network) for network in large):
                 yield block
 

@@ -16,7 +16,7 @@ def run(spawner: int, command: list[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != spawner:
-            # It died before the kernel was told.
+            # It died before prctl took effect.
             sys.exit(1)
     os.execvp(command[0], command)  # noqa: S606
 

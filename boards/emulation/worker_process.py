@@ -60,7 +60,8 @@ def deferred_signals() -> Iterator[None]:
 def listening_ports(pid: int) -> tuple[int, ...]:
     """TCP ports on which process `pid` listens; raises BoardError if it is gone.
 
-    A socket of IPv6 may listen on an address of IPv4.
+    A socket of IPv6 may listen on an address of IPv4.  psutil (7.2) reads the tables of the
+    caller's network namespace, where those of a worker in its own namespace are not.
     """
     try:
         lines = [
@@ -100,7 +101,7 @@ class Spawner:
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="starter")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spawner")
 
     def start(
         self,
@@ -110,7 +111,7 @@ class Spawner:
         *,
         with_stdin: bool = False,
     ) -> Child:
-        """Start a child whose stdout, and stdin if it is `told` things, are pipes.
+        """Start a child whose stdout, and stdin `with_stdin`, are pipes.
 
         It has a session of its own: Ctrl-C ends it when its owner wants.
         """

@@ -148,9 +148,9 @@ class InferenceClient:
         unresponsive, lagging = self._skipped_boards()
         for name, state in self._states.items():
             if state.connection is None:
-                pending.not_sent(name, state.down)
+                pending.mark_failed(name, state.down)
             elif name in unresponsive or name in lagging:
-                pending.not_sent(name, f"owes {state.outstanding} answers")
+                pending.mark_failed(name, f"{state.outstanding} answers are outstanding")
             else:
                 self._send_to(name, state, state.connection, pending)
         pending.standby |= lagging
@@ -167,7 +167,7 @@ class InferenceClient:
         try:
             connection.send(pending.request)
         except ConnectionLostError as error:
-            pending.not_sent(name, str(error))
+            pending.mark_failed(name, str(error))
             self._disconnect(name, str(error))
             return
         state.outstanding += 1
@@ -251,13 +251,13 @@ class InferenceClient:
         if pending is None or name not in pending.outstanding:
             return
         if reply.features is None:
-            pending.not_sent(name, reply.refusal)
+            pending.mark_failed(name, reply.refusal)
             self._fall_back(pending)
         elif len(reply.features.values) != len(pending.request.images):
-            pending.not_sent(name, "answered another number of images")
+            pending.mark_failed(name, "answered another number of images")
             self._fall_back(pending)
         else:
-            pending.replied(name, reply.features, now_ns, timed=reply.timed)
+            pending.add_reply(name, reply.features, now_ns, timed=reply.timed)
 
     def _fall_back(self, pending: PendingRequest) -> None:
         """Send to standby boards what others cannot answer any more."""
@@ -294,7 +294,7 @@ class InferenceClient:
         state.connection, state.outstanding, state.down = None, 0, reason
         for pending in self._pending.values():
             if name in pending.outstanding:
-                pending.not_sent(name, reason)
+                pending.mark_failed(name, reason)
                 self._fall_back(pending)
         self._reconnector.request(state.task)
 

@@ -83,15 +83,12 @@ def board_tasks(
             fix="export the run of this plan",
         )
     return tuple(
-        BoardTask(addresses.of(board, where), _models_on(board, plan, models))
+        BoardTask(
+            addresses.of(board, where),
+            tuple(models[student.name] for student in plan.students if board in student.boards),
+        )
         for board in plan.send_order
     )
-
-
-def _models_on(
-    board: str, plan: PlanDocument, models: Mapping[str, BundledModel]
-) -> tuple[BundledModel, ...]:
-    return tuple(models[student.name] for student in plan.students if board in student.boards)
 
 
 def _described(filters: Mapping[str, Sequence[int]]) -> str:

@@ -137,7 +137,7 @@ class GrpcConnection:
             if isinstance(one, Reply):
                 found.append(one)
             elif found:
-                # What came before the end counts; the end is told when it is asked for again.
+                # Replies before the end count; the next call raises the error.
                 self._pipe.wake()
                 break
             else:

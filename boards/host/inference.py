@@ -93,14 +93,14 @@ class PendingRequest:
     failed: bool = False
     """Whether any board will not answer."""
 
-    def not_sent(self, board: str, reason: str) -> None:
+    def mark_failed(self, board: str, reason: str) -> None:
         """Note that a board's answer will not come."""
         self.outstanding.pop(board, None)
         self.failed = True
         for student in self.tasks[board].students:
             self.reasons.setdefault(student, f"{board}: {reason}")
 
-    def replied(self, board: str, features: Features, now_ns: int, *, timed: bool) -> None:
+    def add_reply(self, board: str, features: Features, now_ns: int, *, timed: bool) -> None:
         """Take a board's features; the first of replicas count."""
         sent_ns = self.outstanding.pop(board)
         start = 0

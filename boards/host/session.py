@@ -74,7 +74,7 @@ def folder_images(manifest: Manifest, folder: Path) -> Iterator[HostImage]:
 
 
 def stream_images(manifest: Manifest, stream: BinaryIO) -> Iterator[HostImage]:
-    """Yield images that come as raw bytes, channel after channel, one behind the other.
+    """Yield images that come as raw bytes, channel after channel, one after the other.
 
     Raises InputError where the last one is cut short.
     """

@@ -126,7 +126,9 @@ def _with_the_rest(
     fit = relative_fit(
         {"fixed_ms": [float(sum(each.kind == "pool" for each in table)) for table in tables]},
         [row.timing.ms for row in fitted],
-        known=[_sum_ms(model, table, precision) for table in tables],
+        known=[
+            sum(layer_ms(model, layer, precision) or 0.0 for layer in table) for table in tables
+        ],
     )
     rest = fit.quantity("fixed_ms", f"the rest of the time of {len(fitted)} students")
     return model.model_copy(
@@ -148,11 +150,6 @@ def _with_the_rest(
 
 def _measured(figure: Quantity) -> Quantity:
     return figure.model_copy(update={"provenance": "measured"})
-
-
-def _sum_ms(model: LayerModel, table: LayerTable, precision: ModelPrecision) -> float:
-    """Return the time of the layers that the model knows."""
-    return sum(layer_ms(model, layer, precision) or 0.0 for layer in table)
 
 
 def _knows(model: LayerModel, table: LayerTable) -> bool:

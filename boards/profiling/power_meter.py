@@ -18,7 +18,7 @@ from profiles.quantity import Quantity
 _RAIL = re.compile(r"(\w+)_([AV]) (?:current|volt)\(\d+\)=([\d.]+)")
 _PACKAGE = re.compile(r"package-\d+|psys")
 _PARTS = frozenset(("amdgpu", "radeon", "nouveau", "i915", "xe", "nvme", "drivetemp"))
-"""Drivers of graphics and disks, whose sensors tell what these take."""
+"""Drivers of graphics and disks, whose sensors cover these alone."""
 
 ASSUMED_W_PER_THREAD = 5.0
 """Where nothing is known: a board's profile cannot do without, and says that it is assumed."""
@@ -125,7 +125,7 @@ class _CounterMeter:
 
 def _rapl_counters(root: Path) -> list[tuple[Path, int]]:
     """Return each package's counter and its range; readable by root alone on most systems."""
-    # Some processors tell the same package twice, over MSR and over MMIO.
+    # Some processors expose the same package twice, over MSR and over MMIO.
     found: dict[str, tuple[Path, int]] = {}
     for zone in sorted((root / "sys/class/powercap").glob("*")):
         try:
@@ -192,7 +192,9 @@ def measure_power(
     seconds: float,
 ) -> PowerFigures:
     """Measure each power for `seconds`, unless a person gave it."""
-    idle_w = _power_figure(meter, given.idle_w, "--idle-w", "at rest", _rest, seconds)
+    idle_w = _power_figure(
+        meter, given.idle_w, "--idle-w", "at rest", lambda: time.sleep(_REST_S), seconds
+    )
     busy_w = _power_figure(meter, given.busy_w, "--busy-w", "while students compute", work, seconds)
     return PowerFigures(idle_w, busy_w or _assumed(threads))
 
@@ -221,7 +223,3 @@ def _assumed(threads: int) -> Quantity:
         provenance="assumed",
         source=f"no meter on this machine: {ASSUMED_W_PER_THREAD:g} W for each thread",
     )
-
-
-def _rest() -> None:
-    time.sleep(_REST_S)

@@ -80,7 +80,7 @@ class Frame(NamedTuple):
     payload: bytes = b""
 
     def encoded(self) -> bytes:
-        """Return the frame as it goes over the wire."""
+        """Return the frame as bytes."""
         head = HEADER.pack(_MAGIC, VERSION, self.kind, 0, self.number, len(self.payload))
         return head + self.payload
 
@@ -185,7 +185,7 @@ def _require_length(frame: Frame, head: struct.Struct) -> bytes:
 
 
 def _rows(frame: Frame, start: int, count: int, width: int) -> Values:
-    """Return `count` rows of `width` values behind the first `start` bytes of a payload."""
+    """Return `count` rows of `width` values after the first `start` bytes of a payload."""
     found = len(frame.payload) - start
     if not count or found != 4 * count * width:
         raise MalformedFrameError(

@@ -115,7 +115,7 @@ class CertificateAuthority:
         return _encoded(self.certificate, self.key)
 
     def issue(self, subject: Subject, now: datetime) -> KeyPair:
-        """Make a key for `holder` and a certificate, which never outlives the authority's."""
+        """Make a key and a certificate for `subject`, which never outlives the authority's."""
         key = ec.generate_private_key(ec.SECP256R1())
         until = min(now + LEAF_LIFE, self.certificate.not_valid_after_utc)
         usage = USAGES["host" if subject.name == HOST_NAME else "board"]
@@ -160,7 +160,7 @@ def _name(text: str) -> x509.Name:
 
 
 def _alternative_names(subject: Subject) -> list[x509.GeneralName]:
-    """Return the holder's name and addresses, each once."""
+    """Return the subject's name and addresses, each once."""
     addresses = [(each, as_ip(each)) for each in subject.addresses if each != subject.name]
     return [
         x509.DNSName(subject.name),
@@ -258,7 +258,7 @@ def _read_or_make_authority(keys: Path) -> tuple[CertificateAuthority, tuple[str
 
 
 def _require_matching(keys: Path, subject: Subject) -> None:
-    """Make sure that the folder that exists is the holder's; raises InputError."""
+    """Make sure that an existing folder is the subject's; raises InputError."""
     folder = keys / subject.name
     where = str(folder / credential.CERTIFICATE_FILE)
     identity = Identity.read(folder)

@@ -7,7 +7,7 @@ board.  Names are single DNS labels in lower case, because DNS and some file sys
 
 import re
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -80,19 +80,16 @@ def as_ip(address: str) -> IPv4Address | IPv6Address | None:
 def require_distinct(addresses_of: Mapping[str, Iterable[str]]) -> None:
     """Refuse a board whose address is another board's name; raises InputError.
 
-    `held` has the addresses of each board.  The certificate would pass for the other board's.
+    `addresses_of` has those of each board.  The certificate would pass for the other board's.
     """
-    for name, address in _addresses_by_board(addresses_of):
+    pairs = ((name, address) for name, each in addresses_of.items() for address in each)
+    for name, address in pairs:
         if address in addresses_of and address != name:
             raise InputError(
                 f"the address of board {name} is the name of another board",
                 found=address,
                 fix="use its IP address, or a host name with a dot in it",
             )
-
-
-def _addresses_by_board(addresses_of: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, str]]:
-    return ((name, address) for name, addresses in addresses_of.items() for address in addresses)
 
 
 def _normalised_address(text: str, where: str | None) -> str:

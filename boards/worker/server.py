@@ -35,7 +35,7 @@ DATATYPE = "FP32"
 MODEL_VERSION = "1"
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "ncnn": "ncnn"}
 DRAIN_S = 10.0
-"""How long the requests that are inside may take when the worker is told to end."""
+"""Time limit of requests in progress when the worker is to end."""
 _ANY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104  (what the user may ask for)
 _EXTRA_THREADS = 8
 """Calls beside those in the queue that are answered at once: metadata, health, refusals."""
@@ -111,7 +111,7 @@ class InferenceService:
                 response: bytes = answer(_parse(f"{name}Request", content)).SerializeToString()
             except RequestRefused as error:
                 self._observer.count("standard", error.reason.name)
-                context.abort(_status(error.reason), str(error))
+                context.abort(grpc.StatusCode[error.reason.name], str(error))
                 raise
             if name == "ModelInfer":
                 self._observer.count("standard", "OK")
@@ -166,10 +166,6 @@ def _parse(name: str, content: bytes) -> Any:
         return message_class(name).FromString(content)
     except DecodeError:
         raise RequestRefused(RefusalReason.INVALID_ARGUMENT, f"not a {name}") from None
-
-
-def _status(reason: RefusalReason) -> grpc.StatusCode:
-    return grpc.StatusCode[reason.name]
 
 
 def _request_images(request: Any, model: LoadedModel) -> Values:
@@ -320,7 +316,7 @@ class Worker:
 
 
 def _listener(standard: Address) -> socket.socket:
-    """Listen for frames on the port behind the standard protocol's, or on any free one.
+    """Listen for frames on the port after the standard protocol's, or on any free one.
 
     On all addresses of both families where that is asked of either, as gRPC does.
     """
