@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nonn_common.document import Record
 from nonn_core.networks.blueprint import ImageShape, ImageShapeText, NetworkSpec
@@ -104,6 +104,16 @@ class Problem(Record):
         "per second of one core, and the same on every machine.",
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of the solver.")
+
+    @field_validator("precisions", mode="before")
+    @classmethod
+    def _precisions_are_exported(cls, precisions: object) -> object:
+        if isinstance(precisions, Sequence) and "fp16" in precisions:
+            raise ValueError(
+                "fp16 is no precision of students: no engine of the boards computes in it, so that "
+                "export would take twice the planned memory; plan with int8 or fp32"
+            )
+        return precisions
 
     @model_validator(mode="after")
     def _each_board_has_its_budget(self) -> Self:

@@ -69,7 +69,7 @@ class ProblemOptions:
     precision: Annotated[
         str,
         typer.Option(
-            "--precision", help="Weights and activations, of fp32, fp16, int8: int8 or fp32,int8."
+            "--precision", help="Weights and activations, of fp32 and int8: int8 or fp32,int8."
         ),
     ] = "fp32"
     students: Annotated[
