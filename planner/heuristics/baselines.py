@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from nonn_core.partition import largest_first
 from planner.data.modes import Assignment, Mode
@@ -346,6 +345,8 @@ def rocoin_style(problem: Problem) -> Assignment | None:
 def _matched_to_groups(
     data: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...]
 ) -> PartialPlacement | None:
+    from scipy.optimize import linear_sum_assignment  # takes longer to load than a plan to find
+
     empty = PartialPlacement.empty(data)
     # Merges have the largest share first, menus the smallest network last: who has room for that
     # pair has room for any share.
