@@ -25,8 +25,7 @@ order, and its own students' reply queues behind them::
     sent_b  = sent_(b-1) + exchange_b      from maps; ready_b = sent_b + latency_0 + latency_b + ...
 
 In a closed loop the host takes up the next image when it has the answer to the last one, so that
-start_(n+1) = end_n = start_n + total.  `inference_times` is the same with every server busy until
-the image before is through, for images that come when they like.  No randomness and no failures.
+start_(n+1) = end_n = start_n + total.  No randomness and no failures.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,39 +98,6 @@ def single_model_breakdown(workload: SingleModel, inferences: int = 1) -> Breakd
         energy_mj=busy_mj(workload.device, [workload.macs]),
     )
     return _breakdown(total_ms, total_ms, [row], inferences)
-
-
-def inference_times(
-    workload: FanOut, inferences: int, arrivals_ms: Sequence[float] | None = None
-) -> tuple[InferenceRow, ...]:
-    """Start and answer of images that come at `arrivals_ms`, or in a closed loop.
-
-    Each board runs one student on a full-duplex link: several that share a processor follow no
-    recurrence when images overlap, nor do sends and replies that wait for each other.  Raises
-    SimulationError there, and for deadlines, replicas and a board for G0 alone.
-    """
-    _refuse_more_than_overlaps(workload)
-    if any(len(students) > 1 for _, students in workload.sends()):
-        raise _unknown("with several students on a board")
-    if any(uplink(board) == downlink(board) for board, _ in workload.sends()):
-        raise _unknown("of overlapping images on a half-duplex link or a shared medium")
-    boards = [_times_ms(board, students, workload) for board, students in workload.sends()]
-    needed = workload.needs or len(boards)
-    joining_ms = join_ms(workload.host)
-    sender_ms = joiner_ms = 0.0
-    cpus_ms, ups_ms = [0.0] * len(boards), [0.0] * len(boards)
-    rows: list[InferenceRow] = []
-    for inference in range(inferences):
-        start_ms = joiner_ms if arrivals_ms is None else arrivals_ms[inference]
-        replied_ms = []
-        for b, (sending_ms, latency_ms, computing_ms, replying_ms) in enumerate(boards):
-            sender_ms = max(start_ms, sender_ms) + sending_ms
-            cpus_ms[b] = max(sender_ms + latency_ms, cpus_ms[b]) + computing_ms
-            ups_ms[b] = max(cpus_ms[b], ups_ms[b]) + replying_ms
-            replied_ms.append(ups_ms[b] + latency_ms)
-        joiner_ms = max(sorted(replied_ms)[needed - 1], joiner_ms) + joining_ms
-        rows.append(InferenceRow(inference, start_ms, joiner_ms))
-    return tuple(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,15 +225,6 @@ def _times_ms(
         busy_ms(board.device, [student.macs for student in students]),
         reply_ms(board, features),
     )
-
-
-def _refuse_more_than_overlaps(workload: FanOut) -> None:
-    if workload.g0 is not None:
-        raise _unknown("with a board for G0 alone")
-    if workload.deadline_ms is not None:
-        raise _unknown("with a deadline")
-    if len(workload.names) < len(workload.students):
-        raise _unknown("with replicated students")
 
 
 def _unknown(what: str) -> SimulationError:

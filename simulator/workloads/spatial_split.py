@@ -29,7 +29,7 @@ Fused tiles (Zhao, Barijough, Gerstlauer, "DeepThings: Distributed adaptive deep
 on resource-constrained IoT edge clusters", TCAD 2018): the output of the last fused layer is cut
 into N x M tiles.  Each tile is walked back layer by layer to the part of the image it needs, so
 that boards never talk to each other; tiles overlap in the layers before the last, and what several
-boards compute twice is the price (`redundancy`).  The gateway, here the host, sends each tile its
+boards compute twice is the price.  The gateway, here the host, sends each tile its
 part of the image, gathers the outputs and runs the other layers.  Every board holds all weights of
 the fused layers.  For one image, tiles t in order, board b(t)::
 
@@ -266,13 +266,3 @@ def early_layers(table: LayerTable) -> int:
     return max(
         (fused for fused in fusable(table) if fused <= outweighed), default=fusable(table)[0]
     )
-
-
-def redundancy(table: LayerTable, fused: int, rows: int, columns: int) -> float:
-    """Tiles' multiply-accumulates over those of the layers undivided.
-
-    It is below 1 where tiles repeat nothing and a pooling passes over a last row that they leave
-    out.
-    """
-    whole = sum(layer.macs for layer in table[:fused])
-    return sum(tile.macs for tile in cut_tiles(table, fused, rows, columns)) / whole

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made_hardware import device, figure
+from overlapping_images import inference_times
 from test_fan_out_properties import boards, devices, milliseconds
 
 from profiles.device import Hosting
@@ -27,7 +28,6 @@ from simulator.scenario import (
     Times,
 )
 from simulator.task_graph import Message, Node, Step, TaskGraph, Transit
-from simulator.workloads import closed_form
 from simulator.workloads.fan_out import FanOut, StudentWork
 
 TOLERANCE_MS = 1e-6  # 1e-9 s
@@ -322,9 +322,7 @@ def test_engine_equals_recurrence_on_each_inference(workload, scenario):
     for path in ("events", "recurrence"):
         rows = simulate(workload.graph(), images, scenario, path=path).inferences
         starts = None if scenario is UNDISTURBED else [row.start_ms for row in rows]
-        for found, wanted in zip(
-            rows, closed_form.inference_times(workload, images, starts), strict=True
-        ):
+        for found, wanted in zip(rows, inference_times(workload, images, starts), strict=True):
             assert found.start_ms == pytest.approx(wanted.start_ms, rel=0, abs=TOLERANCE_MS)
             assert found.end_ms == pytest.approx(wanted.end_ms, rel=0, abs=TOLERANCE_MS)
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 from made_hardware import figure
+from overlapping_images import inference_times
 
 from nonn_common.errors import SimulationError
 from simulator.results.breakdown import BoardRow
@@ -62,9 +63,7 @@ def test_overlapping_images_that_wait_for_each_other_follow_no_recurrence(
 ):
     boards = (on_medium(slow, shared=shared), fast)
     with pytest.raises(SimulationError, match="half-duplex link or a shared medium"):
-        closed_form.inference_times(
-            make_fan_out(boards=boards, students=students[:2]), 2, [0.0, 5.0]
-        )
+        inference_times(make_fan_out(boards=boards, students=students[:2]), 2, [0.0, 5.0])
 
 
 def test_the_first_replica_answers(make_fan_out):
@@ -99,7 +98,7 @@ def test_what_has_no_closed_form_is_refused(make_fan_out, slow, fast, students):
             closed_form.fan_out_breakdown(make_fan_out(**changed))
     for changed, match in (({"g0": group}, "G0 alone"), ({"students": both}, "replicated")):
         with pytest.raises(SimulationError, match=match):
-            closed_form.inference_times(make_fan_out(**changed), 2, [0.0, 5.0])
+            inference_times(make_fan_out(**changed), 2, [0.0, 5.0])
 
 
 def test_a_closed_loop_takes_up_an_image_when_the_last_is_answered(make_fan_out):
