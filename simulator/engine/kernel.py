@@ -1,6 +1,7 @@
 """The kernel of the engine: clock, events, images under way, shared processors.
 
-The clock is SimPy's environment, with events at a time in place of processes and delays.
+The clock is SimPy's environment, with events at a time in place of processes and delays: of SimPy
+only the queue of events and the order of those at one time are used.
 
 A processor that students share has a queue for each, and the heads of the queues run at once: with
 n heads each runs at 1/n of the clock (processor sharing), so that n students that start together
