@@ -16,7 +16,6 @@ from nonn_common.document import Document, Record
 from nonn_common.errors import InputError, TrainingError
 from nonn_core.networks.blueprint import ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
-from nonn_core.networks.group_layout import group_layout
 from nonn_core.partition import Filters
 
 
@@ -179,6 +178,8 @@ class SplitNetRecipe(Record):
 
     @model_validator(mode="after")
     def _network_has_what_is_split(self) -> Self:
+        from nonn_core.networks.group_layout import group_layout
+
         try:
             # Neither an image's channels nor the classes of the data are known here, or matter.
             group_layout(self.spec, 1, self.groups[-1], self.groups)

@@ -28,10 +28,8 @@ from typing import Literal
 
 from nonn_common.errors import InputError
 from nonn_core.accuracy_report import DatasetName, PublishedPart, TableName, published_accuracy
-from nonn_core.data.files import PUBLISHED
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
-from nonn_core.networks.group_layout import group_layout, split_cost
 from nonn_core.networks.network_cost import (
     classifier_params,
     group0_cost,
@@ -80,14 +78,21 @@ class TableDesign:
     """The rows of a published table for one teacher; the teacher is the first.
 
     `image` and `classes` are those of the published data set, unless it is trained on another;
-    `data` is where `nonn-plan download` puts it, None where it cannot be downloaded.
+    `download` is its name for `nonn-plan download`, None where it cannot be downloaded.
     """
 
     published: PublishedPart
     image: ImageShape
     classes: int
-    data: str | None
+    download: str | None
     rows: tuple[TableRow, ...]
+
+    @property
+    def data(self) -> str | None:
+        """Source of the data set where `nonn-plan download` puts it."""
+        from nonn_core.data.files import PUBLISHED
+
+        return PUBLISHED[self.download].source(Path(self.download)) if self.download else None
 
     @property
     def teacher(self) -> str:
@@ -200,7 +205,7 @@ def table_design(
         published=published,
         image=data.image,
         classes=data.classes,
-        data=PUBLISHED[data.download].source(Path(data.download)) if data.download else None,
+        download=data.download,
         rows=tuple(_row(name, networks) for name in names),
     )
 
@@ -280,6 +285,8 @@ def _nonn_cost(row: TableRow, image: ImageShape, classes: int, sizes: Sequence[i
 
 
 def _splitnet_cost(row: TableRow, image: ImageShape, classes: int) -> RowCost:
+    from nonn_core.networks.group_layout import group_layout, split_cost
+
     layout = group_layout(parse_network(row.network), image.channels, classes, row.groups)
     cost = split_cost(layout, image)
     return RowCost(
