@@ -12,7 +12,7 @@ the machine does hits all of them; the ratio is the median of the rounds' ratios
     live fp32       this program: data in memory as uint8, augmented batch by batch, channels-last,
                     the teacher in pieces that fit the cache
     live bf16       the same with `precision: bf16`
-    cached bf16     the same with `cached_views`: the teacher has run before, its lessons are read
+    cached bf16     the same with `cached_views`: the teacher has run before, its outputs are read
                     from disk
 
 What the claim is: live bf16 at least 2 times, cached bf16 at least 5 times the plain loop, on a
@@ -88,10 +88,10 @@ def plain_loop(
     for pixels, labels in loader:
         pixels, labels = pixels.to(device), labels.to(device)
         with torch.no_grad():
-            taught, maps = teacher(pixels)
+            teacher_logits, maps = teacher(pixels)
         logits, own = network(pixels)
         theirs = [maps[-1][:, list(filters)] for filters in targets.partitions]
-        loss = distillation(logits, taught, labels, LOSSES.alpha, LOSSES.temperature)
+        loss = distillation(logits, teacher_logits, labels, LOSSES.alpha, LOSSES.temperature)
         loss = loss + LOSSES.beta * activation_transfer(own, theirs)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
