@@ -60,8 +60,8 @@ class ReproducedFigure(Record):
 def reproduced_figures() -> tuple[ReproducedFigure, ...]:
     """Every published deployment figure, simulated."""
     facts = published_facts()
-    fitted = {(row.table, row.device, row.row, row.quantity): row for row in fitted_rows(facts)}
-    rows = list(_measured(facts, fitted))
+    fits = {(row.table, row.device, row.row, row.quantity): row for row in fitted_rows(facts)}
+    rows = list(_measured(facts, fits))
     return (*rows, *(_moved(facts.sweep, facts) if facts.sweep else ()))
 
 
@@ -116,11 +116,11 @@ def _measured(
     facts: PublishedFacts, fitted: Mapping[tuple[str, str, str, Metric], FittedRow]
 ) -> Iterator[ReproducedFigure]:
     for row in facts.measurements:
-        found = simulate(workload_of(row, facts))
+        result = simulate(workload_of(row, facts))
         for quantity in METRICS:
             fit = fitted.get((row.table, row.device, row.row, quantity))
             if fit is not None:
-                yield _reproduced(fit, _value(found, quantity))
+                yield _reproduced(fit, _value(result, quantity))
 
 
 def _value(found: SimulationResult, quantity: Metric) -> float:

@@ -57,7 +57,7 @@ def undivided_row(
     model: str, cost: Cost, accuracies_pct: tuple[float, ...], plan: PlanDocument
 ) -> SummaryRow:
     """Describe an undivided network, alone on the weakest kind of board of the fleet."""
-    found = closed_form.single_model_breakdown(SingleModel(weakest_device(plan), cost.macs))
+    breakdown = closed_form.single_model_breakdown(SingleModel(weakest_device(plan), cost.macs))
     memory_bytes = cost.memory_bytes(plan.question.smallest_precision)
     return SummaryRow(
         model=model,
@@ -71,8 +71,8 @@ def undivided_row(
             for budget in plan.question.budgets
         ),
         **_statistics(accuracies_pct),
-        latency_ms=found.total_ms,
-        energy_per_node_mj=found.energy_per_node_mj,
+        latency_ms=breakdown.total_ms,
+        energy_per_node_mj=breakdown.energy_per_node_mj,
     )
 
 
@@ -80,7 +80,7 @@ def nonn_row(
     plan: PlanDocument, fits: "Sequence[BoardFit]", accuracies_pct: tuple[float, ...]
 ) -> SummaryRow:
     """Describe the NoNN of a plan, its built students measured on their boards."""
-    found = closed_form.fan_out_breakdown(plan_workload(plan))
+    breakdown = closed_form.fan_out_breakdown(plan_workload(plan))
     return SummaryRow(
         model=f"NoNN, {len(plan.students)} students",
         total_params=nonn_params(plan),
@@ -89,8 +89,8 @@ def nonn_row(
         largest_board_memory_bytes=max(fit.memory_bytes for fit in fits),
         within_budgets=all(fit.fits for fit in fits),
         **_statistics(accuracies_pct),
-        latency_ms=found.total_ms,
-        energy_per_node_mj=found.energy_per_node_mj,
+        latency_ms=breakdown.total_ms,
+        energy_per_node_mj=breakdown.energy_per_node_mj,
     )
 
 

@@ -73,20 +73,20 @@ PACKAGES_OF_PARTS = {
 """Packages, as they are imported, that the base does without."""
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(shown: bool) -> None:
+    if shown:
         typer.echo(version("nonn-plan"))
         raise typer.Exit
 
 
 def main(
-    asked: Annotated[
+    shown: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Plan, prove and train a Network of Neural Networks for a few small boards."""
-    del asked
+    del shown
 
 
 def command_line() -> typer.Typer:
@@ -94,7 +94,7 @@ def command_line() -> typer.Typer:
     return commands(_asked())
 
 
-def commands(asked: str | None = None) -> typer.Typer:
+def commands(command_name: str | None = None) -> typer.Typer:
     """Build the command line with the command that is asked for alone, or with all."""
     app = typer.Typer(
         name="nonn-plan",
@@ -106,7 +106,7 @@ def commands(asked: str | None = None) -> typer.Typer:
         "infeasible, 4 stopped without a proof.",
     )
     app.callback()(main)
-    for name in [asked] if asked in COMMANDS else COMMANDS:
+    for name in [command_name] if command_name in COMMANDS else COMMANDS:
         module, _, attribute = COMMANDS[name].partition(":")
         command = getattr(import_module(f"nonn_plan.cli.commands.{module}"), attribute)
         if isinstance(command, typer.Typer):

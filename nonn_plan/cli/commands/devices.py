@@ -333,7 +333,7 @@ def profile(
         images=image or IMAGES,
         bundle=bundle,
         power=GivenPower(idle_w, busy_w),
-        effort=QUICK_BUDGET if quick else BenchmarkBudget(),
+        budget=QUICK_BUDGET if quick else BenchmarkBudget(),
     )
     with output.progress(UNCHANGED) as progress:
         report = build_report(wanted, run_benchmarks(wanted, progress))

@@ -99,13 +99,13 @@ def explore(
     }
     fleets = [GridFleet.of(text, axes) for text in dict.fromkeys(fleet)]
     check_own_boards(fleets, axes)
-    stages = _objectives(objective or [], options.minimise)
-    measures = None if pareto is None else _measures(pareto, options.minimise)
-    asking = CellGrid(partition, options, axes)
-    planned = [
-        *asking.plans(fleets, stages),
-        *asking.fronts(fleets, measures),
-        *asking.breakpoints(fleets, stages, breakpoints),
+    objectives = _objectives(objective or [], options.minimise)
+    front = None if pareto is None else _measures(pareto, options.minimise)
+    grid = CellGrid(partition, options, axes)
+    cells = [
+        *grid.plans(fleets, objectives),
+        *grid.fronts(fleets, front),
+        *grid.breakpoints(fleets, objectives, breakpoints),
     ]
     if dask is not None and jobs is not None:
         raise InputError("--jobs is of this machine's cores, and --dask uses none of them")
@@ -113,16 +113,16 @@ def explore(
     with output.progress(
         f"finished cells are under {out / 'cells'}, and the same command goes on with the rest"
     ) as progress:
-        cells, reused = solve_cells(planned, out, jobs=jobs or -1, dask=dask, progress=progress)
+        solved, reused = solve_cells(cells, out, jobs=jobs or -1, dask=dask, progress=progress)
     if reused:
-        output.say(f"{reused} of {len(cells)} cells had been solved before")
-    found = write_exploration(cells, out, shlex.join(["nonn-plan", *sys.argv[1:]]))
-    _show_exploration(output, found)
+        output.say(f"{reused} of {len(solved)} cells had been solved before")
+    exploration = write_exploration(solved, out, shlex.join(["nonn-plan", *sys.argv[1:]]))
+    _show_exploration(output, exploration)
     parquet = ", cells.parquet" if HAS_PARQUET else f"; Parquet is left out; {GET_PARQUET}"
     output.say(f"written to {out}: index.html, explore.json, cells.csv{parquet}")
     left_out = {} if HAS_PARQUET else {"left_out": [f"Parquet; {GET_PARQUET}"]}
-    output.result({**found.model_dump(mode="json"), **left_out})
-    _require_answers(found, options.limit)
+    output.result({**exploration.model_dump(mode="json"), **left_out})
+    _require_answers(exploration, options.limit)
 
 
 def _objectives(typed: Sequence[str], minimise: Sequence[str] | None) -> list[str]:
@@ -133,31 +133,31 @@ def _objectives(typed: Sequence[str], minimise: Sequence[str] | None) -> list[st
 
 def _measures(text: str, minimise: Sequence[str] | None) -> str:
     """Read what a front is of; raises InputError."""
-    stages = [ObjectiveLevel.parse(part) for part in text.split(",")]
-    if len(stages) < 2 or any(stage.tolerance_pct for stage in stages):
+    levels = [ObjectiveLevel.parse(part) for part in text.split(",")]
+    if len(levels) < 2 or any(stage.tolerance_pct for stage in levels):
         raise InputError(
             "--pareto", found=text, allowed="two or more objectives without tolerances"
         )
     if minimise:
         raise InputError("--pareto does not go with --minimise", fix="use --objective")
-    return ",".join(str(stage) for stage in stages)
+    return ",".join(str(stage) for stage in levels)
 
 
-def _require_answers(found: "Exploration", limit: float) -> None:
+def _require_answers(exploration: "Exploration", limit: float) -> None:
     """Raise what the exit code says."""
-    if count := found.with_status("unproven"):
+    if count := exploration.with_status("unproven"):
         raise UnprovenError(
-            f"the limit of {limit:g} stopped the proof of {count} of {len(found.cells)} cells; "
-            "raise --limit"
+            f"the limit of {limit:g} stopped the proof of {count} of {len(exploration.cells)} "
+            "cells; raise --limit"
         )
-    if found.with_status("infeasible") == len(found.cells):
+    if exploration.with_status("infeasible") == len(exploration.cells):
         raise InfeasibleError("proven infeasible: every cell; --json and index.html say why")
 
 
-def _show_exploration(output: Output, found: "Exploration") -> None:
+def _show_exploration(output: Output, exploration: "Exploration") -> None:
     """Show a table for each fleet and objective, each front, and each budget's break-points."""
     groups: dict[tuple[str, str, str], list[Cell]] = {}
-    for cell in found.cells:
+    for cell in exploration.cells:
         key = (cell.found.kind, cell.place.fleet, cell.place.objective)
         groups.setdefault(key, []).append(cell)
     for (kind, fleet, objective), cells in groups.items():

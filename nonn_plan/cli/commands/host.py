@@ -97,12 +97,12 @@ def host(
     identity = read_identity(keys, insecure)
     with (
         output.progress("nothing was written") as progress,
-        connected(plan, bundle, addresses, identity, joining, str(boards_file)) as fan_out,
+        connected(plan, bundle, addresses, identity, joining, str(boards_file)) as client,
     ):
         source = _images_to_send(manifest, data, images, progress)
-        wait_connected(output, fan_out)
+        wait_connected(output, client)
         log = AnswerLog(plan.send_order, manifest.class_names)
-        report = _classify(fan_out, _first(source, limit), log, len(plan.students), progress)
+        report = _classify(client, _first(source, limit), log, len(plan.students), progress)
     if out is not None:
         write_atomic(out, log.csv().encode())
     show_host_report(output, report)
@@ -125,18 +125,21 @@ def _images_to_send(
     return folder_images(manifest, Path(images))
 
 
-def wait_connected(output: Output, fan_out: "InferenceClient") -> None:
-    """Wait for the boards; go on without those that are not there, unless it is all of them."""
-    if fan_out.wait_connected(CONNECT_S):
+def wait_connected(output: Output, client: "InferenceClient") -> None:
+    """Wait for the boards, and go on without those that are absent.
+
+    Raises BoardError where all of them are.
+    """
+    if client.wait_connected(CONNECT_S):
         return
-    told = "; ".join(f"{board}: {why}" for board, why in fan_out.down.items())
-    if not fan_out.protocols:
-        raise BoardError(f"no board could be reached: {told}; start their workers")
-    output.say(f"without {told}")
+    reasons = "; ".join(f"{board}: {why}" for board, why in client.down.items())
+    if not client.protocols:
+        raise BoardError(f"no board could be reached: {reasons}; start their workers")
+    output.say(f"without {reasons}")
 
 
 def _classify(
-    fan_out: "InferenceClient",
+    client: "InferenceClient",
     images: "Iterable[HostImage]",
     log: "AnswerLog",
     students: int,
@@ -152,10 +155,10 @@ def _classify(
             sent.append(image)
             yield image.pixels
 
-    for done, answer in enumerate(fan_out.stream(pixels()), start=1):
+    for done, answer in enumerate(client.stream(pixels()), start=1):
         log.add(sent.pop(0), answer, students)
         progress("images", done, max(total, done))
-    return log.report(time.perf_counter() - began, fan_out.protocols)
+    return log.report(time.perf_counter() - began, client.protocols)
 
 
 def _first(images: "Iterable[HostImage]", limit: int | None) -> "Iterable[HostImage]":
@@ -213,30 +216,30 @@ def validate(
     identity = read_identity(keys, insecure)
     with (
         output.progress("nothing was written") as progress,
-        connected(plan, bundle, addresses, identity, joining, str(boards_file)) as fan_out,
+        connected(plan, bundle, addresses, identity, joining, str(boards_file)) as client,
     ):
         images = data_set_images(manifest, data, progress)
-        wait_connected(output, fan_out)
-        protocols = fan_out.protocols
+        wait_connected(output, client)
+        protocols = client.protocols
         for image in images[:WARM_UP]:
-            fan_out.ask(image.pixels)
+            client.ask(image.pixels)
         answers = []
         for done, image in enumerate(images[:limit], start=1):
-            answers.append(fan_out.ask(image.pixels))
+            answers.append(client.ask(image.pixels))
             progress("images", done, min(limit, len(images)))
     accuracy_pct = _accuracy_pct(images, answers)
-    found = compare_with_plan(plan, manifest, answers, accuracy_pct, protocols)
-    found.write(out)
+    comparison = compare_with_plan(plan, manifest, answers, accuracy_pct, protocols)
+    comparison.write(out)
     if trace is not None:
-        whole = MeasuredLatency([answer for answer in answers if not answer.missing])
-        write_comparison_trace(plan, whole.typical, trace)
-    show_validation(output, found)
+        complete = MeasuredLatency([answer for answer in answers if not answer.missing])
+        write_comparison_trace(plan, complete.typical, trace)
+    show_validation(output, comparison)
     output.say(f"written to {out}" + (f" and {trace}" if trace else ""))
-    output.result(found.model_dump(mode="json"))
+    output.result(comparison.model_dump(mode="json"))
 
 
 def _accuracy_pct(images: "Sequence[HostImage]", answers: "Sequence[Answer]") -> float | None:
-    """Return how many of the images with every student were named rightly, in percent."""
+    """Accuracy over the images that every student answered, in percent."""
     whole = [
         image.label == answer.labels[0]
         for image, answer in zip(images, answers, strict=False)
@@ -271,7 +274,7 @@ def emulate(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Run the fleet of a plan on this machine, a worker for each board, until Ctrl-C."""
+    """Run a plan's fleet on this machine, a worker for each board, until Ctrl-C."""
     from boards.emulation.emulated_fleet import emulated
     from boards.emulation.namespace import LOOPBACK_ONLY
     from boards.protocol.address import BoardAddresses
@@ -304,8 +307,8 @@ def emulate(
                 **fleet.addresses.model_dump(mode="json"),
                 "keys": str(fleet.keys / "host"),
                 "expected_ms": expected_ms,
-                "emulated": fleet.does,
-                "not_emulated": fleet.notes,
+                "emulated": fleet.methods,
+                "not_emulated": fleet.limitations,
             }
         )
         sys.stdout.flush()
@@ -314,7 +317,7 @@ def emulate(
 
 
 def _expected_ms(plan: PlanDocument) -> float:
-    """Return the closed form's time from an image to the last reply, the host's join left out."""
+    """Closed-form time from an image to the last reply, without the host's join."""
     from simulator.workloads.closed_form import fan_out_breakdown as closed_form
 
     workload = plan_workload(plan)
@@ -322,7 +325,7 @@ def _expected_ms(plan: PlanDocument) -> float:
 
 
 def _watch(output: Output, fleet: "EmulatedFleet") -> None:
-    """Stay until the program is stopped, and say once of each worker that it has ended."""
+    """Watch the workers until Ctrl-C, and report each end once."""
     gone: set[str] = set()
     while True:
         time.sleep(POLL_S)

@@ -58,17 +58,17 @@ def plan(
     problem = options.problem(partition, parse_fleet(fleet), where="nonn-plan plan")
     with output.progress("no plan was written") as progress:
         if method:
-            answer = nonn_plan.solve_by_baseline(problem, method)
+            plan = nonn_plan.solve_by_baseline(problem, method)
         else:
             with without_pandas():
                 solve = nonn_plan.solve
-            answer = nonn_plan.with_alternatives(solve(problem, progress))
-    answer.write(out)
-    show_plan(output, answer)
+            plan = nonn_plan.with_alternatives(solve(problem, progress))
+    plan.write(out)
+    show_plan(output, plan)
     output.say(f"written to {out}")
-    output.result(answer.model_dump(mode="json"))
-    require_feasible(answer)
-    if answer.status == "feasible" and not method:
+    output.result(plan.model_dump(mode="json"))
+    require_feasible(plan)
+    if plan.status == "feasible" and not method:
         raise UnprovenError(
             f"the limit of {options.limit:g} stopped the proof: {out} holds a plan that keeps "
             "every requirement and may not be the best; raise --limit"
@@ -101,7 +101,7 @@ def config(
 ) -> None:
     """Write the training recipe of a plan."""
     output = Output(as_json)
-    found = training_recipe(
+    recipe = training_recipe(
         read_plan(plan_file),
         optimiser=OptimiserRecipe.check(
             {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate},
@@ -113,9 +113,9 @@ def config(
         students=students,
         seed=seed,
     )
-    write_recipe(found, out)
+    write_recipe(recipe, out)
     output.say(f"written to {out}; next: nonn-plan train {out} -o run")
-    output.result(found.model_dump(mode="json"))
+    output.result(recipe.model_dump(mode="json"))
 
 
 @contextmanager
@@ -142,51 +142,50 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Which budgets bind and how far each may move; of no plan, conflict and repairs."""
-    from planner.diagnosis.explanation import explain as explained
-
     output = Output(as_json)
-    answer = read_plan(plan_file)
+    plan = read_plan(plan_file)
     with output.progress("nothing was written") as progress:
-        found = explained(answer, limit, progress)
-    if answer.status == "infeasible":
-        _show_conflict(output, found)
+        explanation = nonn_plan.explain(plan, limit, progress)
+    if plan.status == "infeasible":
+        _show_conflict(output, explanation)
     else:
-        _show_thresholds(output, answer, found)
-    output.result(found.model_dump(mode="json"))
-    if not found.proven:
+        _show_thresholds(output, plan, explanation)
+    output.result(explanation.model_dump(mode="json"))
+    if not explanation.proven:
         raise UnprovenError(
             f"the limit of {limit:g} stopped a proof: what is shown holds, and there may be more "
             "to say; raise --limit"
         )
 
 
-def _show_conflict(output: Output, found: "Explanation") -> None:
-    proven = "without any one they can" if found.irreducible else "not all are proven necessary"
+def _show_conflict(output: Output, explanation: "Explanation") -> None:
+    necessary = explanation.irreducible
+    proven = "without any one they can" if necessary else "not all are proven necessary"
     output.say(f"infeasible: these cannot hold together; {proven}")
-    for sentence in found.conflict:
+    for sentence in explanation.conflict:
         output.say(f"  - {sentence}")
-    if not found.repairs:
+    if not explanation.repairs:
         output.say("no repair was found")
         return
     output.say("repairs; with each of them alone there is a plan:")
-    for repair in found.repairs:
+    for repair in explanation.repairs:
         least = "" if repair.least else " (not proven the least)"
         output.say(f"  - {repair.text}{least}")
 
 
-def _show_thresholds(output: Output, answer: "PlanDocument", found: "Explanation") -> None:
+def _show_thresholds(output: Output, plan: "PlanDocument", explanation: "Explanation") -> None:
     from planner.diagnosis.explanation import proof_sentences
 
-    for sentence in proof_sentences(answer):
+    for sentence in proof_sentences(plan):
         output.say(sentence)
     output.table(
         "How far each may move before the optimal plan changes",
         ("demand", "used", "limit", "slack", "binds", "tighten to", "loosen to", "improves"),
-        [_threshold_row(answer, row) for row in found.sensitivities],
+        [_threshold_row(plan, row) for row in explanation.sensitivities],
     )
 
 
-def _threshold_row(answer: "PlanDocument", row: "Sensitivity") -> tuple[str, ...]:
+def _threshold_row(plan: "PlanDocument", row: "Sensitivity") -> tuple[str, ...]:
     from planner.data.relaxable_constraint import (
         RelaxableConstraint,
         constraint_label,
@@ -194,15 +193,15 @@ def _threshold_row(answer: "PlanDocument", row: "Sensitivity") -> tuple[str, ...
         format_limit,
     )
 
-    question = answer.question
-    boards = [board.name for board in question.fleet.boards]
+    problem = plan.question
+    boards = [board.name for board in problem.fleet.boards]
     place = boards.index(row.board) if row.board is not None else -1
-    demand = RelaxableConstraint(row.kind, place, row.objective)
+    constraint = RelaxableConstraint(row.kind, place, row.objective)
     return (
-        constraint_label(question, demand),
-        *(format_amount(demand, value) for value in (row.used, row.limit, row.slack)),
+        constraint_label(problem, constraint),
+        *(format_amount(constraint, value) for value in (row.used, row.limit, row.slack)),
         "yes" if row.binds else "no" if row.proven else "not known",
-        "not known" if row.tighten_to is None else format_limit(demand, row.tighten_to),
-        "-" if row.loosen_to is None else format_limit(demand, row.loosen_to),
+        "not known" if row.tighten_to is None else format_limit(constraint, row.tighten_to),
+        "-" if row.loosen_to is None else format_limit(constraint, row.loosen_to),
         row.improves or "-",
     )

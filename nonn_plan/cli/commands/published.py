@@ -94,10 +94,10 @@ def table(
     """Train the rows of a published accuracy table; show published beside obtained."""
     output = Output(as_json)
     network = _teacher_network(teacher, teacher_network)
-    chosen = table_design(table_name(number), dataset_name(against) if against else None, network)
-    chosen = chosen.only(rows.split(",")) if rows else chosen
+    design = table_design(table_name(number), dataset_name(against) if against else None, network)
+    design = design.only(rows.split(",")) if rows else design
     if costs:
-        _show_costs(output, chosen)
+        _show_costs(output, design)
         return
     axes = tuple(Axis.parse(text) for text in tried or ())
     grid_settings(axes)
@@ -108,9 +108,9 @@ def table(
     compute = {"device": device, "precision": precision, "cached_views": views}
     experiment = Experiment.check(
         {
-            "data": _data(data, chosen),
+            "data": _data(data, design),
             "images_per_class": subset,
-            "teacher_network": chosen.teacher,
+            "teacher_network": design.teacher,
             "given_teacher": teacher,
             **optimisers,
             "compute": ComputeRecipe.check(compute, where=_HERE),
@@ -118,26 +118,26 @@ def table(
         },
         where=_HERE,
     )
-    found = _train_rows(output, chosen, experiment, axes, seeds, out)
-    show_sheets(output, sheets(found))
-    output.say(f"written to {out / _table_name(chosen)}.json and, for reading, .md")
-    output.result(found.model_dump(mode="json"))
+    results = _train_rows(output, design, experiment, axes, seeds, out)
+    show_sheets(output, sheets(results))
+    output.say(f"written to {out / _table_name(design)}.json and, for reading, .md")
+    output.result(results.model_dump(mode="json"))
 
 
-def _show_costs(output: Output, chosen: TableDesign) -> None:
-    found = {
+def _show_costs(output: Output, design: TableDesign) -> None:
+    costs = {
         row.name: row_cost(
-            row, chosen.image, chosen.classes, published_sizes(chosen.teacher, row.students)
+            row, design.image, design.classes, published_sizes(design.teacher, row.students)
         )
-        for row in chosen.rows
+        for row in design.rows
     }
-    show_sheets(output, [costs_sheet(chosen, found)])
-    output.result({name: asdict(cost) for name, cost in found.items()})
+    show_sheets(output, [costs_sheet(design, costs)])
+    output.result({name: asdict(cost) for name, cost in costs.items()})
 
 
 def _train_rows(
     output: Output,
-    chosen: TableDesign,
+    design: TableDesign,
     experiment: Experiment,
     axes: Sequence[Axis],
     seeds: int,
@@ -146,18 +146,18 @@ def _train_rows(
     """Train row by row, and write all finished rows after each one."""
     from nonn_core.experiments.row_training import prepare, train_row
 
-    table_file = out / _table_name(chosen)
+    table_file = out / _table_name(design)
     check_place(table_file.with_suffix(".json"))
     with output.progress(f"{out}: {TO_RESUME}") as progress:
-        bench = prepare(chosen, experiment, out, progress)
+        bench = prepare(design, experiment, out, progress)
         rows = _finished_rows(table_file.with_suffix(".json"), bench)
-        for row in chosen.rows:
+        for row in design.rows:
             output.say(f"{row.name}: {row.network}")
             rows[row.name] = train_row(bench, row, axes, seeds, progress)
-            found = _results(bench, rows)
-            found.write(table_file.with_suffix(".json"))
-            write_atomic(table_file.with_suffix(".md"), table_markdown(found).encode())
-    return found
+            results = _results(bench, rows)
+            results.write(table_file.with_suffix(".json"))
+            write_atomic(table_file.with_suffix(".md"), table_markdown(results).encode())
+    return results
 
 
 def _finished_rows(path: Path, bench: "TrainingSetup") -> dict[str, RowResult]:
@@ -231,19 +231,19 @@ def _teacher_network(teacher: str | None, network: str | None) -> str | None:
     return found
 
 
-def _data(given: str | None, chosen: TableDesign) -> str:
-    found = given or chosen.data
+def _data(given: str | None, design: TableDesign) -> str:
+    found = given or design.data
     if found is None:
         raise InputError(
-            f"--data is needed: images of {chosen.published.dataset} cannot be downloaded",
+            f"--data is needed: images of {design.published.dataset} cannot be downloaded",
             allowed="imagefolder:PATH",
         )
     return found
 
 
-def _table_name(chosen: TableDesign) -> str:
+def _table_name(design: TableDesign) -> str:
     """Name a table's files: `table-2`, `fig8`."""
-    name = chosen.published.table
+    name = design.published.table
     return name if name == "fig8" else f"table-{name}"
 
 

@@ -103,41 +103,41 @@ def quickstart(
     """Everything, small, on real handwritten digits: teacher, partition, plan, training, proof."""
     from nonn_core.data.dataset import load_dataset
 
-    output, place = Output(as_json), QuickstartFiles(out)
+    output, files = Output(as_json), QuickstartFiles(out)
     with output.progress(f"{out} keeps what was finished; {TO_RESUME}") as progress:
         data = load_dataset(DATA, progress)
         output.say(f"1. Teacher {TEACHER} on {len(data.train)} handwritten digits")
-        teacher = _teacher(data, place, seed, progress)
+        teacher = _teacher(data, files, seed, progress)
         output.say("2. Its filter network, communities, and what may be dropped")
-        partition = _partition(output, teacher, data, place, seed, progress)
+        partition = _partition(output, teacher, data, files, seed, progress)
         output.say(f"3. A plan for the fleet `{FLEET}`, under budgets that the teacher breaks")
-        plan = _plan(output, partition, place, seed, progress)
+        plan = _plan(output, partition, files, seed, progress)
         output.say(
             "4. Training recipes: the NoNN, and one distilled student of the same total size"
         )
-        recipes = _recipes(plan, data.classes, place, seed)
+        recipes = _recipes(plan, data.classes, files, seed)
         rows = [_teacher_row(teacher, data, plan)]
         for kind, recipe in recipes.items():
-            output.say(f"5. Training and evaluating with {SEEDS} seeds: {place.recipe(kind)}")
-            rows.append(_trained_row(output, kind, recipe, plan, data, place, progress))
-    summary = Summary(models=tuple(rows), files=_files(place))
-    summary.write(place.summary)
+            output.say(f"5. Training and evaluating with {SEEDS} seeds: {files.recipe(kind)}")
+            rows.append(_trained_row(output, kind, recipe, plan, data, files, progress))
+    summary = Summary(models=tuple(rows), files=_files(files))
+    summary.write(files.summary)
     show_summary(output, summary, plan)
     output.result(summary.model_dump(mode="json"))
 
 
-def _teacher(data: "Dataset", place: QuickstartFiles, seed: int, progress: "Progress") -> "Teacher":
+def _teacher(data: "Dataset", files: QuickstartFiles, seed: int, progress: "Progress") -> "Teacher":
     from nonn_core.distillation.run import train_teacher
 
     spec = parse_network(TEACHER)
-    return train_teacher(spec, data, TEACHER_TRAINING, seed, place.teacher, progress)
+    return train_teacher(spec, data, TEACHER_TRAINING, seed, files.teacher, progress)
 
 
 def _partition(
     output: Output,
     teacher: "Teacher",
     data: "Dataset",
-    place: QuickstartFiles,
+    files: QuickstartFiles,
     seed: int,
     progress: "Progress",
 ) -> Partition:
@@ -146,13 +146,13 @@ def _partition(
 
     options = LinkOptions(link_percentile=LINK_PERCENTILE)
     partition = partition_teacher(teacher, data, "AH", GAMMA, seed, options, progress, EPSILON_PCT)
-    partition.write(place.partition)
+    partition.write(files.partition)
     show_partition(output, partition)
     return partition
 
 
 def _plan(
-    output: Output, partition: Partition, place: QuickstartFiles, seed: int, progress: "Progress"
+    output: Output, partition: Partition, files: QuickstartFiles, seed: int, progress: "Progress"
 ) -> PlanDocument:
     reference = partition.teacher
     assert reference is not None  # noqa: S101  (it was made from a teacher just now)
@@ -173,7 +173,7 @@ def _plan(
         where="quickstart",
     )
     plan = nonn_plan.solve(problem, progress)
-    plan.write(place.plan)
+    plan.write(files.plan)
     show_plan(output, plan)
     require_feasible(plan)
     alone = {name: simulate(teacher) for name, teacher in teachers_alone(plan).items()}
@@ -182,7 +182,7 @@ def _plan(
 
 
 def _recipes(
-    plan: PlanDocument, classes: int, place: QuickstartFiles, seed: int
+    plan: PlanDocument, classes: int, files: QuickstartFiles, seed: int
 ) -> dict[str, TrainingRecipe]:
     """Write the recipes of the NoNN and of one student as large."""
     nonn = training_recipe(plan, optimiser=STUDENT_TRAINING, seed=seed)
@@ -192,7 +192,7 @@ def _recipes(
     single = nonn.model_copy(update={"model": SingleRecipe(network=str(network))})
     recipes = {"nonn": nonn, "kd": single}
     for kind, each in recipes.items():
-        write_recipe(each, place.recipe(kind))
+        write_recipe(each, files.recipe(kind))
     return recipes
 
 
@@ -210,7 +210,7 @@ def _trained_row(
     base: TrainingRecipe,
     plan: PlanDocument,
     data: "Dataset",
-    place: QuickstartFiles,
+    files: QuickstartFiles,
     progress: "Progress",
 ) -> SummaryRow:
     """Train and evaluate each seed, and measure what was built against the boards' budgets."""
@@ -222,7 +222,7 @@ def _trained_row(
     evaluations = []
     fits: Sequence[BoardFit] = ()
     for seed in ((base.seed + k) % 2**31 for k in range(SEEDS)):
-        folder = place.run(kind, seed)
+        folder = files.run(kind, seed)
         train(base.model_copy(update={"seed": seed}), folder, data, progress)
         done, network = load_run(folder, data)
         evaluations.append(evaluate(network, done, data, progress))
@@ -238,15 +238,15 @@ def _trained_row(
     return nonn_row(plan, fits, accuracies)
 
 
-def _files(place: QuickstartFiles) -> dict[str, str]:
+def _files(files: QuickstartFiles) -> dict[str, str]:
     return {
-        "teacher": str(place.teacher),
-        "partition": str(place.partition),
-        "plan": str(place.plan),
-        "training recipe, NoNN": str(place.recipe("nonn")),
-        "training recipe, KD student": str(place.recipe("kd")),
-        "runs, with weights, metrics and evaluation": str(place.folder / "runs"),
-        "this table": str(place.summary),
+        "teacher": str(files.teacher),
+        "partition": str(files.partition),
+        "plan": str(files.plan),
+        "training recipe, NoNN": str(files.recipe("nonn")),
+        "training recipe, KD student": str(files.recipe("kd")),
+        "runs, with weights, metrics and evaluation": str(files.folder / "runs"),
+        "this table": str(files.summary),
     }
 
 

@@ -92,7 +92,7 @@ def simulate(
             f"{DEFAULT_IMAGES} where they come on their own.",
         ),
     ] = None,
-    coming: Annotated[
+    arrivals: Annotated[
         str, typer.Option("--arrivals", help=f"When images come: {ARRIVALS_HELP}.")
     ] = "closed",
     fail: Annotated[
@@ -160,7 +160,7 @@ def simulate(
     kept = cast("Keep", _one_of("--keep", keep, ("all", "totals")))
     outputs.check(kept)
     plan = None if plan_file is None else read_plan(plan_file)
-    shape = {
+    options = {
         "--split": split,
         "--students": students,
         "--place": place,
@@ -169,30 +169,30 @@ def simulate(
         "--image": image,
         "--classes": classes,
     }
-    _refuse_mixed(plan_file, model, student, shape)
-    form = ImageShape.parse(image or IMAGE)
+    _refuse_mixed(plan_file, model, student, options)
+    shape = ImageShape.parse(image or IMAGE)
     if plan is not None:
-        asked = plan_request(plan)
+        request = plan_request(plan)
     elif model is not None:
-        asked = model_request(model, split, _fleet(fleet), form, classes or CLASSES)
+        request = model_request(model, split, _fleet(fleet), shape, classes or CLASSES)
     else:
-        asked = students_request(
-            student or (), students, filters or FILTERS, _fleet(fleet), form, place or ()
+        request = students_request(
+            student or (), students, filters or FILTERS, _fleet(fleet), shape, place or ()
         )
-    asked = with_quorum(
-        asked, needs, None if deadline is None else parse_ms(deadline, "--deadline")
+    request = with_quorum(
+        request, needs, None if deadline is None else parse_ms(deadline, "--deadline")
     )
-    graph = asked.graph()
+    graph = request.graph()
     scenario = _scenario(
-        graph, coming, (fail or (), mttf or (), mttr or ()), throttle or (), on_failure, seed
+        graph, arrivals, (fail or (), mttf or (), mttr or ()), throttle or (), on_failure, seed
     )
     images = _images(inferences, scenario)
     with output.progress(UNCHANGED) as progress:
-        found = run(graph, images, scenario, kept, lambda done: progress("images", done, images))
+        result = run(graph, images, scenario, kept, lambda done: progress("images", done, images))
     alone = {} if plan is None else {name: run(one) for name, one in teachers_alone(plan).items()}
-    accuracy_pct = None if accuracy is None else _accuracy_pct(found, accuracy)
-    show_simulation(output, found, alone, asked, accuracy_pct)
-    written = outputs.write(found)
+    accuracy_pct = None if accuracy is None else _accuracy_pct(result, accuracy)
+    show_simulation(output, result, alone, request, accuracy_pct)
+    written = outputs.write(result)
     for path in written:
         output.say(f"written to {path}")
     left_out = outputs.left_out()
@@ -201,9 +201,9 @@ def simulate(
     if as_json:  # a row for each step of each image is much, for nobody
         output.result(
             {
-                "plan" if plan is not None else "simulation": found.to_dict(),
-                "workload": asked.title,
-                "latency_model": dict(asked.latency_model),
+                "plan" if plan is not None else "simulation": result.to_dict(),
+                "workload": request.title,
+                "latency_model": dict(request.latency_model),
                 "accuracy_pct": accuracy_pct,
                 "teacher_alone": {name: result.to_dict() for name, result in alone.items()},
                 "written": [str(path) for path in written],
@@ -216,25 +216,25 @@ def _refuse_mixed(
     plan_file: Path | None,
     model: str | None,
     student: Sequence[str] | None,
-    shape: Mapping[str, object],
+    options: Mapping[str, object],
 ) -> None:
     """Refuse several workloads or none, and options of another workload."""
     named = {"PLAN": plan_file, "--model": model, "--student": student}
-    there = [name for name, value in named.items() if value]
-    if len(there) != 1:
+    stated = [name for name, value in named.items() if value]
+    if len(stated) != 1:
         raise InputError(
             "what is to be simulated?",
-            found=" and ".join(there) or None,
+            found=" and ".join(stated) or None,
             allowed="one of PLAN, --model NETWORK or --student NETWORK",
         )
     fitting = {
         "PLAN": (),
         "--model": ("--split", "--fleet", "--image", "--classes"),
         "--student": ("--students", "--place", "--filters", "--fleet", "--image"),
-    }[there[0]]
-    for option, value in shape.items():
+    }[stated[0]]
+    for option, value in options.items():
         if value and option not in fitting:
-            raise InputError(f"{option} is not for {there[0]}", allowed=", ".join(fitting) or None)
+            raise InputError(f"{option} is not for {stated[0]}", allowed=", ".join(fitting) or None)
 
 
 def _fleet(text: str | None) -> str:
@@ -251,8 +251,8 @@ def _one_of(option: str, text: str, allowed: Sequence[str]) -> str:
 
 def _scenario(
     graph: "TaskGraph",
-    coming: str,
-    failing: tuple[Sequence[str], Sequence[str], Sequence[str]],
+    arrivals: str,
+    failures: tuple[Sequence[str], Sequence[str], Sequence[str]],
     throttle: Sequence[str],
     on_failure: str,
     seed: int,
@@ -262,8 +262,8 @@ def _scenario(
     boards = [node.name for node in graph.nodes]
     computing = [board for board in boards if board in graph.computing]
     return Scenario(
-        arrivals=parse_arrivals(coming),
-        failures=parse_failures(*failing, boards),
+        arrivals=parse_arrivals(arrivals),
+        failures=parse_failures(*failures, boards),
         throttling=parse_throttling(throttle, computing),
         on_failure=cast("OnFailure", _one_of("--on-failure", on_failure, get_args(OnFailure))),
         seed=seed,
@@ -281,13 +281,13 @@ def _images(inferences: int | None, scenario: "Scenario") -> int:
     return inferences or (1 if isinstance(scenario.arrivals, ClosedLoop) else DEFAULT_IMAGES)
 
 
-def _accuracy_pct(found: "SimulationResult", path: Path) -> float:
+def _accuracy_pct(result: "SimulationResult", path: Path) -> float:
     """Mean accuracy of the answers, by the table of `evaluate`."""
     from nonn_core.accuracy_report import Evaluation
 
     table = {frozenset(row.students): row.accuracy_pct for row in Evaluation.read(path).subsets}
     try:
-        return found.accuracy_pct(table)
+        return result.accuracy_pct(table)
     except SimulationError as error:
         raise InputError(str(error), where=str(path)) from None
 

@@ -226,17 +226,19 @@ def partition(
                 source, fconv, data, _rule(rule or "AH"), seed, options, progress
             )
         bound = EPSILON_PCT if epsilon is None else epsilon
-        found = [partition_at(knowledge, each, seed, restarts, bound, progress) for each in gammas]
-    for made, _ in found:
-        made.write(files[made.gamma])
+        partitions = [
+            partition_at(knowledge, each, seed, restarts, bound, progress) for each in gammas
+        ]
+    for each, _ in partitions:
+        each.write(files[each.gamma])
         if graphs:
-            _write_graphml(made, knowledge, graphs[made.gamma])
+            _write_graphml(each, knowledge, graphs[each.gamma])
     if len(gammas) == 1:
-        show_partition(output, found[0][0])
+        show_partition(output, partitions[0][0])
         output.say(f"written to {out}" + (f" and {graphml}" if graphml else ""))
-        output.result(found[0][0].model_dump(mode="json"))
+        output.result(partitions[0][0].model_dump(mode="json"))
         return
-    rows, names = [row for _, row in found], [str(file) for file in files.values()]
+    rows, names = [row for _, row in partitions], [str(file) for file in files.values()]
     show_gammas(output, rows, names)
     output.result([{**asdict(row), "file": name} for row, name in zip(rows, names, strict=True)])
 
@@ -299,9 +301,9 @@ def _files(path: Path, gammas: Sequence[float]) -> dict[float, Path]:
     return {each: path.with_name(f"{path.stem}-gamma{each:.15g}{path.suffix}") for each in gammas}
 
 
-def _write_graphml(made: Partition, knowledge: "Knowledge", path: Path) -> None:
+def _write_graphml(partition: Partition, knowledge: "Knowledge", path: Path) -> None:
     """Write filters, their communities, and all links, however many there are."""
     from networkx import generate_graphml
 
-    graph = made.graph(knowledge.links())
+    graph = partition.graph(knowledge.links())
     write_atomic(path, "\n".join([*generate_graphml(graph), ""]).encode())

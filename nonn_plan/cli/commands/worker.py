@@ -82,16 +82,16 @@ key_commands.command("show")(keys_show)
 
 
 def _planned_boards(plan_file: Path | None) -> "Sequence[Subject]":
-    """Return the boards that a plan uses, or none without a plan."""
+    """Boards that a plan uses; none without a plan."""
     if plan_file is None:
         return ()
-    from boards.tls.credential import board
+    from boards.tls.credential import board_subject
     from nonn_plan.api import read_plan
     from planner.plan_file.plan_document import require_students
 
     plan = read_plan(plan_file)
     require_students(plan)
-    return [board(name, where=str(plan_file)) for name in sorted(plan.decision.used)]
+    return [board_subject(name, where=str(plan_file)) for name in sorted(plan.decision.used)]
 
 
 def _certificate_documents(found: "Sequence[CertificateInfo]") -> list[dict[str, object]]:
@@ -187,7 +187,7 @@ def _require_loopback(address: "Address") -> None:
 
 
 def student_name(manifest: "Manifest", text: str) -> str:
-    """Return the name of a model that is given by name, or by its number among the students."""
+    """Find a model by its name, or by its number among the students."""
     names = [model.name for model in manifest.models]
     numbered = [model.name for model in manifest.models if model.role in ("student", "head")]
     if text in names:

@@ -124,16 +124,16 @@ class CellGrid:
                 problem = self._problem(fleet, memory, macs, objective)
                 yield self._planned("plan", problem, fleet, memory, macs)
 
-    def fronts(self, fleets: Sequence[GridFleet], measures: str | None) -> "Iterator[PlannedCell]":
+    def fronts(self, fleets: Sequence[GridFleet], objective: str | None) -> "Iterator[PlannedCell]":
         """Yield a front for each fleet and budget, if there is to be any."""
-        if measures is None:
+        if objective is None:
             return
-        exactly = tuple(map(ObjectiveLevel.parse, measures.split(",")))
+        levels = tuple(map(ObjectiveLevel.parse, objective.split(",")))
         for fleet in fleets:
             for memory, macs in self._grid():
                 # Of several precisions a plan's last stage prefers more bytes; a front does not.
-                problem = self._problem(fleet, memory, macs, measures)
-                problem = problem.model_copy(update={"objective": exactly})
+                problem = self._problem(fleet, memory, macs, objective)
+                problem = problem.model_copy(update={"objective": levels})
                 yield self._planned("front", problem, fleet, memory, macs)
 
     def breakpoints(
@@ -201,13 +201,13 @@ class CellGrid:
         places = tuple(place for place, row in enumerate(problem.budgets) if row.board not in own)
         if not places:
             raise InputError(f"every board of {fleet.text} has its own {axis}: nothing to move")
-        over = BudgetRange("memory_bytes" if axis == "memory" else "macs", places, *ends)
+        span = BudgetRange("memory_bytes" if axis == "memory" else "macs", places, *ends)
         base = self._planned("breakpoints", problem, fleet, memory, macs)
         update = {"axis": axis, "memory_bytes" if axis == "memory" else "flops": None}
         return replace(
             base,
             place=base.place.model_copy(update=update),
-            asked=CellRequest("breakpoints", problem, over),
+            asked=CellRequest("breakpoints", problem, span),
         )
 
 

@@ -45,13 +45,13 @@ MOST_BOARDS_NAMED = 9
 class SimulationRequest:
     """A workload, its name for people, and each device's latency model.
 
-    `told` says in words how it is laid out; `tables` are the layers of students, by their names.
+    `description` says how it is laid out; `tables` are the layers of students, by their names.
     """
 
     workload: "FanOut | TaskGraph"
     title: str
     latency_model: Mapping[str, TimingMethod]
-    told: str = ""
+    description: str = ""
     tables: Mapping[str, LayerTable] = field(default_factory=dict)
 
     def graph(self) -> "TaskGraph":
@@ -80,20 +80,20 @@ def model_request(
         )
     with errors_name_option(f"--split {split}" if split else "--model"):
         if split is None:
-            graph, told = (
+            graph, description = (
                 model_split.single_board_graph(table, boards[0]),
                 f"alone on {boards[0].name}",
             )
         else:
             found = model_split.split_model(cast("SplitName", split), table, boards, host)
-            graph, told = found.graph, found.description
+            graph, description = found.graph, found.description
     computing = [node.device for node in graph.nodes if node.name in graph.computing]
     used = {device.name: device for device in computing}
     return SimulationRequest(
         graph,
         f"{name}{f', {split}' if split else ''}",
         {device: model_ms(profile, table).how for device, profile in used.items()},
-        told,
+        description,
     )
 
 
@@ -141,13 +141,13 @@ def _latency_model(fan_out: FanOut, tables: Mapping[str, LayerTable]) -> dict[st
     Layers predict a device only where its profile knows those of all students.
     """
     devices = {board.name: board.device for board in fan_out.boards}
-    found: dict[str, TimingMethod] = {}
+    methods: dict[str, TimingMethod] = {}
     for student in fan_out.students:
         device = devices[student.board]
-        how = model_ms(device, tables[student.name]).how
-        if found.setdefault(device.name, how) != how:
-            found[device.name] = "flop-affine"
-    return found
+        method = model_ms(device, tables[student.name]).how
+        if methods.setdefault(device.name, method) != method:
+            methods[device.name] = "flop-affine"
+    return methods
 
 
 def student_works(
@@ -162,17 +162,17 @@ def student_works(
 
 
 def with_quorum(
-    asked: SimulationRequest, needs: int | None, deadline_ms: float | None
+    request: SimulationRequest, needs: int | None, deadline_ms: float | None
 ) -> SimulationRequest:
     """Workload whose host joins `needs` students, or all by a deadline."""
     if needs is None and deadline_ms is None:
-        return asked
+        return request
     option = "--needs" if needs is not None else "--deadline"
-    if not isinstance(asked.workload, FanOut):
+    if not isinstance(request.workload, FanOut):
         raise InputError(f"{option} is for students, each of which has an answer; not for a model")
     with errors_name_option(f"--needs {needs}"):
         return replace(
-            asked, workload=replace(asked.workload, needs=needs, deadline_ms=deadline_ms)
+            request, workload=replace(request.workload, needs=needs, deadline_ms=deadline_ms)
         )
 
 
@@ -219,10 +219,10 @@ def plan_request(plan: PlanDocument) -> SimulationRequest:
 
 def teachers_alone(plan: PlanDocument) -> dict[str, SingleModel]:
     """Teacher alone on each kind of device; none if its cost is unknown."""
-    question, teacher = plan.question, plan.question.partition.teacher
+    problem, teacher = plan.question, plan.question.partition.teacher
     if teacher is None or teacher.macs is None:
         return {}
-    _, boards = resolve(question.fleet)
+    _, boards = resolve(problem.fleet)
     return {board.device.name: SingleModel(board.device, teacher.macs) for board in boards}
 
 

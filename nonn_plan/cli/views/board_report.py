@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 def show_simulation(
     output: Output,
-    found: "SimulationResult",
+    result: "SimulationResult",
     alone: "Mapping[str, SimulationResult]",
-    asked: "SimulationRequest",
+    request: "SimulationRequest",
     accuracy_pct: float | None = None,
 ) -> None:
     """Show what each board does with an image, and the teacher alone beside it."""
-    _show_boards(output, found)
+    _show_boards(output, result)
     output.table(
         "One image: ms; energy in mJ: compute per node and of the fleet, idle and radio apart",
         ("", "latency", "compute", "communication", "queue", "per node", "fleet", "idle", "radio"),
         [
-            _latency_row(asked.title, found),
+            _latency_row(request.title, result),
             *(_latency_row(f"teacher alone on {name}", one) for name, one in alone.items()),
         ],
     )
-    for sentence in _sentences(found, asked, accuracy_pct):
+    for sentence in _sentences(result, request, accuracy_pct):
         output.say(sentence)
 
 
-def _show_boards(output: Output, found: "SimulationResult") -> None:
+def _show_boards(output: Output, result: "SimulationResult") -> None:
     output.table(
         "Each board: ms since the host took up the image; energy in mJ per image",
         (
@@ -56,40 +56,40 @@ def _show_boards(output: Output, found: "SimulationResult") -> None:
                 f"{100 * (row.utilisation or 0.0):.0f} %",
                 *_mj_cells(row.energy_mj, row.idle_mj, row.radio_mj),
             )
-            for row in found.boards
+            for row in result.boards
         ],
     )  # fmt: skip
 
 
-def _latency_row(name: str, found: "SimulationResult") -> tuple[str, ...]:
+def _latency_row(name: str, result: "SimulationResult") -> tuple[str, ...]:
     return (
         name,
-        *_ms_cells(found.total_ms, found.compute_ms, found.communication_ms, found.queue_ms),
-        *_mj_cells(found.energy_per_node_mj, found.energy_total_mj),
-        *_mj_cells(found.idle_total_mj, found.radio_total_mj),
+        *_ms_cells(result.total_ms, result.compute_ms, result.communication_ms, result.queue_ms),
+        *_mj_cells(result.energy_per_node_mj, result.energy_total_mj),
+        *_mj_cells(result.idle_total_mj, result.radio_total_mj),
     )
 
 
 def _sentences(
-    found: "SimulationResult", asked: "SimulationRequest", accuracy_pct: float | None
+    result: "SimulationResult", request: "SimulationRequest", accuracy_pct: float | None
 ) -> Iterable[str]:
-    if asked.told:
-        yield f"{asked.title}: {asked.told}"
-    images = found.answered + found.lost
+    if request.description:
+        yield f"{request.title}: {request.description}"
+    images = result.answered + result.lost
     if images > 1:
-        p50, p95, p99 = _ms_cells(found.p50_ms, found.p95_ms, found.p99_ms)
-        error = found.percentile_error_pct
+        p50, p95, p99 = _ms_cells(result.p50_ms, result.p95_ms, result.p99_ms)
+        error = result.percentile_error_pct
         yield (
-            f"{images} images in {found.duration_ms / 1000:.4g} s, {found.lost} lost: "
-            f"{found.throughput_per_s:.4g} answers per second; latency p50 {p50}, p95 {p95}, "
+            f"{images} images in {result.duration_ms / 1000:.4g} s, {result.lost} lost: "
+            f"{result.throughput_per_s:.4g} answers per second; latency p50 {p50}, p95 {p95}, "
             f"p99 {p99} ms{f' (to {error:g} %)' if error else ''}"
         )
-    busiest = sorted(found.utilisation.items(), key=lambda item: -item[1])[:3]
+    busiest = sorted(result.utilisation.items(), key=lambda item: -item[1])[:3]
     yield "busiest: " + ", ".join(f"{name} {100 * part:.0f} %" for name, part in busiest)
     if accuracy_pct is not None:
         yield f"accuracy of what came in time: {format_pct(accuracy_pct)}"
-    for how in dict.fromkeys(asked.latency_model.values()):
-        devices = ", ".join(name for name, other in asked.latency_model.items() if other == how)
+    for how in dict.fromkeys(request.latency_model.values()):
+        devices = ", ".join(name for name, other in request.latency_model.items() if other == how)
         what = "layer by layer" if how == "per-layer" else "affine in the FLOPs"
         yield f"compute time of {devices}: {what}"
 
@@ -129,7 +129,7 @@ def show_sweep(
     )
 
 
-def show_certificates(output: Output, found: "Sequence[CertificateInfo]") -> None:
+def show_certificates(output: Output, certificates: "Sequence[CertificateInfo]") -> None:
     """Show names, purposes and dates of certificates."""
     output.table(
         "Certificates",
@@ -142,7 +142,7 @@ def show_certificates(output: Output, found: "Sequence[CertificateInfo]") -> Non
                 ", ".join(each.addresses),
                 each.fingerprint,
             )
-            for each in found
+            for each in certificates
         ],
     )
 
@@ -197,16 +197,16 @@ def _percentile_cells(times: "Percentiles | None") -> tuple[str, str, str]:
     return f"{times.p50_ms:.2f} ms", f"{times.p95_ms:.2f} ms", f"{times.p99_ms:.2f} ms"
 
 
-def show_validation(output: Output, found: "Validation") -> None:
+def show_validation(output: Output, validation: "Validation") -> None:
     """Show predicted beside measured figures."""
     output.table(
-        f"Latency in ms over {found.images} images: predicted, measured (median), error",
+        f"Latency in ms over {validation.images} images: predicted, measured (median), error",
         ("figure", "predicted", "measured", "error"),
         [
-            _comparison_row("total", found.total_ms),
-            _comparison_row("compute", found.compute_ms),
-            _comparison_row("communication", found.communication_ms),
-            _comparison_row("95th percentile", found.p95_ms),
+            _comparison_row("total", validation.total_ms),
+            _comparison_row("compute", validation.compute_ms),
+            _comparison_row("communication", validation.communication_ms),
+            _comparison_row("95th percentile", validation.p95_ms),
         ],
     )
     output.table(
@@ -214,7 +214,7 @@ def show_validation(output: Output, found: "Validation") -> None:
         ("board", "device", "protocol", "figure", "predicted", "measured", "error"),
         [
             (board.board, board.device, board.wire, *_comparison_row(name, figure))
-            for board in found.boards
+            for board in validation.boards
             for name, figure in (
                 ("computed", board.computed_ms),
                 ("replied", board.replied_ms),
@@ -222,10 +222,10 @@ def show_validation(output: Output, found: "Validation") -> None:
             )
         ],
     )
-    output.say(_accuracy_sentence(found.accuracy))
-    if found.incomplete:
-        output.say(f"{found.incomplete} images are left out: not every student answered")
-    for line in found.advice:
+    output.say(_accuracy_sentence(validation.accuracy))
+    if validation.incomplete:
+        output.say(f"{validation.incomplete} images are left out: not every student answered")
+    for line in validation.advice:
         output.say(line)
 
 
@@ -239,7 +239,7 @@ def _decimal(value: float | None) -> str:
 
 
 def _accuracy_sentence(accuracy: "AccuracyComparison") -> str:
-    def told(value: float | None) -> str:
+    def format_accuracy(value: float | None) -> str:
         return "not known" if value is None else f"{value:.2f} %"
 
     interval = (
@@ -248,8 +248,9 @@ def _accuracy_sentence(accuracy: "AccuracyComparison") -> str:
         else ""
     )
     return (
-        f"accuracy: predicted {told(accuracy.predicted_pct)}{interval}, exported models "
-        f"{told(accuracy.exported_pct)}, on the boards {told(accuracy.measured_pct)}"
+        f"accuracy: predicted {format_accuracy(accuracy.predicted_pct)}{interval}, exported models "
+        f"{format_accuracy(accuracy.exported_pct)}, "
+        f"on the boards {format_accuracy(accuracy.measured_pct)}"
     )
 
 
@@ -260,7 +261,7 @@ def show_emulated_fleet(output: Output, fleet: "EmulatedFleet", expected_ms: flo
         for board in fleet.addresses.boards
     ]
     output.table("Boards that serve", ("board", "address", "students"), rows)
-    for title, lines in (("emulated", fleet.does), ("not emulated", fleet.notes)):
+    for title, lines in (("emulated", fleet.methods), ("not emulated", fleet.limitations)):
         output.say(f"{title}:")
         for line in lines:
             output.say(f"  - {line}")
@@ -309,7 +310,7 @@ def show_device_profile(output: Output, report: "ProfileReport") -> None:
 
 
 def _layers_sentence(model: "LayerModel", students_pct: float | None) -> str:
-    """Say what the profile knows of single layers."""
+    """Sentence on the profile's figures of single layers."""
     error = "" if model.held_out_pct is None else f", {model.held_out_pct:.1f} % off on others"
     used = (
         "students are told better by their MACs, so that simulations go by those"
@@ -321,7 +322,7 @@ def _layers_sentence(model: "LayerModel", students_pct: float | None) -> str:
 
 
 def _profile_rows(report: "ProfileReport") -> list[tuple[str, str, str, str]]:
-    """Return a row for each figure that the profile has."""
+    """Rows of the profile's figures."""
     device, rows = report.device, []
     for name in (
         "compute_fixed_ms",

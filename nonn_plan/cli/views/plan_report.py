@@ -31,14 +31,14 @@ _GAMMA_COLUMNS = (
 )
 
 
-def show_partition(output: Output, found: Partition) -> None:
+def show_partition(output: Output, partition: Partition) -> None:
     """Show communities, and what dropping them does to the teacher."""
     output.table(
-        f"Communities of {found.filters} filters (modularity {found.modularity:.3f})",
+        f"Communities of {partition.filters} filters (modularity {partition.modularity:.3f})",
         ("community", "filters", "what"),
-        [(str(one.id), str(len(one.filters)), _origin(one)) for one in found.communities],
+        [(str(one.id), str(len(one.filters)), _origin(one)) for one in partition.communities],
     )
-    p0 = None if found.epsilon_pct is None else found.p0(found.epsilon_pct)
+    p0 = None if partition.epsilon_pct is None else partition.p0(partition.epsilon_pct)
     output.table(
         "What may be dropped as P0",
         ("communities", "filters", "validation accuracy", "delta_val", ""),
@@ -48,11 +48,11 @@ def show_partition(output: Output, found: Partition) -> None:
                 str(step.filters),
                 format_pct(step.accuracy_pct),
                 format_pct(step.delta_val_pct),
-                f"largest below {found.epsilon_pct:g} %"
-                if found.epsilon_pct and step == p0
+                f"largest below {partition.epsilon_pct:g} %"
+                if partition.epsilon_pct and step == p0
                 else "",
             )
-            for step in found.drop_steps
+            for step in partition.drop_steps
         ],
     )
 
@@ -85,12 +85,12 @@ def _origin(community: Community) -> str:
     return "linked" if community.linked else "without a link (g0)"
 
 
-def show_plan(output: Output, answer: PlanDocument) -> None:
+def show_plan(output: Output, plan: PlanDocument) -> None:
     """Show a plan's students, budgets, proof and prediction; nothing where there is none."""
-    if answer.predicted is None:
+    if plan.predicted is None:
         return
     output.table(
-        f"Plan ({answer.status})",
+        f"Plan ({plan.status})",
         ("student", "board", "network", "filters", "parameters", "FLOPs", "memory"),
         [
             (
@@ -102,26 +102,26 @@ def show_plan(output: Output, answer: PlanDocument) -> None:
                 format_flops(one.macs),
                 format_bytes(one.memory_bytes),
             )
-            for one in answer.students
+            for one in plan.students
         ],
     )
-    if answer.group0 is not None:
-        _show_group0(output, answer.group0)
-    _show_budgets(output, answer)
-    cost = answer.predicted
+    if plan.group0 is not None:
+        _show_group0(output, plan.group0)
+    _show_budgets(output, plan)
+    cost = plan.predicted
     output.say(
         f"latency {cost.total_ms:.1f} ms (compute {cost.compute_ms:.1f}, communication "
         f"{cost.communication_ms:.1f}); energy per node {cost.energy_per_node_mj:.1f} mJ; "
-        f"dropped {answer.dropped_filters} filters"
+        f"dropped {plan.dropped_filters} filters"
     )
-    output.say(f"throughput {cost.throughput_per_s:.3g} images per second; host {answer.host}")
-    if answer.accuracy is not None:
-        _show_accuracy(output, answer.accuracy)
-    _show_failures(output, answer)
-    for sentence in answer.verdict.why if answer.verdict else ():
+    output.say(f"throughput {cost.throughput_per_s:.3g} images per second; host {plan.host}")
+    if plan.accuracy is not None:
+        _show_accuracy(output, plan.accuracy)
+    _show_failures(output, plan)
+    for sentence in plan.verdict.why if plan.verdict else ():
         for clause in _CLAUSES.split(sentence):
             output.say(f"{clause[:1].upper()}{clause[1:].removesuffix('.')}.")
-    if noisy := _noisy_links(answer):
+    if noisy := _noisy_links(plan):
         output.say(
             f"predicted without loss and jitter of {', '.join(noisy)}: `nonn-plan simulate` shows "
             "them"
@@ -137,25 +137,26 @@ def _show_group0(output: Output, group0: PlannedGroup0) -> None:
     )
 
 
-def _show_failures(output: Output, answer: PlanDocument) -> None:
+def _show_failures(output: Output, plan: PlanDocument) -> None:
     """Show the failures that the plan survives, and accuracy with failures."""
-    question, evaluation = answer.question, PlanEvaluation.of_plan(answer)
-    if question.max_copies > 1 or question.failures:
+    problem, evaluation = plan.question, PlanEvaluation.of_plan(plan)
+    if problem.max_copies > 1 or problem.failures:
         count = evaluation.survivable_failures
         output.say(
             f"no student is lost by any {count} failure{'s' * (count != 1)}"
             if count
             else "there is a failure that loses a student"
         )
-    worth = evaluation.robustness
-    if worth is not None:
-        target = question.failures.target_pct if question.failures else None
-        often = (
+    robustness = evaluation.robustness
+    if robustness is not None:
+        target = problem.failures.target_pct if problem.failures else None
+        reliability = (
             ""
-            if worth.reliability_pct is None
-            else f"; at least {target:g} % in {worth.reliability_pct:.3f} % of all cases"
+            if robustness.reliability_pct is None
+            else f"; at least {target:g} % in {robustness.reliability_pct:.3f} % of all cases"
         )
-        output.say(f"expected accuracy with failures {worth.expected_accuracy_pct:.3f} %{often}")
+        expected = f"{robustness.expected_accuracy_pct:.3f} %"
+        output.say(f"expected accuracy with failures {expected}{reliability}")
 
 
 def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:
@@ -175,16 +176,16 @@ def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:
         output.say(clause)
 
 
-def _noisy_links(answer: PlanDocument) -> list[str]:
+def _noisy_links(plan: PlanDocument) -> list[str]:
     """Links of the plan's boards with loss or jitter."""
-    _, boards = resolve(answer.question.fleet)
-    links = (board.link for board in boards if board.name in answer.decision.used)
+    _, boards = resolve(plan.question.fleet)
+    links = (board.link for board in boards if board.name in plan.decision.used)
     return sorted({link.name for link in links if link.loss_pct.value or link.jitter_ms.value})
 
 
-def _show_budgets(output: Output, answer: PlanDocument) -> None:
+def _show_budgets(output: Output, plan: PlanDocument) -> None:
     rows = []
-    for row in answer.budgets:
+    for row in plan.budgets:
         shown = BUDGETS[row.budget]
         if row.limit is not None and row.slack is not None:
             amounts = (shown.text(amount) for amount in (row.used, row.limit, row.slack))
@@ -193,11 +194,11 @@ def _show_budgets(output: Output, answer: PlanDocument) -> None:
     output.table(
         "Proof",
         ("stage", "this plan", "best", "bound", "gap"),
-        list(map(_proof_row, answer.stages)),
+        list(map(_proof_row, plan.stages)),
     )
 
 
-def _proof_row(stage: LevelResult) -> tuple[str, ...]:
-    bound = "none" if stage.bound is None else f"{stage.bound:.7g}"
-    gap = "none" if stage.gap_pct is None else f"{stage.gap_pct:.2f} %"
-    return stage.objective, f"{stage.value:.7g}", f"{stage.best:.7g}", bound, gap
+def _proof_row(level: LevelResult) -> tuple[str, ...]:
+    bound = "none" if level.bound is None else f"{level.bound:.7g}"
+    gap = "none" if level.gap_pct is None else f"{level.gap_pct:.2f} %"
+    return level.objective, f"{level.value:.7g}", f"{level.best:.7g}", bound, gap
