@@ -26,12 +26,12 @@ from drawn_problems import unlike_question
 
 from nonn_common.document import write_atomic
 from planner.data.modes import Assignment
-from planner.heuristics.baselines import random_search
+from planner.heuristics.baselines import BASELINES, random_search
 from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.validation import level_values
 from planner.problem.goals import MAXIMISED, Objective, ObjectiveLevel
 from planner.problem.problem import Problem
-from planner.solve import BASELINES, solve
+from planner.solve import solve
 
 OBJECTIVES: tuple[Objective, ...] = ("latency", "energy", "capacity", "imbalance")
 UNITS = {"imbalance": "filters"}
@@ -171,8 +171,8 @@ def page(comparisons: Sequence[Comparison], solver: str) -> str:
         f"Seeds 0 to {questions - 1} of `unlike_question` in `tests/drawn_problems.py`: 4 to 8 "
         "boards, each with a device, a link and budgets of its own, 3 to 6 students as asked, 6 to "
         "12 communities of 6 to 39 filters, three widths. Each question has one objective. The gap "
-        "is the distance of a baseline's plan from the proven optimum, in per cent of it (imbalance: "
-        "in filters), over the questions for which the baseline finds a plan; `no plan` counts the "
+        "is the distance of a baseline's plan from the proven optimum, in per cent of it "
+        "(imbalance: in filters), over the questions for which the baseline finds a plan; `no plan` counts the "
         "others that have one.",
         "",
         "| baseline | what it does |",

@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from planner.diagnosis.explanation import explain as explain
     from planner.exploration.exploration import Exploration as Exploration
     from planner.exploration.exploration import plan_rows as plan_rows
+    from planner.heuristics.baselines import solve_by_baseline as solve_by_baseline
     from planner.plan_file.alternatives import with_alternatives as with_alternatives
     from planner.plan_file.plan_document import PlanDocument as PlanDocument
-    from planner.plan_file.plan_document import training_recipe as training_recipe
+    from planner.plan_file.training_recipe import training_recipe as training_recipe
     from planner.problem.goals import BoardBudget as BoardBudget
     from planner.problem.goals import BudgetLimits as BudgetLimits
     from planner.problem.goals import ObjectiveLevel as ObjectiveLevel
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from planner.problem.problem import Problem as Problem
     from planner.reliability.failures import Failures as Failures
     from planner.solve import solve as solve
-    from planner.solve import solve_by_baseline as solve_by_baseline
     from profiles.fleet import Fleet as Fleet
     from profiles.fleet import FleetBoard as FleetBoard
     from profiles.fleet import parse_fleet as parse_fleet

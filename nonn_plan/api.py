@@ -85,7 +85,8 @@ def accuracy_basis(
     run_files: Sequence[Path] = (),
 ) -> AccuracyBasis | None:
     """Find the basis of accuracy predictions; None where the teacher is unknown."""
-    from planner.accuracy.rows import TeacherFacts, read_own_rows
+    from planner.accuracy.own_runs import read_own_rows
+    from planner.accuracy.rows import TeacherFacts
 
     if partition.teacher is not None and partition.teacher.macs is not None:
         teacher = TeacherFacts.of_reference(partition.teacher)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simulator.results.simulation_result import SimulationResult
     from simulator.results.statistics import Keep
 
+
 TO_RESUME = "finished epochs are kept; run the same command again to go on"
 UNCHANGED = "nothing was written"
 

@@ -14,7 +14,6 @@ from typing import Literal
 
 from nonn_core.networks.blueprint import ImageShape, NetworkSpec
 from nonn_core.networks.network_cost import (
-    BYTES_PER_VALUE,
     Cost,
     Precision,
     StudentCostLine,
@@ -27,6 +26,7 @@ from planner.accuracy.model import UNITS_PER_INDEX
 from planner.problem.problem import Problem
 from profiles.device import DeviceProfile, compute_mj, compute_ms
 from profiles.fleet import Board
+from profiles.layer import BYTES_PER_VALUE
 from profiles.link import BYTES_PER_FEATURE
 from simulator.graph_builder import send_ms
 from simulator.workloads.fan_out import busy_mj, busy_ms, reply_ms

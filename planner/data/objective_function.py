@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 from nonn_common.units import FLOPS_PER_MAC
-from nonn_core.networks.network_cost import BYTES_PER_VALUE
 from planner.accuracy.model import UNITS_PER_INDEX
 from planner.data.modes import (
     LATEST_UNITS,
@@ -22,6 +21,7 @@ from planner.data.modes import (
 from planner.problem.goals import MAXIMISED, Objective, Requirement
 from planner.problem.problem import Problem
 from planner.reliability.robustness import UNITS_PER_ACCURACY_POINT, UNITS_PER_CERTAINTY
+from profiles.layer import BYTES_PER_VALUE
 
 SENDER = "host"
 """What the host sends with: one message at a time."""

@@ -33,12 +33,12 @@ from planner.data.relaxable_constraint import (
     readable_limit,
     relaxable_constraints,
 )
+from planner.diagnosis.conflict import conflict_sentences, irreducible_conflict
 from planner.diagnosis.repair import Repair, find_repairs
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import LevelResult, PlanDocument
 from planner.problem.goals import OBJECTIVES, Objective
 from planner.problem.problem import Problem
-from planner.solve import conflict_sentences, irreducible_conflict
 from planner.solvers.lexicographic import LexicographicOptimum, lexicographic_optimum
 from planner.solvers.search import SolverSession, TimeBudget
 

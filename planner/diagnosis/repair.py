@@ -15,7 +15,7 @@ from pydantic import Field
 from nonn_common.document import Record
 from nonn_common.errors import InputError
 from nonn_common.progress import Progress, silent
-from nonn_core.networks.network_cost import BYTES_PER_VALUE, Precision
+from nonn_core.networks.network_cost import Precision
 from planner.data.modes import LATEST_UNITS
 from planner.data.objective_function import ObjectiveFunction
 from planner.data.problem_data import resolve_problem
@@ -43,6 +43,7 @@ from planner.problem.goals import BUDGETS, BudgetName, Objective
 from planner.problem.problem import Problem
 from planner.reliability.failures import with_added_board
 from planner.solvers.search import SolverSession
+from profiles.layer import BYTES_PER_VALUE
 
 MOST_NAMES = 4
 """Of more boards than this a sentence does not name all."""

@@ -24,15 +24,10 @@ from numpy.typing import NDArray
 
 from nonn_common.errors import UnprovenError
 from nonn_core.networks.blueprint import ImageShape, NetworkSpec
-from nonn_core.networks.network_cost import (
-    BYTES_PER_VALUE,
-    Precision,
-    teacher_layers,
-    teacher_table,
-)
+from nonn_core.networks.network_cost import Precision, teacher_layers, teacher_table
 from planner.data.modes import UNITS_PER_MJ, UNITS_PER_MS, BoardCapacity
 from profiles.device import DeviceProfile, quantity_value
-from profiles.layer import LayerTable
+from profiles.layer import BYTES_PER_VALUE, LayerTable
 from profiles.link import wire_ms
 from simulator.graph_builder import downlink, receive_ms, uplink
 from simulator.workloads.layer_parts import LayerCostModel, alive_bytes

@@ -15,7 +15,7 @@ from nonn_common.errors import UnprovenError
 from nonn_common.units import FLOPS_PER_MAC, format_bytes, format_count
 from nonn_core.networks.blueprint import NetworkSpec
 from nonn_core.networks.family import parse_network
-from nonn_core.networks.network_cost import BYTES_PER_VALUE, Cost, teacher_cost
+from nonn_core.networks.network_cost import Cost, teacher_cost
 from planner.accuracy.rows import Method
 from planner.data.objective_function import satisfies
 from planner.pipelines.segment_costs import CutObjective, PartCount
@@ -30,6 +30,7 @@ from planner.plan_file.evaluation import PlanEvaluation, all_up_probability
 from planner.plan_file.plan_document import Alternative, AlternativeKind, PlanDocument, Verdict
 from planner.problem.goals import OBJECTIVES, Objective, ObjectiveLevel
 from planner.problem.problem import Problem
+from profiles.layer import BYTES_PER_VALUE
 
 _LABELS: Mapping[AlternativeKind, str] = {
     "nonn": "the NoNN",

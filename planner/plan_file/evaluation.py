@@ -8,11 +8,7 @@ from itertools import chain
 from typing import Literal, Self
 
 from nonn_core.networks.family import parse_network
-from nonn_core.networks.network_cost import (
-    Precision,
-    group0_cost,
-    student_cost_line,
-)
+from nonn_core.networks.network_cost import Precision, group0_cost, student_cost_line
 from nonn_core.partition import Filters, reshuffle_filters
 from planner.accuracy.model import AccuracyEstimate
 from planner.data.modes import AssignedStudent, Assignment, Stem

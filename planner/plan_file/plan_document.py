@@ -1,4 +1,4 @@
-"""The plan file: problem, answer, predicted cost, proof; and the training recipe from it.
+"""The plan file: the problem, the answer, its predicted cost, and the proof.
 
 Written by `nonn-plan plan`; enough, on its own, to simulate, train and check.  Loads no solver.
 """
@@ -11,14 +11,7 @@ from pydantic import Field
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError
 from nonn_core.networks.network_cost import Precision
-from nonn_core.partition import Filters, reshuffle_filters
-from nonn_core.recipe import (
-    DistillationRecipe,
-    NonnRecipe,
-    OptimiserRecipe,
-    StudentRecipe,
-    TrainingRecipe,
-)
+from nonn_core.partition import Filters
 from planner.accuracy.model import AccuracyEstimate
 from planner.pipelines.segmentation import Segmentation
 from planner.problem.goals import BudgetName, Objective
@@ -304,99 +297,3 @@ def require_students(plan: PlanDocument) -> None:
             allowed="a plan with status optimal or feasible",
             fix="relax a requirement that `nonn-plan explain` names and plan again",
         )
-
-
-def training_recipe(
-    plan: PlanDocument,
-    *,
-    optimiser: OptimiserRecipe,
-    distillation: DistillationRecipe | None = None,
-    data: str | None = None,
-    teacher: str | None = None,
-    students: int | None = None,
-    seed: int = 0,
-) -> TrainingRecipe:
-    """Return the training recipe of a plan.
-
-    `data` and `teacher` default to what the plan's question names.  With more `students` than the
-    plan has, further ones take its networks in turn, and its filters reshuffled (A, section 5.1).
-    Raises InputError where nothing names data or teacher, where the plan has no students, or more
-    than are asked for.
-    """
-    require_students(plan)
-    problem = plan.question
-    measured = problem.partition.teacher
-    return TrainingRecipe(
-        data=_named("data", data or problem.data),
-        image=problem.image,
-        teacher=_named("teacher", teacher or problem.teacher),
-        teacher_fingerprint=None if teacher or measured is None else measured.fingerprint,
-        fconv=None if teacher or measured is None else measured.fconv,
-        model=NonnRecipe(
-            students=_students(plan) + _further_students(plan, students, seed),
-            group0=_group0(plan),
-        ),
-        optimiser=optimiser,
-        distillation=distillation or DistillationRecipe(),
-        seed=seed,
-    )
-
-
-def require_matching_recipe(plan: PlanDocument, found: TrainingRecipe, where: str) -> None:
-    """Refuse a recipe that does not train this plan's students; raises InputError."""
-    require_students(plan)
-    trained = found.model.students if isinstance(found.model, NonnRecipe) else ()
-    if isinstance(found.model, NonnRecipe) and found.model.group0 != _group0(plan):
-        raise InputError(
-            "was not trained for this plan: its G0 is elsewhere",
-            where=where,
-            found=found.model.group0,
-            allowed=_group0(plan),
-        )
-    if _students(plan) != trained:
-        raise InputError(
-            "was not trained for this plan: its students differ in name, network or filters",
-            where=where,
-            found=", ".join(student.name for student in trained) or "one undivided network",
-            allowed=", ".join(student.name for student in plan.students),
-        )
-
-
-def _group0(plan: PlanDocument) -> Literal["replicated", "own-board"]:
-    return "replicated" if plan.group0 is None else "own-board"
-
-
-def _students(plan: PlanDocument) -> tuple[StudentRecipe, ...]:
-    return tuple(
-        StudentRecipe(name=one.name, network=one.network, filters=one.filters)
-        for one in plan.students
-    )
-
-
-def _further_students(
-    plan: PlanDocument, students: int | None, seed: int
-) -> tuple[StudentRecipe, ...]:
-    if students is None:
-        return ()
-    if students < len(plan.students):
-        raise InputError(
-            "fewer students than the plan has",
-            found=students,
-            allowed=f"{len(plan.students)} or more",
-        )
-    first = [one for one in plan.students if one.round == 1]
-    filters = reshuffle_filters(tuple(one.filters for one in first), students, seed)
-    further = []
-    for position in range(len(plan.students), students):
-        group, number = divmod(position, len(first))
-        name, network = f"{first[number].name}-{group + 1}", first[number].network
-        further.append(StudentRecipe(name=name, network=network, filters=filters[position]))
-    return tuple(further)
-
-
-def _named(what: str, value: str | None) -> str:
-    if value is None:
-        raise InputError(
-            f"the plan does not say which {what} to train with", fix=f"give it as --{what}"
-        )
-    return value

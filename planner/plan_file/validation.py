@@ -16,10 +16,7 @@ from planner.data.objective_function import rounding_tolerance, satisfies
 from planner.data.problem_data import host_device
 from planner.pipelines.segmentation import recompute_segmentation
 from planner.plan_file.alternatives import judge_alternatives
-from planner.plan_file.evaluation import (
-    PlanEvaluation,
-    evaluate_decision,
-)
+from planner.plan_file.evaluation import PlanEvaluation, evaluate_decision
 from planner.plan_file.plan_document import LevelResult, PlanDocument, Prediction
 from planner.problem.goals import BUDGETS, MAXIMISED
 from planner.problem.problem import Problem

@@ -14,13 +14,14 @@ from pydantic import Field, field_validator, model_validator
 from nonn_common.document import Record
 from nonn_core.networks.blueprint import ImageShape, ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
-from nonn_core.networks.network_cost import BYTES_PER_VALUE, Precision
+from nonn_core.networks.network_cost import Precision
 from nonn_core.partition import DropStep, Partition
 from planner.accuracy.model import AccuracyModel
 from planner.problem.goals import AccuracyBasis, BoardBudget, ObjectiveLevel, Requirement
 from planner.reliability.failures import Failures, check_boards
 from profiles.device import DEVICES, DeviceProfile
 from profiles.fleet import Board, Fleet, resolve
+from profiles.layer import BYTES_PER_VALUE
 
 DEFAULT_OBJECTIVE = (
     ObjectiveLevel(objective="dropped"),

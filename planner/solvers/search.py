@@ -9,13 +9,8 @@ from dataclasses import dataclass, replace
 
 from ortools.sat.python import cp_model
 
-from nonn_core.networks.network_cost import BYTES_PER_VALUE
 from planner.data.modes import Assignment, BoardCapacity, DedicatedStem, Stem
-from planner.data.objective_function import (
-    ModeCriterion,
-    ObjectiveBound,
-    ObjectiveFunction,
-)
+from planner.data.objective_function import ModeCriterion, ObjectiveBound, ObjectiveFunction
 from planner.data.problem_data import ProblemData
 from planner.data.relaxable_constraint import (
     RelaxableConstraint,
@@ -26,6 +21,7 @@ from planner.heuristics.local_search import MOST_SOLUTIONS, local_search
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import LevelSolver, SearchOutcome, SolverRuns, SolverTask
 from planner.solvers.variables import remove_dominated_modes
+from profiles.layer import BYTES_PER_VALUE
 
 
 def stem_placements(

@@ -12,7 +12,8 @@ from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import group0_cost, student_cost, teacher_cost
 from nonn_core.recipe import TrainingRecipe
 from planner.accuracy.model import fit_accuracy_model
-from planner.accuracy.rows import TeacherFacts, read_own_rows
+from planner.accuracy.own_runs import read_own_rows
+from planner.accuracy.rows import TeacherFacts
 
 IMAGE = ImageShape(1, 8, 8)
 TEACHER = TeacherFacts("wrn10-2", "1x8x8", 10, 300_000, 8_000_000, "abc", "mine")

@@ -8,16 +8,19 @@ from nonn_common.errors import InputError
 from planner.data.objective_function import rounding_tolerance
 from planner.data.problem_data import resolve_problem
 from planner.heuristics.baselines import (
+    BASELINES,
+    find_baseline,
     greedy,
     longest_processing_time,
     proportional_to_ram,
     random_search,
     rocoin_style,
+    solve_by_baseline,
 )
 from planner.plan_file.evaluation import unproven_plan
 from planner.plan_file.validation import level_values, violations
 from planner.problem.goals import MAXIMISED
-from planner.solve import BASELINES, find_baseline, solve, solve_by_baseline
+from planner.solve import solve
 from profiles.fleet import parse_fleet
 
 NAMES = tuple(BASELINES)

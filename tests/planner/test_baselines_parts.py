@@ -10,7 +10,7 @@ from planner_questions import partition, question, stages
 from nonn_core.partition import largest_first
 from planner.data.modes import AssignedStudent, Assignment
 from planner.data.problem_data import resolve_problem
-from planner.heuristics.baselines import PartialPlacement, community_merges, mode_menus
+from planner.heuristics.partial_placement import PartialPlacement, community_merges, mode_menus
 from planner.plan_file.evaluation import plan_workload as workload_of
 from planner.plan_file.evaluation import unproven_plan
 from planner.plan_file.validation import best_assignment, level_values

@@ -4,8 +4,9 @@ from planner_questions import partition, question, stages
 from nonn_common.units import format_bytes, format_flops
 from planner.data.problem_data import resolve_problem
 from planner.data.relaxable_constraint import RelaxableConstraint
+from planner.diagnosis.conflict import irreducible_conflict
 from planner.problem.goals import BudgetLimits, board_budgets
-from planner.solve import irreducible_conflict, solve
+from planner.solve import solve
 from planner.solvers.search import SolverSession, TimeBudget
 
 

@@ -6,11 +6,13 @@ from planner_questions import question, stages
 from nonn_common.errors import InputError
 from nonn_core.networks.network_cost import group0_cost, student_cost_line
 from nonn_core.recipe import OptimiserRecipe
+from planner.diagnosis.conflict import explain_conflict
 from planner.diagnosis.explanation import explain
+from planner.heuristics.baselines import solve_by_baseline
 from planner.plan_file.evaluation import plan_workload
-from planner.plan_file.plan_document import require_matching_recipe, training_recipe
+from planner.plan_file.training_recipe import require_matching_recipe, training_recipe
 from planner.plan_file.validation import violations
-from planner.solve import explain_conflict, solve, solve_by_baseline
+from planner.solve import solve
 from profiles.fleet import Fleet, parse_fleet
 from simulator.engine.simulation import simulate
 

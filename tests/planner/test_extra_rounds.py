@@ -8,7 +8,7 @@ from planner_questions import partition, question, stages
 from nonn_common.errors import InputError
 from nonn_core.recipe import OptimiserRecipe
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, rounding_units
-from planner.plan_file.plan_document import require_matching_recipe, training_recipe
+from planner.plan_file.training_recipe import require_matching_recipe, training_recipe
 from planner.plan_file.validation import violations
 from planner.solve import solve
 

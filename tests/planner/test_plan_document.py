@@ -6,7 +6,7 @@ from planner_questions import published, question
 from nonn_common.errors import InputError
 from nonn_core.recipe import OptimiserRecipe, TrainingRecipe
 from planner.plan_file.evaluation import plan_workload
-from planner.plan_file.plan_document import training_recipe
+from planner.plan_file.training_recipe import training_recipe
 from planner.solve import solve
 
 EPOCHS = OptimiserRecipe(epochs=3)

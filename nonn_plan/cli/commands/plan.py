@@ -23,7 +23,8 @@ from nonn_plan.cli.parsers.problem_options import (
     with_problem_options,
 )
 from nonn_plan.cli.views.plan_report import show_plan
-from planner.plan_file.plan_document import PlanDocument, training_recipe
+from planner.plan_file.plan_document import PlanDocument
+from planner.plan_file.training_recipe import training_recipe
 from profiles.fleet import parse_fleet
 
 if TYPE_CHECKING:

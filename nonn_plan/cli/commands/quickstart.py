@@ -33,7 +33,8 @@ from nonn_plan.summary import (
     undivided_row,
     weakest_device,
 )
-from planner.plan_file.plan_document import PlanDocument, training_recipe
+from planner.plan_file.plan_document import PlanDocument
+from planner.plan_file.training_recipe import training_recipe
 from planner.problem.problem import Problem
 from profiles.fleet import parse_fleet
 

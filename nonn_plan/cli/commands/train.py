@@ -32,7 +32,7 @@ from nonn_plan.cli.views.training_report import (
     show_history,
     show_repeats,
 )
-from planner.plan_file.plan_document import require_matching_recipe
+from planner.plan_file.training_recipe import require_matching_recipe
 
 if TYPE_CHECKING:
     from torch import nn

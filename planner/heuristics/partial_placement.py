@@ -1,0 +1,152 @@
+"""Partial placements: students that a baseline has placed so far, and who may share them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from nonn_core.partition import largest_first
+from planner.data.modes import Assignment, Mode
+from planner.data.problem_data import ProblemData, kept_communities, largest_drop, student_counts
+from planner.plan_file.validation import best_assignment
+from planner.problem.problem import Problem
+from simulator.graph_builder import send_ms
+from simulator.workloads.fan_out import busy_ms, reply_ms
+
+BoardUse = tuple[int, int]
+"""Bytes and MACs that the students of a board need together."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedStudent:
+    """One student of a draft: the ids of its communities, their filters, network, boards."""
+
+    communities: tuple[int, ...]
+    filters: int
+    option: Mode
+    boards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartialPlacement:
+    """Students placed so far; use, and time after the send, of each board."""
+
+    data: ProblemData
+    placed: tuple[PlacedStudent, ...]
+    use: dict[int, BoardUse]
+    tails_ms: dict[int, float]
+
+    @classmethod
+    def empty(cls, data: ProblemData) -> "PartialPlacement":
+        """Begin with no student."""
+        return cls(data, (), {}, {})
+
+    def boards_for(self, mode: Mode, communities: Sequence[int]) -> tuple[int, ...]:
+        """Return the boards with room for one student more, in the fleet's order."""
+        more = _needs(mode, self.filters(communities))
+        return tuple(b for b in range(len(self.data.capacities)) if self._takes(b, more))
+
+    def _takes(self, board: int, more: BoardUse) -> bool:
+        capacity = self.data.capacities[board]
+        size, macs = self._used(board, more)
+        return (capacity.memory_bytes is None or size <= capacity.memory_bytes) and (
+            capacity.macs is None or macs <= capacity.macs
+        )
+
+    def _used(self, board: int, more: BoardUse) -> BoardUse:
+        size, macs = self.use.get(board, (0, 0))
+        return size + more[0], macs + more[1]
+
+    def filters(self, communities: Sequence[int]) -> int:
+        """Return how many filters these communities hold."""
+        return sum(self.data.sizes[c] for c in communities)
+
+    def plus(
+        self, board: int, mode: Mode, communities: Sequence[int], copies: Sequence[int] = ()
+    ) -> "PartialPlacement":
+        """Return this draft with one student more, and copies; the caller knows that all fit."""
+        filters, boards = self.filters(communities), (board, *copies)
+        placed = (*self.placed, PlacedStudent(tuple(communities), filters, mode, boards))
+        use = {b: self._used(b, _needs(mode, filters)) for b in boards}
+        tails_ms = {
+            b: self._tail_ms(b, [each for each in placed if b in each.boards]) for b in boards
+        }
+        return replace(self, placed=placed, use=self.use | use, tails_ms=self.tails_ms | tails_ms)
+
+    def _tail_ms(self, board: int, students: Sequence[PlacedStudent]) -> float:
+        capacity = self.data.capacities[board].board
+        computed_ms = busy_ms(
+            capacity.device, [each.option.line.at(each.filters).macs for each in students]
+        )
+        replied_ms = reply_ms(capacity, sum(each.filters for each in students))
+        return computed_ms + replied_ms + 2 * capacity.link.latency_ms.value
+
+    def done_ms(self, board: int) -> float:
+        """Return when a board's reply is there (`simulator.workloads.closed_form`).
+
+        The host sends first to boards that need longest once their image is there.
+        """
+        tail_ms = self.tails_ms[board]
+        before = [b for b, other in self.tails_ms.items() if (-other, b) <= (-tail_ms, board)]
+        capacities = self.data.capacities
+        sent_ms = sum(send_ms(capacities[b].board, self.data.image_bytes) for b in before)
+        return sent_ms + tail_ms
+
+    def alone_ms(self, board: int, mode: Mode, communities: Sequence[int]) -> float:
+        """Return how long one image takes where this is the only student anywhere."""
+        return PartialPlacement.empty(self.data).plus(board, mode, communities).done_ms(board)
+
+    def assignment(self, dropped: Sequence[int]) -> Assignment:
+        """The assignment of what has been placed."""
+        students = tuple(each.option.student(each.communities, each.boards) for each in self.placed)
+        return Assignment(students, tuple(sorted(dropped)))
+
+
+def _needs(mode: Mode, filters: int) -> BoardUse:
+    return mode.memory_bytes(filters), mode.line.at(filters).macs
+
+
+def mode_menus(data: ProblemData) -> Iterator[tuple[Mode, ...]]:
+    """Yield for each mode, larger first, itself and smaller ones of its G0."""
+    filters = data.filters // data.slots
+    order = sorted(data.modes, key=lambda mode: -mode.line.at(filters).params)
+    for place, largest in enumerate(order):
+        yield tuple(mode for mode in order[place:] if mode.group0 == largest.group0)
+
+
+@dataclass(frozen=True, slots=True)
+class CommunityMerge:
+    """The communities of each student, most filters first, and those that are dropped."""
+
+    shares: tuple[tuple[int, ...], ...]
+    dropped: tuple[int, ...]
+
+
+def community_merges(data: ProblemData, most: int) -> Iterator[CommunityMerge]:
+    """Merge greedily for `most` students down to the fewest (arXiv:1907.11804, section 4.2)."""
+    for students in student_counts(data, most):
+        drop = largest_drop(data, students)
+        kept = kept_communities(data, drop)
+        shares = largest_first({c: data.sizes[c] for c in kept}, students)
+        by_size = sorted(shares, key=lambda share: -sum(data.sizes[c] for c in share))
+        yield CommunityMerge(tuple(by_size), tuple(sorted(drop.communities)))
+
+
+PlacementRule = Callable[[ProblemData, CommunityMerge, tuple[Mode, ...]], PartialPlacement | None]
+"""Places each share of a merge in a network of a menu; None where the rule finds no room."""
+
+
+def best_by_rule(
+    problem: Problem, data: ProblemData, rule: PlacementRule, most: int
+) -> Assignment | None:
+    """Best assignment of a rule with the most students that it can place.
+
+    One attempt for each menu: which networks serve the objective is found by trying.
+    """
+    for merge in community_merges(data, most):
+        drafts = [rule(data, merge, menu) for menu in mode_menus(data)]
+        found = [
+            placement.assignment(merge.dropped) for placement in drafts if placement is not None
+        ]
+        best = best_assignment(problem, found)
+        if best is not None:
+            return best
+    return None
