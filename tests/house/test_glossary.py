@@ -45,7 +45,7 @@ def test_terms_are_defined_once():
 
 
 def test_each_class_of_the_python_interface_is_in_the_glossary():
-    classes = [name for name in nonn_plan.__all__ if isinstance(getattr(nonn_plan, name), type)]
+    classes = [name for name in nonn_plan.__all__ if name[0].isupper()]
     text = GLOSSARY.read_text()
     assert classes
     assert [name for name in classes if not re.search(rf"\b{name}\b", text)] == []
