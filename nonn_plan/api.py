@@ -25,6 +25,7 @@ from planner.problem.problem import Problem
 from profiles.fleet import Fleet, parse_fleet
 
 if TYPE_CHECKING:
+    from planner.accuracy.rows import AccuracyRow
     from planner.exploration.exploration import Cell, Exploration, PlannedCell
     from simulator.results.simulation_result import SimulationResult
     from simulator.results.statistics import ImageProgress, Keep
@@ -85,7 +86,6 @@ def accuracy_basis(
     run_files: Sequence[Path] = (),
 ) -> AccuracyBasis | None:
     """Find the basis of accuracy predictions; None where the teacher is unknown."""
-    from planner.accuracy.own_runs import read_own_rows
     from planner.accuracy.rows import TeacherFacts
 
     if partition.teacher is not None and partition.teacher.macs is not None:
@@ -102,7 +102,11 @@ def accuracy_basis(
     known = teacher_accuracy_pct
     if known is None and partition.teacher is not None:
         known = partition.drop_steps[0].accuracy_pct
-    rows = tuple(row for path in run_files for row in read_own_rows(path, teacher, known))
+    rows: tuple[AccuracyRow, ...] = ()
+    if run_files:
+        from planner.accuracy.own_runs import read_own_rows
+
+        rows = tuple(row for path in run_files for row in read_own_rows(path, teacher, known))
     return AccuracyBasis(teacher=teacher, teacher_accuracy_pct=known, own_rows=rows)
 
 

@@ -18,7 +18,6 @@ from planner.data.objective_function import (
 )
 from planner.data.problem_data import resolve_problem
 from planner.data.relaxable_constraint import requirement_bounds
-from planner.diagnosis.conflict import explain_conflict
 from planner.plan_file.evaluation import PlanEvaluation, build_plan
 from planner.plan_file.plan_document import LevelResult, PlanDocument, SolverRun
 from planner.plan_file.validation import violations
@@ -33,7 +32,7 @@ SOLVER = "OR-Tools CP-SAT"
 
 @dataclass(frozen=True, slots=True)
 class _SolvedLevel:
-    """A stage that has been solved, and the best assignment known after it."""
+    """A level that has been solved, and the best assignment known after it."""
 
     level: ObjectiveLevel
     outcome: SearchOutcome
@@ -51,7 +50,7 @@ class _SolvedLevel:
 
 
 def solve(problem: Problem, progress: Progress = silent) -> PlanDocument:
-    """Answer a question, with a proof for each stage.
+    """Answer a problem, with a proof for each level.
 
     An infeasible question gets a plan with status `infeasible` and the conflict.  Raises
     UnprovenError where the limit stops the solver before a plan or a proof that there is none, and
@@ -82,7 +81,7 @@ def _announced(problem: Problem, progress: Progress) -> Iterator[ObjectiveFuncti
 
 
 def _time(solved: Sequence[_SolvedLevel]) -> float:
-    """Return the deterministic time that the stages took."""
+    """Return the deterministic time that the levels took."""
     return sum(one.outcome.deterministic_time for one in solved)
 
 
@@ -101,9 +100,9 @@ def _best_known(
 
 
 def _limit(problem: Problem, solved: _SolvedLevel) -> ObjectiveBound:
-    """Keep a stage's best value, less its tolerance, in all later stages.
+    """Keep a level's best value, less its tolerance, in all later levels.
 
-    Where the stage found nothing new, its value is that of the assignment it was given, plus what
+    Where the level found nothing new, its value is that of the assignment it was given, plus what
     rounding up may have added to it.
     """
     objective, best = solved.level.objective, solved.outcome.value
@@ -144,7 +143,9 @@ def _stage_result(problem: Problem, solved: _SolvedLevel, final: PlanEvaluation)
 
 
 def _no_plan(problem: Problem, outcome: SearchOutcome) -> PlanDocument:
-    """Return the plan file that says why there is no plan."""
+    """Plan file that says why there is no plan."""
+    from planner.diagnosis.conflict import explain_conflict
+
     return PlanDocument(
         question=problem,
         status="infeasible",

@@ -1,7 +1,7 @@
 """The accuracy model: accuracy and its interval by the size of all students.
 
-It stands on published rows (A, Tables 2 to 5) and on the user's own finished runs.  With A_T the
-teacher's accuracy, P and M the parameters and MACs of all boards together::
+It stands on published rows (arXiv:1907.11804, Tables 2 to 5) and on the user's own finished runs.
+With A_T the teacher's accuracy, P and M the parameters and MACs of all boards together::
 
     ln((A_T - A) / (100 - A_T)) = offset(teacher) + kd * [plain KD] + slope * missing
     missing = ln(P_T / P) / 2 + ln(M_T / M) / 2,   slope >= 0

@@ -1,7 +1,8 @@
 """Modes of a student, its assignment to a board, and that board's capacity.
 
 A mode is a network at a precision.  Where G0 has a board of its own, the host sends the image to
-this board alone, which runs G0 and sends its maps on to each board that has a student (A, 4.3,
+this board alone, which runs G0 and sends its maps on to each board that has a student
+(arXiv:1907.11804, 4.3,
 shares G0; a copy of it on each board is the other way to do so).  The maps travel as fp32, as
 features do.
 """

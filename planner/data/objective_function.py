@@ -108,7 +108,7 @@ def _linear_scale(units: float) -> UnitScale:
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveFunction:
-    """How to read an objective from a model or a plan, its direction, and its scale.
+    """Reading of an objective from a model or a plan, its direction and scale.
 
     `read` takes `PlanQuantities`, as a model has them; `value` takes an evaluated plan and gives
     the unit that people read, None where it is unknown.  `rounded` functions are sums of figures
@@ -160,18 +160,18 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
         criteria=frozenset({"params", "macs"}),
         nonlinear=True,
     ),
-    # Accuracy grows with the number and size of students (A, Table 4).
+    # Accuracy grows with the number and size of students (arXiv:1907.11804, Table 4).
     "capacity": ObjectiveFunction(
         lambda view: view.knowledge("params"),
         value=lambda plan: plan.decision.params,
         maximise=True,
         criteria=frozenset({"params"}),
     ),
-    # Largest minus smallest partition (A, Eq. 2).
+    # Largest minus smallest partition (arXiv:1907.11804, Eq. 2).
     "imbalance": ObjectiveFunction(
         lambda view: view.spread(), value=lambda plan: plan.decision.imbalance
     ),
-    # |delta_val| - |P0| (A, Eq. 2), percentage points minus filters.
+    # |delta_val| - |P0| (arXiv:1907.11804, Eq. 2), percentage points minus filters.
     "dropped": ObjectiveFunction(
         lambda view: view.dropped(1, -UNITS_PER_POINT),
         value=lambda plan: abs(plan.delta_val_pct or 0.0) - plan.dropped_filters,

@@ -84,7 +84,8 @@ class ProblemData:
     def extra_students(self) -> tuple[tuple[int, int], ...]:
         """Students of further rounds that there may be: the round, from 2, and the community.
 
-        Each mimics as many filters as its community has, of all kept ones reshuffled (A, 5.1).
+        Each mimics as many filters as its community has, of all kept ones reshuffled
+        (arXiv:1907.11804, section 5.1).
         Rounds before the last are full, so that a late one needs few communities.
         """
         return tuple(
@@ -166,7 +167,7 @@ class ProblemData:
         return max(1, least) + self.stem_usage(figure), most + self.stem_usage(figure)
 
     def within_latency(self, latency: int) -> "ProblemData":
-        """Return the instance in which no board takes longer than this latency allows."""
+        """Return the problem data in which no board takes longer than this latency allows."""
         after = latency - self.fixed_latency
         capacities = tuple(
             replace(capacity, latest=after - self.send(place) - delay_units(capacity.board))
@@ -205,7 +206,7 @@ class ProblemData:
         return self.stem_usage(figure) if self.stem and self.stem.board == board else 0
 
     def with_stem(self, stem: DedicatedStem) -> "ProblemData":
-        """Return the instance whose students stand on this G0."""
+        """Return the problem data whose students stand on this G0."""
         modes = tuple(
             replace(mode, line=mode.line_without_stem)
             for mode in self.modes

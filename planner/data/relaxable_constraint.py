@@ -68,7 +68,7 @@ class RelaxableConstraint:
 
     @property
     def tightness(self) -> ObjectiveFunction:
-        """The measure whose best value is the tightest that this demand can be."""
+        """The measure whose best value is the tightest that this constraint can be."""
         if self.budget is not None:
             figure, board = _RESOURCES[self.budget], self.board
             return ObjectiveFunction(
@@ -142,7 +142,7 @@ def lift_constraints(
     lifted: Collection[RelaxableConstraint],
     measured: Collection[RelaxableConstraint] = (),
 ) -> ProblemData:
-    """Return the instance in which these demands are lifted.
+    """Return the problem data in which these constraints are lifted.
 
     Boards whose budgets are measured are told apart from all others, which count as alike to the
     models where their limits are.
@@ -206,7 +206,7 @@ def _measured_drops(problem: Problem) -> tuple[DropChoice, ...]:
 def requirement_bounds(
     problem: Problem, lifted: Collection[RelaxableConstraint] = ()
 ) -> list[ObjectiveBound]:
-    """Return the limits of the question's requirements, but those that are lifted."""
+    """Return the limits of the problem's requirements, but those that are lifted."""
     return [
         bound_at(problem, one.objective, one.bound)
         for one in problem.requirements
@@ -215,7 +215,7 @@ def requirement_bounds(
 
 
 def constraint_requirement(problem: Problem, constraint: RelaxableConstraint) -> Requirement:
-    """Return the requirement that a demand is."""
+    """Return the requirement that a constraint is."""
     return next(each for each in problem.requirements if each.objective == constraint.objective)
 
 
@@ -231,7 +231,7 @@ def current_limit(problem: Problem, constraint: RelaxableConstraint) -> int | fl
 
 
 def readable_limit(problem: Problem, constraint: RelaxableConstraint, value: int) -> int | float:
-    """Return a value of a demand's relaxation, in solver units, as people read it."""
+    """Return a value of a constraint's relaxation, in solver units, as people read it."""
     if constraint.budget == "memory_bytes":
         runtime_bytes = problem.budgets[constraint.board].runtime_bytes
         return value + (runtime_bytes if value else 0)
@@ -243,7 +243,7 @@ def readable_limit(problem: Problem, constraint: RelaxableConstraint, value: int
 
 
 def with_limit(problem: Problem, constraint: RelaxableConstraint, to: float) -> Problem:
-    """Return the question in which one demand is `to`, as people read it.
+    """Return the problem in which one constraint is `to`, as people read it.
 
     Of epsilon it is what must be allowed: epsilon is then the least above it.
     """
@@ -293,7 +293,7 @@ _SIGNIFICANT_DIGITS = 6
 
 
 def format_limit(constraint: RelaxableConstraint, value: float) -> str:
-    """Write what a demand would be."""
+    """Write what a constraint would be."""
     if constraint.budget is not None:
         return format_budget(constraint.budget, value)
     return f"{round_loosely(value, down=constraint.objective in MAXIMISED):g}"

@@ -42,9 +42,10 @@ def explain_conflict(problem: Problem) -> tuple[str, ...]:
 
 
 def irreducible_conflict(session: SolverSession) -> Conflict:
-    """Return demands that conflict, such that any one fewer do not.
+    """Return constraints that conflict, such that any one fewer do not.
 
-    Where the limit stops a proof, the demand is kept; where ever more students could be of use, it
+    Where the limit stops a proof, the constraint is kept; where ever more students could be of
+    use, it
     is not proven that their number is not in the way.  What holds of one board's budget holds of
     those of boards that are alike.
     """

@@ -67,7 +67,7 @@ class Sensitivity(Record):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """In solver units: how tight a demand keeps the optimum, and where looser improves it."""
+    """In solver units: how tight a constraint keeps the optimum, and where looser improves it."""
 
     tight: int | None
     loose: int | None
@@ -83,7 +83,7 @@ def sensitivities(
 ) -> tuple[Sensitivity, ...]:
     """Sensitivity of each constraint that the plan uses; alike boards are solved once.
 
-    `used` is what the plan has of each demand, as people read it.
+    `used` is what the plan has of each constraint, as people read it.
     """
     problem = session.problem
     asked = list(relaxable_constraints(problem))[::-1]
@@ -99,7 +99,7 @@ def sensitivities(
 def thresholds(
     session: SolverSession, best: LexicographicOptimum, constraint: RelaxableConstraint
 ) -> Thresholds:
-    """Find both thresholds of a demand."""
+    """Find both thresholds of a constraint."""
     tight, tight_proven = _tight(session, best, constraint)
     if (
         lift_constraints(session.problem, {constraint}) == resolve_problem(session.problem)
@@ -116,7 +116,7 @@ def thresholds(
 def _tight(
     session: SolverSession, best: LexicographicOptimum, constraint: RelaxableConstraint
 ) -> tuple[int | None, bool]:
-    """Return the tightest limit that each stage's best value allows; None if one is unknown."""
+    """Return the tightest limit that each level's best value allows; None if one is unknown."""
     known = {id(best.levels[-1]): best.assignment}
     outcomes = [
         session.tightest(constraint, one.as_good, incumbent=known.get(id(one))) for one in best.kept
@@ -131,7 +131,7 @@ def _tight(
 def _loose(
     session: SolverSession, best: LexicographicOptimum, constraint: RelaxableConstraint
 ) -> tuple[int | None, Objective | None, bool]:
-    """Return the first limit, going looser, at which a stage improves, and that stage."""
+    """Return the first limit, going looser, at which a level improves, and that level."""
     measure = constraint.tightness
     step = 1 if measure.maximise else -1
     sooner: list[ObjectiveBound] = []
@@ -141,7 +141,7 @@ def _loose(
         proven = proven and (outcome.proven or outcome.infeasible)
         if outcome.value is not None:
             value, improves = outcome.value, one.level.objective
-            # Of a later stage only a limit that is reached sooner matters.
+            # Of a later level only a limit that is reached sooner matters.
             sooner = [ObjectiveBound(measure, value + step)]
     return value, improves, proven
 
@@ -195,7 +195,7 @@ def explain(
     """Explain a plan by solving its question again, moved.
 
     The limit is for all of it together.  Raises UnprovenError where it does not suffice to find
-    the question's optimum, and InputError where the plan wrongly says infeasible.
+    the problem's optimum, and InputError where the plan wrongly says infeasible.
     """
     session = SolverSession(plan.question, TimeBudget(deterministic_limit))
     # Many small questions: a local search before each would take most of the time.
@@ -234,7 +234,7 @@ def _infeasible(plan: PlanDocument, session: SolverSession, progress: Progress) 
 
 
 def _uses(plan: PlanDocument) -> Iterator[tuple[RelaxableConstraint, float]]:
-    """Yield what the plan has of each demand."""
+    """Yield what the plan has of each constraint."""
     used = {(row.board, row.budget): row.used for row in plan.budgets}
     evaluation = PlanEvaluation.of_plan(plan)
     for one in relaxable_constraints(plan.question):
@@ -249,7 +249,7 @@ def _uses(plan: PlanDocument) -> Iterator[tuple[RelaxableConstraint, float]]:
 
 
 def proof_sentences(plan: PlanDocument) -> tuple[str, ...]:
-    """Return sentences for people: what the plan is and what was proven of each stage."""
+    """Return sentences for people: what the plan is and what was proven of each level."""
     run = plan.solver
     head = (
         f"{plan.status}: {len(plan.students)} students on {len(plan.decision.used)} of "

@@ -97,7 +97,7 @@ def find_repairs(
 
 
 def has_plan(session: SolverSession) -> bool:
-    """Find a plan of the question and check it, as a plan file is checked."""
+    """Find a plan of the problem and check it, as a plan file is checked."""
     found = session.plan().assignment
     return found is not None and not violations(unproven_plan(session.problem, found, "explain"))
 
@@ -123,7 +123,7 @@ def _single(
 def _relaxed(
     session: SolverSession, constraint: RelaxableConstraint, twins: Sequence[RelaxableConstraint]
 ) -> Iterator[_RepairCandidate]:
-    """Relax one demand by as little as does."""
+    """Relax one constraint by as little as does."""
     problem = session.problem
     outcome = session.tightest(constraint)
     if outcome.value is None:
@@ -263,7 +263,7 @@ def _as_it_is(problem: Problem) -> str:
 
 
 def _with_one_more(problem: Problem, place: int) -> Problem | None:
-    """Return the question with one board more; None where it makes no sense then."""
+    """Return the problem with one board more; None where it makes no sense then."""
     like = problem.fleet.boards[place]
     taken = {board.name for board in problem.fleet.boards}
     numbers = range(1, len(taken) + 2)

@@ -73,7 +73,7 @@ class ParetoFront:
 
 
 def find_pareto_front(session: SolverSession, progress: Progress = silent) -> ParetoFront:
-    """Return the front over the question's objectives, best in the first one first.
+    """Return the front over the problem's objectives, best in the first one first.
 
     Tolerances of the objectives do not matter.
     """
@@ -96,7 +96,7 @@ def pareto_front_of(
     search: LimitedSearch,
     tell: Callable[[int], None] = lambda _: None,
 ) -> ParetoFront:
-    """Return the front of an instance; `hidden` is what rounding may hide of each goal."""
+    """Return the front of problem data; `hidden` is what rounding may hide of each goal."""
     return _Regions(goals, hidden, search).explored(tell)
 
 
@@ -214,7 +214,7 @@ class BudgetRange:
     most: int
 
     def problem_with(self, problem: Problem, amount: int) -> Problem:
-        """Return the question in which the budget is this much."""
+        """Return the problem in which the budget is this much."""
         rows = list(problem.budgets)
         for board in self.boards:
             rows[board] = rows[board].model_copy(update={self.budget: amount})
@@ -223,8 +223,8 @@ class BudgetRange:
     def need(self, problem: Problem) -> tuple[ProblemData, ObjectiveFunction]:
         """Return the measure of how large this budget must be, the runtime's part included.
 
-        And the instance that it is a measure of, in which boards are alike only where it does not
-        matter which of them needs how much.
+        And the problem data that it is a measure of, in which boards are alike only where it does
+        not matter which of them needs how much.
         """
         data = resolve_problem(problem)
         figure, wanted = budget_resource(self.budget), budget_criteria(self.budget)
@@ -314,7 +314,7 @@ def _step(
 
 
 def _least_need(session: SolverSession, over: BudgetRange, level: OptimalLevel, amount: int) -> int:
-    """Return the least budget under which a plan is as good as a stage's best."""
+    """Return the least budget under which a plan is as good as a level's best."""
     problem = session.problem
     data, measure = over.need(problem)
     limits: Sequence[ObjectiveBound] = [

@@ -18,7 +18,8 @@ from planner.problem.problem import Problem
 def greedy(problem: Problem) -> Assignment | None:
     """Give each board one student, all in the best mode that fits everywhere.
 
-    A (section 4.2) has as many students as boards and drops the largest P0; where budgets or
+    The NoNN paper (arXiv:1907.11804, section 4.2) has as many students as boards and drops the
+    largest P0; where budgets or
     communities forbid that, one student less is tried.  A's boards are alike and assigned by hand;
     here the largest partition goes to the board that would be done with it first, and so on.
     """
@@ -45,7 +46,7 @@ def longest_processing_time(problem: Problem) -> Assignment | None:
 
     The end counts the turns of the host's sends, students that share the board, and the reply.
     Each student has the best network for which a board has room.  The partitions are those of
-    the greedy merge, as many as the question allows.
+    the greedy merge, as many as the problem allows.
     """
     data = resolve_problem(problem)
     return best_by_rule(problem, data, _earliest_end, data.slots)
@@ -133,7 +134,7 @@ SAMPLES = 1000
 
 
 def random_search(problem: Problem, samples: int = SAMPLES) -> Assignment | None:
-    """Draw `samples` plans with the question's seed, and return the best by its objective.
+    """Draw `samples` plans with the problem's seed, and return the best by its objective.
 
     What is dropped, the number of students and the G0 are drawn first, then the communities of
     each student, then, student by student, a network and a board among those that still have
@@ -267,7 +268,7 @@ def find_baseline(name: str) -> Baseline:
 
 
 def solve_by_baseline(problem: Problem, method: str) -> PlanDocument:
-    """Answer a question by a baseline.
+    """Answer a problem by a baseline.
 
     Raises InputError for an unknown method and for a G0 that is to be alone, UnprovenError where it
     finds nothing within the budgets and requirements, which proves nothing.

@@ -17,7 +17,7 @@ BoardUse = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class PlacedStudent:
-    """One student of a draft: the ids of its communities, their filters, network, boards."""
+    """One student of a solution: the ids of its communities, their filters, network, boards."""
 
     communities: tuple[int, ...]
     filters: int

@@ -122,7 +122,7 @@ class Solution:
         self.copies = self.copies or [()] * len(self.modes)
 
     def copy(self) -> "Solution":
-        """Return a draft of its own."""
+        """Return a solution of its own."""
         return Solution(
             self.owners[:],
             self.modes[:],
@@ -143,7 +143,7 @@ class Solution:
 
 
 class CostEvaluator:
-    """Values drafts of one instance; remembers every loading it has seen."""
+    """Values solutions of one instance; remembers every loading it has seen."""
 
     def __init__(self, data: ProblemData) -> None:
         self.data = data
@@ -167,7 +167,7 @@ class CostEvaluator:
         return EvaluatedSolution(self.data, solution, sizes, loads)
 
     def solution_of(self, found: Assignment) -> Solution:
-        """Return an assignment as a draft."""
+        """Return an assignment as a solution."""
         owners = [DROPPED] * len(self.data.sizes)
         students = sorted(found.students, key=lambda one: one.round)
         for s, student in enumerate(students):
@@ -186,7 +186,7 @@ class CostEvaluator:
         )
 
     def assignment_of(self, solution: Solution) -> Assignment:
-        """Return a draft as an assignment."""
+        """Return a solution as an assignment."""
         owned: list[list[int]] = [[] for _ in solution.first_round]
         for community, owner in enumerate(solution.owners):
             if owner != DROPPED:

@@ -148,7 +148,7 @@ def segmentation_job(problem: Problem, segmentation: Segmentation) -> TaskGraph:
 
 
 def recompute_segmentation(problem: Problem, segmentation: Segmentation) -> Segmentation:
-    """Describe the same cut on the same boards anew, from the question alone."""
+    """Describe the same cut on the same boards anew, from the problem alone."""
     return describe_segmentation(problem, *_cut(problem, segmentation))
 
 
@@ -184,7 +184,7 @@ def best_segmentation(
 ) -> Segmentation | None:
     """Best way to run one of `networks` whole, on boards in a row, if any.
 
-    Best by `stages` (the question's objective where None), exactly; a stage that says nothing about
+    Best by `levels` (the problem's objective where None), exactly; a level that says nothing about
     a single network, or an accuracy that nothing estimates, is passed over, and ties go to the
     least latency.  `limits` bound aims from above, throughput by ms from image to image.  Raises
     UnprovenError where the search is too large, ProfileError for unknown devices.

@@ -41,7 +41,7 @@ _LABELS: Mapping[AlternativeKind, str] = {
 
 
 def find_alternatives(plan: PlanDocument) -> tuple[Alternative, ...]:
-    """Return the four ways, each at its best for the question's objective and requirements.
+    """Return the four ways, each at its best for the problem's objective and requirements.
 
     A smaller network is taken to be trained by attention transfer (ATKD), which the rows do not
     tell from a NoNN of its size.  Raises ProfileError for unknown devices.
@@ -71,7 +71,7 @@ def _estimate(problem: Problem) -> AccuracyEstimator:
 
 
 def judge_alternatives(found: Sequence[Alternative], stages: Sequence[ObjectiveLevel]) -> Verdict:
-    """Compare alternatives stage by stage, each within the tolerance of those before it.
+    """Compare alternatives level by level, each within the tolerance of those before it.
 
     Stages that mean nothing to a single network (dropped, imbalance, students), those that are not
     compared (memory, flops, precision, survival, reliability), and those whose figure is not known

@@ -99,7 +99,7 @@ def student_filters(
 ) -> Filters:
     """Filters of a student: its communities', or reshuffled in extra rounds.
 
-    Each round from the second on shuffles the filters of all kept communities with the question's
+    Each round from the second on shuffles the filters of all kept communities with the problem's
     seed and cuts them into the communities' sizes.
     """
     known = problem.partition.communities
@@ -216,7 +216,7 @@ class PlanEvaluation:
 
     @cached_property
     def budgets(self) -> tuple[BudgetRow, ...]:
-        """Use and slack of each board's budgets; memory and MACs always, time and energy if any."""
+        """Use and slack of each board's budgets; time and energy if limited."""
         rows = []
         for board, budget in zip(self.problem.boards, self.problem.budgets, strict=True):
             here = [one for one in self.decision.models if budget.board in one.boards]

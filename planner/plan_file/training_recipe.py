@@ -27,7 +27,8 @@ def training_recipe(
     """Return the training recipe of a plan.
 
     `data` and `teacher` default to what the plan's question names.  With more `students` than the
-    plan has, further ones take its networks in turn, and its filters reshuffled (A, section 5.1).
+    plan has, further ones take its networks in turn, and its filters reshuffled
+    (arXiv:1907.11804, section 5.1).
     Raises InputError where nothing names data or teacher, where the plan has no students, or more
     than are asked for.
     """

@@ -97,7 +97,7 @@ def _broken_rules(plan: PlanDocument) -> Iterator[str]:
 
 
 def _wrong_group0(plan: PlanDocument) -> Iterator[str]:
-    """G0 is where the question lets it be, and alone there."""
+    """G0 is where the problem lets it be, and alone there."""
     group0, problem = plan.group0, plan.question
     if group0 is None:
         if problem.group0 == "own-board":
@@ -193,7 +193,7 @@ def _broken_requirements(evaluation: PlanEvaluation) -> Iterator[str]:
 
 
 def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
-    """Every derived figure equals what the question and the students give."""
+    """Every derived figure equals what the problem and the students give."""
     problem, computed_plan = plan.question, _recomputed(plan)
     decision = computed_plan.decision
     for written, computed in zip(plan.students, decision.students, strict=True):

@@ -213,7 +213,7 @@ class Problem(Record):
 
     @property
     def most_students(self) -> int:
-        """Most students; one per board where the question does not say."""
+        """Most students; one per board where the problem does not say."""
         return self.max_students or len(self.fleet.boards)
 
     @property
@@ -231,7 +231,7 @@ class Problem(Record):
 
     @property
     def accuracy_model(self) -> AccuracyModel:
-        """The accuracy model; raises ValueError where the question knows no teacher."""
+        """The accuracy model; raises ValueError where the problem knows no teacher."""
         if self.accuracy is None:
             raise ValueError("the question says nothing of accuracy")
         return self.accuracy.model
@@ -252,10 +252,10 @@ class Problem(Record):
         return tuple(parse_network(name) for name in self.networks)
 
     def allows(self, step: DropStep) -> bool:
-        """Say whether |delta_val| < epsilon holds for this step (A, Eq. 2).
+        """Say whether |delta_val| < epsilon holds for this step (arXiv:1907.11804, Eq. 2).
 
         Where delta_val was not measured, nothing may be dropped but the filters without any link,
-        which A (section 4.2) removes without a loss.  Something must remain.
+        which the NoNN paper (section 4.2) removes without a loss.  Something must remain.
         """
         dropped = set(step.communities)
         if len(dropped) == len(self.partition.communities):

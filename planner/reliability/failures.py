@@ -1,6 +1,7 @@
 """Failures of boards, and the accuracy that the students that answer still have.
 
-Accuracy with missing students is measured, or by what was published (A, Fig. 8).  The publication
+Accuracy with missing students is measured, or by what was published
+(arXiv:1907.11804, Fig. 8).  The publication
 gives bounds for eight students on CIFAR-10: a mean over all sets of four and of three boards that
 answer, from below, and the best single student, above which no mean over single ones lies.
 Through the three of them, taken as if they were the means, goes::

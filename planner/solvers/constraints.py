@@ -208,7 +208,8 @@ def boards_in_use(model: Model, v: Variables) -> None:
 def memory_within_budget(model: Model, v: Variables, data: ProblemData) -> None:
     """Keep weights and peak activations of a board's students within its memory.
 
-    sum_{s on b} bytes of (params + peak) <= B_mem[b] less the runtime (h of A, Eq. 2).
+    sum_{s on b} bytes of (params + peak) <= B_mem[b] less the runtime (h of arXiv:1907.11804, Eq.
+    2).
     """
     for b in data.boards:
         limit = data.capacities[b].memory_bytes
@@ -219,7 +220,7 @@ def memory_within_budget(model: Model, v: Variables, data: ProblemData) -> None:
 def macs_within_budget(model: Model, v: Variables, data: ProblemData) -> None:
     """Keep the MACs per image of a board's students within its budget.
 
-    sum_{s on b} macs <= B_FLOP[b] (f of A, Eq. 2).
+    sum_{s on b} macs <= B_FLOP[b] (f of arXiv:1907.11804, Eq. 2).
     """
     for b in data.boards:
         limit = data.capacities[b].macs

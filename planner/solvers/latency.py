@@ -212,7 +212,7 @@ def relaxes(data: ProblemData) -> bool:
 
 
 class LatencyRelaxation:
-    """The choices of an instance whose students share one shape of G0."""
+    """The choices of problem data whose students share one shape of G0."""
 
     def __init__(self, data: ProblemData, modes: Sequence[Mode]) -> None:
         self._data = data
@@ -267,7 +267,7 @@ class RelaxedModel:
     counts: tuple[cp_model.IntVar, ...]
 
     def plan(self, solver: cp_model.CpSolver) -> list[BoardChoice]:
-        """Choice of each used board of a solution, in the order in which the host sends."""
+        """Choice of each used board of a solution, in the host's send order."""
         pairs = zip(self.choices, self.counts, strict=True)
         return [choice for choice, count in pairs for _ in range(solver.value(count))]
 

@@ -42,7 +42,7 @@ class SearchOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SolverTask:
-    """A model to be solved; a `brief` one is over before anybody would want to stop it."""
+    """A model to be solved; a `brief` one needs no way to stop it."""
 
     model: cp_model.CpModel
     solver: cp_model.CpSolver
@@ -97,7 +97,7 @@ def new_solver(
 ) -> cp_model.CpSolver:
     """Set up the solver; docs/decisions/0007 holds the measurements behind the last three lines."""
     solver = cp_model.CpSolver()
-    # The solver's own handler would end a stage early and leave Ctrl-C without one afterwards.
+    # The solver's own handler would end a level early and leave Ctrl-C without one afterwards.
     solver.parameters.catch_sigint_signal = False
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
@@ -152,7 +152,7 @@ def pack_communities(
     """Plan of low latency with these choices, sent in their order, if one fits.
 
     All students are of one network.  What it returns may break a budget whose peak depends on who
-    runs which community, so that it has to be appraised.
+    runs which community, so that it has to be evaluated.
     """
     free = [list(boards) for boards in data.board_classes]
     boards = [free[choice.kind].pop(0) for choice in choices]
@@ -285,7 +285,7 @@ class LevelSolver:
     def _relaxations(self) -> list[tuple[list[Mode], LatencyRelaxation]]:
         """Return a relaxation for each shape of G0.
 
-        None where it does not hold or is too large, and where all loadings can be counted, which
+        None where it does not hold or is too large, and where all board loads can be counted, which
         proves more.
         """
         if not relaxes(self.data) or len(community_classes(self.data)) <= FEW_CLASSES:

@@ -56,7 +56,8 @@ def lexicographic(
 class OptimalLevel:
     """A level, its best value, and the bounds of earlier levels.
 
-    `noise` is by how much the arithmetic of a logarithm can be wrong; 0 of all other measures.
+    `tolerance_units` is by how much the arithmetic of a logarithm can be wrong; 0 of all other
+    measures.
     """
 
     level: ObjectiveLevel
@@ -93,12 +94,12 @@ class LexicographicOptimum:
 
     @property
     def proven(self) -> bool:
-        """Say whether each stage's best value is proven."""
+        """Say whether each level's best value is proven."""
         return all(one.proven for one in self.levels)
 
     @property
     def kept(self) -> tuple[OptimalLevel, ...]:
-        """Stages whose best values no later stage's optimum has by itself."""
+        """Stages whose best values no later level's optimum has by itself."""
         return tuple(one for one in self.levels[:-1] if one.level.tolerance_pct) + self.levels[-1:]
 
 

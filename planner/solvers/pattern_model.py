@@ -76,7 +76,7 @@ class PatternCatalogue:
 
 
 def enumerate_patterns(data: ProblemData, most: int) -> PatternCatalogue | None:
-    """Return all loadings within the budgets; None where there are more than `most`."""
+    """Return all board loads within the budgets; None where there are more than `most`."""
     classes = community_classes(data)
     types = _student_types(data, classes)
     if types is None:
@@ -174,7 +174,7 @@ class PatternModel:
         return self.model.new_int_var(0, len(self._data.board_classes[pattern.kind]), f"boards{e}")
 
     def _presence(self, e: int) -> cp_model.IntVar:
-        """Say whether a loading is there: there[e] <= boards[e] <= boards of the kind there[e]."""
+        """Presence of a pattern: there[e] <= boards[e] <= boards of its class * there[e]."""
         boards = len(self._data.board_classes[self._catalogue.entries[e].kind])
         if boards == 1:
             return self._boards[e]

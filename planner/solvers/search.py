@@ -27,7 +27,7 @@ from profiles.layer import BYTES_PER_VALUE
 def stem_placements(
     data: ProblemData, criteria: Collection[ModeCriterion]
 ) -> Iterator[ProblemData]:
-    """Yield the instance for each placement of G0, one for boards that are alike.
+    """Yield the problem data for each placement of G0, one for boards that are alike.
 
     On a board of its own, G0 is stored as widely as fits or, where memory counts, as narrowly as
     may be; nothing else depends on it.
@@ -249,14 +249,14 @@ _STOPPED = SearchOutcome(None, None, None, proven=False, infeasible=False, deter
 
 @dataclass(frozen=True, slots=True)
 class SolverSession:
-    """Asks what would be if a question were another one; stops, unproven, at its limit."""
+    """Asks what would be if a problem were another one; stops, unproven, at its limit."""
 
     problem: Problem
     time_budget: TimeBudget
     most_solutions: int = MOST_SOLUTIONS
 
     def for_problem(self, problem: Problem) -> "SolverSession":
-        """Return a prover for another question, under the same limit."""
+        """Return a session for another problem, under the same limit."""
         return SolverSession(problem, self.time_budget, self.most_solutions)
 
     def search(
@@ -284,7 +284,7 @@ class SolverSession:
         return self.plan_without(())
 
     def plan_without(self, lifted: Collection[RelaxableConstraint]) -> SearchOutcome:
-        """Look for any plan where these demands are lifted."""
+        """Look for any plan where these constraints are lifted."""
         return self.search(
             lift_constraints(self.problem, lifted), None, requirement_bounds(self.problem, lifted)
         )
@@ -296,7 +296,7 @@ class SolverSession:
         lifted: Collection[RelaxableConstraint] = (),
         incumbent: Assignment | None = None,
     ) -> SearchOutcome:
-        """Find the tightest that a demand can be under limits, others being lifted."""
+        """Find the tightest that a constraint can be under limits, others being lifted."""
         return self.search(
             lift_constraints(self.problem, lifted, {constraint}),
             constraint.tightness,

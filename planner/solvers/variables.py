@@ -32,8 +32,8 @@ def remove_dominated_modes(
     Those that a `known` assignment has stay.
 
     The other must be no worse in everything that counts, from the fewest to the most filters: in
-    no more MACs always; in parameters, MACs or bytes per value where a stage asks for more of them;
-    in memory where a stage asks for less or where a budget can bind.
+    no more MACs always; in parameters, MACs or bytes per value where a level asks for more of them;
+    in memory where a level asks for less or where a budget can bind.
     """
     counts = {*criteria, *(("memory",) if _memory_can_bind(data) else ())}
     worth = {o: tuple(_costs(o, data, counts)) for o in data.modes}
