@@ -73,6 +73,7 @@ def with_copies(seed):
 def plans_with_copies(image, instance):
     """Yield the value of every objective for every plan that keeps all rules."""
     cost = cache(lambda name, filters: student_cost(parse_network(name), image, filters))
+    shares = cache(lambda boards: tuple(answered_shares(instance, boards)))
     places = range(len(instance.capacities))
     homes = [
         chosen
@@ -88,6 +89,9 @@ def plans_with_copies(image, instance):
                 continue
             costs = [cost(o.name, size) for o, size in zip(options, filters, strict=True)]
             students = list(zip(costs, filters, (o.precision for o in options), strict=True))
+            # What students know, and not what boards do, counts each of them once.
+            alone = tuple((0, *student) for student in students)
+            once = values(instance, instance.drop_choices[0], alone)
             for boards in product(homes, repeat=len(groups)):
                 load = tuple(
                     (b, *student)
@@ -95,39 +99,46 @@ def plans_with_copies(image, instance):
                     for b in mine
                 )
                 if fits(instance, load):
-                    yield values_of_copies(instance, students, boards, load)
+                    yield {
+                        **values_of_copies(instance, once, students, boards, load),
+                        **worth(instance, students, shares(boards)),
+                    }
 
 
-def values_of_copies(instance, students, boards, load):
+def values_of_copies(instance, once, students, boards, load):
     """What boards do counts each copy, what students know counts each once."""
-    drop = instance.drop_choices[0]
-    once = values(instance, drop, tuple((0, *student) for student in students))
     return {
-        **values(instance, drop, load),
+        **values(instance, instance.drop_choices[0], load),
         **{name: once[name] for name in ("accuracy", "capacity", "imbalance", "students")},
         "precision": once["precision"],
         "latency": latency(instance, students, boards) * UNITS_PER_MS,
         "survival": survival(instance, boards),
-        **worth(instance, students, boards),
     }
 
 
-def worth(instance, students, boards):
-    """Go through all sets of causes that may come together."""
-    failures, grown = instance.scenarios.failures, instance.scenarios.accuracy
+def answered_shares(instance, boards):
+    """Of each set of causes that may come together: its chance, and the share that is kept."""
+    failures = instance.scenarios.failures
     places = {name: place for place, name in enumerate(instance.scenarios.boards)}
     causes = [({places[one.board]}, one.probability) for one in failures.boards]
     causes += [({places[b] for b in one.boards}, one.probability) for one in failures.outages]
-    size = sum(log(sum(getattr(cost, f) for cost, _, _ in students)) for f in ("params", "macs"))
-    accuracy = max(0.0, grown.teacher_accuracy_pct - grown.drop_pct(size / 2))
-    expected = reached = 0.0
     for came in product([False, True], repeat=len(causes)):
         chance, down = 1.0, set()
         for (taken, p), there in zip(causes, came, strict=True):
             chance *= p if there else 1 - p
             down |= taken if there else set()
         answered = sum(not set(mine) <= down for mine in boards)
-        kept = accuracy * retained_share(failures, answered, len(boards))
+        yield chance, retained_share(failures, answered, len(boards))
+
+
+def worth(instance, students, shares):
+    """Accuracy that is left on average, and the chance that it reaches the target."""
+    failures, grown = instance.scenarios.failures, instance.scenarios.accuracy
+    size = sum(log(sum(getattr(cost, f) for cost, _, _ in students)) for f in ("params", "macs"))
+    accuracy = max(0.0, grown.teacher_accuracy_pct - grown.drop_pct(size / 2))
+    expected = reached = 0.0
+    for chance, share in shares:
+        kept = accuracy * share
         expected += chance * kept
         reached += chance * (kept >= failures.target_pct)
     return {
