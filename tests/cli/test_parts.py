@@ -1,0 +1,95 @@
+"""The base part alone: what works in it, and what a command says whose part is missing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from nonn_plan.cli.app import COMMANDS, PARTS_OF_COMMANDS, missing_part
+
+# Hides the packages of all other parts; then runs the command.
+BASE = """
+import sys
+from importlib.machinery import PathFinder
+from nonn_plan.cli.app import PACKAGES_OF_PARTS
+
+class Base(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] in PACKAGES_OF_PARTS - {"PIL"}:
+            return None
+        return PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Base
+from nonn_plan.__main__ import run
+run()
+"""
+
+
+@pytest.fixture
+def base(tmp_path):
+    """Call `nonn-plan ARGUMENTS` with the base part alone."""
+
+    def call(*arguments):
+        command = [sys.executable, "-c", BASE, *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("quickstart",), "train"),
+        (("train", "train.yaml"), "train"),
+        (("partition", "teacher.safetensors"), "train"),
+        (("download", "mnist"), "train"),
+        (("keys", "show", "keys"), "boards"),
+        (("worker", "bundle", "--student", 0, "--insecure"), "boards"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_command_says_which_part_is_missing(base, arguments, part):
+    said = base(*arguments)
+    assert said.returncode == 2
+    assert said.stderr.startswith(f"nonn-plan: `{arguments[0]}` needs the package ")
+    assert said.stderr.endswith(f"pip install 'nonn-plan[{part}]'\n")
+
+
+def test_every_command_with_a_part_is_one():
+    assert set(PARTS_OF_COMMANDS) < set(COMMANDS)
+
+
+def test_a_module_of_no_part_is_an_error_of_ours():
+    with pytest.raises(ModuleNotFoundError, match="planer"):
+        missing_part(ModuleNotFoundError("No module named 'planer'", name="planer"), "plan")
+
+
+def test_the_base_plans_explains_and_simulates(base, plan_arguments, tmp_path):
+    assert "train-teacher" in base("--help").stdout
+    planned = base(*plan_arguments)
+    assert planned.returncode == 0, planned.stderr
+    assert base("explain", "plan.json").returncode == 0
+    assert base("config", "plan.json", "--data", "digits", "--teacher", "t").returncode == 0
+    said = base("simulate", "plan.json", "-o", "tables", "--json")
+    assert said.returncode == 0, said.stderr
+    document = json.loads(said.stdout)
+    assert "nonn-plan[parquet]" in document["left_out"][0]
+    assert {path.suffix for path in (tmp_path / "tables").iterdir()} == {".csv"}
+
+
+def test_the_base_sweeps_and_explores(base, partition_file, tmp_path):
+    sweep = ("sweep", "--from", "rpi-3b", "--to", "odroid-xu4s", "--student", "wrn16:32,64,88")
+    assert base(*sweep, "-o", "sweep.csv").returncode == 0
+    refused = base(*sweep, "-o", "sweep.parquet")
+    assert refused.returncode == 2
+    assert "nonn-plan[parquet]" in refused.stderr
+    said = base(
+        "explore", partition_file, "--fleet", "rpi3x2", "--image", "3x32x32", "--classes", 10,
+        "--student", "wrn16:16,32,64", "--memory", "2MB,3MB", "--jobs", 1, "--json",
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert "nonn-plan[parquet]" in json.loads(said.stdout)["left_out"][0]
+    assert (tmp_path / "explore" / "cells.csv").exists()
+    assert not list((tmp_path / "explore").glob("*.parquet"))
