@@ -69,19 +69,6 @@ class PlanQuantities(Protocol[Amount_co]):
         """Return |delta_val| in solver units times one factor plus |P0| times the other."""
 
 
-class BoardQuantities(PlanQuantities[Amount_co], Protocol[Amount_co]):
-    """A view that tells boards apart even where they are alike."""
-
-    def on(self, board: int, figure: Resource) -> Amount_co:
-        """Return a figure of one board, by its place in the fleet."""
-
-    def robustness(self) -> Amount_co:
-        """Return the expected accuracy when boards fail, in solver units."""
-
-    def reliability(self) -> Amount_co:
-        """Return the chance that an answer has the target accuracy, in solver units."""
-
-
 FLOAT_NOISE = 1e-3
 """Part of a solver unit that is taken for noise of binary fractions."""
 

@@ -36,7 +36,7 @@ from planner.reliability.failures import Failures
 from planner.reliability.robustness import up_probability
 from profiles.device import DeviceProfile
 from profiles.fleet import Board
-from simulator.task_graph import TaskGraph, period_ms
+from simulator.task_graph import period_ms
 from simulator.workloads import pipeline
 from simulator.workloads.layer_parts import alive_bytes
 
@@ -141,26 +141,13 @@ def describe_segmentation(
     )
 
 
-def segmentation_job(problem: Problem, segmentation: Segmentation) -> TaskGraph:
-    """Task graph of one image, for the simulator."""
-    model, boards, cuts = _cut(problem, segmentation)
-    return pipeline.pipeline_graph(model.table, boards, host_device(problem), cuts)
-
-
 def recompute_segmentation(problem: Problem, segmentation: Segmentation) -> Segmentation:
     """Describe the same cut on the same boards anew, from the problem alone."""
-    return describe_segmentation(problem, *_cut(problem, segmentation))
-
-
-def _cut(
-    problem: Problem, segmentation: Segmentation
-) -> tuple[CutModel, list[Board], tuple[int, ...]]:
-    """The model, its boards in a row, and the layers behind which it is cut."""
     boards = {board.name: board for board in problem.boards}
     network = parse_network(segmentation.network)
     model = cut_model(network, problem.image_shape, problem.classes, segmentation.precision)
     cuts = tuple(accumulate(part.layers for part in segmentation.parts))[:-1]
-    return model, [boards[name] for name in segmentation.boards], cuts
+    return describe_segmentation(problem, model, [boards[b] for b in segmentation.boards], cuts)
 
 
 AccuracyEstimator = Callable[[int, int, int], float | None]

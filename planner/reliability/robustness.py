@@ -34,14 +34,6 @@ MOST_DEPENDENT_BOARDS = 16
 """Boards whose states are enumerated together, 2^16 at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class BoardState:
-    """Which boards are up, and how likely exactly these are, from 0 to 1."""
-
-    up: frozenset[str]
-    probability: float
-
-
 def failure_causes(failures: Failures, boards: Sequence[str]) -> tuple[tuple[int, float], ...]:
     """Return the boards that each cause takes, as bits of their places, and its probability.
 
@@ -80,21 +72,6 @@ def state_probabilities(taking: Iterable[tuple[int, float]], boards: int) -> NDA
         fallen = np.bincount(sets & ~taken, weights=chance, minlength=sets.size)
         chance = (1 - probability) * chance + probability * fallen
     return chance
-
-
-def board_states(failures: Failures, boards: Sequence[str]) -> tuple[BoardState, ...]:
-    """Return which of `boards` may be up, most likely first; no state twice, none impossible.
-
-    Of equally likely states the one comes first in which later boards are up.
-    """
-    found = state_probabilities(failure_causes(failures, boards), len(boards))
-    likely_first = sorted(np.flatnonzero(found).tolist(), key=lambda up: (-found[up], -up))
-    return tuple(
-        BoardState(
-            frozenset(b for place, b in enumerate(boards) if up >> place & 1), float(found[up])
-        )
-        for up in likely_first
-    )
 
 
 MOST_ENUMERATED = 12

@@ -5,12 +5,13 @@ import sys
 
 import pytest
 from planner_questions import PUBLISHED_SIZES, WRN16, question, stages
+from segmentation_graph import segmentation_graph
 
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
 from planner.accuracy.rows import TeacherFacts
 from planner.pipelines.segment_costs import cut_model
-from planner.pipelines.segmentation import describe_segmentation, segmentation_job
+from planner.pipelines.segmentation import describe_segmentation
 from planner.plan_file.alternatives import find_alternatives, judge_alternatives, with_alternatives
 from planner.plan_file.evaluation import plan_workload
 from planner.plan_file.plan_document import Alternative
@@ -62,7 +63,7 @@ def test_each_way_costs_what_a_simulation_says(roomy):
     one, plan, found = roomy
     for each in found:
         graph = (
-            segmentation_job(one, each.segmentation)
+            segmentation_graph(one, each.segmentation)
             if each.segmentation
             else plan_workload(plan).graph()
         )

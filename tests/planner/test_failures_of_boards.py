@@ -1,6 +1,7 @@
 """What may fail: what a file may say, which boards are then up, and what is kept."""
 
 import pytest
+from board_states import BoardState, board_states
 
 from nonn_common.errors import InputError
 from planner.reliability.failures import (
@@ -10,7 +11,7 @@ from planner.reliability.failures import (
     check_boards,
     retained_share,
 )
-from planner.reliability.robustness import MOST_DEPENDENT_BOARDS, BoardState, board_states
+from planner.reliability.robustness import MOST_DEPENDENT_BOARDS
 from profiles.fleet import parse_fleet
 
 

@@ -6,6 +6,7 @@ from itertools import combinations, permutations
 
 import pytest
 from planner_questions import PUBLISHED_SIZES, question, stages
+from segmentation_graph import segmentation_graph
 
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import teacher_cost
@@ -15,7 +16,6 @@ from planner.pipelines.segmentation import (
     best_segmentation,
     describe_segmentation,
     infeasibility_reason,
-    segmentation_job,
 )
 from planner.problem.goals import ObjectiveLevel
 from profiles.fleet import FLEETS, Fleet, resolve
@@ -62,7 +62,7 @@ def calm_wifi():
 def test_a_simulation_gives_the_same_milliseconds(fleet, objective):
     one = asked(fleet)
     found = best_segmentation(one, [TEACHER], stages=stages(objective))
-    result = simulate(segmentation_job(one, found))
+    result = simulate(segmentation_graph(one, found))
     assert result.total_ms == pytest.approx(found.total_ms, abs=1e-9)
     assert result.compute_ms == pytest.approx(found.compute_ms, abs=1e-9)
     assert result.communication_ms == pytest.approx(found.communication_ms, abs=1e-9)
@@ -75,7 +75,7 @@ def test_images_in_a_row_leave_at_the_throughput():
     one = asked()
     found = best_segmentation(one, [TEACHER], stages=stages("latency"))
     rows = simulate(
-        segmentation_job(one, found), 12, Scenario(arrivals=Times((0.0,) * 12))
+        segmentation_graph(one, found), 12, Scenario(arrivals=Times((0.0,) * 12))
     ).inferences
     assert rows[-1].end_ms - rows[-2].end_ms == pytest.approx(1000 / found.throughput_per_s)
 

@@ -4,12 +4,13 @@ from itertools import combinations, product
 from math import prod
 
 import pytest
+from board_states import board_states
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.reliability import robustness
 from planner.reliability.failures import BoardFailure, CommonCause, Failures, retained_share
-from planner.reliability.robustness import RobustnessEvaluator, board_states, survives
+from planner.reliability.robustness import RobustnessEvaluator, survives
 
 BOARDS = tuple("abcde")
 
