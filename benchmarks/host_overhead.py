@@ -94,15 +94,15 @@ def host(
         for place in places
     ]
     reconnecting = Reconnector(partial(connect, identity=Identity.read(keys / "host")))
-    fan_out = InferenceClient(
+    client = InferenceClient(
         tasks, FeatureClassifier(bundle, manifest), reconnecting, QuorumPolicy(in_flight=in_flight)
     )
     try:
-        if not fan_out.wait_connected(60):
-            raise SystemExit(str(fan_out.down))
-        yield fan_out
+        if not client.wait_connected(60):
+            raise SystemExit(str(client.down))
+        yield client
     finally:
-        fan_out.close()
+        client.close()
 
 
 def interleaved(

@@ -60,7 +60,7 @@ class Load:
         self._first: dict[int, np.ndarray] = {}
         self.asked = self.incomplete = 0
 
-    def run(self, fan_out: InferenceClient, seconds: float) -> None:
+    def run(self, client: InferenceClient, seconds: float) -> None:
         """Ask for so long."""
         end = time.monotonic() + seconds
 
@@ -68,7 +68,7 @@ class Load:
             while time.monotonic() < end:
                 yield from self._images
 
-        for number, answer in enumerate(fan_out.stream(stream())):
+        for number, answer in enumerate(client.stream(stream())):
             self.asked += 1
             place = number % len(self._images)
             if answer.missing:
@@ -90,16 +90,16 @@ def told(minute: float, load: Load, samples: dict[str, Sample]) -> None:
     )
 
 
-def killed_and_started(worker: WorkerProcess, fan_outs: list[InferenceClient], load: Load) -> None:
+def killed_and_started(worker: WorkerProcess, clients: list[InferenceClient], load: Load) -> None:
     """Kill a worker under load, start it again, and wait until both hosts have it."""
     worker.process.kill()
-    for fan_out in fan_outs:
-        load.run(fan_out, 0.5)
+    for client in clients:
+        load.run(client, 0.5)
     worker.kill()
     worker.start()
-    for fan_out in fan_outs:
-        if not fan_out.wait_connected(60):
-            raise SystemExit(f"not connected again: {fan_out.down}")
+    for client in clients:
+        if not client.wait_connected(60):
+            raise SystemExit(f"not connected again: {client.down}")
 
 
 def grown(samples: list[dict[str, Sample]], restarted: str) -> list[str]:
@@ -140,8 +140,8 @@ def main(minutes: Annotated[float, typer.Option(help="How long.")] = 30.0) -> No
                 broken = 0
                 began = time.monotonic()
                 while time.monotonic() < began + 60 * minutes:
-                    for fan_out in (frames, standard):
-                        load.run(fan_out, min(28.0, 30 * minutes))
+                    for client in (frames, standard):
+                        load.run(client, min(28.0, 30 * minutes))
                     if load.incomplete > broken:
                         raise SystemExit("a student was missing though no worker was killed")
                     killed_and_started(workers[victim], [frames, standard], load)

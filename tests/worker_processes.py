@@ -105,18 +105,18 @@ def running(bundle, keys, placement, *options, held=()):
 
 
 @contextmanager
-def asking(bundle, manifest, keys, workers, joining=None, protocol="fastest", connected=True):
+def asking(bundle, manifest, keys, workers, policy=None, protocol="fastest", connected=True):
     """Ask these workers as a host does."""
     identity = Identity.read(keys / "host")
-    fan_out = InferenceClient(
+    client = InferenceClient(
         [task_of(worker, manifest, protocol) for worker in workers],
         FeatureClassifier(bundle, manifest),
         Reconnector(partial(connect, identity=identity)),
-        joining or QuorumPolicy(),
+        policy or QuorumPolicy(),
     )
     try:
         if connected:
-            assert fan_out.wait_connected(60), fan_out.down
-        yield fan_out
+            assert client.wait_connected(60), client.down
+        yield client
     finally:
-        fan_out.close()
+        client.close()

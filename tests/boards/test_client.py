@@ -87,7 +87,7 @@ def host(bundle):
     folder, manifest = bundle
     opened = []
 
-    def asking(placement, **joining):
+    def asking(placement, **policy):
         models = {model.name: model for model in manifest.models}
         tasks = [
             BoardTask(
@@ -104,81 +104,81 @@ def host(bundle):
             boards[task.name] = Board(task.answer_values)
             return boards[task.name]
 
-        fan_out = InferenceClient(
+        client = InferenceClient(
             tasks,
             FeatureClassifier(folder, manifest),
             Reconnector(connect),
-            QuorumPolicy(**joining),
+            QuorumPolicy(**policy),
         )
-        opened.append(fan_out)
-        assert fan_out.wait_connected(10)
-        return fan_out, boards, down
+        opened.append(client)
+        assert client.wait_connected(10)
+        return client, boards, down
 
     yield asking
-    for fan_out in opened:
-        fan_out.close()
+    for client in opened:
+        client.close()
 
 
 TWO = {"a": ["student-0"], "b": ["student-1"]}
 
 
-def until(fan_out, missing, seconds=10):
+def until(client, missing, seconds=10):
     end = time.monotonic() + seconds
-    while set(fan_out.ask(PIXELS).missing) != missing:
+    while set(client.ask(PIXELS).missing) != missing:
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
 def test_after_all_boards_were_gone_those_that_come_back_are_asked_again(host):
-    fan_out, boards, down = host(TWO)
+    client, boards, down = host(TWO)
     down |= {"a", "b"}
     for board in list(boards.values()):
         board.lose()
-    until(fan_out, {"student-0", "student-1"})
+    until(client, {"student-0", "student-1"})
     down.clear()
-    until(fan_out, set())
+    until(client, set())
 
 
 def test_after_all_boards_were_silent_for_a_deadline_their_answers_are_read(host):
-    fan_out, boards, _ = host(TWO, deadline_ms=50)
+    client, boards, _ = host(TWO, deadline_ms=50)
     for board in boards.values():
         board.at_once = False
-    assert set(fan_out.ask(PIXELS).missing) == {"student-0", "student-1"}
-    assert set(fan_out.ask(PIXELS).missing) == {"student-0", "student-1"}
+    assert set(client.ask(PIXELS).missing) == {"student-0", "student-1"}
+    assert set(client.ask(PIXELS).missing) == {"student-0", "student-1"}
     for board in boards.values():
         board.answer(*board.asked)
         board.at_once = True
-    assert not fan_out.ask(PIXELS).missing
+    assert not client.ask(PIXELS).missing
 
 
 def test_a_connection_that_ended_between_two_images_costs_the_one_board_only(host):
-    fan_out, boards, down = host({"a": ["student-0"], "b": ["student-1"], "c": ["student-0"]})
-    fan_out.ask(PIXELS)
+    client, boards, down = host({"a": ["student-0"], "b": ["student-1"], "c": ["student-0"]})
+    client.ask(PIXELS)
     down.add("a")
     gone = boards["a"]
     gone.lose()
-    answer = fan_out.ask(PIXELS)
+    answer = client.ask(PIXELS)
     assert not answer.missing
     assert gone.closed
     assert len(gone.asked) == 1
 
 
 def test_what_came_while_the_next_image_was_waited_for_is_no_late_answer(host):
-    fan_out, _, _ = host(TWO, deadline_ms=50, in_flight=2)
+    client, _, _ = host(TWO, deadline_ms=50, in_flight=2)
 
     def slowly():
         for _ in range(3):
             time.sleep(0.1)
             yield PIXELS
 
-    assert [dict(answer.missing) for answer in fan_out.stream(slowly())] == [{}] * 3
+    assert [dict(answer.missing) for answer in client.stream(slowly())] == [{}] * 3
 
 
 def test_a_late_answer_that_came_since_is_no_silence(host):
-    fan_out, boards, _ = host(TWO, quorum=1, deadline_ms=100)
+    client, boards, _ = host(TWO, quorum=1, deadline_ms=100)
     boards["b"].at_once = False
     for count in range(1, 5):
-        fan_out.ask(PIXELS)
+        client.ask(PIXELS)
         boards["b"].answer(boards["b"].asked[-1])
         time.sleep(0.15)
         assert len(boards["b"].asked) == count
@@ -190,37 +190,37 @@ def test_two_refusals_of_one_image_are_one_answer(host):
     gathered.refuse("NOT_FOUND: student-0")
     gathered.refuse("NOT_FOUND: student-1")
     assert told == [Reply(7, None, "NOT_FOUND: student-0")]
-    fan_out, boards, _ = host(TWO, deadline_ms=50)
+    client, boards, _ = host(TWO, deadline_ms=50)
     boards["a"].refuses = True
-    fan_out.ask(PIXELS)
+    client.ask(PIXELS)
     boards["a"].answer(1)  # once more, to nobody
     boards["a"].refuses = False
     time.sleep(0.1)
-    assert not fan_out.ask(PIXELS).missing
+    assert not client.ask(PIXELS).missing
 
 
 def test_a_replica_that_was_spared_is_asked_where_sending_to_the_other_fails(host):
-    fan_out, boards, down = host({"a": ["student-0"], "b": ["student-0"], "c": ["student-1"]})
+    client, boards, down = host({"a": ["student-0"], "b": ["student-0"], "c": ["student-1"]})
     boards["a"].at_once = False
     for _ in range(5):
-        assert not fan_out.ask(PIXELS).missing
+        assert not client.ask(PIXELS).missing
     behind = len(boards["a"].asked)
-    assert not fan_out.ask(PIXELS).missing
+    assert not client.ask(PIXELS).missing
     assert len(boards["a"].asked) == behind
     down.add("b")
     boards["b"].breaks = True
     boards["a"].at_once = True
-    assert not fan_out.ask(PIXELS).missing
+    assert not client.ask(PIXELS).missing
     assert len(boards["a"].asked) == behind + 1
 
 
 def test_a_silent_board_is_not_waited_for_again_whatever_others_do(host):
-    fan_out, boards, _ = host(TWO, deadline_ms=200)
+    client, boards, _ = host(TWO, deadline_ms=200)
     boards["a"].at_once = False
-    assert fan_out.ask(PIXELS).total_ms >= 200
+    assert client.ask(PIXELS).total_ms >= 200
     boards["b"].refuses = True
     for _ in range(5):
-        answer = fan_out.ask(PIXELS)
+        answer = client.ask(PIXELS)
         assert set(answer.missing) == {"student-0", "student-1"}
         assert answer.total_ms < 200
     assert len(boards["a"].asked) == 1
@@ -253,12 +253,12 @@ def test_keys_that_are_gone_for_a_while_are_a_reason_and_not_the_end():
 
 
 def test_a_fallback_does_not_make_a_board_seem_silent(host):
-    fan_out, boards, down = host(
+    client, boards, down = host(
         {"a": ["student-0"], "b": ["student-0"], "c": ["student-1"]}, deadline_ms=300
     )
     boards["b"].at_once = False
     for _ in range(4):
-        assert not fan_out.ask(PIXELS).missing
+        assert not client.ask(PIXELS).missing
     behind = len(boards["b"].asked)
 
     def turn():
@@ -272,11 +272,11 @@ def test_a_fallback_does_not_make_a_board_seem_silent(host):
     boards["a"].at_once = False
     meanwhile = threading.Thread(target=turn)
     meanwhile.start()
-    fan_out.ask(PIXELS)
+    client.ask(PIXELS)
     meanwhile.join()
     assert len(boards["b"].asked) == behind + 1
     boards["b"].at_once = True
-    assert not fan_out.ask(PIXELS).missing
+    assert not client.ask(PIXELS).missing
     assert len(boards["b"].asked) == behind + 2
 
 

@@ -66,15 +66,15 @@ def picture(seed):
 class Stream:
     """Asks one image after the other, and checks each answer."""
 
-    def __init__(self, fan_out, oracle):
-        self._fan_out, self._oracle = fan_out, oracle
+    def __init__(self, client, oracle):
+        self._client, self._oracle = client, oracle
         self._seeds = itertools.count()
         self.missing = []
         self.total_ms = []
 
     def ask(self, times=1):
         for seed in itertools.islice(self._seeds, times):
-            answer = self._fan_out.ask(picture(seed))
+            answer = self._client.ask(picture(seed))
             right = self._oracle(picture(seed), answer.missing)
             assert answer.logits == pytest.approx(right, rel=1e-4, abs=1e-4)
             self.missing.append(set(answer.missing))
@@ -97,9 +97,9 @@ def test_two_of_eight_are_killed_in_mid_stream_and_come_back(made, oracle):
     bundle, manifest, keys = made
     with (
         running(bundle, keys, one_each(), held=["student-0=1ms"]) as workers,
-        asking(bundle, manifest, keys, workers.values()) as fan_out,
+        asking(bundle, manifest, keys, workers.values()) as client,
     ):
-        stream = Stream(fan_out, oracle)
+        stream = Stream(client, oracle)
         stream.ask(20)
         assert stream.missing == [set()] * 20
         for number in (2, 5):
@@ -121,30 +121,30 @@ def test_any_worker_may_be_killed_while_it_computes(made, oracle, protocol):
     slow = [f"student-{number}=200ms" for number in range(3)]
     with (
         running(bundle, keys, one_each(3), held=slow) as workers,
-        asking(bundle, manifest, keys, workers.values(), protocol=protocol) as fan_out,
+        asking(bundle, manifest, keys, workers.values(), protocol=protocol) as client,
     ):
         for number in range(3):
             worker = workers[BOARDS[number]]
             threading.Timer(0.1, worker.process.kill).start()
-            answer = fan_out.ask(picture(number))
+            answer = client.ask(picture(number))
             absent = set(STUDENTS[3:])
             assert set(answer.missing) == {STUDENTS[number]}
             right = oracle(picture(number), absent | set(answer.missing))
             assert answer.logits == pytest.approx(right, rel=1e-4, abs=1e-4)
             worker.kill()
             worker.start()
-            assert fan_out.wait_connected(60)
+            assert client.wait_connected(60)
 
 
 @pytest.mark.parametrize("protocol", ["fastest", "standard"])
 def test_a_worker_that_stops_answering_costs_a_deadline_and_not_more(made, oracle, protocol):
     bundle, manifest, keys = made
-    joining = QuorumPolicy(deadline_ms=400)
+    policy = QuorumPolicy(deadline_ms=400)
     with (
         running(bundle, keys, one_each()) as workers,
-        asking(bundle, manifest, keys, workers.values(), joining, protocol) as fan_out,
+        asking(bundle, manifest, keys, workers.values(), policy, protocol) as client,
     ):
-        stream = Stream(fan_out, oracle)
+        stream = Stream(client, oracle)
         stream.ask(3)
         stopped = workers[BOARDS[3]]
         stopped.send(signal.SIGSTOP)
@@ -161,12 +161,12 @@ def test_a_worker_that_stops_answering_costs_a_deadline_and_not_more(made, oracl
 def test_k_of_n_does_not_wait_for_the_slowest(made, oracle):
     bundle, manifest, keys = made
     slow = ["student-1=5s"]
-    joining = QuorumPolicy(quorum=2, deadline_ms=20_000)
+    policy = QuorumPolicy(quorum=2, deadline_ms=20_000)
     with (
         running(bundle, keys, one_each(3), held=slow) as workers,
-        asking(bundle, manifest, keys, workers.values(), joining) as fan_out,
+        asking(bundle, manifest, keys, workers.values(), policy) as client,
     ):
-        answer = fan_out.ask(picture(0))
+        answer = client.ask(picture(0))
     assert dict(answer.missing) == {"student-1": "not waited for"}
     assert answer.total_ms < 5000
     right = oracle(picture(0), {"student-1", *STUDENTS[3:]})
@@ -178,7 +178,7 @@ def test_replicas_mask_a_single_failure_completely(made, oracle):
     placement = {BOARDS[k]: [STUDENTS[k], STUDENTS[(k + 1) % 3]] for k in range(3)}
     with (
         running(bundle, keys, placement) as workers,
-        asking(bundle, manifest, keys, workers.values()) as fan_out,
+        asking(bundle, manifest, keys, workers.values()) as client,
     ):
         for number in range(3):
             worker = workers[BOARDS[number]]
@@ -186,17 +186,17 @@ def test_replicas_mask_a_single_failure_completely(made, oracle):
             for seed in itertools.count():
                 if seed == 10:
                     worker.process.kill()
-                answer = fan_out.ask(picture(seed))
+                answer = client.ask(picture(seed))
                 assert not answer.missing
                 right = oracle(picture(seed), STUDENTS[3:])
                 assert answer.logits == pytest.approx(right, rel=1e-4, abs=1e-4)
                 # A process that is killed closes its connections a while later.
-                if seed > 30 and BOARDS[number] in fan_out.down:
+                if seed > 30 and BOARDS[number] in client.down:
                     break
                 assert time.monotonic() < end
             worker.kill()
             worker.start()
-            assert fan_out.wait_connected(60)
+            assert client.wait_connected(60)
 
 
 def test_a_worker_with_keys_of_another_authority_is_missing_and_named(made, tmp_path, oracle):
@@ -208,14 +208,14 @@ def test_a_worker_with_keys_of_another_authority_is_missing_and_named(made, tmp_
             running(bundle, keys, {BOARDS[0]: [STUDENTS[0]]}) as workers,
             asking(
                 bundle, manifest, keys, [*workers.values(), stranger], connected=False
-            ) as fan_out,
+            ) as client,
         ):
-            while BOARDS[0] in fan_out.down or "not connected yet" in fan_out.down.values():
-                fan_out.wait_connected(0.1)
-            answer = fan_out.ask(picture(0))
+            while BOARDS[0] in client.down or "not connected yet" in client.down.values():
+                client.wait_connected(0.1)
+            answer = client.ask(picture(0))
             assert set(answer.missing) == {STUDENTS[1]}
             assert BOARDS[1] in answer.missing[STUDENTS[1]]
-            assert set(fan_out.protocols) == {BOARDS[0]}
+            assert set(client.protocols) == {BOARDS[0]}
     finally:
         stranger.end()
 
@@ -239,8 +239,8 @@ def test_a_host_that_is_killed_is_followed_by_another(made, oracle):
         assert first.stdout.readline() == "answered\n"
         first.kill()
         first.communicate()
-        with asking(bundle, manifest, keys, workers.values()) as fan_out:
-            answer = fan_out.ask(picture(1))
+        with asking(bundle, manifest, keys, workers.values()) as client:
+            answer = client.ask(picture(1))
     assert not answer.missing
     right = oracle(picture(1), STUDENTS[2:])
     assert answer.logits == pytest.approx(right, rel=1e-4, abs=1e-4)
@@ -256,8 +256,8 @@ def forever(folder, places):
     ]
     with asking(
         bundle, manifest, Path(folder) / "keys", workers, QuorumPolicy(in_flight=4)
-    ) as fan_out:
-        for _ in fan_out.stream(picture(seed) for seed in itertools.count()):
+    ) as client:
+        for _ in client.stream(picture(seed) for seed in itertools.count()):
             sys.stdout.write("answered\n")
             sys.stdout.flush()
 
@@ -268,13 +268,13 @@ def test_a_worker_that_is_not_there_yet_is_found_when_it_comes(made, oracle):
         late = WorkerProcess(bundle, BOARDS[1], [STUDENTS[1]], keys, "--queue", "2")
         late.kill()
         everybody = [*workers.values(), late]
-        with asking(bundle, manifest, keys, everybody, connected=False) as fan_out:
-            while not fan_out.protocols:
-                fan_out.wait_connected(0.1)
-            assert set(fan_out.ask(picture(0)).missing) == {STUDENTS[1]}
+        with asking(bundle, manifest, keys, everybody, connected=False) as client:
+            while not client.protocols:
+                client.wait_connected(0.1)
+            assert set(client.ask(picture(0)).missing) == {STUDENTS[1]}
             late.start()
-            assert fan_out.wait_connected(60)
-            assert not fan_out.ask(picture(0)).missing
+            assert client.wait_connected(60)
+            assert not client.ask(picture(0)).missing
         late.end()
 
 
@@ -283,16 +283,16 @@ def test_ten_thousand_requests_back_to_back_lose_nothing(made, oracle, protocol)
     """Nothing is lost, memory and open files stay where they were."""
     bundle, manifest, keys = made
     count = 10_000 if protocol == "fastest" else 2_000
-    joining = QuorumPolicy(in_flight=8, deadline_ms=60_000)
+    policy = QuorumPolicy(in_flight=8, deadline_ms=60_000)
     images = [picture(seed) for seed in range(16)]
     rights = [oracle(image, STUDENTS[2:]) for image in images]
     with (
         running(bundle, keys, one_each(2)) as workers,
-        asking(bundle, manifest, keys, workers.values(), joining, protocol) as fan_out,
+        asking(bundle, manifest, keys, workers.values(), policy, protocol) as client,
     ):
         process = next(iter(workers.values())).process
         numbers, sizes = [], []
-        for answer in fan_out.stream(images[number % 16] for number in range(count)):
+        for answer in client.stream(images[number % 16] for number in range(count)):
             assert not answer.missing
             right = rights[len(numbers) % 16]
             assert np.allclose(answer.logits, right, rtol=1e-4, atol=1e-4)

@@ -25,12 +25,12 @@ def fleet(tmp_path_factory):
         yield plan, bundle, running
 
 
-def answers(fleet, joining, count):
+def answers(fleet, policy, count):
     plan, bundle, running = fleet
     identity = Identity.read(running.keys / "host")
-    with connected(plan, bundle, running.addresses, identity, joining, "boards.yaml") as fan_out:
-        assert fan_out.wait_connected(60), fan_out.down
-        return [fan_out.ask(picture(seed)) for seed in range(count)]
+    with connected(plan, bundle, running.addresses, identity, policy, "boards.yaml") as client:
+        assert client.wait_connected(60), client.down
+        return [client.ask(picture(seed)) for seed in range(count)]
 
 
 def picture(seed):

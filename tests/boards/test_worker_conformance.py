@@ -65,9 +65,9 @@ def expected(bundle, images, without=()):
 def test_logits_are_those_of_the_models(made, workers, wire, count):
     bundle, manifest, keys = made
     images = pictures(count)
-    with asking(bundle, manifest, keys, workers, protocol=PROTOCOLS[wire]) as fan_out:
-        answer = fan_out.ask(images)
-        assert fan_out.protocols == {"pi-1": wire, "pi-2": wire}
+    with asking(bundle, manifest, keys, workers, protocol=PROTOCOLS[wire]) as client:
+        answer = client.ask(images)
+        assert client.protocols == {"pi-1": wire, "pi-2": wire}
     assert answer.logits == pytest.approx(expected(bundle, images), rel=1e-5, abs=1e-5)
     assert not answer.missing
     assert {timing.board for timing in answer.timings} == set(PLACEMENT)
@@ -80,9 +80,9 @@ def test_logits_are_those_of_the_models(made, workers, wire, count):
 def test_many_images_on_their_way_at_once_come_back_in_order(made, workers, wire):
     bundle, manifest, keys = made
     images = [pictures(1, seed) for seed in range(60)]
-    joining = QuorumPolicy(in_flight=8)
-    with asking(bundle, manifest, keys, workers, joining, PROTOCOLS[wire]) as fan_out:
-        answers = list(fan_out.stream(images))
+    policy = QuorumPolicy(in_flight=8)
+    with asking(bundle, manifest, keys, workers, policy, PROTOCOLS[wire]) as client:
+        answers = list(client.stream(images))
     assert [answer.number for answer in answers] == list(range(1, 61))
     for image, answer in zip(images, answers, strict=True):
         assert answer.logits == pytest.approx(expected(bundle, image), rel=1e-5, abs=1e-5)
@@ -91,7 +91,7 @@ def test_many_images_on_their_way_at_once_come_back_in_order(made, workers, wire
 @protocols
 def test_no_answer_is_late_because_the_next_image_was(made, workers, wire):
     bundle, manifest, keys = made
-    joining = QuorumPolicy(in_flight=8, deadline_ms=400)
+    policy = QuorumPolicy(in_flight=8, deadline_ms=400)
 
     def slowly():
         for number in range(12):
@@ -99,8 +99,8 @@ def test_no_answer_is_late_because_the_next_image_was(made, workers, wire):
             time.sleep(0.8 if number == 7 else 0.0)
             yield pictures(1, number)
 
-    with asking(bundle, manifest, keys, workers, joining, PROTOCOLS[wire]) as fan_out:
-        answers = list(fan_out.stream(slowly()))
+    with asking(bundle, manifest, keys, workers, policy, PROTOCOLS[wire]) as client:
+        answers = list(client.stream(slowly()))
     assert [dict(answer.missing) for answer in answers] == [{}] * 12
 
 
@@ -109,9 +109,9 @@ def test_images_that_a_worker_refuses_leave_its_students_missing(made, workers, 
     bundle, manifest, keys = made
     bad = pictures(1)
     bad[0, 0, 0, 0] = np.inf
-    with asking(bundle, manifest, keys, workers, protocol=PROTOCOLS[wire]) as fan_out:
-        refused, fine = fan_out.ask(bad), fan_out.ask(pictures(1))
-        assert not fan_out.down
+    with asking(bundle, manifest, keys, workers, protocol=PROTOCOLS[wire]) as client:
+        refused, fine = client.ask(bad), client.ask(pictures(1))
+        assert not client.down
     assert set(refused.missing) == {"student-0", "student-1", "student-2"}
     assert all("INVALID_ARGUMENT" in why for why in refused.missing.values())
     assert not fine.missing
@@ -123,10 +123,10 @@ def test_two_hosts_are_answered_side_by_side(made, workers, wire):
     wrong = []
 
     def ask(seed):
-        with asking(bundle, manifest, keys, workers, protocol=PROTOCOLS[wire]) as fan_out:
+        with asking(bundle, manifest, keys, workers, protocol=PROTOCOLS[wire]) as client:
             for step in range(20):
                 images = pictures(1, 100 * seed + step)
-                found = fan_out.ask(images).logits
+                found = client.ask(images).logits
                 if not np.allclose(found, expected(bundle, images), rtol=1e-4, atol=1e-5):
                     wrong.append((seed, step))
 
@@ -166,8 +166,8 @@ def test_a_full_queue_refuses_and_says_so(made, wire):
         answers = []
 
         def ask():
-            with asking(bundle, manifest, keys, workers, protocol=PROTOCOLS[wire]) as fan_out:
-                answers.append(fan_out.ask(pictures(1)))
+            with asking(bundle, manifest, keys, workers, protocol=PROTOCOLS[wire]) as client:
+                answers.append(client.ask(pictures(1)))
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
@@ -185,9 +185,9 @@ def test_a_slower_board_holds_its_answers(made, wire):
     slow = ("--at-least", "student-1=120ms")
     with (
         running(bundle, keys, {"pi-2": ["student-1"]}, *slow) as found,
-        asking(bundle, manifest, keys, found.values(), protocol=PROTOCOLS[wire]) as fan_out,
+        asking(bundle, manifest, keys, found.values(), protocol=PROTOCOLS[wire]) as client,
     ):
-        answer = fan_out.ask(pictures(1))
+        answer = client.ask(pictures(1))
     assert answer.timings[0].computed_ms >= 120
     assert answer.total_ms >= 120
 
@@ -196,17 +196,17 @@ def test_a_slower_board_holds_its_answers(made, wire):
 def test_a_worker_that_is_told_to_end_answers_what_is_inside(made, wire):
     bundle, manifest, keys = made
     worker = WorkerProcess(bundle, "pi-2", ["student-1"], keys, "--at-least", "student-1=1s")
-    with asking(bundle, manifest, keys, [worker], protocol=PROTOCOLS[wire]) as fan_out:
+    with asking(bundle, manifest, keys, [worker], protocol=PROTOCOLS[wire]) as client:
         ended = []
         threading.Timer(0.4, lambda: ended.append(worker.end())).start()
-        answer = fan_out.ask(pictures(1))
+        answer = client.ask(pictures(1))
         assert not answer.missing
         end = time.monotonic() + 30
         while not ended and time.monotonic() < end:
-            fan_out.ask(pictures(1))
+            client.ask(pictures(1))
             time.sleep(0.05)
         assert ended == [0]
-        assert set(fan_out.ask(pictures(1)).missing) == {"student-1"}
+        assert set(client.ask(pictures(1)).missing) == {"student-1"}
 
 
 @pytest.mark.skipif(not hasattr(LIBC, "tgkill"), reason="this C library has no tgkill")
@@ -227,9 +227,9 @@ def test_metrics_count_what_was_asked(made):
     with running(bundle, keys, {"pi-2": ["student-1"]}, "--metrics", place) as found:
         workers = list(found.values())
         for protocol, times in (("fastest", 3), ("standard", 2)):
-            with asking(bundle, manifest, keys, workers, protocol=protocol) as fan_out:
+            with asking(bundle, manifest, keys, workers, protocol=protocol) as client:
                 for seed in range(times):
-                    fan_out.ask(pictures(1, seed))
+                    client.ask(pictures(1, seed))
         text = urllib.request.urlopen(f"http://{place}/metrics").read().decode()
     assert 'nonn_requests_total{outcome="OK",protocol="frames"} 3.0' in text
     assert 'nonn_requests_total{outcome="OK",protocol="standard"} 2.0' in text

@@ -38,8 +38,8 @@ def lives(place):
     yield
     bundle, manifest, keys, worker = place
     for protocol in ("fastest", "standard"):
-        with asking(bundle, manifest, keys, [worker], protocol=protocol) as fan_out:
-            assert not fan_out.ask(np.zeros((1, *IMAGE), np.float32)).missing
+        with asking(bundle, manifest, keys, [worker], protocol=protocol) as client:
+            assert not client.ask(np.zeros((1, *IMAGE), np.float32)).missing
 
 
 def open_files(worker):
@@ -104,8 +104,8 @@ def test_connections_that_say_nothing_keep_nobody_out(place, standard):
     try:
         bundle, manifest, keys, _ = place
         protocol = "standard" if standard else "fastest"
-        with asking(bundle, manifest, keys, [worker], protocol=protocol) as fan_out:
-            assert not fan_out.ask(np.zeros((1, *IMAGE), np.float32)).missing
+        with asking(bundle, manifest, keys, [worker], protocol=protocol) as client:
+            assert not client.ask(np.zeros((1, *IMAGE), np.float32)).missing
     finally:
         for each in silent:
             # A reset, as of a peer that crashed.

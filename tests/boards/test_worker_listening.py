@@ -62,9 +62,9 @@ def test_all_addresses_are_those_of_both_families(made, everywhere):
     bundle, manifest, keys = made
     with served(made, everywhere) as reached:
         for near in ("127.0.0.1", "::1"):
-            with asking(bundle, manifest, keys, [reached(near)]) as fan_out:
-                assert fan_out.protocols == {"pi": "frames"}
-                assert not fan_out.ask(PIXELS).missing
+            with asking(bundle, manifest, keys, [reached(near)]) as client:
+                assert client.protocols == {"pi": "frames"}
+                assert not client.ask(PIXELS).missing
 
 
 def test_where_frames_cannot_be_reached_the_standard_protocol_serves(made, monkeypatch):
@@ -74,10 +74,10 @@ def test_where_frames_cannot_be_reached_the_standard_protocol_serves(made, monke
     monkeypatch.setattr(FrameServer, "port", nobody)
     with (
         served(made, "127.0.0.1") as reached,
-        asking(bundle, manifest, keys, [reached("127.0.0.1")]) as fan_out,
+        asking(bundle, manifest, keys, [reached("127.0.0.1")]) as client,
     ):
-        assert fan_out.protocols == {"pi": "standard"}
-        assert not fan_out.ask(PIXELS).missing
+        assert client.protocols == {"pi": "standard"}
+        assert not client.ask(PIXELS).missing
 
 
 def test_a_proxy_of_the_environment_is_not_for_boards(made, monkeypatch):
@@ -85,9 +85,9 @@ def test_a_proxy_of_the_environment_is_not_for_boards(made, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with (
         served(made, "127.0.0.1") as reached,
-        asking(bundle, manifest, keys, [reached("127.0.0.1")]) as fan_out,
+        asking(bundle, manifest, keys, [reached("127.0.0.1")]) as client,
     ):
-        assert not fan_out.ask(PIXELS).missing
+        assert not client.ask(PIXELS).missing
 
 
 class Listener:
