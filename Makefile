@@ -26,7 +26,7 @@ contracts: .venv/installed-dev
 	$(BIN)/lint-imports --no-cache
 
 # A process per core with one thread each: the networks of the tests are too small to share.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadgroup
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadgroup --no-loadscope-reorder
 
 tests: .venv/installed-dev
 	$(PYTEST)

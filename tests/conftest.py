@@ -1,13 +1,41 @@
-"""Hypothesis without clocks: no example may fail for being slow; CI draws the same every time."""
+"""Hypothesis without clocks, drawing the same every time in CI; and which process runs what."""
 
 import os
 
+import pytest
 from forked_python import end_templates
 from hypothesis import settings
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+GROUPS = {
+    "conversions": ("test_run_export", "test_deployment_ncnn", "test_construction_quantised"),
+    "workers": (
+        *("test_host_faults", "test_worker_hostile", "test_worker_server"),
+        *("test_worker_conformance", "test_slow_link"),
+    ),
+    "processes": ("test_run_cached", "test_run_teacher", "test_accelerator_processes"),
+}
+"""Files that share what takes long to make: one process runs them. All others stand alone."""
+LONGEST = (
+    *GROUPS,
+    *("test_loop", "test_copies_exhaustive", "test_export_command", "test_train_command"),
+    *("test_host_command", "test_planner_exhaustive", "test_quickstart", "test_explore_command"),
+)
+"""What starts first, so that all processes end at about the same time."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file together, for its fixtures are made once then."""
+    names = {file: name for name, files in GROUPS.items() for file in files}
+    order = {name: place for place, name in enumerate(LONGEST)}
+    group = {item: names.get(item.path.stem, item.path.stem) for item in items}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group[item]))
+    items.sort(key=lambda item: order.get(group[item], len(order)))
 
 
 def pytest_unconfigure():
