@@ -134,7 +134,7 @@ def test_one_more_board_is_shown_where_it_helps():
     alone = resolve_problem(asked).modes[0].memory_bytes(40)
     tight = asked.model_copy(update={"budgets": board_budgets(asked.fleet, BudgetLimits(alone))})
     kinds = [one.kind for one in repaired(tight)]
-    assert kinds == ["memory_bytes", "precision", "precision", "board"]
+    assert kinds == ["memory_bytes", "precision", "board"]
     wider = asked.model_copy(
         update={"budgets": board_budgets(asked.fleet, BudgetLimits(alone - 4))}
     )
