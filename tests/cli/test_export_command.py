@@ -4,11 +4,18 @@ import json
 
 import onnxruntime
 import pytest
+from converted_once import conversions_kept
 
 from boards.board_fit import bundle_fits
 from nonn_core.export.bundle import read_bundle
 from planner.plan_file.plan_document import PlanDocument
 from planner.problem.goals import BoardBudget
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _conversions_kept():
+    with conversions_kept():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from converted_once import conversions_kept
 from exact_int8 import exact_inference
 
 from nonn_common.errors import InputError
@@ -20,6 +21,12 @@ from nonn_core.export.deployment import to_onnx
 from nonn_core.export.onnx_model import quantise_int8
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.modules import StudentShape, build_classifier, build_nonn, read_tensors
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _conversions_kept():
+    with conversions_kept():
+        yield
 
 
 @pytest.fixture(scope="module")

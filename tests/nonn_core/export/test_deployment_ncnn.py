@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from converted_once import conversions_kept
 
 import nonn_core
 from nonn_common.errors import ExportError, InputError
@@ -40,6 +41,12 @@ def changed(recipe, **fields):
 
 def with_group0(recipe, group0):
     return changed(recipe, model={**recipe.model.model_dump(mode="json"), "group0": group0})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _conversions_kept():
+    with conversions_kept():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +155,13 @@ def test_models_hold_no_trace_of_the_machine(bundle):
             assert str(place).encode() not in content
 
 
-def test_int8_alone_has_models_for_ncnn_too(nonn_recipe, tiny, monkeypatch):
+def test_int8_alone_has_models_for_ncnn_too(run, nonn_recipe, tiny, monkeypatch):
     """Made of the fp32 models, and judged by a few test images: ncnn computes one by one."""
     seen = []
     monkeypatch.setattr(exporting, "CHECK_IMAGES", 7)
     monkeypatch.setattr(exporting, "ncnn_models", lambda *given: seen.append(given) or {})
-    network = build_network(nonn_recipe, 3).eval()
-    found = exported_network(network, nonn_recipe, ("int8",), tiny, ncnn=True)
+    _, network = load_run(run, tiny)
+    found = exported_network(network.eval(), nonn_recipe, ("int8",), tiny, ncnn=True)
     ((parts_given, fp32, pixels, _),) = seen
     assert set(found.models) == {"int8"}
     assert parts_given == found.parts
