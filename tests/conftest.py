@@ -16,12 +16,15 @@ GROUPS = {
         *("test_host_faults", "test_worker_hostile", "test_worker_server"),
         *("test_worker_conformance", "test_slow_link"),
     ),
-    "processes": ("test_run_cached", "test_run_teacher", "test_accelerator_processes"),
+    "processes": (
+        *("test_run_cached", "test_run_teacher", "test_accelerator_processes"),
+        "test_train_command",
+    ),
 }
 """Files that share what takes long to make: one process runs them. All others stand alone."""
 LONGEST = (
     *GROUPS,
-    *("test_loop", "test_copies_exhaustive", "test_export_command", "test_train_command"),
+    *("test_loop", "test_copies_exhaustive", "test_export_command"),
     *("test_host_command", "test_planner_exhaustive", "test_quickstart", "test_explore_command"),
 )
 """What starts first, so that all processes end at about the same time."""

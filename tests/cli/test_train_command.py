@@ -1,10 +1,9 @@
 """The trained side of the command, on real images small enough for a test."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from forked_python import TRAINING, run_forked, template
 
 from nonn_common.errors import TrainingError
 
@@ -112,9 +111,9 @@ def test_several_seeds_have_a_mean_and_a_deviation(nonn_plan, short_recipe, fold
 
 def test_two_processes_write_and_say_one_result(nonn_plan, short_recipe, folder):
     out = folder / "together"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    command += ["2", "-m", "nonn_plan", "train", str(short_recipe), "-o", str(out), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "nonn_plan", "train", short_recipe, "-o", out, "--json"]
+    done = run_forked(template(*TRAINING), *command)
     assert done.returncode == 0, done.stderr
     (only,) = json.loads(done.stdout)
     assert only == json.loads((out / "metrics.jsonl").read_text())
