@@ -172,8 +172,8 @@ def page(comparisons: Sequence[Comparison], solver: str) -> str:
         "boards, each with a device, a link and budgets of its own, 3 to 6 students as asked, 6 to "
         "12 communities of 6 to 39 filters, three widths. Each question has one objective. The gap "
         "is the distance of a baseline's plan from the proven optimum, in per cent of it "
-        "(imbalance: in filters), over the questions for which the baseline finds a plan; `no plan` counts the "
-        "others that have one.",
+        "(imbalance: in filters), over the questions for which the baseline finds a plan; "
+        "`no plan` counts the others that have one.",
         "",
         "| baseline | what it does |",
         "|---|---|",

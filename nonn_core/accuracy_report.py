@@ -33,7 +33,8 @@ class Evaluation(Document):
     )
     accuracy_pct: float = Field(description="Test accuracy with every student, in percent.")
     subsets: tuple[SubsetAccuracy, ...] = Field(
-        description="Accuracy for every non-empty subset of students (A, Fig. 8); empty for an "
+        description="Accuracy for every non-empty subset of students (arXiv:1907.11804, "
+        "Fig. 8); empty for an "
         "undivided network."
     )
 

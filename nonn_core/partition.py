@@ -45,8 +45,8 @@ class Community(Record):
     id: int = Field(ge=0, description="Number of the community; 0 is the first in the file.")
     filters: Filters = Field(min_length=1, description="Filter ids in ascending order.")
     linked: bool = Field(
-        description="False where none of the filters has a link in the filter network: g0 of A, "
-        "4.2, or what is left of it."
+        description="False where none of the filters has a link in the filter network: g0 "
+        "(arXiv:1907.11804, section 4.2), or what is left of it."
     )
     unneeded: bool = Field(
         default=False,
@@ -64,8 +64,8 @@ class DropStep(Record):
         description="Teacher's validation accuracy without them, in percent; null if unmeasured."
     )
     delta_val_pct: float | None = Field(
-        description="Change of validation accuracy in percentage points (delta_val of A, Eq. 2); "
-        "null if unmeasured."
+        description="Change of validation accuracy in percentage points (delta_val, "
+        "arXiv:1907.11804, Eq. 2); null if unmeasured."
     )
 
 
@@ -76,7 +76,7 @@ class CurvePoint(Record):
     filters: int = Field(ge=0, description="How many filters are removed so far.")
     accuracy_pct: float = Field(description="Teacher's validation accuracy now, in percent.")
     delta_val_pct: float = Field(
-        description="Change against the whole teacher in percentage points (A, Eq. 2)."
+        description="Change against the whole teacher in percentage points, as in Eq. 2."
     )
 
 
@@ -119,8 +119,8 @@ class Partition(Document):
         description="Teacher this was measured on; null when a ready network was given."
     )
     rule: Rule | None = Field(
-        description="How links are weighted: activation hubs (AH) or co-activation (CA), A 4.1; "
-        "null when a ready network was given."
+        description="How links are weighted: activation hubs (AH) or co-activation (CA), "
+        "arXiv:1907.11804, section 4.1; null when a ready network was given."
     )
     gamma: float = Field(gt=0, description="Gamma of Eq. 5, the reciprocal of `resolution`.")
     seed: int = Field(ge=0, description="Seed of the community search.")

@@ -30,9 +30,9 @@ class OptimiserRecipe(Record):
         description="Images per step; of one alone, batch normalisation can make nothing.",
     )
     learning_rate: float = Field(
-        default=0.1, gt=0, le=1e6, description="Initial rate (A, section 5.1)."
+        default=0.1, gt=0, le=1e6, description="Initial rate (arXiv:1907.11804, section 5.1)."
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum (A, section 5.1).")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum, as published.")
     weight_decay: float = Field(
         default=5e-4, ge=0, le=1e3, description="L2 penalty on all weights."
     )

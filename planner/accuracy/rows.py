@@ -21,8 +21,8 @@ from nonn_core.networks.network_cost import teacher_cost
 from nonn_core.partition import TeacherReference
 
 Method = Literal["nonn", "atkd", "kd"]
-"""nonn: students that mimic activations (A, Eq. 6). atkd: one model with attention transfer.
-kd: any model that only learns soft labels (arXiv:1907.11804, Eq. 1)."""
+"""nonn: students that mimic activations (arXiv:1907.11804, Eq. 6). atkd: one model with
+attention transfer. kd: any model that only learns soft labels (arXiv:1907.11804, Eq. 1)."""
 
 _TABLES = ("2", "3", "4", "5")
 _SAME_NETWORK: Mapping[str, str] = {"kd-nonn-2s-xl": "nonn-2s-xl"}

@@ -81,7 +81,7 @@ class PlannedStudent(Record):
         default=1,
         ge=1,
         description="1: it mimics its communities. Later: as many filters as its community has, of "
-        "all that are kept, reshuffled (A, section 5.1).",
+        "all that are kept, reshuffled (arXiv:1907.11804, 5.1).",
     )
     filters: Filters = Field(min_length=1, description="Ids of the fconv filters it mimics.")
     params: int = Field(ge=0, description="Parameters, its copy of G0, if it has one, included.")
@@ -200,7 +200,7 @@ class Prediction(Record):
         description="Total minus compute; without loss and jitter of links."
     )
     energy_per_node_mj: float = Field(
-        ge=0, description="Mean computing energy of the boards that work, as in A, Table 7."
+        ge=0, description="Mean computing energy of the boards that work, as in Table 7."
     )
     energy_highest_mj: float = Field(ge=0, description="Energy of the board that spends most.")
     energy_fleet_mj: float = Field(ge=0, description="Energy of all boards together.")

@@ -94,10 +94,10 @@ class ObjectiveLevel(Record):
 
     objective: Objective = Field(
         description="accuracy: predicted test accuracy in percent. capacity: most parameters in "
-        "all students together, the stand-in for accuracy (A, Table 4). imbalance: max |Pi| - "
-        "min |Pi| in filters (A, Eq. 2). dropped: |delta_val| in points - |P0| in filters (A, "
-        "Eq. 2). latency: ms of one image. throughput: images per second where they come as fast "
-        "as they are served. energy: computing, mJ of one image over all boards. energy-node: "
+        "all students together, the stand-in for accuracy (arXiv:1907.11804, Table 4). "
+        "imbalance: max |Pi| - min |Pi| in filters (Eq. 2). dropped: |delta_val| in points - |P0| "
+        "in filters (Eq. 2). latency: ms of one image. throughput: images per second where they "
+        "come as fast as they are served. energy: computing, mJ of one image over all boards. energy-node: "
         "that of the board that spends most. memory: bytes of all students. flops: FLOPs of one "
         "image, all students. boards: fewest boards. students: most students. precision: most "
         "bytes per value, added up over students. survival: how many boards (or common causes) may "
@@ -173,13 +173,13 @@ class BoardBudget(Record):
     memory_bytes: int = Field(
         gt=0,
         le=LARGEST,
-        description="Bytes of weights, peak activations and runtime, B_mem of A, Eq. 2.",
+        description="Bytes of weights, peak activations and runtime, B_mem of Eq. 2.",
     )
     runtime_bytes: int = Field(
         default=0, ge=0, le=LARGEST, description="Bytes that the runtime takes of memory_bytes."
     )
     macs: int | None = Field(
-        default=None, gt=0, le=LARGEST, description="MACs per image, B_FLOP of A, Eq. 2."
+        default=None, gt=0, le=LARGEST, description="MACs per image, B_FLOP of Eq. 2."
     )
     busy_ms: float | None = Field(
         default=None, gt=0, le=1e9, description="Time that the board may compute per image, in ms."

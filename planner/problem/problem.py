@@ -60,12 +60,12 @@ class Problem(Record):
     )
     min_students: int = Field(default=1, ge=1, le=1000, description="Fewest students.")
     max_students: int | None = Field(
-        default=None, ge=1, le=1000, description="Most students; null is one per board, as in A."
+        default=None, ge=1, le=1000, description="Most students; null: one per board."
     )
     reuse: bool = Field(
         default=False,
         description="Whether there may be more students than communities: each student then has "
-        "one, and further ones mimic all kept filters, reshuffled (A, section 5.1).",
+        "one, and further ones mimic all kept filters, reshuffled (arXiv:1907.11804, 5.1).",
     )
     max_copies: int = Field(
         default=1,
@@ -84,7 +84,7 @@ class Problem(Record):
     )
     epsilon_pct: float = Field(
         ge=0,
-        description="Bound on |delta_val| in percentage points, epsilon of A, Eq. 2; 0 for no P0.",
+        description="Bound on |delta_val| in percentage points, epsilon of Eq. 2; 0 for no P0.",
     )
     partition: Partition = Field(description="Communities and what may be dropped as P0.")
     accuracy: AccuracyBasis | None = Field(
@@ -266,5 +266,5 @@ class Problem(Record):
 
     @property
     def unlinked(self) -> set[int]:
-        """Ids of the communities without any link, g0 (A, section 4.2)."""
+        """Ids of the communities without any link, g0 (arXiv:1907.11804, section 4.2)."""
         return {one.id for one in self.partition.communities if not one.linked}

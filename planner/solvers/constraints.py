@@ -175,7 +175,7 @@ def filters_follow_copies(model: Model, v: Variables, data: ProblemData) -> None
 
 
 def students_share_group0(model: Model, v: Variables, data: ProblemData) -> None:
-    """Give all students the same first group, which they share (A, 4.3).
+    """Give all students the same first group, which they share (arXiv:1907.11804, 4.3).
 
     sum_{b, o of G0 shape g} runs[s,b,o] <= copies * group0[g] for each s, g, and
     sum_g group0[g] = 1.
@@ -208,8 +208,7 @@ def boards_in_use(model: Model, v: Variables) -> None:
 def memory_within_budget(model: Model, v: Variables, data: ProblemData) -> None:
     """Keep weights and peak activations of a board's students within its memory.
 
-    sum_{s on b} bytes of (params + peak) <= B_mem[b] less the runtime (h of arXiv:1907.11804, Eq.
-    2).
+    sum_{s on b} bytes of (params + peak) <= B_mem[b] less the runtime (h of Eq. 2).
     """
     for b in data.boards:
         limit = data.capacities[b].memory_bytes
