@@ -16,7 +16,7 @@ import typer
 
 from nonn_common.errors import InfeasibleError, InputError, NonnError, StoppedError, UnprovenError
 
-DONE, FAILED, BAD_INPUT, INFEASIBLE, UNPROVEN = 0, 1, 2, 3, 4
+FAILED, BAD_INPUT, INFEASIBLE, UNPROVEN = 1, 2, 3, 4
 
 COMMANDS = {
     "quickstart": "quickstart:quickstart",

@@ -331,7 +331,7 @@ def _precisions(text: str) -> "Sequence[ModelPrecision]":
 def _planned_precisions(plan: "PlanDocument | None") -> "dict[str, ModelPrecision]":
     """Precision of each model in the plan."""
     models = () if plan is None else plan.decision.models
-    return {model.name: "int8" if model.precision == "int8" else "fp32" for model in models}
+    return {model.name: model.precision for model in models}
 
 
 def _int8_agreement(run: Path, dataset: "Dataset", progress: "Progress") -> "Agreement":

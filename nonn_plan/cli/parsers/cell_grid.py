@@ -33,11 +33,6 @@ class BudgetAxis:
     own: tuple[str, ...]
     ends: tuple[int, int] | None
 
-    @property
-    def own_boards(self) -> frozenset[str]:
-        """Names of the boards that have their own."""
-        return frozenset(text.rpartition("=")[0] for text in self.own)
-
 
 def parse_axis(
     option: str, texts: Sequence[str], parse: Callable[[str, str], int], *, ends: bool
