@@ -99,9 +99,9 @@ class ObjectiveLevel(Record):
         "in filters (Eq. 2). latency: ms of one image. throughput: images per second where they "
         "come as fast as they are served. energy: computing, mJ of one image over all boards. "
         "energy-node: that of the board that spends most. memory: bytes of all students. flops: "
-        "FLOPs of one image, all students. boards: fewest boards. students: most students. precision: most "
-        "bytes per value, added up over students. survival: how many boards (or common causes) may "
-        "fail, whichever they are, with each student still answered by one of its copies. "
+        "FLOPs of one image, all students. boards: fewest boards. students: most students. "
+        "precision: most bytes per value, added up over students. survival: how many boards (or "
+        "common causes) may fail, whichever they are, with each student still answered by one of its copies. "
         "robustness: accuracy to expect, in percent, when boards fail as likely as the question "
         "says. reliability: chance, in percent, that an answer has at least the target accuracy."
     )
