@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from local_server import serving
 
-from nonn_core.data.files import PublishedDataset, PublishedFile
+from nonn_core.data.files import PUBLISHED, PublishedDataset, PublishedFile
 
 
 def idx(values):
@@ -32,7 +32,7 @@ def server(monkeypatch):
                 md5 = hashlib.md5(content).hexdigest()  # noqa: S324
                 files.append(PublishedFile(f"{running.address}/{part}-{name}-ubyte.gz", md5))
         made = PublishedDataset("idx", tuple(files))
-        monkeypatch.setitem(files.PUBLISHED, "kmnist", made)
+        monkeypatch.setitem(PUBLISHED, "kmnist", made)
         yield running
 
 
