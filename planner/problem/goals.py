@@ -93,17 +93,18 @@ class ObjectiveLevel(Record):
     """One level of a lexicographic objective, and the tolerance of later ones."""
 
     objective: Objective = Field(
-        description="accuracy: predicted test accuracy in percent. capacity: most parameters in "
-        "all students together, the stand-in for accuracy (arXiv:1907.11804, Table 4). "
-        "imbalance: max |Pi| - min |Pi| in filters (Eq. 2). dropped: |delta_val| in points - |P0| "
-        "in filters (Eq. 2). latency: ms of one image. throughput: images per second where they "
-        "come as fast as they are served. energy: computing, mJ of one image over all boards. "
-        "energy-node: that of the board that spends most. memory: bytes of all students. flops: "
-        "FLOPs of one image, all students. boards: fewest boards. students: most students. "
-        "precision: most bytes per value, added up over students. survival: how many boards (or "
-        "common causes) may fail, whichever they are, with each student still answered by one of its copies. "
-        "robustness: accuracy to expect, in percent, when boards fail as likely as the question "
-        "says. reliability: chance, in percent, that an answer has at least the target accuracy."
+        description="accuracy: predicted test accuracy in percent. capacity: most parameters in all "
+        "students together, the stand-in for accuracy (arXiv:1907.11804, Table 4). imbalance:"
+        " max |Pi| - min |Pi| in filters (Eq. 2). dropped: |delta_val| in points - |P0| in "
+        "filters (Eq. 2). latency: ms of one image. throughput: images per second where they "
+        "come as fast as they are served. energy: computing, mJ of one image over all boards."
+        " energy-node: that of the board that spends most. memory: bytes of all students. "
+        "flops: FLOPs of one image, all students. boards: fewest boards. students: most "
+        "students. precision: most bytes per value, added up over students. survival: how "
+        "many boards (or common causes) may fail, whichever they are, with each student still"
+        " answered by one of its copies. robustness: accuracy to expect, in percent, when "
+        "boards fail as likely as the question says. reliability: chance, in percent, that an"
+        " answer has at least the target accuracy."
     )
     tolerance_pct: float = Field(
         default=0.0,
