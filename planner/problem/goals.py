@@ -93,8 +93,8 @@ class ObjectiveLevel(Record):
     """One level of a lexicographic objective, and the tolerance of later ones."""
 
     objective: Objective = Field(
-        description="accuracy: predicted test accuracy in percent. capacity: most parameters in all "
-        "students together, the stand-in for accuracy (arXiv:1907.11804, Table 4). imbalance:"
+        description="accuracy: predicted test accuracy in percent. capacity: most parameters in "
+        "all students together, the stand-in for accuracy (arXiv:1907.11804, Table 4). imbalance:"
         " max |Pi| - min |Pi| in filters (Eq. 2). dropped: |delta_val| in points - |P0| in "
         "filters (Eq. 2). latency: ms of one image. throughput: images per second where they "
         "come as fast as they are served. energy: computing, mJ of one image over all boards."
