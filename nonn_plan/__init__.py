@@ -97,10 +97,8 @@ _MODULES = {
         "plan_rows",
     ),
     "planner.plan_file.alternatives": ("with_alternatives",),
-    "planner.plan_file.plan_document": (
-        "PlanDocument",
-        "training_recipe",
-    ),
+    "planner.plan_file.plan_document": ("PlanDocument",),
+    "planner.plan_file.training_recipe": ("training_recipe",),
     "planner.problem.goals": (
         "BoardBudget",
         "BudgetLimits",
@@ -110,10 +108,8 @@ _MODULES = {
     ),
     "planner.problem.problem": ("Problem",),
     "planner.reliability.failures": ("Failures",),
-    "planner.solve": (
-        "solve",
-        "solve_by_baseline",
-    ),
+    "planner.heuristics.baselines": ("solve_by_baseline",),
+    "planner.solve": ("solve",),
     "profiles.fleet": (
         "Fleet",
         "FleetBoard",
