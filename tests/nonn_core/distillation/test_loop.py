@@ -263,10 +263,10 @@ def test_half_precision_reaches_the_same_accuracy():
                 done = TrainingTask(
                     network=network,
                     objective=classification(network),
-                    batches=LiveBatches(digits, training, 16, seed),
+                    batches=LiveBatches(digits, training, 64, seed),
                     dataset=digits,
                     validation=validation,
-                    optimiser=OptimiserRecipe(epochs=5, batch_size=16, learning_rate=0.05),
+                    optimiser=OptimiserRecipe(epochs=8, batch_size=64),
                     checkpoint=Checkpoint(Path(folder, "c"), Path(folder, "m"), None),
                     compute=Compute(torch.device("cpu"), precision),
                 )
