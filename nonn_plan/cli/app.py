@@ -56,21 +56,17 @@ PARTS_OF_COMMANDS = {
 """Part of the installation that a command needs; all others need the base alone."""
 
 PARTS_OF_PACKAGES = {
+    **dict.fromkeys(("fvcore", "numba", "onnxscript", "pooch", "sklearn", "torch"), "train"),
+    **dict.fromkeys(("cryptography", "grpc", "grpc_health", "prometheus_client"), "boards"),
+    **dict.fromkeys(("google", "psutil"), "boards"),
     "pyarrow": "parquet",
-    "dask": "dask",
-    "distributed": "dask",
-    "ncnn": "ncnn",
-    "pnnx": "ncnn",
+    **dict.fromkeys(("dask", "distributed"), "dask"),
+    **dict.fromkeys(("ncnn", "pnnx"), "ncnn"),
 }
-"""Part that holds a package, whichever command needs it."""
+"""The one part that holds a package, by the name it is imported by, whichever command needs it."""
 
-PACKAGES_OF_PARTS = {
-    *PARTS_OF_PACKAGES,
-    *("cryptography", "fvcore", "google", "grpc", "grpc_health", "numba", "onnx", "onnxruntime"),
-    *("onnxscript", "PIL", "pooch", "prometheus_client", "psutil", "safetensors", "sklearn"),
-    *("torch",),
-}
-"""Packages, as they are imported, that the base does without."""
+PACKAGES_OF_SEVERAL_PARTS = ("onnx", "onnxruntime", "PIL", "safetensors")
+"""Packages of which the part is that of the command."""
 
 
 def _show_version(shown: bool) -> None:
@@ -161,8 +157,10 @@ def missing_part(error: ModuleNotFoundError, command: str | None) -> InputError:
     Raises the error itself for a package of no part.
     """
     package = (error.name or "").partition(".")[0]
-    part = PARTS_OF_PACKAGES.get(package) or PARTS_OF_COMMANDS.get(command or "", "all")
-    if package not in PACKAGES_OF_PARTS:
+    part = PARTS_OF_PACKAGES.get(package)
+    if package in PACKAGES_OF_SEVERAL_PARTS:
+        part = PARTS_OF_COMMANDS.get(command or "", "all")
+    if part is None:
         raise error
     return InputError(
         f"`{command}` needs the package {package}",

@@ -12,12 +12,14 @@ from nonn_plan.cli.app import COMMANDS, PARTS_OF_COMMANDS, missing_part
 BASE = """
 import sys
 from importlib.machinery import PathFinder
-from nonn_plan.cli.app import PACKAGES_OF_PARTS
+from nonn_plan.cli.app import PACKAGES_OF_SEVERAL_PARTS, PARTS_OF_PACKAGES
+
+HIDDEN = {*PARTS_OF_PACKAGES, *PACKAGES_OF_SEVERAL_PARTS} - {"PIL"}
 
 class Base(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        if name.partition(".")[0] in PACKAGES_OF_PARTS - {"PIL"}:
+        if name.partition(".")[0] in HIDDEN:
             return None
         return PathFinder.find_spec(name, path, target)
 
@@ -59,6 +61,16 @@ def test_a_command_says_which_part_is_missing(base, arguments, part):
 
 def test_every_command_with_a_part_is_one():
     assert set(PARTS_OF_COMMANDS) < set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "part"),
+    [("sklearn.datasets", "host", "train"), ("onnxruntime", "host", "boards"),
+     ("onnxruntime", "export", "train"), ("pyarrow", "simulate", "parquet")],
+)  # fmt: skip
+def test_the_part_is_the_one_that_has_the_package(package, command, part):
+    error = missing_part(ModuleNotFoundError(f"No module named {package!r}", name=package), command)
+    assert f"'nonn-plan[{part}]'" in str(error)
 
 
 def test_a_module_of_no_part_is_an_error_of_ours():
