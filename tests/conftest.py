@@ -30,15 +30,25 @@ LONGEST = (
 """What starts first, so that all processes end at about the same time."""
 
 
-@pytest.hookimpl(tryfirst=True)
+_GROUP_OF = {file: name for name, files in GROUPS.items() for file in files}
+_ORDER = {name: place for place, name in enumerate(LONGEST)}
+
+
+def _group(item):
+    return _GROUP_OF.get(item.path.stem, item.path.stem)
+
+
+def pytest_itemcollected(item):
+    """Keep the tests of a file together, as its fixtures are made once and later tests read them.
+
+    xdist reads the marks before a hook on all items could set them.
+    """
+    item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file together, for its fixtures are made once then."""
-    names = {file: name for name, files in GROUPS.items() for file in files}
-    order = {name: place for place, name in enumerate(LONGEST)}
-    group = {item: names.get(item.path.stem, item.path.stem) for item in items}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group[item]))
-    items.sort(key=lambda item: order.get(group[item], len(order)))
+    """Put the longest first; the order within a file stays."""
+    items.sort(key=lambda item: _ORDER.get(_group(item), len(_ORDER)))
 
 
 def pytest_unconfigure():
