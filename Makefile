@@ -25,8 +25,9 @@ types: .venv/installed-dev
 contracts: .venv/installed-dev
 	$(BIN)/lint-imports --no-cache
 
-# A process per core with one thread each: the networks of the tests are too small to share.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadgroup --no-loadscope-reorder
+# A process per core with one thread each: the networks of the tests are too small to share. A file's
+# tests stay in one process, where its fixtures are made once.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 tests: .venv/installed-dev
 	$(PYTEST)
