@@ -30,7 +30,7 @@ BoardQuantity = Literal[
     "message_ms",
     "sharing_slowdown",
 ]
-"""What a device needs to be a board that runs students."""
+"""Quantities that a device needs to be a board with students."""
 
 QuantityName = Literal[BoardQuantity, "idle_w", "radio_w", "exchange_ms", "peer_message_ms"]
 

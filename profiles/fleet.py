@@ -33,7 +33,7 @@ DEFAULT_LINK = "wired-100mbit"
 MOST_BOARDS = 1000
 
 _RESERVED = ",=@/:"
-"""What options and the names of resources put beside a board's name."""
+"""Characters that options and names of resources put beside a board's name."""
 _ITEM = re.compile(r"\s*(?P<device>[^\s*]+)\s*(?:\*\s*(?P<count>[^\s*]+)\s*)?")
 
 

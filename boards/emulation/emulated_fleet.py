@@ -52,7 +52,7 @@ from planner.plan_file.plan_document import PlanDocument
 from profiles.fleet import resolve
 
 OWN_MESSAGE_MS = 1.0
-"""What a message to a worker is taken to cost on this machine; a board's may cost more."""
+"""Assumed cost of a message to a worker on this machine; a board's may cost more."""
 PORT = 8001
 _LOOPBACK = Endpoint(board="127.0.0.1", host="127.0.0.2")
 """Workers listen at the first, the relay for them, under the same ports, at the second."""

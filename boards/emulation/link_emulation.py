@@ -19,7 +19,7 @@ from simulator.graph_builder import join_ms
 from simulator.workloads.fan_out import busy_ms
 
 RELAY_COST_MS = 0.2
-"""What a relay itself costs a message; what takes less than that is not worth one."""
+"""Own cost of a relay for a message; a shorter delay gets no relay."""
 _CARD = "card"
 
 

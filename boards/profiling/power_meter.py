@@ -21,7 +21,7 @@ _PARTS = frozenset(("amdgpu", "radeon", "nouveau", "i915", "xe", "nvme", "drivet
 """Drivers of graphics and disks, whose sensors cover these alone."""
 
 ASSUMED_W_PER_THREAD = 5.0
-"""Where nothing is known: a board's profile cannot do without, and says that it is assumed."""
+"""Power of an unknown board: its profile needs a value, and says that it is assumed."""
 _REST_S = 0.05
 
 
@@ -29,7 +29,7 @@ class PowerMeter(Protocol):
     """Measures power."""
 
     name: str
-    """What it measures, for people."""
+    """Measured quantity, in words for people."""
 
     def start(self) -> None:
         """Begin a measurement."""

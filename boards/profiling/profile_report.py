@@ -25,7 +25,7 @@ from profiles.link import LinkProfile
 from profiles.quantity import Quantity
 
 MAX_DRIFT_PCT, MAX_SPREAD_PCT, MAX_ERROR_PCT = 10.0, 25.0, 15.0
-"""What is worth a word; a plan is to be within the last one of what its boards then take."""
+"""Drift, spread and error above which a report warns; the last is a plan's goal on boards, too."""
 
 
 class StudentRow(Record):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 Engine = Literal["onnxruntime", "ncnn"]
-"""What computes: onnxruntime, or ncnn where it has no wheel (32-bit Arm)."""
+"""Engine that computes: onnxruntime, or ncnn where that has no wheel (32-bit Arm)."""
 
 _ENGINES: tuple[Engine, ...] = ("onnxruntime", "ncnn")
 _ERRORS_ONLY = 3

@@ -41,7 +41,7 @@ from nonn_core.recipe import NonnRecipe, OptimiserRecipe, SplitNetRecipe, Traini
 from nonn_core.teacher.teacher import TargetSpec
 
 Network = Nonn | Classifier | SplitNet
-"""What a finished run leaves."""
+"""Network that a finished run leaves."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ _BUFFER = "momentum_buffer"
 
 
 FIRST_BYTES = b'{"epoch"'
-"""What a file of metrics begins with."""
+"""First bytes of a metrics file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from simulator.graph_builder import send_ms
 from simulator.workloads.fan_out import busy_mj, busy_ms, reply_ms
 
 Resource = Literal["params", "memory_bytes", "macs", "value_bytes", "busy", "energy"]
-"""What a board's students cost together, in solver units."""
+"""Cost of a board's students together, in solver units."""
 
 UNITS_PER_MS = 10**6
 UNITS_PER_MJ = 10**6

@@ -24,10 +24,10 @@ from planner.reliability.robustness import UNITS_PER_ACCURACY_POINT, UNITS_PER_C
 from profiles.layer import BYTES_PER_VALUE
 
 SENDER = "host"
-"""What the host sends with: one message at a time."""
+"""Resource of the host that sends one message at a time."""
 
 StudentQuantity = Literal["params", "macs", "value_bytes"]
-"""What a student has of its own, wherever it runs and however often."""
+"""Own quantities of a student, wherever it runs and however often."""
 
 Amount_co = TypeVar("Amount_co", covariant=True)
 

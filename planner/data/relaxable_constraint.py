@@ -39,7 +39,7 @@ UNLIMITED = 10**15
 GROWING_OBJECTIVES: frozenset[Objective] = frozenset(
     ("accuracy", "capacity", "students", "precision", "robustness", "reliability")
 )
-"""What students beyond one for each community can raise; all else they leave or make worse."""
+"""Objectives that students beyond one for each community can raise; no other gains by them."""
 
 EXTRA_STUDENTS = 2
 """Students beyond those allowed that are tried where more of them can be of use without end."""

@@ -41,7 +41,7 @@ PLAN_VALUES: tuple[Objective, ...] = (
     "boards",
     "students",
 )
-"""What is told of each plan, beside what was asked for."""
+"""Figures of each plan, beside the objectives that were asked for."""
 
 
 class FrontPoint(Record):

@@ -16,7 +16,7 @@ from planner.data.problem_data import ProblemData, community_classes
 from planner.heuristics.solution import DROPPED, CostEvaluator, Solution
 
 Move = tuple[str, int, int]
-"""What is done, and to which two: students, communities, boards or options by their places."""
+"""Kind of a move, and the two numbers of its students, communities, boards or modes."""
 
 
 def enumerate_moves(data: ProblemData, solution: Solution) -> list[Move]:
@@ -178,7 +178,7 @@ KICKS = 20
 """The search ends when this many kicks in a row lead to nothing better."""
 
 Score = tuple[float, int, int]
-"""What breaks a rule; the goal, less being better; how crowded the boards are."""
+"""Violation of the rules; value of the goal, less being better; tie-breaker."""
 
 
 def local_search(

@@ -33,7 +33,7 @@ from simulator.graph_builder import downlink, receive_ms, uplink
 from simulator.workloads.layer_parts import LayerCostModel, alive_bytes
 
 CutObjective = Literal["latency", "energy", "energy-node", "throughput", "boards"]
-"""What a segmentation can be best in; less is better, throughput being the time between images."""
+"""Aims of a segmentation; less is better, throughput being the time between images."""
 
 PartCount = Literal["any", "one", "several"]
 """How many parts a model may have."""

@@ -124,7 +124,7 @@ class PlannedGroup0(Record):
 
 
 PlannedModel = PlannedStudent | PlannedGroup0
-"""What a board runs."""
+"""Model on a board: a student, or G0 by itself."""
 
 
 @dataclass(frozen=True, slots=True)
