@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ class Output:
     """Words of a command on stdout, or on stderr when JSON takes stdout."""
 
     as_json: bool
+    warnings: list[str] = field(default_factory=list)
 
     @cached_property
     def console(self) -> "Console":
@@ -46,6 +47,12 @@ class Output:
     def say(self, text: str) -> None:
         """Say a sentence to a person."""
         self.console.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, *texts: str) -> None:
+        """Say what makes the result doubtful; JSON has the same under `warnings`."""
+        for text in texts:
+            self.say(f"Warning: {text}")
+            self.warnings.append(text)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show a table to a person; columns of numbers are set to the right."""
@@ -62,8 +69,13 @@ class Output:
         self.console.print(grid)
 
     def result(self, document: object) -> None:
-        """Print the command's result as one JSON document, if that was asked for."""
+        """Print the command's result as one JSON document, if that was asked for.
+
+        Warnings join a mapping under `warnings`; where there was none, the key is left out.
+        """
         if self.as_json:
+            if self.warnings and isinstance(document, dict):
+                document = {**document, "warnings": [*document.get("warnings", ()), *self.warnings]}
             print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
 
     @contextmanager

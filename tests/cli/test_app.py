@@ -220,6 +220,15 @@ def test_json_keeps_words_off_stdout(capsys):
     assert "title" in said.err
 
 
+def test_warnings_are_read_by_people_and_by_programs(capsys):
+    output = Output(as_json=True)
+    output.warn("one image only")
+    output.result({"a": 1, "warnings": ["of the measurement"]})
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"a": 1, "warnings": ["of the measurement", "one image only"]}
+    assert said.err == "Warning: one image only\n"
+
+
 def _python(code):
     """Run code in a fresh interpreter; it must succeed."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -158,7 +158,7 @@ def test_people_are_told_figures_errors_and_what_is_doubtful(nonn_plan, tmp_path
     assert "On 4 threads a student takes 0.40 of the time on one." in lines
     assert "2 students at once take 0.60 of the sum of each alone." in lines
     assert any("convolutions measured alone" in line for line in lines)
-    assert any(line.startswith("Beware: no power can be measured") for line in lines)
+    assert any(line.startswith("Warning: no power can be measured") for line in lines)
     assert lines[-1] == f"Wrote {out}"
     assert DeviceProfile.read(out).title == "My board"
 

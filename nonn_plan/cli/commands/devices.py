@@ -342,7 +342,7 @@ def profile(
         report.loopback.write(link_out)
     show_device_profile(output, report)
     for warning in report.warnings:
-        output.say(f"Beware: {warning}")
+        output.say(f"Warning: {warning}")
     output.say(f"Wrote {out}{f' and {link_out}' if link_out else ''}")
     output.result(report.model_dump(mode="json"))
 
