@@ -62,7 +62,7 @@ class BoardAddress(Record):
     protocol: Literal["fastest", "standard"] = Field(
         default="fastest",
         description="fastest: frames where the worker advertises them; standard: the Open "
-        "Inference Protocol alone, as for Triton or OpenVINO Model Server.",
+        "Inference Protocol alone, as for Triton or OpenVINO Model Server (`export --qdq`).",
     )
 
     @field_validator("address")

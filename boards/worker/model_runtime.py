@@ -25,6 +25,7 @@ from nonn_core.export.bundle import (
     NcnnNet,
     Port,
     read_bundled,
+    session_options,
 )
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ Engine = Literal["onnxruntime", "ncnn"]
 """Engine that computes: onnxruntime, or ncnn where that has no wheel (32-bit Arm)."""
 
 _ENGINES: tuple[Engine, ...] = ("onnxruntime", "ncnn")
-_ERRORS_ONLY = 3
-"""onnxruntime's level of messages."""
 
 Batch = NDArray[np.float32]
 
@@ -116,9 +115,7 @@ def open_onnx(
     """
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    options.intra_op_num_threads = threads
+    options = session_options(threads)
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     # A thread that waits for work must not keep a processor busy that another model needs.

@@ -1,7 +1,7 @@
 """Bundle: a folder with all that boards and host need, described by `manifest.json`.
 
-Boards read bundles and compute with the nets of ncnn in them, so that this loads neither
-torch nor onnx; ncnn is loaded when a net is opened.
+Boards read bundles and compute with the models in them, so that this loads neither torch nor
+onnx; an engine is loaded when a model is opened.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from nonn_core.partition import Filters
 
 if TYPE_CHECKING:
     from ncnn import Net
+    from onnxruntime import SessionOptions
 
 
 MANIFEST = "manifest.json"
@@ -30,6 +31,7 @@ NCNN_READS, NCNN_ANSWERS = "in0", "out0"
 """Names of the input and output of a model for ncnn."""
 
 ModelPrecision = Literal["fp32", "int8"]
+Int8Form = Literal["QOperator", "QDQ"]
 Role = Literal["student", "head", "group0", "whole"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9%._~-]*$")]
 
@@ -157,6 +159,11 @@ class Manifest(Document):
     fc: FcLayer | None = Field(description="The FC layer; null if a model answers logits.")
     calibration_images: int | None = Field(
         description="Training images that gave the ranges of int8 activations; null without int8."
+    )
+    int8_form: Int8Form | None = Field(
+        default=None,
+        description="Form of int8 models: QOperator for workers; QDQ, with weights of 7 bits, for "
+        "Triton and OpenVINO, too; null without int8, and in bundles made before there was QDQ.",
     )
     agreement: tuple[Agreement, ...] = Field(description="One row for each precision.")
     opset: int = Field(gt=0, description="ONNX operator set of the models.")
@@ -305,6 +312,22 @@ def _unreadable(path: Path, error: OSError) -> InputError:
         where=str(path),
         fix="export, or copy, the bundle again",
     )
+
+
+ERRORS_ONLY = 3
+"""onnxruntime's level of messages."""
+
+
+def session_options(threads: int) -> "SessionOptions":
+    """Options of onnxruntime for any model: silence, exact int8 sums, so many threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    # On x86 without VNNI, products of int8 are otherwise added in pairs in 16 bits, which saturate.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
 
 
 FloatArray = NDArray[np.float32]

@@ -3,7 +3,8 @@
 Weights are int8, symmetric, one scale for each output channel; activations uint8, one scale
 for each tensor, from their smallest and largest value over real inputs.  Before that, while
 all values are still float32, normalisations become convolutions and biases are corrected for
-what rounding the weights adds.
+what rounding the weights adds.  Other servers than our workers want the form QDQ, with weights of
+7 bits.
 
 Boards quantise models of random weights with this as well, so torch is loaded only by a session.
 """
@@ -27,9 +28,9 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from nonn_core.export.bundle import ERRORS_ONLY, session_options
+
 OPSET = 18
-ERRORS_ONLY = 3
-"""onnxruntime's level of messages."""
 
 Array = NDArray[np.float32]
 Inference = Callable[[Array], Array]
@@ -59,11 +60,10 @@ def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """Open a model in onnxruntime, on as many threads as torch has."""
     import torch
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    options.intra_op_num_threads = torch.get_num_threads()
     return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(),
+        session_options(torch.get_num_threads()),
+        providers=["CPUExecutionProvider"],
     )
 
 
@@ -86,21 +86,35 @@ _CALIBRATION_BATCH = 32
 _PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 
 
-def quantise_int8(model: onnx.ModelProto, examples: Array) -> onnx.ModelProto:
-    """Quantise a float32 model to int8, calibrated on `examples` (N, ...), its real inputs."""
+WEIGHT_LEVELS, QDQ_WEIGHT_LEVELS = 127, 64
+"""Largest weight in int8: of 8 bits, and of 7 bits.
+
+Two products of 255 and 64 are together less than 2**15: no processor saturates in adding them.
+"""
+
+
+def quantise_int8(model: onnx.ModelProto, examples: Array, *, qdq: bool = False) -> onnx.ModelProto:
+    """Quantise a float32 model to int8, calibrated on `examples` (N, ...), its real inputs.
+
+    `qdq` as in `quantise_static`.
+    """
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     norms_as_convolutions(prepared)
-    correct_biases(prepared, examples)
-    found = strip_notes(quantise_static(prepared, examples))
+    correct_biases(prepared, examples, QDQ_WEIGHT_LEVELS if qdq else WEIGHT_LEVELS)
+    found = strip_notes(quantise_static(prepared, examples, qdq=qdq))
     onnx.checker.check_model(found)
     return found
 
 
-def quantise_static(model: onnx.ModelProto, examples: Array) -> onnx.ModelProto:
+def quantise_static(
+    model: onnx.ModelProto, examples: Array, *, qdq: bool = False
+) -> onnx.ModelProto:
     """Quantise a model without normalisations to int8, with the ranges of `examples` (N, ...).
 
-    The form with operators of its own (QLinearConv ...), which is the smaller file.
+    The form with operators of its own (QLinearConv ...), which is the smaller file; or `qdq`, plain
+    operators between QuantizeLinear and DequantizeLinear, with weights of 7 bits: OpenVINO reads
+    the scales of QLinearConv wrongly, and other servers document no setting for exact sums.
     """
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
@@ -114,7 +128,8 @@ def quantise_static(model: onnx.ModelProto, examples: Array) -> onnx.ModelProto:
             prepared,
             target,
             _Examples(prepared.graph.input[0].name, examples),
-            quant_format=QuantFormat.QOperator,
+            quant_format=QuantFormat.QDQ if qdq else QuantFormat.QOperator,
+            reduce_range=qdq,
             op_types_to_quantize=list(QUANTISED),
             nodes_to_exclude=_first_convolutions(prepared),
             per_channel=True,
@@ -148,7 +163,6 @@ class _Examples(CalibrationDataReader):  # type: ignore[misc]
         return next(self._batches, None)
 
 
-WEIGHT_LEVELS = 127
 _MEANS_BATCH = 32
 _WEIGHT, _BIAS = 1, 2  # Positions among a convolution's inputs.
 _MEAN = "_mean"
@@ -180,7 +194,9 @@ def norms_as_convolutions(model: onnx.ModelProto) -> None:
     _drop_unused(model)
 
 
-def correct_biases(model: onnx.ModelProto, examples: Array) -> None:
+def correct_biases(
+    model: onnx.ModelProto, examples: Array, weight_levels: int = WEIGHT_LEVELS
+) -> None:
     """Take from each convolution's bias, in place, what rounding its weights adds on average.
 
     For output channel o that is sum over (c, k) of (rounded - weight)[o, c, k] E[x_c], with E[x_c]
@@ -192,18 +208,19 @@ def correct_biases(model: onnx.ModelProto, examples: Array) -> None:
     for node in convolutions:
         weight = _value(model, node.input[_WEIGHT])
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-        error = (_rounded(weight) - weight).sum(axis=(2, 3)).reshape(groups, -1, weight.shape[1])
+        error = _rounded(weight, weight_levels) - weight
+        error = error.sum(axis=(2, 3)).reshape(groups, -1, weight.shape[1])
         shift = np.einsum("goc,gc->go", error, means[node.input[0]].reshape(groups, -1)).ravel()
         present = len(node.input) > _BIAS
         _set(model, node, _BIAS, (_value(model, node.input[_BIAS]) if present else 0) - shift)
     _drop_unused(model)
 
 
-def _rounded(weight: Array) -> Array:
+def _rounded(weight: Array, levels: int) -> Array:
     """Round weights (outputs, ...) as int8 will: symmetric, one scale for each output channel."""
     largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
     # A channel of zeros has no scale of its own.
-    scale = np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(WEIGHT_LEVELS)
+    scale = np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(levels)
     rounded: Array = np.round(weight / scale) * scale
     return rounded
 

@@ -26,6 +26,7 @@ from nonn_core.export.bundle import (
     BundledFile,
     BundledModel,
     FcLayer,
+    Int8Form,
     Manifest,
     ModelFile,
     ModelPrecision,
@@ -102,10 +103,12 @@ def export(
     *,
     planned: Mapping[str, ModelPrecision] = MappingProxyType({}),
     ncnn: bool = False,
+    qdq: bool = False,
 ) -> Manifest:
     """Write a finished run's bundle into `folder`, whole or not at all.
 
-    `planned` is the precision that a plan counts on, by the name of the model.
+    `planned` is the precision that a plan counts on, by the name of the model.  `qdq` makes int8
+    models for other servers than our workers, too (`onnx_model.py:quantise_static`).
     Raises InputError where the run is unfinished or damaged, where `folder` holds something else
     than a bundle, or where models for ncnn cannot be made here; ExportError where the fp32 models
     do not compute what torch does, or those for ncnn what the fp32 models do.
@@ -114,9 +117,9 @@ def export(
     if ncnn:
         check_ncnn_installed()
     recipe, network = load_run(run, dataset)
-    exported = exported_network(network, recipe, precisions, dataset, progress, ncnn=ncnn)
+    exported = exported_network(network, recipe, precisions, dataset, progress, ncnn=ncnn, qdq=qdq)
     contents = _contents(exported)
-    manifest = _manifest(exported, contents, dataset, planned)
+    manifest = _manifest(exported, contents, dataset, planned, "QDQ" if qdq else "QOperator")
     write_bundle(folder, manifest, contents)
     return manifest
 
@@ -144,6 +147,7 @@ def exported_network(
     progress: Progress = silent,
     *,
     ncnn: bool = False,
+    qdq: bool = False,
 ) -> ExportedNetwork:
     """Convert a trained network to ONNX models, and compare them.
 
@@ -160,7 +164,7 @@ def exported_network(
         models["fp32"] = fp32
     if "int8" in precisions:
         examples = _calibration_pixels(dataset, recipe.seed)
-        models["int8"] = _int8_models(deployed, fp32, examples, progress)
+        models["int8"] = _int8_models(deployed, fp32, examples, progress, qdq)
     inferences = {
         precision: combined_inference(deployed, each, fc) for precision, each in models.items()
     }
@@ -186,7 +190,11 @@ def _fp32_models(
 
 
 def _int8_models(
-    deployed: tuple[DeployedModel, ...], fp32: Models, pixels: Array, progress: Progress
+    deployed: tuple[DeployedModel, ...],
+    fp32: Models,
+    pixels: Array,
+    progress: Progress,
+    qdq: bool,
 ) -> Models:
     """Quantise each part on its own input.
 
@@ -196,7 +204,7 @@ def _int8_models(
     examples = pixels
     for number, part in enumerate(deployed):
         progress("quantising", number, len(deployed))
-        models[part.stem] = quantise_int8(fp32[part.stem], examples)
+        models[part.stem] = quantise_int8(fp32[part.stem], examples, qdq=qdq)
         if part.role == "group0":
             examples = inference(models[part.stem])(pixels)
     return models
@@ -231,6 +239,7 @@ def _manifest(
     contents: dict[str, bytes],
     dataset: Dataset,
     planned: Mapping[str, ModelPrecision],
+    int8_form: Int8Form,
 ) -> Manifest:
     fc = exported.fc
     int8 = "int8" in exported.models
@@ -254,6 +263,7 @@ def _manifest(
             classes=fc.weight.shape[0],
         ),
         calibration_images=min(CALIBRATION_IMAGES, len(dataset.train)) if int8 else None,
+        int8_form=int8_form if int8 else None,
         agreement=exported.agreement,
         opset=OPSET,
         versions={

@@ -14,17 +14,26 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from full_scale_int8 import (
+    CONVOLUTIONS,
+    SIDE,
+    full_scale_images,
+    full_scale_model,
+    full_scale_sum,
+)
 from made_bundle import make_bundle
 
 from boards.worker import model_runtime
-from boards.worker.model_runtime import load_models
+from boards.worker.model_runtime import load_models, open_onnx
 from nonn_common.errors import BoardError, InputError
 from nonn_core.export.bundle import (
     MANIFEST,
     BundledFile,
+    BundledModel,
     Manifest,
     ModelFile,
     NcnnFiles,
+    Port,
     content_hash,
     read_bundle,
     write_bundle,
@@ -38,6 +47,7 @@ def session(path):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
@@ -138,6 +148,26 @@ def test_the_answers_of_onnxruntime(bundle, precision, threads):
         assert found.dtype == np.float32
         assert np.abs(expected).max() > 0.1
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("convolution", CONVOLUTIONS, ids=str)
+def test_a_board_adds_int8_products_exactly_whatever_its_processor(convolution):
+    channels, _, _ = convolution
+    content = full_scale_model(*convolution).SerializeToString()
+    shape = (channels, SIDE, SIDE)
+    described = BundledModel(
+        name="full-scale",
+        role="student",
+        network=None,
+        reads=Port(name="images", shape=shape),
+        answers=Port(name="features", shape=shape),
+        filters=(),
+        fc_offset=None,
+        files=(bundled(ModelFile, "full-scale.int8.onnx", content, precision="int8"),),
+    )
+    model = open_onnx(described, "int8", content, 1, "this test")
+    found = model.answer(full_scale_images(channels))
+    assert (found[0, :, 1:-1, 1:-1] == full_scale_sum(*convolution)).all()
 
 
 def test_ncnn_answers_what_onnxruntime_does(ncnn_bundle):

@@ -2,11 +2,13 @@
 
 import json
 
+import onnx
 import onnxruntime
 import pytest
 from converted_once import conversions_kept
 
 from boards.board_fit import bundle_fits
+from boards.worker.model_runtime import load_models
 from nonn_core.export.bundle import read_bundle
 from planner.plan_file.plan_document import PlanDocument
 from planner.problem.goals import BoardBudget
@@ -121,6 +123,24 @@ def test_models_for_ncnn_on_request(nonn_plan, planned_run, folder):
     assert {path.suffix for path in (folder / "ncnn").iterdir()} >= {".param", ".bin"}
 
 
+def test_a_bundle_for_other_servers(nonn_plan, planned_run, folder):
+    """Plain convolutions between QuantizeLinear and DequantizeLinear, and the manifest says so."""
+    run, _ = planned_run
+    said = nonn_plan("export", run, "-o", folder / "qdq", "--precision", "int8", "--qdq")
+    assert said.code == 0, said.err
+    assert "int8, QDQ" in said.out
+    manifest = read_bundle(folder / "qdq")
+    assert manifest.int8_form == "QDQ"
+    for model in manifest.models:
+        (file,) = model.files
+        kinds = {node.op_type for node in onnx.load(folder / "qdq" / file.file).graph.node}
+        assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= kinds
+        assert not any(kind.startswith("QLinear") for kind in kinds)
+    # Our worker runs them, too.
+    models = load_models(folder / "qdq", [model.name for model in manifest.models])
+    assert [model.precision for model in models] == ["int8", "int8"]
+
+
 def test_fine_tuning_for_int8(nonn_plan, planned_run, folder):
     run, plan = planned_run
     tuned = folder / "run-int8"
@@ -161,6 +181,7 @@ def test_a_folder_of_something_else_is_not_replaced(nonn_plan, planned_run):
     [
         (["export", "none"], "none"),
         (["export", "none", "--precision", "fp16"], "fp32, int8 or both"),
+        (["export", "none", "--precision", "fp32", "--qdq"], "allowed: int8 or both"),
         (["export", "none", "--plan", "no-plan.json"], "none"),
         (["quantise", "none"], "none"),
         (["quantise", "none", "--epochs", "0"], "--epochs"),

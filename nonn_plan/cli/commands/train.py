@@ -250,6 +250,12 @@ def export(
             "--ncnn", help="Also for ncnn, in fp32: for boards without onnxruntime (32-bit Arm)."
         ),
     ] = False,
+    qdq: Annotated[
+        bool,
+        typer.Option(
+            "--qdq", help="int8 in QDQ form, weights of 7 bits: for Triton and OpenVINO, too."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a run as checked ONNX models, FC weights and a manifest."""
@@ -260,14 +266,22 @@ def export(
 
     output = Output(as_json)
     precisions = _precisions(precision)
+    if qdq and "int8" not in precisions:
+        raise InputError(
+            "--qdq is a form of int8 models, and none was asked for",
+            where="--precision",
+            found=precision,
+            allowed="int8 or both",
+        )
     recipe = recipe_of(run)
     plan = None if plan_file is None else read_plan(plan_file)
     if plan is not None:
         require_matching_recipe(plan, recipe, where=str(run))
     with output.progress(UNCHANGED) as progress:
         dataset = load_dataset(recipe.data, progress)
+        planned = _planned_precisions(plan)
         manifest = export_run(
-            run, out, precisions, dataset, progress, planned=_planned_precisions(plan), ncnn=ncnn
+            run, out, precisions, dataset, progress, planned=planned, ncnn=ncnn, qdq=qdq
         )
     fits = () if plan is None else bundle_fits(plan, manifest)
     show_bundle_files(output, manifest)

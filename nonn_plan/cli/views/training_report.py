@@ -84,8 +84,14 @@ def _show_subsets(output: Output, subsets: "Sequence[SubsetAccuracy]") -> None:
 
 def show_bundle_files(output: Output, manifest: "Manifest") -> None:
     """Show the files of a bundle."""
+    int8 = "int8, QDQ" if manifest.int8_form == "QDQ" else "int8"
     rows: list[tuple[str, str, str, str]] = [
-        (model.name, one.file, one.precision, format_bytes(one.size_bytes))
+        (
+            model.name,
+            one.file,
+            int8 if one.precision == "int8" else one.precision,
+            format_bytes(one.size_bytes),
+        )
         for model in manifest.models
         for one in model.files
     ]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from converted_once import conversions_kept
-from exact_int8 import exact_inference
 
 from nonn_common.errors import InputError
 from nonn_core.distillation.construction import (
@@ -18,7 +17,7 @@ from nonn_core.distillation.construction import (
 )
 from nonn_core.distillation.run import load_run, train
 from nonn_core.export.deployment import to_onnx
-from nonn_core.export.onnx_model import quantise_int8
+from nonn_core.export.onnx_model import inference, quantise_int8
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.modules import StudentShape, build_classifier, build_nonn, read_tensors
 
@@ -130,7 +129,7 @@ def test_training_rounds_where_int8_will(name):
         student = next(nonn.deployed()).eval()
         expected = student(images).numpy()
         model = quantise_int8(to_onnx(student, images[:2], "image", "vector"), images.numpy())
-        int8 = exact_inference(model)(images.numpy())
+        int8 = inference(model)(images.numpy())
         with fake_quantised(student):
             for rounder in student.modules():
                 rounder.train(isinstance(rounder, RoundedActivations))

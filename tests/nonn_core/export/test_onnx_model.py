@@ -2,9 +2,15 @@ import logging
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
-from exact_int8 import exact_inference
+from full_scale_int8 import (
+    CONVOLUTIONS,
+    full_scale_images,
+    full_scale_model,
+    full_scale_sum,
+)
 from onnx import numpy_helper
 from torch import nn
 
@@ -96,6 +102,49 @@ def test_int8_answers_almost_the_same(block, images):
     assert np.abs(found - expected).max() > 0
 
 
+def test_qdq_has_plain_convolutions_with_weights_of_7_bits(block, images):
+    """Two products of 255 and 64 are less than 2**15: no processor can saturate."""
+    model = quantise_int8(exported(block, images), images.numpy(), qdq=True)
+    assert operations(model).count("Conv") == 3
+    assert not any(kind.startswith("QLinear") for kind in operations(model))
+    found = values(model)
+    made_by = {node.output[0]: node for node in model.graph.node}
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            weights = made_by[node.input[1]]
+            assert weights.op_type == "DequantizeLinear"
+            assert [a.i for a in weights.attribute if a.name == "axis"] == [0]
+            weight, scale, zero = (found[name] for name in weights.input)
+            assert weight.dtype == np.int8
+            assert scale.shape == (len(weight),)
+            assert not zero.any()
+            largest = np.abs(weight.reshape(len(weight), -1).astype(int)).max(axis=1)
+            assert (largest == 64).all()
+
+
+def test_qdq_answers_almost_the_same(block, images):
+    model = exported(block, images)
+    expected = inference(model)(images.numpy())
+    found = inference(quantise_int8(model, images.numpy(), qdq=True))(images.numpy())
+    assert 0 < np.abs(found - expected).max() < 0.04 * np.ptp(expected)
+
+
+def test_qdq_needs_no_setting_of_the_session(block, images):
+    """Where sums would saturate, a session with none of our options answers the same."""
+    model = quantise_int8(exported(block, images), images.numpy(), qdq=True)
+    plain = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (found,) = plain.run(None, {"image": images.numpy()})
+    np.testing.assert_array_equal(found, inference(model)(images.numpy()))
+
+
+@pytest.mark.parametrize("convolution", CONVOLUTIONS, ids=str)
+def test_sums_of_int8_products_are_exact_on_every_processor(convolution):
+    found = inference(full_scale_model(*convolution))(full_scale_images(convolution[0]))
+    assert (found[0, :, 1:-1, 1:-1] == full_scale_sum(*convolution)).all()
+
+
 def test_the_float_model_is_not_changed(block, images):
     model = exported(block, images)
     before = model.SerializeToString(deterministic=True)
@@ -160,9 +209,7 @@ def test_a_channel_that_weight_decay_removed_keeps_its_bias(images, gamma, caplo
         module[1].bias[2] = 0.7
         expected = module(images).numpy()
     with caplog.at_level(logging.WARNING):
-        found = exact_inference(quantise_int8(exported(module, images), images.numpy()))(
-            images.numpy()
-        )
+        found = inference(quantise_int8(exported(module, images), images.numpy()))(images.numpy())
     assert not caplog.records
     np.testing.assert_allclose(found[:, 2], 0.7, atol=0.02)
     assert np.abs(found - expected).max() < 0.05 * np.ptp(expected)

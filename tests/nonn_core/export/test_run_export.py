@@ -40,6 +40,7 @@ def session(path):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
@@ -124,6 +125,7 @@ def test_the_manifest_tells_the_truth(bundle, run, tiny, nonn_recipe):
         content = (bundle / one.file).read_bytes()
         assert one.sha256 == hashlib.sha256(content).hexdigest()
         assert one.size_bytes == len(content)
+    assert manifest.int8_form == "QOperator"
     assert manifest.opset == onnx.load(bundle / "student-left.onnx").opset_import[0].version
     labels = tiny.test.labels.numpy()
     network = logits_of(load_run(run, tiny)[1], tiny)
@@ -165,9 +167,9 @@ def test_the_same_run_gives_the_same_files(bundle, run, tiny, tmp_path, monkeypa
 def test_calibration_sees_training_images_only(run, tiny, tmp_path, monkeypatch):
     seen = []
 
-    def watched(model, examples):
+    def watched(model, examples, **form):
         seen.append(examples)
-        return quantise_int8(model, examples)
+        return quantise_int8(model, examples, **form)
 
     monkeypatch.setattr(exporting, "quantise_int8", watched)
     export(run, tmp_path / "b", ("int8",), tiny)
