@@ -7,6 +7,8 @@ programs write, YAML for what people write; the suffix decides.
 import json
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -20,6 +22,14 @@ PNG = b"\x89PNG"
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, ten times faster, where PyYAML was built with it (its wheels are)."""
+
+RepeatedKey = tuple[object, Sequence[int]]
+"""Key that a mapping has more than once, and its lines, as far as they are known."""
+
+_MOST_NAMED = 5
+
+_YAML_SLIPS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""Plain errors that PyYAML lets through: a malformed date or tagged scalar, a list as a key."""
 
 
 class Record(BaseModel):
@@ -61,7 +71,7 @@ class Document(Record):
         target = Path(path)
         self.check_target(target)
         plain = self.model_dump(mode="json")
-        if target.suffix in (".yaml", ".yml"):
+        if is_yaml(target):
             text = _yaml(plain)
         else:
             text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
@@ -208,32 +218,115 @@ def _sync_folder(folder: Path) -> None:
         ) from error
 
 
+def is_yaml(path: Path | str) -> bool:
+    """Whether a file of this name is YAML; the others are JSON."""
+    return Path(path).suffix.lower() in (".yaml", ".yml")
+
+
 def read_plain(path: Path) -> object:
-    """Read the plain content of a YAML or JSON file; raises InputError."""
+    """Read the plain content of a YAML or JSON file.
+
+    Raises InputError, also for a key that a mapping has twice: only one of the two would count.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError("no such file", where=str(path)) from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read: {error}", where=str(path)) from None
-    if path.suffix in (".yaml", ".yml"):
-        return _parsed_yaml(text, path)
+    return _parsed_yaml(text, path) if is_yaml(path) else _parsed_json(text, path)
+
+
+def _parsed_json(text: str, path: Path) -> object:
+    repeated: list[RepeatedKey] = []
+
+    def mapping(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            repeated.extend((name, ()) for name in found if names.count(name) > 1)
+        return found
+
     try:
-        return json.loads(text)
+        content: object = json.loads(text, object_pairs_hook=mapping)
     except (ValueError, RecursionError) as error:
         raise InputError(f"is not JSON: {error}", where=str(path)) from None
+    if repeated:
+        with suppress(yaml.YAMLError):
+            # JSON is YAML, whose reader counts lines; it takes no tabs between tokens.
+            plain_yaml(text.expandtabs(), str(path))
+        raise _given_twice(repeated, str(path))
+    return content
 
 
-def plain_yaml(text: str) -> object:
-    """Parse plain content from YAML; raises PyYAML's errors."""
-    return yaml.load(text, Loader=YAML_LOADER)  # noqa: S506
+def plain_yaml(text: str, where: str | None = None) -> object:
+    """Parse plain content from YAML that came from `where`.
+
+    Raises PyYAML's errors, and InputError for a key that a mapping has twice.
+    """
+    loader = YAML_LOADER(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        repeated = list(_repeated_keys(loader, root))
+        if repeated:
+            raise _given_twice(repeated, where)
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _repeated_keys(loader: Any, root: yaml.Node) -> Iterator[RepeatedKey]:
+    """Keys that a mapping at or below `root` has more than once.
+
+    A key that `<<` takes over from another mapping may be given again.
+    """
+    for mapping in _mappings(root):
+        lines: dict[object, list[int]] = {}
+        for key, _ in mapping.value:
+            # `<<` stands for no value that could be built.
+            merge = key.tag == "tag:yaml.org,2002:merge"
+            name = key.value if merge else loader.construct_object(key, deep=True)
+            lines.setdefault(name, []).append(key.start_mark.line + 1)
+        yield from ((name, found) for name, found in lines.items() if len(found) > 1)
+
+
+def _mappings(root: yaml.Node) -> Iterator[yaml.MappingNode]:
+    """Mappings at and below `root`, in the order of the file, each once: nodes may form loops."""
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or isinstance(node, yaml.ScalarNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield node
+            waiting += [each for pair in reversed(node.value) for each in reversed(pair)]
+        else:
+            waiting += reversed(node.value)
+
+
+def _given_twice(repeated: Sequence[RepeatedKey], where: str | None) -> InputError:
+    said = []
+    for key, lines in repeated[:_MOST_NAMED]:
+        times = f"{len(lines)} times" if len(lines) > 2 else "twice"
+        numbers = ", ".join(str(line) for line in dict.fromkeys(lines))
+        place = f" (line{'s' * (len(set(lines)) > 1)} {numbers})" if lines else ""
+        said.append(f"key `{key}` is given {times}{place}")
+    more = len(repeated) - len(said)
+    return InputError(
+        "; ".join([*said, *([f"and {more} more"] if more else [])]),
+        where=where,
+        fix="keep one of them",
+    )
 
 
 def _parsed_yaml(text: str, path: Path) -> object:
     try:
-        return plain_yaml(text)
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        # PyYAML lets the plain errors through where a date or a tagged scalar is malformed.
+        return plain_yaml(text, str(path))
+    except (yaml.YAMLError, *_YAML_SLIPS) as error:
         detail = " ".join(str(error).split())
         raise InputError(f"is not YAML: {detail}", where=str(path)) from None
 

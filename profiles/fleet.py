@@ -21,7 +21,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from nonn_common.document import Document, Record, read_plain
+from nonn_common.document import Document, Record, is_yaml, read_plain
 from nonn_common.errors import InputError, ProfileError
 from profiles.device import DEVICES, DeviceProfile, quantity_value
 from profiles.link import LINKS, LinkProfile
@@ -173,7 +173,7 @@ def parse_fleet(text: str) -> Fleet:
     asked = text.strip()
     if asked in FLEETS.names():
         return FLEETS.get(asked)
-    if Path(asked).suffix in (".yaml", ".yml", ".json"):
+    if is_yaml(asked) or Path(asked).suffix.lower() == ".json":
         return Fleet.read(asked)
     return _typed(asked)
 

@@ -79,3 +79,24 @@ def test_a_wrong_fleet_file_is_one_error_and_exit_2(nonn_plan, tmp_path, old, ne
     assert said.code == (2 if part else 0)
     assert part in said.err
     assert "Traceback" not in said.err
+
+
+def test_a_fleet_file_with_two_lists_of_boards_loses_none_in_silence(nonn_plan, tmp_path):
+    path = tmp_path / "home.YAML"
+    path.write_text(
+        "name: home\ntitle: Home\n"
+        "boards:\n- {name: a, device: rpi-3b}\n- {name: b, device: rpi-3b}\n"
+        "boards:\n- {name: c, device: rpi-3b}\n"
+    )
+    said = nonn_plan("fleets", "show", path)
+    assert said.code == 2
+    assert f"{path}: key `boards` is given twice (lines 3, 6); keep one of them" in said.err
+
+
+def test_a_device_of_a_fleets_own_may_say_each_figure_once(nonn_plan, tmp_path):
+    (tmp_path / "own.yaml").write_text("name: own\nclock_hz: 1\ncores: 1\nclock_hz: 2\n")
+    path = tmp_path / "home.yaml"
+    path.write_text("name: home\ntitle: Home\ndevices: [own.yaml]\nboards: []\n")
+    said = nonn_plan("fleets", "show", path)
+    assert said.code == 2
+    assert f"{tmp_path / 'own.yaml'}: key `clock_hz` is given twice (lines 2, 4)" in said.err

@@ -102,6 +102,7 @@ def test_what_is_not_json_is_refused(tmp_path, text):
         "day: 2020-13-45",
         "a: !!float ''",
         "a: !!bool x",
+        "? [a]\n: b",
     ],
 )
 def test_what_is_not_yaml_is_refused(tmp_path, text):
@@ -184,3 +185,72 @@ def test_a_folder_that_cannot_be_synced_is_told_apart(tmp_path, monkeypatch):
     with pytest.raises(NonnError, match="a file was written here"):
         write_atomic(tmp_path / "cart.json", b"{}")
     assert (tmp_path / "cart.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".YML", ".json", ".JSON"])
+def test_a_byte_order_mark_and_a_suffix_in_capitals_change_nothing(tmp_path, suffix):
+    text = '{"name": "c"}' if suffix.lower() == ".json" else "name: c\n"
+    path = tmp_path / f"cart{suffix}"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert Cart.read(path) == Cart(name="c")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "told"),
+    [
+        (".yaml", "name: c\nload_kg: 1\nname: d\n", "key `name` is given twice (lines 1, 3)"),
+        (".yaml", "{name: c, name: c}", "key `name` is given twice (line 1)"),
+        (
+            ".yaml",
+            'name: c\nwheels:\n- spokes: 3\n  "spokes": 4\n',
+            "key `spokes` is given twice (lines 3, 4)",
+        ),
+        (
+            ".yaml",
+            "name: c\nname: d\nload_kg: 1\nload_kg: 2\nname: e\n",
+            "key `name` is given 3 times (lines 1, 2, 5); "
+            "key `load_kg` is given twice (lines 3, 4)",
+        ),
+        (".yaml", "name: c\nyes: 1\ntrue: 2\n", "key `True` is given twice (lines 2, 3)"),
+        (
+            ".yaml",
+            "a: &a {name: c}\nb: &b {load_kg: 1}\nc:\n  <<: *a\n  <<: *b\n",
+            "key `<<` is given twice (lines 4, 5)",
+        ),
+        (
+            ".json",
+            '{\n\t"name": "c",\n\t"wheels": [{"spokes": 1,\n\t"spokes":2}]}',
+            "key `spokes` is given twice (lines 3, 4)",
+        ),
+        (
+            ".yaml",
+            "name: c\nwheels:\n" + "- {spokes: 1, spokes: 2}\n" * 7,
+            "; ".join(f"key `spokes` is given twice (line {line})" for line in range(3, 8))
+            + "; and 2 more;",
+        ),
+        # YAML, which knows lines, reads no pairs of surrogates.
+        (".json", '{"name": "\\ud83d\\ude00", "name": "d"}', "key `name` is given twice;"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_with_its_lines(tmp_path, suffix, text, told):
+    path = tmp_path / f"cart{suffix}"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        Cart.read(path)
+    assert str(caught.value).startswith(f"{path}: {told}")
+    assert str(caught.value).endswith("keep one of them")
+
+
+def test_what_a_mapping_takes_over_may_be_given_again(tmp_path):
+    path = tmp_path / "cart.yaml"
+    path.write_text(
+        "name: c\nwheels:\n- &one {spokes: 3}\n- &two {<<: *one}\n- {<<: *two, spokes: 5}\n- *one\n"
+    )
+    assert [wheel.spokes for wheel in Cart.read(path).wheels] == [3, 3, 5, 3]
+
+
+def test_a_document_may_hold_itself(tmp_path):
+    path = tmp_path / "cart.yaml"
+    path.write_text("&cart {name: c, self: *cart}\n")
+    with pytest.raises(InputError, match="field self: is not a field"):
+        Cart.read(path)

@@ -173,3 +173,15 @@ def test_a_missing_field_is_named(content, field):
     del content[field]
     with pytest.raises(InputError, match=f"field {field}: is required and missing"):
         TrainingRecipe.check(content, "this test")
+
+
+def test_a_beta_that_a_later_line_would_undo_is_refused(content, tmp_path):
+    path = tmp_path / "train.yaml"
+    TrainingRecipe.check(content | {"distillation": {"beta": 100}}, "this test").write(path)
+    lines = path.read_text().splitlines()
+    first = lines.index("  beta: 100.0") + 1
+    path.write_text("\n".join([*lines[:first], "  beta: 0", *lines[first:]]))
+    with pytest.raises(InputError) as caught:
+        TrainingRecipe.read(path)
+    told = f"{path}: key `beta` is given twice (lines {first}, {first + 1}); keep one of them"
+    assert str(caught.value) == told
