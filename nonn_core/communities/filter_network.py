@@ -188,6 +188,11 @@ def filter_network(
         prepared = _top(_scaled(block) if options.per_image_scale else block, options)
         add_links(weights, prepared, rule)
         progress("building the filter network", min(start + IMAGES_AT_ONCE, images), images)
+    if not np.triu(weights, k=1).any():
+        raise PartitionError(
+            "the filter network has no link at all: no two filters are active on the same image; "
+            "raise --top-filters, or train the teacher further"
+        )
     return strong_links(weights + weights.T, options.link_percentile)
 
 
@@ -199,8 +204,7 @@ def strong_links(weights: Matrix, percentile: float) -> Matrix:
     present = weights[np.triu(weights, k=1) > 0]
     if present.size == 0:
         raise PartitionError(
-            "the filter network has no link at all: no two filters are active on the same image; "
-            "raise --top-filters, or train the teacher further"
+            "the filter network has no link at all: all weights between two filters are 0"
         )
     if percentile == 0:
         return weights
@@ -245,6 +249,12 @@ def _checked(weights: NDArray[np.generic], path: Path) -> Matrix:
     if not np.allclose(matrix, matrix.T):
         raise InputError("must be symmetric", where=str(path))
     np.fill_diagonal(matrix, 0.0)
+    if not matrix.any():
+        raise InputError(
+            "has no link: all weights between two filters are 0",
+            where=str(path),
+            fix="save the filter network as it is before its weak links are cut",
+        )
     return matrix
 
 

@@ -139,7 +139,7 @@ def load_foreign(
     it cannot be read or run, has no fconv, or does not answer `classes` logits for each image,
     whatever else is in the batch.
     """
-    if Path(reference).suffix == PROGRAM_SUFFIX:
+    if Path(reference).suffix.lower() == PROGRAM_SUFFIX:
         found: ForeignClassifier = _program_with_fconv(
             read_program(Path(reference)), probe, fconv, reference
         )

@@ -92,7 +92,7 @@ class Teacher:
         InputError that names the file, or what is wrong with the network.
         """
         text = str(reference)
-        if text.endswith(SUFFIX):
+        if text.lower().endswith(SUFFIX):
             return TrainedTeacher.read(Path(text), fconv)
         if not is_teacher(text):
             raise InputError("teacher", found=text, allowed=REFERENCES)
@@ -237,9 +237,8 @@ class TrainedTeacher(Teacher):
 
 def is_teacher(reference: str) -> bool:
     """Whether this text refers to a teacher, whether or not it exists."""
-    return (
-        reference.endswith((SUFFIX, PROGRAM_SUFFIX)) or _CALLABLE.fullmatch(reference) is not None
-    )
+    named = reference.lower().endswith((SUFFIX, PROGRAM_SUFFIX))
+    return named or _CALLABLE.fullmatch(reference) is not None
 
 
 def teacher_and_data(

@@ -193,3 +193,30 @@ def test_another_file_is_not_replaced_by_a_graph(nonn_plan, network_file, tmp_pa
     said = nonn_plan("partition", network_file, "--graphml", tmp_path / "graph.graphml")
     assert said.code == 2
     assert (tmp_path / "graph.graphml").read_text() == "mine"
+
+
+def test_a_saved_network_without_links_gets_no_advice_that_it_refuses(nonn_plan, tmp_path):
+    path = tmp_path / "net.npz"
+    np.savez(path, filter_network=np.zeros((4, 4)))
+    said = nonn_plan("partition", path, "-o", tmp_path / "p.json")
+    assert said.code == 2
+    assert f"{path}: has no link: all weights between two filters are 0" in said.err
+    assert "--top-filters" not in said.err
+
+
+@pytest.mark.parametrize("name", ["net.pkl", "net.npy", "NET.PICKLE"])
+def test_a_network_in_another_form_is_told_the_form_that_is_read(nonn_plan, tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x80\x04N.")
+    said = nonn_plan("partition", tmp_path / name, "-o", tmp_path / "p.json")
+    assert said.code == 2
+    assert "or a saved filter network (.npz)" in said.err
+    assert "numpy.savez('network.npz', filter_network=WEIGHTS)" in said.err
+
+
+def test_a_saved_network_is_known_by_its_suffix_in_any_letters(nonn_plan, network_file, tmp_path):
+    copy = tmp_path / "NET.NPZ"
+    copy.write_bytes(network_file.read_bytes())
+    said = nonn_plan("partition", copy, "-o", tmp_path / "p.json", "--json")
+    assert said.code == 0
+    usual = nonn_plan("partition", network_file, "-o", tmp_path / "q.json", "--json")
+    assert said.document == usual.document

@@ -125,6 +125,8 @@ def train_teacher(
 NETWORK_SUFFIX = ".npz"
 GRAPHML_START = b"<graphml"
 _MOST_GAMMAS = 100
+_OTHER_FORMS = (".npy", ".pkl", ".pickle")
+_SAVE_AGAIN = "save its matrix of weights: numpy.savez('network.npz', filter_network=WEIGHTS)"
 
 
 def partition(
@@ -210,7 +212,7 @@ def partition(
     for file in graphs.values():
         check_own_place(file, GRAPHML_START)
     with output.progress(UNCHANGED) as progress:
-        if source.endswith(NETWORK_SUFFIX):
+        if source.lower().endswith(NETWORK_SUFFIX):
             _refuse_teacher_options(
                 rule=rule,
                 fconv=fconv,
@@ -253,8 +255,15 @@ def _teacher_knowledge(
     progress: "Progress",
 ) -> "Knowledge":
     from nonn_core.communities.knowledge import Knowledge
-    from nonn_core.teacher.teacher import teacher_and_data
+    from nonn_core.teacher.teacher import REFERENCES, is_teacher, teacher_and_data
 
+    if not is_teacher(source):
+        raise InputError(
+            "neither a teacher nor a filter network",
+            found=source,
+            allowed=f"{REFERENCES}; or a saved filter network ({NETWORK_SUFFIX})",
+            fix=_SAVE_AGAIN if Path(source).suffix.lower() in _OTHER_FORMS else None,
+        )
     teacher, dataset = teacher_and_data(source, data, fconv, seed, progress)
     return Knowledge.of_teacher(teacher, dataset, rule, options, progress)
 

@@ -188,6 +188,8 @@ def test_a_saved_network_loses_its_loops_only(saved):
         (np.array([[0, np.inf], [np.inf, 0]]), "numbers from 0 to 1e"),
         (np.array([[0, 1e308], [1e308, 0]]), "numbers from 0 to 1e"),
         (np.array([[0, 1.0], [2.0, 0]]), "symmetric"),
+        (np.zeros((3, 3)), "has no link.*before its weak links are cut"),
+        (np.eye(3), "has no link"),
         (np.array([[0, 1j], [1j, 0]]), "number"),
     ],
 )
@@ -254,3 +256,12 @@ def test_a_network_with_damaged_bytes_is_refused(saved):
 def test_a_folder_is_no_network(tmp_path):
     with pytest.raises(InputError):
         read_filter_network(tmp_path)
+
+
+def test_advice_on_options_is_for_who_has_them():
+    never_together = np.eye(3)
+    with pytest.raises(PartitionError, match="raise --top-filters"):
+        filter_network(never_together, "AH", EVERYTHING)
+    with pytest.raises(PartitionError, match="no link at all") as caught:
+        strong_links(np.zeros((3, 3)), 0)
+    assert "--top-filters" not in str(caught.value)
