@@ -9,7 +9,6 @@ image.  The labels must be those of the trained network in torch.  Ends with exi
 not, or if the predicted latency is more than 15 % off the measured median.
 """
 
-import csv
 import json
 import os
 import subprocess
@@ -25,6 +24,7 @@ import torch
 import typer
 import yaml
 
+from nonn_common.csv_table import CsvTable
 from nonn_core.data.dataset import load_dataset
 from nonn_core.distillation.run import load_run
 from profiles.device import DeviceProfile
@@ -96,8 +96,7 @@ def torch_labels(folder: Path) -> list[str]:
 
 def host_labels(folder: Path) -> list[str]:
     """Return the class that the boards named for each test image."""
-    with (folder / "labels.csv").open() as file:
-        return [row["class"] for row in csv.DictReader(file)]
+    return [row.cells["class"] for row in CsvTable.read(folder / "labels.csv").rows()]
 
 
 def run(folder: Path) -> None:

@@ -6,7 +6,6 @@ the package carries; a device of one's own is measured in a few rows, and else l
 library.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -15,6 +14,7 @@ from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from nonn_common.csv_table import CsvTable, is_csv
 from nonn_common.document import Document, Record, plain_yaml
 from nonn_common.errors import InputError, ProfileError
 from profiles.device import DeviceProfile, QuantityName
@@ -117,23 +117,22 @@ class MeasurementTable(Document):
 def read_measurements(path: Path | str) -> tuple[Measurement, ...]:
     """Read a table of measurements from YAML, JSON or CSV; raises InputError.
 
-    In CSV the first line names the columns; an empty cell is a quantity that was not measured.
+    A name that ends in `.csv` or `.tsv` is a CSV table's (`measured_rows`).
     """
-    if Path(path).suffix != ".csv":
-        return MeasurementTable.read(path).measurements
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as stream:
-            lines = list(csv.DictReader(stream, restkey="more cells than columns"))
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path)) from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"cannot be read: {error}", where=str(path)) from None
-    if not lines:
-        raise ProfileError("no measurements", where=str(path), fix="add a row below the header")
-    return tuple(
-        Measurement.check({name: cell for name, cell in line.items() if cell}, f"{path} row {n}")
-        for n, line in enumerate(lines, start=1)
-    )
+    if is_csv(path):
+        return measured_rows(CsvTable.read(path))
+    return MeasurementTable.read(path).measurements
+
+
+def measured_rows(table: CsvTable) -> tuple[Measurement, ...]:
+    """Measurements of a CSV table, whose columns are their fields; raises InputError.
+
+    A blank cell is a quantity that was not measured.
+    """
+    rows = table.records(Measurement)
+    if not rows:
+        raise ProfileError("no measurements", where=table.place, fix="add a row below the header")
+    return rows
 
 
 def sources(rows: Sequence[Measurement]) -> str:
@@ -249,7 +248,8 @@ def own_facts(
     Clock, cores, memory, runtime, precision and every quantity that the rows leave open are those
     of `like`; the host that joined the replies is `host`.  `profiles.calibration.calibrate` and
     `profiles.leave_one_out.fitted_rows` take both.  Raises ProfileError for rows of several
-    devices or of one that is called like a device it leans on, and for a host that cannot host.
+    devices or of one that is called like a device it leans on, for a row that measures nothing, and
+    for a host that cannot host.
     """
     names = sorted({row.device for row in rows})
     if len(names) != 1 or names[0] in (like.name, host.name):
@@ -260,6 +260,13 @@ def own_facts(
         )
     if host.hosting is None:
         raise ProfileError("this device cannot be the host", found=host.name)
+    for row in rows:
+        if all(row.value(metric) is None for metric in METRICS):
+            raise ProfileError(
+                "nothing was measured",
+                where=f"row {row.row}",
+                allowed=f"one of {', '.join(METRICS)}",
+            )
     described = like.model_dump(
         include={"clock_hz", "cores", "ram_bytes", "runtime", "precision", "memory_budget_bytes"}
     )

@@ -5,10 +5,8 @@ value; no coefficient falls below zero (Lawson and Hanson's active set, scipy.op
 the rows cannot tell from other coefficients is said to be so.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 from scipy.optimize import nnls
 
+from nonn_common.csv_table import CsvTable
 from nonn_common.document import Record
 from nonn_common.errors import InputError, ProfileError
 from profiles.layer import (
@@ -45,12 +44,14 @@ Matrix = NDArray[np.float64]
 class Observation:
     """A measured value as a sum of quantities times factors.
 
-    `terms` holds the factors by the name of the quantity; `known` is the rest of the sum.
+    `terms` holds the factors by the name of the quantity; `known` is the rest of the sum; `row`
+    names the measured row.
     """
 
     observed: float
     terms: Mapping[str, float]
     known: float = 0.0
+    row: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,24 +214,18 @@ def fit_layers(
     return _model(measured, precision, source, _held_out_pct(measured, precision, source))
 
 
-def read_measured_layers(path: Path | str) -> tuple[tuple[LayerWork, float], ...]:
-    """Read measured layers from CSV; the columns are the fields of LayerWork, and ms.
+def measured_layers(table: CsvTable) -> LayerTimes:
+    """Measured layers of a CSV table; the columns are the fields of LayerWork, and ms.
 
     Raises InputError.
     """
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as stream:
-            lines = list(csv.DictReader(stream))
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path)) from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"cannot be read: {error}", where=str(path)) from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        cells = {name: cell for name, cell in line.items() if cell}
-        content = {"ms": cells.pop("ms", None), "layer": cells}
-        rows.append(MeasuredLayer.check(content, f"{path} row {number}"))
+    rows = table.records(MeasuredLayer, _layer_content)
     return tuple((row.layer, row.ms) for row in rows)
+
+
+def _layer_content(cells: Mapping[str, str]) -> dict[str, object]:
+    shape = {name: cell for name, cell in cells.items() if name != "ms"}
+    return {"ms": cells.get("ms"), "layer": shape}
 
 
 def _model(

@@ -11,7 +11,6 @@ the same whatever else is random in it, and the nth image draws the same numbers
 through the simulator on which the images keep their order.
 """
 
-import csv
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Literal, Self
 
 import numpy as np
 
+from nonn_common.csv_table import CsvTable
 from nonn_common.errors import InputError, SimulationError
 from simulator.task_graph import TaskGraph
 
@@ -70,9 +70,10 @@ class Periodic:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Images at these times, in ms, which do not fall."""
+    """Images at these times, in ms, which do not fall; `source` says where they are from."""
 
     ms: tuple[float, ...]
+    source: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.ms or not all(0 <= each < math.inf for each in self.ms):
@@ -86,14 +87,12 @@ class Times:
 
     @classmethod
     def from_csv(cls, path: Path) -> Self:
-        """Read the column `start_ms` of a CSV file with a header; raises InputError."""
+        """Read the column `start_ms` of a CSV table; raises InputError."""
+        table = CsvTable.read(path)
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                return cls(tuple(_column(path, csv.DictReader(file))))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"cannot read this trace: {error}", where=str(path)) from error
+            return cls(tuple(_column(table)), table.place)
         except SimulationError as error:
-            raise InputError(str(error), where=f"{path}: column {COLUMN}") from error
+            raise InputError(str(error), where=f"{table.place}: column {COLUMN}") from error
 
     def times(self, generator: np.random.Generator) -> Iterator[float]:  # noqa: ARG002
         """Yield the arrivals, in ms."""
@@ -104,26 +103,26 @@ OpenArrivals = Poisson | Periodic | Times
 Arrivals = ClosedLoop | OpenArrivals
 
 
-def _column(path: Path, reader: "csv.DictReader[str]") -> Iterator[float]:
-    if COLUMN not in (reader.fieldnames or ()):
+def _column(table: CsvTable) -> Iterator[float]:
+    if COLUMN not in table.columns:
         raise InputError(
             "this trace has no column of arrivals",
-            where=str(path),
-            found=", ".join(reader.fieldnames or ()) or "an empty file",
+            where=table.place,
+            found=", ".join(table.columns) or "an empty file",
             allowed=f"a header line with a column {COLUMN}, in ms",
         )
-    for row in reader:
-        text = row[COLUMN]
+    for row in table.rows():
+        text = row.cells.get(COLUMN, "")
         try:
-            value = float(text or "")
+            value = float(text)
         except ValueError:
             value = math.nan
         if not 0 <= value < math.inf:
             raise InputError(
                 "not a time",
-                where=f"{path}: line {reader.line_num}, column {COLUMN}",
+                where=f"{table.place} line {row.line}, column {COLUMN}",
                 found=text,
-                allowed="a number of ms, at least 0",
+                allowed="a number of ms, at least 0, with a point: 12.5",
             )
         yield value
 

@@ -125,8 +125,17 @@ def test_seed_decides_about_chance(simulated):
 def test_arrivals_of_a_csv_file(simulated, tmp_path):
     path = tmp_path / "arrivals.csv"
     path.write_text("start_ms\n5\n300\n900\n")
-    rows = simulated("--arrivals", path)["simulation"]["inferences"]
-    assert [row["start_ms"] for row in rows] == [5, 300, 900]
+    document = simulated("--arrivals", path)
+    assert [row["start_ms"] for row in document["simulation"]["inferences"]] == [5, 300, 900]
+    assert document["arrivals"] == f"{path} (delimiter: comma)"
+
+
+def test_arrivals_of_a_sheet_name_its_delimiter(nonn_plan, tmp_path):
+    path = tmp_path / "SHEET.CSV"
+    path.write_bytes(b"\xef\xbb\xbfimage;start_ms\r\na;5\r\n;\r\nb;300\r\n")
+    said = nonn_plan(*STUDENTS, "--arrivals", path)
+    assert said.code == 0
+    assert f"arrivals: 2 of {path} (delimiter: semicolon)" in said.out
 
 
 def test_periodic_arrivals(simulated):

@@ -33,7 +33,6 @@ def test_csv_and_yaml_say_the_same(tmp_path):
         ("12.5", "-1", "field total_ms"),
         ("1000000,2", "0,2", "row 2 (Measurement): field macs"),
         ("total_ms", "total_s", "field total_s: is not a field"),
-        (",3.5,", ",3.5,,9", "field more cells than columns: is not a field"),
         ("3072,40", ",40", "needs image_bytes and reply_bytes"),
         ("alone,my-pi", "alone,", "field device: is required and missing"),
     ],
@@ -45,6 +44,29 @@ def test_a_wrong_cell_is_one_sentence(tmp_path, old, new, part):
         read_measurements(path)
     assert part in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        (",3.5,", ",3.5,,9", "line 3: more cells than columns; found 'two,my-pi,1000000,2,"),
+        ("total_ms", "macs", "a column is there twice; found 'macs'"),
+    ],
+)
+def test_a_cell_that_would_be_lost_is_refused(tmp_path, old, new, part):
+    path = tmp_path / "m.csv"
+    path.write_text(CSV.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        read_measurements(path)
+    assert part in str(caught.value)
+    assert str(caught.value).startswith(f"{path} (delimiter: comma)")
+
+
+def test_a_table_in_a_sheets_own_form_says_the_same(tmp_path):
+    (tmp_path / "m.csv").write_text(CSV)
+    sheet = CSV.replace(",", ";").replace("\ntwo", "\n;;;;;;;;\ntwo") + ";;;;;;;;\n"
+    (tmp_path / "SHEET.CSV").write_bytes(b"\xef\xbb\xbf" + sheet.encode())
+    assert read_measurements(tmp_path / "SHEET.CSV") == read_measurements(tmp_path / "m.csv")
 
 
 def test_a_table_without_rows_or_file_is_refused(tmp_path):

@@ -6,9 +6,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from nonn_common.csv_table import CsvTable
 from nonn_common.errors import InputError, ProfileError
 from profiles.device import DEVICES, DeviceProfile, compute_ms, model_ms
-from profiles.fitting import fit_layers, read_measured_layers
+from profiles.fitting import fit_layers, measured_layers
 from profiles.layer import LayerWork, kernel_of, layer_features, layer_ms
 
 TRUTH = {
@@ -193,7 +194,8 @@ def written(path, measured):
 
 def test_measured_layers_are_read_from_csv(tmp_path):
     measured = [(layer, truth_ms(layer)) for layer in LAYERS]
-    assert read_measured_layers(written(tmp_path / "l.csv", measured)) == tuple(measured)
+    table = CsvTable.read(written(tmp_path / "l.csv", measured))
+    assert measured_layers(table) == tuple(measured)
 
 
 @pytest.mark.parametrize(
@@ -208,17 +210,17 @@ def test_a_wrong_line_of_layers_is_one_sentence(tmp_path, old, new, part):
     path = written(tmp_path / "l.csv", [(CONVOLUTIONS[0], 1.0)])
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(InputError) as caught:
-        read_measured_layers(path)
+        measured_layers(CsvTable.read(path))
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_or_unreadable_layers_are_bad_input(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        read_measured_layers(tmp_path / "nowhere.csv")
+        CsvTable.read(tmp_path / "nowhere.csv")
     (tmp_path / "l.csv").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="cannot be read"):
-        read_measured_layers(tmp_path / "l.csv")
+        CsvTable.read(tmp_path / "l.csv")
 
 
 def test_real_layers_of_this_machine_are_fitted():

@@ -33,6 +33,15 @@ def test_times_from_a_csv_trace(tmp_path):
     assert Times.from_csv(path) == Times((0.0, 12.5, 12.5))
 
 
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolon"), ("\t", "tab")])
+def test_times_from_a_sheet_say_how_its_cells_are_divided(tmp_path, sign, name):
+    path = tmp_path / "trace.csv"
+    path.write_text("image,start_ms\na,0\n,\nb,12.5\n".replace(",", sign))
+    found = Times.from_csv(path)
+    assert found == Times((0.0, 12.5))
+    assert found.source == f"{path} (delimiter: {name})"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -44,6 +53,10 @@ def test_times_from_a_csv_trace(tmp_path):
         ("image,start_ms\na\n", "line 2, column start_ms: not a time"),
         ("start_ms\n5\n4\n", "must not fall; found 4 ms after 5 ms at position 1"),
         ("start_ms\n", "at least one time"),
+        # 12.5 as half of Europe writes it was 12.
+        ("start_ms\n12,5\n20,5\n", "line 2: more cells than columns; found '12,5'"),
+        ("image;start_ms\na;12,5\n", "line 2, column start_ms: not a time; found '12,5'"),
+        ("start_ms,start_ms\n1,2\n", "a column is there twice; found 'start_ms'"),
     ],
 )
 def test_a_trace_that_is_wrong_is_named_with_its_place(tmp_path, text, message):
@@ -55,10 +68,10 @@ def test_a_trace_that_is_wrong_is_named_with_its_place(tmp_path, text, message):
 
 
 def test_a_trace_that_is_not_there_or_not_text(tmp_path):
-    with pytest.raises(InputError, match="cannot read this trace"):
+    with pytest.raises(InputError, match="no such file"):
         Times.from_csv(tmp_path / "none.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot read this trace"):
+    with pytest.raises(InputError, match="cannot be read"):
         Times.from_csv(tmp_path / "binary.csv")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from nonn_common.csv_table import CsvTable, is_csv
 from nonn_common.errors import InputError
 from nonn_common.units import format_bytes, parse_hertz
 from nonn_plan.cli.output import UNCHANGED, Output
@@ -181,29 +182,36 @@ def calibrate(
 ) -> None:
     """Fit a device's profile to a table of measurements.
 
-    A fleet file names the profile under `devices`.
+    Cells of CSV stand between commas, semicolons or tabs, numbers have a point.  Networks of three
+    sizes show an error, too; one size scales what --like takes.  A fleet file names the profile
+    under `devices`.
     """
     from profiles.calibration import calibrate
-    from profiles.calibration_data import own_facts, read_measurements
+    from profiles.calibration_data import measured_rows, own_facts, read_measurements
     from profiles.device import DEVICES
-    from profiles.fitting import fit_layers, read_measured_layers
+    from profiles.fitting import fit_layers, measured_layers
     from profiles.leave_one_out import fitted_rows
 
     output = Output(as_json)
     profile = DEVICES.get(like, "--like")
-    facts, library = own_facts(read_measurements(table), profile, DEVICES.get(host, "--host"))
+    sheet = CsvTable.read(table) if is_csv(table) else None
+    measured = read_measurements(table) if sheet is None else measured_rows(sheet)
+    facts, library = own_facts(measured, profile, DEVICES.get(host, "--host"))
     rows = fitted_rows(facts, library)
     calibration = calibrate(facts, library)
     device = calibration.devices[facts.devices[0].name]
+    sheets = [] if sheet is None else [sheet]
     if layers is not None:
-        model = fit_layers(read_measured_layers(layers), device.precision, str(layers))
+        sheets.append(CsvTable.read(layers))
+        model = fit_layers(measured_layers(sheets[-1]), device.precision, str(layers))
         device = device.model_copy(update={"layers": model})
     link = calibration.links.get(None)
     device.write(out)
     if link is not None and link_out is not None:
         link.write(link_out)
+    count = len(facts.measurements)
     output.table(
-        f"{device.name}: fitted to {len(facts.measurements)} rows",
+        f"{device.name}: fitted to {count} row{'s' * (count > 1)}",
         ("row", "quantity", "measured", "fitted", "error %", "left out %"),
         [
             (
@@ -217,6 +225,8 @@ def calibrate(
             for row in rows
         ],
     )
+    if sheets:
+        output.say(f"Read {' and '.join(each.place for each in sheets)}")
     output.say(f"Wrote {out}")
     if link is not None:
         rate = f"{link.bits_per_s.value / 1e6:.4g} Mbit/s"
@@ -226,6 +236,7 @@ def calibrate(
             "device": device.model_dump(mode="json"),
             "link": None if link is None else link.model_dump(mode="json"),
             "rows": [row.model_dump(mode="json") for row in rows],
+            "delimiters": {str(each.path): each.delimiter for each in sheets},
         }
     )
 

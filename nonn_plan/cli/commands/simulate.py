@@ -192,6 +192,9 @@ def simulate(
     alone = {} if plan is None else {name: run(one) for name, one in teachers_alone(plan).items()}
     accuracy_pct = None if accuracy is None else _accuracy_pct(result, accuracy)
     show_simulation(output, result, alone, request, accuracy_pct)
+    came_from = getattr(scenario.arrivals, "source", None)
+    if came_from:
+        output.say(f"arrivals: {images} of {came_from}")
     written = outputs.write(result)
     for path in written:
         output.say(f"written to {path}")
@@ -205,6 +208,7 @@ def simulate(
                 "workload": request.title,
                 "latency_model": dict(request.latency_model),
                 "accuracy_pct": accuracy_pct,
+                "arrivals": came_from or arrivals,
                 "teacher_alone": {name: result.to_dict() for name, result in alone.items()},
                 "written": [str(path) for path in written],
                 "left_out": list(left_out),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
+from nonn_common.csv_table import is_csv
 from nonn_common.errors import InputError, SimulationError
 from nonn_common.units import parse_ms
 from nonn_core.networks.blueprint import ImageShape
@@ -253,7 +254,7 @@ def parse_arrivals(text: str) -> "Arrivals":
             return Poisson(_per_s(value, where))
         if kind == "every" and colon:
             return Periodic(parse_ms(value, where))
-        if Path(text).suffix == ".csv":
+        if is_csv(text):
             return Times.from_csv(Path(text))
     raise InputError("not a way in which images come", where=where, allowed=ARRIVALS_HELP)
 
