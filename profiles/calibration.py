@@ -10,7 +10,9 @@ tell them, with none below zero (`profiles.fitting`); the model is that of
     sharing         sharing_slowdown per device
     energy          power_fixed_w, power_busy_w per device
 
-After each stage devices take over what they lack from those they are `like`.
+After each stage devices take over what they lack from those they are `like`.  Rows of one size tell
+no fixed part from one that grows with the MACs: both are then those of the other device, times the
+factor that meets the rows.
 
 `python -m profiles.calibration` rewrites `profiles/data/devices/*.yaml`; nothing there is typed in.
 """
@@ -60,6 +62,15 @@ class Calibration:
         return predict_metric(row, metric, self.devices[row.device], self.host, self.links)
 
 
+PAIRS: tuple[tuple[QuantityName, QuantityName], ...] = (
+    ("compute_fixed_ms", "compute_ms_per_mmac"),
+    ("power_fixed_w", "power_busy_w"),
+)
+"""Quantities that only rows of unlike sizes tell apart: a fixed part, and one that MACs add."""
+
+_FACTOR = "factor"
+_MOST_NAMED = 6
+
 FitStage = Callable[
     [Calibration, DeviceProfile, Sequence[Measurement]], tuple[list[Observation], str]
 ]
@@ -72,7 +83,8 @@ def calibrate(
     """Fit every device of `facts` (the package's by default).
 
     `library` holds further devices that those of the facts may be like, or that host.  Raises
-    ProfileError where a row names an unknown device or link.
+    ProfileError where a row names an unknown device or link, and where times or energies do not
+    grow with the MACs.
     """
     facts = facts or published_facts()
     devices = dict(library or {}) | {device.name: device.described() for device in facts.devices}
@@ -194,11 +206,48 @@ def _fitted_devices(before: Calibration, fit_stage: FitStage) -> Calibration:
 
 
 def _fitted(device: DeviceProfile, observations: Sequence[Observation], note: str) -> DeviceProfile:
-    """`device` with those missing quantities that `observations` identify."""
+    """`device` with those missing quantities that `observations` identify.
+
+    Raises ProfileError where a quantity that MACs add would be below zero.
+    """
     stated = {
         name: getattr(device, name) for observation in observations for name in observation.terms
     }
-    return _with(device, fit_observations(observations, stated, note))
+    quantities = fit_observations(observations, stated, note)
+    for fixed, slope in PAIRS:
+        if slope in quantities and not quantities[slope].value:
+            raise _falling_error(device, fixed, slope, observations)
+    return _with(device, quantities)
+
+
+def _falling_error(
+    device: DeviceProfile, fixed: str, slope: str, observations: Sequence[Observation]
+) -> ProfileError:
+    """Error that names the rows whose time or energy does not grow with the MACs."""
+    what, unit = ("energy", "mJ") if slope == "power_busy_w" else ("time", "ms")
+    points = []
+    for each in observations:
+        if each.terms.get(slope):
+            # Of several models at once: the work, and the time or energy, of one.
+            models = each.terms.get(fixed) or 1.0
+            points.append((each.terms[slope] / models, (each.observed - each.known) / models, each))
+    points.sort(key=lambda point: point[0])
+    falling = [
+        (work, value, each)
+        for work, value, each in points
+        if any(
+            (work < more and value >= less) or (work > more and value <= less)
+            for more, less, _ in points
+        )
+    ]
+    named = [f"{each.row} ({each.observed:g} {unit})" for *_, each in falling or points]
+    if len(named) > _MOST_NAMED:
+        named[_MOST_NAMED:] = [f"and {len(named) - _MOST_NAMED} more"]
+    return ProfileError(
+        f"{what} does not grow with the MACs; in their order: {', '.join(named)}",
+        where=f"device {device.name}",
+        fix="measure these rows again, or leave out what is wrong",
+    )
 
 
 def _taken_over(
@@ -206,8 +255,8 @@ def _taken_over(
 ) -> Calibration:
     """Fill those of `quantities` that devices lack from devices they are like.
 
-    One at a time, and the rows are fitted again after each: where they do not tell two
-    quantities apart, they may identify one when the other is known.
+    First the pairs that rows do not tell apart, scaled to meet them.  Then one at a time, and the
+    rows are fitted again after each: they may identify one when the other is known.
     """
     devices = dict(before.devices)
     for facts in before.facts.devices:
@@ -215,12 +264,59 @@ def _taken_over(
             before, devices[facts.name], before.facts.measured_on(facts.name)
         )
         for part in facts.like:
+            for pair in PAIRS:
+                if set(pair) <= {*quantities} & {*part.figures}:
+                    device, other = devices[facts.name], devices[part.device]
+                    devices[facts.name] = _scaled(device, other, pair, observations, note)
             for name in part.figures:
                 device, other = devices[facts.name], devices[part.device]
                 if name in quantities and device.missing(name) and not other.missing(name):
                     taken = _with(device, {name: _like(name, device, other, part.by_clock)})
                     devices[facts.name] = _fitted(taken, observations, note)
     return replace(before, devices=devices)
+
+
+def _scaled(
+    device: DeviceProfile,
+    other: DeviceProfile,
+    pair: tuple[QuantityName, QuantityName],
+    observations: Sequence[Observation],
+    note: str,
+) -> DeviceProfile:
+    """`device` with both quantities of `pair`, where rows tell by what factor they are `other`'s.
+
+    Raises ProfileError where the rows leave nothing for them.
+    """
+    if device.missing(*pair) != pair or other.missing(*pair):
+        return device
+    scaled = []
+    for each in observations:
+        terms = {name: factor for name, factor in each.terms.items() if name not in pair}
+        alike = sum(quantity_value(other, name) * each.terms.get(name, 0.0) for name in pair)
+        scaled.append(replace(each, terms={**terms, _FACTOR: alike}))
+    stated = {name: getattr(device, name) for each in scaled for name in {*each.terms} - {_FACTOR}}
+    factor = fit_observations(scaled, stated, note).get(_FACTOR)
+    if factor is None:
+        return device
+    if not factor.value:
+        raise ProfileError(
+            f"no time is left for computing in {', '.join(each.row for each in observations)}: "
+            "communication alone takes as long",
+            where=f"device {device.name}",
+        )
+    return _with(device, {name: _times(factor, name, other, note) for name in pair})
+
+
+def _times(factor: Quantity, name: QuantityName, other: DeviceProfile, note: str) -> Quantity:
+    """A quantity of `other` times a fitted factor; its split from the other one is assumed."""
+    value, error = quantity_value(other, name), factor.standard_error
+    return Quantity(
+        value=rounded_value(factor.value * value),
+        provenance="assumed",
+        source=f"that of {other.name} times {factor.value:.4g}, to meet {note}",
+        residual_pct=factor.residual_pct,
+        standard_error=error and rounded_value(error * value),
+    )
 
 
 def _like(

@@ -120,7 +120,7 @@ def time_observations(
         yield from _split_observations(row, links)
     elif row.models_per_board == 1:
         for observed_ms, known_ms in _observed_computing_ms(row, device, host, links):
-            yield Observation(observed_ms, _computing_terms(row.macs), known_ms)
+            yield Observation(observed_ms, _computing_terms(row.macs), known_ms, row.row)
 
 
 def sharing_observations(
@@ -149,6 +149,7 @@ def energy_observations(row: Measurement, device: DeviceProfile) -> Iterator[Obs
             "power_fixed_w": factor * quantity_value(device, "compute_fixed_ms"),
             "power_busy_w": factor * quantity_value(device, "compute_ms_per_mmac") * mmac,
         },
+        row=row.row,
     )
 
 
@@ -174,12 +175,12 @@ def _split_observations(row: Measurement, links: Links) -> Iterator[Observation]
     }
     compute_ms, beyond_ms = row.fitted_to("compute_ms"), row.fitted_to("communication_ms")
     if compute_ms:
-        yield Observation(compute_ms, computing)
+        yield Observation(compute_ms, computing, row=row.row)
     if beyond_ms:
         yield Observation(beyond_ms, exchanging, wires)
     total_ms = row.fitted_to("total_ms")
     if total_ms and not (compute_ms and beyond_ms):
-        yield Observation(total_ms, computing | exchanging, wires)
+        yield Observation(total_ms, computing | exchanging, wires, row.row)
 
 
 def _computing_terms(macs: float) -> dict[str, float]:

@@ -55,6 +55,50 @@ def test_people_see_each_row_beside_the_fit(nonn_plan, table, tmp_path):
     assert said.code == 0
     for part in ("my-pi: fitted to 6 rows", "large", "left out %", "10 Mbit/s; --link-output"):
         assert part in said.out
+    assert f"Read {table} (delimiter: comma)" in said.out
+    assert "Warning" not in said.out
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolon"), ("\t", "tab")])
+def test_a_sheet_gives_the_same_profile_and_its_delimiter_is_named(
+    nonn_plan, table, tmp_path, sign, name
+):
+    sheet = tmp_path / "SHEET.CSV"
+    rows = TABLE.replace("\n", "\n,,,,,,,,\n").replace(",", sign)
+    sheet.write_bytes(b"\xef\xbb\xbf" + rows.encode())
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    assert nonn_plan("calibrate", table, "--like", "rpi-4b", "-o", one).code == 0
+    said = nonn_plan("calibrate", sheet, "--like", "rpi-4b", "-o", other, "--json")
+    assert said.code == 0
+    assert other.read_text() == one.read_text()
+    assert said.document["delimiters"] == {str(sheet): name}
+    assert f"Read {sheet} (delimiter: {name})" in said.err
+
+
+def test_one_row_is_met_and_what_it_leaves_open_is_a_warning(nonn_plan, tmp_path):
+    table, out = tmp_path / "one.csv", tmp_path / "d.yaml"
+    table.write_text("row,device,macs,total_ms\none,my-pi,10000000,12.5\n")
+    said = nonn_plan("calibrate", table, "--like", "rpi-4b", "-o", out, "--json")
+    assert said.code == 0
+    (row,) = said.document["rows"]
+    assert row["fitted"] == pytest.approx(12.5, rel=1e-5)
+    size, power = said.document["warnings"]
+    assert size.startswith("rows of one size do not tell compute_fixed_ms and compute_ms_per_mmac")
+    assert power.startswith("no row tells power_fixed_w and power_busy_w: those of rpi-4b")
+    assert f"Warning: {size}" in said.err
+    device = DeviceProfile.read(out)
+    # 38.5543 ms + 0.0518919 ms per million MACs of rpi-4b, times 12.5 / 39.0732.
+    assert device.compute_fixed_ms.value == pytest.approx(12.3340, abs=1e-4)
+    assert device.compute_ms_per_mmac.value == pytest.approx(0.0166008, abs=1e-7)
+
+
+def test_times_that_fall_are_bad_input_and_their_rows_are_named(nonn_plan, tmp_path):
+    table, out = tmp_path / "t.csv", tmp_path / "d.yaml"
+    table.write_text("row,device,macs,total_ms\nsmall,my-pi,10000000,30\nlarge,my-pi,40000000,10\n")
+    said = nonn_plan("calibrate", table, "--like", "rpi-4b", "-o", out)
+    assert said.code == 2
+    assert "time does not grow with the MACs; in their order: small (30 ms), large (10" in said.err
+    assert not out.exists()
 
 
 def test_measured_layers_go_into_the_profile(nonn_plan, table, tmp_path):
@@ -68,6 +112,10 @@ def test_measured_layers_go_into_the_profile(nonn_plan, table, tmp_path):
     said = nonn_plan("calibrate", table, "--like", "rpi-4b", "-o", out, "--layers", layers)
     assert said.code == 0
     assert DeviceProfile.read(out).layers.layers == 2
+    assert f"Read {table} (delimiter: comma) and {layers} (delimiter: comma)" in said.out
+    assert "Warning: 2 measured fc layers for fixed_ms, ms_per_pointwise_mmac: nothing shows" in (
+        said.out
+    )
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def calibrate(
     from profiles.calibration_data import measured_rows, own_facts, read_measurements
     from profiles.device import DEVICES
     from profiles.fitting import fit_layers, measured_layers
-    from profiles.leave_one_out import fitted_rows
+    from profiles.leave_one_out import doubts, fitted_rows
 
     output = Output(as_json)
     profile = DEVICES.get(like, "--like")
@@ -225,6 +225,7 @@ def calibrate(
             for row in rows
         ],
     )
+    output.warn(*doubts(device, rows, like))
     if sheets:
         output.say(f"Read {' and '.join(each.place for each in sheets)}")
     output.say(f"Wrote {out}")
