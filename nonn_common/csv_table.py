@@ -27,7 +27,10 @@ RowRecord = TypeVar("RowRecord", bound=Record)
 
 
 class _Sheet(csv.excel):
-    """Sheets: an open quote at the end is an error, not a cell that holds the rest of the file."""
+    """Form of a sheet, in which quotes must close.
+
+    An open quote would be a cell that holds the rest of the file.
+    """
 
     skipinitialspace = True
     strict = True
@@ -35,7 +38,7 @@ class _Sheet(csv.excel):
 
 @dataclass(frozen=True, slots=True)
 class CsvRow:
-    """A row that is not blank: its line in the file, and its cells by column.
+    """A row that is not blank: its line in the file, its cells by column.
 
     Blank cells are left out.
     """
@@ -60,7 +63,8 @@ class CsvTable:
         Raises InputError for a file that is not UTF-8 and for a column that is there twice.
         """
         text = _text(Path(path))
-        head = next((line for line in text.splitlines() if line.strip(_BLANK)), "")
+        lines = io.StringIO(text, newline=None)
+        head = next((line for line in lines if line.strip(_BLANK)), "")
         columns, delimiter = max(
             ((_header(head, name), name) for name in DELIMITERS), key=lambda found: _named(found[0])
         )

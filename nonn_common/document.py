@@ -293,7 +293,10 @@ def _repeated_keys(loader: Any, root: yaml.Node) -> Iterator[RepeatedKey]:
 
 
 def _mappings(root: yaml.Node) -> Iterator[yaml.MappingNode]:
-    """Mappings at and below `root`, in the order of the file, each once: nodes may form loops."""
+    """Mappings at and below `root`, in the order of the file.
+
+    Each comes once: nodes may form loops.
+    """
     seen: set[int] = set()
     waiting = [root]
     while waiting:

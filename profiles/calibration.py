@@ -283,9 +283,10 @@ def _scaled(
     observations: Sequence[Observation],
     note: str,
 ) -> DeviceProfile:
-    """`device` with both quantities of `pair`, where rows tell by what factor they are `other`'s.
+    """`device` with both quantities of `pair` from `other`, times a factor.
 
-    Raises ProfileError where the rows leave nothing for them.
+    The factor is fitted to the rows; without one, `device` stays as it is.  Raises ProfileError
+    where the rows leave nothing for them.
     """
     if device.missing(*pair) != pair or other.missing(*pair):
         return device
@@ -308,7 +309,10 @@ def _scaled(
 
 
 def _times(factor: Quantity, name: QuantityName, other: DeviceProfile, note: str) -> Quantity:
-    """A quantity of `other` times a fitted factor; its split from the other one is assumed."""
+    """A quantity of `other` times a fitted factor.
+
+    Assumed, as the rows do not tell it from the other one of its pair.
+    """
     value, error = quantity_value(other, name), factor.standard_error
     return Quantity(
         value=rounded_value(factor.value * value),

@@ -18,7 +18,7 @@ from profiles.layer import LayerModel
 from profiles.quantity import Quantity
 
 DOUBTFUL_ERROR_PCT = 25.0
-"""Error of a fitted row, in per cent, that is said; the library's own rows are within 17."""
+"""Error of a fitted row, in per cent, above which it is doubtful; the library's are below 17."""
 
 _NOTHING, _FACTOR, _ALL = range(3)
 
@@ -124,14 +124,17 @@ def _unseen(row: Measurement, whole: Calibration, without: Calibration) -> Calib
 
 
 def _told(quantity: Quantity | None) -> int:
-    """Rank of what rows tell of a quantity: all, the factor of a scaled one, or nothing."""
+    """Rank by what the rows tell: all, the factor of a scaled pair, nothing."""
     if quantity is None or quantity.residual_pct is None:
         return _NOTHING
     return _ALL if quantity.provenance == "fitted" else _FACTOR
 
 
 def doubts(device: DeviceProfile, rows: Sequence[FittedRow], like: str) -> tuple[str, ...]:
-    """Reasons to doubt a device that was fitted to `rows`, and else is `like` another one."""
+    """Reasons to doubt a device that was fitted to `rows`.
+
+    `like` names the device that the rest was taken from.
+    """
     said = [sentence for pair in PAIRS for sentence in _pair_doubts(device, pair, like)]
     for name in get_args(QuantityName):
         quantity: Quantity | None = getattr(device, name)

@@ -70,7 +70,10 @@ class Periodic:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Images at these times, in ms, which do not fall; `source` says where they are from."""
+    """Images at these times, in ms, which do not fall.
+
+    `source` is the file that they are from.
+    """
 
     ms: tuple[float, ...]
     source: str | None = field(default=None, compare=False)
