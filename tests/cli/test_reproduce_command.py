@@ -37,3 +37,4 @@ def test_people_see_tables_and_the_largest_errors(nonn_plan):
     for words in ("Tables 6 and 7", "Table 8", "section 3", "Figure 7", "withheld"):
         assert words in said.out
     assert "Largest error of figures used to fit" in said.out
+    assert "Errors are simulated less published" in said.out

@@ -10,6 +10,9 @@ import pytest
 from made_hardware import on_air
 
 from nonn_plan.cli.output import _ProgressBars
+from nonn_plan.reproduction import workload_of
+from profiles.calibration_data import METRICS, published_facts
+from simulator.engine.simulation import simulate
 from simulator.results import statistics
 
 STUDENTS = ("simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi3x2")
@@ -55,6 +58,19 @@ def test_students_may_differ(nonn_plan):
     said = nonn_plan(*STUDENTS, "--student", "wrn16:16,32,64", "--json")
     first, second = said.document["simulation"]["boards"]
     assert first["busy_ms"] != second["busy_ms"]
+
+
+def test_students_of_the_published_size_take_what_reproduce_says(nonn_plan):
+    """Eight students of 167 MFLOPs are the row nonn_8s of Table 6."""
+    fleet = ("--student", "167M", "--students", 8, "--fleet", "rpi3x8")
+    found = nonn_plan("simulate", *fleet, "--json").document
+    facts = published_facts()
+    (row,) = (row for row in facts.measured_on("rpi-3b") if row.row == "nonn_8s")
+    reproduced = simulate(workload_of(row, facts))
+    for quantity in METRICS:
+        assert found["simulation"][quantity] == getattr(reproduced, quantity)
+    assert found["simulation"]["total_ms"] == pytest.approx(147.7, abs=0.05)
+    assert found["latency_model"] == {"rpi-3b": "flop-affine"}
 
 
 def test_people_see_latency_energy_and_what_predicts_it(nonn_plan):

@@ -4,6 +4,9 @@ import csv
 
 import pytest
 
+from nonn_plan.reproduction import move_of
+from profiles.calibration_data import published_facts
+
 FIGURE_7 = ("sweep", "--from", "rpi-3b", "--to", "odroid-xu4s", "--student", "wrn16:32,64,88")
 
 
@@ -61,3 +64,25 @@ def test_a_wrong_value_is_named(nonn_plan, option, value):
     assert said.code == 2
     assert value in said.err
     assert said.err.count("\n") == 1
+
+
+def test_sweep_and_reproduce_say_the_same_of_figure_7(nonn_plan):
+    """The published student has 167 MFLOPs, 83.5 M MACs (Table 2)."""
+    swept = nonn_plan(*FIGURE_7[:-1], "167M", "--json").document
+    facts = published_facts()
+    reproduced = [point.to_dict() for point in move_of(facts.sweep, facts).points()]
+    assert swept["rows"] == reproduced
+    assert swept["rows"][0]["energy_per_fleet_mj"] == pytest.approx(1951, abs=0.5)
+    assert swept["student_flops"] == 167_000_000
+
+
+def test_a_sweep_names_the_size_of_its_student(nonn_plan):
+    """wrn16:32,64,88 has 171 MFLOPs, as decision 0015 says, and not the published 167."""
+    assert "8 students of 170.6 MFLOP, each on a rpi-3b" in nonn_plan(*FIGURE_7).out
+
+
+@pytest.mark.parametrize("flops", ["167MB", "-5M", "0"])
+def test_what_is_no_size_of_a_student_is_named(nonn_plan, flops):
+    said = nonn_plan(*FIGURE_7[:-1], flops)
+    assert said.code == 2
+    assert f"--student {flops}" in said.err

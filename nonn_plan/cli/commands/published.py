@@ -249,6 +249,10 @@ def _table_name(design: TableDesign) -> str:
 
 PAGE_TITLE = "# Reproduction of published deployment figures"
 FIGURE_COLUMNS = ("row", "quantity", "published", "simulated", "error %", "fitted", "left out %")
+SIGN_OF_ERRORS = (
+    "Errors are simulated less published, in per cent of what is published: + where the simulator "
+    "says more."
+)
 
 
 def reproduce(
@@ -274,6 +278,7 @@ def reproduce(
         output.table(
             table, FIGURE_COLUMNS, [_figure_cells(row) for row in rows if row.table == table]
         )
+    output.say(SIGN_OF_ERRORS)
     output.say(largest_errors(rows))
     if out is not None:
         write_atomic(out, reproduction_page(rows).encode())
@@ -304,9 +309,12 @@ def reproduction_page(rows: "Sequence[ReproducedFigure]") -> str:
         "library. These were fitted (`profiles.calibration`) to the figures marked so under "
         "*fitted*; *left out* is the error on a figure when its row takes no part in the fit. "
         "A figure without a published value is withheld: a blind test, predicted from the others. "
-        "Published figures and their sources: `profiles/data/published.yaml`.",
+        f"Published figures and their sources: `profiles/data/published.yaml`. {SIGN_OF_ERRORS}",
         "In Figure 7 students move one by one from slow boards of their own to one fast board; "
-        "`nonn-plan sweep --from rpi-3b --to odroid-xu4s --student wrn16:32,64,88` draws it. "
+        "`nonn-plan sweep --from rpi-3b --to odroid-xu4s --student 167M` draws it. "
+        "A student there has the published 167 MFLOPs, as in Tables 6 and 7; "
+        "`--student wrn16:32,64,88`, the network of the nearest size, has 171 (decision 0015) and "
+        "takes longer. "
         "Communication there is the total latency less the busy time of the board that computes "
         "longest; energy is that of computing, of all boards together.",
         largest_errors(rows),

@@ -8,10 +8,8 @@ import typer
 
 from nonn_common.document import check_picture
 from nonn_common.errors import InputError, SimulationError
-from nonn_common.units import parse_ms
+from nonn_common.units import FLOPS_PER_MAC, parse_ms
 from nonn_core.networks.blueprint import ImageShape
-from nonn_core.networks.family import parse_network
-from nonn_core.networks.network_cost import student_cost
 from nonn_plan.api import read_plan
 from nonn_plan.api import simulate as run
 from nonn_plan.cli.output import UNCHANGED, Output, SimulationFiles
@@ -20,11 +18,13 @@ from nonn_plan.cli.parsers.workload import (
     ARRIVALS_HELP,
     MOST_STUDENTS,
     SPLITS_HELP,
+    STUDENT_HELP,
     model_request,
     parse_arrivals,
     parse_failures,
     parse_throttling,
     plan_request,
+    student_macs,
     students_request,
     teachers_alone,
     with_quorum,
@@ -60,7 +60,7 @@ def simulate(
         list[str] | None,
         typer.Option(
             "--student",
-            help="Instead of PLAN: the network of every student, wrn16:32,64,88; or one each.",
+            help=f"Instead of PLAN: every student, {STUDENT_HELP}; or one each.",
         ),
     ] = None,
     students: Annotated[
@@ -299,9 +299,7 @@ def _accuracy_pct(result: "SimulationResult", path: Path) -> float:
 def sweep(
     slow: Annotated[str, typer.Option("--from", help="Device that students leave: rpi-3b.")],
     fast: Annotated[str, typer.Option("--to", help="Device that they move to: odroid-xu4s.")],
-    student: Annotated[
-        str, typer.Option("--student", help="Network of every student: wrn16:32,64,88.")
-    ],
+    student: Annotated[str, typer.Option("--student", help=f"Every student: {STUDENT_HELP}.")],
     students: Annotated[
         int, typer.Option("--students", min=1, max=MOST_STUDENTS, help="How many there are.")
     ] = 8,
@@ -321,8 +319,8 @@ def sweep(
 ) -> None:
     """Move students, one by one, from boards of one device to one board of another.
 
-    Figure 7 of arXiv:1907.11804 is
-    sweep --from rpi-3b --to odroid-xu4s --student wrn16:32,64,88 --plot figure-7.png
+    Figure 7 of arXiv:1907.11804, whose students have 167 MFLOPs, is
+    sweep --from rpi-3b --to odroid-xu4s --student 167M --plot figure-7.png
     """
     from simulator.results.tables import GET_PARQUET, HAS_PARQUET, check_table
     from simulator.student_sweep import (
@@ -344,7 +342,7 @@ def sweep(
     if plot is not None:
         check_picture(plot)
     form = ImageShape.parse(image)
-    macs = student_cost(parse_network(student), form, filters).macs
+    macs = student_macs(student, form, filters)
     move = _move(slow, fast, link, host, (students, macs, filters, form.size_bytes))
     moved = move.points()
     least = least_total_at(moved)
@@ -356,7 +354,13 @@ def sweep(
     for path in (table, plot):
         if path is not None:
             output.say(f"written to {path}")
-    output.result({"least_total_ms_at": least, "rows": [row.to_dict() for row in moved]})
+    output.result(
+        {
+            "student_flops": FLOPS_PER_MAC * macs,
+            "least_total_ms_at": least,
+            "rows": [row.to_dict() for row in moved],
+        }
+    )
 
 
 def _move(

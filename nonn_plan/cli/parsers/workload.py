@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from nonn_common.csv_table import is_csv
 from nonn_common.errors import InputError, SimulationError
-from nonn_common.units import parse_ms
+from nonn_common.units import parse_macs, parse_ms
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import student_cost, student_table, teacher_table
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 SPLITS_HELP = "channels, slices, grid, tiles, cut or pipeline"
+STUDENT_HELP = "a network, wrn16:32,64,88, or FLOPs per image, 167M"
 MOST_STUDENTS = 1000
 MOST_BOARDS_NAMED = 9
 """How many boards a sentence names."""
@@ -118,9 +119,11 @@ def students_request(
     fan_out = FanOut(
         host, boards, works, longest_first(boards, works), image_bytes=image.size_bytes
     )
+    named = ((work.name, networks[number % len(networks)]) for number, work in enumerate(works))
     tables = {
-        work.name: student_table(parse_network(networks[number % len(networks)]), image, filters)
-        for number, work in enumerate(works)
+        name: student_table(parse_network(network), image, filters)
+        for name, network in named
+        if not _states_flops(network)
     }
     return SimulationRequest(
         fan_out,
@@ -139,13 +142,14 @@ def students_request(
 def _latency_model(fan_out: FanOut, tables: Mapping[str, LayerTable]) -> dict[str, TimingMethod]:
     """Latency model of each device.
 
-    Layers predict a device only where its profile knows those of all students.
+    Layers predict a device only where its profile knows those of all students; a student of which
+    only the FLOPs are known has none.
     """
     devices = {board.name: board.device for board in fan_out.boards}
     methods: dict[str, TimingMethod] = {}
     for student in fan_out.students:
-        device = devices[student.board]
-        method = model_ms(device, tables[student.name]).how
+        device, table = devices[student.board], tables.get(student.name)
+        method = "flop-affine" if table is None else model_ms(device, table).how
         if methods.setdefault(device.name, method) != method:
             methods[device.name] = "flop-affine"
     return methods
@@ -155,11 +159,23 @@ def student_works(
     networks: Sequence[str], homes: Sequence[str], filters: int, image: ImageShape
 ) -> tuple[StudentWork, ...]:
     """Work of a student per home; networks are taken in turn."""
-    macs = [student_cost(parse_network(name), image, filters).macs for name in networks]
+    macs = [student_macs(name, image, filters) for name in networks]
     return tuple(
         StudentWork(f"student-{number + 1}", home, macs[number % len(macs)], filters)
         for number, home in enumerate(homes)
     )
+
+
+def student_macs(text: str, image: ImageShape, filters: int) -> int:
+    """MACs per image of a student, given its network or its FLOPs; raises InputError."""
+    if _states_flops(text):
+        return parse_macs(text, f"--student {text}")
+    return student_cost(parse_network(text), image, filters).macs
+
+
+def _states_flops(text: str) -> bool:
+    """Whether `text` is a number, as no name of a network begins."""
+    return not text[:1].isalpha() and text != ""
 
 
 def with_quorum(

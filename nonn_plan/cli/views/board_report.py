@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from nonn_common.units import format_flops
 from nonn_plan.cli.output import Output, format_number, format_pct
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ def show_sweep(
 ) -> None:
     """Show each step of a sweep, and the one of least latency."""
     output.table(
-        f"{move.students} students, each on a {move.slow.name} or together on one {move.fast.name}:"
-        " ms; compute energy in mJ",
+        f"{move.students} students of {format_flops(move.macs)}, each on a {move.slow.name} or "
+        f"together on one {move.fast.name}: ms; compute energy in mJ",
         (f"on {move.fast.name}", "total", "compute", "communication", "per node", "fleet", ""),
         [
             (
