@@ -120,12 +120,15 @@ def read_plan(path: Path | str) -> PlanDocument:
     return plan
 
 
-def require_feasible(plan: PlanDocument) -> None:
-    """Raise InfeasibleError, with the conflict, where the solver proved that there is no plan."""
+def require_feasible(plan: PlanDocument, then: str = "") -> None:
+    """Raise InfeasibleError, with the conflict, where the solver proved that there is no plan.
+
+    `then` is a last line behind the reason, such as where the proof was written.
+    """
     if plan.status == "infeasible":
-        raise InfeasibleError(
-            "proven infeasible; these cannot hold together:\n  - " + "\n  - ".join(plan.conflict)
-        )
+        lines = ["proven infeasible; these cannot hold together:"]
+        lines += [f"  - {sentence}" for sentence in plan.conflict]
+        raise InfeasibleError("\n".join([*lines, *filter(None, [then])]))
 
 
 def write_recipe(recipe: TrainingRecipe, path: Path) -> None:

@@ -66,8 +66,17 @@ def test_infeasible_cells_are_results(nonn_plan, arguments):
     assert said.document["cells"][0]["found"]["conflict"]
 
 
+def test_why_a_cell_has_no_plan_comes_before_where_the_answers_are(nonn_plan, arguments):
+    said = nonn_plan(*arguments, "--fleet", "rpi3x2", "--memory", "10KB,11KB,500KB")
+    assert said.code == 0, said.err
+    why, where = said.out.index("2 of 3 infeasible; with memory 11.0 KB"), said.out.index("written")
+    assert why < said.out.index("  - memory budget of rpi-3b-1: 11.0 KB") < where
+
+
 def test_no_cell_feasible_is_exit_code_3_and_no_proof_4(nonn_plan, arguments):
-    assert nonn_plan(*arguments, "--fleet", "rpi3x2", "--memory", "10KB").code == 3
+    refused = nonn_plan(*arguments, "--fleet", "rpi3x2", "--memory", "10KB")
+    assert refused.code == 3
+    assert 0 < refused.out.index("memory budget of rpi-3b-1") < refused.out.index("written to")
     limited = nonn_plan(*arguments, "--fleet", "rpi3x2", "--limit", "1e-9", "--json")
     assert limited.code == 4
     assert [status for _, status, _ in values(limited.document)] == ["unproven"]

@@ -83,6 +83,17 @@ def test_an_infeasible_question_names_the_budget(nonn_plan, plan_arguments, tmp_
     assert "infeasible" in refused.err
 
 
+def test_why_there_is_no_plan_comes_before_where_the_proof_is(nonn_plan, plan_arguments, tmp_path):
+    said = nonn_plan(*plan_arguments, "--memory", "50KB")
+    assert said.code == 3
+    assert said.out == ""
+    first, *reasons, last = said.err.splitlines()
+    assert first == "nonn-plan: proven infeasible; these cannot hold together:"
+    assert [line[:30] for line in reasons] == [f"  - memory budget of rpi-3b-{n}:" for n in (1, 2)]
+    place = tmp_path / "plan.json"
+    assert last == f"written to {place}; next: nonn-plan explain {place}"
+
+
 def test_no_proof_in_time_is_exit_code_4(nonn_plan, plan_arguments, tmp_path):
     said = nonn_plan(*plan_arguments, "--limit", "1e-9")
     assert said.code == 4
@@ -101,6 +112,8 @@ def test_a_plan_without_its_proof_is_written_and_is_exit_code_4(
     assert limited.document["status"] == "feasible"
     assert json.loads((tmp_path / "plan.json").read_text()) == limited.document
     assert "raise --limit" in limited.err
+    assert "written to" not in limited.err
+    assert f"{tmp_path / 'plan.json'} holds a plan" in limited.err
     assert nonn_plan("simulate", tmp_path / "plan.json").code == 0
 
 

@@ -151,11 +151,16 @@ def _require_answers(exploration: "Exploration", limit: float) -> None:
             "cells; raise --limit"
         )
     if exploration.with_status("infeasible") == len(exploration.cells):
-        raise InfeasibleError("proven infeasible: every cell; --json and index.html say why")
+        raise InfeasibleError(
+            "proven infeasible: every cell; --json and index.html say why of each"
+        )
 
 
 def _show_exploration(output: Output, exploration: "Exploration") -> None:
-    """Show a table for each fleet and objective, each front, and each budget's break-points."""
+    """Show a table for each fleet and objective, each front, and each budget's break-points.
+
+    Below it, why there is no plan in the last infeasible cell.
+    """
     groups: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in exploration.cells:
         key = (cell.found.kind, cell.place.fleet, cell.place.objective)
@@ -185,6 +190,15 @@ def _show_plans(output: Output, title: str, names: Sequence[str], cells: "Sequen
             for cell in cells
         ],
     )
+    refused = [cell for cell in cells if cell.found.conflict]
+    if refused:
+        memory, flops = _budget_cells(refused[-1].place)
+        output.say(
+            f"{len(refused)} of {len(cells)} infeasible; with memory {memory} and FLOPs {flops} "
+            "these cannot hold together:"
+        )
+        for sentence in refused[-1].found.conflict:
+            output.say(f"  - {sentence}")
 
 
 def _show_steps(output: Output, title: str, names: Sequence[str], cells: "Sequence[Cell]") -> None:

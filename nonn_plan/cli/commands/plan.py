@@ -66,9 +66,11 @@ def plan(
             plan = nonn_plan.with_alternatives(solve(problem, progress))
     plan.write(out)
     show_plan(output, plan)
-    output.say(f"written to {out}")
+    # Where something went wrong, the reason comes first, and behind it where the plan is.
+    if plan.status == "optimal" or (method and plan.status == "feasible"):
+        output.say(f"written to {out}")
     output.result(plan.model_dump(mode="json"))
-    require_feasible(plan)
+    require_feasible(plan, f"written to {out}; next: nonn-plan explain {out}")
     if plan.status == "feasible" and not method:
         raise UnprovenError(
             f"the limit of {options.limit:g} stopped the proof: {out} holds a plan that keeps "
