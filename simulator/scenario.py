@@ -286,6 +286,11 @@ class ClockSpeed:
         ):
             self._done_ms.append(self._done_ms[-1] + factor * (until_ms - since_ms))
 
+    @property
+    def last_factor(self) -> float:
+        """Factor from the last throttle on."""
+        return self._factors[-1]
+
     def end_ms(self, start_ms: float, work_ms: float) -> float:
         """Time at which `work_ms` of work, begun at `start_ms`, are done.
 

@@ -305,15 +305,21 @@ def _problems(index: int, step: Step) -> Iterable[str]:
         yield f"a message has at least 0 bytes; found {step.message.size_bytes}"
 
 
+def held_ms(graph: TaskGraph) -> dict[str, float]:
+    """Time that one image holds each resource, in ms.
+
+    Queues of one processor are taken together.
+    """
+    held: defaultdict[str, float] = defaultdict(float)
+    for step in graph.steps:
+        for resource in step.resources:
+            held[graph.processors.get(resource, resource)] += step.duration_ms
+    return held
+
+
 def period_ms(graph: TaskGraph) -> float:
     """Longest time that one image holds any resource, in ms.
 
-    Queues of one processor are taken together.
-
     It is the time from image to image once many are under way.
     """
-    held_ms: defaultdict[str, float] = defaultdict(float)
-    for step in graph.steps:
-        for resource in step.resources:
-            held_ms[graph.processors.get(resource, resource)] += step.duration_ms
-    return max(held_ms.values())
+    return max(held_ms(graph).values())

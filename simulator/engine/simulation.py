@@ -12,6 +12,7 @@ Time is SimPy's, in ms.  In a closed loop without randomness every inference tak
 `simulator.workloads.closed_form` says.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -22,11 +23,23 @@ from simulator.engine.event_engine import EventSimulation
 from simulator.engine.kernel import CallbackEvent, Clock, ImageState, SampledTimes, sample_times
 from simulator.results.simulation_result import SimulationResult, summarise
 from simulator.results.statistics import ImageProgress, Keep, Recorder
-from simulator.scenario import UNDISTURBED, ClosedLoop, Scenario, Times
-from simulator.task_graph import Step, TaskGraph
+from simulator.scenario import (
+    UNDISTURBED,
+    Arrivals,
+    ClosedLoop,
+    Periodic,
+    Poisson,
+    RenewalFailure,
+    Scenario,
+    Times,
+)
+from simulator.task_graph import Step, TaskGraph, held_ms, owner_of
 from simulator.workloads.fan_out import Workload
 
 Path = Literal["events", "recurrence"]
+
+_EQUAL = 1e-9
+"""Relative difference below which two rates are equal."""
 
 
 def simulate(
@@ -53,7 +66,8 @@ def simulate(
     run = _Recurrence if path == "recurrence" else EventSimulation
     run(graph, inferences, scenario, recorder).run()
     recording = recorder.finish()
-    return summarise(recorder.statistics, recording)
+    found = summarise(recorder.statistics, recording)
+    return replace(found, warnings=overload(graph, inferences, scenario))
 
 
 def _check(graph: TaskGraph, inferences: int, scenario: Scenario) -> None:
@@ -65,6 +79,64 @@ def _check(graph: TaskGraph, inferences: int, scenario: Scenario) -> None:
             f"the trace holds {len(arrivals.ms)} arrivals; {inferences} inferences are too many"
         )
     scenario.check(graph)
+
+
+def overload(graph: TaskGraph, inferences: int, scenario: Scenario) -> tuple[str, ...]:
+    """Warning where images come faster than `graph` can take them; in a closed loop never.
+
+    An image holds a resource for h ms in the mean, lost tries included, at the board's last clock.
+    In a share u of all time its board is up, where it waits for repair.  With images at a rate r
+    the queue grows without bound where r h >= u, for chance arrivals, or r h > u.  What failures
+    make a board do again is not counted: such a queue may grow without a warning.
+    """
+    per_s = _arrivals_per_s(scenario.arrivals, inferences)
+    if per_s is None:
+        return ()
+    means = replace(graph, steps=tuple(_mean_step(step, scenario) for step in graph.steps))
+    rates = (
+        (1000 * _share_up(name, scenario) / held, name)
+        for name, held in held_ms(means).items()
+        if held
+    )
+    least_per_s, name = min(rates, default=(math.inf, ""))
+    by_chance = isinstance(scenario.arrivals, Poisson)
+    if per_s < least_per_s * (1 - _EQUAL if by_chance else 1 + _EQUAL):
+        return ()
+    traced = isinstance(scenario.arrivals, Times)
+    return (
+        f"{per_s:.4g} images come in a second, and {name} can take {least_per_s:.4g}: its queue "
+        f"grows {'from image to image' if traced else 'without bound'}, and latency with it",
+    )
+
+
+def _arrivals_per_s(arrivals: Arrivals, inferences: int) -> float | None:
+    """Images that come in a second; None in a closed loop, or all at once."""
+    if isinstance(arrivals, Poisson):
+        return arrivals.per_s
+    if isinstance(arrivals, Periodic):
+        return 1000 / arrivals.every_ms
+    if isinstance(arrivals, Times):
+        lasting_ms = arrivals.ms[inferences - 1] - arrivals.ms[0]
+        return 1000 * (inferences - 1) / lasting_ms if lasting_ms else None
+    return None
+
+
+def _mean_step(step: Step, scenario: Scenario) -> Step:
+    """Step as it is in the mean, lost tries included, at its board's last clock."""
+    tries = 1 / (1 - step.transit.loss_pct / 100)
+    speed = scenario.speed(step.actor) if step.activity == "compute" else None
+    once_ms = step.duration_ms / (speed.last_factor if speed else 1.0)
+    return replace(step, duration_ms=once_ms + (tries - 1) * step.transit.retry_ms)
+
+
+def _share_up(resource: str, scenario: Scenario) -> float:
+    """Share of time in which a resource's board is up; 1 where failures lose work."""
+    share, board = 1.0, owner_of(resource)
+    for failure in scenario.failures:
+        if scenario.on_failure == "wait" and isinstance(failure, RenewalFailure):
+            cycle_ms = failure.mttf_ms + failure.mttr_ms
+            share *= failure.mttf_ms / cycle_ms if board in failure.boards else 1.0
+    return share
 
 
 Gather = Callable[[Sequence[float]], float]

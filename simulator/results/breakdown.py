@@ -71,7 +71,28 @@ class MessageRow:
     tries: int = 1
 
 
-_LEFT_OUT = ("utilisation", "survivors", "recording")
+_LEFT_OUT = ("utilisation", "survivors", "warnings", "recording")
+
+
+@dataclass(frozen=True, slots=True)
+class CriticalPathRow:
+    """One actor's share of the critical path, as means over the answers.
+
+    The path goes back from the answer, each time to the step whose end let the next one begin: all
+    rows together are the latency.  `wait_ms` is the wait for busy resources or repair; at the host
+    also that for its deadline.
+    """
+
+    actor: str
+    compute_ms: float
+    message_ms: float
+    join_ms: float
+    wait_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        """All of it, in ms."""
+        return self.compute_ms + self.message_ms + self.join_ms + self.wait_ms
 
 
 @dataclass(frozen=True, slots=True)

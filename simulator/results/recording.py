@@ -203,21 +203,24 @@ def union_ms(starts: Times, ends: Times) -> Times:
     return np.where(missing.all(axis=1), np.nan, covered)
 
 
-def queueing_ms(
+def critical_path(
     graph: TaskGraph, batch: TraceBatch, ready: Times, rows: NDArray[np.int64]
-) -> Times:
-    """Waiting of the images `rows` for resources on the way to the answer.
+) -> tuple[Times, Times, float]:
+    """Waits and times of the steps on the way to the answers; waits for deadlines.
 
-    That way goes back from the answer: each time to the step whose end let the next one begin.
+    All in ms, summed over the images; the first two are arrays with a value for each step.  The way
+    goes back from the answer: each time to the step whose end let the next one begin, or to the
+    image's start where a deadline did.
     """
-    queue = np.zeros(len(batch.inferences))
+    waits, steps, due_ms = np.zeros(len(graph.steps)), np.zeros(len(graph.steps)), 0.0
     path = {graph.sink: rows} if rows.size else {}
     while path:
         step = max(path)
         here = path.pop(step)
-        began = ready[here, step]
-        queue[here] += batch.starts_ms[here, step] - began
-        left = np.ones(here.size, dtype=bool)
+        began, start = ready[here, step], batch.starts_ms[here, step]
+        waits[step] += (start - began).sum()
+        steps[step] += (batch.ends_ms[here, step] - start).sum()
+        left = np.full(here.size, bool(graph.steps[step].after))
         for earlier in graph.steps[step].after:
             if not left.any():
                 break
@@ -225,7 +228,8 @@ def queueing_ms(
             if last.any():
                 left &= ~last
                 path[earlier] = np.concatenate([path.get(earlier, here[:0]), here[last]])
-    return queue[rows]
+        due_ms += float((began - batch.start_ms[here])[left].sum())
+    return waits, steps, due_ms
 
 
 def survivors(graph: TaskGraph, batch: TraceBatch, ready: Times) -> Counter[frozenset[str]]:

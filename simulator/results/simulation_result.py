@@ -5,29 +5,42 @@ board over time has three parts, as its energy has: computing, idle while nothin
 processor, and the radio while a message is on the wire.  Its integral is the energy.
 """
 
+import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 
 from nonn_common.errors import SimulationError
 from profiles.quantity import Quantity
-from simulator.results.breakdown import BoardRow, Breakdown, IntervalRow, MessageRow, plain_rows
+from simulator.results.breakdown import (
+    BoardRow,
+    Breakdown,
+    CriticalPathRow,
+    IntervalRow,
+    MessageRow,
+    plain_rows,
+)
 from simulator.results.recording import Recording, on_wire, radio_part
 from simulator.results.statistics import BoardStatistics, Statistics
-from simulator.task_graph import Node, Step, TaskGraph, owner_of
+from simulator.task_graph import HOST, Node, Step, TaskGraph, owner_of
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationResult(Breakdown):
     """A breakdown computed from what was recorded, over all images of a run.
 
-    `queue_ms` is the time per answer that was spent waiting for busy resources on the way that
-    the answer took, `wait_ms` the mean of the boards that do more than pass on.  A percentile is
-    exact, or off by at most `percentile_error_pct` of itself where only totals were kept; then the
-    tables are empty.  `survivors` counts the images by the students whose features are in the
-    answer; a lost image has none.
+    `critical_path` is the way that the answers took: its rows add up to the latency.  `queue_ms` is
+    the time per answer that was spent waiting for busy resources on that way, `wait_ms` the mean of
+    the boards that do more than pass on.  A percentile is exact, or off by at most
+    `percentile_error_pct` of itself where only totals were kept; then the tables are empty.
+    `survivors` counts the images by the students whose features are in the answer; a lost image has
+    none.  `partial` counts the answers that lack a student.  `warnings` say what makes the result
+    doubtful.
     """
 
+    critical_path: tuple[CriticalPathRow, ...]
     queue_ms: float
     wait_ms: float
     p50_ms: float
@@ -37,10 +50,12 @@ class SimulationResult(Breakdown):
     duration_ms: float
     throughput_per_s: float
     answered: int
+    partial: int
     lost: int
     utilisation: Mapping[str, float]
     survivors: Mapping[frozenset[str], int]
     recording: "Recording | None"
+    warnings: tuple[str, ...] = ()
 
     @property
     def intervals(self) -> tuple[IntervalRow, ...]:
@@ -115,7 +130,8 @@ def summarise(statistics: Statistics, recording: Recording | None) -> Simulation
         communication_ms=total_ms - compute_ms,
         boards=boards,
         inferences=recording.inferences if recording else (),
-        queue_ms=statistics.queue.value,
+        critical_path=_critical_path(statistics),
+        queue_ms=_per_answer(statistics, float(statistics.path_waits_ms.sum())),
         wait_ms=_mean_wait_ms(statistics.boards),
         p50_ms=p50_ms,
         p95_ms=p95_ms,
@@ -124,11 +140,53 @@ def summarise(statistics: Statistics, recording: Recording | None) -> Simulation
         duration_ms=statistics.last_ms,
         throughput_per_s=statistics.answered / seconds if seconds else 0.0,
         answered=statistics.answered,
+        partial=_partial(statistics),
         lost=statistics.images - statistics.answered,
         utilisation={name: _part(each, statistics.last_ms) for name, each in busy.items()},
         survivors=dict(statistics.survivors),
         recording=recording,
     )
+
+
+def _critical_path(statistics: Statistics) -> tuple[CriticalPathRow, ...]:
+    """Rows of the critical path: the host, then the boards that are on it."""
+    if not statistics.answered:
+        return ()
+    graph = statistics.graph
+    names = (HOST, *(node.name for node in graph.nodes), *(step.actor for step in graph.steps))
+    times_ms = {name: defaultdict[str, float](float) for name in names}
+    for step, wait_ms, step_ms in zip(
+        graph.steps,
+        statistics.path_waits_ms.tolist(),
+        statistics.path_steps_ms.tolist(),
+        strict=True,
+    ):
+        kind = step.activity if step.activity in ("compute", "join") else "message"
+        times_ms[step.actor][kind] += step_ms
+        times_ms[step.actor]["wait"] += wait_ms
+    times_ms[HOST]["wait"] += statistics.path_due_ms
+    return tuple(
+        CriticalPathRow(
+            name,
+            *(
+                _per_answer(statistics, times[kind])
+                for kind in ("compute", "message", "join", "wait")
+            ),
+        )
+        for name, times in times_ms.items()
+        if any(times.values())
+    )
+
+
+def _per_answer(statistics: Statistics, total: float) -> float:
+    return total / statistics.answered if statistics.answered else math.nan
+
+
+def _partial(statistics: Statistics) -> int:
+    """Number of answers without every student."""
+    everybody = frozenset(chain.from_iterable(statistics.graph.students.values()))
+    answers = statistics.survivors.items()
+    return sum(count for names, count in answers if names and names != everybody)
 
 
 def resource_busy_ms(statistics: Statistics) -> dict[str, float]:

@@ -20,8 +20,8 @@ from simulator.results.recording import (
     Recording,
     Times,
     TraceBatch,
+    critical_path,
     on_wire_ms,
-    queueing_ms,
     ready_ms,
     survivors,
     union_ms,
@@ -126,7 +126,7 @@ class Statistics:
         self.graph = graph
         self.images = self.answered = 0
         self.last_ms = 0.0
-        self.latency, self.compute, self.queue = Mean(), Mean(), Mean()
+        self.latency, self.compute = Mean(), Mean()
         self.boards = [BoardStatistics(each) for each in board_steps(graph)]
         self.survivors: Counter[frozenset[str]] = Counter()
         self.done = np.zeros(len(steps), dtype=np.int64)
@@ -134,6 +134,9 @@ class Statistics:
         self.wasted_ms = np.zeros(len(steps))
         self.wasted_work_ms = np.zeros(len(steps))
         self.wasted_wire_ms = np.zeros(len(steps))
+        self.path_waits_ms = np.zeros(len(steps))
+        self.path_steps_ms = np.zeros(len(steps))
+        self.path_due_ms = 0.0
         self.shared_busy_ms: dict[str, float] = {}
         self._latencies: list[Times] | None = [] if exact else None
         self._sketch = DDSketch(SKETCH_ERROR_PCT / 100)
@@ -210,7 +213,10 @@ class Statistics:
         latencies = (batch.end_ms - batch.start_ms)[there]
         self.answered += latencies.size
         self.latency.add(latencies)
-        self.queue.add(queueing_ms(self.graph, batch, ready, np.flatnonzero(there)))
+        waits_ms, steps_ms, due_ms = critical_path(self.graph, batch, ready, np.flatnonzero(there))
+        self.path_waits_ms += waits_ms
+        self.path_steps_ms += steps_ms
+        self.path_due_ms += due_ms
         if self._latencies is not None:
             self._latencies.append(latencies)
         else:

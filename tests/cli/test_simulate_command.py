@@ -130,6 +130,49 @@ def test_poisson_arrivals_queue(simulated):
     assert busy["p50_ms"] < busy["p95_ms"] < busy["p99_ms"]
 
 
+def test_a_queue_without_bound_is_a_warning(nonn_plan):
+    """Two students of 103.98 ms each on boards of their own: 9.617 images a second."""
+    call = ("simulate", "--student", "167M", "--students", 2, "--fleet", "rpi3x2")
+    for rate, grows in ((20, True), (9, False)):
+        arrivals = ("--arrivals", f"poisson:{rate}/s", "--inferences", 50)
+        warnings = nonn_plan(*call, *arrivals, "--json").document.get("warnings", [])
+        assert len(warnings) == grows
+        told = "rpi-3b-1.cpu can take 9.617: its queue grows without bound"
+        assert all(f"20 images come in a second, and {told}" in text for text in warnings)
+        assert ("Warning: 20 images come" in nonn_plan(*call, *arrivals).out) == grows
+
+
+def test_answers_that_lack_a_student_are_counted(nonn_plan, simulated):
+    down = ("--fail", "rpi-3b-1@0ms..500ms", "--on-failure", "lose")
+    late = (*down, "--inferences", 10, "--deadline", "200ms")
+    found = simulated(*late)["simulation"]
+    count = found["partial"]
+    assert 0 < count < 10
+    assert found["survivors"] == [
+        {"students": ["student-2"], "images": count},
+        {"students": ["student-1", "student-2"], "images": 10 - count},
+    ]
+    shown = nonn_plan(*STUDENTS, "--students", 2, *late).out
+    assert f"answered by all students: {10 - count}, by some: {count}, by none: 0" in shown
+    assert f"missing most often: student-1 at {count} images\n" in shown
+    assert "by some" not in nonn_plan(*STUDENTS, "--students", 2).out
+
+
+def test_people_see_where_the_time_of_a_pipeline_goes(nonn_plan):
+    """Each board computes in its turn: the longest is one of eight."""
+    said = nonn_plan(*MODEL, "rpi3x8", "--split", "pipeline")
+    (line,) = [line.split() for line in said.out.splitlines() if line.split()[:1] == ["all"]]
+    found = nonn_plan(*MODEL, "rpi3x8", "--split", "pipeline", "--json").document["simulation"]
+    busy_ms = sum(row["busy_ms"] for row in found["boards"])
+    assert busy_ms > 6 * found["compute_ms"]
+    assert line[1] == f"{busy_ms:.2f}"
+    assert line[-1] == f"{found['total_ms']:.2f}"
+    path = found["critical_path"]
+    assert sum(row["compute_ms"] for row in path) == pytest.approx(busy_ms)
+    assert [row["actor"] for row in path] == ["host", *(row["board"] for row in found["boards"])]
+    assert "longest board" in said.out
+
+
 def test_seed_decides_about_chance(simulated):
     def latencies(seed):
         arguments = ("--arrivals", "poisson:8/s", "--inferences", 20, "--seed", seed)

@@ -195,6 +195,7 @@ def simulate(
     came_from = getattr(scenario.arrivals, "source", None)
     if came_from:
         output.say(f"arrivals: {images} of {came_from}")
+    output.warn(*result.warnings)
     written = outputs.write(result)
     for path in written:
         output.say(f"written to {path}")

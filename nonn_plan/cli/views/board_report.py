@@ -1,8 +1,10 @@
 """Boards as people see them: simulated, emulated, measured, profiled; and their certificates."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from nonn_common.units import format_flops
@@ -16,8 +18,15 @@ if TYPE_CHECKING:
     from boards.tls.credential import CertificateInfo
     from nonn_plan.cli.parsers.workload import SimulationRequest
     from profiles.layer import LayerModel
+    from simulator.results.breakdown import CriticalPathRow
     from simulator.results.simulation_result import SimulationResult
     from simulator.student_sweep import StudentSweep, SweepPoint
+
+
+LONGEST_AND_REST = (
+    "longest board: for how long the board computes that does so longest; rest: the latency less "
+    "that time, which Tables 6 and 7 call communication"
+)
 
 
 def show_simulation(
@@ -31,12 +40,14 @@ def show_simulation(
     _show_boards(output, result)
     output.table(
         "One image: ms; energy in mJ: compute per node and of the fleet, idle and radio apart",
-        ("", "latency", "compute", "communication", "queue", "per node", "fleet", "idle", "radio"),
+        ("", "latency", "longest board", "rest", "queue", "per node", "fleet", "idle", "radio"),
         [
             _latency_row(request.title, result),
             *(_latency_row(f"teacher alone on {name}", one) for name, one in alone.items()),
         ],
     )
+    output.say(LONGEST_AND_REST)
+    _show_critical_path(output, result)
     for sentence in _sentences(result, request, accuracy_pct):
         output.say(sentence)
 
@@ -62,6 +73,25 @@ def _show_boards(output: Output, result: "SimulationResult") -> None:
     )  # fmt: skip
 
 
+def _show_critical_path(output: Output, result: "SimulationResult") -> None:
+    """Show what the answer waited for, step after step: all rows together are the latency."""
+    columns = list(zip(*map(_path_times, result.critical_path), strict=True))
+    if not columns:
+        return
+    output.table(
+        "Critical path, from the image to the answer, which waits for these: ms, mean of answers",
+        ("", "compute", "messages", "join", "waiting", "together"),
+        [
+            *((row.actor, *_ms_cells(*_path_times(row))) for row in result.critical_path),
+            ("all", *_ms_cells(*map(sum, columns))),
+        ],
+    )
+
+
+def _path_times(row: "CriticalPathRow") -> tuple[float, ...]:
+    return row.compute_ms, row.message_ms, row.join_ms, row.wait_ms, row.total_ms
+
+
 def _latency_row(name: str, result: "SimulationResult") -> tuple[str, ...]:
     return (
         name,
@@ -77,6 +107,9 @@ def _sentences(
     if request.description:
         yield f"{request.title}: {request.description}"
     images = result.answered + result.lost
+    if result.partial:
+        students = dict.fromkeys(chain.from_iterable(request.graph().students.values()))
+        yield from _partial_sentences(result, list(students))
     if images > 1:
         p50, p95, p99 = _ms_cells(result.p50_ms, result.p95_ms, result.p99_ms)
         error = result.percentile_error_pct
@@ -93,6 +126,20 @@ def _sentences(
         devices = ", ".join(name for name, other in request.latency_model.items() if other == how)
         what = "layer by layer" if how == "per-layer" else "affine in the FLOPs"
         yield f"compute time of {devices}: {what}"
+
+
+def _partial_sentences(result: "SimulationResult", students: Sequence[str]) -> Iterable[str]:
+    """How many answers lack a student, and which students they lack most often."""
+    whole, images = result.answered - result.partial, result.answered + result.lost
+    yield (
+        f"images answered by all students: {whole}, by some: {result.partial}, by none: "
+        f"{result.lost}"
+    )
+    missing = Counter(dict.fromkeys(students, images))
+    for names, count in result.survivors.items():
+        missing.subtract(dict.fromkeys(names, count))
+    often = ", ".join(f"{name} at {count} images" for name, count in (+missing).most_common(3))
+    yield f"missing most often: {often}"
 
 
 def _ms_cells(*times_ms: float | None) -> tuple[str, ...]:
@@ -114,7 +161,7 @@ def show_sweep(
     output.table(
         f"{move.students} students of {format_flops(move.macs)}, each on a {move.slow.name} or "
         f"together on one {move.fast.name}: ms; compute energy in mJ",
-        (f"on {move.fast.name}", "total", "compute", "communication", "per node", "fleet", ""),
+        (f"on {move.fast.name}", "total", "longest board", "rest", "per node", "fleet", ""),
         [
             (
                 str(row.moved),
@@ -128,6 +175,7 @@ def show_sweep(
             for row in moved
         ],
     )
+    output.say(LONGEST_AND_REST)
 
 
 def show_certificates(output: Output, certificates: "Sequence[CertificateInfo]") -> None:

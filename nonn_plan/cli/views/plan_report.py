@@ -110,7 +110,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
     _show_budgets(output, plan)
     cost = plan.predicted
     output.say(
-        f"latency {cost.total_ms:.1f} ms (compute {cost.compute_ms:.1f}, communication "
+        f"latency {cost.total_ms:.1f} ms (longest board {cost.compute_ms:.1f}, rest "
         f"{cost.communication_ms:.1f}); energy per node {cost.energy_per_node_mj:.1f} mJ; "
         f"dropped {plan.dropped_filters} filters"
     )

@@ -1,14 +1,26 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+from made_hardware import figure
 
 from nonn_common.errors import SimulationError
 from simulator.engine.simulation import simulate
 from simulator.results import statistics
 from simulator.results.breakdown import IntervalRow, MessageRow
-from simulator.workloads.fan_out import SingleModel
+from simulator.scenario import (
+    ClosedLoop,
+    Periodic,
+    Poisson,
+    RenewalFailure,
+    Scenario,
+    Throttle,
+    TimedFailure,
+    Times,
+)
+from simulator.workloads.fan_out import FanOut, SingleModel
 
 
 def test_progress_is_told_batch_by_batch(make_fan_out, monkeypatch):
@@ -71,6 +83,53 @@ def test_a_closed_loop_has_one_image_under_way(make_fan_out):
     assert [row.start_ms for row in rows] == pytest.approx([0, 43, 86])
     assert [row.end_ms for row in rows] == pytest.approx([43, 86, 129])
     assert [row.latency_ms for row in rows] == pytest.approx([43, 43, 43])
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "grows"),
+    [
+        (Poisson(60), True),
+        (Poisson(50), True),  # by chance, at the very capacity, it has no bound either
+        (Poisson(49), False),
+        (Periodic(19.9), True),
+        (Periodic(20), False),
+        (Times((0, 10, 25, 40)), True),
+        (Times((0, 10, 25, 60, 61)), False),  # the first four come in 60 ms
+        (Times((5, 5, 5, 5)), False),  # all at once, and then none
+        (ClosedLoop(), False),
+    ],
+)
+def test_more_images_than_a_board_can_take_are_said(make_fan_out, arrivals, grows):
+    """Slow computes for 20 ms an image: 50 a second."""
+    warnings = simulate(make_fan_out(), 4, Scenario(arrivals)).warnings
+    assert len(warnings) == grows
+    assert all("slow.cpu can take 50: its queue grows" in text for text in warnings)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "told"),
+    [
+        ({"throttling": (Throttle("slow", 9, 0.8),)}, "slow.cpu can take 40"),
+        ({"throttling": (Throttle("slow", 0, 0.5), Throttle("slow", 9, 1.0))}, None),
+        ({"throttling": (Throttle("fast", 9, 0.1),)}, "fast.cpu can take 11.43"),  # 87.5 ms
+        ({"failures": (RenewalFailure(("slow",), 900, 100),)}, "slow.cpu can take 45"),
+        ({"failures": (TimedFailure(("slow",), 5, 9),)}, None),
+        ({"failures": (RenewalFailure(("slow",), 900, 100),), "on_failure": "lose"}, None),
+    ],
+)  # fmt: skip
+def test_slow_clocks_and_repairs_leave_less(make_fan_out, scenario, told):
+    warnings = simulate(make_fan_out(), 2, Scenario(Poisson(47), **scenario)).warnings
+    assert [text.split(", and ")[1].split(":")[0] for text in warnings] == [told] * bool(told)
+
+
+def test_lost_messages_leave_less(host, slow, fast, students):
+    """A try on the host's card takes 12 ms; every second one is repeated after 12 + 8 ms."""
+    noisy = slow.link.model_copy(update={"loss_pct": figure(50), "retransmit_ms": figure(12)})
+    boards = (replace(slow, link=noisy), fast)
+    fan_out = FanOut(host, boards, students, ("slow", "fast"), 1000)
+    (text,) = simulate(fan_out, 2, Scenario(Poisson(40))).warnings
+    assert "host.nic can take 29.59:" in text  # 12 + 20 ms, and 1.8 for fast
+    assert simulate(fan_out, 2, Scenario(Poisson(29))).warnings == ()
 
 
 def test_a_model_alone(slow):

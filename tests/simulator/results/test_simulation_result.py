@@ -34,6 +34,42 @@ def test_queueing_is_what_the_answer_waited_for(make_fan_out):
     assert result.total_ms == pytest.approx(43 + result.queue_ms)
 
 
+def path_of(result):
+    return {
+        row.actor: (row.compute_ms, row.message_ms, row.join_ms, row.wait_ms)
+        for row in result.critical_path
+    }
+
+
+def test_the_critical_path_by_hand(make_fan_out):
+    """The host sends to slow for 12 ms; it computes for 20 and replies for 8; the join takes 3."""
+    result = simulate(make_fan_out(), 3)
+    assert path_of(result) == {"host": (0, 12, 3, 0), "slow": (20, 8, 0, 0)}
+    assert sum(row.total_ms for row in result.critical_path) == result.total_ms == 43
+
+
+def test_queues_are_on_the_critical_path(make_fan_out):
+    result = simulate(make_fan_out(), 5, Scenario(Periodic(15)))
+    assert path_of(result)["slow"] == pytest.approx((20, 8, 0, 10))
+    assert sum(row.total_ms for row in result.critical_path) == pytest.approx(result.total_ms)
+
+
+def test_a_wait_for_the_deadline_is_the_host_s_on_the_critical_path(make_fan_out):
+    """Fast has replied at 23.35 ms, slow not by the deadline of 30."""
+    result = simulate(make_fan_out(deadline_ms=30), 2)
+    assert path_of(result) == {"host": (0, 0, 3, 30)}
+    assert (result.total_ms, result.queue_ms) == (33, 0)
+
+
+def test_answers_without_every_student_are_counted(make_fan_out):
+    assert simulate(make_fan_out(), 4).partial == 0
+    late = simulate(make_fan_out(deadline_ms=30), 4, keep="totals")
+    assert (late.answered, late.partial, late.lost) == (4, 4, 0)
+    nobody = simulate(make_fan_out(deadline_ms=1.0), 4)
+    assert (nobody.answered, nobody.partial, nobody.lost) == (0, 0, 4)
+    assert nobody.critical_path == ()
+
+
 def test_energy_apart_for_computing_idling_and_the_radio(host, slow, fast, students):
     boards = (powered(slow, idle_w=2, radio_w=0.5), powered(fast, idle_w=1))
     result = simulate(FanOut(host, boards, students, ("slow", "fast"), 1000), 3)

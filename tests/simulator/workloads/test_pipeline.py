@@ -32,7 +32,15 @@ def test_three_stages_by_hand(host):
     stages_ms = (5 + FIRST_MS, 5 + SECOND_MS, 5 + LAST_MS)
     hops_ms = (4.048, 2 + 4.096, 2 + 1.024, 0.32)
     total_ms = sum(stages_ms) + sum(hops_ms) + 2.5
-    assert simulate(split).total_ms == pytest.approx(total_ms)
+    result = simulate(split)
+    assert result.total_ms == pytest.approx(total_ms)
+    # All of it is on the critical path: each board computes in its turn.
+    path = {row.actor: row for row in result.critical_path}
+    assert [path[name].compute_ms for name in "abc"] == pytest.approx(stages_ms)
+    assert [row.busy_ms for row in result.boards] == pytest.approx(stages_ms)
+    messages_ms = (path[name].message_ms for name in ("host", "a", "b", "c"))
+    assert list(messages_ms) == pytest.approx(hops_ms)
+    assert path["host"].join_ms == 2.5
     assert pipeline_latency_ms(split) == pytest.approx(total_ms)
     assert period_ms(split) == pytest.approx(max(*stages_ms, *hops_ms))
 
