@@ -1,12 +1,15 @@
 """Validation of a plan on its boards: predicted beside measured latency and accuracy.
 
-Latency is compared in its parts, board by board.  The trace for Perfetto (ui.perfetto.dev) shows
+Latency is compared in its parts, board by board.  Both sides are medians over as many images,
+real and simulated; communication is what the median compute leaves of the median total, so that
+the parts add up.  The trace for Perfetto (ui.perfetto.dev) shows
 one real inference beside the simulated one: the simulated processes stand as `simulate --trace`
 writes them; the measured ones, whose names say so, below.  A board reports how long it computed,
 not when by the host's clock: its slice is put in the middle of the time that is left for the link.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,17 +26,57 @@ from simulator.engine.simulation import simulate
 from simulator.results.breakdown import BoardRow
 from simulator.results.perfetto import trace_json
 from simulator.results.simulation_result import SimulationResult
+from simulator.task_graph import HOST
 
 ACCEPTED_PCT = 15.0
 """An error of a prediction that is beyond this asks for another profile."""
+_NOTHING_IS_OFF = (
+    f"nothing to calibrate anew: total, 95th percentile and each board's compute are within "
+    f"{ACCEPTED_PCT:g} % of what was measured"
+)
+_CHECK_LINKS = (
+    "check rate and latency of the links in the fleet, and message_ms of the devices, which "
+    "`nonn-plan profile` measures"
+)
 _FIRST_PID = 100_000
 
 
-class MeasuredLatency:
-    """The answers of a closed loop, each with every student."""
+class AnswerTimes:
+    """Times of the answers of a closed loop, each with every student; real or simulated alike."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self._answers = answers
+
+    @classmethod
+    def simulated(cls, found: SimulationResult) -> "AnswerTimes":
+        """Times of simulated images; a board counts where its reply came by the answer."""
+        started_ms = [row.start_ms for row in found.inferences]
+        computing: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
+        for each in found.intervals:
+            if each.activity == "compute":
+                computing[each.inference, each.actor] += (each.start_ms, each.end_ms)
+        timings: defaultdict[int, list[BoardTiming]] = defaultdict(list)
+        sent_ms = {(row.inference, row.receiver): row.received_ms for row in found.messages}
+        for reply in found.messages:
+            image, board = reply.inference, reply.sender
+            if reply.receiver == HOST and reply.received_ms <= found.inferences[image].end_ms:
+                moments = computing[image, board]
+                timings[image].append(
+                    BoardTiming(
+                        board=board,
+                        sent_ms=sent_ms[image, board] - started_ms[image],
+                        replied_ms=reply.received_ms - started_ms[image],
+                        waited_ms=None,
+                        computed_ms=max(moments) - min(moments),
+                    )
+                )
+        nothing = np.zeros((0, 0), np.float32)
+        return cls(
+            [
+                Answer(row.inference, nothing, {}, row.latency_ms, tuple(timings[row.inference]))
+                for row in found.inferences
+            ]
+        )
 
     @property
     def total_ms(self) -> list[float]:
@@ -43,22 +86,12 @@ class MeasuredLatency:
     @property
     def compute_ms(self) -> list[float]:
         """Compute time of the slowest board, for images where every board reported its own."""
-        return [compute_ms for _, compute_ms in self._divided]
-
-    @property
-    def communication_ms(self) -> list[float]:
-        """All the rest, waiting included; of the same images."""
-        return [total_ms - compute_ms for total_ms, compute_ms in self._divided]
-
-    @property
-    def _divided(self) -> list[tuple[float, float]]:
-        """Total time and slowest board's compute time of each image that has both."""
-        divided = []
+        longest = []
         for answer in self._answers:
             known = [each.computed_ms for each in answer.timings if each.computed_ms is not None]
             if known and len(known) == len(answer.timings):
-                divided.append((answer.total_ms, max(known)))
-        return divided
+                longest.append(max(known))
+        return longest
 
     @property
     def typical(self) -> Answer:
@@ -82,12 +115,13 @@ def median(values: Sequence[float]) -> float | None:
 
 
 class Comparison(Record):
-    """One figure."""
+    """One figure, by the same statistic on both sides."""
 
     predicted: float | None = Field(description="By the plan's profiles; null where unknown.")
-    measured: float | None = Field(description="Median on the boards; null where unknown.")
+    measured: float | None = Field(description="On the boards; null where unknown.")
     error_pct: float | None = Field(
-        description="Predicted minus measured, in percent of measured; null where either is."
+        description="Predicted minus measured, in percent of measured: above 0 where the boards "
+        "are quicker than predicted.  Null where either is."
     )
 
     @classmethod
@@ -105,7 +139,7 @@ class Comparison(Record):
 
 
 class BoardComparison(Record):
-    """One board; times in ms, moments since the host took the image up."""
+    """One board; medians in ms, moments since the host took the image up."""
 
     board: str = Field(description="Name of the board.")
     device: str = Field(description="Its device.")
@@ -137,14 +171,17 @@ class Validation(Document):
 
     images: int = Field(gt=0, description="Images that every student answered.")
     incomplete: int = Field(ge=0, description="Images that were left out: a student was missing.")
-    total_ms: Comparison = Field(description="Latency of an image.")
-    compute_ms: Comparison = Field(description="Time of the board that computes longest.")
-    communication_ms: Comparison = Field(description="All the rest.")
+    total_ms: Comparison = Field(description="Latency of an image, median.")
+    compute_ms: Comparison = Field(
+        description="Time of the board that computes longest for an image, median."
+    )
+    communication_ms: Comparison = Field(description="All the rest: the total less the compute.")
     p95_ms: Comparison = Field(description="95th percentile of the latency of an image.")
     boards: tuple[BoardComparison, ...] = Field(description="The boards, in the sending order.")
     accuracy: AccuracyComparison = Field(description="Accuracy.")
     advice: tuple[str, ...] = Field(
-        description="What to calibrate anew, where the total is off by more than 15 %."
+        description="What to calibrate anew, for figures that are off by more than 15 %, or that "
+        "there is nothing.  Never empty."
     )
 
 
@@ -160,43 +197,59 @@ def compare_with_plan(
     if not whole:
         why = "; ".join(dict.fromkeys(w for each in answers for w in each.missing.values()))
         raise BoardError(f"no image was answered by all students: {why}")
-    measured = MeasuredLatency(whole)
-    predicted = simulate(plan_workload(plan), len(whole))
-    rows = {row.board: row for row in predicted.boards}
+    result = simulate(plan_workload(plan), len(whole))
+    rows = {row.board: row for row in result.boards}
+    predicted, measured = AnswerTimes.simulated(result), AnswerTimes(whole)
     boards = tuple(
-        _board(rows[board], measured, protocols.get(board, "")) for board in plan.send_order
+        _board(rows[board], predicted, measured, protocols.get(board, ""))
+        for board in plan.send_order
     )
-    total = Comparison.of(_latency_percentile_ms(predicted, 50), median(measured.total_ms))
-    communication = Comparison.of(predicted.communication_ms, median(measured.communication_ms))
+    total = _medians(predicted.total_ms, measured.total_ms)
+    compute = _medians(predicted.compute_ms, measured.compute_ms)
+    communication = Comparison.of(
+        _rest(total.predicted, compute.predicted), _rest(total.measured, compute.measured)
+    )
+    p95 = Comparison.of(_p95(predicted.total_ms), _p95(measured.total_ms))
     return Validation(
         images=len(whole),
         incomplete=len(answers) - len(whole),
         total_ms=total,
-        compute_ms=Comparison.of(predicted.compute_ms, median(measured.compute_ms)),
+        compute_ms=compute,
         communication_ms=communication,
-        p95_ms=Comparison.of(
-            _latency_percentile_ms(predicted, 95), float(np.percentile(measured.total_ms, 95))
-        ),
+        p95_ms=p95,
         boards=boards,
         accuracy=_accuracy(plan, bundle, accuracy_pct),
-        advice=() if total.accepted else tuple(_advice(total, communication, boards)),
+        advice=_advice(total, communication, p95, boards),
     )
 
 
-def _latency_percentile_ms(predicted: SimulationResult, percentile: float) -> float:
-    return float(np.percentile([row.latency_ms for row in predicted.inferences], percentile))
+def _medians(predicted: Sequence[float], measured: Sequence[float]) -> Comparison:
+    return Comparison.of(median(predicted), median(measured))
 
 
-def _board(row: BoardRow, measured: MeasuredLatency, wire: str) -> BoardComparison:
-    computed = measured.of(row.board, lambda timing: timing.computed_ms)
-    replied = measured.of(row.board, lambda timing: timing.replied_ms)
+def _rest(total_ms: float | None, compute_ms: float | None) -> float | None:
+    """Total less compute: a median of differences would not add up with the other two."""
+    return None if total_ms is None or compute_ms is None else total_ms - compute_ms
+
+
+def _p95(values: Sequence[float]) -> float:
+    return float(np.percentile(values, 95))
+
+
+def _board(
+    row: BoardRow, predicted: AnswerTimes, measured: AnswerTimes, wire: str
+) -> BoardComparison:
+    def compared(figure: Callable[[BoardTiming], float | None]) -> Comparison:
+        return _medians(predicted.of(row.board, figure), measured.of(row.board, figure))
+
+    computed = compared(lambda timing: timing.computed_ms)
     return BoardComparison(
         board=row.board,
         device=row.device,
         wire=wire,
-        computed_ms=Comparison.of(row.busy_ms, median(computed)),
-        replied_ms=Comparison.of(row.done_ms, median(replied)),
-        energy_mj=Comparison.of(row.energy_mj, _energy_mj(row, median(computed))),
+        computed_ms=computed,
+        replied_ms=compared(lambda timing: timing.replied_ms),
+        energy_mj=Comparison.of(row.energy_mj, _energy_mj(row, computed.measured)),
     )
 
 
@@ -223,27 +276,39 @@ def _accuracy(
 
 
 def _advice(
-    total: Comparison, communication: Comparison, boards: Sequence[BoardComparison]
-) -> Iterator[str]:
-    """Advice on the figures to calibrate anew, worst first."""
+    total: Comparison,
+    communication: Comparison,
+    p95: Comparison,
+    boards: Sequence[BoardComparison],
+) -> tuple[str, ...]:
+    """Advice on the figures to calibrate anew, boards first, the worst of them at the top."""
     known = [board for board in boards if board.computed_ms.measured is not None]
     off = [board for board in known if not board.computed_ms.accepted]
-    for board in sorted(off, key=lambda each: -abs(each.computed_ms.error_pct or 0)):
-        figure = board.computed_ms
-        yield (
-            f"{board.device}: {board.board} computed {_ms(figure.measured)}, predicted "
-            f"{_ms(figure.predicted)}; run `nonn-plan profile` on it, with the threads and the "
-            "precision of its worker, and plan again with that profile"
+    lines = [
+        f"{board.device}: {board.board} computed {_ms(board.computed_ms.measured)}, predicted "
+        f"{_ms(board.computed_ms.predicted)}; run `nonn-plan profile` on it, with the threads and "
+        "the precision of its worker, and plan again with that profile"
+        for board in sorted(off, key=lambda each: -abs(each.computed_ms.error_pct or 0))
+    ]
+    if communication.predicted is not None and communication.measured is not None:
+        missed = abs(communication.predicted - communication.measured)
+        if missed > ACCEPTED_PCT / 100 * (total.measured or 0):
+            lines.append(
+                f"communication took {_ms(communication.measured)}, predicted "
+                f"{_ms(communication.predicted)}: {_CHECK_LINKS}"
+            )
+    if not lines and not total.accepted:
+        why = "" if known else ", and no board says how long it computed"
+        lines.append(
+            f"an image took {_ms(total.measured)}, predicted {_ms(total.predicted)}{why}: run "
+            f"`nonn-plan profile` on the boards, and {_CHECK_LINKS}"
         )
-    if communication.measured is None:
-        return
-    missed = abs((communication.predicted or 0) - communication.measured)
-    if missed > ACCEPTED_PCT / 100 * (total.measured or 0):
-        yield (
-            f"communication took {_ms(communication.measured)}, predicted "
-            f"{_ms(communication.predicted)}: check rate and latency of the links in the fleet, "
-            "and message_ms of the devices, which `nonn-plan profile` measures"
+    if not lines and not p95.accepted:
+        lines.append(
+            f"the 95th percentile was {_ms(p95.measured)}, predicted {_ms(p95.predicted)}: check "
+            "loss and jitter of the links in the fleet, and what else boards and host do"
         )
+    return tuple(lines) or (_NOTHING_IS_OFF,)
 
 
 def _ms(value: float | None) -> str:

@@ -8,8 +8,8 @@ import pytest
 from emulated_plans import bundle_of, made_fleet, made_plan
 
 from boards.board_validation import (
+    AnswerTimes,
     Comparison,
-    MeasuredLatency,
     compare_with_plan,
     median,
     write_comparison_trace,
@@ -18,8 +18,13 @@ from boards.host.inference import Answer, BoardTiming
 from nonn_common.errors import BoardError
 from nonn_core.export.bundle import read_bundle
 from planner.plan_file.evaluation import plan_workload
+from simulator.engine.simulation import simulate
 from simulator.workloads import closed_form
 
+NOTHING = (
+    "nothing to calibrate anew: total, 95th percentile and each board's compute are within 15 % of "
+    "what was measured"
+)
 LINK = {"name": "wire", "bits_per_s": 1e7, "latency_ms": 0.5}
 
 
@@ -58,7 +63,7 @@ def test_boards_that_do_what_was_predicted_have_no_error(plan, bundle):
         figures += [board.computed_ms, board.replied_ms, board.energy_mj]
     assert [each.error_pct for each in figures] == pytest.approx([0.0] * 10, abs=1e-6)
     assert [board.wire for board in found.boards] == ["frames", "standard"]
-    assert found.advice == ()
+    assert found.advice == (NOTHING,)
     assert (found.images, found.incomplete) == (9, 0)
     assert found.accuracy.measured_pct == 97.0
 
@@ -82,9 +87,28 @@ def test_slower_messages_ask_for_links_and_messages(plan, bundle):
 
 
 def test_an_error_within_fifteen_percent_asks_for_nothing(plan, bundle):
-    assert (
-        compare_with_plan(plan, bundle, answers(plan, compute=1.1, rest=1.1), None, {}).advice == ()
+    found = compare_with_plan(plan, bundle, answers(plan, compute=1.1, rest=1.1), None, {})
+    assert found.advice == (NOTHING,)
+
+
+def test_errors_that_cancel_out_in_the_total_are_named(plan, bundle):
+    """5 ms of compute are predicted and 2.5 measured; the rest takes 2.5 ms more."""
+    rest = closed_form.fan_out_breakdown(plan_workload(plan)).communication_ms
+    found = compare_with_plan(
+        plan, bundle, answers(plan, compute=0.5, rest=1 + 2.5 / rest), None, {}
     )
+    assert found.total_ms.error_pct == pytest.approx(0, abs=1e-6)
+    assert found.compute_ms.error_pct == pytest.approx(100)
+    assert [line[:44] for line in found.advice] == [
+        f"made: {board} computed 2.50 ms, predicted 5.00 ms" for board in ("b0", "b1")
+    ]
+
+
+def test_a_slow_tail_alone_is_named(plan, bundle):
+    some = [*answers(plan, 18), *answers(plan, 2, rest=9.0)]
+    (line,) = compare_with_plan(plan, bundle, some, None, {}).advice
+    assert line.startswith("the 95th percentile was")
+    assert "loss and jitter" in line
 
 
 def test_images_with_a_missing_student_are_left_out(plan, bundle):
@@ -105,10 +129,41 @@ def test_what_is_not_known_is_not_compared():
     assert median([]) is None
 
 
-def test_parts_of_an_image_add_up(plan):
-    measured = MeasuredLatency(answers(plan, 5, compute=1.5))
-    parts = zip(measured.compute_ms, measured.communication_ms, strict=True)
-    assert [sum(each) for each in parts] == pytest.approx(measured.total_ms)
+def test_both_columns_add_up_where_some_images_take_long(bundle):
+    """A lost message makes an image late: its mean is far above its median, on both sides."""
+    link = {"name": "air", "bits_per_s": 1e7, "latency_ms": 0.5, "jitter_ms": 2.0}
+    lossy = link | {"loss_pct": 10.0, "retransmit_ms": 200.0}
+    plan = made_plan(made_fleet([lossy, lossy], compute_ms=5.0, message_ms=2.0))
+    late = [answers(plan, 1, compute=1 + k / 9, rest=40.0 if k > 6 else 2.0) for k in range(9)]
+    found = compare_with_plan(plan, bundle, [each for (each,) in late], None, {})
+    for column in ("predicted", "measured"):
+        total, compute, rest = (
+            getattr(figure, column)
+            for figure in (found.total_ms, found.compute_ms, found.communication_ms)
+        )
+        assert compute + rest == pytest.approx(total, rel=1e-12)
+    assert found.compute_ms.predicted == 5.0
+    # The fifth of nine: compute 1 + 4/9 of 5 ms.
+    assert found.compute_ms.measured == pytest.approx(65 / 9)
+    assert found.boards[0].computed_ms.measured == pytest.approx(65 / 9)
+
+
+def test_what_is_simulated_is_a_median_too(bundle):
+    """One message of ten is lost and comes 200 ms late: the mean of replies is far above 60 ms."""
+    link = {"name": "air", "bits_per_s": 1e7, "loss_pct": 10.0, "retransmit_ms": 600.0}
+    plan = made_plan(made_fleet([link], compute_ms=5.0, message_ms=2.0))
+    result = simulate(plan_workload(plan), 200)
+    assert result.boards[0].done_ms > 60
+    found = compare_with_plan(plan, bundle, answers(plan, 200), None, {})
+    (board,) = found.boards
+    assert board.replied_ms.predicted < 20
+    assert found.total_ms.predicted == pytest.approx(result.p50_ms)
+    assert found.p95_ms.predicted == pytest.approx(result.p95_ms)
+    assert board.replied_ms.predicted < found.total_ms.predicted
+
+
+def test_the_typical_answer_is_the_median_s(plan):
+    measured = AnswerTimes(answers(plan, 5, compute=1.5))
     assert measured.typical.total_ms == median(measured.total_ms)
 
 
@@ -141,7 +196,9 @@ def test_what_a_server_does_not_tell_is_unknown_and_not_0(plan, bundle, tmp_path
     assert {board.computed_ms.measured for board in found.boards} == {None}
     assert {board.energy_mj.measured for board in found.boards} == {None}
     assert found.total_ms.error_pct == pytest.approx(-50)
-    assert found.advice == ()
+    (line,) = found.advice
+    assert "no board says how long it computed" in line
+    assert "nonn-plan profile" in line
     write_comparison_trace(plan, untold[0], tmp_path / "trace.json")
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     names = {event["name"] for event in events if event["pid"] > 100_000}

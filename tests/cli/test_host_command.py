@@ -132,7 +132,11 @@ def test_validate_compares_and_writes(fleet):
     assert {board["computed_ms"]["predicted"] for board in written["boards"]} == {2.0}
     assert json.loads((folder / "t.json").read_text())["traceEvents"]
     shown = run(fleet, "validate", "--data", data, "--limit", "5")
-    assert "95th percentile" in shown.stdout.decode()
+    said = shown.stdout.decode()
+    assert "95th percentile" in said
+    assert "total = compute + communication" in said
+    assert "error: predicted less measured, in per cent of measured; + where" in said
+    assert written["advice"]
 
 
 def test_a_board_that_is_gone_is_named_and_the_rest_goes_on(fleet):

@@ -193,7 +193,7 @@ def validate(
 ) -> None:
     """Measure latency and accuracy on the boards, beside what the plan predicted."""
     from boards.board_validation import (
-        MeasuredLatency,
+        AnswerTimes,
         Validation,
         compare_with_plan,
         write_comparison_trace,
@@ -231,7 +231,7 @@ def validate(
     comparison = compare_with_plan(plan, manifest, answers, accuracy_pct, protocols)
     comparison.write(out)
     if trace is not None:
-        complete = MeasuredLatency([answer for answer in answers if not answer.missing])
+        complete = AnswerTimes([answer for answer in answers if not answer.missing])
         write_comparison_trace(plan, complete.typical, trace)
     show_validation(output, comparison)
     output.say(f"written to {out}" + (f" and {trace}" if trace else ""))

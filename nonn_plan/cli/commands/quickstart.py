@@ -22,8 +22,8 @@ from nonn_plan.cli.output import Output
 from nonn_plan.cli.parsers.options import AsJson, Seed
 from nonn_plan.cli.parsers.requirements import parse_budgets
 from nonn_plan.cli.parsers.workload import plan_request, teachers_alone
-from nonn_plan.cli.views.board_report import show_simulation
 from nonn_plan.cli.views.plan_report import show_partition, show_plan
+from nonn_plan.cli.views.simulation_report import show_simulation
 from nonn_plan.cli.views.training_report import show_evaluation, show_fits
 from nonn_plan.summary import (
     Summary,

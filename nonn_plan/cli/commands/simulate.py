@@ -29,7 +29,7 @@ from nonn_plan.cli.parsers.workload import (
     teachers_alone,
     with_quorum,
 )
-from nonn_plan.cli.views.board_report import show_simulation, show_sweep
+from nonn_plan.cli.views.simulation_report import show_simulation, show_sweep
 from profiles.fleet import DEFAULT_HOST, DEFAULT_LINK, Fleet, FleetBoard, resolve
 
 if TYPE_CHECKING:
