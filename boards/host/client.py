@@ -74,6 +74,8 @@ class InferenceClient:
         self._pending: dict[int, PendingRequest] = {}
         self._next = 1
         self._next_check_ns = 0
+        self._gone_since_ns = time.perf_counter_ns()
+        """Last moment from which on no board was connected."""
         self._selector = selectors.DefaultSelector()
         self._selector.register(reconnector, selectors.EVENT_READ, None)
         for task in tasks:
@@ -116,13 +118,16 @@ class InferenceClient:
         waiting = iter(requests)
         order: list[int] = []
         done: dict[int, Answer] = {}
+        request: Values | None = None
         more = True
         while more or order:
             while more and len(self._pending) < self._policy.in_flight:
-                request = next(waiting, None)
+                request = next(waiting, None) if request is None else request
                 more = request is not None
-                if request is not None:
-                    order.append(self._send(request))
+                if request is None or not self._paced():
+                    break
+                order.append(self._send(request))
+                request = None
             for number in self._wait_finished():
                 done[number] = self._answer(self._pending.pop(number))
             while order and order[0] in done:
@@ -138,10 +143,33 @@ class InferenceClient:
                 state.connection = None
         self._selector.close()
 
+    def _paced(self) -> bool:
+        """Whether the next image may be taken up; waits for boards where nothing is pending.
+
+        While as many students as are needed can be asked, nobody is waited for.  Else a board that
+        is late gets one deadline more; where nobody at all can be asked, whoever speaks or comes
+        back is waited for as long.  A fleet that is gone for good is not.
+        """
+        deadline_ns = int(self._policy.deadline_ms * 1e6)
+        end_ns = time.perf_counter_ns() + deadline_ns
+        while True:
+            # Events since the last request: boards that came back, answered, or are gone.
+            self._drain_events()
+            now_ns = time.perf_counter_ns()
+            silent_ns = self._silent_ns(now_ns)
+            able = self.protocols.keys() - silent_ns
+            if len({each for name in able for each in self._tasks[name].students}) >= self._quorum:
+                return True
+            late = any(quiet_ns < 2 * deadline_ns for quiet_ns in silent_ns.values())
+            gone_s = 0.0 if self.protocols else (now_ns - self._gone_since_ns) / 1e9
+            if gone_s > self._patience_s or (able and not late) or now_ns >= end_ns:
+                return True
+            if self._pending:
+                return False
+            self._poll(end_ns)
+
     def _send(self, images: Values) -> int:
         """Send to every board that is there, in the plan's order; return the request's number."""
-        # Events since the last request: boards that came back, answered, or are gone.
-        self._drain_events()
         number, self._next = self._next, self._next + 1
         pending = PendingRequest(Request(number, images), time.perf_counter_ns(), self._tasks)
         self._pending[number] = pending
@@ -183,15 +211,9 @@ class InferenceClient:
         """
         if not any(state.outstanding for state in self._states.values()):
             return set(), set()
-        now_ns = time.perf_counter_ns()
-        unresponsive_after_ns = self._policy.deadline_ms * 1e6
         connected = {n: state for n, state in self._states.items() if state.connection is not None}
-        unresponsive = {
-            name
-            for name, state in connected.items()
-            if state.outstanding > _MAX_OUTSTANDING
-            or (state.outstanding and now_ns - state.last_heard_ns >= unresponsive_after_ns)
-        }
+        unresponsive = set(self._silent_ns(time.perf_counter_ns()))
+        unresponsive |= {n for n, each in connected.items() if each.outstanding > _MAX_OUTSTANDING}
         lagging = {
             n for n, state in connected.items() if state.outstanding > self._policy.in_flight + 2
         }
@@ -202,6 +224,21 @@ class InferenceClient:
         )
         replicated = {n for n in lagging if all(running[each] for each in self._tasks[n].students)}
         return unresponsive, replicated - unresponsive
+
+    def _silent_ns(self, now_ns: int) -> dict[str, int]:
+        """Connected boards that owe an answer and said nothing for a deadline, and for how long."""
+        return {
+            name: now_ns - state.last_heard_ns
+            for name, state in self._states.items()
+            if state.connection is not None
+            and state.outstanding
+            and now_ns - state.last_heard_ns >= self._policy.deadline_ms * 1e6
+        }
+
+    @property
+    def _patience_s(self) -> float:
+        """Time after which a silent board is connected anew, and a fleet that is gone is lost."""
+        return max(_UNRESPONSIVE_S, self._policy.deadline_ms / 1e3)
 
     def _drain_events(self) -> None:
         """Process all events so far, at most as many as boards have outstanding."""
@@ -292,6 +329,8 @@ class InferenceClient:
         self._selector.unregister(state.connection)
         state.connection.close()
         state.connection, state.outstanding, state.down = None, 0, reason
+        if not self.protocols:
+            self._gone_since_ns = time.perf_counter_ns()
         for pending in self._pending.values():
             if name in pending.outstanding:
                 pending.mark_failed(name, reason)
@@ -301,7 +340,7 @@ class InferenceClient:
     def _disconnect_unresponsive(self, now_ns: int) -> None:
         for name, state in self._states.items():
             quiet_s = (now_ns - state.last_heard_ns) / 1e9
-            if state.outstanding and quiet_s > max(_UNRESPONSIVE_S, self._policy.deadline_ms / 1e3):
+            if state.outstanding and quiet_s > self._patience_s:
                 self._disconnect(name, f"said nothing for {quiet_s:.0f} s")
 
     def _deadline_ns(self) -> int:

@@ -48,7 +48,9 @@ class HostReport(Record):
         description="Images whose class was named, in percent of those with a known class; one "
         "that no student answered counts as wrong.  Null where no class is known."
     )
-    total_ms: Percentiles | None = Field(description="From taking an image up to its logits.")
+    total_ms: Percentiles | None = Field(
+        description="From taking an image up to its logits, of images that any student answered."
+    )
     throughput_per_s: float = Field(ge=0, description="Images answered per second.")
     missing: dict[str, int] = Field(description="How many images each student was missing at.")
     reasons: dict[str, str] = Field(description="Why a student was missing, most often.")
@@ -63,6 +65,7 @@ class AnswerLog:
         self._class_names = class_names
         self._rows: list[tuple[str, str, str, float, str]] = []
         self._known = self._right = self._unanswered = self._incomplete = 0
+        self._answered_ms: list[float] = []
         self._timings: dict[str, list[BoardTiming]] = defaultdict(list)
         self._missing: dict[str, Counter[str]] = defaultdict(Counter)
 
@@ -72,6 +75,8 @@ class AnswerLog:
         (label,) = answer.labels
         self._unanswered += unanswered
         self._incomplete += bool(answer.missing) and not unanswered
+        if not unanswered:
+            self._answered_ms.append(answer.total_ms)
         if image.label is not None:
             self._known += 1
             self._right += not unanswered and label == image.label
@@ -91,7 +96,7 @@ class AnswerLog:
             unanswered=self._unanswered,
             incomplete=self._incomplete,
             accuracy_pct=100 * self._right / self._known if self._known else None,
-            total_ms=percentiles([row[3] for row in self._rows]),
+            total_ms=percentiles(self._answered_ms),
             throughput_per_s=(images - self._unanswered) / seconds if seconds > 0 else 0.0,
             missing={student: whys.total() for student, whys in self._missing.items()},
             reasons={s: whys.most_common(1)[0][0] for s, whys in self._missing.items()},

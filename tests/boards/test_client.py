@@ -13,7 +13,9 @@ from made_bundle import make_bundle
 from boards.host.client import InferenceClient, QuorumPolicy
 from boards.host.connection import BoardTask, ConnectionLostError, Reconnector, Reply
 from boards.host.grpc_connection import GrpcConnection, _PartialReply
-from boards.host.inference import FeatureClassifier
+from boards.host.host_report import AnswerLog
+from boards.host.inference import Answer, BoardTiming, FeatureClassifier
+from boards.host.session import HostImage
 from boards.protocol.address import BoardAddress
 from boards.protocol.frames import Features
 from nonn_common.errors import InputError
@@ -129,8 +131,80 @@ def until(client, missing, seconds=10):
         time.sleep(0.01)
 
 
-def test_after_all_boards_were_gone_those_that_come_back_are_asked_again(host):
+def test_boards_that_answer_after_the_deadline_get_each_image(host):
+    """The next image waits until they have spoken: the host does not race through images."""
+    client, boards, _ = host(TWO, deadline_ms=500)
+    for board in boards.values():
+        board.at_once = False
+
+    def answer_late():
+        for number in (1, 2):
+            while not all(number in board.asked for board in boards.values()):
+                time.sleep(0.01)
+            time.sleep(0.55)
+            for board in boards.values():
+                board.answer(number)
+
+    late = threading.Thread(target=answer_late, daemon=True)
+    late.start()
+    missing = [len(client.ask(PIXELS).missing) for _ in range(2)]
+    assert missing == [2, 2]
+    assert [board.asked for board in boards.values()] == [[1, 2]] * 2
+    late.join()
+
+
+def test_where_enough_students_can_be_asked_a_late_board_is_not_waited_for(host):
+    client, boards, _ = host(TWO, quorum=1, deadline_ms=100)
+    boards["b"].at_once = False
+    for _ in range(3):
+        assert set(client.ask(PIXELS).missing) == {"student-1"}
+    time.sleep(0.15)
+    # b is late now, and never speaks: with 300 images a wait for it would take half a minute.
+    for _ in range(300):
+        assert set(client.ask(PIXELS).missing) == {"student-1"}
+    assert len(boards["a"].asked) == 303
+    assert len(boards["b"].asked) < 303
+
+
+def test_an_image_waits_for_a_fleet_that_comes_back(host):
+    """All boards are gone for a moment: no image is unanswered."""
     client, boards, down = host(TWO)
+    down |= {"a", "b"}
+    for board in list(boards.values()):
+        board.lose()
+    back = threading.Timer(0.3, down.clear)
+    back.start()
+    assert all(len(client.ask(PIXELS).missing) < 2 for _ in range(5))
+    back.join()
+
+
+def test_a_fleet_that_is_gone_for_good_does_not_hold_up_each_image(host, monkeypatch):
+    monkeypatch.setattr("boards.host.client._UNRESPONSIVE_S", 0.1)
+    client, boards, down = host(TWO, deadline_ms=100)
+    down |= {"a", "b"}
+    for board in list(boards.values()):
+        board.lose()
+    # A deadline for each of them would be 50 s.
+    for _ in range(500):
+        assert set(client.ask(PIXELS).missing) == {"student-0", "student-1"}
+
+
+def test_images_that_nobody_answered_are_in_no_percentile():
+    log = AnswerLog(["a"], ["cat", "dog"])
+    image = HostImage("one", PIXELS, 0)
+    nothing = np.zeros((1, 2), np.float32)
+    timing = BoardTiming("a", 0.1, 60.0, 0.0, 55.0)
+    for _ in range(3):
+        log.add(image, Answer(1, nothing, {"student-0": "late"}, 0.01, ()), students=1)
+    assert log.report(1.0, {}).total_ms is None
+    log.add(image, Answer(2, nothing, {}, 61.0, (timing,)), students=1)
+    report = log.report(1.0, {})
+    assert (report.images, report.unanswered) == (4, 3)
+    assert (report.total_ms.p50_ms, report.total_ms.p99_ms) == (61.0, 61.0)
+
+
+def test_after_all_boards_were_gone_those_that_come_back_are_asked_again(host):
+    client, boards, down = host(TWO, deadline_ms=200)
     down |= {"a", "b"}
     for board in list(boards.values()):
         board.lose()

@@ -106,6 +106,13 @@ def host(
     if out is not None:
         write_atomic(out, log.csv().encode())
     show_host_report(output, report)
+    if report.unanswered:
+        output.warn(
+            f"{report.unanswered} of {report.images} images were answered by no student within "
+            f"{deadline}; they are in none of the times above"
+        )
+    if out is not None:
+        output.say(f"written to {out}")
     output.result(report.model_dump(mode="json"))
     if report.images and report.unanswered == report.images:
         raise BoardError("no board answered any image; " + "; ".join(report.reasons.values()))
@@ -135,7 +142,7 @@ def wait_connected(output: Output, client: "InferenceClient") -> None:
     reasons = "; ".join(f"{board}: {why}" for board, why in client.down.items())
     if not client.protocols:
         raise BoardError(f"no board could be reached: {reasons}; start their workers")
-    output.say(f"without {reasons}")
+    output.warn(f"without {reasons}")
 
 
 def _classify(

@@ -114,7 +114,10 @@ def show_validation(output: Output, validation: "Validation") -> None:
     )
     output.say(_accuracy_sentence(validation.accuracy))
     if validation.incomplete:
-        output.say(f"{validation.incomplete} images are left out: not every student answered")
+        images = validation.images + validation.incomplete
+        output.warn(
+            f"{validation.incomplete} of {images} images are left out: not every student answered"
+        )
     for line in validation.advice:
         output.say(line)
 
