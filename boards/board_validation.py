@@ -42,7 +42,7 @@ _FIRST_PID = 100_000
 
 
 class AnswerTimes:
-    """Times of the answers of a closed loop, each with every student; real or simulated alike."""
+    """Times of a closed loop's answers, each with every student; real or simulated."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self._answers = answers
@@ -281,7 +281,7 @@ def _advice(
     p95: Comparison,
     boards: Sequence[BoardComparison],
 ) -> tuple[str, ...]:
-    """Advice on the figures to calibrate anew, boards first, the worst of them at the top."""
+    """Advice on the figures to calibrate anew, boards first, the worst at the top."""
     known = [board for board in boards if board.computed_ms.measured is not None]
     off = [board for board in known if not board.computed_ms.accepted]
     lines = [

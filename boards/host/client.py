@@ -226,7 +226,7 @@ class InferenceClient:
         return unresponsive, replicated - unresponsive
 
     def _silent_ns(self, now_ns: int) -> dict[str, int]:
-        """Connected boards that owe an answer and said nothing for a deadline, and for how long."""
+        """Connected boards that owe an answer and were silent for a deadline: how long."""
         return {
             name: now_ns - state.last_heard_ns
             for name, state in self._states.items()
@@ -237,7 +237,7 @@ class InferenceClient:
 
     @property
     def _patience_s(self) -> float:
-        """Time after which a silent board is connected anew, and a fleet that is gone is lost."""
+        """Time after which a silent board is connected anew, or a gone fleet lost."""
         return max(_UNRESPONSIVE_S, self._policy.deadline_ms / 1e3)
 
     def _drain_events(self) -> None:
