@@ -192,9 +192,10 @@ def _show_plans(output: Output, title: str, names: Sequence[str], cells: "Sequen
     )
     refused = [cell for cell in cells if cell.found.conflict]
     if refused:
-        memory, flops = _budget_cells(refused[-1].place)
+        budgets = zip(("memory", "FLOPs"), _budget_cells(refused[-1].place), strict=True)
+        given = " and ".join(f"{name} {value}" for name, value in budgets if value != "-")
         output.say(
-            f"{len(refused)} of {len(cells)} infeasible; with memory {memory} and FLOPs {flops} "
+            f"{len(refused)} of {len(cells)} infeasible; {f'with {given} ' if given else ''}"
             "these cannot hold together:"
         )
         for sentence in refused[-1].found.conflict:
