@@ -98,16 +98,18 @@ def test_host_reads_a_folder_and_stdin_and_says_the_same(fleet):
     assert b"not known" in one.stdout
 
 
-def test_images_that_no_board_answers_in_time_are_said_and_have_no_latency(fleet):
-    """A board holds each answer for 2 ms, and the deadline is 1 ms."""
+def test_images_that_no_board_answers_in_time_are_said(fleet):
+    """A board holds each answer for 2 ms; only a host that was held up as long can have one."""
     folder, _ = fleet
-    late = ("--data", f"imagefolder:{folder / 'data'}", "--limit", "4", "--deadline", "1ms")
+    late = ("--data", f"imagefolder:{folder / 'data'}", "--limit", "4", "--deadline", "1us")
     found = run(fleet, "host", *late, "--json")
-    assert found.returncode == 1
     report = json.loads(found.stdout)
-    assert (report["images"], report["unanswered"], report["total_ms"]) == (4, 4, None)
-    said = "4 of 4 images were answered by no student within 1ms; they are in none of the times"
-    assert any(said in text for text in report["warnings"])
+    nobody = report["unanswered"]
+    assert (report["images"], found.returncode) == (4, int(nobody == 4))
+    assert nobody > 0
+    assert (report["total_ms"] is None) == (nobody == 4)
+    said = f"{nobody} of 4 images were answered by no student within 1us; they are in none of the"
+    assert [said in text for text in report["warnings"]] == [True]
     assert f"Warning: {said}" in found.stderr.decode()
 
 
