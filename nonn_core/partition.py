@@ -33,6 +33,8 @@ MOST_LINKS = 50_000
 """Links that a file holds; a network of more is left out of it."""
 
 Rule = Literal["AH", "CA"]
+SignedMaps = Literal["relu", "abs"]
+"""Stand-in for a negative activation, as SiLU and GELU give: 0, or its size."""
 Filters = tuple[Annotated[int, Field(ge=0)], ...]
 Link = tuple[
     Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0)]
@@ -94,6 +96,11 @@ class TeacherReference(Record):
         default=None, description="Digest of its weights; null if unknown."
     )
     fconv: str = Field(description="Name of the layer whose output is fconv, after activation.")
+    signed_maps: SignedMaps | None = Field(
+        default=None,
+        description="What stands for negative values of fconv: relu is 0, abs is their size; null "
+        "where it has none.",
+    )
     data: str = Field(description="Data set whose validation images were used.")
     image: ImageShapeText = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
     classes: int = Field(gt=1, le=1_000_000, description="Number of classes.")

@@ -16,7 +16,7 @@ from nonn_common.document import Document, Record
 from nonn_common.errors import InputError, TrainingError
 from nonn_core.networks.blueprint import ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
-from nonn_core.partition import Filters
+from nonn_core.partition import Filters, SignedMaps
 
 
 class OptimiserRecipe(Record):
@@ -212,6 +212,11 @@ class TrainingRecipe(Document):
         default=None,
         description="Name of the teacher's layer whose output is fconv; null: the one that is "
         "found.",
+    )
+    signed_maps: SignedMaps = Field(
+        default="relu",
+        description="What stands for negative values of fconv, such as those of SiLU or GELU, "
+        "when students learn from it: relu is 0, abs is their size.",
     )
     model: NonnRecipe | SingleRecipe | SplitNetRecipe = Field(
         discriminator="kind", description="What to train."

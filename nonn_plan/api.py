@@ -4,7 +4,7 @@
 same functions.  None of them loads torch, and only those that solve load the solver.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -22,7 +22,7 @@ from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.validation import require_valid
 from planner.problem.goals import AccuracyBasis, ObjectiveLevel, board_budgets
 from planner.problem.problem import Problem
-from profiles.fleet import Fleet, parse_fleet
+from profiles.fleet import Fleet, parse_fleet, resolve
 
 if TYPE_CHECKING:
     from planner.accuracy.rows import AccuracyRow
@@ -48,7 +48,8 @@ def state_problem(
 
     `fleet` is a fleet, or its text as `plan --fleet` takes it.  `teacher_network`, its accuracy and
     finished runs are what predictions of accuracy rest on.  `fields` are fields of Problem, such as
-    budgets, objective, requirements, networks.  Raises InputError that names `where`.
+    budgets, objective, requirements, networks.  Where nothing says which networks students may be,
+    some that fit the budgets are proposed.  Raises InputError that names `where`.
     """
     teacher = partition.teacher
     known: dict[str, Any] = {
@@ -66,6 +67,8 @@ def state_problem(
     network = teacher_network or (teacher.network if teacher else None)
     if "networks" not in stated and network is not None:
         stated["networks"] = tuple(map(str, student_candidates(parse_network(network))))
+    elif "networks" not in stated and teacher is not None:
+        stated["networks"] = _proposed_networks(stated, teacher.params)
     stated["accuracy"] = accuracy_basis(
         partition,
         teacher_network,
@@ -75,6 +78,21 @@ def state_problem(
         run_files,
     )
     return Problem.check(stated, where=where)
+
+
+def _proposed_networks(stated: Mapping[str, Any], teacher_params: int) -> tuple[str, ...]:
+    """Networks for students of a teacher that is of no family known here."""
+    from planner.problem.proposal import propose_students
+
+    precisions = stated.get("precisions", ("fp32",))
+    return propose_students(
+        ImageShape.parse(stated["image"]),
+        resolve(stated["fleet"])[1],
+        stated["budgets"],
+        stated["partition"].filters,
+        "int8" if "int8" in precisions else "fp32",
+        teacher_params,
+    )
 
 
 def accuracy_basis(

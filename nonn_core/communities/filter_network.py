@@ -85,22 +85,31 @@ class Activities:
 
     `average` (images, filters) holds each filter's mean over height and width, >= 0; `labels`
     (images,) the right classes; `fc_weight` (classes, filters) and `fc_bias` (classes,) the
-    teacher's last layer, which turns averages into logits.
+    teacher's last layer, which turns features into logits.  `features` (images, filters) differ
+    from the averages where fconv has negative values or a normalisation follows: None where they
+    do not.  `negative_pct` is the share of fconv's absolute activity that is below 0.
     """
 
     average: Matrix
     labels: NDArray[np.int64]
     fc_weight: Matrix
     fc_bias: Matrix
+    features: Matrix | None = None
+    negative_pct: float = 0.0
+
+    @property
+    def read(self) -> Matrix:
+        """Features that the last layer reads, (images, filters)."""
+        return self.average if self.features is None else self.features
 
     def logits(self) -> Matrix:
         """Teacher's logits, (images, classes)."""
-        return self.average @ self.fc_weight.T + self.fc_bias
+        return self.read @ self.fc_weight.T + self.fc_bias
 
     def share(self, filters: Sequence[int]) -> Matrix:
         """Share of these filters in the logits, (images, classes)."""
         chosen = list(filters)
-        return self.average[:, chosen] @ self.fc_weight[:, chosen].T
+        return self.read[:, chosen] @ self.fc_weight[:, chosen].T
 
     def accuracy_pct(self, logits: Matrix) -> float:
         """Share of the images for which these logits (images, classes) are right, in percent."""
@@ -112,22 +121,29 @@ def average_activities(
 ) -> Activities:
     """Average activities of the teacher over `images`.
 
-    a_i is the mean of fconv's channel i (arXiv:1907.11804, section 4.1).  Teacher and images are on
-    the same device.
+    a_i is the mean of fconv's channel i (arXiv:1907.11804, section 4.1), made >= 0 place by place.
+    Teacher and images are on the same device.
     """
     at_once = inference_batch_size(dataset.image, images.pixels.device)
-    averages = []
+    averages, features, below, total = [], [], 0.0, 0.0
     with torch.no_grad():
         for pixels, _ in dataset.batches(images, at_once):
-            averages.append(global_average_pool(teacher(pixels)[1]).double().cpu())
+            maps, read = teacher.maps_and_features(pixels)
+            averages.append(global_average_pool(teacher.activations(maps)).double().cpu())
+            features.append(read.double().cpu())
+            below -= float(maps.clamp(max=0).sum(dtype=torch.float64))
+            total += float(maps.abs().sum(dtype=torch.float64))
             done = min(len(averages) * at_once, len(images))
             progress("reading the teacher's activities", done, len(images))
     weight, bias = teacher.classifier()
+    average, read = torch.cat(averages), torch.cat(features)
     return Activities(
-        average=torch.cat(averages).numpy(),
+        average=average.numpy(),
         labels=images.labels.cpu().numpy(),
         fc_weight=weight.double().cpu().numpy(),
         fc_bias=bias.double().cpu().numpy(),
+        features=None if torch.equal(average, read) else read.numpy(),
+        negative_pct=100 * below / total if below else 0.0,
     )
 
 

@@ -58,6 +58,7 @@ class Knowledge:
     activities: Activities | None = None
     rule: Rule | None = None
     teacher: TeacherReference | None = None
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of_teacher(
@@ -78,8 +79,16 @@ class Knowledge:
             _, validation = data.split(teacher.seed)
             activities = average_activities(teacher, data, validation, progress)
         weights = filter_network(activities.average, rule, options, progress)
-        measured = teacher.reference.model_copy(update={"fingerprint": teacher.fingerprint})
-        return cls(weights, activities, rule, measured)
+        negative = activities.negative_pct > 0
+        update = {
+            "fingerprint": teacher.fingerprint,
+            "signed_maps": teacher.signed_maps if negative else None,
+        }
+        measured = teacher.reference.model_copy(update=update)
+        warnings = teacher.warnings
+        if negative:
+            warnings += (_signed_maps_warning(teacher, activities.negative_pct),)
+        return cls(weights, activities, rule, measured, warnings)
 
     @classmethod
     def of_network(cls, weights: Matrix, link_percentile: float) -> "Knowledge":
@@ -169,6 +178,14 @@ def partition_teacher(
     """Partition a teacher's fconv filters; raises what `Knowledge.of_teacher` raises."""
     knowledge = Knowledge.of_teacher(teacher, dataset, rule, options, progress)
     return partition(knowledge, gamma, seed, epsilon_pct=epsilon_pct, progress=progress)[0]
+
+
+def _signed_maps_warning(teacher: Teacher, negative_pct: float) -> str:
+    done = "their size" if teacher.signed_maps == "abs" else "0"
+    return (
+        f"fconv {teacher.reference.fconv} has negative values, {negative_pct:.2g} % of its "
+        f"activity: {done} stands for them (--signed-maps)"
+    )
 
 
 def _unmeasured_drop(communities: Sequence[Community]) -> DropResult:
@@ -290,7 +307,7 @@ def cross_entropy_rises(activities: Activities, logits: Matrix, filters: Sequenc
     rises = np.empty(len(filters))
     for start in range(0, len(filters), _FILTERS_AT_ONCE):
         block = list(filters[start : start + _FILTERS_AT_ONCE])
-        own, weight = activities.average[:, block].T, activities.fc_weight[:, block].T
+        own, weight = activities.read[:, block].T, activities.fc_weight[:, block].T
         expected = weight @ chances
         slope = expected - weight[:, activities.labels]
         spread = (weight**2) @ chances - expected**2

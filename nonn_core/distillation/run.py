@@ -75,7 +75,7 @@ def train(
     """
     compute = Compute.of(recipe.compute)
     data = dataset or load_dataset(recipe.data, progress)
-    teacher = Teacher.load(recipe.teacher, recipe.fconv, data, recipe.seed)
+    teacher = Teacher.load(recipe.teacher, recipe.fconv, data, recipe.seed, recipe.signed_maps)
     _check_fit(recipe, teacher, data)
     start = recipe.start and _finished_weights(Path(recipe.start))
     _init_run_dir(folder, recipe)

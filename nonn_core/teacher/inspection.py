@@ -1,217 +1,29 @@
-"""Inspection of a module: the layer that is its fconv, and its measured cost.
+"""Inspection of a module: its measured cost.
 
-fconv is the output of the last convolutional layer after its activation (arXiv:1907.11804,
-section 4.1).  It is known by what it does: averaged over height and width it is what one
-linear layer turns into the logits.
-
-The measured cost is independent of the closed forms in `nonn_core.networks.network_cost`:
-parameters are counted, MACs are fvcore's, and the peak of live activations is found by
-walking the module's traced graph with the real shape of every intermediate tensor.
+It is independent of the closed forms in `nonn_core.networks.network_cost`: parameters are
+counted, MACs are fvcore's, with those of attention and of recurrent layers, and the peak of live
+activations is found by walking the module's traced graph with the real shape of every
+intermediate tensor.
 """
 
 import operator
+import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
-from nonn_common.errors import InputError
 from nonn_core.networks.blueprint import ImageShape
-from nonn_core.networks.modules import global_average_pool
 from nonn_core.networks.network_cost import Cost
 
-_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class LinearLayer:
-    """One call of a linear layer: `outputs` = `inputs` @ `weight`.T + `bias`."""
-
-    inputs: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    outputs: Tensor
-
-
-@dataclass(slots=True)
-class ProbeRecord:
-    """Record of a probe: linear layers, and maps in the order made."""
-
-    linear: list[LinearLayer] = field(default_factory=list)
-    maps: dict[str, Tensor] = field(default_factory=dict)
-
-    def add_maps(self, name: str, output: object) -> None:
-        """Keep an output if it can be maps.
-
-        The last output of a layer replaces those before.
-        """
-        if isinstance(output, Tensor) and output.dim() == 4:
-            self.maps.pop(name, None)
-            self.maps[name] = output
-
-
-@dataclass(frozen=True, slots=True)
-class Fconv:
-    """The layer that was found, its maps, and the linear layer after it: (classes, filters)."""
-
-    name: str
-    maps: Tensor
-    weight: Tensor
-    bias: Tensor
-
-
-def find_fconv(seen: ProbeRecord, logits: Tensor, name: str | None, where: str) -> Fconv | None:
-    """Find the layer `name`, or the last with the largest maps.
-
-    Returns None where no layer fits.  Raises InputError when logits are not finite, when `name` is
-    none of the layers that fit, or when the maps are negative somewhere, for which the rules of
-    partitioning have no meaning.
-    """
-    if not logits.isfinite().all():
-        raise InputError("some logits are not finite; are its weights damaged?", where=where)
-    last = _last_layer(seen.linear, logits)
-    if last is None:
-        return None
-    fitting = {key: maps for key, maps in seen.maps.items() if _averages_to(maps, last.inputs)}
-    if not fitting:
-        return None
-    if name is not None and name not in fitting:
-        raise InputError(
-            "is not the last convolutional layer: it is not there, or what the last linear layer "
-            "reads is not its output averaged over height and width",
-            where=f"{where}: fconv",
-            found=name,
-            allowed=", ".join(fitting),
-        )
-    # Pooling in steps, or to 1x1 and then flattening, makes smaller maps of the same averages.
-    chosen = name or max(reversed(fitting), key=lambda key: fitting[key][0, 0].numel())
-    maps = fitting[chosen]
-    if maps.min() < 0:
-        raise InputError(
-            "fconv has negative values; partitioning needs activations >= 0, as a ReLU makes them",
-            where=f"{where}: fconv {chosen}",
-            found=float(maps.min()),
-            fix="take a teacher whose last convolutional layer ends in a ReLU",
-        )
-    bias = torch.zeros(len(last.weight)) if last.bias is None else last.bias
-    return Fconv(chosen, maps, last.weight.detach(), bias.detach())
-
-
-def probe_modules(network: nn.Module, probe: Tensor) -> tuple[object, ProbeRecord]:
-    """Run a network; return its answer and what its modules did.
-
-    Maps of 1x1 are left out: they may be averages already, of maps that a function made and no
-    module; the graph tells.
-    """
-    seen = ProbeRecord()
-
-    def larger(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and output.shape[2:].numel() > 1:
-            seen.add_maps(name, output)
-
-    def linear(module: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.linear.append(LinearLayer(inputs[0], module.weight, module.bias, output))
-
-    handles = [m.register_forward_hook(linear) for m in network.modules() if type(m) is nn.Linear]
-    modules = {name: module for name, module in network.named_modules() if name}
-    try:
-        with watch_outputs(modules, larger):
-            answer = network(probe)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return answer, seen
-
-
-def probe_graph(graph: fx.GraphModule, probe: Tensor) -> tuple[Tensor, ProbeRecord]:
-    """Run an exported graph; return its logits and what its nodes did."""
-    recorder = _Recorder(graph)
-    recorder.run(probe)
-    seen = ProbeRecord()
-    for node, value in recorder.values.items():
-        if node.op == "call_function":
-            seen.add_maps(node.name, value)
-            layer = _linear_call(node, recorder.values)
-            if layer is not None:
-                seen.linear.append(layer)
-    return recorder.values[logits_node(graph)], seen
-
-
-def logits_node(graph: fx.GraphModule) -> fx.Node:
-    """Return the node whose value is the first of what an exported graph answers."""
-    (answers,) = graph.graph.output_node().args
-    assert isinstance(answers, Sequence)  # noqa: S101  (exported graphs answer a flat tuple)
-    first = answers[0]
-    assert isinstance(first, fx.Node)  # noqa: S101
-    return first
-
-
-def nearly_equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are equal but for rounding, judged against the largest value."""
-    if one.shape != other.shape or not other.isfinite().all():
-        return False
-    tolerance = _TOLERANCE * float(other.abs().max())
-    return torch.allclose(one, other, rtol=_TOLERANCE, atol=tolerance)
-
-
-@contextmanager
-def watch_outputs(modules: Mapping[str, nn.Module], keep: Any) -> Iterator[None]:
-    """While this lasts, call `keep(name, output)` for each call of one of these modules."""
-
-    def hook(name: str) -> Any:
-        return lambda module, inputs, output: keep(name, output)  # noqa: ARG005
-
-    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-class _Recorder(fx.Interpreter):
-    """Keeps what every node of a graph gave."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.values: dict[fx.Node, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        self.values[n] = value
-        return value
-
-
-def _linear_call(node: fx.Node, values: Mapping[fx.Node, Any]) -> LinearLayer | None:
-    """Linear layer of a node, also as decompositions write it, or None."""
-    given: list[Any] = [values[arg] if isinstance(arg, fx.Node) else arg for arg in node.args]
-    if node.target == torch.ops.aten.linear.default:
-        inputs, weight, *bias = given
-        return LinearLayer(inputs, weight, bias[0] if bias else None, values[node])
-    if node.target == torch.ops.aten.addmm.default:
-        offset, inputs, transposed = given
-        return LinearLayer(inputs, transposed.T, offset, values[node])
-    if node.target == torch.ops.aten.mm.default:
-        inputs, transposed = given
-        return LinearLayer(inputs, transposed.T, None, values[node])
-    return None
-
-
-def _last_layer(layers: Sequence[LinearLayer], logits: Tensor) -> LinearLayer | None:
-    fitting = [layer for layer in layers if nearly_equal(layer.outputs, logits)]
-    return fitting[-1] if fitting else None
-
-
-def _averages_to(maps: Tensor, averages: Tensor) -> bool:
-    """Whether these maps, averaged over height and width, are the averages (N, filters)."""
-    return maps.shape[:2] == averages.shape and nearly_equal(global_average_pool(maps), averages)
-
+if TYPE_CHECKING:
+    from fvcore.nn.jit_handles import Handle
 
 _IN_PLACE = (nn.BatchNorm2d, nn.ReLU, nn.Hardtanh)
 _IN_PLACE_FUNCTIONS = (F.relu, operator.add, torch.flatten, "flatten")
@@ -230,24 +42,130 @@ def measured_cost(module: nn.Module, image: ImageShape) -> Cost:
         with torch.no_grad():
             return Cost(
                 params=sum(parameter.numel() for parameter in module.parameters()),
-                macs=fvcore_macs(module, example),
+                macs=count_macs(module, example).macs,
                 peak_elements=peak_elements(module, example),
             )
     finally:
         module.train(was_training)
 
 
-def fvcore_macs(module: nn.Module, example: Tensor) -> int:
-    """Return fvcore's total; it counts one per multiply-accumulate."""
-    with warnings.catch_warnings():
-        # fvcore still scripts and traces through torch.jit, which torch 2.13 calls deprecated.
-        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
-        from fvcore.nn import FlopCountAnalysis
+@dataclass(frozen=True, slots=True)
+class CountedMacs:
+    """MACs of one run, and its operators that are not counted."""
 
-        analysis = FlopCountAnalysis(module, example)
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        analysis.tracer_warnings("none")
-        return int(analysis.total())
+    macs: int
+    uncounted: tuple[str, ...] = ()
+
+
+def count_macs(module: nn.Module, example: Tensor) -> CountedMacs:
+    """Count MACs as fvcore does, and those of attention and of recurrent layers beside."""
+    fast_attention = torch.backends.mha.get_fastpath_enabled()
+    # It is one operator for several layers, which no count looks into.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            # fvcore still scripts and traces through torch.jit, which torch 2.13 calls deprecated.
+            warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+            from fvcore.nn import FlopCountAnalysis
+
+            analysis = FlopCountAnalysis(module, example).set_op_handle(**_FURTHER_OPERATORS)
+            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            analysis.tracer_warnings("none")
+            total = int(analysis.total())
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_attention)
+    unknown = sorted(kind for kind in analysis.unsupported_ops() if not _multiplies_nothing(kind))
+    return CountedMacs(total, tuple(kind.removeprefix("aten::") for kind in unknown))
+
+
+def _shape(value: Any) -> list[int]:
+    """Shape of a value of the trace."""
+    sizes: list[int] = value.type().sizes()
+    return sizes
+
+
+def _contraction(position: int) -> "Handle":
+    """Count a matrix product whose operand at `position` has the summed axis last."""
+    return lambda inputs, outputs: prod(_shape(outputs[0])) * _shape(inputs[position])[-1]
+
+
+def _attention_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """MACs of softmax(Q K^T) V: each query meets each key, and each value."""
+    query, key, value = (_shape(each) for each in inputs[:3])
+    del outputs
+    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _recurrent_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """MACs of an RNN, LSTM or GRU: each step reads each matrix once."""
+    del outputs
+    # Packed sequences have one input more in front of the weights, the last list.
+    weights = [each for each in inputs[:4] if each.type().kind() == "ListType"][-1]
+    shapes = [_shape(each) for each in weights.node().inputs()]
+    matrices = sum(prod(shape) for shape in shapes if len(shape) == 2)
+    return prod(_shape(inputs[0])[:-1]) * matrices
+
+
+def _cell_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """MACs of one step of a recurrent cell."""
+    del outputs
+    return _shape(inputs[0])[0] * sum(prod(_shape(weights)) for weights in inputs[2:4])
+
+
+def _same_convolution_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """MACs of a convolution that is padded by a name ("same")."""
+    images, _, *places = _shape(outputs[0])
+    return images * prod(places) * prod(_shape(inputs[1]))
+
+
+_FURTHER_OPERATORS: "dict[str, Handle]" = {
+    "aten::scaled_dot_product_attention": _attention_macs,
+    **dict.fromkeys(
+        ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu"), _recurrent_macs
+    ),
+    **dict.fromkeys(
+        (
+            "aten::lstm_cell",
+            "aten::gru_cell",
+            "aten::rnn_tanh_cell",
+            "aten::rnn_relu_cell",
+        ),
+        _cell_macs,
+    ),
+    "aten::_convolution_mode": _same_convolution_macs,
+    # fvcore's own takes the batch of the first operand, which may be broadcast.
+    **dict.fromkeys(("aten::matmul", "aten::mv", "aten::dot"), _contraction(0)),
+    **dict.fromkeys(("aten::baddbmm", "aten::addmv"), _contraction(1)),
+}
+_MULTIPLY_NOTHING = re.compile(
+    # selected, ordered, compared, averaged
+    r"(adaptive_)?(max|avg)_pool[123]d(_with_indices)?|(log_)?softmax|hardswish|prelu|glu|"
+    r"floor_divide|floordiv|cumsum|topk|sort|argsort|tril|triu|embedding|scatter|one_hot|"
+    r"index_select|masked_select|take_along_dim|(feature_)?(alpha_)?dropout|"
+    # filled, repeated, laid out in another way
+    r"pad|(reflection|replication)_pad[123]d|upsample_nearest[13]d|repeat(_interleave)?|flip|rot90|"
+    r"pixel_(un)?shuffle|(native_)?channel_shuffle|im2col|col2im|meshgrid|[hvd]stack|linspace|"
+    r"(zeros|ones|full|empty|rand|randn)(_like)?|new_ones|(scalar_)?tensor|(view|expand)_as|"
+    r"broadcast_to|unfold|unflatten|diagonal|movedim|moveaxis|swapaxes|swapdims|numpy_T|m[TH]|"
+    r"adjoint|alias|lift_fresh|tensor_split|[hvd]split|unsafe_(chunk|split)|"
+    # plain Python
+    r"item|Bool|Float|FloatImplicit|IntImplicit|is_nonzero|len|list|append|format|warn|"
+    r"__\w+__|_(pack|pad)_packed_sequence|_pack_padded_sequence"
+)
+"""Operators, beside those that torch calls pointwise or a reduction, and that fvcore ignores."""
+
+
+def _multiplies_nothing(kind: str) -> bool:
+    """Whether an operator only works on single elements, sums or moves them."""
+    space, _, name = kind.partition("::")
+    if space != "aten":
+        return False
+    if _MULTIPLY_NOTHING.fullmatch(name) or _MULTIPLY_NOTHING.fullmatch(name.rstrip("_")):
+        return True
+    packet = getattr(torch.ops.aten, name, None)
+    overloads = [getattr(packet, each) for each in packet.overloads()] if packet else []
+    harmless = {torch.Tag.pointwise, torch.Tag.reduction}
+    return any(harmless & set(overload.tags) for overload in overloads)
 
 
 def peak_elements(module: nn.Module, example: Tensor) -> int:

@@ -21,12 +21,13 @@ from nonn_core.networks.modules import (
     attention_map,
     build_classifier,
     fingerprint,
+    global_average_pool,
     load_weights,
     read_tensors,
     write_tensors,
 )
 from nonn_core.networks.network_cost import teacher_cost
-from nonn_core.partition import Filters, TeacherReference
+from nonn_core.partition import Filters, SignedMaps, TeacherReference
 from nonn_core.recipe import OptimiserRecipe
 from nonn_core.teacher.foreign import PROGRAM_SUFFIX, ForeignClassifier, load_foreign
 
@@ -48,7 +49,7 @@ class TeacherOutputs:
     """Outputs of the teacher for N images.
 
     `logits` (N, classes); `maps` one (N, |P_p|, H, W) for each partition of the targets, fconv's
-    activations >= 0; `attention` one (N, H_g, W_g) for each group of the teacher, its squared
+    activations, made >= 0; `attention` one (N, H_g, W_g) for each group of the teacher, its squared
     activations summed over channels.
     """
 
@@ -68,15 +69,23 @@ _PROBED = 4
 class Teacher:
     """A trained classifier in evaluation mode, with its maps.
 
-    `reference` is what a partition says of it; `seed` that of its validation split.
+    `reference` is what a partition says of it; `seed` that of its validation split; `signed_maps`
+    what stands for negative values of fconv.  `warnings` are for people.
     """
 
     def __init__(
-        self, network: Classifier | ForeignClassifier, reference: TeacherReference, seed: int
+        self,
+        network: Classifier | ForeignClassifier,
+        reference: TeacherReference,
+        seed: int,
+        signed_maps: SignedMaps = "relu",
+        warnings: tuple[str, ...] = (),
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.reference = reference
         self.seed = seed
+        self.signed_maps = signed_maps
+        self.warnings = warnings
 
     @staticmethod
     def load(
@@ -84,12 +93,14 @@ class Teacher:
         fconv: str | None = None,
         dataset: Dataset | None = None,
         seed: int = 0,
+        signed_maps: SignedMaps = "relu",
     ) -> "Teacher":
         """Load `NAME.safetensors`, `NAME.pt2` or `package.module:callable`.
 
         `fconv` names the layer, where it is not to be found by itself.  The last two say nothing
-        of data: they are for the images and classes of `dataset`, which `seed` splits.  Raises
-        InputError that names the file, or what is wrong with the network.
+        of data: they are for the images and classes of `dataset`, which `seed` splits.  Their fconv
+        may have negative values, for which `signed_maps` says what stands.  Raises InputError that
+        names the file, or what is wrong with the network.
         """
         text = str(reference)
         if text.lower().endswith(SUFFIX):
@@ -100,7 +111,7 @@ class Teacher:
             raise InputError(
                 "this teacher does not say which images it is for", where=text, fix="give --data"
             )
-        return _foreign_teacher(text, fconv, dataset, seed)
+        return _foreign_teacher(text, fconv, dataset, seed, signed_maps)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the network; images must then come from there."""
@@ -115,6 +126,22 @@ class Teacher:
         logits, maps = self._logits_and_maps(images)
         return logits, maps[-1]
 
+    def activations(self, maps: Tensor) -> Tensor:
+        """Activations >= 0 of fconv's maps, of the same shape."""
+        return maps.abs() if self.signed_maps == "abs" else maps.relu()
+
+    def maps_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images to fconv's maps as they are, and to what the last layer reads.
+
+        (N, C, H, W) to (N, filters, H, W) and (N, filters).
+        """
+        with torch.no_grad():
+            if isinstance(self.network, ForeignClassifier):
+                seen = self.network.observe(images)
+                return seen.maps, seen.features
+            maps = self.network(images)[1][-1]
+            return maps, global_average_pool(maps)
+
     def outputs(self, images: Tensor, targets: TargetSpec) -> TeacherOutputs:
         """Outputs for images (N, C, H, W), as far as the targets ask.
 
@@ -122,7 +149,9 @@ class Teacher:
         whose stages are not known, from fconv alone.
         """
         logits, maps = self._logits_and_maps(images)
-        partitions = [maps[-1][:, list(filters)] for filters in targets.partitions]
+        partitions = [
+            self.activations(maps[-1][:, list(filters)]) for filters in targets.partitions
+        ]
         return TeacherOutputs(
             logits, partitions, [attention_map(each) for each in maps] if targets.attention else ()
         )
@@ -220,7 +249,17 @@ class TrainedTeacher(Teacher):
                 where=str(path),
                 fix="a relative name starts at the folder in which the command runs",
             )
-        card = TeacherCard.read(path.with_suffix(".json"))
+        place = path.with_suffix(".json")
+        if not place.is_file():
+            raise InputError(
+                "is not a teacher that was trained here: it has no card, which says what network "
+                "the weights are of",
+                where=str(path),
+                allowed=f"{place} beside it, as train-teacher writes it",
+                fix="give a network of your own as package.module:callable, a function that loads "
+                "its weights and returns it",
+            )
+        card = TeacherCard.read(place)
         if fconv is not None:
             card = card.model_copy(update={"fconv": fconv})
         image = ImageShape.parse(card.image)
@@ -247,6 +286,7 @@ def teacher_and_data(
     fconv: str | None = None,
     seed: int = 0,
     progress: Progress = silent,
+    signed_maps: SignedMaps = "relu",
 ) -> tuple[Teacher, Dataset]:
     """Load a teacher and a data set.
 
@@ -255,7 +295,7 @@ def teacher_and_data(
     """
     if data is not None:
         dataset = load_dataset(data, progress)
-        return Teacher.load(reference, fconv, dataset, seed), dataset
+        return Teacher.load(reference, fconv, dataset, seed, signed_maps), dataset
     teacher = Teacher.load(reference, fconv)
     return teacher, load_dataset(teacher.reference.data, progress)
 
@@ -275,9 +315,12 @@ def _reference(card: TeacherCard, path: Path) -> TeacherReference:
     )
 
 
-def _foreign_teacher(path: str, fconv: str | None, dataset: Dataset, seed: int) -> Teacher:
+def _foreign_teacher(
+    path: str, fconv: str | None, dataset: Dataset, seed: int, signed_maps: SignedMaps
+) -> Teacher:
     probe = dataset.normalised(dataset.train.pixels[:_PROBED]).cpu()
     network = load_foreign(path, probe, dataset.classes, fconv)
+    counted = network.count_macs(probe[:1])
     reference = TeacherReference(
         path=path,
         network=None,
@@ -286,7 +329,15 @@ def _foreign_teacher(path: str, fconv: str | None, dataset: Dataset, seed: int) 
         image=str(dataset.image),
         classes=dataset.classes,
         params=network.params,
-        macs=network.macs(probe[:1]),
+        macs=None if counted is None else counted.macs,
         peak_elements=network.peak_elements(probe[:1]),
     )
-    return Teacher(network, reference, seed)
+    warnings = network.warnings
+    if counted is None:
+        warnings += ("the teacher's MACs are not known: it cannot be traced",)
+    elif counted.uncounted:
+        warnings += (
+            f"the teacher's MACs are more than {counted.macs}: those of "
+            f"{', '.join(counted.uncounted)} are not counted",
+        )
+    return Teacher(network, reference, seed, signed_maps, warnings)

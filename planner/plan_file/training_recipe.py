@@ -35,12 +35,14 @@ def training_recipe(
     require_students(plan)
     problem = plan.question
     measured = problem.partition.teacher
+    named = _all_named(data=data or problem.data, teacher=teacher or problem.teacher)
     return TrainingRecipe(
-        data=_named("data", data or problem.data),
+        data=named["data"],
         image=problem.image,
-        teacher=_named("teacher", teacher or problem.teacher),
+        teacher=named["teacher"],
         teacher_fingerprint=None if teacher or measured is None else measured.fingerprint,
         fconv=None if teacher or measured is None else measured.fconv,
+        signed_maps=(measured and measured.signed_maps) or "relu",
         model=NonnRecipe(
             students=_students(plan) + _further_students(plan, students, seed),
             group0=_group0(plan),
@@ -103,9 +105,12 @@ def _further_students(
     return tuple(further)
 
 
-def _named(what: str, value: str | None) -> str:
-    if value is None:
+def _all_named(**values: str | None) -> dict[str, str]:
+    """Values that are named; raises InputError with all that are not."""
+    missing = [what for what, value in values.items() if value is None]
+    if missing:
         raise InputError(
-            f"the plan does not say which {what} to train with", fix=f"give it as --{what}"
+            f"the plan does not say which {' and '.join(missing)} to train with",
+            fix=f"give {' and '.join(f'--{what}' for what in missing)}",
         )
-    return value
+    return {what: value for what, value in values.items() if value is not None}

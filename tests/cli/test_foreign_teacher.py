@@ -26,6 +26,21 @@ class Net(nn.Module):
 
 def make():
     return Net()
+
+
+class Hybrid(Net):
+    # Attention between the places, GELU at the end, weights in half precision.
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Conv2d(16, 48, 1)
+        self.half()
+
+    def forward(self, images):
+        maps = self.last(F.relu(self.stem(images)))
+        query, key, value = self.qkv(maps).flatten(2).mT.chunk(3, -1)
+        seen = F.scaled_dot_product_attention(query, key, value).mT.reshape(maps.shape)
+        return self.fc(F.gelu(maps + seen).mean((2, 3)) + torch.cdist(images, images).mean() * 0)
 """
 REFERENCE = "odd_package.nets:make"
 
@@ -65,9 +80,6 @@ def test_partition_plan_config_train_evaluate(nonn_plan, partition, folder, pict
     assert found["images"] == 9
     plan, recipe, run = folder / "plan.json", folder / "train.yaml", folder / "run"
     planned = ["plan", partition, "--fleet", "rpi3x2", "--students", 2, "-o", plan]
-    refused = nonn_plan(*planned)
-    assert refused.code == 2
-    assert "--teacher-network (or --student) is needed" in refused.err
     said = nonn_plan(*planned, "--student", "wrn10:4,6,8", "--json")
     assert said.code == 0, said.err
     simulated = nonn_plan("simulate", plan, "--json")
@@ -83,6 +95,45 @@ def test_partition_plan_config_train_evaluate(nonn_plan, partition, folder, pict
     assert [row["epoch"] for row in said.document] == [1, 2]
     assert said.document[-1]["losses"]["transfer"] > 0
     assert nonn_plan("evaluate", run, "--plan", plan).code == 0
+
+
+def test_plan_and_explore_propose_students_of_a_network_of_no_family(
+    nonn_plan, partition, tmp_path
+):
+    """The smallest ones, as even these have more than a quarter of the teacher's parameters."""
+    # 12 filters of 27 weights, 16 of 108, 3 classes of 16, all with a bias.
+    assert json.loads(partition.read_text())["teacher"]["params"] == 12 * 28 + 16 * 109 + 3 * 17
+    asked = [partition, "--fleet", "rpi3x2", "--memory", "40KB"]
+    said = nonn_plan("plan", *asked, "-o", tmp_path / "plan.json")
+    assert said.code == 0, said.err
+    assert "networks for students are proposed, scaled to the budgets" in said.out
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert found["status"] == "optimal"
+    firsts, middles, lasts = (1, 2), (2, 3, 4), (2, 4, 6, 8)
+    expected = {f"wrn16:{a},{b},{c}" for a in firsts for b in middles for c in lasts}
+    assert set(found["question"]["networks"]) == expected
+    said = nonn_plan("explore", *asked, "--objective", "capacity", "-o", tmp_path / "cells")
+    assert said.code == 0, said.err
+    assert "networks for students are proposed" in said.out
+
+
+def test_what_a_partition_changes_or_cannot_count_is_said(nonn_plan, pictures, tmp_path):
+    said = nonn_plan(
+        "partition", "odd_package.nets:Hybrid", "--data", f"imagefolder:{pictures}",
+        "--signed-maps", "ABS", "-o", tmp_path / "partition.json", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert said.document["teacher"]["signed_maps"] == "abs"
+    half, macs, signed = said.document["warnings"]
+    assert half == "weights are torch.float16: the network was converted to float32"
+    # By hand: convolutions of 9x9 to 5x5 maps, attention of 25 places, the last layer.
+    counted = 25 * (12 * 27 + 16 * 108 + 48 * 16) + 2 * 25 * 25 * 16 + 3 * 16
+    assert macs == f"the teacher's MACs are more than {counted}: those of cdist are not counted"
+    assert said.document["teacher"]["macs"] == counted
+    assert "fconv gelu has negative values" in signed
+    assert signed in said.err
+    refused = nonn_plan("partition", REFERENCE, "--data", "digits", "--signed-maps", "tanh")
+    assert (refused.code, "allowed: relu or abs" in refused.err) == (2, True)
 
 
 def test_evaluate_takes_any_teacher(nonn_plan, pictures, tmp_path):

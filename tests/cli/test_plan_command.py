@@ -248,6 +248,17 @@ def test_what_only_a_teacher_would_say_must_be_given(nonn_plan, plan_arguments, 
     assert missing in said.err
 
 
+def test_all_that_a_saved_network_does_not_say_is_named_at_once(
+    nonn_plan, partition_file, plan_file, tmp_path
+):
+    said = nonn_plan("plan", partition_file, "--fleet", "rpi3x2", "-o", tmp_path / "other.json")
+    assert said.code == 2
+    assert "needed: --image, --classes, --teacher-network or --student" in said.err
+    said = nonn_plan("config", plan_file, "-o", tmp_path / "train.yaml")
+    assert said.code == 2
+    assert "which data and teacher to train with; give --data and --teacher" in said.err
+
+
 def test_students_of_a_saved_network_need_a_teacher_network(nonn_plan, plan_arguments):
     kept = [a for a in plan_arguments if a != "--student" and not str(a).startswith("wrn")]
     assert "--teacher-network" in nonn_plan(*kept).err

@@ -17,6 +17,7 @@ from nonn_plan.cli.parsers.cell_grid import CellGrid, GridFleet, check_own_board
 from nonn_plan.cli.parsers.options import AsJson
 from nonn_plan.cli.parsers.problem_options import (
     OBJECTIVE_HELP,
+    PROPOSED,
     PartitionFile,
     ProblemOptions,
     with_problem_options,
@@ -107,6 +108,8 @@ def explore(
         *grid.fronts(fleets, front),
         *grid.breakpoints(fleets, objectives, breakpoints),
     ]
+    if options.proposes_students(partition):
+        output.say(PROPOSED)
     if dask is not None and jobs is not None:
         raise InputError("--jobs is of this machine's cores, and --dask uses none of them")
     check_exploration_folder(out)

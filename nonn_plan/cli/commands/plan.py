@@ -18,6 +18,7 @@ from nonn_plan.api import read_plan, require_feasible, write_recipe
 from nonn_plan.cli.output import Output
 from nonn_plan.cli.parsers.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
 from nonn_plan.cli.parsers.problem_options import (
+    PROPOSED,
     PartitionFile,
     ProblemOptions,
     with_problem_options,
@@ -57,6 +58,8 @@ def plan(
     partition = Partition.read(partition_file)
     check_place(out)
     problem = options.problem(partition, parse_fleet(fleet), where="nonn-plan plan")
+    if options.proposes_students(partition):
+        output.say(f"{PROPOSED}: {problem.networks[0]} to {problem.networks[-1]}")
     with output.progress("no plan was written") as progress:
         if method:
             plan = nonn_plan.solve_by_baseline(problem, method)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -16,7 +16,14 @@ from nonn_common.document import check_own_place, check_place, write_atomic
 from nonn_common.errors import InputError
 from nonn_core.data.files import PUBLISHED
 from nonn_core.networks.family import parse_network
-from nonn_core.partition import EPSILON_PCT, RESTARTS, TOP_FILTERS, Partition, Rule
+from nonn_core.partition import (
+    EPSILON_PCT,
+    RESTARTS,
+    TOP_FILTERS,
+    Partition,
+    Rule,
+    SignedMaps,
+)
 from nonn_core.recipe import ComputeRecipe, OptimiserRecipe
 from nonn_plan.cli.output import TO_RESUME, UNCHANGED, Output, output_of_rank_zero
 from nonn_plan.cli.parsers.options import (
@@ -177,6 +184,14 @@ def partition(
         str | None,
         typer.Option("--fconv", help="Layer whose output is fconv, if not the one that is found."),
     ] = None,
+    signed_maps: Annotated[
+        str | None,
+        typer.Option(
+            "--signed-maps",
+            help="What stands for negative values of fconv (SiLU, GELU): relu, the default, is 0; "
+            "abs is their size.",
+        ),
+    ] = None,
     top_filters: Annotated[
         int | None,
         typer.Option(
@@ -216,6 +231,7 @@ def partition(
             _refuse_teacher_options(
                 rule=rule,
                 fconv=fconv,
+                signed_maps=signed_maps,
                 data=data,
                 epsilon=epsilon,
                 top_filters=top_filters,
@@ -224,13 +240,15 @@ def partition(
             weights = read_filter_network(Path(source))
             knowledge = Knowledge.of_network(weights, link_percentile)
         else:
+            signed = _signed_maps(signed_maps or "relu")
             knowledge = _teacher_knowledge(
-                source, fconv, data, _rule(rule or "AH"), seed, options, progress
+                source, fconv, data, _rule(rule or "AH"), seed, options, signed, progress
             )
         bound = EPSILON_PCT if epsilon is None else epsilon
         partitions = [
             partition_at(knowledge, each, seed, restarts, bound, progress) for each in gammas
         ]
+    output.warn(*knowledge.warnings)
     for each, _ in partitions:
         each.write(files[each.gamma])
         if graphs:
@@ -252,6 +270,7 @@ def _teacher_knowledge(
     rule: Rule,
     seed: int,
     options: "LinkOptions",
+    signed_maps: SignedMaps,
     progress: "Progress",
 ) -> "Knowledge":
     from nonn_core.communities.knowledge import Knowledge
@@ -264,7 +283,7 @@ def _teacher_knowledge(
             allowed=f"{REFERENCES}; or a saved filter network ({NETWORK_SUFFIX})",
             fix=_SAVE_AGAIN if Path(source).suffix.lower() in _OTHER_FORMS else None,
         )
-    teacher, dataset = teacher_and_data(source, data, fconv, seed, progress)
+    teacher, dataset = teacher_and_data(source, data, fconv, seed, progress, signed_maps)
     return Knowledge.of_teacher(teacher, dataset, rule, options, progress)
 
 
@@ -283,6 +302,13 @@ def _rule(text: str) -> Rule:
         if text.upper() == rule:
             return rule
     raise InputError("rule", found=text, allowed="AH or CA")
+
+
+def _signed_maps(text: str) -> SignedMaps:
+    for kind in get_args(SignedMaps):
+        if text.lower() == kind:
+            return cast(SignedMaps, kind)
+    raise InputError("--signed-maps", found=text, allowed=" or ".join(get_args(SignedMaps)))
 
 
 def _gammas(text: str) -> list[float]:

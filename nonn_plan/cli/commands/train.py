@@ -110,6 +110,7 @@ def evaluate(
     from nonn_core.distillation.run import RECIPE, recipe_of
     from nonn_core.distillation.run_evaluation import seed_folders
     from nonn_core.networks.modules import Nonn
+    from nonn_core.teacher.foreign import ForeignClassifier
 
     output, folder = Output(as_json), Path(trained)
     plan = None if plan_file is None else read_plan(plan_file)
@@ -127,6 +128,8 @@ def evaluate(
         found, network = _evaluate(trained, data, progress)
     if folder.is_dir():
         found.write(folder / EVALUATION)
+    if isinstance(network, ForeignClassifier):
+        output.warn(*network.warnings)
     show_evaluation(output, found)
     fits: Sequence[BoardFit] = ()
     if plan is not None and isinstance(network, Nonn):

@@ -5,7 +5,7 @@ A new option is a field of `ProblemOptions` and a line in its `problem`; every c
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 import typer
 
 from nonn_common.errors import InputError
-from nonn_core.networks.family import parse_network, student_candidates
-from nonn_core.partition import Partition
+from nonn_core.networks.family import parse_network
+from nonn_core.partition import Partition, TeacherReference
 from nonn_plan.api import state_problem
 from nonn_plan.cli.parsers.options import Seed
 from nonn_plan.cli.parsers.requirements import (
@@ -34,6 +34,10 @@ T = TypeVar("T")
 PartitionFile = Annotated[
     Path, typer.Argument(metavar="PARTITION", help="partition.json, as `partition` writes it.")
 ]
+PROPOSED = (
+    "networks for students are proposed, scaled to the budgets; name others with --student or "
+    "--teacher-network"
+)
 OBJECTIVE_HELP = (
     f"Stages, most important first, of {', '.join(get_args(Objective))}; NAME:5% lets later ones "
     "give up 5 %."
@@ -83,7 +87,8 @@ class ProblemOptions:
         str | None,
         typer.Option(
             "--teacher-network",
-            help="Whose students to choose from, e.g. wrn40-4, where PARTITION does not say it.",
+            help="Whose students to choose from, e.g. wrn40-4, where PARTITION does not say it; "
+            "default for a network of your own: students that fit the budgets are proposed.",
         ),
     ] = None
     image: Annotated[
@@ -175,6 +180,7 @@ class ProblemOptions:
         fewest, most = parse_student_range(self.students)
         survived = [f"survival={self.survive}"] if self.survive else []
         teacher = partition.teacher
+        self._require_what_no_teacher_says(partition)
         precisions = tuple(part.strip() for part in self.precision.split(","))
         shape = str(_given("--image", self.image, teacher and teacher.image))
         count = _given("--classes", self.classes, teacher.classes if teacher else None)
@@ -197,7 +203,7 @@ class ProblemOptions:
             hosts=self.host or (),
             image=shape,
             classes=count,
-            networks=_networks(self.student or [], partition, self.teacher_network),
+            **self._networks(teacher),
             group0=self.group0,
             max_copies=self.copies or (self.survive or 0) + 1,
             failures=parse_failure_chances(
@@ -213,6 +219,37 @@ class ProblemOptions:
             deterministic_limit=self.limit,
             seed=self.seed,
         )
+
+    def proposes_students(self, partition: Partition) -> bool:
+        """Whether networks for students are proposed, as nothing says whose they are."""
+        known = partition.teacher is None or partition.teacher.network or self.teacher_network
+        return not (known or self.student)
+
+    def _require_what_no_teacher_says(self, partition: Partition) -> None:
+        """Raise InputError that names every option that is missing."""
+        if partition.teacher is not None:
+            return
+        typed = {
+            "--image": self.image,
+            "--classes": self.classes,
+            "--teacher-network or --student": self.teacher_network or self.student,
+        }
+        if missing := [option for option, value in typed.items() if not value]:
+            raise InputError(
+                f"needed: {', '.join(missing)}",
+                fix="PARTITION was made from a saved filter network and names no teacher, which "
+                "would say it",
+            )
+
+    def _networks(self, teacher: TeacherReference | None) -> dict[str, Any]:
+        """Networks that were named; of a teacher they follow from its own."""
+        if self.student:
+            return {"networks": tuple(str(parse_network(name)) for name in self.student)}
+        network = teacher.network if teacher else None
+        if self.teacher_network is not None and network is not None:
+            known = parse_network(network)
+            _given("--teacher-network", parse_network(self.teacher_network), known)
+        return {}
 
 
 def with_problem_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -248,29 +285,11 @@ def _parameters(of: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
-def _networks(
-    named: Sequence[str], partition: Partition, teacher_network: str | None
-) -> tuple[str, ...]:
-    """Networks to choose from: those named, or the teacher's candidates."""
-    if named:
-        return tuple(str(parse_network(name)) for name in named)
-    typed = parse_network(teacher_network) if teacher_network is not None else None
-    network = partition.teacher.network if partition.teacher is not None else None
-    known = parse_network(network) if network is not None else None
-    teacher = _given("--teacher-network (or --student)", typed, known)
-    return tuple(map(str, student_candidates(teacher)))
-
-
 def _given(option: str, typed: T | None, known: T | None) -> T:
     """Value of the partition's teacher, or else of the option.
 
-    Raises InputError where neither says it, or both do and differ.
+    Raises InputError where both say it and differ.
     """
-    if known is None and typed is None:
-        raise InputError(
-            f"{option} is needed: the partition does not say it, as its teacher was not given or "
-            "is of no family known here"
-        )
     if known is None or typed is None:
         return cast(T, typed if known is None else known)
     if typed != known:

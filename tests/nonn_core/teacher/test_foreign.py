@@ -108,6 +108,55 @@ class LogSoftmax(Net):
         return super().forward(images).log_softmax(1)
 
 
+class Softmax(Net):
+    def forward(self, images):
+        return super().forward(images).softmax(1)
+
+
+class MaskedRelu(Net):
+    """ReLU by hand: the mask is a boolean tensor of the maps' shape."""
+
+    def maps(self, images):
+        maps = self.last(self.relu(self.norm(self.conv(images))))
+        return maps * (maps > 0)
+
+
+class Indexed(Net):
+    """A pooling on the way that also gives indices, integers of four dimensions."""
+
+    def maps(self, images):
+        pooled, places = F.max_pool2d(self.conv(images), 2, return_indices=True)
+        return F.relu(pooled.repeat(1, 2, 1, 1)[:, :8]) * (1 + (places[:, :1] % 2))
+
+
+class MaximumPool(Net):
+    """The maxima of the maps, not their averages, are what the last layer reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.AdaptiveMaxPool2d(1)
+
+
+class Rounded(Net):
+    """Answers whole numbers."""
+
+    def forward(self, images):
+        return super().forward(images).round().long()
+
+
+class FunctionalDropout(Net):
+    """The usual slip: F.dropout is random unless it is told not to be."""
+
+    def pooled(self, images):
+        return F.dropout(self.pool(self.maps(images)).flatten(1), 0.5)
+
+
+class Half(Net):
+    def __init__(self):
+        super().__init__(nn.ReLU())
+        self.half()
+
+
 class Flat(Net):
     def __init__(self):
         super().__init__(nn.ReLU())
@@ -273,6 +322,63 @@ def test_fconv_is_found(name, fconv, probe, images):
     same_as(made(name), found, images[:1])
 
 
+@pytest.mark.parametrize(
+    ("name", "fconv", "places"),
+    [("MaskedRelu", "mul", (4, 4)), ("Indexed", "mul", (4, 4)), ("MaximumPool", "getitem", (1, 1))],
+)
+def test_masks_and_indices_are_no_maps(name, fconv, places, probe, images):
+    found, network = load_foreign(f"strange.nets:{name}", probe, 3, None), made(name)
+    assert found.fconv.startswith(fconv)
+    seen = found.observe(images)
+    assert seen.maps.shape == (7, 8, *places)
+    with torch.no_grad():
+        torch.testing.assert_close(seen.logits, network(images))
+        torch.testing.assert_close(seen.features, network.pooled(images))
+    torch.testing.assert_close(seen.maps.mean((2, 3)), seen.features)
+    assert [text for text in found.warnings if "without places" in text] == (
+        list(found.warnings) if places == (1, 1) else []
+    )
+    assert bool(found.warnings) == (places == (1, 1))
+
+
+@pytest.mark.parametrize("name", ["gelu", "linear"])
+def test_signed_maps_are_taken(name, probe, images):
+    """What stands for negative values is said when a partition measures them."""
+    found = load_foreign(f"strange.nets:{name}", probe, 3, None)
+    assert found.fconv == "after"
+    assert found(images)[1][0].min() < 0
+    same_as(made(name), found, images)
+
+
+def test_log_softmax_is_an_answer_as_good_as_logits(probe, images):
+    found, network = load_foreign("strange.nets:LogSoftmax", probe, 3, None), made("LogSoftmax")
+    seen = found.observe(images)
+    torch.testing.assert_close(seen.logits, network(images))
+    logits = seen.features @ found.fc_weight.T + found.fc_bias
+    torch.testing.assert_close(logits.log_softmax(1), seen.logits)
+
+
+def test_a_hidden_layer_s_values_are_maps_of_one_place(probe, images):
+    found, network = load_foreign("strange.nets:Deep", probe, 3, None), made("Deep")
+    with torch.no_grad():
+        torch.testing.assert_close(found(images)[1][0], network.pooled(images)[:, :, None, None])
+    assert "one value for each filter" in found.warnings[0]
+
+
+def test_half_precision_is_widened_and_said(probe, images):
+    found, network = load_foreign("strange.nets:Half", probe, 3, None), made("Half").float()
+    with torch.no_grad():
+        torch.testing.assert_close(found(images)[0], network(images))
+    assert found.warnings == ("weights are torch.float16: the network was converted to float32",)
+
+
+def test_a_program_in_half_precision_says_what_to_do(tmp_path, probe):
+    program = export(made("Half"), (probe.half(),))
+    save(program, tmp_path / "half.pt2")
+    with pytest.raises(InputError, match=r"float16.*allowed: torch\.float32; .*network\.float\(\)"):
+        load_foreign(str(tmp_path / "half.pt2"), probe, 3, None)
+
+
 def test_the_largest_maps_win_and_the_outermost_name(probe, images):
     found = load_foreign("strange.nets:ResNet", probe, 3, None)
     assert found.fconv == "layer2"
@@ -301,13 +407,12 @@ def test_a_wrong_fconv_lists_the_candidates(probe, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Flat", "no fconv was found.*average maps.*one linear layer"),
-        ("Deep", "no fconv was found"),
-        ("LogSoftmax", "no fconv was found"),
+        ("Flat", "no fconv was found.*average maps.*one linear layer.*every place of .* after"),
+        ("Rounded", "no fconv was found"),
+        ("Softmax", "answers probabilities, not logits.*leave the softmax out"),
+        ("FunctionalDropout", r"answered differently each time.*F\.dropout\(.*self\.training"),
         ("Unexportable", "no fconv was found.*cannot be exported"),
         ("Listless", "cannot be run.*answers dict, not logits"),
-        ("gelu", "fconv after: fconv has negative values.*ReLU"),
-        ("linear", "negative values"),
         ("four", "another number of classes.*4"),
         ("Together", "answered differently when other images"),
         ("Random", "answered differently"),
@@ -379,7 +484,9 @@ def test_a_program_of_two_inputs_is_refused(tmp_path, probe):
         load_foreign(str(tmp_path / "two.pt2"), probe, 3, None)
 
 
-@pytest.mark.parametrize(("dropout", "said"), [(0.5, "no fconv"), (0.0, "answered differently")])
+@pytest.mark.parametrize(
+    ("dropout", "said"), [(0.5, "answered differently each time"), (0.0, "answered differently")]
+)
 def test_a_program_in_training_mode_is_refused(tmp_path, probe, dropout, said):
     network = made("named").train()
     network.drop.p = dropout
