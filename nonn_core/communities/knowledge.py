@@ -87,7 +87,7 @@ class Knowledge:
         measured = teacher.reference.model_copy(update=update)
         warnings = teacher.warnings
         if negative:
-            warnings += (_signed_maps_warning(teacher, activities.negative_pct),)
+            warnings += (signed_maps_warning(measured, activities.negative_pct),)
         return cls(weights, activities, rule, measured, warnings)
 
     @classmethod
@@ -180,12 +180,12 @@ def partition_teacher(
     return partition(knowledge, gamma, seed, epsilon_pct=epsilon_pct, progress=progress)[0]
 
 
-def _signed_maps_warning(teacher: Teacher, negative_pct: float) -> str:
+def signed_maps_warning(teacher: TeacherReference, negative_pct: float | None = None) -> str:
+    """Sentence on what stands for negative values of fconv, and how many there are if known."""
+    share = "" if negative_pct is None else f", {negative_pct:.2g} % of its activity"
     done = "their size" if teacher.signed_maps == "abs" else "0"
-    return (
-        f"fconv {teacher.reference.fconv} has negative values, {negative_pct:.2g} % of its "
-        f"activity: {done} stands for them (--signed-maps)"
-    )
+    option = "" if negative_pct is None else " (--signed-maps)"
+    return f"fconv {teacher.fconv} has negative values{share}: {done} stands for them{option}"
 
 
 def _unmeasured_drop(communities: Sequence[Community]) -> DropResult:

@@ -11,7 +11,7 @@ import torch
 from nonn_common.progress import Progress, silent
 from nonn_core.accuracy_report import Evaluation
 from nonn_core.communities.filter_network import LinkOptions
-from nonn_core.communities.knowledge import partition_teacher
+from nonn_core.communities.knowledge import partition_teacher, signed_maps_warning
 from nonn_core.data.dataset import Dataset, first_of_each_class, load_dataset
 from nonn_core.distillation.accelerator import select_device
 from nonn_core.distillation.loop import EpochMetrics, accuracy_pct
@@ -62,6 +62,7 @@ class TrainingSetup:
     teacher: RunResult
     teacher_fingerprint: str
     partitions: tuple[Filters, ...]
+    warnings: tuple[str, ...]
 
 
 def prepare(
@@ -78,13 +79,16 @@ def prepare(
     experiment.init_folder(folder)
     teacher = _teacher(experiment, folder, dataset, progress)
     partitions: tuple[Filters, ...] = ()
+    warnings = teacher.warnings
     if any(row.is_nonn for row in design.rows):
         partition = _partition(experiment, folder, teacher, dataset, progress)
         partitions = merge_communities(partition, PARTITIONS, partition.bound_pct)
+        if partition.teacher is not None and partition.teacher.signed_maps is not None:
+            warnings += (signed_maps_warning(partition.teacher),)
     fitting = replace(design, image=dataset.image, classes=dataset.classes)
     result = _teacher_result(teacher, experiment, dataset)
     return TrainingSetup(
-        fitting, experiment, folder, dataset, result, teacher.fingerprint, partitions
+        fitting, experiment, folder, dataset, result, teacher.fingerprint, partitions, warnings
     )
 
 

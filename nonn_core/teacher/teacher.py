@@ -214,6 +214,21 @@ class TeacherCard(Document):
     )
     validation_accuracy_pct: float = Field(description="On the 10 % held from training, percent.")
 
+    @classmethod
+    def beside(cls, weights: Path) -> Self:
+        """Read the card of these weights; raises InputError."""
+        card = weights.with_suffix(".json")
+        if not card.is_file():
+            raise InputError(
+                "is not a teacher that was trained here: it has no card, which says what network "
+                "the weights are of",
+                where=str(weights),
+                allowed=f"{card} beside it, as train-teacher writes it",
+                fix="give a network of your own as package.module:callable, a function that loads "
+                "its weights and returns it",
+            )
+        return cls.read(card)
+
     @property
     def spec(self) -> NetworkSpec:
         """The network, parsed."""
@@ -249,17 +264,7 @@ class TrainedTeacher(Teacher):
                 where=str(path),
                 fix="a relative name starts at the folder in which the command runs",
             )
-        place = path.with_suffix(".json")
-        if not place.is_file():
-            raise InputError(
-                "is not a teacher that was trained here: it has no card, which says what network "
-                "the weights are of",
-                where=str(path),
-                allowed=f"{place} beside it, as train-teacher writes it",
-                fix="give a network of your own as package.module:callable, a function that loads "
-                "its weights and returns it",
-            )
-        card = TeacherCard.read(place)
+        card = TeacherCard.beside(path)
         if fconv is not None:
             card = card.model_copy(update={"fconv": fconv})
         image = ImageShape.parse(card.image)

@@ -46,14 +46,15 @@ def propose_students(
         """Whether a student of this scale keeps every budget of the board."""
         widest = max(_students(like, scale), key=lambda one: one.widths)
         cost = student_cost_line(widest, image).at(share)
-        checks = (
-            (cost.memory_bytes(precision), budget.room_bytes),
-            (cost.params * TEACHER_SHARE, teacher_params),
-            (cost.macs, budget.macs),
-            (budget.busy_ms and compute_ms(board.device, cost.macs), budget.busy_ms),
-            (budget.energy_mj and compute_mj(board.device, cost.macs), budget.energy_mj),
-        )
-        return all(limit is None or used <= limit for used, limit in checks)
+        if cost.memory_bytes(precision) > budget.room_bytes:
+            return False
+        if cost.params * TEACHER_SHARE > teacher_params:
+            return False
+        if budget.macs is not None and cost.macs > budget.macs:
+            return False
+        if budget.busy_ms is not None and compute_ms(board.device, cost.macs) > budget.busy_ms:
+            return False
+        return budget.energy_mj is None or compute_mj(board.device, cost.macs) <= budget.energy_mj
 
     largest = [
         max((scale for scale in _SCALES if fits(scale, *each)), default=_SCALES[0])

@@ -198,6 +198,7 @@ def test_costs_need_neither_data_nor_training(nonn_plan, tmp_path, monkeypatch):
         (["2", "--against", "mnist"], "cub"),
         (["2", "--teacher-network", "vgg11"], "wrn16-2"),
         (["2", "--teacher", "a.module:net"], "--teacher-network"),
+        (["2", "--teacher", "hub.safetensors"], "hub.json beside it"),
         (["2", "--set", "beta=1"], "distillation.beta"),
         (["2", "--data", "imagefolder:none"], "none"),
         (["2", "--precision", "fp8"], "precision"),

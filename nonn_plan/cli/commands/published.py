@@ -150,6 +150,7 @@ def _train_rows(
     check_place(table_file.with_suffix(".json"))
     with output.progress(f"{out}: {TO_RESUME}") as progress:
         bench = prepare(design, experiment, out, progress)
+        output.warn(*bench.warnings)
         rows = _finished_rows(table_file.with_suffix(".json"), bench)
         for row in design.rows:
             output.say(f"{row.name}: {row.network}")
@@ -220,7 +221,7 @@ def _teacher_network(teacher: str | None, network: str | None) -> str | None:
                 fix="give the one that it stands for as --teacher-network",
             )
         return network
-    found = TeacherCard.read(Path(teacher).with_suffix(".json")).network
+    found = TeacherCard.beside(Path(teacher)).network
     if network is not None and str(parse_network(network)) != found:
         raise InputError(
             "--teacher-network is not that of the teacher",

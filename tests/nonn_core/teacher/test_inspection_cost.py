@@ -104,6 +104,17 @@ class Cells(nn.Module):
         return lstm[0] + gru + rnn
 
 
+class OneMatrix(nn.Module):
+    """A product whose first operand is broadcast."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(5, 4))
+
+    def forward(self, maps):
+        return self.weight @ maps
+
+
 PLACES = 20
 """4 x 5 places of 6 channels."""
 
@@ -126,6 +137,8 @@ PLACES = 20
         (Recurrent(nn.LSTM(6, 5, batch_first=True, proj_size=3)), PLACES * (20 * (6 + 3) + 15)),
         (Cells(), (4 + 3 + 1) * 5 * (6 + 5)),
         (nn.Conv2d(6, 7, 3, padding="same"), 6 * 7 * 9 * PLACES),
+        # One matrix for each of the six channels: five rows of four by five columns.
+        (OneMatrix(), 6 * 5 * 4 * 5),
     ],
 )
 def test_what_attention_and_recurrent_layers_multiply_is_counted(module, macs):

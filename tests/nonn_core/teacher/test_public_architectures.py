@@ -5,7 +5,7 @@ import public_architectures
 import pytest
 import torch
 
-from nonn_core.communities.filter_network import LinkOptions, average_activities
+from nonn_core.communities.filter_network import Activities, LinkOptions, average_activities
 from nonn_core.communities.knowledge import Knowledge, partition
 from nonn_core.teacher.teacher import TargetSpec, Teacher
 
@@ -93,3 +93,15 @@ def test_a_teacher_without_negative_values_says_nothing(loaded, tiny):
     knowledge = Knowledge.of_teacher(teacher, tiny, "CA", LinkOptions(link_percentile=0))
     assert knowledge.warnings == ()
     assert knowledge.teacher.signed_maps is None
+
+
+def test_p0_is_ranked_by_what_the_last_layer_reads():
+    """Other activities make other links, and the same features the same curve of delta_val."""
+    rng = np.random.default_rng(3)
+    features, labels = rng.random((40, 8)), rng.integers(0, 3, 40)
+    last = (rng.normal(size=(3, 8)), np.zeros(3))
+    weights = np.ones((8, 8)) - np.eye(8)
+    plain = Knowledge(weights, Activities(features, labels, *last))
+    other = Knowledge(weights, Activities(rng.random((40, 8)), labels, *last, features))
+    curves = [partition(each, 1.0, 0)[0].curve for each in (plain, other)]
+    assert curves[0] == curves[1]
