@@ -181,7 +181,7 @@ def partition_teacher(
 
 
 def signed_maps_warning(teacher: TeacherReference, negative_pct: float | None = None) -> str:
-    """Sentence on what stands for negative values of fconv, and how many there are if known."""
+    """Sentence on the stand-in for negative values of fconv."""
     share = "" if negative_pct is None else f", {negative_pct:.2g} % of its activity"
     done = "their size" if teacher.signed_maps == "abs" else "0"
     option = "" if negative_pct is None else " (--signed-maps)"
