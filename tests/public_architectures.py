@@ -78,7 +78,10 @@ class MobileNetV3(Network):
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
-            nn.Linear(9, 14), nn.Hardswish(inplace=True), nn.Dropout(0.2), nn.Linear(14, 3)
+            nn.Linear(9, 14),
+            nn.Hardswish(inplace=True),
+            nn.Dropout(0.2, inplace=True),
+            nn.Linear(14, 3),
         )
 
 

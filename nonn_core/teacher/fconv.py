@@ -163,7 +163,11 @@ _NORMS = (
     nn.RMSNorm,
 )
 _NORM_FUNCTIONS = ("layer_norm", "batch_norm", "group_norm", "instance_norm", "rms_norm")
-_SAME_VALUES = (torch.ops.aten.dropout.default, torch.ops.aten.detach.default)
+_SAME_VALUES = (
+    torch.ops.aten.dropout.default,
+    torch.ops.aten.dropout_.default,
+    torch.ops.aten.detach.default,
+)
 """Nodes that change nothing in evaluation mode; what they read has the better name."""
 
 

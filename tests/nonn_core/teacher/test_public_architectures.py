@@ -53,6 +53,7 @@ def test_behind_a_hidden_layer_fconv_is_what_the_last_layer_reads(loaded, images
     with torch.no_grad():
         hidden = network.classifier[:2](network.maps(images).mean((2, 3)))
     torch.testing.assert_close(teacher(images)[1], hidden[:, :, None, None])
+    assert teacher.reference.fconv.startswith("hardswish")
     assert "maps of 1x1" in teacher.warnings[0]
 
 
