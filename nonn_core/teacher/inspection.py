@@ -140,7 +140,8 @@ _FURTHER_OPERATORS: "dict[str, Handle]" = {
 _MULTIPLY_NOTHING = re.compile(
     # selected, ordered, compared, averaged
     r"(adaptive_)?(max|avg)_pool[123]d(_with_indices)?|(log_)?softmax|hardswish|prelu|glu|"
-    r"floor_divide|floordiv|cumsum|topk|sort|argsort|tril|triu|embedding|scatter|one_hot|"
+    r"floor_divide|floordiv|cumsum|topk|sort|argsort|tril|triu|embedding|scatter(_add|_reduce)?|"
+    r"one_hot|fill|zero|index_(fill|copy|add)|masked_scatter|"
     r"index_select|masked_select|take_along_dim|(feature_)?(alpha_)?dropout|"
     # filled, repeated, laid out in another way
     r"pad|(reflection|replication)_pad[123]d|upsample_nearest[13]d|repeat(_interleave)?|flip|rot90|"
