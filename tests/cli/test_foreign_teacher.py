@@ -132,6 +132,11 @@ def test_what_a_partition_changes_or_cannot_count_is_said(nonn_plan, pictures, t
     assert said.document["teacher"]["macs"] == counted
     assert "fconv gelu has negative values" in signed
     assert signed in said.err
+    plan = tmp_path / "plan.json"
+    asked = ["--fleet", "rpi3x2", "--student", "wrn10:4,6,8", "-o", plan]
+    assert nonn_plan("plan", tmp_path / "partition.json", *asked).code == 0
+    recipe = nonn_plan("config", plan, "-o", tmp_path / "train.yaml", "--json").document
+    assert (recipe["fconv"], recipe["signed_maps"]) == ("gelu", "abs")
     refused = nonn_plan("partition", REFERENCE, "--data", "digits", "--signed-maps", "tanh")
     assert (refused.code, "allowed: relu or abs" in refused.err) == (2, True)
 
