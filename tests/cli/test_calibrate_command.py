@@ -55,6 +55,7 @@ def test_people_see_each_row_beside_the_fit(nonn_plan, table, tmp_path):
     assert said.code == 0
     for part in ("my-pi: fitted to 6 rows", "large", "left out %", "10 Mbit/s; --link-output"):
         assert part in said.out
+    assert "errors are fitted less measured, in % of measured" in said.out
     assert f"Read {table} (delimiter: comma)" in said.out
     assert "Warning" not in said.out
 

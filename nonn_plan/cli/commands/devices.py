@@ -211,7 +211,8 @@ def calibrate(
         link.write(link_out)
     count = len(facts.measurements)
     output.table(
-        f"{device.name}: fitted to {count} row{'s' * (count > 1)}",
+        f"{device.name}: fitted to {count} row{'s' * (count > 1)}; "
+        "errors are fitted less measured, in % of measured",
         ("row", "quantity", "measured", "fitted", "error %", "left out %"),
         [
             (
@@ -219,8 +220,8 @@ def calibrate(
                 row.quantity,
                 f"{row.published:.4g}" if row.published is not None else "",
                 f"{row.fitted:.4g}",
-                f"{row.error_pct:.1f}" if row.error_pct is not None else "",
-                f"{row.loo_error_pct:.1f}" if row.loo_error_pct is not None else "",
+                f"{row.error_pct:+.1f}" if row.error_pct is not None else "",
+                f"{row.loo_error_pct:+.1f}" if row.loo_error_pct is not None else "",
             )
             for row in rows
         ],
