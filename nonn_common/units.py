@@ -19,16 +19,20 @@ _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([^\s]*)\s*")
 _DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30}
 
-_BYTES = {f"{prefix}b": scale for prefix, scale in {**_DECIMAL, **_BINARY}.items()} | {"": 1}
+_BYTES = {f"{prefix}b": scale for prefix, scale in {**_DECIMAL, **_BINARY}.items()}
 _FLOPS = dict(_DECIMAL) | {f"{prefix}flop": scale for prefix, scale in _DECIMAL.items()}
 _FLOPS |= {f"{prefix}flops": scale for prefix, scale in _DECIMAL.items()}
 _HERTZ = {f"{prefix}hz": scale for prefix, scale in _DECIMAL.items()}
 _MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "min": 60e3, "h": 3600e3}
+_MJ = {"mj": 1.0, "j": 1e3}
+_PER_S = {"/s": 1.0}
+_PCT = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*")
 
 
 def parse_bytes(text: str | int, where: str | None = None) -> int:
-    """Read a size such as `500KB`, `512KiB` or `2000`; raises InputError."""
-    return _whole(text, _BYTES, "a size such as 500KB, 512KiB or 1.5MB", where)
+    """Read a size such as `500KB`, `512KiB` or `2000B`; a number is bytes; raises InputError."""
+    typed = f"{text}B" if isinstance(text, int) else text
+    return _whole(typed, _BYTES, "a size such as 500KB, 512KiB or 1.5MB", where)
 
 
 def parse_macs(text: str | int, where: str | None = None) -> int:
@@ -48,6 +52,51 @@ def parse_ms(text: str | int, where: str | None = None) -> float:
     return _scaled(text, _MS, "a duration such as 250us, 15ms, 1.5s, 10min or 2h", where)
 
 
+def parse_mj(text: str, where: str | None = None) -> float:
+    """Read an energy such as `250mJ` or `0.3J` and return millijoules; raises InputError."""
+    return _scaled(text, _MJ, "an energy such as 250mJ or 0.3J", where)
+
+
+def parse_per_s(text: str, where: str | None = None) -> float:
+    """Read a rate such as `20/s`, per second; raises InputError."""
+    return _scaled(text, _PER_S, "a rate per second such as 20/s", where)
+
+
+def parse_pct(text: str, where: str | None = None) -> float:
+    """Read a percentage such as `93%` or `94.5`; raises InputError.
+
+    Up to 1 it needs its sign: 0.97 may be 0.97 %, or a fraction that means 97 %.
+    """
+    match = _PCT.fullmatch(text)
+    value = float(match[1]) if match else math.nan
+    if match is None or not 0 <= value <= 100:
+        raise InputError(
+            "not a percentage", where=where, found=text, allowed="0% to 100%, such as 94.5%"
+        )
+    if not match[2] and 0 < value <= 1:
+        raise InputError(
+            "may be a fraction, or a percentage without its sign",
+            where=where,
+            found=text,
+            allowed=f"{100 * value:g}% or {value:g}%",
+        )
+    return value
+
+
+def check_no_fraction(value_pct: float, where: str) -> None:
+    """Refuse a percentage up to 1, which is a fraction that was meant; raises InputError.
+
+    For accuracies and the like, of which nobody asks for 1 % or less.
+    """
+    if 0 < value_pct <= 1:
+        raise InputError(
+            "is a fraction where a percentage is meant",
+            where=where,
+            found=value_pct,
+            allowed=f"more than 1, up to 100, in percent, such as {100 * value_pct:g}",
+        )
+
+
 def _whole(
     text: str | int, scales: Mapping[str, float], allowed: str, where: str | None, least: int = 1
 ) -> int:
@@ -62,8 +111,12 @@ def _scaled(text: str | int, scales: Mapping[str, float], allowed: str, where: s
     scale = scales.get(match.group(2).lower()) if match else None
     value = float(match.group(1)) * scale if match and scale else math.nan
     if not math.isfinite(value):
+        bare = match is not None and not match.group(2)
         raise InputError(
-            "not a quantity of this kind", where=where, found=text, allowed=f"{allowed}, positive"
+            f"not a quantity of this kind{': it has no unit' if bare else ''}",
+            where=where,
+            found=text,
+            allowed=f"{allowed}, positive",
         )
     if value <= 0:
         raise InputError("must be positive", where=where, found=text, allowed=allowed)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from nonn_common.document import check_own_place, check_picture, write_atomic
 from nonn_common.errors import InfeasibleError, InputError
 from nonn_common.progress import Progress, silent
-from nonn_common.units import FLOPS_PER_MAC
+from nonn_common.units import FLOPS_PER_MAC, check_no_fraction
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network, student_candidates
 from nonn_core.partition import Partition
 from nonn_core.recipe import TrainingRecipe
 from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.validation import require_valid
-from planner.problem.goals import AccuracyBasis, ObjectiveLevel, board_budgets
+from planner.problem.goals import OBJECTIVES, AccuracyBasis, ObjectiveLevel, board_budgets
 from planner.problem.problem import Problem
 from profiles.fleet import Fleet, parse_fleet, resolve
 
@@ -49,8 +49,10 @@ def state_problem(
     `fleet` is a fleet, or its text as `plan --fleet` takes it.  `teacher_network`, its accuracy and
     finished runs are what predictions of accuracy rest on.  `fields` are fields of Problem, such as
     budgets, objective, requirements, networks.  Where nothing says which networks students may be,
-    some that fit the budgets are proposed.  Raises InputError that names `where`.
+    some that fit the budgets are proposed.  Raises InputError that names `where`, also for a
+    fraction where a percentage is meant.
     """
+    _check_percentages(teacher_accuracy_pct, fields, where)
     teacher = partition.teacher
     known: dict[str, Any] = {
         "fleet": parse_fleet(fleet) if isinstance(fleet, str) else fleet,
@@ -95,6 +97,21 @@ def _proposed_networks(stated: Mapping[str, Any], teacher_params: int) -> tuple[
     )
 
 
+def _check_percentages(
+    teacher_accuracy_pct: float | None, fields: Mapping[str, Any], where: str
+) -> None:
+    """Refuse fractions among the percentages of a problem."""
+    known = {"the teacher's accuracy": teacher_accuracy_pct}
+    for one in fields.get("requirements", ()):
+        if OBJECTIVES[one.objective].unit == "%":
+            known[f"requirement {one.relation}"] = one.bound
+    failures = fields.get("failures")
+    known["the target accuracy"] = failures.target_pct if failures else None
+    for what, value_pct in known.items():
+        if value_pct is not None:
+            check_no_fraction(value_pct, f"{where}: {what}")
+
+
 def accuracy_basis(
     partition: Partition,
     teacher_network: str | None,
@@ -117,6 +134,9 @@ def accuracy_basis(
         )
     else:
         return None
+    places = [path.resolve() for path in run_files]
+    if len(set(places)) < len(places):
+        raise InputError("a run is named twice", where="rows", found=", ".join(map(str, run_files)))
     known = teacher_accuracy_pct
     if known is None and partition.teacher is not None:
         known = partition.drop_steps[0].accuracy_pct

@@ -5,14 +5,16 @@ import io
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from nonn_common.errors import InfeasibleError, InputError, NonnError, StoppedError, UnprovenError
 
@@ -85,6 +87,23 @@ def main(
     del shown
 
 
+class OnceOnlyCommand(TyperCommand):
+    """A command that refuses two values for an option that takes one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; raises InputError where a value would be lost."""
+        order = self.make_parser(ctx).parse_args(list(args))[2]
+        for parameter, times in Counter(order).items():
+            flag = getattr(parameter, "is_flag", False)
+            if times > 1 and not flag and not getattr(parameter, "multiple", False):
+                raise InputError(
+                    "given more than once, and takes one value",
+                    where=parameter.opts[-1],
+                    fix="leave one of them",
+                )
+        return super().parse_args(ctx, args)
+
+
 def command_line() -> typer.Typer:
     """Build the command line with the command that was typed alone, or with all."""
     return commands(_asked())
@@ -106,9 +125,11 @@ def commands(command_name: str | None = None) -> typer.Typer:
         module, _, attribute = COMMANDS[name].partition(":")
         command = getattr(import_module(f"nonn_plan.cli.commands.{module}"), attribute)
         if isinstance(command, typer.Typer):
+            for each in command.registered_commands:
+                each.cls = OnceOnlyCommand
             app.add_typer(command, name=name)
         else:
-            app.command(name)(command)
+            app.command(name, cls=OnceOnlyCommand)(command)
     return app
 
 

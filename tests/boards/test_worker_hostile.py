@@ -27,7 +27,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     manifest = make_bundle(folder / "bundle", image=IMAGE)
     keys = keys_for(folder / "keys", "pi")
-    options = ("--largest-message", str(LARGEST))
+    options = ("--largest-message", f"{LARGEST}B")
     with running(folder / "bundle", keys, {"pi": ["student-0"]}, *options) as workers:
         yield folder / "bundle", manifest, keys, workers["pi"]
 
@@ -207,6 +207,8 @@ def worker_says(bundle, *options):
         (["--insecure", "--listen", "0.0.0.0:0"], "plain text is for loopback only"),
         ([*LOOPBACK, "--largest-message", "2GiB"], "less than 2 GiB"),
         ([*LOOPBACK, "--at-least", "1=5ms"], "of this worker: student-0"),
+        ([*LOOPBACK, "--at-least", "0=5ms", "--at-least", "student-0=6ms"], "given twice"),
+        ([*LOOPBACK, "--largest-message", "16"], "it has no unit"),
         ([*LOOPBACK, "--student", "9"], "1 for student-1"),
         (["--keys", "KEYS/host"], "is not the certificate of a board"),
         (["--keys", "KEYS/pi", "--listen", "nowhere"], "not an address"),

@@ -100,6 +100,23 @@ def plan_arguments(partition_file, tmp_path):
 
 
 @pytest.fixture
+def changed(plan_arguments):
+    """Arguments of that plan with these options, whatever it said of them before."""
+
+    def call(*options):
+        named = {each for each in options if str(each).startswith("-")}
+        kept, words = [], iter(plan_arguments)
+        for word in words:
+            if word in named:
+                next(words)
+            else:
+                kept.append(word)
+        return [*kept, *options]
+
+    return call
+
+
+@pytest.fixture
 def plan_file(nonn_plan, plan_arguments, tmp_path) -> Path:
     said = nonn_plan(*plan_arguments)
     assert said.code == 0, said.err

@@ -15,8 +15,8 @@ def test_people_see_thresholds_and_proof(nonn_plan, plan_file):
         assert word in said.out
 
 
-def test_people_see_the_conflict_and_its_repairs(nonn_plan, plan_arguments, tmp_path):
-    assert nonn_plan(*plan_arguments, "--memory", "50KB").code == 3
+def test_people_see_the_conflict_and_its_repairs(nonn_plan, changed, tmp_path):
+    assert nonn_plan(*changed("--memory", "50KB")).code == 3
     said = nonn_plan("explain", tmp_path / "plan.json")
     assert said.code == 0
     assert "without any one they can" in said.out
@@ -27,18 +27,18 @@ def test_people_see_the_conflict_and_its_repairs(nonn_plan, plan_arguments, tmp_
     assert told["sensitivities"] == []
 
 
-def test_a_repair_that_people_see_does_when_it_is_typed(nonn_plan, plan_arguments, tmp_path):
-    nonn_plan(*plan_arguments, "--memory", "50KB")
+def test_a_repair_that_people_see_does_when_it_is_typed(nonn_plan, changed, tmp_path):
+    nonn_plan(*changed("--memory", "50KB"))
     repairs = nonn_plan("explain", tmp_path / "plan.json", "--json").document["repairs"]
     (each,) = (one for one in repairs if one["each"])
     typed = each["text"].split(", to ")[1].split(",")[0].replace(" ", "")
-    assert nonn_plan(*plan_arguments, "--memory", typed).code == 0
+    assert nonn_plan(*changed("--memory", typed)).code == 0
 
 
-def test_without_time_the_answer_is_unproven(nonn_plan, plan_arguments, plan_file, tmp_path):
+def test_without_time_the_answer_is_unproven(nonn_plan, changed, plan_file, tmp_path):
     said = nonn_plan("explain", plan_file, "--limit", "0")
     assert said.code == 4
-    nonn_plan(*plan_arguments, "--memory", "50KB")
+    nonn_plan(*changed("--memory", "50KB"))
     said = nonn_plan("explain", tmp_path / "plan.json", "--limit", "0")
     assert said.code == 4
     assert "raise --limit" in said.err

@@ -24,15 +24,13 @@ def test_people_see_students_budgets_and_proof(nonn_plan, plan_arguments):
         assert word in said.out
 
 
-def test_boards_on_one_medium_are_predicted_as_they_are_simulated(
-    nonn_plan, plan_arguments, tmp_path
-):
+def test_boards_on_one_medium_are_predicted_as_they_are_simulated(nonn_plan, changed, tmp_path):
     """Four boards on one medium of 200 kbit/s, where replies wait for each other."""
     fleet = on_air(2e5, *[("odroid-xu4s", "air")] * 4)
     fleet.write(tmp_path / "fleet.yaml")
     options = ["--fleet", tmp_path / "fleet.yaml", "--students", "4", "--image", "1x8x8"]
     memory = ["--memory", "190KB", "--objective", "latency"]
-    said = nonn_plan(*plan_arguments, *options, *memory, "--json")
+    said = nonn_plan(*changed(*options, *memory), "--json")
     assert said.code == 0, said.err
     assert len(said.document["send_order"]) == 4
     simulated = nonn_plan("simulate", tmp_path / "plan.json", "--json").document["plan"]
@@ -50,11 +48,9 @@ def test_boards_on_one_medium_are_predicted_as_they_are_simulated(
     ("figures", "told"),
     [({}, False), ({"loss_pct": 1, "retransmit_ms": 5}, True), ({"jitter_ms": 0.5}, True)],
 )
-def test_people_see_what_a_prediction_leaves_out(
-    nonn_plan, plan_arguments, tmp_path, figures, told
-):
+def test_people_see_what_a_prediction_leaves_out(nonn_plan, changed, tmp_path, figures, told):
     on_air(4e7, *[("rpi-3b", "air")] * 2, **figures).write(tmp_path / "fleet.yaml")
-    said = nonn_plan(*plan_arguments, "--fleet", tmp_path / "fleet.yaml")
+    said = nonn_plan(*changed("--fleet", tmp_path / "fleet.yaml"))
     assert ("predicted without loss and jitter of air: `nonn-plan simulate`" in said.out) == told
 
 
@@ -68,8 +64,8 @@ def test_budgets_of_single_boards(nonn_plan, plan_arguments):
     assert limits == [500_000, 700_000]
 
 
-def test_an_infeasible_question_names_the_budget(nonn_plan, plan_arguments, tmp_path):
-    said = nonn_plan(*plan_arguments, "--memory", "50KB", "--json")
+def test_an_infeasible_question_names_the_budget(nonn_plan, changed, tmp_path):
+    said = nonn_plan(*changed("--memory", "50KB"), "--json")
     assert said.code == 3
     assert said.document["status"] == "infeasible"
     assert any(
@@ -101,11 +97,11 @@ def test_no_proof_in_time_is_exit_code_4(nonn_plan, plan_arguments, tmp_path):
 
 
 def test_a_plan_without_its_proof_is_written_and_is_exit_code_4(
-    nonn_plan, plan_arguments, tmp_path, monkeypatch
+    nonn_plan, changed, tmp_path, monkeypatch
 ):
     """Eight unlike boards, and a limit under which a plan is found and not proven."""
     limited = nonn_plan(
-        *plan_arguments, "--fleet", "rpi-3b*5,odroid-xu4s*3", "--students", "2:4",
+        *changed("--fleet", "rpi-3b*5,odroid-xu4s*3", "--students", "2:4"),
         "--objective", "capacity,latency", "--limit", "0.0002", "--json",
     )  # fmt: skip
     assert limited.code == 4
@@ -117,16 +113,16 @@ def test_a_plan_without_its_proof_is_written_and_is_exit_code_4(
     assert nonn_plan("simulate", tmp_path / "plan.json").code == 0
 
 
-def test_an_output_never_replaces_a_file_of_another_kind(nonn_plan, plan_arguments, partition_file):
+def test_an_output_never_replaces_a_file_of_another_kind(nonn_plan, changed, partition_file):
     before = partition_file.read_bytes()
-    said = nonn_plan(*plan_arguments, "-o", partition_file)
+    said = nonn_plan(*changed("-o", partition_file))
     assert said.code == 2
     assert "is not replaced" in said.err
     assert partition_file.read_bytes() == before
 
 
-def test_an_output_that_is_a_folder_is_refused_before_the_work(nonn_plan, plan_arguments, tmp_path):
-    said = nonn_plan(*plan_arguments, "-o", tmp_path)
+def test_an_output_that_is_a_folder_is_refused_before_the_work(nonn_plan, changed, tmp_path):
+    said = nonn_plan(*changed("-o", tmp_path))
     assert said.code == 2
     assert "is a folder" in said.err
 
@@ -231,8 +227,8 @@ def test_a_plan_edited_to_break_a_budget_is_refused(nonn_plan, plan_file, comman
         (["--students", "9999"], "min_students"),
     ],
 )
-def test_a_wrong_value_is_named(nonn_plan, plan_arguments, tmp_path, arguments, told):
-    said = nonn_plan(*plan_arguments, *arguments)
+def test_a_wrong_value_is_named(nonn_plan, changed, tmp_path, arguments, told):
+    said = nonn_plan(*changed(*arguments))
     assert said.code == 2
     assert told in said.err
     assert said.err.count("\n") == 1
@@ -293,3 +289,89 @@ def test_sentences_are_short(nonn_plan, plan_arguments):
     sentences = [line for line in said.out.splitlines() if "  " not in line]
     assert "accuracy rests on" in said.out
     assert [line for line in sentences if len(line.split()) > 30 or line.count(";") > 2] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--at-least", "accuracy=0.97"], "'0.97'; allowed: 97% or 0.97%"),
+        (["--at-least", "accuracy=0.97%"], "found 0.97; allowed: more than 1, up to 100"),
+        (["--at-least", "robustness=0.9"], "'0.9'; allowed: 90% or 0.9%"),
+        (["--at-least", "reliability=0.999"], "'0.999'; allowed: 99.9% or 0.999%"),
+        (["--teacher-accuracy", "0.99"], "--teacher-accuracy: may be a fraction"),
+        (["--target", "0.93"], "--target: may be a fraction"),
+        (["--failure", "0.02"], "--failure 0.02: may be a fraction"),
+        (["--failure", "rpi-3b-1=0.02"], "'0.02'; allowed: 2% or 0.02%"),
+        (["--outage", "rpi-3b-1,rpi-3b-2=0.005"], "'0.005'; allowed: 0.5% or 0.005%"),
+        (["--at-least", "accuracy=95/s"], "not a percentage; found '95/s'"),
+    ],
+)
+def test_a_fraction_is_no_percentage_wherever_one_is_typed(nonn_plan, changed, arguments, told):
+    said = nonn_plan(*changed("--teacher-network", "wrn40-4", *arguments))
+    assert said.code == 2
+    assert told in said.err
+
+
+def test_percentages_are_read_alike_with_and_without_their_sign(nonn_plan, plan_arguments):
+    asked = [*plan_arguments, "--teacher-network", "wrn40-4", "--json"]
+    signed, bare = (
+        nonn_plan(
+            *asked, "--at-least", f"accuracy=90{sign}", "--teacher-accuracy", f"95.5{sign}",
+            "--failure", f"2{sign}", "--target", f"80{sign}",
+        )
+        for sign in ("%", "")
+    )  # fmt: skip
+    assert signed.code == 0, signed.err
+    assert signed.out == bare.out
+    question = signed.document["question"]
+    assert question["requirements"] == [{"objective": "accuracy", "bound": 90.0}]
+    assert question["accuracy"]["teacher_accuracy_pct"] == 95.5
+    assert question["failures"]["target_pct"] == 80.0
+    assert [one["probability"] for one in question["failures"]["boards"]] == [0.02, 0.02]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--memory", "250"], "--memory 250: not a quantity of this kind: it has no unit"),
+        (["--runtime", "40"], "--runtime 40: not a quantity of this kind: it has no unit"),
+        (["--energy", "250"], "--energy 250: not a quantity of this kind: it has no unit"),
+        (["--energy", "rpi-3b-1=250"], "--energy rpi-3b-1=250: not a quantity"),
+        (["--time", "80"], "--time 80: not a quantity of this kind: it has no unit"),
+        (["--at-most", "energy=900"], "energy=900: not a quantity of this kind: it has no unit"),
+        (["--at-most", "memory=300"], "memory=300: not a quantity of this kind: it has no unit"),
+        (["--at-least", "throughput=20"], "throughput=20: not a quantity of this kind"),
+        (["--at-least", "survival=1%"], "not a number; found '1%'"),
+    ],
+)
+def test_a_quantity_without_its_unit_is_refused(nonn_plan, changed, arguments, told):
+    said = nonn_plan(*changed(*arguments))
+    assert said.code == 2
+    assert told in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--memory", "250KB", "--memory", "300KB"], "--memory: given twice for all boards"),
+        (["--flops", "2M", "--flops", "3M"], "found '2M and 3M'; allowed: one of them"),
+        (["--energy", "rpi-3b-1=2J", "--energy", "rpi-3b-1=3J"], "given twice for rpi-3b-1"),
+        (["--time", "80ms", "--time", "80ms"], "--time: given twice for all boards"),
+        (["--failure", "1%", "--failure", "2%"], "--failure: given twice for all boards"),
+        (["--fleet", "mixed", "--fleet", "rpi3x2"], "--fleet: given more than once"),
+        (["--epsilon", "1", "--epsilon", "2"], "--epsilon: given more than once"),
+        (["--memory", "=250KB"], "--memory: of which board?"),
+        (
+            ["--at-least", "survival=0", "--at-least", "survival=1"],
+            "each objective is bounded once; repeated: survival",
+        ),
+    ],
+)
+def test_what_is_given_twice_is_refused(nonn_plan, changed, arguments, told):
+    said = nonn_plan(*changed(*arguments))
+    assert said.code == 2
+    assert told in said.err
+
+
+def test_a_switch_may_be_given_twice(nonn_plan):
+    assert nonn_plan("fleets", "show", "mixed", "--json", "--json").document["name"] == "mixed"

@@ -12,6 +12,8 @@ PARSERS = [
     units.parse_macs,
     units.parse_hertz,
     units.parse_ms,
+    units.parse_mj,
+    units.parse_per_s,
 ]
 
 
@@ -21,7 +23,7 @@ PARSERS = [
         (units.parse_bytes, "500KB", 500_000),
         (units.parse_bytes, "512KiB", 524_288),
         (units.parse_bytes, "1.5 MB", 1_500_000),
-        (units.parse_bytes, " 2000 ", 2_000),
+        (units.parse_bytes, " 2000B ", 2_000),
         (units.parse_bytes, 2_000, 2_000),
         (units.parse_bytes, "1gib", 2**30),
         (units.parse_macs, "200M", 100_000_000),
@@ -34,6 +36,9 @@ PARSERS = [
         (units.parse_ms, "250us", 0.25),
         (units.parse_ms, "1.5min", 90_000.0),
         (units.parse_ms, "2h", 7_200_000.0),
+        (units.parse_mj, "250mJ", 250.0),
+        (units.parse_mj, "0.3 J", 300.0),
+        (units.parse_per_s, "20/s", 20.0),
     ],
 )
 def test_reads_what_people_type(parse, text, expected):
@@ -59,6 +64,8 @@ def test_refuses_what_is_no_positive_quantity(parse, text):
         (units.parse_ms, "5KB"),
         (units.parse_hertz, "400"),
         (units.parse_macs, "200MB"),
+        (units.parse_mj, "250%"),
+        (units.parse_per_s, "20%"),
     ],
 )
 def test_refuses_the_unit_of_something_else(parse, text):
@@ -66,7 +73,46 @@ def test_refuses_the_unit_of_something_else(parse, text):
         parse(text)
 
 
-@pytest.mark.parametrize(("parse", "text"), [(units.parse_bytes, "0.4"), (units.parse_macs, "1")])
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (units.parse_bytes, "250"),
+        (units.parse_hertz, "400"),
+        (units.parse_ms, "50"),
+        (units.parse_mj, "250"),
+        (units.parse_per_s, "20"),
+    ],
+)
+def test_a_quantity_without_its_unit_is_refused(parse, text):
+    with pytest.raises(InputError, match=f"it has no unit; found '{text}'; allowed: "):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("93%", 93), ("94.5", 94.5), (" 0.5 % ", 0.5), ("0", 0), ("1%", 1), ("100", 100), ("2", 2)],
+)
+def test_a_percentage_is_read_with_or_without_its_sign(text, value):
+    assert units.parse_pct(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("0.97", "97% or 0.97%"), ("1", "100% or 1%"), (".005", "0.5% or 0.005%")]
+)
+def test_what_may_be_a_fraction_is_no_percentage(text, meant):
+    with pytest.raises(InputError) as caught:
+        units.parse_pct(text, "--target")
+    what = "--target: may be a fraction, or a percentage without its sign"
+    assert str(caught.value) == f"{what}; found '{text}'; allowed: {meant}"
+
+
+@pytest.mark.parametrize("text", ["", "%", "-1%", "101", "101%", "93/s", "half"])
+def test_other_words_are_no_percentage(text):
+    with pytest.raises(InputError, match="not a percentage"):
+        units.parse_pct(text)
+
+
+@pytest.mark.parametrize(("parse", "text"), [(units.parse_bytes, "0.4B"), (units.parse_macs, "1")])
 def test_refuses_what_rounds_to_nothing(parse, text):
     with pytest.raises(InputError, match="at least"):
         parse(text)
@@ -74,7 +120,7 @@ def test_refuses_what_rounds_to_nothing(parse, text):
 
 @given(st.integers(min_value=1, max_value=10**15))
 def test_plain_bytes_are_themselves(size_bytes):
-    assert units.parse_bytes(str(size_bytes)) == size_bytes
+    assert units.parse_bytes(f"{size_bytes}B") == units.parse_bytes(size_bytes) == size_bytes
 
 
 @given(st.integers(min_value=1, max_value=10**9), st.sampled_from([("K", 10**3), ("M", 10**6)]))

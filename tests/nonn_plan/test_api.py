@@ -12,6 +12,8 @@ import pytest
 import nonn_plan
 from nonn_common.errors import InputError
 from nonn_plan import Partition, Problem, grid_cells, read_plan, state_problem
+from planner.problem.goals import Requirement
+from planner.reliability.failures import Failures
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "api.md").read_text()
@@ -132,3 +134,42 @@ def test_a_plan_that_is_none_is_refused(tmp_path):
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(InputError, match=re.escape("plan.json")):
         read_plan(tmp_path / "plan.json")
+
+
+def of_wrn40_4(partition, **fields):
+    return state_problem(
+        partition, "rpi3x2", image="3x32x32", classes=10, networks=("wrn16:32,64,64",),
+        teacher_network="wrn40-4", where="this test", **fields,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"teacher_accuracy_pct": 0.99}, "the teacher's accuracy: .* found 0.99; .* such as 99$"),
+        (
+            {"requirements": (Requirement(objective="accuracy", bound=0.97),)},
+            "requirement accuracy >=: .* found 0.97; .* such as 97$",
+        ),
+        (
+            {"requirements": (Requirement(objective="reliability", bound=1),)},
+            "requirement reliability >=: .* such as 100$",
+        ),
+        ({"failures": Failures(target_pct=0.93)}, "the target accuracy: .* such as 93$"),
+    ],
+)
+def test_a_fraction_is_no_percentage_of_a_problem(partition, fields, told):
+    with pytest.raises(InputError, match=f"this test: {told}"):
+        of_wrn40_4(partition, **fields)
+
+
+def test_percentages_of_a_problem_stay_as_they_are(partition):
+    asked = (Requirement(objective="accuracy", bound=90),)
+    found = of_wrn40_4(partition, teacher_accuracy_pct=95.5, requirements=asked)
+    assert found.requirements == asked
+    assert found.accuracy.teacher_accuracy_pct == 95.5
+
+
+def test_a_run_counts_once(partition, tmp_path):
+    with pytest.raises(InputError, match="a run is named twice"):
+        of_wrn40_4(partition, run_files=(tmp_path / "run", tmp_path / "x" / ".." / "run"))

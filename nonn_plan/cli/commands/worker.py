@@ -168,7 +168,7 @@ def worker(
         identity=identity,
         queue=queue,
         largest_bytes=_message_bytes(largest_message),
-        at_least_ms=tuple(_minimum_ms(manifest, text, names) for text in at_least or ()),
+        at_least_ms=_least_times(manifest, at_least or (), names),
         metrics=None if metrics is None else Address.parse(metrics, "--metrics", free_port=True),
     )
     models = load_models(bundle, names, precision=precision, engine=engine, threads=threads)
@@ -207,6 +207,17 @@ def _message_bytes(text: str) -> int:
     if size > _MOST_BYTES:
         raise InputError("--largest-message", found=text, allowed="less than 2 GiB, as in gRPC")
     return size
+
+
+def _least_times(
+    manifest: "Manifest", texts: Sequence[str], served: Sequence[str]
+) -> tuple[tuple[str, float], ...]:
+    """Least time of each student that one is given for; raises InputError for two."""
+    found = tuple(_minimum_ms(manifest, text, served) for text in texts)
+    names = [name for name, _ in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"given twice for {twice[0]}", where="--at-least", found=", ".join(texts))
+    return found
 
 
 def _minimum_ms(manifest: "Manifest", text: str, served: Sequence[str]) -> tuple[str, float]:

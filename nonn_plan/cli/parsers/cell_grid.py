@@ -155,8 +155,8 @@ class CellGrid:
         flops = None if macs is None else FLOPS_PER_MAC * macs
         options = replace(
             self.options,
-            memory=_budget_texts(memory, fleet.own["memory"]),
-            flops=_budget_texts(flops, fleet.own["flops"]),
+            memory=[*([] if memory is None else [f"{memory}B"]), *fleet.own["memory"]],
+            flops=[*([] if flops is None else [f"{flops}"]), *fleet.own["flops"]],
             objective=objective,
         )
         return options.problem(self.partition, fleet.boards, where="nonn-plan explore")
@@ -204,10 +204,6 @@ class CellGrid:
             place=base.place.model_copy(update=update),
             asked=CellRequest("breakpoints", problem, span),
         )
-
-
-def _budget_texts(value: int | None, own: Sequence[str]) -> list[str]:
-    return [*([] if value is None else [str(value)]), *own]
 
 
 def check_own_boards(fleets: Sequence[GridFleet], axes: Mapping[str, BudgetAxis]) -> None:

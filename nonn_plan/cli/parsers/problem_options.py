@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 import typer
 
 from nonn_common.errors import InputError
+from nonn_common.units import parse_pct
 from nonn_core.networks.family import parse_network
 from nonn_core.partition import Partition, TeacherReference
 from nonn_plan.api import state_problem
@@ -114,7 +115,7 @@ class ProblemOptions:
     ] = None
     at_least: Annotated[
         list[str] | None,
-        typer.Option("--at-least", help="Require: accuracy=94.5, throughput=20/s. Repeatable."),
+        typer.Option("--at-least", help="Require: accuracy=94.5%, throughput=20/s. Repeatable."),
     ] = None
     at_most: Annotated[
         list[str] | None,
@@ -125,8 +126,8 @@ class ProblemOptions:
         typer.Option("--host", help="A device that may be the host; default: the fleet's."),
     ] = None
     teacher_accuracy: Annotated[
-        float | None,
-        typer.Option("--teacher-accuracy", help="The teacher's test accuracy in percent."),
+        str | None,
+        typer.Option("--teacher-accuracy", help="The teacher's test accuracy, 95.6%."),
     ] = None
     rows: Annotated[
         list[Path] | None,
@@ -188,7 +189,9 @@ class ProblemOptions:
             partition,
             fleet,
             teacher_network=self.teacher_network,
-            teacher_accuracy_pct=self.teacher_accuracy,
+            teacher_accuracy_pct=None
+            if self.teacher_accuracy is None
+            else parse_pct(self.teacher_accuracy, "--teacher-accuracy"),
             run_files=self.rows or (),
             where=where,
             budgets=parse_budgets(

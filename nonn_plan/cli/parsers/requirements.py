@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from nonn_common.errors import InputError
-from nonn_common.units import parse_bytes, parse_macs, parse_ms
+from nonn_common.units import parse_bytes, parse_macs, parse_mj, parse_ms, parse_pct, parse_per_s
 from planner.problem.goals import (
     MAXIMISED,
     NO_LIMITS,
+    OBJECTIVES,
     BoardBudget,
     BudgetLimits,
     Objective,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 _RANGE = re.compile(r"(\d{1,4})(?::(\d{1,4}))?")
-_NUMBER = re.compile(r"([0-9]*\.?[0-9]+)\s*(mJ|J|%|/s|)", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
 
 
 def parse_budgets(
@@ -36,7 +37,10 @@ def parse_budgets(
     time: Sequence[str] = (),
     energy: Sequence[str] = (),
 ) -> tuple[BoardBudget, ...]:
-    """Read budgets as people type them: `500KB` for all boards, `BOARD=500KB` for one."""
+    """Read budgets as people type them: `500KB` for all boards, `BOARD=500KB` for one.
+
+    Raises InputError, also where a budget is given twice.
+    """
     everywhere, own = NO_LIMITS, dict[str, BudgetLimits]()
     typed: tuple[tuple[str, str, Sequence[str], Callable[[str, str], Any]], ...] = (
         ("memory_bytes", "--memory", memory, parse_bytes),
@@ -46,25 +50,31 @@ def parse_budgets(
         ("energy_mj", "--energy", energy, parse_mj),
     )
     for field, option, texts, parse in typed:
-        for text in texts:
-            board, equals, quantity = text.rpartition("=")
-            value = parse(quantity, f"{option} {text}")
-            if equals:
+        for board, text in _texts_of_boards(option, texts).items():
+            value = parse(text, f"{option} {board}={text}" if board else f"{option} {text}")
+            if board:
                 own[board] = replace(own.get(board, NO_LIMITS), **{field: value})
             else:
                 everywhere = replace(everywhere, **{field: value})
     return board_budgets(fleet, everywhere, own)
 
 
-def parse_mj(text: str, where: str) -> float:
-    """Read an energy such as `250mJ` or `0.3J` and return millijoules; raises InputError."""
-    match = _NUMBER.fullmatch(text.strip())
-    unit = match[2].lower() if match else None
-    if match is None or unit not in ("", "mj", "j") or float(match[1]) <= 0:
-        raise InputError(
-            "not an energy", where=where, found=text, allowed="such as 250mJ or 0.3J, above 0"
-        )
-    return float(match[1]) * (1000 if unit == "j" else 1)
+def _texts_of_boards(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """What is said of each board; what is said of all of them is under nothing."""
+    found: dict[str, str] = {}
+    for text in texts:
+        board, equals, value = text.rpartition("=")
+        if equals and not board.strip():
+            raise InputError("of which board?", where=option, found=text, allowed=f"BOARD={value}")
+        if board.strip() in found:
+            raise InputError(
+                f"given twice for {board.strip() or 'all boards'}",
+                where=option,
+                found=" and ".join((found[board.strip()], value)),
+                allowed="one of them",
+            )
+        found[board.strip()] = value
+    return found
 
 
 def parse_student_range(text: str | None) -> tuple[int, int | None]:
@@ -79,7 +89,7 @@ def parse_student_range(text: str | None) -> tuple[int, int | None]:
 
 
 def parse_requirements(at_least: Sequence[str], at_most: Sequence[str]) -> tuple[Requirement, ...]:
-    """Read `accuracy=94.5` of --at-least and `latency=50ms` of --at-most; raises InputError."""
+    """Read `accuracy=94.5%` of --at-least and `latency=50ms` of --at-most; raises InputError."""
     return tuple(
         _requirement(text, more)
         for texts, more in ((at_least, True), (at_most, False))
@@ -97,7 +107,7 @@ def _requirement(text: str, more: bool) -> Requirement:
             f"{option}: not something that is better the {'more' if more else 'less'} there is",
             found=text,
             allowed=f"one of {', '.join(possible)} with a value, such as "
-            f"{'accuracy=94.5' if more else 'latency=50ms'}",
+            f"{'accuracy=94.5%' if more else 'latency=50ms'}",
         )
     return Requirement.check({"objective": name, "bound": _bound(name, quantity, text)}, option)
 
@@ -111,12 +121,16 @@ def _bound(name: str, quantity: str, where: str) -> float:
         return parse_bytes(quantity, where)
     if name == "flops":
         return 2 * parse_macs(quantity, where)
+    if name == "throughput":
+        return parse_per_s(quantity, where)
+    if OBJECTIVES[cast(Objective, name)].unit == "%":
+        return parse_pct(quantity, where)
     # Points of delta_val minus filters: below 0 as soon as filters are dropped.
     negative = name == "dropped" and quantity.strip().startswith("-")
     match = _NUMBER.fullmatch(quantity.strip().removeprefix("-" if negative else ""))
-    if match is None or match[2].lower() not in ("", "%", "/s"):
-        raise InputError("not a number", where=where, found=quantity, allowed="such as 94.5")
-    return -float(match[1]) if negative else float(match[1])
+    if match is None:
+        raise InputError("not a number", where=where, found=quantity, allowed="such as 4")
+    return -float(match[0]) if negative else float(match[0])
 
 
 def parse_objective(
@@ -152,19 +166,17 @@ def parse_failure_chances(
         return None
     chances: dict[str, float] = {}
     own: dict[str, float] = {}
-    for text in failure:
-        board, equals, chance = text.rpartition("=")
-        if equals:
-            own[board] = _probability(chance, f"--failure {text}")
+    for board, chance in _texts_of_boards("--failure", failure).items():
+        probability = parse_pct(chance, f"--failure {chance}") / 100
+        if board:
+            own[board] = probability
         else:
-            chances = dict.fromkeys(
-                (one.name for one in fleet.boards), _probability(chance, f"--failure {text}")
-            )
+            chances = dict.fromkeys((one.name for one in fleet.boards), probability)
     outages = []
     for number, text in enumerate(outage, start=1):
         boards, equals, chance = text.rpartition("=")
         names = [name.strip() for name in boards.split(",")] if equals else []
-        probability = _probability(chance, f"--outage {text}")
+        probability = parse_pct(chance, f"--outage {text}") / 100
         if not names:
             raise InputError(
                 "--outage names no boards", found=text, allowed="such as BOARD,BOARD=0.5%"
@@ -176,16 +188,8 @@ def parse_failure_chances(
                 {"board": board, "probability": chance} for board, chance in (chances | own).items()
             ],
             "outages": outages,
-            "target_pct": None if target is None else 100 * _probability(target, "--target"),
+            "target_pct": None if target is None else parse_pct(target, "--target"),
             "retained": () if subsets is None else read_retained_shares(subsets),
         },
         where="nonn-plan --failure, --outage, --target",
     )
-
-
-def _probability(text: str, where: str) -> float:
-    """Read a percentage, 1% or 0.5%, as a fraction; raises InputError."""
-    match = _NUMBER.fullmatch(text.strip())
-    if match is None or match[2] != "%" or not 0 <= float(match[1]) <= 100:
-        raise InputError("not a percentage", where=where, found=text, allowed="0% to 100%")
-    return float(match[1]) / 100

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from nonn_common.csv_table import is_csv
 from nonn_common.errors import InputError, SimulationError
-from nonn_common.units import parse_macs, parse_ms
+from nonn_common.units import parse_macs, parse_ms, parse_per_s
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import student_cost, student_table, teacher_table
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 SPLITS_HELP = "channels, slices, grid, tiles, cut or pipeline"
 STUDENT_HELP = "a network, wrn16:32,64,88, or FLOPs per image, 167M"
 MOST_STUDENTS = 1000
+MOST_CLOCK_FACTOR = 10
+"""No board runs so fast above its profile; 60 is 60 %, mistyped."""
 MOST_BOARDS_NAMED = 9
 """How many boards a sentence names."""
 
@@ -245,7 +247,6 @@ def teachers_alone(plan: PlanDocument) -> dict[str, SingleModel]:
 
 ARRIVALS_HELP = "closed, poisson:20/s, every:15ms, or a CSV file with a column start_ms"
 _NOW = re.compile(r"\s*0+(\.0*)?\s*(us|ms|s|min|h)?\s*")
-_RATE = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)(?:/s)?")
 
 
 @contextmanager
@@ -267,7 +268,7 @@ def parse_arrivals(text: str) -> "Arrivals":
         if text == "closed":
             return ClosedLoop()
         if kind == "poisson" and colon:
-            return Poisson(_per_s(value, where))
+            return Poisson(parse_per_s(value, where))
         if kind == "every" and colon:
             return Periodic(parse_ms(value, where))
         if is_csv(text):
@@ -286,20 +287,22 @@ def parse_failures(
 
 
 def parse_throttling(texts: Sequence[str], boards: Collection[str]) -> "tuple[Throttle, ...]":
-    """Read `BOARD@2s=0.6`: from 2 s on, 0.6 of the clock."""
-    return tuple(_throttle(text, boards) for text in texts)
+    """Read `BOARD@2s=0.6`: from 2 s on, 0.6 of the clock; raises InputError."""
+    found = tuple(_throttle(text, boards) for text in texts)
+    moments = [(one.board, one.at_ms) for one in found]
+    for text, moment in zip(texts, moments, strict=True):
+        if moments.count(moment) > 1:
+            raise InputError(
+                "given twice for one board and moment",
+                where=f"--throttle {text}",
+                allowed="one clock for each moment",
+            )
+    return found
 
 
 def parse_time_ms(text: str, where: str) -> float:
     """Read a moment such as `500ms`, `2s` or `0`."""
     return 0.0 if _NOW.fullmatch(text) else parse_ms(text, where)
-
-
-def _per_s(text: str, where: str) -> float:
-    match = _RATE.fullmatch(text.strip())
-    if match is None:
-        raise InputError("not a rate", where=where, found=text, allowed="images per second: 20/s")
-    return float(match[1])
 
 
 def _outage(text: str, known: Collection[str]) -> "Failure":
@@ -372,11 +375,12 @@ def _throttle(text: str, known: Collection[str]) -> "Throttle":
         share = float(factor)
     except ValueError:
         share = float("nan")
-    if not (at and equals and share > 0):
+    if not (at and equals and 0 < share <= MOST_CLOCK_FACTOR):
         raise InputError(
             "not a change of a board's clock",
             where=where,
-            allowed="BOARD@2s=0.6: from 2 s on, 0.6 of its clock",
+            allowed="BOARD@2s=0.6: from 2 s on, 0.6 of its clock; no percentage, up to "
+            f"{MOST_CLOCK_FACTOR}",
         )
     (board,) = _boards(names, where, known, most=1)
     with errors_name_option(where):
