@@ -32,8 +32,11 @@ DEFAULT_HOST = "x86-host"
 DEFAULT_LINK = "wired-100mbit"
 MOST_BOARDS = 1000
 
-_RESERVED = ",=@/:"
-"""Characters that options and names of resources put beside a board's name."""
+DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""A board's name: what a certificate can hold.  File systems and DNS may take `A` for `a`."""
+DNS_LABELS = "1 to 63 of a to z, 0 to 9 and -, with no - at either end"
+NO_BOARDS = ("authority", "host")
+"""Names of other keys, and of the host in tables."""
 _ITEM = re.compile(r"\s*(?P<device>[^\s*]+)\s*(?:\*\s*(?P<count>[^\s*]+)\s*)?")
 
 
@@ -53,10 +56,19 @@ class FleetBoard(Record):
 
     @field_validator("name")
     @classmethod
-    def _can_be_typed(cls, name: str) -> str:
-        if set(name) & set(_RESERVED):
-            raise ValueError(f"a board's name may not hold any of {_RESERVED}; found {name!r}")
+    def _fits_a_certificate(cls, name: str) -> str:
+        if not DNS_LABEL.fullmatch(name):
+            raise ValueError(
+                f"no certificate can hold this name of a board; found {name!r}; allowed: "
+                f"{DNS_LABELS}; rename it everywhere in the file, also in an old plan{_such_as(name)}"
+            )
         return name
+
+
+def _such_as(name: str) -> str:
+    """A name alike that a certificate can hold, if there is one."""
+    alike = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:63].strip("-")
+    return f", such as {alike}" if alike else ""
 
 
 class Fleet(Document):
@@ -81,11 +93,12 @@ class Fleet(Document):
 
     @model_validator(mode="after")
     def _boards_have_names_of_their_own(self) -> Self:
-        counts = Counter(("host", *(board.name for board in self.boards)))
+        counts = Counter((*NO_BOARDS, *(board.name for board in self.boards)))
         repeated = [name for name, count in counts.items() if count > 1]
         if repeated:
             raise ValueError(
-                f"board names must be unique, and none may be host; repeated: {', '.join(repeated)}"
+                f"board names must be unique, and none may be {' or '.join(NO_BOARDS)}; "
+                f"repeated: {', '.join(repeated)}"
             )
         return self
 

@@ -5,7 +5,6 @@ board.  Names are single DNS labels in lower case, because DNS and some file sys
 `a`; host names with a dot in them can therefore never be taken for a board.
 """
 
-import re
 import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,10 +25,10 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nonn_common.errors import InputError
+from profiles.fleet import DNS_LABEL, DNS_LABELS, NO_BOARDS
 
-AUTHORITY_NAME, HOST_NAME = "authority", "host"
+AUTHORITY_NAME, HOST_NAME = NO_BOARDS
 
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LARGEST_HOST_NAME = 253
 
 USAGES = {"host": ExtendedKeyUsageOID.CLIENT_AUTH, "board": ExtendedKeyUsageOID.SERVER_AUTH}
@@ -51,14 +50,14 @@ HOST_SUBJECT = Subject(HOST_NAME)
 
 def board_subject(name: str, addresses: Iterable[str] = (), where: str | None = None) -> Subject:
     """Return the board called `name`; raises InputError for what no certificate can hold."""
-    if not _LABEL.fullmatch(name):
+    if not DNS_LABEL.fullmatch(name):
         raise InputError(
             "not a name that a board's certificate can hold",
             where=where,
             found=name,
-            allowed="1 to 63 of a to z, 0 to 9 and -, with no - at either end",
+            allowed=DNS_LABELS,
         )
-    if name in (AUTHORITY_NAME, HOST_NAME):
+    if name in NO_BOARDS:
         raise InputError("no board may have this name", where=where, found=name)
     return Subject(name, tuple(_normalised_address(each, where) for each in addresses))
 
@@ -103,7 +102,7 @@ def _normalised_address(text: str, where: str | None) -> str:
     if (
         len(typed) > _LARGEST_HOST_NAME
         or labels[-1].isdigit()
-        or not all(map(_LABEL.fullmatch, labels))
+        or not all(map(DNS_LABEL.fullmatch, labels))
     ):
         raise InputError(
             "not an address that a certificate can hold",

@@ -375,3 +375,26 @@ def test_what_is_given_twice_is_refused(nonn_plan, changed, arguments, told):
 
 def test_a_switch_may_be_given_twice(nonn_plan):
     assert nonn_plan("fleets", "show", "mixed", "--json", "--json").document["name"] == "mixed"
+
+
+def test_a_board_that_can_have_no_keys_is_refused_before_it_is_planned(
+    nonn_plan, changed, tmp_path
+):
+    boards = "\n".join(f"- {{name: {each}, device: rpi-3b}}" for each in ("pi_1", "living room"))
+    (tmp_path / "home.yaml").write_text(f"name: home\ntitle: Home\nboards:\n{boards}\n")
+    said = nonn_plan(*changed("--fleet", tmp_path / "home.yaml"))
+    assert said.code == 2
+    assert "home.yaml" in said.err
+    assert "no certificate can hold this name of a board; found 'pi_1'" in said.err
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_an_old_plan_with_such_a_board_says_so_and_goes_on_when_it_is_renamed(nonn_plan, plan_file):
+    plan = plan_file.read_text()
+    plan_file.write_text(plan.replace("rpi-3b-1", "pi_1"))
+    said = nonn_plan("simulate", plan_file)
+    assert said.code == 2
+    assert "question.fleet.boards.0.name: no certificate can hold this name" in said.err
+    assert "rename it everywhere in the file, also in an old plan, such as pi-1" in said.err
+    plan_file.write_text(plan.replace("rpi-3b-1", "pi-1"))
+    assert nonn_plan("simulate", plan_file).code == 0

@@ -2,9 +2,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boards.tls.credential import board_subject
 from nonn_common.errors import InputError, ProfileError
 from profiles.device import DEVICES
-from profiles.fleet import Fleet, FleetBoard, RelayBoard, parse_fleet, resolve
+from profiles.fleet import (
+    FLEETS,
+    MOST_BOARDS,
+    Fleet,
+    FleetBoard,
+    RelayBoard,
+    parse_fleet,
+    resolve,
+)
 from profiles.link import LINKS, wire_ms
 
 HOME = """\
@@ -93,7 +102,8 @@ def test_a_wrong_fleet_is_one_sentence(text, parts):
         ("device: rpi-3b", "device: rpi-3", "boards.0.device: unknown device; found 'rpi-3'"),
         ("link: wired-1gbit", "link: wi-fi", "boards.0.link: unknown link; found 'wi-fi'"),
         ("name: right", "name: left", "repeated: left"),
-        ("name: right", "name: host", "none may be host"),
+        ("name: right", "name: host", "none may be authority or host; repeated: host"),
+        ("name: right", "name: authority", "authority or host; repeated: authority"),
         ("boards:", "host: rpi-3b\nboards:", "field host: this device cannot be the host"),
         ("boards:", "host: nobody\nboards:", "field host: unknown device"),
         ("boards:", "rooms: 2\nboards:", "field rooms: is not a field of this file"),
@@ -109,11 +119,49 @@ def test_a_wrong_fleet_file_names_file_and_field(tmp_path, old, new, part):
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["c.cpu/1", "medium:wifi", "a,b", "a=b", "a@2s"])
-def test_a_board_s_name_can_be_typed(name):
-    board = {"name": name, "device": "rpi-3b"}
-    with pytest.raises(ProfileError, match=r"boards\.0\.name: a board's name may not hold any of"):
-        Fleet.check({"name": "f", "title": "F", "boards": [board]}, "a test")
+@pytest.mark.parametrize(
+    ("name", "alike"),
+    [
+        ("c.cpu/1", "c-cpu-1"),
+        ("medium:wifi", "medium-wifi"),
+        ("a,b", "a-b"),
+        ("a=b", "a-b"),
+        ("a@2s", "a-2s"),
+        ("pi_1", "pi-1"),
+        ("living room", "living-room"),
+        ("-pi", "pi"),
+        ("pi-", "pi"),
+        ("A", "a"),
+        ("Küche", "k-che"),
+        ("pi\n", "pi"),
+        ("p" * 64, "p" * 63),
+    ],
+)
+def test_a_name_that_no_certificate_can_hold_is_refused(name, alike):
+    boards = [{"name": each, "device": "rpi-3b"} for each in ("a", name)]
+    with pytest.raises(ProfileError) as caught:
+        Fleet.check({"name": "f", "title": "F", "boards": boards}, "a test")
+    told = str(caught.value)
+    assert "field boards.1.name: no certificate can hold this name of a board; found" in told
+    assert told.endswith(f"; rename it everywhere in the file, also in an old plan, such as {alike}")
+
+
+@pytest.mark.parametrize("name", ["pi-1", "1", "p" * 63, "a--b"])
+def test_a_name_that_a_certificate_can_hold_is_a_board_s(name):
+    content = {"name": "f", "title": "F", "boards": [{"name": name, "device": "rpi-3b"}]}
+    assert Fleet.check(content, "a test").boards[0].name == name
+
+
+def test_boards_of_every_fleet_of_the_library_can_have_keys():
+    for fleet in map(FLEETS.get, FLEETS.names()):
+        assert all(board_subject(board.name) for board in fleet.boards)
+    longest = max(DEVICES.names(), key=len)
+    typed = parse_fleet(",".join(f"{each}*1" for each in DEVICES.names() if each != "x86-host"))
+    assert all(board_subject(board.name) for board in (*typed.boards, *_many(longest)))
+
+
+def _many(device):
+    return parse_fleet(f"{device}*{MOST_BOARDS}").boards
 
 
 def test_a_fleet_needs_a_board():
