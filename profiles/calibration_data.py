@@ -269,11 +269,12 @@ def own_facts(
             )
     described = like.model_dump(
         include={"clock_hz", "cores", "ram_bytes", "runtime", "precision", "memory_budget_bytes"}
+        | {"default_link"}
     )
     device = DeviceFacts(
         name=names[0],
         title=f"{names[0]}, as measured",
-        source=f"clock, cores and memory taken from {like.name}",
+        source=f"clock, cores, memory and link taken from {like.name}",
         like=(TakenOver(device=like.name, figures=get_args(QuantityName)),),
         **described,
     )

@@ -73,6 +73,12 @@ class DeviceProfile(Document):
         description="What one plan may use, in bytes, where that is less than ram_bytes.",
     )
     source: str | None = Field(default=None, description="Where clock, cores and memory are from.")
+    default_link: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name of the link of a board of this device where its fleet names none; "
+        "wired-100mbit where absent.",
+    )
     compute_fixed_ms: Quantity | None = Field(
         default=None, description="Part of the time of one model that no MAC explains, in ms."
     )

@@ -2,7 +2,7 @@
 
 A fleet may bring devices and links of its own, beside those of the library.  People name a fleet
 in three ways (`parse_fleet`): a fleet of the library (`rpi3x2`), a file (`home.yaml`), or a list
-of devices (`rpi-3b*2,odroid-xu4s`).
+of devices (`rpi-3b*2,rpi-4b@wifi`), with the link after @ where it is not the device's own.
 
 A board that is reached through another one has links in a row.  A message is taken in whole and
 passed on (store and forward), so that times on the wire add up and one link of the summed time per
@@ -14,7 +14,7 @@ messages are held up by passing on is not modelled.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
@@ -24,7 +24,7 @@ from pydantic import Field, field_validator, model_validator
 from nonn_common.document import Document, Record, is_yaml, read_plain
 from nonn_common.errors import InputError, ProfileError
 from profiles.device import DEVICES, DeviceProfile, quantity_value
-from profiles.link import LINKS, LinkProfile
+from profiles.link import LINKS, LinkProfile, noise_text
 from profiles.quantity import Quantity
 from profiles.registry import Registry, unknown_name
 
@@ -37,16 +37,25 @@ DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 DNS_LABELS = "1 to 63 of a to z, 0 to 9 and -, with no - at either end"
 NO_BOARDS = ("authority", "host")
 """Names of other keys, and of the host in tables."""
-_ITEM = re.compile(r"\s*(?P<device>[^\s*]+)\s*(?:\*\s*(?P<count>[^\s*]+)\s*)?")
+_ITEM = re.compile(
+    r"\s*(?P<device>[^\s*@]+)\s*(?:@\s*(?P<link>[^\s*@]+)\s*)?(?:\*\s*(?P<count>[^\s*@]+)\s*)?"
+)
 
 
 class FleetBoard(Record):
     """One board of a fleet, its device and link by name."""
 
-    name: str = Field(min_length=1, description="Name of the board, unique in its fleet.")
+    name: str = Field(
+        min_length=1,
+        description="Name of the board, unique in its fleet: 1 to 63 of a to z, 0 to 9 and -, as "
+        "its certificate holds it.",
+    )
     device: str = Field(description="Name of a device of the fleet or of the library.")
-    link: str = Field(
-        default=DEFAULT_LINK, description="Name of a link of the fleet or of the library."
+    link: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name of a link of the fleet or of the library; the device's default_link "
+        "where absent.",
     )
     via: str | None = Field(
         default=None,
@@ -60,7 +69,8 @@ class FleetBoard(Record):
         if not DNS_LABEL.fullmatch(name):
             raise ValueError(
                 f"no certificate can hold this name of a board; found {name!r}; allowed: "
-                f"{DNS_LABELS}; rename it everywhere in the file, also in an old plan{_such_as(name)}"
+                f"{DNS_LABELS}; rename it everywhere in the file, also in an old plan"
+                f"{_such_as(name)}"
             )
         return name
 
@@ -131,7 +141,11 @@ class Fleet(Document):
         """Validate plain `content`, also against the library; raises ProfileError."""
         fleet = super().check(content, where)
         _resolved(fleet, where)
-        return fleet
+        boards = tuple(
+            board.model_copy(update={"link": link_name(fleet, board, where)})
+            for board in fleet.boards
+        )
+        return fleet.model_copy(update={"boards": boards})
 
 
 FLEETS = Registry(Fleet, "fleet", "fleets")
@@ -168,6 +182,15 @@ class Board(RelayBoard):
     via: tuple[RelayBoard, ...] = ()
 
 
+def noisy_links(boards: Iterable[RelayBoard]) -> tuple[str, ...]:
+    """Sentences on the loss and jitter of the links that boards are on."""
+    of_links: dict[str, list[str]] = {}
+    for board in boards:
+        if noise := noise_text(board.link):
+            of_links.setdefault(f"{board.link.name}: {noise}", []).append(board.name)
+    return tuple(f"{noise} ({', '.join(names)})" for noise, names in of_links.items())
+
+
 def resolve(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
     """Host and boards of `fleet` with their profiles.
 
@@ -180,8 +203,9 @@ def resolve(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
 def parse_fleet(text: str) -> Fleet:
     """Read a fleet from a library name, a file or a list of devices.
 
-    A list such as `rpi-3b*2,odroid-xu4s` gives boards rpi-3b-1, rpi-3b-2 and odroid-xu4s-1 on
-    the default link and host.  Raises ProfileError (or InputError for a file that is missing).
+    A list such as `rpi-3b*2,odroid-xu4s@wifi` gives boards rpi-3b-1 and rpi-3b-2 on their device's
+    default link and odroid-xu4s-1 on Wi-Fi, with the default host.  Raises ProfileError (or
+    InputError for a file that is missing).
     """
     asked = text.strip()
     if asked in FLEETS.names():
@@ -230,6 +254,11 @@ def _link(fleet: Fleet, name: str, where: str) -> LinkProfile:
     return own[name] if name in own else LINKS.get(name, where, also=own)
 
 
+def link_name(fleet: Fleet, board: FleetBoard, where: str) -> str:
+    """Name of the link of a board: its own, its device's, or the default."""
+    return board.link or _device(fleet, board.device, where).default_link or DEFAULT_LINK
+
+
 def _board(fleet: Fleet, board: FleetBoard, where: str) -> Board:
     device = _device(fleet, board.device, f"{where}.device")
     if device.missing_as_board:
@@ -239,14 +268,14 @@ def _board(fleet: Fleet, board: FleetBoard, where: str) -> Board:
             found=device.name,
             fix="choose another device for this board",
         )
-    return Board(board.name, device, _link(fleet, board.link, f"{where}.link"))
+    return Board(board.name, device, _link(fleet, link_name(fleet, board, where), f"{where}.link"))
 
 
 def _typed(text: str) -> Fleet:
-    counts: Counter[str] = Counter()
+    counts: Counter[tuple[str, str | None]] = Counter()
     for item in text.split(","):
-        device, count = _item(item, text)
-        counts[device] += count
+        device, link, count = _item(item, text)
+        counts[device, link] += count
     if counts.total() > MOST_BOARDS:
         raise ProfileError(
             "too many boards",
@@ -254,28 +283,33 @@ def _typed(text: str) -> Fleet:
             found=counts.total(),
             allowed=f"at most {MOST_BOARDS}",
         )
-    boards = [
-        {"name": f"{device}-{number}", "device": device}
-        for device, count in counts.items()
-        for number in range(1, count + 1)
-    ]
-    title = " + ".join(f"{count} x {device}" for device, count in counts.items())
+    numbers: Counter[str] = Counter()
+    boards = []
+    for device, link in counts.elements():
+        numbers[device] += 1
+        boards.append({"name": f"{device}-{numbers[device]}", "device": device, "link": link})
+    title = " + ".join(
+        f"{count} x {device}{f' on {link}' if link else ''}"
+        for (device, link), count in counts.items()
+    )
     return Fleet.check({"name": text, "title": title, "boards": boards}, where=f"fleet {text}")
 
 
-def _item(item: str, text: str) -> tuple[str, int]:
-    """Read one `device` or `device*count` of the list `text`."""
+def _item(item: str, text: str) -> tuple[str, str | None, int]:
+    """Read one `device`, `device*count` or `device@link*count` of the list `text`."""
     match = _ITEM.fullmatch(item)
     if match is None:
         raise ProfileError(
             "not a fleet",
             found=text,
-            allowed="a library name, a .yaml or .json file, or a list such as rpi-3b*2,odroid-xu4s",
+            allowed="a library name, a .yaml or .json file, or a list such as rpi-3b*2,rpi-4b@wifi",
             fix=f"library fleets: {', '.join(FLEETS.names())}",
         )
-    device, count = match["device"], match["count"] or "1"
+    device, link, count = match["device"], match["link"], match["count"] or "1"
     if device not in DEVICES.names():
         raise unknown_name("fleet or device", device, (*FLEETS.names(), *DEVICES.names()), "fleet")
+    if link is not None:
+        LINKS.get(link, f"fleet {text}")
     if not re.fullmatch(r"0*[1-9][0-9]{0,3}", count) or int(count) > MOST_BOARDS:
         raise ProfileError(
             f"how many {device}?",
@@ -283,7 +317,7 @@ def _item(item: str, text: str) -> tuple[str, int]:
             found=count,
             allowed=f"a whole number from 1 to {MOST_BOARDS}",
         )
-    return device, int(count)
+    return device, link, int(count)
 
 
 def route_order(via: Mapping[str, str | None], where: str) -> tuple[str, ...]:

@@ -73,6 +73,16 @@ class LinkProfile(Document):
         return self
 
 
+def noise_text(link: LinkProfile) -> str:
+    """Loss and jitter of a link in words; nothing where it has neither."""
+    lost, jitter_ms = link.loss_pct.value, link.jitter_ms.value
+    parts = (
+        f"{lost:g} % of transmissions are lost and repeated after {link.retransmit_ms.value:g} ms",
+        f"jitter is {jitter_ms:g} ms on average",
+    )
+    return ", ".join(part for part, told in zip(parts, (lost, jitter_ms), strict=True) if told)
+
+
 LINKS = Registry(LinkProfile, "link", "links")
 
 

@@ -86,3 +86,15 @@ def test_what_is_no_size_of_a_student_is_named(nonn_plan, flops):
     said = nonn_plan(*FIGURE_7[:-1], flops)
     assert said.code == 2
     assert f"--student {flops}" in said.err
+
+
+def test_the_link_of_a_sweep_is_the_devices_own(nonn_plan):
+    asked = ("sweep", "--student", "wrn16:32,64,88", "--students", 2, "--json", "--from")
+    own = nonn_plan(*asked, "rpi-3b", "--to", "odroid-xu4s")
+    assert own.code == 0, own.err
+    wired = ("--link", "wired-100mbit")
+    assert nonn_plan(*asked, "rpi-3b", "--to", "odroid-xu4s", *wired).out == own.out
+    refused = nonn_plan(*asked, "rpi-zero-2w", "--to", "odroid-xu4s")
+    assert refused.code == 2
+    assert "found 'rpi-zero-2w on wifi, odroid-xu4s on wired-100mbit'" in refused.err
+    assert nonn_plan(*asked, "rpi-zero-2w", "--to", "odroid-xu4s", "--link", "wifi").code == 0

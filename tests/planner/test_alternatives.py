@@ -92,7 +92,7 @@ def test_a_nonn_beats_the_teacher_on_two_boards(roomy):
 
 
 def test_a_compressed_network_is_the_best_of_all_on_all_boards():
-    one = asked(400_000, "odroid-xu4s,rpi-3b,rpi-zero-2w", objective=stages("energy"))
+    one = asked(400_000, "odroid-xu4s,rpi-3b,rpi-zero-2w@wired-100mbit", objective=stages("energy"))
     _, boards = resolve(one.fleet)
     known = [
         describe_segmentation(

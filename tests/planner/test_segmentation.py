@@ -23,7 +23,8 @@ from profiles.link import LINKS
 from simulator.engine.simulation import simulate
 from simulator.scenario import Scenario, Times
 
-UNLIKE = "jetson-nano,odroid-xu4s,rpi-3b,rpi-zero-2w,stm32h7a3zi"
+WIRE = "@wired-100mbit"
+UNLIKE = f"jetson-nano,odroid-xu4s,rpi-3b,rpi-zero-2w{WIRE},stm32h7a3zi{WIRE}"
 TEACHER = parse_network("wrn40-4")
 TINY = tuple(map(parse_network, ("wrn10:4,8,8", "wrn10:4,8,16", "wrn10:8,8,16")))
 
@@ -136,7 +137,7 @@ def brute(fleet, memory):
 )
 @pytest.mark.parametrize("memory", [16_000, 40_000])
 def test_stages_are_kept_over_networks_and_cuts(first, second, tolerance_pct, memory):
-    fleet = "odroid-xu4s,rpi-3b,stm32h7a3zi"
+    fleet = f"odroid-xu4s,rpi-3b,stm32h7a3zi{WIRE}"
     one, known = question(fleet, memory=memory), brute(fleet, memory)
     best = min(each.value(first) for each in known)
     worst = best * (1 + tolerance_pct / 100)

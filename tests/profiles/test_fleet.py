@@ -11,6 +11,7 @@ from profiles.fleet import (
     Fleet,
     FleetBoard,
     RelayBoard,
+    noisy_links,
     parse_fleet,
     resolve,
 )
@@ -57,6 +58,63 @@ def test_a_typed_list():
     assert {board.link for board in fleet.boards} == {"wired-100mbit"}
 
 
+def links_of(fleet):
+    return {board.name: board.link.name for board in resolve(fleet)[1]}
+
+
+def test_a_board_without_ethernet_gets_the_link_that_it_has(tmp_path):
+    """A Zero 2 W has Wi-Fi alone, an STM32 its serial line; all others have a port."""
+    typed = parse_fleet("rpi-zero-2w*2,rpi-4b,stm32l4r5zi")
+    assert links_of(typed) == {
+        "rpi-zero-2w-1": "wifi",
+        "rpi-zero-2w-2": "wifi",
+        "rpi-4b-1": "wired-100mbit",
+        "stm32l4r5zi-1": "serial-115200",
+    }
+    (tmp_path / "home.yaml").write_text(HOME.replace("odroid-xu4s", "rpi-zero-2w"))
+    assert links_of(parse_fleet(str(tmp_path / "home.yaml")))["right"] == "wifi"
+    built = Fleet(name="f", title="F", boards=(FleetBoard(name="a", device="rpi-zero-2w"),))
+    assert links_of(built) == {"a": "wifi"}
+
+
+def test_a_fleet_may_put_such_a_board_on_another_link(tmp_path):
+    wired = HOME.replace("device: rpi-3b, link", "device: rpi-zero-2w, link")
+    (tmp_path / "home.yaml").write_text(wired)
+    assert links_of(parse_fleet(str(tmp_path / "home.yaml")))["left"] == "wired-1gbit"
+
+
+def test_a_device_of_a_fleet_s_own_has_its_default_link(tmp_path):
+    here = DEVICES.get("rpi-3b").model_copy(update={"name": "here", "default_link": "wifi-5"})
+    here.write(tmp_path / "here.yaml")
+    (tmp_path / "home.yaml").write_text(
+        "name: home\ntitle: Home\ndevices: [here.yaml]\nboards: [{name: a, device: here}]\n"
+    )
+    assert links_of(parse_fleet(str(tmp_path / "home.yaml"))) == {"a": "wifi-5"}
+
+
+def test_a_typed_list_names_links_of_boards():
+    fleet = parse_fleet("rpi-4b@wifi-5*3, rpi-4b * 2, rpi-4b @ wifi")
+    assert links_of(fleet) == {
+        "rpi-4b-1": "wifi-5",
+        "rpi-4b-2": "wifi-5",
+        "rpi-4b-3": "wifi-5",
+        "rpi-4b-4": "wired-100mbit",
+        "rpi-4b-5": "wired-100mbit",
+        "rpi-4b-6": "wifi",
+    }
+    assert fleet.title == "3 x rpi-4b on wifi-5 + 2 x rpi-4b + 1 x rpi-4b on wifi"
+
+
+def test_loss_and_jitter_of_links_are_said_with_the_boards_on_them():
+    _, boards = resolve(parse_fleet("rpi-zero-2w*2,rpi-4b@wifi-5,rpi-3b"))
+    lost = "% of transmissions are lost and repeated after 200 ms, jitter is"
+    assert noisy_links(boards) == (
+        f"wifi: 1 {lost} 1 ms on average (rpi-zero-2w-1, rpi-zero-2w-2)",
+        f"wifi-5: 0.5 {lost} 0.5 ms on average (rpi-4b-1)",
+    )
+    assert noisy_links(resolve(parse_fleet("mixed"))[1]) == ()
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(["rpi-3b", "odroid-xu4s", "mcu-500kb"]), st.integers(1, 9)),
@@ -83,6 +141,9 @@ def test_a_typed_list_has_as_many_boards_as_it_says(items):
         ("rpi-3b*99999999999", ["from 1 to 1000"]),
         ("rpi-3b*900,odroid-xu4s*900", ["too many boards", "found 1800"]),
         ("rpi-3b**2", ["not a fleet"]),
+        ("rpi-3b@", ["not a fleet", "rpi-4b@wifi"]),
+        ("rpi-3b*2@wifi", ["not a fleet"]),
+        ("rpi-3b@wi-fi*2", ["unknown link; found 'wi-fi'", "did you mean wifi"]),
         ("rpi-3b,,", ["not a fleet"]),
         ("", ["not a fleet", "library fleets: mcu8"]),
         ("x86-host*2", ["cannot run students", "message_ms"]),
@@ -143,7 +204,9 @@ def test_a_name_that_no_certificate_can_hold_is_refused(name, alike):
         Fleet.check({"name": "f", "title": "F", "boards": boards}, "a test")
     told = str(caught.value)
     assert "field boards.1.name: no certificate can hold this name of a board; found" in told
-    assert told.endswith(f"; rename it everywhere in the file, also in an old plan, such as {alike}")
+    assert told.endswith(
+        f"; rename it everywhere in the file, also in an old plan, such as {alike}"
+    )
 
 
 @pytest.mark.parametrize("name", ["pi-1", "1", "p" * 63, "a--b"])

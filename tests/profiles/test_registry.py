@@ -30,6 +30,7 @@ def test_the_library_has_what_the_documentation_names():
         "wired-100mbit",
         "wired-1gbit",
         "wifi",
+        "wifi-5",
         "serial-921600",
         "serial-115200",
     }
@@ -75,9 +76,9 @@ def test_all_devices_but_the_host_run_students_and_exchange(name):
 
 
 def test_the_wi_fi_is_a_lossy_shared_medium_and_the_wires_are_not():
-    wifi = LINKS.get("wifi")
-    assert wifi.shared and wifi.duplex == "half"
-    assert 0 < wifi.loss_pct.value < 100 and wifi.jitter_ms.value > 0
+    for wifi in map(LINKS.get, ("wifi", "wifi-5")):
+        assert wifi.shared and wifi.duplex == "half"
+        assert 0 < wifi.loss_pct.value < 100 and wifi.jitter_ms.value > 0
     assert LINKS.get("serial-115200").duplex == "half"
     assert LINKS.get("serial-115200").bits_per_s.value == 92_160
     for name in ("wired-100mbit", "wired-1gbit"):

@@ -18,7 +18,7 @@ from nonn_plan.cli.output import UNCHANGED, Output
 from nonn_plan.cli.parsers.options import AsJson
 from nonn_plan.cli.views.board_report import show_device_profile
 from profiles.device import DEVICES, DeviceProfile
-from profiles.fleet import FLEETS, Board, Fleet, parse_fleet, resolve
+from profiles.fleet import DEFAULT_LINK, FLEETS, Board, Fleet, parse_fleet, resolve
 from profiles.quantity import Quantity
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def list_devices(context: typer.Context, as_json: AsJson = False) -> None:
     devices = [DEVICES.get(name) for name in DEVICES.names()]
     output.table(
         "Devices",
-        ("name", "what", "clock", "cores", "usable memory", "runtime"),
+        ("name", "what", "clock", "cores", "usable memory", "runtime", "link"),
         [
             (
                 device.name,
@@ -54,6 +54,7 @@ def list_devices(context: typer.Context, as_json: AsJson = False) -> None:
                 str(device.cores),
                 format_bytes(device.usable_bytes),
                 f"{device.runtime} {device.precision}",
+                device.default_link or DEFAULT_LINK,
             )
             for device in devices
         ],
@@ -92,7 +93,7 @@ def show_fleet(
     context: typer.Context,
     name: Annotated[
         str,
-        typer.Argument(metavar="FLEET", help="Library name, file, or list: rpi-3b*2,odroid-xu4s"),
+        typer.Argument(metavar="FLEET", help="Library name, file, or list: rpi-3b*2,rpi-4b@wifi"),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -103,7 +104,7 @@ def show_fleet(
     output.table(
         f"{fleet.name}: {fleet.title} (host {fleet.host})",
         ("board", "device", "link", "via"),
-        [(board.name, board.device, board.link, board.via or "") for board in fleet.boards],
+        [(one.name, one.device, one.link or "", one.via or "") for one in fleet.boards],
     )
     output.table(
         "Links as the boards see them",

@@ -37,7 +37,7 @@ def explore(
     partition_file: PartitionFile,
     fleet: Annotated[
         list[str],
-        typer.Option("--fleet", help="Library name, file, or list: rpi-3b*2,odroid-xu4s. Repeat."),
+        typer.Option("--fleet", help="Library name, file, or list: rpi-3b*2,rpi-4b@wifi. Repeat."),
     ],
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder of what is found.")] = Path(
         "explore"

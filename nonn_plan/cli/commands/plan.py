@@ -37,7 +37,7 @@ def plan(
     *,
     partition_file: PartitionFile,
     fleet: Annotated[
-        str, typer.Option("--fleet", help="Library name, file, or list: rpi-3b*2,odroid-xu4s")
+        str, typer.Option("--fleet", help="Library name, file, or list: rpi-3b*2,rpi-4b@wifi")
     ],
     out: Annotated[Path, typer.Option("-o", "--output", help="Where to write the plan.")] = Path(
         "plan.json"

@@ -30,7 +30,7 @@ from nonn_plan.cli.parsers.workload import (
     with_quorum,
 )
 from nonn_plan.cli.views.simulation_report import show_simulation, show_sweep
-from profiles.fleet import DEFAULT_HOST, DEFAULT_LINK, Fleet, FleetBoard, resolve
+from profiles.fleet import DEFAULT_HOST, Fleet, FleetBoard, resolve
 
 if TYPE_CHECKING:
     from simulator.results.simulation_result import SimulationResult
@@ -76,7 +76,7 @@ def simulate(
     ] = None,
     fleet: Annotated[
         str | None,
-        typer.Option("--fleet", help="Library name, file, or list: rpi-3b*2,odroid-xu4s"),
+        typer.Option("--fleet", help="Library name, file, or list: rpi-3b*2,rpi-4b@wifi"),
     ] = None,
     image: Annotated[str | None, typer.Option("--image", help=f"Default {IMAGE}.")] = None,
     classes: Annotated[
@@ -308,7 +308,9 @@ def sweep(
         int, typer.Option("--filters", min=1, help="Features that each student returns.")
     ] = 46,
     image: Annotated[str, typer.Option("--image", help="What the host sends.")] = "3x32x32",
-    link: Annotated[str, typer.Option("--link", help="Link of every board.")] = DEFAULT_LINK,
+    link: Annotated[
+        str | None, typer.Option("--link", help="Link of every board; default: the devices' own.")
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="Device that joins.")] = DEFAULT_HOST,
     table: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the sweep as CSV or Parquet.")
@@ -365,7 +367,7 @@ def sweep(
 
 
 def _move(
-    slow: str, fast: str, link: str, host: str, work: tuple[int, int, int, int]
+    slow: str, fast: str, link: str | None, host: str, work: tuple[int, int, int, int]
 ) -> "StudentSweep":
     from simulator.student_sweep import StudentSweep
 
@@ -375,4 +377,11 @@ def _move(
     )
     fleet = Fleet(name="sweep", title="sweep", host=host, boards=boards)
     hosting, found = resolve(fleet)
+    links = [board.link.name for board in found]
+    if links[0] != links[1]:
+        raise InputError(
+            "--link is needed: the two devices have different links of their own",
+            found=f"{slow} on {links[0]}, {fast} on {links[1]}",
+            allowed=" or ".join(links),
+        )
     return StudentSweep(found[0].device, found[1].device, found[0].link, hosting, *work)

@@ -49,7 +49,8 @@ MOST_BOARDS_NAMED = 9
 class SimulationRequest:
     """A workload, its name for people, and each device's latency model.
 
-    `description` says how it is laid out; `tables` are the layers of students, by their names.
+    `description` says how it is laid out; `tables` are the layers of students, by their names;
+    `reached` are the boards that messages go to.
     """
 
     workload: "FanOut | TaskGraph"
@@ -57,6 +58,7 @@ class SimulationRequest:
     latency_model: Mapping[str, TimingMethod]
     description: str = ""
     tables: Mapping[str, LayerTable] = field(default_factory=dict)
+    reached: tuple[Board, ...] = ()
 
     def graph(self) -> "TaskGraph":
         """Task graph of one image."""
@@ -98,6 +100,7 @@ def model_request(
         f"{name}{f', {split}' if split else ''}",
         {device: model_ms(profile, table).how for device, profile in used.items()},
         description,
+        reached=() if split is None else boards,
     )
 
 
@@ -138,6 +141,7 @@ def students_request(
             else ""
         ),
         tables,
+        tuple(board for board in boards if board.name in homes),
     )
 
 
@@ -233,7 +237,10 @@ def plan_request(plan: PlanDocument) -> SimulationRequest:
     workload = plan_workload(plan)
     used = plan.decision.used
     devices = [board.device.name for board in workload.boards if board.name in used]
-    return SimulationRequest(workload, "the plan", dict.fromkeys(devices, "flop-affine"))
+    reached = tuple(board for board in workload.boards if board.name in used)
+    return SimulationRequest(
+        workload, "the plan", dict.fromkeys(devices, "flop-affine"), reached=reached
+    )
 
 
 def teachers_alone(plan: PlanDocument) -> dict[str, SingleModel]:

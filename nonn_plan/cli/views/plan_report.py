@@ -11,7 +11,8 @@ from planner.accuracy.model import AccuracyEstimate
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import LevelResult, PlanDocument, PlannedGroup0
 from planner.problem.goals import BUDGETS
-from profiles.fleet import resolve
+from profiles.fleet import noisy_links, resolve
+from profiles.link import noise_text
 
 if TYPE_CHECKING:
     from nonn_core.communities.knowledge import GammaRow
@@ -121,9 +122,14 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
     for sentence in plan.verdict.why if plan.verdict else ():
         for clause in _CLAUSES.split(sentence):
             output.say(f"{clause[:1].upper()}{clause[1:].removesuffix('.')}.")
-    if noisy := _noisy_links(plan):
-        output.say(
-            f"predicted without loss and jitter of {', '.join(noisy)}: `nonn-plan simulate` shows "
+    _, boards = resolve(plan.question.fleet)
+    used = [board for board in boards if board.name in plan.decision.used]
+    if noisy := noisy_links(used):
+        names = sorted({board.link.name for board in used if noise_text(board.link)})
+        for sentence in noisy:
+            output.say(sentence)
+        output.warn(
+            f"predicted without loss and jitter of {', '.join(names)}: `nonn-plan simulate` shows "
             "them"
         )
 
@@ -174,13 +180,6 @@ def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:
     output.say(f"accuracy rests on {rows}")
     for clause in further:
         output.say(clause)
-
-
-def _noisy_links(plan: PlanDocument) -> list[str]:
-    """Links of the plan's boards with loss or jitter."""
-    _, boards = resolve(plan.question.fleet)
-    links = (board.link for board in boards if board.name in plan.decision.used)
-    return sorted({link.name for link in links if link.loss_pct.value or link.jitter_ms.value})
 
 
 def _show_budgets(output: Output, plan: PlanDocument) -> None:
