@@ -4,6 +4,8 @@ import socket
 import ssl
 from contextlib import ExitStack, suppress
 
+from cryptography.x509 import load_der_x509_certificate
+
 from boards.host.connection import BoardTask, ConnectionLostError, ProtocolName, Reply, Request
 from boards.protocol import frames
 from boards.protocol.address import Address
@@ -14,6 +16,7 @@ from boards.protocol.frames import (
     MalformedFrameError,
     configure_socket,
 )
+from boards.tls.credential import CERTIFICATE_FILE, Identity
 
 _CHUNK_BYTES = 32 * 1024
 """More than TLS takes at once (16 KiB): nothing stays in it that a selector would not see."""
@@ -135,6 +138,43 @@ def _open_socket(
     except OSError:
         plain.close()
         raise
+
+
+def certificate_fault(address: Address, board: str, identity: Identity, seconds: float) -> str:
+    """Reason why host and board do not trust each other; nothing where that is not the cause.
+
+    The certificate is looked at on a connection of its own, over which nothing is sent.
+    """
+    blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
+    place = (address.host, address.port)
+    try:
+        with (
+            socket.create_connection(place, timeout=seconds) as plain,
+            blind.wrap_socket(plain) as secure,
+        ):
+            shown = secure.getpeercert(binary_form=True)
+        if shown and (fault := identity.fault_of_board(load_der_x509_certificate(shown), board)):
+            return fault
+        if fault := identity.fault_of_time():
+            return fault
+        trusting = identity.client_context()
+        trusting.set_alpn_protocols(["h2"])
+        with (
+            socket.create_connection(place, timeout=seconds) as plain,
+            trusting.wrap_socket(plain, server_hostname=board) as secure,
+        ):
+            refused = not secure.recv(1)
+    except (ssl.SSLError, ConnectionResetError):
+        refused = True
+    except OSError:
+        refused = False
+    return (
+        f"the board does not take this host's certificate, {identity.folder / CERTIFICATE_FILE}; "
+        "see whether its clock is right, and its keys are of the same `nonn-plan keys init`"
+        if refused
+        else ""
+    )
 
 
 def _read_frame(connection: socket.socket) -> Frame:

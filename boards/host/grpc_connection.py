@@ -22,7 +22,11 @@ from boards.host.connection import (
     Request,
     SelfPipe,
 )
-from boards.host.frame_connection import FramesUnreachableError, connect_frames
+from boards.host.frame_connection import (
+    FramesUnreachableError,
+    certificate_fault,
+    connect_frames,
+)
 from boards.protocol.address import Address
 from boards.protocol.frames import Features, RefusalReason, Values, advertised_port
 from boards.protocol.open_inference import METHODS, SERVICE, message_class
@@ -259,9 +263,15 @@ def connect(task: BoardTask, identity: Identity | None) -> Connection:
     channel = GrpcChannel(address, task.name, identity)
     with ExitStack() as stack:
         stack.callback(channel.close)
-        server = channel.call(
-            "ServerMetadata", message_class("ServerMetadataRequest")(), CONNECT_TIMEOUT_S
-        )
+        try:
+            server = channel.call(
+                "ServerMetadata", message_class("ServerMetadataRequest")(), CONNECT_TIMEOUT_S
+            )
+        except ConnectionLostError as error:
+            # gRPC says that a handshake failed, not which certificate it was and why.
+            known = identity is not None and grpc.StatusCode.UNAVAILABLE.name in str(error)
+            fault = known and certificate_fault(address, task.name, identity, CONNECT_TIMEOUT_S)
+            raise ConnectionLostError(fault or str(error)) from None
         port = advertised_port(server.extensions)
         if port is not None and task.board.protocol == "fastest":
             context = None if identity is None else identity.client_context()

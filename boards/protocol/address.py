@@ -13,13 +13,17 @@ from nonn_common.errors import InputError
 LARGEST_PORT = 65535
 
 _ADDRESS = re.compile(
-    r"(?:\[(?P<ip6>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})"
+    r"(?:\[(?P<ip6>[0-9a-fA-F:.]+(?:%[A-Za-z0-9._~-]+)?)\]|(?P<host>[A-Za-z0-9._-]+))"
+    r":(?P<port>\d{1,5})"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host by name or number, and a port."""
+    """A host by name or number, and a port.
+
+    A link-local IPv6 number has a zone, the interface that leads there: `fe80::1%eth0`.
+    """
 
     host: str
     port: int
@@ -34,7 +38,8 @@ class Address:
                 "not an address",
                 where=where,
                 found=text,
-                allowed=f"HOST:PORT, e.g. 192.168.1.11:8001, port {lowest} to {LARGEST_PORT}",
+                allowed="HOST:PORT, e.g. 192.168.1.11:8001 or [fe80::1%eth0]:8001, port "
+                f"{lowest} to {LARGEST_PORT}",
             )
         return cls(match["ip6"] or match["host"], int(match["port"]))
 
@@ -45,6 +50,11 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+    @property
+    def zone(self) -> str:
+        """Interface that leads to a link-local address; nothing for others."""
+        return self.host.partition("%")[2]
 
     def with_port(self, port: int) -> "Address":
         """Return another port of the same host."""

@@ -95,7 +95,14 @@ def _normalised_address(text: str, where: str | None) -> str:
     """Return an address as certificates write it; raises InputError."""
     typed = text.strip().lower()
     found = as_ip(typed)
-    if found is not None and "%" not in typed:
+    if found is not None and "%" in typed:
+        raise InputError(
+            "a zone is this machine's own name of an interface; certificates hold none",
+            where=where,
+            found=text,
+            allowed=f"{typed.partition('%')[0]}, without a zone, as without a port",
+        )
+    if found is not None:
         return str(found)
     labels = typed.removesuffix(".").split(".")
     # A last label of digits is an IP address that somebody mistyped.
@@ -238,22 +245,27 @@ def require_issued(one: x509.Certificate, authority: x509.Certificate, where: Pa
 
 def require_valid_now(one: x509.Certificate, where: Path) -> None:
     """Make sure that the certificate is valid now, by this machine's clock; raises InputError."""
+    if fault := _fault_of_time(one):
+        what, fix = fault
+        raise InputError(what, where=str(where), fix=fix)
+
+
+def _fault_of_time(one: x509.Certificate) -> tuple[str, str] | None:
+    """What is wrong with the time of a certificate, and what to do; None where it is valid."""
     now = datetime.now(UTC)
+    clock = f"this machine's clock says {_day(now)}"
     if now < one.not_valid_before_utc:
-        raise InputError(
-            f"is valid only from {_day(one.not_valid_before_utc)} on; this machine's clock says "
-            f"{_day(now)}",
-            where=str(where),
-            fix="set the clock: a board without a battery starts with an old date until it "
-            "reaches a time server",
+        return (
+            f"is valid only from {_day(one.not_valid_before_utc)} on; {clock}",
+            "set the clock: a board without a battery starts with an old date until it reaches a "
+            "time server",
         )
     if now > one.not_valid_after_utc:
-        raise InputError(
-            f"was valid until {_day(one.not_valid_after_utc)}; this machine's clock says "
-            f"{_day(now)}",
-            where=str(where),
-            fix=f"if the clock is right, {NEW_KEYS}",
+        return (
+            f"was valid until {_day(one.not_valid_after_utc)}; {clock}",
+            f"if the clock is right, {NEW_KEYS}",
         )
+    return None
 
 
 def _day(time: datetime) -> str:
@@ -306,6 +318,33 @@ class Identity:
         """
         self.require("host")
         return self._context(ssl.PROTOCOL_TLS_CLIENT)
+
+    def fault_of_board(self, shown: x509.Certificate, board: str) -> str:
+        """Reason why a host does not take a certificate for that of `board`; nothing if it does."""
+        where = self.folder / AUTHORITY_FILE
+        try:
+            shown.verify_directly_issued_by(parse_certificate(self.authority, where))
+        except (ValueError, TypeError, InvalidSignature):
+            return (
+                f"the board's certificate is of another authority than {where}; host and boards "
+                "need folders of one `nonn-plan keys init`: `nonn-plan keys show` tells which are"
+            )
+        if fault := _fault_of_time(shown):
+            copied = ", and copy the new one to the board" if NEW_KEYS in fault[1] else ""
+            return f"the board's certificate {'; '.join(fault)}{copied}"
+        names, found = tuple(_alternative_names(shown)), purposes(shown)
+        if board not in names or "board" not in found:
+            return (
+                f"this is the certificate of {' and '.join(found)} {_common_name(shown)}: two "
+                "addresses of boards.yaml are swapped, or the board has keys of another"
+            )
+        return ""
+
+    def fault_of_time(self) -> str:
+        """Reason why the own certificate is not valid now; nothing where it is."""
+        where = self.folder / CERTIFICATE_FILE
+        fault = _fault_of_time(parse_certificate(self.certificate, where))
+        return f"{where} {'; '.join(fault)}" if fault else ""
 
     def require(self, purpose: Purpose) -> None:
         """Make sure that the certificate is good for `purpose`; raises InputError."""

@@ -326,9 +326,9 @@ def _listener(standard: Address) -> socket.socket:
         candidates.insert(0, ("::", socket.AF_INET6, True))
     for port, (host, family, both) in product((standard.port + 1, 0), candidates):
         try:
-            return socket.create_server(
-                (host, port), family=family, backlog=64, dualstack_ipv6=both
-            )
+            # The system's own form: Python loses the zone of a link-local address otherwise.
+            place = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
+            return socket.create_server(place, family=family, backlog=64, dualstack_ipv6=both)
         except (OSError, OverflowError) as error:
             refused = error
     raise _cannot_listen(standard.with_port(0), refused)

@@ -209,6 +209,7 @@ def worker_says(bundle, *options):
         ([*LOOPBACK, "--at-least", "1=5ms"], "of this worker: student-0"),
         ([*LOOPBACK, "--at-least", "0=5ms", "--at-least", "student-0=6ms"], "given twice"),
         ([*LOOPBACK, "--largest-message", "16"], "it has no unit"),
+        ([*LOOPBACK, "--metrics", "[fe80::1%eth0]:9000"], "allowed: [::]:9000, or another address"),
         ([*LOOPBACK, "--student", "9"], "1 for student-1"),
         (["--keys", "KEYS/host"], "is not the certificate of a board"),
         (["--keys", "KEYS/pi", "--listen", "nowhere"], "not an address"),

@@ -1,10 +1,14 @@
 """Where a worker is reached, and what keeps it from taking or answering something for a while."""
 
 import errno
+import os
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,14 +17,14 @@ from made_bundle import make_bundle
 from worker_processes import asking, keys_for
 
 from boards.protocol import frames
-from boards.protocol.address import Address
+from boards.protocol.address import Address, BoardAddress
 from boards.protocol.frames import HEADER, RefusalReason, RequestRefused
 from boards.tls.credential import Identity
 from boards.worker.frame_server import FrameServer
 from boards.worker.model_runtime import load_models
 from boards.worker.server import Worker, WorkerSettings
 from boards.worker.student_pool import NullObserver, StudentPool
-from nonn_common.errors import BoardError
+from nonn_common.errors import BoardError, InputError
 
 IMAGE = (1, 8, 8)
 PIXELS = np.zeros((1, *IMAGE), np.float32)
@@ -175,3 +179,81 @@ def test_an_engine_that_fails_is_a_refusal_with_its_words(made, error):
         students.answer([model.name], PIXELS)
     assert refused.value.reason == RefusalReason.INTERNAL
     assert students.inside == 0
+
+
+LINK_LOCAL = """
+import sys
+from types import SimpleNamespace
+import numpy as np
+from boards.protocol.address import Address
+from boards.tls.credential import Identity
+from boards.worker.model_runtime import load_models
+from boards.worker.server import Worker, WorkerSettings
+from nonn_core.export.bundle import MANIFEST, Manifest
+from pathlib import Path
+from worker_processes import asking
+
+bundle, keys = map(Path, sys.argv[1:])
+near = Address.parse("[fe80::1%lo]:0", "test", free_port=True)
+running = Worker(
+    load_models(bundle, ["student-0"]), WorkerSettings(near, Identity.read(keys / "pi"))
+)
+running.start()
+board = SimpleNamespace(name="pi", students=["student-0"], address=running.address)
+with asking(bundle, Manifest.read(bundle / MANIFEST), keys, [board]) as client:
+    print(board.address, client.protocols, client.ask(np.zeros((1, 1, 8, 8), np.float32)).missing)
+running.drain()
+"""
+OWN_NETWORK = ["unshare", "--user", "--map-root-user", "--net"]
+
+
+def has_own_network():
+    try:
+        return subprocess.run([*OWN_NETWORK, "ip", "link"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_own_network(), reason="no network namespace of one's own here")
+def test_a_board_is_reached_by_its_link_local_address(made):
+    """Both protocols, on an address that is none without its zone."""
+    bundle, _, keys = made
+    script = 'ip link set lo up && ip addr add fe80::1/64 dev lo nodad && exec "$@"'
+    line = [sys.executable, "-c", LINK_LOCAL, bundle, keys]
+    tests = str(Path(__file__).parents[1])
+    said = subprocess.run(
+        [*OWN_NETWORK, "sh", "-c", script, "sh", *line], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), tests])},
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    address, _, rest = said.stdout.partition(" ")
+    assert address.startswith("[fe80::1%lo]:")
+    assert rest == "{'pi': 'frames'} {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "zone"),
+    [
+        ("[fe80::1%eth0]:8001", "fe80::1%eth0", "eth0"),
+        (
+            "[fe80::ba27:ebff:fe12:3456%wlp2s0.7]:1",
+            "fe80::ba27:ebff:fe12:3456%wlp2s0.7",
+            "wlp2s0.7",
+        ),
+        ("[::1]:8001", "::1", ""),
+        ("pi.local:8001", "pi.local", ""),
+    ],
+)
+def test_an_address_has_the_zone_that_was_typed(text, host, zone):
+    address = Address.parse(text, "test")
+    assert (address.host, address.zone, str(address)) == (host, zone, text)
+    assert BoardAddress(name="pi", address=text).endpoint == address
+    assert str(address.with_port(7)).startswith(text.rpartition(":")[0])
+
+
+@pytest.mark.parametrize(
+    "text", ["[fe80::1%]:8001", "fe80::1%eth0:8001", "[192.168.1.11%eth0]:x", "[fe80::1%a b]:8001"]
+)
+def test_what_is_no_address_names_the_form_with_a_zone(text):
+    with pytest.raises(InputError, match=r"or \[fe80::1%eth0\]:8001, port 1 to 65535"):
+        Address.parse(text, "test")

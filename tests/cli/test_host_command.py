@@ -12,6 +12,8 @@ from PIL import Image as Picture
 
 from boards.emulation.emulated_fleet import emulated
 from boards.emulation.namespace import LOOPBACK_ONLY
+from boards.tls.authority import make_keys
+from boards.tls.credential import board_subject
 
 HOST = (
     "nonn_plan.cli.app",
@@ -154,6 +156,20 @@ def test_validate_compares_and_writes(fleet):
     assert written["advice"]
 
 
+def test_a_wrong_authority_is_said_once_for_all_boards(fleet):
+    folder, _ = fleet
+    make_keys(folder / "other", [board_subject("b0")])
+    line = ["-m", "nonn_plan", "host", "plan.json", "bundle", "--boards", "boards.yaml"]
+    line += ["--keys", "other/host", "--images", "-"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    said = run_forked(template(*HOST), *line, cwd=folder, stdin=bytes(192), env=env, text=False)
+    assert said.returncode == 1
+    told = "no board could be reached: b0, b1: the board's certificate is of another authority than"
+    assert told in said.stderr.decode()
+    assert said.stderr.count(b"authority") == 2  # of which the other is its file's name
+    assert b"start their workers" not in said.stderr
+
+
 def test_a_board_that_is_gone_is_named_and_the_rest_goes_on(fleet):
     folder, running = fleet
     running.worker("b1").kill()
@@ -165,6 +181,8 @@ def test_a_board_that_is_gone_is_named_and_the_rest_goes_on(fleet):
         assert report["missing"] == {"student-1": 4}
         assert report["incomplete"] == 4
         assert "b1" in report["reasons"]["student-1"]
+        (warning,) = report["warnings"]
+        assert warning.startswith("without b1: ")
         refused = run(fleet, "validate", "--data", data, "--limit", "2", "-o", "other.json")
         assert refused.returncode == 1
         assert b"no image was answered by all students" in refused.stderr

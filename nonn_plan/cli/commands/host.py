@@ -115,7 +115,8 @@ def host(
         output.say(f"written to {out}")
     output.result(report.model_dump(mode="json"))
     if report.images and report.unanswered == report.images:
-        raise BoardError("no board answered any image; " + "; ".join(report.reasons.values()))
+        pairs = (why.partition(": ")[::2] for why in report.reasons.values())
+        raise BoardError(f"no board answered any image; {_by_reason(pairs)}")
 
 
 def _images_to_send(
@@ -139,10 +140,22 @@ def wait_connected(output: Output, client: "InferenceClient") -> None:
     """
     if client.wait_connected(CONNECT_S):
         return
-    reasons = "; ".join(f"{board}: {why}" for board, why in client.down.items())
+    reasons = _by_reason(client.down.items())
     if not client.protocols:
-        raise BoardError(f"no board could be reached: {reasons}; start their workers")
+        # A worker that shows a certificate runs.
+        silent = any("certificate" not in why.lower() for why in client.down.values())
+        advice = "; start their workers" if silent else ""
+        raise BoardError(f"no board could be reached: {reasons}{advice}")
     output.warn(f"without {reasons}")
+
+
+def _by_reason(reasons: "Iterable[tuple[str, str]]") -> str:
+    """Boards and why they are missing; boards with one reason together."""
+    boards: dict[str, list[str]] = {}
+    for board, why in reasons:
+        if board not in boards.setdefault(why, []):
+            boards[why].append(board)
+    return "; ".join(f"{', '.join(names)}: {why}" for why, names in boards.items())
 
 
 def _classify(

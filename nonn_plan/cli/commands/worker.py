@@ -169,10 +169,26 @@ def worker(
         queue=queue,
         largest_bytes=_message_bytes(largest_message),
         at_least_ms=_least_times(manifest, at_least or (), names),
-        metrics=None if metrics is None else Address.parse(metrics, "--metrics", free_port=True),
+        metrics=None if metrics is None else _metrics_address(metrics),
     )
     models = load_models(bundle, names, precision=precision, engine=engine, threads=threads)
     _serve(Worker(models, settings))
+
+
+def _metrics_address(text: str) -> "Address":
+    """Read where figures are served; raises InputError."""
+    from boards.protocol.address import Address
+
+    address = Address.parse(text, "--metrics", free_port=True)
+    if address.zone:
+        # prometheus_client passes it on without its zone, which the system refuses.
+        raise InputError(
+            "an address with a zone cannot serve figures",
+            where="--metrics",
+            found=text,
+            allowed=f"[::]:{address.port}, or another address",
+        )
+    return address
 
 
 def _require_loopback(address: "Address") -> None:
