@@ -62,10 +62,11 @@ def parse_per_s(text: str, where: str | None = None) -> float:
     return _scaled(text, _PER_S, "a rate per second such as 20/s", where)
 
 
-def parse_pct(text: str, where: str | None = None) -> float:
+def parse_pct(text: str, where: str | None = None, *, small: bool = True) -> float:
     """Read a percentage such as `93%` or `94.5`; raises InputError.
 
-    Up to 1 it needs its sign: 0.97 may be 0.97 %, or a fraction that means 97 %.
+    Up to 1 it needs its sign: 0.97 may be 0.97 %, or a fraction that means 97 %.  Where no `small`
+    one makes sense, as for accuracies, it is refused with its sign, too.
     """
     match = _PCT.fullmatch(text)
     value = float(match[1]) if match else math.nan
@@ -73,6 +74,8 @@ def parse_pct(text: str, where: str | None = None) -> float:
         raise InputError(
             "not a percentage", where=where, found=text, allowed="0% to 100%, such as 94.5%"
         )
+    if not small:
+        check_no_fraction(value, where)
     if not match[2] and 0 < value <= 1:
         raise InputError(
             "may be a fraction, or a percentage without its sign",
@@ -83,7 +86,7 @@ def parse_pct(text: str, where: str | None = None) -> float:
     return value
 
 
-def check_no_fraction(value_pct: float, where: str) -> None:
+def check_no_fraction(value_pct: float, where: str | None) -> None:
     """Refuse a percentage up to 1, which is a fraction that was meant; raises InputError.
 
     For accuracies and the like, of which nobody asks for 1 % or less.

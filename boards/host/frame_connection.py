@@ -141,7 +141,7 @@ def _open_socket(
 
 
 def certificate_fault(address: Address, board: str, identity: Identity, seconds: float) -> str:
-    """Reason why host and board do not trust each other; nothing where that is not the cause.
+    """Reason why host and board distrust each other; nothing where they do not.
 
     The certificate is looked at on a connection of its own, over which nothing is sent.
     """

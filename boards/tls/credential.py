@@ -251,7 +251,7 @@ def require_valid_now(one: x509.Certificate, where: Path) -> None:
 
 
 def _fault_of_time(one: x509.Certificate) -> tuple[str, str] | None:
-    """What is wrong with the time of a certificate, and what to do; None where it is valid."""
+    """Fault in the time of a certificate, and its fix; None where it is valid."""
     now = datetime.now(UTC)
     clock = f"this machine's clock says {_day(now)}"
     if now < one.not_valid_before_utc:
@@ -320,7 +320,7 @@ class Identity:
         return self._context(ssl.PROTOCOL_TLS_CLIENT)
 
     def fault_of_board(self, shown: x509.Certificate, board: str) -> str:
-        """Reason why a host does not take a certificate for that of `board`; nothing if it does."""
+        """Reason why `shown` is not the certificate of `board`; nothing where it is."""
         where = self.folder / AUTHORITY_FILE
         try:
             shown.verify_directly_issued_by(parse_certificate(self.authority, where))

@@ -6,12 +6,15 @@ import pytest
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--at-least", "accuracy=0.97"], "'0.97'; allowed: 97% or 0.97%"),
+        (
+            ["--at-least", "accuracy=0.97"],
+            "found 0.97; allowed: more than 1, up to 100, in percent",
+        ),
         (["--at-least", "accuracy=0.97%"], "found 0.97; allowed: more than 1, up to 100"),
-        (["--at-least", "robustness=0.9"], "'0.9'; allowed: 90% or 0.9%"),
-        (["--at-least", "reliability=0.999"], "'0.999'; allowed: 99.9% or 0.999%"),
-        (["--teacher-accuracy", "0.99"], "--teacher-accuracy: may be a fraction"),
-        (["--target", "0.93"], "--target: may be a fraction"),
+        (["--at-least", "robustness=0.9"], "is a fraction where a percentage is meant; found 0.9"),
+        (["--at-least", "reliability=0.999"], "reliability=0.999: is a fraction where"),
+        (["--teacher-accuracy", "0.99"], "--teacher-accuracy: is a fraction"),
+        (["--target", "0.93"], "--target: is a fraction where a percentage is meant; found 0.93"),
         (["--failure", "0.02"], "--failure 0.02: may be a fraction"),
         (["--failure", "rpi-3b-1=0.02"], "'0.02'; allowed: 2% or 0.02%"),
         (["--outage", "rpi-3b-1,rpi-3b-2=0.005"], "'0.005'; allowed: 0.5% or 0.005%"),

@@ -176,7 +176,7 @@ def worker(
 
 
 def _metrics_address(text: str) -> "Address":
-    """Read where figures are served; raises InputError."""
+    """Read the address of the figures; raises InputError."""
     from boards.protocol.address import Address
 
     address = Address.parse(text, "--metrics", free_port=True)

@@ -191,7 +191,7 @@ class ProblemOptions:
             teacher_network=self.teacher_network,
             teacher_accuracy_pct=None
             if self.teacher_accuracy is None
-            else parse_pct(self.teacher_accuracy, "--teacher-accuracy"),
+            else parse_pct(self.teacher_accuracy, "--teacher-accuracy", small=False),
             run_files=self.rows or (),
             where=where,
             budgets=parse_budgets(

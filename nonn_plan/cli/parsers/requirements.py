@@ -60,7 +60,7 @@ def parse_budgets(
 
 
 def _texts_of_boards(option: str, texts: Sequence[str]) -> dict[str, str]:
-    """What is said of each board; what is said of all of them is under nothing."""
+    """Texts by board; what is said of all boards is under nothing.  Raises InputError."""
     found: dict[str, str] = {}
     for text in texts:
         board, equals, value = text.rpartition("=")
@@ -124,7 +124,7 @@ def _bound(name: str, quantity: str, where: str) -> float:
     if name == "throughput":
         return parse_per_s(quantity, where)
     if OBJECTIVES[cast(Objective, name)].unit == "%":
-        return parse_pct(quantity, where)
+        return parse_pct(quantity, where, small=False)
     # Points of delta_val minus filters: below 0 as soon as filters are dropped.
     negative = name == "dropped" and quantity.strip().startswith("-")
     match = _NUMBER.fullmatch(quantity.strip().removeprefix("-" if negative else ""))
@@ -188,7 +188,7 @@ def parse_failure_chances(
                 {"board": board, "probability": chance} for board, chance in (chances | own).items()
             ],
             "outages": outages,
-            "target_pct": None if target is None else parse_pct(target, "--target"),
+            "target_pct": None if target is None else parse_pct(target, "--target", small=False),
             "retained": () if subsets is None else read_retained_shares(subsets),
         },
         where="nonn-plan --failure, --outage, --target",
