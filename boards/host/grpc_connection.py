@@ -269,8 +269,9 @@ def connect(task: BoardTask, identity: Identity | None) -> Connection:
             )
         except ConnectionLostError as error:
             # gRPC says that a handshake failed, not which certificate it was and why.
-            known = identity is not None and grpc.StatusCode.UNAVAILABLE.name in str(error)
-            fault = known and certificate_fault(address, task.name, identity, CONNECT_TIMEOUT_S)
+            fault = ""
+            if identity is not None and grpc.StatusCode.UNAVAILABLE.name in str(error):
+                fault = certificate_fault(address, task.name, identity, CONNECT_TIMEOUT_S)
             raise ConnectionLostError(fault or str(error)) from None
         port = advertised_port(server.extensions)
         if port is not None and task.board.protocol == "fastest":

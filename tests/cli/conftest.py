@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +101,12 @@ def plan_arguments(partition_file, tmp_path):
 
 
 @pytest.fixture
-def changed(plan_arguments):
-    """Arguments of that plan with these options, whatever it said of them before."""
+def replaced():
+    """Put options into arguments, in place of what these say of them."""
 
-    def call(*options):
+    def call(arguments, *options):
         named = {each for each in options if str(each).startswith("-")}
-        kept, words = [], iter(plan_arguments)
+        kept, words = [], iter(arguments)
         for word in words:
             if word in named:
                 next(words)
@@ -114,6 +115,12 @@ def changed(plan_arguments):
         return [*kept, *options]
 
     return call
+
+
+@pytest.fixture
+def changed(plan_arguments, replaced):
+    """Arguments of that plan with these options, whatever it said of them before."""
+    return partial(replaced, plan_arguments)
 
 
 @pytest.fixture

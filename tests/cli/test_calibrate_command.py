@@ -129,11 +129,12 @@ def test_measured_layers_go_into_the_profile(nonn_plan, table, tmp_path):
     ],
 )
 def test_a_wrong_table_is_bad_input_and_writes_nothing(
-    nonn_plan, table, tmp_path, old, new, options, part
+    nonn_plan, replaced, table, tmp_path, old, new, options, part
 ):
     table.write_text(table.read_text().replace(old, new) if old else table.read_text())
     out = tmp_path / "d.yaml"
-    said = nonn_plan("calibrate", table, "--like", "rpi-4b", "-o", out, *options)
+    asked = ("calibrate", table, "--like", "rpi-4b", "-o", out)
+    said = nonn_plan(*replaced(asked, *options))
     assert said.code == 2
     assert part in said.err
     assert not out.exists()

@@ -164,7 +164,7 @@ def test_a_stopped_run_goes_on(nonn_plan, arguments, tmp_path, number):
     assert all((cells / name).stat().st_mtime_ns == when for name, when in kept.items())
 
 
-def test_processes_and_a_dask_cluster_find_the_same(nonn_plan, arguments, tmp_path):
+def test_processes_and_a_dask_cluster_find_the_same(nonn_plan, replaced, arguments, tmp_path):
     asked = [*arguments[:-2], "--fleet", "rpi3x2", *GRID, "--objective", "latency", "--json"]
     here = nonn_plan(*asked, "--jobs", "2")
     assert here.code == 0, here.err
@@ -191,7 +191,7 @@ def test_processes_and_a_dask_cluster_find_the_same(nonn_plan, arguments, tmp_pa
         ]  # fmt: skip
         address = json.loads(scheduler_file.read_text())["address"]
         away = tmp_path / "away"
-        there = nonn_plan(*asked, "-o", away, "--dask", address)
+        there = nonn_plan(*replaced(asked, "-o", away, "--dask", address))
         assert there.code == 0, there.err
     finally:
         for one in processes:

@@ -59,8 +59,8 @@ def test_people_see_where_it_is(nonn_plan):
     [("--from", "rpi-9"), ("--to", "x86-host"), ("--link", "string"), ("--host", "rpi-3b"),
      ("--student", "lenet"), ("--image", "32")],
 )  # fmt: skip
-def test_a_wrong_value_is_named(nonn_plan, option, value):
-    said = nonn_plan(*FIGURE_7, option, value)
+def test_a_wrong_value_is_named(nonn_plan, replaced, option, value):
+    said = nonn_plan(*replaced(FIGURE_7, option, value))
     assert said.code == 2
     assert value in said.err
     assert said.err.count("\n") == 1
