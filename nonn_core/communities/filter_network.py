@@ -180,11 +180,11 @@ class LinkOptions:
     def __post_init__(self) -> None:
         if self.top_filters is not None and self.top_filters < 2:
             raise InputError("top filters", found=self.top_filters, allowed="2 or more")
-        if not 0 <= self.link_percentile < 100 or 0 < self.link_percentile <= 1:
+        if not 0 <= self.link_percentile < 100 or 0 < self.link_percentile < 1:
             raise InputError(
                 "link percentile",
                 found=self.link_percentile,
-                allowed="0 for all links, or more than 1 and below 100: 99, not 0.99",
+                allowed="0 for all links, or 1 to below 100: 99, not 0.99",
             )
 
 

@@ -25,9 +25,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def call(nonn_plan, pictures, folder):
+def call(nonn_plan, replaced, pictures, folder):
     def table(name, *more):
-        return nonn_plan(*arguments(name, pictures, folder, *more))
+        return nonn_plan(*replaced(arguments(name, pictures, folder), *more))
 
     return table
 
@@ -92,14 +92,14 @@ def test_figure_8_has_every_subset(call, table_2, folder):
     assert "published 82.82" in (folder / "fig8.md").read_text()
 
 
-def test_a_ready_teacher_is_taken(nonn_plan, table_2, folder, pictures, tmp_path):
+def test_a_ready_teacher_is_taken(nonn_plan, replaced, table_2, folder, pictures, tmp_path):
     call = ["table", "2", "--teacher", folder / "teacher.safetensors", "--rows", "teacher",
             "--data", f"imagefolder:{pictures}", "--subset", 20, "-o", tmp_path]  # fmt: skip
     said = nonn_plan(*call, "--json")
     assert said.code == 0, said.err
     assert said.document["rows"] == table_2["rows"][:1]
     assert not (tmp_path / "teacher.safetensors").exists()
-    said = nonn_plan(*call, "--teacher-network", "wrn40-4")
+    said = nonn_plan(*replaced(call, "--teacher-network", "wrn40-4"))
     assert said.code == 2
     assert "wrn16" in said.err
 
