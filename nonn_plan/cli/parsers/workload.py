@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 SPLITS_HELP = "channels, slices, grid, tiles, cut or pipeline"
 STUDENT_HELP = "a network, wrn16:32,64,88, or FLOPs per image, 167M"
 MOST_STUDENTS = 1000
-MOST_CLOCK_FACTOR = 10
-"""No board runs so fast above its profile; 60 is 60 %, mistyped."""
+MOST_CLOCK_FACTOR = 10  # 60 is a percentage, mistyped
 MOST_BOARDS_NAMED = 9
 """How many boards a sentence names."""
 
@@ -130,16 +129,13 @@ def students_request(
         for name, network in named
         if not _states_flops(network)
     }
+    sent = fan_out.send_order
+    more = f" and {len(sent) - MOST_BOARDS_NAMED} more" if sent[MOST_BOARDS_NAMED:] else ""
     return SimulationRequest(
         fan_out,
         f"{len(homes)} student{'s' * (len(homes) > 1)}",
         _latency_model(fan_out, tables),
-        f"the host sends to {', '.join(fan_out.send_order[:MOST_BOARDS_NAMED])}"
-        + (
-            f" and {len(fan_out.send_order) - MOST_BOARDS_NAMED} more"
-            if fan_out.send_order[MOST_BOARDS_NAMED:]
-            else ""
-        ),
+        f"the host sends to {', '.join(sent[:MOST_BOARDS_NAMED])}{more}",
         tables,
         tuple(board for board in boards if board.name in homes),
     )
@@ -234,13 +230,11 @@ def _homes(
 
 def plan_request(plan: PlanDocument) -> SimulationRequest:
     """Request of a plan's workload; its times are affine in the FLOPs."""
-    workload = plan_workload(plan)
-    used = plan.decision.used
-    devices = [board.device.name for board in workload.boards if board.name in used]
+    workload, used = plan_workload(plan), plan.decision.used
     reached = tuple(board for board in workload.boards if board.name in used)
-    return SimulationRequest(
-        workload, "the plan", dict.fromkeys(devices, "flop-affine"), reached=reached
-    )
+    devices = [board.device.name for board in reached]
+    how: dict[str, TimingMethod] = dict.fromkeys(devices, "flop-affine")
+    return SimulationRequest(workload, "the plan", how, reached=reached)
 
 
 def teachers_alone(plan: PlanDocument) -> dict[str, SingleModel]:
@@ -295,16 +289,12 @@ def parse_failures(
 
 def parse_throttling(texts: Sequence[str], boards: Collection[str]) -> "tuple[Throttle, ...]":
     """Read `BOARD@2s=0.6`: from 2 s on, 0.6 of the clock; raises InputError."""
-    found = tuple(_throttle(text, boards) for text in texts)
-    moments = [(one.board, one.at_ms) for one in found]
-    for text, moment in zip(texts, moments, strict=True):
-        if moments.count(moment) > 1:
-            raise InputError(
-                "given twice for one board and moment",
-                where=f"--throttle {text}",
-                allowed="one clock for each moment",
-            )
-    return found
+    found: dict[tuple[str, float], Throttle] = {}
+    for text in texts:
+        one = _throttle(text, boards)
+        if found.setdefault((one.board, one.at_ms), one) is not one:
+            raise InputError("given twice for one board and moment", where=f"--throttle {text}")
+    return tuple(found.values())
 
 
 def parse_time_ms(text: str, where: str) -> float:
@@ -386,7 +376,7 @@ def _throttle(text: str, known: Collection[str]) -> "Throttle":
         raise InputError(
             "not a change of a board's clock",
             where=where,
-            allowed="BOARD@2s=0.6: from 2 s on, 0.6 of its clock; no percentage, up to "
+            allowed="BOARD@2s=0.6: 0.6 of its clock from 2 s on; no percentage, up to "
             f"{MOST_CLOCK_FACTOR}",
         )
     (board,) = _boards(names, where, known, most=1)

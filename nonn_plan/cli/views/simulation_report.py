@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nonn_common.units import format_flops
 from nonn_plan.cli.output import Output, format_number, format_pct
+from profiles.fleet import noisy_links
 
 if TYPE_CHECKING:
     from nonn_plan.cli.parsers.workload import SimulationRequest
@@ -114,6 +115,7 @@ def _sentences(
     yield "busiest: " + ", ".join(f"{name} {100 * part:.0f} %" for name, part in busiest)
     if accuracy_pct is not None:
         yield f"accuracy of what came in time: {format_pct(accuracy_pct)}"
+    yield from noisy_links(request.reached)
     for how in dict.fromkeys(request.latency_model.values()):
         devices = ", ".join(name for name, other in request.latency_model.items() if other == how)
         what = "layer by layer" if how == "per-layer" else "affine in the FLOPs"
