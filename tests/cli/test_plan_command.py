@@ -79,8 +79,8 @@ def test_an_infeasible_question_names_the_budget(nonn_plan, changed, tmp_path):
     assert "infeasible" in refused.err
 
 
-def test_why_there_is_no_plan_comes_before_where_the_proof_is(nonn_plan, plan_arguments, tmp_path):
-    said = nonn_plan(*plan_arguments, "--memory", "50KB")
+def test_why_there_is_no_plan_comes_before_where_the_proof_is(nonn_plan, changed, tmp_path):
+    said = nonn_plan(*changed("--memory", "50KB"))
     assert said.code == 3
     assert said.out == ""
     first, *reasons, last = said.err.splitlines()
