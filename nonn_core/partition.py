@@ -28,6 +28,8 @@ RESTARTS = 10
 """Community searches of which the best is kept, unless asked otherwise."""
 EPSILON_PCT = 1.0
 """Bound on |delta_val| in percentage points, unless asked otherwise."""
+CONFIDENCE_PCT = 95.0
+"""One-sided confidence that a drop costs less than epsilon (`nonn_core.evidence`)."""
 
 MOST_LINKS = 50_000
 """Links that a file holds; a network of more is left out of it."""
@@ -39,6 +41,13 @@ Filters = tuple[Annotated[int, Field(ge=0)], ...]
 Link = tuple[
     Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0)]
 ]
+
+
+_LOSS_BOUND = (
+    "Upper bound on the loss of accuracy, in percentage points, with the partition's "
+    "`confidence_pct`: the largest of this set of filters and of those tried before it; null where "
+    "the measured delta_val alone decides."
+)
 
 
 class Community(Record):
@@ -69,6 +78,17 @@ class DropStep(Record):
         description="Change of validation accuracy in percentage points (delta_val, "
         "arXiv:1907.11804, Eq. 2); null if unmeasured."
     )
+    loss_bound_pct: float | None = Field(
+        default=None,
+        description=_LOSS_BOUND,
+    )
+
+    @property
+    def worst_pct(self) -> float | None:
+        """Cost held against epsilon: |delta_val|, or the bound if larger; None if unknown."""
+        if self.delta_val_pct is None:
+            return None
+        return max(abs(self.delta_val_pct), self.loss_bound_pct or 0.0)
 
 
 class CurvePoint(Record):
@@ -80,6 +100,23 @@ class CurvePoint(Record):
     delta_val_pct: float = Field(
         description="Change against the whole teacher in percentage points, as in Eq. 2."
     )
+    lost: int | None = Field(
+        default=None,
+        ge=0,
+        description="Images that the whole teacher alone gets right; null if unknown.",
+    )
+    won: int | None = Field(
+        default=None,
+        ge=0,
+        description="Images that only the teacher without these filters gets right; null if "
+        "unknown.",
+    )
+    loss_bound_pct: float | None = Field(default=None, description=_LOSS_BOUND)
+
+    @property
+    def worst_pct(self) -> float:
+        """Cost that is held against epsilon: |delta_val|, or the bound if larger."""
+        return max(abs(self.delta_val_pct), self.loss_bound_pct or 0.0)
 
 
 class TeacherReference(Record):
@@ -119,7 +156,7 @@ class Partition(Document):
     """Communities of a teacher's fconv filters, and the nested unions that were tried as P0.
 
     The first drop step removes nothing; each further one removes one community more.  P0 is the
-    largest one with |delta_val| < epsilon; the largest such set of the curve is among them.
+    largest one that costs less than epsilon (`DropStep.worst_pct`).
     """
 
     teacher: TeacherReference | None = Field(
@@ -145,6 +182,29 @@ class Partition(Document):
         ge=0,
         description="Bound on |delta_val| in percentage points under which P0 was sought, 0 for "
         "none; null if nothing was measured.",
+    )
+    confidence_pct: float | None = Field(
+        default=None,
+        gt=50,
+        lt=100,
+        description="One-sided confidence in percent that dropping P0 costs less than epsilon; "
+        "null where the measured delta_val alone decides, as in arXiv:1907.11804.",
+    )
+    fewest_class_images: int | None = Field(
+        default=None, ge=0, description="Validation images of the rarest class; null if unknown."
+    )
+    estimated_filters: int | None = Field(
+        default=None,
+        ge=0,
+        description="Filters of the largest set of the curve whose measured |delta_val| is below "
+        "epsilon; null if unknown.",
+    )
+    images_needed: int | None = Field(
+        default=None,
+        ge=1,
+        description="Validation images that it would take at least to tell, with a confidence of "
+        f"{CONFIDENCE_PCT:g} %, that dropping these filters costs less than epsilon; null if "
+        "there are enough, or if unknown.",
     )
     communities: tuple[Community, ...] = Field(min_length=1, description="Disjoint, covering all.")
     drop_steps: tuple[DropStep, ...] = Field(min_length=1, description="Nested candidates for P0.")
@@ -237,15 +297,14 @@ class Partition(Document):
         return EPSILON_PCT if self.epsilon_pct is None else self.epsilon_pct
 
     def p0(self, epsilon_pct: float) -> DropStep | None:
-        """Return the largest drop step with |delta_val| < epsilon; None if nothing was measured.
+        """Return the largest drop step that costs less than epsilon; None if unmeasured.
 
         Dropping nothing is always allowed.
         """
-        measured = [step for step in self.drop_steps if step.delta_val_pct is not None]
         below = [
             step
-            for step in measured
-            if abs(step.delta_val_pct or 0.0) < epsilon_pct or not step.communities
+            for step in self.drop_steps
+            if step.worst_pct is not None and (step.worst_pct < epsilon_pct or not step.communities)
         ]
         return below[-1] if below else None
 
@@ -255,8 +314,8 @@ def merge_communities(
 ) -> tuple[Filters, ...]:
     """Drop communities that the teacher does not miss, merge the rest.
 
-    As in arXiv:1907.11804, section 4.2.  P0 is the largest step that was measured to change
-    validation accuracy by less than `epsilon_pct` points and leaves a community for each student.
+    As in arXiv:1907.11804, section 4.2.  P0 is the largest step that costs less than `epsilon_pct`
+    points of validation accuracy and leaves a community for each student.
     `largest_first` keeps |P1| ~ |P2| ~ ... ~ |Pk|.  Raises InputError when there are fewer
     communities than students.
     """
@@ -302,9 +361,7 @@ def _kept(partition: Partition, step: DropStep) -> list[Community]:
 
 def _harmless(step: DropStep, epsilon_pct: float) -> bool:
     """Say whether a step drops nothing, or was measured to change little."""
-    if not step.communities:
-        return True
-    return step.delta_val_pct is not None and abs(step.delta_val_pct) < epsilon_pct
+    return not step.communities or (step.worst_pct is not None and step.worst_pct < epsilon_pct)
 
 
 def reshuffle_filters(

@@ -113,7 +113,17 @@ class Activities:
 
     def accuracy_pct(self, logits: Matrix) -> float:
         """Share of the images for which these logits (images, classes) are right, in percent."""
-        return float(100 * np.mean(logits.argmax(axis=1) == self.labels))
+        return float(100 * np.mean(self.right(logits)))
+
+    def right(self, logits: Matrix) -> NDArray[np.bool_]:
+        """Say of each image, (images,), whether these logits (images, classes) are right."""
+        found: NDArray[np.bool_] = logits.argmax(axis=1) == self.labels
+        return found
+
+    @property
+    def fewest_class_images(self) -> int:
+        """Number of images of the class that has fewest."""
+        return int(np.bincount(self.labels, minlength=len(self.fc_weight)).min())
 
 
 def average_activities(

@@ -85,7 +85,7 @@ def train(
         "images": data.fingerprint,
     }
     data = data.to(compute.device)
-    training, validation = data.split(teacher.seed)
+    training, validation = teacher.split(data)
     run_teacher = TeacherRunner(teacher.to(compute.device), target_spec_of(recipe), compute)
     cache_path = folder / f"lessons-{accelerator.node_rank()}.bin"
     batches = _batches(recipe, data, training, run_teacher, cache_path, identity, progress)
@@ -283,6 +283,7 @@ def train_teacher(
         "classes": dataset.classes,
         "optimiser": optimiser.model_dump(mode="json"),
         "seed": seed,
+        "split_by_class": True,
     }
     checkpoint = Checkpoint(
         path.with_suffix(".checkpoint.safetensors"),

@@ -146,7 +146,10 @@ def _partition(
             teacher.check_fingerprint(found.teacher.fingerprint)
         return found
     options = LinkOptions()
-    found = partition_teacher(teacher, dataset, "AH", 1.0, experiment.seed, options, progress)
+    # As published: the measured delta_val alone decides what is dropped.
+    found = partition_teacher(
+        teacher, dataset, "AH", 1.0, experiment.seed, options, progress, confidence_pct=None
+    )
     found.write(path)
     return found
 
@@ -154,7 +157,7 @@ def _partition(
 def _teacher_result(teacher: Teacher, experiment: Experiment, dataset: Dataset) -> RunResult:
     device = select_device(experiment.compute.device)
     moved = dataset.to(device)
-    _, validation = moved.split(teacher.seed)
+    _, validation = teacher.split(moved)
     teacher.to(device)
     return RunResult(
         seed=teacher.seed,

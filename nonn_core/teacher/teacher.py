@@ -13,7 +13,7 @@ from torch import Tensor
 from nonn_common.document import Document
 from nonn_common.errors import InputError
 from nonn_common.progress import Progress, silent
-from nonn_core.data.dataset import Dataset, load_dataset
+from nonn_core.data.dataset import Dataset, Images, load_dataset
 from nonn_core.networks.blueprint import ImageShape, ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
 from nonn_core.networks.modules import (
@@ -69,8 +69,9 @@ _PROBED = 4
 class Teacher:
     """A trained classifier in evaluation mode, with its maps.
 
-    `reference` is what a partition says of it; `seed` that of its validation split; `signed_maps`
-    what stands for negative values of fconv.  `warnings` are for people.
+    `reference` is what a partition says of it; `seed` that of its validation split, which is made
+    class by class, or, as of teachers from before that, at random; `signed_maps` what stands for
+    negative values of fconv.  `warnings` are for people.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class Teacher:
         seed: int,
         signed_maps: SignedMaps = "relu",
         warnings: tuple[str, ...] = (),
+        split_by_class: bool = True,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.reference = reference
         self.seed = seed
         self.signed_maps = signed_maps
         self.warnings = warnings
+        self._split_by_class = split_by_class
 
     @staticmethod
     def load(
@@ -141,6 +144,10 @@ class Teacher:
                 return seen.maps, seen.features
             maps = self.network(images)[1][-1]
             return maps, global_average_pool(maps)
+
+    def split(self, dataset: Dataset) -> tuple[Images, Images]:
+        """Split into training images, and the validation images that the teacher never saw."""
+        return dataset.split(self.seed, self._split_by_class)
 
     def outputs(self, images: Tensor, targets: TargetSpec) -> TeacherOutputs:
         """Outputs for images (N, C, H, W), as far as the targets ask.
@@ -212,6 +219,11 @@ class TeacherCard(Document):
     seed: int = Field(
         ge=0, lt=2**31, description="Seed of weights, order, and of the validation split."
     )
+    split_by_class: bool = Field(
+        default=False,
+        description="Whether each class gives a tenth of its images for validation; false where "
+        "chance took a tenth of all.",
+    )
     validation_accuracy_pct: float = Field(description="On the 10 % held from training, percent.")
 
     @classmethod
@@ -248,7 +260,9 @@ class TrainedTeacher(Teacher):
                 allowed=f"{DEFAULT_FCONV}, the output after the last activation",
             )
         layout = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        super().__init__(layout, _reference(card, path), card.seed)
+        super().__init__(
+            layout, _reference(card, path), card.seed, split_by_class=card.split_by_class
+        )
         self.card = card
         self.path = path
 

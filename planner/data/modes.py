@@ -300,16 +300,25 @@ class DropChoice:
     communities: frozenset[int]
     filters: int
     delta_val_pct: float
+    loss_bound_pct: float = 0.0
 
     @property
     def delta_units(self) -> int:
         """|delta_val| in solver units."""
         return round_up(self.delta_val_pct, UNITS_PER_POINT)
 
+    @property
+    def worst_units(self) -> int:
+        """Cost that is held against epsilon, in solver units."""
+        return round_up(max(self.delta_val_pct, self.loss_bound_pct), UNITS_PER_POINT)
+
 
 def drop_choice(step: DropStep) -> DropChoice:
     """Choice of a drop step; an unmeasured allowed one (g0) counts as no change."""
-    return DropChoice(frozenset(step.communities), step.filters, abs(step.delta_val_pct or 0.0))
+    delta_val_pct = abs(step.delta_val_pct or 0.0)
+    return DropChoice(
+        frozenset(step.communities), step.filters, delta_val_pct, step.loss_bound_pct or 0.0
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from planner.data.modes import (
     UNITS_PER_MJ,
     UNITS_PER_MS,
     UNITS_PER_POINT,
+    DropChoice,
     Resource,
     delay_spread_bound,
     least_within,
@@ -65,8 +66,8 @@ class PlanQuantities(Protocol[Amount_co]):
     def spread(self) -> Amount_co:
         """Return the filters of the largest student less those of the smallest."""
 
-    def dropped(self, delta_val: int, filters: int) -> Amount_co:
-        """Return |delta_val| in solver units times one factor plus |P0| times the other."""
+    def dropped(self, worth: Callable[[DropChoice], int]) -> Amount_co:
+        """Return the worth of the chosen drop."""
 
 
 FLOAT_NOISE = 1e-3
@@ -160,7 +161,7 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
     ),
     # |delta_val| - |P0| (arXiv:1907.11804, Eq. 2), percentage points minus filters.
     "dropped": ObjectiveFunction(
-        lambda view: view.dropped(1, -UNITS_PER_POINT),
+        lambda view: view.dropped(lambda drop: drop.delta_units - UNITS_PER_POINT * drop.filters),
         value=lambda plan: abs(plan.delta_val_pct or 0.0) - plan.dropped_filters,
         scale=_linear_scale(UNITS_PER_POINT),
         tolerance_units=1,

@@ -82,7 +82,7 @@ class RelaxableConstraint:
             return OBJECTIVE_FUNCTIONS["students"]
         if self.kind == "max_students":
             return ObjectiveFunction(lambda view: view.students())
-        return ObjectiveFunction(lambda view: view.dropped(1, 0))
+        return ObjectiveFunction(lambda view: view.dropped(lambda drop: drop.worst_units))
 
     @property
     def from_below(self) -> bool:
@@ -272,10 +272,10 @@ def _with_budget(problem: Problem, budget: BudgetName, board: int, to: float) ->
 
 
 def _epsilon_above(problem: Problem, delta_pct: float) -> float:
-    """Least epsilon that allows each step up to a delta_val, rounded up."""
+    """Least epsilon that allows each step up to a cost, rounded up."""
     most = round_up(delta_pct, UNITS_PER_POINT)
-    deltas = (abs(step.delta_val_pct or 0.0) for step in problem.partition.drop_steps)
-    allowed = [delta for delta in deltas if round_up(delta, UNITS_PER_POINT) <= most]
+    costs = (step.worst_pct or 0.0 for step in problem.partition.drop_steps)
+    allowed = [cost for cost in costs if round_up(cost, UNITS_PER_POINT) <= most]
     return math.nextafter(max(allowed), math.inf)
 
 

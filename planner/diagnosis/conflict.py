@@ -141,7 +141,9 @@ def _found(problem: Problem, one: RelaxableConstraint) -> tuple[str, str]:
     if one.kind == "max_students":
         return f"at most {format_students(problem.most_students)}", ""
     if one.kind == "epsilon":
-        return f"|delta_val| below epsilon, {problem.epsilon_pct:g} percentage points", ""
+        bounded = any(step.loss_bound_pct for step in problem.partition.drop_steps)
+        what = "the loss that dropping filters may cost" if bounded else "|delta_val|"
+        return f"{what} below epsilon, {problem.epsilon_pct:g} percentage points", ""
     return str(constraint_requirement(problem, one)), ""
 
 

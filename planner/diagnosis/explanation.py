@@ -243,7 +243,7 @@ def _uses(plan: PlanDocument) -> Iterator[tuple[RelaxableConstraint, float]]:
         elif one.objective is not None and plan.predicted is not None:
             yield one, evaluation.value(one.objective)
         elif one.kind == "epsilon":
-            yield one, abs(plan.delta_val_pct or 0.0)
+            yield one, evaluation.drop_step.worst_pct or 0.0
         else:
             yield one, len(plan.students)
 

@@ -12,6 +12,7 @@ from functools import cache
 from planner.data.modes import (
     Assignment,
     BoardCapacity,
+    DropChoice,
     Resource,
     busy_units,
     delay_units,
@@ -350,10 +351,9 @@ class EvaluatedSolution:
         """Return the largest partition less the smallest."""
         return max(self._sizes) - min(self._sizes)
 
-    def dropped(self, delta_val: int, filters: int) -> int:
-        """Return |delta_val| times one factor plus |P0| times the other."""
-        drop = self._data.drop_choices[self._solution.drop]
-        return delta_val * drop.delta_units + filters * drop.filters
+    def dropped(self, worth: Callable[[DropChoice], int]) -> int:
+        """Return the worth of the chosen drop."""
+        return worth(self._data.drop_choices[self._solution.drop])
 
 
 def evaluate_assignment(data: ProblemData, plan: Assignment) -> EvaluatedSolution:

@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import Precision, group0_cost, student_cost_line
-from nonn_core.partition import Filters, reshuffle_filters
+from nonn_core.partition import DropStep, Filters, reshuffle_filters
 from planner.accuracy.model import AccuracyEstimate
 from planner.data.modes import AssignedStudent, Assignment, Stem
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
@@ -192,16 +192,21 @@ class PlanEvaluation:
         places = {name: place for place, name in enumerate(_board_names(self.problem))}
         return [frozenset(places[b] for b in one.boards) for one in self.decision.students]
 
-    @cached_property
+    @property
     def delta_val_pct(self) -> float | None:
-        """Measured delta_val of dropping P0; null if unmeasured.
+        """Measured delta_val of dropping P0; null if unmeasured."""
+        return self.drop_step.delta_val_pct
+
+    @cached_property
+    def drop_step(self) -> DropStep:
+        """Drop step that P0 is.
 
         Raises ValueError where no drop step removes exactly these communities.
         """
         dropped = set(self.decision.dropped)
         for step in self.problem.partition.drop_steps:
             if set(step.communities) == dropped:
-                return step.delta_val_pct
+                return step
         raise ValueError(f"no drop step removes exactly the communities {sorted(dropped)}")
 
     @property

@@ -158,7 +158,7 @@ def _wrong_copies(plan: PlanDocument) -> Iterator[str]:
 
 
 def _wrong_drop(plan: PlanDocument) -> Iterator[str]:
-    """Only one of the drop steps is dropped, with |delta_val| < epsilon."""
+    """Only one of the drop steps is dropped, at a cost below epsilon."""
     problem = plan.question
     steps = [
         one for one in problem.partition.drop_steps if set(one.communities) == set(plan.dropped)
@@ -166,9 +166,11 @@ def _wrong_drop(plan: PlanDocument) -> Iterator[str]:
     if not steps:
         yield f"dropped communities {sorted(plan.dropped)} are not one of the drop steps"
     elif not any(problem.allows(step) for step in steps):
+        bound_pct = steps[0].loss_bound_pct
+        bound = "" if bound_pct is None else f", and may cost {bound_pct:g}"
         yield (
             f"dropping communities {sorted(plan.dropped)} changes validation accuracy by "
-            f"{steps[0].delta_val_pct} points; epsilon is {problem.epsilon_pct}"
+            f"{steps[0].delta_val_pct} points{bound}; epsilon is {problem.epsilon_pct}"
         )
 
 

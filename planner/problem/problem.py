@@ -84,7 +84,8 @@ class Problem(Record):
     )
     epsilon_pct: float = Field(
         ge=0,
-        description="Bound on |delta_val| in percentage points, epsilon of Eq. 2; 0 for no P0.",
+        description="Bound on |delta_val|, and on the loss that validation images leave open, in "
+        "percentage points, epsilon of Eq. 2; 0 for no P0.",
     )
     partition: Partition = Field(description="Communities and what may be dropped as P0.")
     accuracy: AccuracyBasis | None = Field(
@@ -252,16 +253,17 @@ class Problem(Record):
         return tuple(parse_network(name) for name in self.networks)
 
     def allows(self, step: DropStep) -> bool:
-        """Say whether |delta_val| < epsilon holds for this step (arXiv:1907.11804, Eq. 2).
+        """Say whether this step costs less than epsilon (arXiv:1907.11804, Eq. 2).
 
-        Where delta_val was not measured, nothing may be dropped but the filters without any link,
-        which the NoNN paper (section 4.2) removes without a loss.  Something must remain.
+        Its cost is |delta_val|, or the bound on the loss where that is more.  Where it was not
+        measured, nothing may be dropped but the filters without any link, which the NoNN paper
+        (section 4.2) removes without a loss.  Something must remain.
         """
         dropped = set(step.communities)
         if len(dropped) == len(self.partition.communities):
             return False
-        if step.delta_val_pct is not None:
-            return abs(step.delta_val_pct) < self.epsilon_pct or not dropped
+        if step.worst_pct is not None:
+            return step.worst_pct < self.epsilon_pct or not dropped
         return dropped in (set(), self.unlinked)
 
     @property

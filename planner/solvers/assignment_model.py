@@ -5,7 +5,7 @@ boards are alike, `planner.counted` has fewer plans to choose from.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
@@ -17,6 +17,7 @@ from planner.data.modes import (
     LATEST_UNITS,
     AssignedStudent,
     Assignment,
+    DropChoice,
     Resource,
     busy_units,
     energy_units,
@@ -275,12 +276,10 @@ class AssignmentModel:
         self.model.add(high >= low)
         return high - low
 
-    def dropped(self, delta_val: int, filters: int) -> Expr:
-        """Return |delta_val| times one factor plus |P0| times the other."""
-        return sum_of(
-            (delta_val * drop.delta_units + filters * drop.filters) * taken
-            for drop, taken in zip(self._data.drop_choices, self._v.drop, strict=True)
-        )
+    def dropped(self, worth: Callable[[DropChoice], int]) -> Expr:
+        """Return the worth of the chosen drop."""
+        choices = zip(self._data.drop_choices, self._v.drop, strict=True)
+        return sum_of(worth(drop) * taken for drop, taken in choices)
 
     def hint(self, known: Assignment) -> None:
         """Tell the solver of a plan, in the model's own order."""

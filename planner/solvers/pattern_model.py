@@ -18,7 +18,7 @@ from itertools import islice, product
 
 from ortools.sat.python import cp_model
 
-from planner.data.modes import LATEST_UNITS, Assignment, BoardCapacity, Resource
+from planner.data.modes import LATEST_UNITS, Assignment, BoardCapacity, DropChoice, Resource
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData, community_classes
 from planner.heuristics.solution import BoardLoad, StudentLoad, cached_loads
@@ -250,13 +250,10 @@ class PatternModel:
         """Return how many students there are."""
         return self._sum(len(pattern.types) for pattern in self._patterns)
 
-    def dropped(self, delta_val: int, filters: int) -> Expr:
-        """Return |delta_val| times one factor plus |P0| times the other."""
+    def dropped(self, worth: Callable[[DropChoice], int]) -> Expr:
+        """Return the worth of the chosen drop."""
         drops = self._data.drop_choices
-        return sum_of(
-            (delta_val * drops[d].delta_units + filters * drops[d].filters) * one
-            for (d, _), one in self._dealt.items()
-        )
+        return sum_of(worth(drops[d]) * one for (d, _), one in self._dealt.items())
 
     def highest(self, figure: Resource) -> Expr:
         """Let highest >= the figure of each entry that is there."""

@@ -9,6 +9,8 @@ import pytest
 from boards.board_fit import check_board_fit
 from nonn_core.data.dataset import load_dataset
 from nonn_core.distillation.run import load_run
+from nonn_core.evidence import partition_warnings, student_warnings
+from nonn_core.partition import Partition
 from nonn_plan.api import read_plan
 
 
@@ -37,6 +39,16 @@ def test_the_nonn_keeps_up_with_its_teacher_and_with_plain_distillation(models):
     assert nonn["accuracy_pct"] >= teacher["accuracy_pct"] - 1.5
     assert nonn["accuracy_pct"] >= single["accuracy_pct"]
     assert abs(single["total_params"] / nonn["total_params"] - 1) < 0.1
+
+
+def test_nothing_of_it_rests_on_too_little(demo):
+    partition, plan = Partition.read(demo / "partition.json"), read_plan(demo / "plan.json")
+    assert (partition.images, partition.fewest_class_images) == (135, 13)
+    assert partition_warnings(partition) == ()
+    assert student_warnings({one.name: len(one.filters) for one in plan.students}) == ()
+    # 135 images are no evidence that one filter may go.
+    assert plan.dropped == ()
+    assert partition.images_needed > 135
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -106,7 +106,7 @@ def test_ranges_are_counted_in_decimals(nonn_plan, network_file, tmp_path):
 def test_p0_of_a_teacher_is_dropped_by_the_plan(nonn_plan, teacher, tmp_path):
     out, plan = tmp_path / "p.json", tmp_path / "plan.json"
     call = ("partition", teacher, "--link-percentile", 50, "-o", out)
-    said = nonn_plan(*call, "--epsilon", 20, "--restarts", 2, "--json")
+    said = nonn_plan(*call, "--epsilon", 20, "--by-estimate", "--restarts", 2, "--json")
     assert said.code == 0, said.err
     made = said.document
     assert (made["epsilon_pct"], made["restarts"], made["filters"]) == (20, 2, 16)
@@ -122,9 +122,70 @@ def test_p0_of_a_teacher_is_dropped_by_the_plan(nonn_plan, teacher, tmp_path):
     said = nonn_plan("plan", out, "--fleet", "rpi3x2", "--epsilon", 20, "-o", plan, "--json")
     assert said.code == 0, said.err
     assert set(said.document["dropped"]) == set(p0["communities"])
-    shown = nonn_plan(*call, "--epsilon", 20).out
+    shown = nonn_plan(*call, "--epsilon", 20, "--by-estimate").out
     assert "single filters that are not missed" in shown
     assert "largest below 20 %" in shown
+
+
+def test_nine_images_drop_nothing_and_the_command_says_how_many_it_takes(
+    nonn_plan, teacher, tmp_path
+):
+    out, plan = tmp_path / "p.json", tmp_path / "plan.json"
+    call = ("partition", teacher, "--link-percentile", 50, "-o", out)
+    said = nonn_plan(*call, "--json")
+    assert said.code == 0, said.err
+    made = said.document
+    assert (made["images"], made["fewest_class_images"], made["confidence_pct"]) == (9, 3, 95)
+    assert not any(one["unneeded"] for one in made["communities"])
+    # Of 9 images none may be lost or won; Wilson's bound of 0 of n is below 1 % from 268 on.
+    assert made["estimated_filters"] > 8
+    assert made["images_needed"] == 268
+    shown = nonn_plan(*call).out
+    assert f"delta_val alone would drop {made['estimated_filters']} filters, not 0;" in shown
+    assert "to be sure of that takes 268 validation images or more, and there are 9" in shown
+    assert "loss at most (95 %)" in shown
+    few = "the rarest class has 3 validation images, fewer than 10"
+    assert f"Warning: {few}" in shown
+    assert any(text.startswith(few) for text in made["warnings"])
+    said = nonn_plan("plan", out, "--fleet", "rpi3x2", "-o", plan, "--json")
+    assert (said.code, said.document["dropped"]) == (0, [])
+    assert any(text.startswith(few) for text in said.document["warnings"])
+    assert "warnings" not in json.loads(plan.read_text())
+
+
+def test_what_is_dropped_by_the_estimate_alone_is_said_again_by_the_plan(
+    nonn_plan, teacher, tmp_path
+):
+    out = tmp_path / "p.json"
+    call = ("partition", teacher, "--link-percentile", 50, "--by-estimate", "-o", out)
+    made = nonn_plan(*call, "--json").document
+    assert made["confidence_pct"] is None
+    dropped = [s for s in made["drop_steps"] if abs(s["delta_val_pct"]) < 1][-1]["filters"]
+    assert dropped >= made["estimated_filters"] > 8
+    unproven = f"{dropped} filters may go by the measured delta_val alone"
+    assert any(text.startswith(unproven) for text in made["warnings"])
+    for command in ("plan", "explore"):
+        told = nonn_plan(command, out, "--fleet", "rpi3x2", "-o", tmp_path / command, "--json")
+        assert told.code == 0, told.err
+        assert any(text.startswith(unproven) for text in told.document["warnings"]), command
+    said = nonn_plan("plan", out, "--fleet", "rpi3x2", "-o", tmp_path / "plan.json")
+    assert "students of fewer than 8 filters know next to nothing: student-1 " in said.out
+    # Without a drop there is nothing to prove.
+    told = nonn_plan(
+        "plan", out, "--fleet", "rpi3x2", "--epsilon", 0, "-o", tmp_path / "plan.json", "--json"
+    )
+    assert not any("measured delta_val alone" in text for text in told.document["warnings"])
+
+
+def test_a_network_that_leaves_most_filters_alone_is_said(nonn_plan, network_file, tmp_path):
+    said = nonn_plan("partition", network_file, "-o", tmp_path / "p.json", "--json")
+    made = said.document
+    linked = {filter_ for link in made["links"] for filter_ in link[:2]}
+    assert len(linked) < 10
+    assert made["warnings"] == [
+        f"{40 - len(linked)} of 40 filters have no link, so that the communities are of "
+        f"{len(linked)} filters alone; lower --link-percentile, as to 95"
+    ]
 
 
 def test_a_sweep_of_a_teacher_measures_p0(nonn_plan, teacher, tmp_path):
@@ -163,7 +224,9 @@ def test_other_epsilons_are_refused(nonn_plan, teacher, tmp_path, epsilon):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("option", [["--top-filters", 3], ["--no-per-image-scale"]])
+@pytest.mark.parametrize(
+    "option", [["--top-filters", 3], ["--no-per-image-scale"], ["--by-estimate"]]
+)
 def test_what_makes_links_goes_with_a_teacher_only(nonn_plan, network_file, tmp_path, option):
     said = nonn_plan("partition", network_file, *option, "-o", tmp_path / "p.json")
     assert said.code == 2

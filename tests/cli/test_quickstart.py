@@ -12,7 +12,6 @@ def test_quickstart_writes_what_single_commands_read(nonn_plan, tmp_path, monkey
     monkeypatch.setattr(quickstart, "STUDENT_TRAINING", brief)
     monkeypatch.setattr(quickstart, "TEACHER", "wrn10-2")
     monkeypatch.setattr(quickstart, "LINK_PERCENTILE", 50.0)
-    monkeypatch.setattr(quickstart, "EPSILON_PCT", 0.1)
     monkeypatch.setattr(quickstart, "SEEDS", 2)
     out = tmp_path / "quick"
     said = nonn_plan("quickstart", "-o", out, "--json")

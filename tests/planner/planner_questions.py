@@ -47,6 +47,17 @@ def partition(sizes, steps=(), unlinked=()):
     )
 
 
+def bounded(made, *bounds_pct):
+    """A partition whose drop steps, the empty one apart, may cost so much at the worst."""
+    steps = zip(made.drop_steps, (0.0, *bounds_pct), strict=True)
+    return made.model_copy(
+        update={
+            "confidence_pct": 95.0,
+            "drop_steps": tuple(s.model_copy(update={"loss_bound_pct": b}) for s, b in steps),
+        }
+    )
+
+
 def question(fleet="rpi3x2", sizes=(3, 4, 5), *, memory=None, macs=None, own=None, **fields):
     """A question on the small networks; `memory`, `macs` and `own` go to `budgets`."""
     boards = parse_fleet(fleet) if isinstance(fleet, str) else fleet

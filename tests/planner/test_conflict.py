@@ -1,5 +1,5 @@
 import pytest
-from planner_questions import partition, question, stages
+from planner_questions import bounded, partition, question, stages
 
 from nonn_common.units import format_bytes, format_flops
 from planner.data.problem_data import resolve_problem
@@ -78,6 +78,20 @@ def test_epsilon_is_named_where_dropping_more_would_fit():
     assert solve(tight).conflict[0] == (
         "|delta_val| below epsilon, 1 percentage points; more than 2.5 would do if all else stays"
     )
+
+
+def test_of_a_bounded_loss_the_bound_is_what_epsilon_must_be_above():
+    steps = [((2,), 0.0), ((1, 2), -0.5)]
+    made = bounded(partition((3, 30, 60), steps), 1.96, 2.75)
+    asked = question("rpi-3b", partition=made)
+    room, _ = cheapest(asked, 3)
+    tight = asked.model_copy(update={"budgets": board_budgets(asked.fleet, BudgetLimits(room))})
+    assert solve(tight).conflict[0] == (
+        "the loss that dropping filters may cost below epsilon, 1 percentage points; more than "
+        "2.75 would do if all else stays"
+    )
+    enough = tight.model_copy(update={"epsilon_pct": 2.76})
+    assert solve(enough).dropped == (1, 2)
 
 
 def test_too_few_students_are_named_where_knowledge_could_be_spread():

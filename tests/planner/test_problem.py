@@ -1,5 +1,5 @@
 import pytest
-from planner_questions import partition, question, stages
+from planner_questions import bounded, partition, question, stages
 
 from nonn_common.errors import InputError, ProfileError
 from planner.problem.goals import BudgetLimits, ObjectiveLevel, board_budgets
@@ -73,6 +73,17 @@ def test_steps_are_allowed_below_epsilon_only():
     assert allowed == [True, True, False, False]  # not below 1.0; and something must remain
     strict = asked.model_copy(update={"epsilon_pct": 0.0})
     assert [strict.allows(step) for step in asked.partition.drop_steps] == [True] + [False] * 3
+
+
+def test_a_drop_needs_a_bound_on_its_loss_below_epsilon():
+    steps = [((0,), 0.0), ((0, 1), -0.4)]
+    made = partition((3, 4, 5), steps)
+    for bounds, allowed in (((1.96, 2.3), 1), ((0.99, 1.0), 2), ((0.3, 0.7), 3)):
+        asked = question(partition=bounded(made, *bounds))
+        assert [asked.allows(step) for step in asked.partition.drop_steps].count(True) == allowed
+    # A gain beyond epsilon is a change all the same (Eq. 2).
+    gain = question(partition=bounded(partition((3, 4, 5), [((0,), 1.2)]), 0.1))
+    assert not gain.allows(gain.partition.drop_steps[1])
 
 
 def test_without_a_measurement_only_what_has_no_link_may_be_dropped():

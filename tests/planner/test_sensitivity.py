@@ -5,7 +5,7 @@ More of a budget never makes an optimum worse, so that two questions beside a th
 
 import numpy as np
 import pytest
-from planner_questions import SMALL, partition, question, stages
+from planner_questions import SMALL, bounded, partition, question, stages
 
 from planner.data.problem_data import resolve_problem
 from planner.data.relaxable_constraint import RelaxableConstraint
@@ -108,6 +108,12 @@ def test_epsilon_binds_where_dropping_more_would_be_better():
     )
     row = rows_of(asked)["epsilon", None, None]
     assert (row.limit, row.used, row.tighten_to, row.loosen_to) == (1, 0, 0, 1.5)
+
+
+def test_epsilon_moves_to_the_bound_on_the_loss():
+    made = bounded(partition((3, 4, 5), [((0,), 0.0)]), 1.96)
+    row = rows_of(question("rpi-3b", partition=made, objective=stages("dropped")))
+    assert row["epsilon", None, None].loosen_to == 1.96
 
 
 @pytest.mark.parametrize("required", ["latency", "throughput"])

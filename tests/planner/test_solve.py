@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 from made_hardware import on_air
-from planner_questions import PUBLISHED_SIZES, partition, published, question, stages
+from planner_questions import PUBLISHED_SIZES, bounded, partition, published, question, stages
 
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
@@ -161,6 +161,15 @@ def test_all_students_share_one_g0():
     two = asked.model_copy(update={"objective": stages("students", "latency", "capacity")})
     for plan in (solve(asked), solve(two)):
         assert len({parse_network(one.network).group0 for one in plan.students}) == 1
+
+
+def test_what_135_images_leave_open_is_not_dropped():
+    # Nothing was lost among 135 images: the loss may be 1.96 points all the same.
+    made = partition((3, 4, 5, 6), [((2,), 0.0), ((2, 0), 0.0)])
+    plan = solve(question(partition=bounded(made, 1.96, 1.96), objective=stages("dropped")))
+    assert (plan.dropped, plan.dropped_filters, plan.delta_val_pct) == ((), 0, 0.0)
+    surer = solve(question(partition=bounded(made, 0.7, 1.2), objective=stages("dropped")))
+    assert (surer.dropped, surer.stages[0].value) == ((2,), -5)
 
 
 def test_as_much_is_dropped_as_epsilon_allows():

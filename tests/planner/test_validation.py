@@ -1,5 +1,5 @@
 import pytest
-from planner_questions import partition, published, question, stages
+from planner_questions import bounded, partition, published, question, stages
 
 from nonn_common.errors import InputError
 from planner.plan_file.validation import require_valid, violations
@@ -117,6 +117,13 @@ EDITS = {
         "use or slack",
     ),
     "a larger P0": (lambda plan: edited(plan, dropped_filters=9), "dropped_filters is 9"),
+    "a drop whose loss is bounded above epsilon": (
+        lambda plan: asked(
+            plan,
+            partition=bounded(plan.question.partition, 1.96, 7.5).model_dump(mode="json"),
+        ),
+        r"changes validation accuracy by 0.5 points, and may cost 1.96; epsilon is 1.0",
+    ),
     "a better delta_val": (lambda plan: edited(plan, delta_val_pct=0.0), "delta_val_pct is 0.0"),
     "a faster prediction": (
         lambda plan: edited(plan, predicted=plan.predicted.model_dump() | {"total_ms": 1.0}),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from nonn_core.communities.filter_network import Activities
-from nonn_core.communities.knowledge import find_p0
+from nonn_core.communities.removal import find_p0
 from nonn_core.partition import Community, Partition
 
 epsilons = st.sampled_from([0.0, 1e-3, 10.0, 20.0, 34.0, 51.0, 101.0])
@@ -78,7 +78,7 @@ def test_p0_is_the_largest_prefix_of_a_nested_chain_below_epsilon(case, epsilon)
     activities, communities = case
     filters = activities.average.shape[1]
     whole = naive_accuracy(activities, set())
-    found = find_p0(activities, communities, epsilon)
+    found = find_p0(activities, communities, epsilon, confidence_pct=None)
 
     # The chain: nothing, g0 if it may go, then always the filter that is missed least.
     gone, below = set(), set()
@@ -128,10 +128,10 @@ def test_p0_is_the_largest_prefix_of_a_nested_chain_below_epsilon(case, epsilon)
 
 
 @settings(max_examples=60, deadline=None)
-@given(cases(), epsilons)
-def test_only_single_filters_leave_their_communities(case, epsilon):
+@given(cases(), epsilons, st.sampled_from([None, 95.0]))
+def test_only_single_filters_leave_their_communities(case, epsilon, confidence):
     activities, communities = case
-    found = find_p0(activities, communities, epsilon)
+    found = find_p0(activities, communities, epsilon, confidence_pct=confidence)
     *kept, last = found.communities
     unneeded = set(last.filters) if last.unneeded else set()
     assert not any(one.unneeded for one in kept)
@@ -147,7 +147,7 @@ def test_only_single_filters_leave_their_communities(case, epsilon):
 @given(cases(), st.sampled_from(["AH", "CA"]), st.integers(0, 10**6), epsilons)
 def test_any_such_partition_is_valid_and_survives_json(case, rule, seed, epsilon):
     activities, communities = case
-    found = find_p0(activities, communities, epsilon)
+    found = find_p0(activities, communities, epsilon, confidence_pct=None)
     partition = Partition(
         teacher=None,
         rule=rule,

@@ -10,6 +10,7 @@ import typer
 
 from nonn_common.errors import InfeasibleError, InputError, UnprovenError
 from nonn_common.units import FLOPS_PER_MAC, format_bytes, format_flops, parse_bytes, parse_macs
+from nonn_core.evidence import partition_warnings
 from nonn_core.partition import Partition
 from nonn_plan.api import check_exploration_folder, solve_cells, write_exploration
 from nonn_plan.cli.output import Output
@@ -120,6 +121,7 @@ def explore(
     if reused:
         output.say(f"{reused} of {len(solved)} cells had been solved before")
     exploration = write_exploration(solved, out, shlex.join(["nonn-plan", *sys.argv[1:]]))
+    output.warn(*partition_warnings(partition, options.epsilon))
     _show_exploration(output, exploration)
     parquet = ", cells.parquet" if HAS_PARQUET else f"; Parquet is left out; {GET_PARQUET}"
     output.say(f"written to {out}: index.html, explore.json, cells.csv{parquet}")

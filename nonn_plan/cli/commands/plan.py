@@ -12,6 +12,7 @@ import typer
 import nonn_plan
 from nonn_common.document import check_place
 from nonn_common.errors import UnprovenError
+from nonn_core.evidence import partition_warnings
 from nonn_core.partition import Partition
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe
 from nonn_plan.api import read_plan, require_feasible, write_recipe
@@ -68,6 +69,7 @@ def plan(
                 solve = nonn_plan.solve
             plan = nonn_plan.with_alternatives(solve(problem, progress))
     plan.write(out)
+    output.warn(*partition_warnings(partition, problem.epsilon_pct))
     show_plan(output, plan)
     # Where something went wrong, the reason comes first, and behind it where the plan is.
     if plan.status == "optimal" or (method and plan.status == "feasible"):

@@ -53,8 +53,6 @@ FLEET = "mixed"
 MEMORY = ("250KB", "odroid-xu4s-1=400KB")
 FLOPS = ("5M", "odroid-xu4s-1=8M")
 GAMMA, LINK_PERCENTILE = 0.8, 95.0
-EPSILON_PCT = 0.0
-"""Nothing is dropped: 135 validation images cannot tell which of 128 filters are needed."""
 SEEDS = 3
 TO_RESUME = "run the same command again to go on"
 
@@ -146,7 +144,7 @@ def _partition(
     from nonn_core.communities.knowledge import partition_teacher
 
     options = LinkOptions(link_percentile=LINK_PERCENTILE)
-    partition = partition_teacher(teacher, data, "AH", GAMMA, seed, options, progress, EPSILON_PCT)
+    partition = partition_teacher(teacher, data, "AH", GAMMA, seed, options, progress)
     partition.write(files.partition)
     show_partition(output, partition)
     return partition
@@ -165,7 +163,7 @@ def _plan(
             "image": reference.image,
             "classes": reference.classes,
             "networks": tuple(map(str, student_candidates(parse_network(TEACHER)))),
-            "epsilon_pct": EPSILON_PCT,
+            "epsilon_pct": partition.bound_pct,
             "partition": partition.for_planning,
             "teacher": reference.path,
             "data": reference.data,

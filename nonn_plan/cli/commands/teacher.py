@@ -15,8 +15,10 @@ import typer
 from nonn_common.document import check_own_place, check_place, write_atomic
 from nonn_common.errors import InputError
 from nonn_core.data.files import PUBLISHED
+from nonn_core.evidence import partition_warnings
 from nonn_core.networks.family import parse_network
 from nonn_core.partition import (
+    CONFIDENCE_PCT,
     EPSILON_PCT,
     RESTARTS,
     TOP_FILTERS,
@@ -177,6 +179,15 @@ def partition(
             f"{EPSILON_PCT:g}.",
         ),
     ] = None,
+    by_estimate: Annotated[
+        bool,
+        typer.Option(
+            "--by-estimate",
+            help="Drop by the measured delta_val alone, as the NoNN paper does, however few images "
+            f"measured it; else the loss must stay below epsilon with {CONFIDENCE_PCT:g} % "
+            "confidence.",
+        ),
+    ] = False,
     restarts: Annotated[
         int, typer.Option("--restarts", min=1, help="Community searches; the best is kept.")
     ] = RESTARTS,
@@ -234,6 +245,7 @@ def partition(
                 signed_maps=signed_maps,
                 data=data,
                 epsilon=epsilon,
+                by_estimate=by_estimate or None,
                 top_filters=top_filters,
                 per_image_scale=per_image_scale,
             )
@@ -245,8 +257,9 @@ def partition(
                 source, fconv, data, _rule(rule or "AH"), seed, options, signed, progress
             )
         bound = EPSILON_PCT if epsilon is None else epsilon
+        sure = None if by_estimate else CONFIDENCE_PCT
         partitions = [
-            partition_at(knowledge, each, seed, restarts, bound, progress) for each in gammas
+            partition_at(knowledge, each, seed, restarts, bound, progress, sure) for each in gammas
         ]
     output.warn(*knowledge.warnings)
     for each, _ in partitions:
@@ -260,6 +273,7 @@ def partition(
         return
     rows, names = [row for _, row in partitions], [str(file) for file in files.values()]
     show_gammas(output, rows, names)
+    output.warn(*dict.fromkeys(text for each, _ in partitions for text in partition_warnings(each)))
     output.result([{**asdict(row), "file": name} for row, name in zip(rows, names, strict=True)])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nonn_common.units import format_bytes, format_count, format_flops
+from nonn_core.evidence import partition_warnings, student_warnings
 from nonn_core.partition import Community, Partition
 from nonn_plan.cli.output import Output, format_pct
 from planner.accuracy.model import AccuracyEstimate
@@ -33,22 +34,25 @@ _GAMMA_COLUMNS = (
 
 
 def show_partition(output: Output, partition: Partition) -> None:
-    """Show communities, and what dropping them does to the teacher."""
+    """Show communities, what dropping them does to the teacher, and what is too scarce."""
     output.table(
         f"Communities of {partition.filters} filters (modularity {partition.modularity:.3f})",
         ("community", "filters", "what"),
         [(str(one.id), str(len(one.filters)), _origin(one)) for one in partition.communities],
     )
     p0 = None if partition.epsilon_pct is None else partition.p0(partition.epsilon_pct)
+    bounded = partition.confidence_pct is not None
+    bound_column = (f"loss at most ({partition.confidence_pct:g} %)",) if bounded else ()
     output.table(
         "What may be dropped as P0",
-        ("communities", "filters", "validation accuracy", "delta_val", ""),
+        ("communities", "filters", "validation accuracy", "delta_val", *bound_column, ""),
         [
             (
                 ", ".join(map(str, step.communities)) or "none",
                 str(step.filters),
                 format_pct(step.accuracy_pct),
                 format_pct(step.delta_val_pct),
+                *((format_pct(step.loss_bound_pct),) if bounded else ()),
                 f"largest below {partition.epsilon_pct:g} %"
                 if partition.epsilon_pct and step == p0
                 else "",
@@ -56,6 +60,13 @@ def show_partition(output: Output, partition: Partition) -> None:
             for step in partition.drop_steps
         ],
     )
+    if bounded and p0 is not None and partition.images_needed is not None:
+        output.say(
+            f"the measured delta_val alone would drop {partition.estimated_filters} filters, not "
+            f"{p0.filters}; to be sure of that takes {partition.images_needed:,} validation images "
+            f"or more, and there are {partition.images:,}"
+        )
+    output.warn(*partition_warnings(partition))
 
 
 def show_gammas(output: Output, rows: "Sequence[GammaRow]", files: Sequence[str]) -> None:
@@ -90,6 +101,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
     """Show a plan's students, budgets, proof and prediction; nothing where there is none."""
     if plan.predicted is None:
         return
+    output.warn(*student_warnings({one.name: len(one.filters) for one in plan.students}))
     output.table(
         f"Plan ({plan.status})",
         ("student", "board", "network", "filters", "parameters", "FLOPs", "memory"),

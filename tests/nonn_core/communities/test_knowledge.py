@@ -14,6 +14,7 @@ from nonn_core.communities.filter_network import (
 )
 from nonn_core.communities.knowledge import Knowledge, partition, partition_teacher
 from nonn_core.data.dataset import load_dataset
+from nonn_core.evidence import partition_warnings
 
 ALL_LINKS = LinkOptions(top_filters=None, link_percentile=0)
 
@@ -80,7 +81,8 @@ def test_the_partition_of_a_teacher(teacher, tiny, rule, tmp_path):
     assert found.teacher.classes == 3
     assert sorted(i for c in found.communities for i in c.filters) == list(range(8))
     assert len(found.drop_steps) == len(found.communities)
-    assert (found.epsilon_pct, found.restarts) == (1.0, 10)
+    assert (found.epsilon_pct, found.restarts, found.confidence_pct) == (1.0, 10, 95.0)
+    assert found.fewest_class_images == 2
     assert found.curve[-1].filters == 7
     whole = accuracy_with_zeroed_channels(teacher, tiny, validation, ())
     removed = [
@@ -131,7 +133,7 @@ def test_a_row_of_a_sweep_is_of_the_communities_as_found(teacher, tiny):
     weights = filter_network(activities.average, "AH", LinkOptions(link_percentile=60))
     assert np.array_equal(knowledge.weights, weights)
     for gamma in (0.4, 1.0, 3.0):
-        made, row = partition(knowledge, gamma, 0, epsilon_pct=30.0)
+        made, row = partition(knowledge, gamma, 0, epsilon_pct=30.0, confidence_pct=None)
         found = find_communities(weights, gamma, 0)
         sizes = [len(one.filters) for one in found if one.linked]
         assert (row.gamma, row.communities) == (gamma, len(sizes))
@@ -176,3 +178,4 @@ def test_the_saved_network_of_a_published_teacher(shared_data):
     assert alone
     assert [c.filters for c in found.communities if not c.linked] == [tuple(alone)]
     assert of_network(weights, LinkOptions().link_percentile) == found
+    assert partition_warnings(found) == ()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -104,3 +106,39 @@ def test_a_data_set_moves_to_a_device_whole(tiny):
     parts = (*(getattr(p, n) for p in (moved.train, moved.test) for n in ("pixels", "labels")),)
     assert {each.device.type for each in (*parts, moved.mean, moved.std)} == {"meta"}
     assert moved.source == tiny.source
+
+
+def of_labels(digits, labels):
+    labels = torch.as_tensor(labels)
+    pixels = torch.zeros(len(labels), 1, 1, 1, dtype=torch.uint8)
+    names = tuple(map(str, range(int(labels.max()) + 1)))
+    return replace(digits, class_names=names, train=Images(pixels, labels))
+
+
+def test_each_class_gives_its_share_of_validation_images(digits):
+    labels = np.repeat([0, 1, 2], [700, 250, 50])
+    for seed in range(5):
+        training, validation = of_labels(digits, labels).split(seed)
+        assert np.bincount(validation.labels).tolist() == [70, 25, 5]
+        assert np.bincount(training.labels).tolist() == [630, 225, 45]
+    counted = np.bincount(digits.split(0)[1].labels)
+    assert counted.sum() == 135
+    assert set(counted.tolist()) <= {13, 14}
+
+
+def test_a_class_of_five_images_validates_with_one_and_a_single_image_trains(digits):
+    labels = np.repeat([0, 1, 2], [994, 5, 1])
+    for seed in range(20):
+        _, validation = of_labels(digits, labels).split(seed)
+        assert np.bincount(validation.labels, minlength=3).tolist() == [99, 1, 0]
+
+
+def test_seeds_choose_other_images_of_a_class(digits):
+    one, other = (digits.split(seed)[1].pixels for seed in (0, 1))
+    assert not torch.equal(one, other)
+
+
+def test_teachers_from_before_keep_their_split(digits):
+    order = torch.randperm(1347, generator=torch.Generator().manual_seed(3))
+    _, validation = digits.split(3, by_class=False)
+    assert torch.equal(validation.pixels, digits.train.pixels[order[:135].sort().values])
