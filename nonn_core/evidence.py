@@ -94,6 +94,11 @@ def wilson_bounds_pct(
     return 100 * max(0.0, low), 100 * min(1.0, high)
 
 
+def counted_images(count: int) -> str:
+    """Number of validation images in words for people."""
+    return f"{count:,} validation image{'s' * (count != 1)}"
+
+
 def partition_warnings(partition: Partition, epsilon_pct: float | None = None) -> tuple[str, ...]:
     """Sentences on the parts of a partition that rest on too little.
 
@@ -122,7 +127,7 @@ def _scarce_images(partition: Partition) -> Iterator[str]:
     fewest, images = partition.fewest_class_images, partition.images
     if fewest is not None and fewest < FEWEST_CLASS_IMAGES:
         yield (
-            f"the rarest class has {fewest} validation images, fewer than {FEWEST_CLASS_IMAGES}: "
+            f"the rarest class has {counted_images(fewest)}, fewer than {FEWEST_CLASS_IMAGES}: "
             "delta_val says next to nothing of it; add training images, a tenth validates"
         )
     accuracy_pct = partition.drop_steps[0].accuracy_pct
@@ -132,7 +137,7 @@ def _scarce_images(partition: Partition) -> Iterator[str]:
     surely_pct, _ = wilson_bounds_pct(accuracy_pct, images)
     if accuracy_pct < chance_pct + _LEAST_SKILL * (100 - chance_pct) or surely_pct <= chance_pct:
         yield (
-            f"the teacher is right on {accuracy_pct:.1f} % of {images} validation images, not "
+            f"the teacher is right on {accuracy_pct:.1f} % of {counted_images(images)}, not "
             f"clearly above chance ({chance_pct:.1f} %): train it further, then partition it again"
         )
 

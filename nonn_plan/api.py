@@ -137,15 +137,18 @@ def accuracy_basis(
     places = [path.resolve() for path in run_files]
     if len(set(places)) < len(places):
         raise InputError("a run is named twice", where="rows", found=", ".join(map(str, run_files)))
-    known = teacher_accuracy_pct
+    known, images = teacher_accuracy_pct, None
     if known is None and partition.teacher is not None:
         known = partition.drop_steps[0].accuracy_pct
+        images = None if known is None else partition.images
     rows: tuple[AccuracyRow, ...] = ()
     if run_files:
         from planner.accuracy.own_runs import read_own_rows
 
         rows = tuple(row for path in run_files for row in read_own_rows(path, teacher, known))
-    return AccuracyBasis(teacher=teacher, teacher_accuracy_pct=known, own_rows=rows)
+    return AccuracyBasis(
+        teacher=teacher, teacher_accuracy_pct=known, teacher_images=images, own_rows=rows
+    )
 
 
 def read_plan(path: Path | str) -> PlanDocument:

@@ -119,6 +119,17 @@ def format_pct(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.2f} %"
 
 
+def format_estimate(value: float, low: float, high: float) -> tuple[str, str]:
+    """Show an estimate and its interval, with the digits that its width bears.
+
+    To the second significant digit of the width, as JCGM 100:2008 (GUM), 7.2.6, asks of an
+    uncertainty; two decimals at most.
+    """
+    width = high - low
+    decimals = 0 if width >= 10 else 1 if width >= 1 else 2
+    return f"{value:.{decimals}f}", f"{low:.{decimals}f} to {high:.{decimals}f}"
+
+
 def _is_number(cell: str) -> bool:
     return cell.lstrip("+-")[:1].isdigit()
 

@@ -9,19 +9,20 @@ With A_T the teacher's accuracy, P and M the parameters and MACs of all boards t
 Least squares under the bound.  One teacher on one data set has one offset; a teacher without rows
 gets the mean of the others', which may be off by as much as they differ.  Why this form:
 benchmarks/accuracy_forms.py compares it with others.  Accuracy is that of trained fp32 weights:
-no row tells what storing them at fewer bits costs.  Loads scipy when a model is made, not before.
+no row tells what storing them at fewer bits costs.  No network is worse than chance, 100 / classes.
+Loads scipy when a model is made, not before.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import exp, inf, log, sqrt
+from math import exp, hypot, inf, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from nonn_common.document import Record
 from nonn_common.errors import InputError
+from nonn_core.evidence import counted_images, wilson_bounds_pct
+from planner.accuracy.estimate import ACCURACIES, DROPS, AccuracyEstimate
 from planner.accuracy.rows import AccuracyRow, Method, TeacherFacts, published_rows, size_index
 
 CONFIDENCE = 0.95
@@ -202,35 +203,13 @@ def _at_least_least(points: float) -> float:
     return max(points, LEAST_PCT)
 
 
-class AccuracyEstimate(Record):
-    """A predicted accuracy with its 95 % prediction interval for one trained network."""
-
-    value_pct: float | None = Field(
-        description="Test accuracy with every student, in percent: the median; null where the "
-        "teacher's accuracy is not known."
-    )
-    low_pct: float | None = Field(description="Lower end of the interval, in percent, or null.")
-    high_pct: float | None = Field(description="Upper end of the interval, in percent, or null.")
-    drop_pct: float = Field(ge=0, description="Median drop below the teacher, in points.")
-    drop_low_pct: float = Field(ge=0, description="Smallest drop of the interval, in points.")
-    drop_high_pct: float = Field(ge=0, description="Largest drop of the interval, in points.")
-    rows: int = Field(gt=0, description="Rows that the fit rests on.")
-    own_rows: int = Field(ge=0, description="How many of them are the user's own runs.")
-    leave_one_out_pct: float = Field(
-        ge=0,
-        description="Root mean square, in points, of predicted minus true accuracy of the rows of "
-        "this teacher, each by a fit without it; where there are fewer than two, of all rows, each "
-        "by a fit without any row of its teacher.",
-    )
-    basis: str = Field(description="What rows these are and what had to be assumed.")
-
-
 @dataclass(frozen=True, slots=True)
 class AccuracyModel:
     """Accuracy as a function of size, for one teacher; grows with parameters and with MACs.
 
     `index` is what an optimiser maximises: accuracy depends on size through it alone, and grows
-    with it.  `teacher_accuracy_pct` is None where it is not known.
+    with it.  `teacher_accuracy_pct` is None where it is not known, `teacher_images` where it is not
+    known on how many images it was measured.
     """
 
     teacher: TeacherFacts
@@ -239,6 +218,15 @@ class AccuracyModel:
     rows: tuple[AccuracyRow, ...]
     own_rows: int
     leave_one_out_pct: float
+    teacher_images: int | None = None
+
+    @property
+    def floor_pct(self) -> float:
+        """Least accuracy that any network has: chance, or a teacher that surely is worse."""
+        chance_pct = 100 / self.teacher.classes
+        if self.teacher_accuracy_pct is None:
+            return chance_pct
+        return min(chance_pct, self._teacher_interval_pct()[1])
 
     @property
     def slope(self) -> float:
@@ -250,16 +238,16 @@ class AccuracyModel:
         return size_index(params, macs)
 
     def accuracy_pct(self, index: float, method: Method = "nonn") -> float:
-        """Return the median accuracy in percent, not below 0.
+        """Return the median accuracy in percent, not below `floor_pct`.
 
         Raises InputError where the teacher's accuracy is not known.
         """
-        return max(0.0, self._teacher_pct() - self.drop_pct(index, method))
+        return max(self.floor_pct, self._teacher_pct() - self.drop_pct(index, method))
 
     def drop_pct(self, index: float, method: Method = "nonn") -> float:
-        """Median drop below the teacher in points.
+        """Median drop below the teacher in points, by the fit alone.
 
-        It may be more than the teacher has.
+        It may be more than there is between the teacher and chance.
         """
         return exp(self._spread(index, method).centre)
 
@@ -270,7 +258,7 @@ class AccuracyModel:
         Raises InputError where the teacher's accuracy is not known.
         """
         drop = self._teacher_pct() - accuracy_pct
-        if accuracy_pct <= 0:
+        if accuracy_pct <= self.floor_pct:
             return -inf
         here = self.teacher.index
         excess = self._spread(here, method).centre - log(drop) if drop > 0 else inf
@@ -281,20 +269,43 @@ class AccuracyModel:
     def estimate(self, params: float, macs: float, method: Method = "nonn") -> AccuracyEstimate:
         """Predict a model whose boards together have `params` and do `macs` for an image."""
         spread = self._spread(self.index(params, macs), method)
-        drop, least, most = (exp(spread.centre + k * spread.half) for k in (0, -1, 1))
-        known = self.teacher_accuracy_pct
-        return AccuracyEstimate(
-            value_pct=None if known is None else max(0.0, known - drop),
-            low_pct=None if known is None else max(0.0, known - most),
-            high_pct=None if known is None else max(0.0, known - least),
-            drop_pct=drop,
-            drop_low_pct=least,
-            drop_high_pct=most,
+        drops = [exp(spread.centre + k * spread.half) for k in (0, -1, 1)]
+        accuracies = [None, None, None] if self.teacher_accuracy_pct is None else self._from(*drops)
+        estimate = AccuracyEstimate(
+            **dict(zip(ACCURACIES, accuracies, strict=True)),
+            **dict(zip(DROPS, drops, strict=True)),
             rows=len(self.rows),
             own_rows=self.own_rows,
             leave_one_out_pct=self.leave_one_out_pct,
             basis=self._basis(params, macs),
         )
+        return self.limited(estimate)
+
+    def limited(self, estimate: AccuracyEstimate) -> AccuracyEstimate:
+        """Return an estimate that is nowhere below `floor_pct`."""
+        known = self.teacher_accuracy_pct
+        return estimate.limited(self.floor_pct, 100.0 if known is None else known)
+
+    def _from(self, drop: float, least: float, most: float) -> tuple[float, float, float]:
+        """Accuracy and its interval from a drop and the ends of its interval.
+
+        Where the teacher's accuracy was measured on a number of images, its own interval is added
+        in squares (Zou and Donner 2008, Statistics in Medicine 27, 1693-1702).
+        """
+        known, (low, high) = self._teacher_pct(), self._teacher_interval_pct()
+        value = known - drop
+        return (
+            value,
+            value - hypot(known - low, most - drop),
+            value + hypot(high - known, drop - least),
+        )
+
+    def _teacher_interval_pct(self) -> tuple[float, float]:
+        """Interval of the teacher's accuracy (Wilson 1927); a point of unknown images."""
+        known = self._teacher_pct()
+        if self.teacher_images is None:
+            return known, known
+        return wilson_bounds_pct(known, self.teacher_images, 50 * (1 + CONFIDENCE))
 
     def _teacher_pct(self) -> float:
         if self.teacher_accuracy_pct is None:
@@ -321,6 +332,8 @@ class AccuracyModel:
             same = sum(row.teacher == known for row in self.rows)
             like = "" if self.teacher.same(known) else ", same network, image and classes"
             parts.append(f"{same} of them of {known.title}{like}")
+        if self.teacher_images is not None:
+            parts.append(f"the teacher's accuracy is of {counted_images(self.teacher_images)}")
         missing = self.teacher.index - self.index(params, macs)
         seen = [row.missing for row in self.rows]
         if not min(seen) <= missing <= max(seen):
@@ -333,6 +346,7 @@ def fit_accuracy_model(
     teacher: TeacherFacts,
     teacher_accuracy_pct: float | None = None,
     own_rows: Sequence[AccuracyRow] = (),
+    teacher_images: int | None = None,
 ) -> AccuracyModel:
     """Fit the published rows and `own_rows`, for this teacher.
 
@@ -348,7 +362,13 @@ def fit_accuracy_model(
     if known is None and same:
         known = same[0].teacher_accuracy_pct
     return AccuracyModel(
-        teacher, known, fit, rows, len(own_rows), _leave_one_out_pct(rows, fit, place)
+        teacher,
+        known,
+        fit,
+        rows,
+        len(own_rows),
+        _leave_one_out_pct(rows, fit, place),
+        teacher_images,
     )
 
 

@@ -265,6 +265,12 @@ class AccuracyBasis(Record):
         le=100,
         description="Its test accuracy, in percent; null takes that of a published teacher alike.",
     )
+    teacher_images: int | None = Field(
+        default=None,
+        ge=1,
+        description="Images on which that was measured, where it is of a partition's few; null "
+        "takes it as it is.",
+    )
     own_rows: tuple[AccuracyRow, ...] = Field(default=(), description="The user's finished runs.")
 
     @property
@@ -280,4 +286,6 @@ class AccuracyBasis(Record):
 
 @lru_cache(maxsize=64)
 def _fitted(basis: AccuracyBasis) -> AccuracyModel:
-    return fit_accuracy_model(basis.teacher, basis.teacher_accuracy_pct, basis.own_rows)
+    return fit_accuracy_model(
+        basis.teacher, basis.teacher_accuracy_pct, basis.own_rows, basis.teacher_images
+    )

@@ -251,8 +251,13 @@ class FailureScenarios:
         return _retained_shares(self.failures, students)
 
     def accuracy_units(self, size: int) -> int:
-        """Return the accuracy of this size in units of `PER_POINT`; below 0 it is none."""
+        """Return the accuracy of this size by the fit alone, in ten-thousandths of a point."""
         return math.floor(UNITS_PER_ACCURACY_POINT * (self._teacher_pct - self._drop_pct(size)))
+
+    @property
+    def floor_units(self) -> int:
+        """Return the accuracy that no size falls below, in the same units, rounded up."""
+        return math.ceil(UNITS_PER_ACCURACY_POINT * self.accuracy.floor_pct)
 
     def slope(self, size: int) -> float:
         """Return by how many units `points` grows with each unit of size, at this size."""
@@ -279,7 +284,7 @@ class FailureScenarios:
 
     def evaluate(self, size: int, replica_sets: Sequence[frozenset[int]]) -> RobustnessEstimate:
         """Robustness of students of this size on these boards."""
-        accuracy_pct = max(0.0, self._teacher_pct - self._drop_pct(size))
+        accuracy_pct = max(self.accuracy.floor_pct, self._teacher_pct - self._drop_pct(size))
         return _evaluator(self.failures, self.boards).evaluate(accuracy_pct, replica_sets)
 
     @property

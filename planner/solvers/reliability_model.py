@@ -253,7 +253,8 @@ class ReliabilityModel:
 class AccuracyCurve:
     """Accuracy of the whole by its size, never too small: below all its tangents.
 
-    A = T - exp(c - slope * size) is concave in ln(parameters) + ln(MACs); below 0 it counts as 0.
+    A = T - exp(c - slope * size) is concave in ln(parameters) + ln(MACs); below chance it counts as
+    chance.
     """
 
     def __init__(
@@ -267,10 +268,11 @@ class AccuracyCurve:
         self._model, self._hazards = model, scenarios
         self._size = model.new_int_var(least, most, "size")
         model.add(self._size == size)
-        lowest = min(0, scenarios.accuracy_units(least))
-        self._points = model.new_int_var(lowest, _MOST_POINTS, "accuracy, or below 0")
-        self.value = model.new_int_var(0, _MOST_POINTS, "accuracy")
-        model.add_max_equality(self.value, [self._points, 0])
+        floor = scenarios.floor_units
+        lowest = min(floor, scenarios.accuracy_units(least))
+        self._points = model.new_int_var(lowest, _MOST_POINTS, "accuracy, or below chance")
+        self.value = model.new_int_var(floor, _MOST_POINTS, "accuracy")
+        model.add_max_equality(self.value, [self._points, floor])
         for place in range(_CURVE_TANGENTS + 1):
             self._touch(least + (most - least) * place // _CURVE_TANGENTS)
 

@@ -24,7 +24,7 @@ from nonn_common.errors import (
     UnprovenError,
 )
 from nonn_plan.cli.app import COMMANDS, commands, exit_code
-from nonn_plan.cli.output import Output
+from nonn_plan.cli.output import Output, format_estimate
 
 
 @pytest.mark.parametrize(
@@ -227,6 +227,20 @@ def test_warnings_are_read_by_people_and_by_programs(capsys):
     said = capsys.readouterr()
     assert json.loads(said.out) == {"a": 1, "warnings": ["of the measurement", "one image only"]}
     assert said.err == "Warning: one image only\n"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "shown"),
+    [
+        ((94.3217, 94.1043, 94.5391), ("94.32", "94.10 to 94.54")),
+        ((97.8821, 96.2019, 98.9317), ("97.9", "96.2 to 98.9")),
+        ((58.3, 33.3333, 97.2), ("58", "33 to 97")),
+        ((100 / 3, 100 / 3, 100 / 3), ("33.33", "33.33 to 33.33")),
+    ],
+)
+def test_an_estimate_has_the_digits_that_its_interval_bears(estimate, shown):
+    # JCGM 100:2008, 7.2.6: an uncertainty has two digits, and the estimate as many decimals.
+    assert format_estimate(*estimate) == shown
 
 
 def _python(code):

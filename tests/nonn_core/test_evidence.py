@@ -148,7 +148,7 @@ def test_few_images_of_a_class_are_said():
 def test_a_teacher_near_chance_is_said(accuracy, images):
     step = DropStep(communities=(), filters=0, accuracy_pct=accuracy, delta_val_pct=0.0)
     (said,) = partition_warnings(made(drop_steps=(step,), images=images))
-    assert f"right on {accuracy} % of {images} validation images" in said
+    assert f"right on {accuracy} % of {images:,} validation images" in said
     assert "chance (33.3 %)" in said
 
 

@@ -1,9 +1,10 @@
 from dataclasses import replace
-from math import inf
+from math import hypot, inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from nonn_common.errors import InputError
 from nonn_core.networks.blueprint import ImageShape
@@ -75,8 +76,9 @@ def test_more_of_either_never_predicts_less(one, other):
 def test_the_estimate_is_the_accuracy_of_the_index(size):
     found = PUBLISHED.estimate(*size)
     assert found.value_pct == pytest.approx(PUBLISHED.accuracy_pct(PUBLISHED.index(*size)))
-    assert 0 <= found.low_pct <= found.value_pct <= found.high_pct < 95.49
-    assert found.drop_low_pct < found.drop_pct < found.drop_high_pct
+    # Ten classes: chance is right on a tenth.
+    assert 10 <= found.low_pct <= found.value_pct <= found.high_pct < 95.49
+    assert found.drop_low_pct <= found.drop_pct <= found.drop_high_pct <= 85.49
 
 
 @given(st.floats(50, 95.4), st.sampled_from(["nonn", "kd", "atkd"]))
@@ -84,6 +86,60 @@ def test_the_index_for_an_accuracy_gives_it(accuracy, method):
     index = PUBLISHED.index_for(accuracy, method)
     assert PUBLISHED.accuracy_pct(index, method) == pytest.approx(accuracy)
     assert PUBLISHED.accuracy_pct(index - 0.01, method) < accuracy
+
+
+@pytest.mark.parametrize(("classes", "chance"), [(2, 50.0), (3, 100 / 3), (10, 10.0)])
+def test_no_network_is_expected_to_be_worse_than_chance(classes, chance):
+    teacher = TeacherFacts.of_network("wrn16-2", CIFAR, classes)
+    for known in (90.0, 34.0):
+        model = fit_accuracy_model(teacher, max(known, chance))
+        found = model.estimate(1e3, 1e4)
+        assert (found.value_pct, found.low_pct) == (chance, chance)
+        assert chance <= found.high_pct <= max(known, chance)
+        assert found.drop_high_pct == pytest.approx(max(known, chance) - chance)
+        assert model.accuracy_pct(model.index(1e3, 1e4)) == chance
+        # Whatever the size, chance is reached; a little more takes some.
+        assert model.index_for(chance) == -inf
+        assert model.index_for(chance + 0.01) > model.index(1e3, 1e4)
+
+
+def test_a_teacher_worse_than_chance_is_the_least():
+    found = fit_accuracy_model(UNKNOWN, 6.0).estimate(1e3, 1e4)
+    assert (found.low_pct, found.value_pct, found.high_pct) == (6.0, 6.0, 6.0)
+
+
+def test_a_teacher_of_one_wrong_image_is_not_taken_for_worse_than_chance():
+    model = fit_accuracy_model(UNKNOWN, 0.0, teacher_images=1)
+    found = model.estimate(UNKNOWN.params, UNKNOWN.macs)
+    assert (found.low_pct, found.value_pct, found.drop_pct) == (10, 10, 0)
+    # Wilson's 95 % interval of 0 of 1 ends at 3.8415 / 4.8415 = 79.3 %; a drop comes off.
+    assert 50 < found.high_pct < 79.3
+    assert "accuracy is of 1 validation image" in found.basis
+    surely = fit_accuracy_model(UNKNOWN, 2.0, teacher_images=500).estimate(1e3, 1e4)
+    assert 2 < surely.low_pct < 4
+
+
+def test_of_an_unknown_teacher_no_drop_is_larger_than_from_all_to_chance():
+    found = fit_accuracy_model(UNKNOWN).estimate(1e3, 1e4)
+    assert found.drop_high_pct == 90.0
+
+
+def test_a_teacher_measured_on_few_images_widens_the_interval():
+    size = (869_568, 170_482_688)
+    sure = fit_accuracy_model(WRN40, 95.49).estimate(*size)
+    for images, correct in ((135, 129), (1, 1)):
+        known = 100 * correct / images
+        model = fit_accuracy_model(WRN40, known, teacher_images=images)
+        found = model.estimate(*size)
+        plain = fit_accuracy_model(WRN40, known).estimate(*size)
+        interval = binomtest(correct, images).proportion_ci(0.95, method="wilson")
+        below = hypot(known - 100 * interval.low, plain.value_pct - plain.low_pct)
+        above = hypot(100 * interval.high - known, plain.high_pct - plain.value_pct)
+        assert found.value_pct == plain.value_pct
+        assert found.low_pct == pytest.approx(plain.value_pct - below)
+        assert found.high_pct == pytest.approx(min(100, plain.value_pct + above))
+        assert found.high_pct - found.low_pct > sure.high_pct - sure.low_pct
+        assert f"accuracy is of {images} validation image" in found.basis
 
 
 @pytest.mark.parametrize("accuracy", [95.49, 96.0, 100.0])

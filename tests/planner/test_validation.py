@@ -2,7 +2,10 @@ import pytest
 from planner_questions import bounded, partition, published, question, stages
 
 from nonn_common.errors import InputError
+from nonn_core.networks.blueprint import ImageShape
+from planner.accuracy.rows import TeacherFacts
 from planner.plan_file.validation import require_valid, violations
+from planner.problem.goals import AccuracyBasis
 from planner.solve import solve
 
 
@@ -168,6 +171,17 @@ def test_a_slower_send_order_is_not_called_the_optimum():
         pytest.fail("the test needs a plan on several boards")
     slower = edited(best, send_order=best.send_order[::-1])
     assert any("predicted total_ms" in sentence for sentence in violations(slower))
+
+
+def test_an_accuracy_below_chance_in_an_older_plan_is_read_as_chance():
+    teacher = TeacherFacts.of_network("wrn40-10", ImageShape(3, 32, 32), 10)
+    known = AccuracyBasis(teacher=teacher, teacher_accuracy_pct=40.0)
+    plan = solve(published(accuracy=known))
+    found = plan.accuracy.model_dump(mode="json")
+    assert (found["low_pct"], found["drop_high_pct"]) == (10, 30)
+    assert violations(edited(plan, accuracy=found | {"low_pct": 0.0, "drop_high_pct": 55.0})) == []
+    higher = violations(edited(plan, accuracy=found | {"low_pct": 10.5}))
+    assert higher == ["the predicted accuracy is not what the question's rows give"]
 
 
 def test_an_infeasible_plan_needs_its_conflict():

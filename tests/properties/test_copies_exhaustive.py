@@ -34,6 +34,7 @@ class Grown:
     teacher_accuracy_pct: float = 90.0
     slope: float = 0.4
     offset: float = 5.5
+    floor_pct: float = 100 / 3
 
     def drop_pct(self, index):
         return exp(self.offset - self.slope * index)
@@ -135,7 +136,7 @@ def worth(instance, students, shares):
     """Accuracy that is left on average, and the chance that it reaches the target."""
     failures, grown = instance.scenarios.failures, instance.scenarios.accuracy
     size = sum(log(sum(getattr(cost, f) for cost, _, _ in students)) for f in ("params", "macs"))
-    accuracy = max(0.0, grown.teacher_accuracy_pct - grown.drop_pct(size / 2))
+    accuracy = max(grown.floor_pct, grown.teacher_accuracy_pct - grown.drop_pct(size / 2))
     expected = reached = 0.0
     for chance, share in shares:
         kept = accuracy * share

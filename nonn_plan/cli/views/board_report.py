@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from nonn_plan.cli.output import Output, format_pct
+from nonn_plan.cli.output import Output, format_estimate, format_pct
 
 if TYPE_CHECKING:
     from boards.board_validation import AccuracyComparison, Comparison, Validation
@@ -135,13 +135,11 @@ def _accuracy_sentence(accuracy: "AccuracyComparison") -> str:
     def format_accuracy(value: float | None) -> str:
         return "not known" if value is None else f"{value:.2f} %"
 
-    interval = (
-        f" ({accuracy.low_pct:.2f} to {accuracy.high_pct:.2f})"
-        if accuracy.low_pct is not None and accuracy.high_pct is not None
-        else ""
-    )
+    predicted = (accuracy.predicted_pct, accuracy.low_pct, accuracy.high_pct)
+    told = [figure for figure in predicted if figure is not None]
+    expected = "{} % ({})".format(*format_estimate(*told)) if len(told) == 3 else "not known"
     return (
-        f"accuracy: predicted {format_accuracy(accuracy.predicted_pct)}{interval}, exported models "
+        f"accuracy: predicted {expected}, exported models "
         f"{format_accuracy(accuracy.exported_pct)}, "
         f"on the boards {format_accuracy(accuracy.measured_pct)}"
     )

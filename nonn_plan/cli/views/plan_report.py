@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nonn_common.units import format_bytes, format_count, format_flops
-from nonn_core.evidence import partition_warnings, student_warnings
+from nonn_core.evidence import counted_images, partition_warnings, student_warnings
 from nonn_core.partition import Community, Partition
-from nonn_plan.cli.output import Output, format_pct
-from planner.accuracy.model import AccuracyEstimate
+from nonn_plan.cli.output import Output, format_estimate, format_pct
+from planner.accuracy.estimate import AccuracyEstimate
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import LevelResult, PlanDocument, PlannedGroup0
 from planner.problem.goals import BUDGETS
@@ -63,8 +63,8 @@ def show_partition(output: Output, partition: Partition) -> None:
     if bounded and p0 is not None and partition.images_needed is not None:
         output.say(
             f"the measured delta_val alone would drop {partition.estimated_filters} filters, not "
-            f"{p0.filters}; to be sure of that takes {partition.images_needed:,} validation images "
-            f"or more, and there are {partition.images:,}"
+            f"{p0.filters}; to be sure of that takes {counted_images(partition.images_needed)} or "
+            f"more, and there are {partition.images:,}"
         )
     output.warn(*partition_warnings(partition))
 
@@ -179,14 +179,14 @@ def _show_failures(output: Output, plan: PlanDocument) -> None:
 
 def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:
     """Show the expected accuracy, its interval, and its basis."""
-    if accuracy.value_pct is None:
-        interval = f"{accuracy.drop_low_pct:.2f} to {accuracy.drop_high_pct:.2f}"
-        expected = f"{accuracy.drop_pct:.2f} points below the teacher (95 %: {interval})"
-    else:
-        interval = f"{accuracy.low_pct:.2f} to {accuracy.high_pct:.2f}"
-        expected = f"{accuracy.value_pct:.2f} % (95 %: {interval})"
+    known = (accuracy.value_pct, accuracy.low_pct, accuracy.high_pct)
+    drops = (accuracy.drop_pct, accuracy.drop_low_pct, accuracy.drop_high_pct)
+    told = [figure for figure in known if figure is not None]
+    value, interval = format_estimate(*(told or drops))
+    unit = "%" if told else "points below the teacher"
     output.say(
-        f"expected accuracy {expected}; leave-one-out error {accuracy.leave_one_out_pct:.2f} points"
+        f"expected accuracy {value} {unit} (95 %: {interval}); "
+        f"leave-one-out error {accuracy.leave_one_out_pct:.2g} points"
     )
     rows, *further = _CLAUSES.split(accuracy.basis)
     output.say(f"accuracy rests on {rows}")
