@@ -211,8 +211,8 @@ def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
         yield f"delta_val_pct is {plan.delta_val_pct}; the drop step says otherwise"
     yield from _wrong_prediction(plan, computed_plan.predicted)
     # Plans from before chance was the least may hold less.
-    written = plan.accuracy and problem.accuracy_model.limited(plan.accuracy)
-    if written != computed_plan.accuracy:
+    expected = plan.accuracy and problem.accuracy_model.limited(plan.accuracy)
+    if expected != computed_plan.accuracy:
         yield "the predicted accuracy is not what the question's rows give"
     if plan.host != host_device(problem).name:
         yield f"the host is {plan.host}; the question gives {host_device(problem).name}"
