@@ -24,6 +24,7 @@ from nonn_core.distillation.run_evaluation import (
     train_seeds,
     tune,
 )
+from nonn_core.evidence import partition_warnings
 from nonn_core.experiments.table_results import (
     Experiment,
     Machine,
@@ -53,7 +54,10 @@ from nonn_core.teacher.teacher import Teacher
 
 @dataclass(frozen=True, slots=True)
 class TrainingSetup:
-    """Origin of an experiment's rows: data, teacher and its result, partitions."""
+    """Origin of an experiment's rows: data, teacher and its result, partitions.
+
+    `warnings` say what of the partition rests on too little.
+    """
 
     design: TableDesign
     experiment: Experiment
@@ -85,6 +89,7 @@ def prepare(
         partitions = merge_communities(partition, PARTITIONS, partition.bound_pct)
         if partition.teacher is not None and partition.teacher.signed_maps is not None:
             warnings += (signed_maps_warning(partition.teacher),)
+        warnings += partition_warnings(partition)
     fitting = replace(design, image=dataset.image, classes=dataset.classes)
     result = _teacher_result(teacher, experiment, dataset)
     return TrainingSetup(

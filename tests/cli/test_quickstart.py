@@ -23,7 +23,11 @@ def test_quickstart_writes_what_single_commands_read(nonn_plan, tmp_path, monkey
     # The comparison is fair: the undivided student is as large as the whole NoNN.
     assert abs(single["total_params"] / nonn["total_params"] - 1) < 0.1
     plan = json.loads((out / "plan.json").read_text())
-    assert json.loads((out / "summary.json").read_text()) == said.document
+    # One epoch leaves this teacher near chance, and that is all there is to warn of.
+    (warning,) = said.document["warnings"]
+    assert warning.startswith("the teacher is right on ")
+    kept = {name: value for name, value in said.document.items() if name != "warnings"}
+    assert json.loads((out / "summary.json").read_text()) == kept
     assert nonn["latency_ms"] == plan["predicted"]["total_ms"]
     for command in (["explain"], ["simulate"]):
         assert nonn_plan(*command, out / "plan.json").code == 0

@@ -55,7 +55,11 @@ def test_a_table_is_trained_seed_by_seed(table_2, folder):
             found = json.loads((place / "evaluation.json").read_text())
             assert found["accuracy_pct"] == run["accuracy_pct"]
     assert table_2["rows"][3]["published_minus_teacher_pct"] == pytest.approx(94.32 - 95.49)
-    assert json.loads((folder / "table-2.json").read_text()) == table_2
+    # Two validation images of a class are too few, which the file need not hold.
+    warnings = table_2.get("warnings", [])
+    assert any(text.startswith("the rarest class has 2 validation images") for text in warnings)
+    kept = {name: value for name, value in table_2.items() if name != "warnings"}
+    assert json.loads((folder / "table-2.json").read_text()) == kept
 
 
 def test_what_is_kept_says_how_it_was_made(table_2, folder):

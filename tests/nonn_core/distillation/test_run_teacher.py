@@ -48,6 +48,7 @@ def test_a_teacher_is_saved_with_its_card_and_metrics(teacher_path, tiny, short)
         fconv="trunk",
         optimiser=short,
         seed=3,
+        split_by_class=True,
         validation_accuracy_pct=teacher.card.validation_accuracy_pct,
     )
     lines = teacher_path.with_suffix(".metrics.jsonl").read_text().splitlines()
