@@ -47,6 +47,17 @@ def test_a_saved_teacher_gives_identical_logits(teacher, images, tmp_path):
     assert sorted(p.name for p in moved.path.parent.iterdir()) == ["t.json", "t.safetensors"]
 
 
+def test_a_teacher_from_before_validates_on_images_that_it_never_saw(copied, teacher, tiny):
+    for part, known in zip(teacher.split(tiny), tiny.split(3), strict=True):
+        assert torch.equal(part.pixels, known.pixels)
+    card = json.loads(copied.with_suffix(".json").read_text())
+    del card["split_by_class"]
+    copied.with_suffix(".json").write_text(json.dumps(card))
+    old = Teacher.load(copied).split(tiny)
+    for part, known in zip(old, tiny.split(3, by_class=False), strict=True):
+        assert torch.equal(part.pixels, known.pixels)
+
+
 def test_maps_are_those_of_fconv_and_give_the_logits(teacher, images):
     logits, maps = teacher(images)
     expected_logits, expected_maps = teacher.network(images)
