@@ -56,7 +56,7 @@ from nonn_core.teacher.teacher import Teacher
 class TrainingSetup:
     """Origin of an experiment's rows: data, teacher and its result, partitions.
 
-    `warnings` say what of the partition rests on too little.
+    `warnings` are for people: of the teacher, and of what in the partition rests on too little.
     """
 
     design: TableDesign
