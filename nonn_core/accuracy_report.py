@@ -14,6 +14,7 @@ from pydantic import Field, PositiveFloat
 
 from nonn_common.document import Document, Record, plain_yaml
 from nonn_common.errors import InputError
+from nonn_core.class_accuracy import ClassAccuracy, summed
 
 
 class SubsetAccuracy(Record):
@@ -36,6 +37,11 @@ class Evaluation(Document):
         description="Accuracy for every non-empty subset of students (arXiv:1907.11804, "
         "Fig. 8); empty for an "
         "undivided network."
+    )
+    class_accuracy: tuple[ClassAccuracy, ...] = Field(
+        default=(),
+        description="Accuracy of each class with every student, and what it was taken for; empty "
+        "in files of older versions.",
     )
 
 
@@ -60,6 +66,11 @@ class RepeatedEvaluation(Document):
         description="Mean over the seeds for every non-empty subset of students; empty for an "
         "undivided network."
     )
+    class_accuracy: tuple[ClassAccuracy, ...] = Field(
+        default=(),
+        description="Accuracy of each class; its images are counted once for each seed.  Empty in "
+        "files of older versions.",
+    )
 
 
 def summary(found: Sequence[tuple[int, Evaluation]]) -> RepeatedEvaluation:
@@ -79,6 +90,7 @@ def summary(found: Sequence[tuple[int, Evaluation]]) -> RepeatedEvaluation:
             )
             for same in by_subset
         ),
+        class_accuracy=summed([evaluation.class_accuracy for evaluation in evaluations]),
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError, TrainingError
+from nonn_core.data.picture import PictureReading
 from nonn_core.networks.blueprint import ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
 from nonn_core.partition import Filters, SignedMaps
@@ -197,7 +198,8 @@ class TrainingRecipe(Document):
     """All that a training run needs."""
 
     data: str = Field(
-        description="Data set: `digits`, or its kind and path, such as `imagefolder:PATH`."
+        description="Data set: `digits`, or its kind and path, such as `imagefolder:PATH` or "
+        "`imagefolder,size=64,paper=white:PATH`."
     )
     image: ImageShapeText = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
     teacher: str = Field(
@@ -240,6 +242,11 @@ class TrainingRecipe(Document):
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of weights, order and augmentation."
     )
+
+    @property
+    def reading(self) -> PictureReading:
+        """How the pictures of its data set become images of its shape."""
+        return PictureReading.of_source(self.data, self.image)
 
     @model_validator(mode="after")
     def _losses_are_for_this_model(self) -> Self:

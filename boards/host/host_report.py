@@ -4,6 +4,7 @@ import csv
 import io
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from operator import eq
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from boards.host.inference import Answer, BoardTiming
 from nonn_common.document import Record
+from nonn_core.class_accuracy import UNANSWERED, ClassAccuracy, class_accuracies
 
 if TYPE_CHECKING:
     from boards.host.session import HostImage
@@ -48,6 +50,11 @@ class HostReport(Record):
         description="Images whose class was named, in percent of those with a known class; one "
         "that no student answered counts as wrong.  Null where no class is known."
     )
+    class_accuracy: tuple[ClassAccuracy, ...] = Field(
+        default=(),
+        description="Accuracy of each class, and what it was taken for; empty where no class is "
+        "known.",
+    )
     total_ms: Percentiles | None = Field(
         description="From taking an image up to its logits, of images that any student answered."
     )
@@ -64,7 +71,9 @@ class AnswerLog:
         self._boards = boards
         self._class_names = class_names
         self._rows: list[tuple[str, str, str, float, str]] = []
-        self._known = self._right = self._unanswered = self._incomplete = 0
+        self._labels: list[int] = []
+        self._named: list[int] = []
+        self._unanswered = self._incomplete = 0
         self._answered_ms: list[float] = []
         self._timings: dict[str, list[BoardTiming]] = defaultdict(list)
         self._missing: dict[str, Counter[str]] = defaultdict(Counter)
@@ -78,8 +87,8 @@ class AnswerLog:
         if not unanswered:
             self._answered_ms.append(answer.total_ms)
         if image.label is not None:
-            self._known += 1
-            self._right += not unanswered and label == image.label
+            self._labels.append(image.label)
+            self._named.append(UNANSWERED if unanswered else label)
         for timing in answer.timings:
             self._timings[timing.board].append(timing)
         for student, why in answer.missing.items():
@@ -90,12 +99,16 @@ class AnswerLog:
 
     def report(self, seconds: float, protocols: Mapping[str, str]) -> HostReport:
         """Sum up what took `seconds` in all."""
-        images = len(self._rows)
+        images, known = len(self._rows), len(self._labels)
+        right = sum(map(eq, self._labels, self._named))
         return HostReport(
             images=images,
             unanswered=self._unanswered,
             incomplete=self._incomplete,
-            accuracy_pct=100 * self._right / self._known if self._known else None,
+            accuracy_pct=100 * right / known if known else None,
+            class_accuracy=class_accuracies(self._class_names, self._labels, self._named)
+            if known
+            else (),
             total_ms=percentiles(self._answered_ms),
             throughput_per_s=(images - self._unanswered) / seconds if seconds > 0 else 0.0,
             missing={student: whys.total() for student, whys in self._missing.items()},

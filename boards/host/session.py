@@ -3,7 +3,7 @@
 Images come from a data set, from a folder of pictures, or from stdin.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,9 @@ from boards.protocol.frames import Values
 from boards.tls.credential import Identity
 from nonn_common.errors import InputError
 from nonn_common.progress import Progress, silent
-from nonn_core.data.sources import PICTURE_SUFFIXES, decode_picture, read_source
+from nonn_core.data.files import read_bytes
+from nonn_core.data.picture import PictureReading, PictureTally, is_hidden, picture_suffixes
+from nonn_core.data.sources import read_source
 from nonn_core.export.bundle import MANIFEST, Manifest
 from nonn_core.networks.blueprint import ImageShape
 from planner.plan_file.plan_document import PlanDocument
@@ -36,15 +38,27 @@ class HostImage:
     label: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class HostImages:
+    """Images to send, and sentences on those that were left out or changed.
+
+    `warnings` counts the pictures that have been taken so far.
+    """
+
+    images: Iterable[HostImage]
+    warnings: Callable[[], tuple[str, ...]] = tuple
+
+
 def data_set_images(
     manifest: Manifest, source: str | None, progress: Progress = silent
-) -> list[HostImage]:
+) -> HostImages:
     """Test images of a data set; without a source, of the bundle's own.
 
-    Raises InputError where it is not there, or its images or classes are not the bundle's.
+    Pictures are read as the bundle's were.  Raises InputError where it is not there, or its images
+    or classes are not the bundle's.
     """
     source = source or manifest.data
-    found = read_source(source, progress)
+    found = read_source(source, progress, manifest.reading)
     _require_shape(found.test.pixels.shape[1:], manifest, source)
     if found.class_names != manifest.class_names:
         raise InputError(
@@ -53,24 +67,37 @@ def data_set_images(
             found=", ".join(found.class_names[:10]),
             allowed=", ".join(manifest.class_names[:10]),
         )
-    return [
+    images = [
         HostImage(f"test {number}", pixels[None].astype(np.float32), int(label))
         for number, (pixels, label) in enumerate(zip(*found.test, strict=True))
     ]
+    return HostImages(images, lambda: found.warnings)
 
 
-def folder_images(manifest: Manifest, folder: Path) -> Iterator[HostImage]:
-    """Yield the pictures of a folder in the order of their names; raises InputError."""
+def folder_images(manifest: Manifest, folder: Path) -> HostImages:
+    """Pictures of a folder in the order of their names, read as the bundle's were.
+
+    Raises InputError.
+    """
     if not folder.is_dir():
         raise InputError("no such folder of pictures", where=str(folder))
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    tally, paths = PictureTally(), []
+    for path in sorted(folder.iterdir()):
+        name = path.relative_to(folder)
+        if path.suffix.lower() in picture_suffixes() and not is_hidden(name):
+            paths.append(path)
+        elif not is_hidden(name):
+            tally.left_out.append(name)
     if not paths:
         raise InputError(
             "holds no pictures",
             where=str(folder),
-            allowed=f"files ending in {', '.join(PICTURE_SUFFIXES)}",
+            allowed=f"files ending in {', '.join(picture_suffixes())}",
+            fix="; ".join(tally.omissions(str(folder))),
         )
-    return (HostImage(path.name, _picture(path, manifest)) for path in paths)
+    reading = manifest.reading
+    images = (HostImage(path.name, _picture(path, manifest, reading, tally)) for path in paths)
+    return HostImages(images, lambda: tally.warnings(str(folder), reading))
 
 
 def stream_images(manifest: Manifest, stream: BinaryIO) -> Iterator[HostImage]:
@@ -94,12 +121,10 @@ def stream_images(manifest: Manifest, stream: BinaryIO) -> Iterator[HostImage]:
         number += 1
 
 
-def _picture(path: Path, manifest: Manifest) -> Values:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    planes = decode_picture(str(path), content, _shape(manifest)[0])
+def _picture(
+    path: Path, manifest: Manifest, reading: PictureReading, tally: PictureTally
+) -> Values:
+    planes = reading.decode(str(path), read_bytes(path), tally)
     _require_shape(planes.shape, manifest, str(path))
     return planes[None].astype(np.float32)
 
@@ -116,6 +141,7 @@ def _require_shape(found: tuple[int, ...], manifest: Manifest, where: str) -> No
             where=where,
             found="x".join(map(str, found)),
             allowed=manifest.image,
+            fix="train with `--image-size` for photos of any size",
         )
 
 

@@ -8,13 +8,15 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nonn_common.errors import InputError
 from nonn_common.progress import Progress, silent
-from nonn_core.data.files import LabelledImages
+from nonn_core.data.files import LabelledImages, RawDataset
+from nonn_core.data.picture import AS_THEY_ARE, PictureReading
 from nonn_core.data.sources import read_source
 from nonn_core.networks.blueprint import ImageShape
 
@@ -54,6 +56,10 @@ class Dataset:
     """Whether a mirrored image still shows its class: true of photographs, false of digits."""
     mean: Tensor
     std: Tensor
+    reading: PictureReading | None = None
+    """How its pictures were read; None where images were read as they were published."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on files that were left out and pictures that were changed."""
 
     @property
     def image(self) -> ImageShape:
@@ -121,17 +127,21 @@ def _class_shares(labels: Tensor) -> Tensor:
     return shares
 
 
-def load_dataset(source: str, progress: Progress = silent) -> Dataset:
+def load_dataset(
+    source: str, progress: Progress = silent, usual: PictureReading = AS_THEY_ARE
+) -> Dataset:
     """Load a data set by its source, as `nonn_core.data.sources` names it.
 
+    `usual` is how whoever uses it was made to read pictures; options of the source come first.
     Never downloads anything.  Raises InputError that says what is wrong where.
     """
-    raw = read_source(source, progress)
+    raw = read_source(source, progress, usual)
     _, _, height, width = raw.train.pixels.shape
     if min(height, width) < SMALLEST:
         raise InputError(
             "images are too small", where=source, found=f"{width}x{height}", allowed="8x8 or larger"
         )
+    _check_not_alike(source, raw)
     train = _images(raw.train)
     mean, std = _statistics(train.pixels)
     return Dataset(
@@ -142,7 +152,22 @@ def load_dataset(source: str, progress: Progress = silent) -> Dataset:
         mirrored=raw.mirrored,
         mean=mean[:, None, None],
         std=std[:, None, None],
+        reading=raw.reading,
+        warnings=raw.warnings,
     )
+
+
+def _check_not_alike(source: str, raw: RawDataset) -> None:
+    """Refuse images that are all one and the same: nothing can be learnt from them."""
+    for part, (pixels, _) in (("training", raw.train), ("test", raw.test)):
+        first = pixels[0]
+        if len(pixels) > 1 and all(np.array_equal(each, first) for each in pixels):
+            raise InputError(
+                "; ".join((f"all {part} images are alike, pixel by pixel", *raw.warnings)),
+                where=source,
+                found=f"{len(pixels)} images with values {first.min()} to {first.max()}",
+                fix="look at the files; ink of the paper's colour needs another --paper",
+            )
 
 
 def _images(part: LabelledImages) -> Images:

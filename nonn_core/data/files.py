@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonn_common.errors import InputError
+from nonn_core.data.picture import PictureReading
 
 
 class LabelledImages(NamedTuple):
@@ -35,6 +36,10 @@ class RawDataset:
     test: LabelledImages
     mirrored: bool
     """Whether a mirrored image still shows its class: true of photographs, false of digits."""
+    reading: PictureReading | None = None
+    """How its pictures were read; None where images were read as they were published."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on files that were left out and pictures that were changed."""
 
 
 Entry = tuple[PurePosixPath, bytes | None]
@@ -73,11 +78,10 @@ def tar_entries(
         with tarfile.open(archive) as tar:
             for member in tar:
                 name = PurePosixPath(member.name)
-                stream = tar.extractfile(member) if wanted(name) else None
-                if stream is not None:
-                    yield name, stream.read()
-                elif member.isdir():
+                if member.isdir():
                     yield name, None
+                elif wanted(name) and (stream := tar.extractfile(member)) is not None:
+                    yield name, stream.read()
             _check_end(tar)
     except _NO_TAR as error:
         raise InputError(

@@ -5,75 +5,28 @@ An image folder is a data set as people keep it, `train/CLASS/*` and `test/CLASS
 folder or a tar file.
 """
 
-import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Picture
-from PIL import UnidentifiedImageError
 
 from nonn_common.errors import InputError
 from nonn_common.progress import Progress, silent
 from nonn_core.data.binary_formats import CIFAR10, CIFAR100, read_cifar, read_idx
 from nonn_core.data.files import Entry, LabelledImages, RawDataset, read_bytes, tar_entries
-
-PICTURE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".ppm",
-    ".pgm",
-    ".gif",
-    ".webp",
-    ".tif",
-    ".tiff",
+from nonn_core.data.picture import (
+    AS_THEY_ARE,
+    PictureReading,
+    PictureTally,
+    is_hidden,
+    picture_suffixes,
+    same_channels,
+    split_source,
 )
-
-_MODES = {1: "L", 3: "RGB"}
-# Pillow cuts these to white when it converts them.
-_DEEP_MODES = ("I", "F")
-_NO_PICTURE = (
-    Picture.DecompressionBombError,
-    OSError,
-    SyntaxError,
-    ValueError,
-)
-
-
-def decode_picture(where: str, content: bytes, channels: int = 3) -> NDArray[np.uint8]:
-    """Decode a picture to uint8 (channels, H, W).
-
-    Raises InputError that names `where` for what is no picture, or has more than 8 bits for each
-    channel; and where pictures have no such number of channels.
-    """
-    if channels not in _MODES:
-        raise InputError(
-            "pictures have other channels", where=where, found=channels, allowed="1 or 3"
-        )
-    try:
-        with Picture.open(io.BytesIO(content)) as picture:
-            if picture.mode.startswith(_DEEP_MODES):
-                raise InputError(
-                    "has more than 8 bits per channel",
-                    where=where,
-                    found=f"mode {picture.mode}",
-                    fix="convert it to 8 bits first",
-                )
-            pixels: NDArray[np.uint8] = np.asarray(picture.convert(_MODES[channels]))
-    except UnidentifiedImageError:
-        raise InputError(
-            "not a readable image: of no known kind", where=where, fix="replace or remove this file"
-        ) from None
-    except _NO_PICTURE as error:
-        raise InputError(
-            f"not a readable image: {error}", where=where, fix="replace or remove this file"
-        ) from None
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
 
 DIGITS_SIDE = 16
 TEST_SHARE = 0.25
@@ -110,46 +63,59 @@ _DEPTH = 5
 """Folders looked into, beginning with the first: TOP/train/CLASS/NAME and one that is too deep."""
 
 
-def read_image_folder(path: str, progress: Progress = silent) -> RawDataset:
-    """Read a whole image folder or tar file, as 3 channels.
+def read_image_folder(
+    path: str, progress: Progress = silent, reading: PictureReading = AS_THEY_ARE
+) -> RawDataset:
+    """Read a whole image folder or tar file.
 
-    Classes are in name order.  `train/` and `test/` may lie below one top folder.  Raises
-    InputError that names the file when the path, a class's images or an image is missing,
-    unreadable, or of another size than the rest.
+    Images have one channel where all pictures are grey, else three, unless `reading` says.  Classes
+    are in name order.  `train/` and `test/` may lie below one top folder.  Raises InputError that
+    names the file when the path, a class's images or an image is missing, unreadable, or of another
+    size than the rest.
     """
-    place = Path(path)
+    place, tally = Path(path), PictureTally()
     if place.is_dir():
-        entries = _folder_entries(place)
+        entries = _folder_entries(place, tally)
     elif place.is_file():
-        entries = tar_entries(place, _is_image, "train/ and test/")
+        entries = tar_entries(place, partial(_is_picture, tally=tally), "train/ and test/")
     else:
         raise InputError("no such folder or tar file", where=path)
-    return _collected(path, entries, progress)
+    return _collected(path, entries, reading, tally, progress)
 
 
-def _folder_entries(root: Path) -> Iterator[Entry]:
-    """Yield folders (without content) and images, by their names below `root`."""
+def _folder_entries(root: Path, tally: PictureTally) -> Iterator[Entry]:
+    """Yield folders (without content) and pictures, by their names below `root`."""
     # Level by level, which follows links (rglob does not) and ends in a loop of them.
     levels = ("/".join("*" * depth) for depth in range(1, _DEPTH + 1))
     for file in sorted(file for level in levels for file in root.glob(level)):
         name = PurePosixPath(file.relative_to(root).as_posix())
         if file.is_dir():
             yield name, None
-        elif _is_image(name):
+        elif _is_picture(name, tally):
             yield name, read_bytes(file)
 
 
-def _is_image(name: PurePosixPath) -> bool:
-    """Say whether a file is an image by its name."""
-    return name.suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(name)
+def _is_picture(name: PurePosixPath, tally: PictureTally) -> bool:
+    """Say whether a file is a picture by its name.
+
+    `tally` notes other files that lie among pictures.
+    """
+    if is_hidden(name):
+        return False
+    if name.suffix.lower() in picture_suffixes():
+        return True
+    if set(PARTS) & set(name.parts[:-1]):
+        tally.left_out.append(name)
+    return False
 
 
-def _is_hidden(name: PurePosixPath) -> bool:
-    """Say whether a file or folder is one that systems keep for themselves."""
-    return any(part.startswith(".") and part != "." for part in name.parts)
-
-
-def _collected(path: str, entries: Iterator[Entry], progress: Progress) -> RawDataset:
+def _collected(
+    path: str,
+    entries: Iterator[Entry],
+    reading: PictureReading,
+    tally: PictureTally,
+    progress: Progress,
+) -> RawDataset:
     # By name, as a tar file may hold a name twice: the last one is meant.
     named: dict[str, dict[PurePosixPath, NDArray[np.uint8]]] = {part: {} for part in PARTS}
     classes: set[str] = set()
@@ -161,19 +127,31 @@ def _collected(path: str, entries: Iterator[Entry], progress: Progress) -> RawDa
         part, class_name = _labelled(path, name)
         classes.add(class_name)
         tops.add(name.parents[2])
-        named[part][name] = decode_picture(f"{path}: {name}", content)
+        named[part][name] = reading.decode(f"{path}: {name}", content, tally)
         if count % 500 == 0:
             progress("reading images", count, 0)
+    # In a tar file, a class may be known by nothing but pictures that cannot be read.
+    classes.update(
+        name.parts[-2]
+        for name in tally.left_out
+        if len(name.parts) >= 3 and name.parts[-3] in PARTS
+    )
     _check_one_top(path, tops)
     ordered = {part: sorted(images.items()) for part, images in named.items()}
-    _check_classes(path, classes, ordered)
+    _check_classes(path, classes, ordered, tally)
     _check_sizes(path, ordered)
-    return _labels_numbered(tuple(sorted(classes)), ordered)
+    found = _labels_numbered(tuple(sorted(classes)), ordered)
+    channels = found.train.pixels.shape[1]
+    return replace(
+        found,
+        reading=reading.model_copy(update={"channels": channels}),
+        warnings=tally.warnings(path, reading),
+    )
 
 
 def _class_folder(path: str, name: PurePosixPath) -> Iterator[str]:
     """Yield the class whose folder this is, if it is one."""
-    if _is_hidden(name):
+    if is_hidden(name):
         return
     if len(name.parts) >= 3 and name.parts[-3] in PARTS:
         raise InputError(
@@ -205,13 +183,16 @@ def _check_one_top(path: str, tops: set[PurePosixPath]) -> None:
         )
 
 
-def _check_classes(path: str, classes: set[str], named: dict[str, _Named]) -> None:
+def _check_classes(
+    path: str, classes: set[str], named: dict[str, _Named], tally: PictureTally
+) -> None:
     if len(classes) < 2:
         raise InputError(
             "needs at least two class folders with images",
             where=path,
             found=sorted(classes) or "no train/CLASS/ and test/CLASS/ folders",
-            allowed=f"train/CLASS/NAME with one of {', '.join(PICTURE_SUFFIXES)}",
+            allowed=f"train/CLASS/NAME with one of {', '.join(picture_suffixes())}",
+            fix="; ".join(tally.omissions(path)),
         )
     for part in PARTS:
         if empty := classes - {name.parts[-2] for name, _ in named[part]}:
@@ -219,7 +200,9 @@ def _check_classes(path: str, classes: set[str], named: dict[str, _Named]) -> No
                 f"a class has no image in {part}/",
                 where=path,
                 found=min(empty),
-                fix="every class needs images in train/ and in test/",
+                fix="; ".join(
+                    ("every class needs images in train/ and in test/", *tally.omissions(path))
+                ),
             )
 
 
@@ -229,6 +212,8 @@ def _labels_numbered(classes: tuple[str, ...], named: dict[str, _Named]) -> RawD
     A folder and a tar of it so give the same data set.
     """
     number = {name: label for label, name in enumerate(classes)}
+    alike = iter(same_channels([pixels for part in PARTS for _, pixels in named[part]]))
+    named = {part: [(name, next(alike)) for name, _ in named[part]] for part in PARTS}
     train, test = (_stacked(named[part], number) for part in PARTS)
     return RawDataset(classes, train, test, mirrored=True)
 
@@ -236,12 +221,13 @@ def _labels_numbered(classes: tuple[str, ...], named: dict[str, _Named]) -> RawD
 def _check_sizes(path: str, named: dict[str, _Named]) -> None:
     first_name, first = named["train"][0]
     for name, pixels in (pair for part in PARTS for pair in named[part]):
-        if pixels.shape != first.shape:
+        if pixels.shape[1:] != first.shape[1:]:
             raise InputError(
                 "all images must have the same size",
                 where=f"{path}: {name}",
                 found=f"{pixels.shape[2]}x{pixels.shape[1]}",
                 allowed=f"{first.shape[2]}x{first.shape[1]}, as {first_name}",
+                fix="give a size: `--image-size 64`, or imagefolder,size=64:PATH",
             )
 
 
@@ -251,23 +237,53 @@ def _stacked(images: _Named, number: dict[str, int]) -> LabelledImages:
 
 
 _READERS: dict[str, Callable[[str, Progress], RawDataset]] = {
-    "imagefolder": read_image_folder,
     "idx": read_idx,
     "cifar10": partial(read_cifar, CIFAR10),
     "cifar100": partial(read_cifar, CIFAR100),
 }
+_FOLDER = "imagefolder"
 ALLOWED = (
-    "digits; imagefolder:PATH of a folder or tar file with train/ and test/; idx:PATH of a folder "
-    "of MNIST-family files; cifar10:PATH or cifar100:PATH of the published binary version, as a "
-    "folder or tar file"
+    "digits; imagefolder:PATH of a folder or tar file with train/ and test/, with options as "
+    "imagefolder,size=64,paper=white,channels=3:PATH; idx:PATH of a folder of MNIST-family files; "
+    "cifar10:PATH or cifar100:PATH of the published binary version, as a folder or tar file"
 )
 
 
-def read_source(source: str, progress: Progress = silent) -> RawDataset:
-    """Read `digits` or `KIND:PATH`; raises InputError that says what is wrong where."""
+def read_source(
+    source: str, progress: Progress = silent, usual: PictureReading = AS_THEY_ARE
+) -> RawDataset:
+    """Read `digits` or `KIND:PATH`; raises InputError that says what is wrong where.
+
+    `usual` holds for pictures as far as the source's own options do not say otherwise.
+    """
     if source == "digits":
         return read_digits()
-    kind, _, path = source.partition(":")
-    if kind not in _READERS or not path:
+    kind, options, path = split_source(source)
+    if kind == _FOLDER and path:
+        own = PictureReading.parse(options, source)
+        stated = own.model_dump(include=own.model_fields_set)
+        return read_image_folder(path, progress, usual.model_copy(update=stated))
+    if kind not in _READERS or options or not path:
         raise InputError("not a data set", found=source, allowed=ALLOWED)
     return _READERS[kind](path, progress)
+
+
+def with_picture_options(source: str, image_size: int | None, paper: str | None) -> str:
+    """Add options of pictures to a source.
+
+    Raises InputError where it holds no pictures, or has the option already.
+    """
+    typed = [("size", image_size), ("paper", paper)]
+    added = [f"{name}={value}" for name, value in typed if value is not None]
+    if not added:
+        return source
+    kind, options, path = split_source(source)
+    if kind != _FOLDER or not path:
+        raise InputError(
+            "--image-size and --paper are for pictures",
+            where="--data",
+            found=source,
+            allowed="imagefolder:PATH",
+        )
+    text = PictureReading.parse([*options, *added], source).options
+    return f"{','.join(filter(None, (kind, text)))}:{path}"

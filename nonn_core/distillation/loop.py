@@ -191,14 +191,24 @@ def accuracy_pct(network: nn.Module, dataset: Dataset, images: Images) -> float:
 
     Network and data set are on the same device.
     """
+    right = predicted_classes(network, dataset, images) == images.labels
+    return 100 * int(right.sum()) / len(images)
+
+
+def predicted_classes(network: nn.Module, dataset: Dataset, images: Images) -> Tensor:
+    """Class of the largest logit of each image, int64 (N,).
+
+    Network and data set are on the same device.
+    """
     network.eval()
     at_once = inference_batch_size(dataset.image, images.pixels.device)
     with torch.inference_mode():
-        right = [
-            (network(_channels_last(pixels))[0].argmax(dim=1) == labels).sum()
-            for pixels, labels in dataset.batches(images, at_once)
-        ]
-        return 100 * int(torch.stack(right).sum()) / len(images)
+        return torch.cat(
+            [
+                network(_channels_last(pixels))[0].argmax(dim=1)
+                for pixels, _ in dataset.batches(images, at_once)
+            ]
+        )
 
 
 def learning_rate(optimiser: OptimiserRecipe, step: int, steps: int) -> float:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from nonn_common.document import check_own_place, check_place, write_atomic
 from nonn_common.errors import InputError
 from nonn_common.progress import Progress, silent
+from nonn_core.class_accuracy import class_accuracies
 from nonn_core.data.dataset import Dataset, Images, load_dataset
 from nonn_core.distillation import accelerator
 from nonn_core.distillation.accelerator import Compute
@@ -41,6 +42,7 @@ from nonn_core.distillation.loop import (
     Objective,
     TrainingTask,
     fit,
+    predicted_classes,
 )
 from nonn_core.distillation.losses import classification
 from nonn_core.distillation.output_cache import TeacherRunner, remove_cache
@@ -74,7 +76,7 @@ def train(
     recipe, or when recipe, teacher and data do not fit; TrainingError when training diverges.
     """
     compute = Compute.of(recipe.compute)
-    data = dataset or load_dataset(recipe.data, progress)
+    data = dataset or load_dataset(recipe.data, progress, recipe.reading)
     teacher = Teacher.load(recipe.teacher, recipe.fconv, data, recipe.seed, recipe.signed_maps)
     _check_fit(recipe, teacher, data)
     start = recipe.start and _finished_weights(Path(recipe.start))
@@ -303,10 +305,17 @@ def train_teacher(
         compute=compute,
     )
     history = fit(task, progress)
-    accuracy = history[-1].validation_accuracy_pct
-    card = TeacherCard.check(
-        {**how, "fconv": DEFAULT_FCONV, "validation_accuracy_pct": accuracy}, where=str(path)
-    )
+    with compute.autocast():
+        predicted = predicted_classes(built.to(compute.device), data, validation)
+    built.cpu()
+    facts = {
+        "fconv": DEFAULT_FCONV,
+        "validation_accuracy_pct": history[-1].validation_accuracy_pct,
+        "class_accuracy": class_accuracies(
+            data.class_names, validation.labels.tolist(), predicted.tolist()
+        ),
+    }
+    card = TeacherCard.check({**how, **facts}, where=str(path))
     teacher = TrainedTeacher(built, card, path)
     if accelerator.rank() == 0:
         teacher.save()

@@ -16,10 +16,11 @@ from nonn_common.progress import Progress, silent
 from nonn_core.accuracy_report import Evaluation as Evaluation
 from nonn_core.accuracy_report import RepeatedEvaluation, summary
 from nonn_core.accuracy_report import SubsetAccuracy as SubsetAccuracy
+from nonn_core.class_accuracy import class_accuracies
 from nonn_core.data.dataset import Dataset, load_dataset
 from nonn_core.distillation.accelerator import inference_batch_size, on_fastest_device
 from nonn_core.distillation.construction import Network
-from nonn_core.distillation.loop import EpochMetrics, accuracy_pct
+from nonn_core.distillation.loop import EpochMetrics, predicted_classes
 from nonn_core.distillation.run import load_run, train
 from nonn_core.networks.modules import Nonn, fingerprint, global_average_pool
 from nonn_core.recipe import (
@@ -47,17 +48,10 @@ def evaluate(
     with on_fastest_device(network, dataset) as data:
         if isinstance(network, Nonn) and isinstance(recipe.model, NonnRecipe):
             names = [student.name for student in recipe.model.students]
-            subsets = _subset_accuracies(network, names, data, progress)
-            whole = subsets[-1].accuracy_pct
+            subsets, predicted = _subset_accuracies(network, names, data, progress)
         else:
-            subsets, whole = (), accuracy_pct(network, data, data.test)
-    return Evaluation(
-        data=dataset.source,
-        images=len(dataset.test),
-        weights=fingerprint(network),
-        accuracy_pct=whole,
-        subsets=subsets,
-    )
+            subsets, predicted = (), predicted_classes(network, data, data.test)
+    return _evaluation(dataset, predicted, fingerprint(network), subsets)
 
 
 def evaluate_teacher(teacher: Teacher, dataset: Dataset) -> Evaluation:
@@ -67,33 +61,47 @@ def evaluate_teacher(teacher: Teacher, dataset: Dataset) -> Evaluation:
     """
     teacher.check_data(dataset)
     with on_fastest_device(teacher.network, dataset) as data:
-        whole = accuracy_pct(teacher.network, data, data.test)
+        predicted = predicted_classes(teacher.network, data, data.test)
+    return _evaluation(dataset, predicted, teacher.fingerprint)
+
+
+def _evaluation(
+    dataset: Dataset, predicted: Tensor, weights: str, subsets: tuple[SubsetAccuracy, ...] = ()
+) -> Evaluation:
+    """Evaluation by the predicted classes of the test images, int64 (N,)."""
+    labels, answers = dataset.test.labels.tolist(), predicted.tolist()
+    right = sum(label == answer for label, answer in zip(labels, answers, strict=True))
     return Evaluation(
         data=dataset.source,
-        images=len(dataset.test),
-        weights=teacher.fingerprint,
-        accuracy_pct=whole,
-        subsets=(),
+        images=len(labels),
+        weights=weights,
+        accuracy_pct=100 * right / len(labels),
+        subsets=subsets,
+        class_accuracy=class_accuracies(dataset.class_names, labels, answers),
     )
 
 
 def _subset_accuracies(
     network: Nonn, names: list[str], dataset: Dataset, progress: Progress
-) -> tuple[SubsetAccuracy, ...]:
-    """Run each student once, then classify from each subset's vectors; all students come last."""
+) -> tuple[tuple[SubsetAccuracy, ...], Tensor]:
+    """Run each student once, then classify from each subset's vectors; all students come last.
+
+    Returns also the classes (N,) that all students predict.
+    """
     vectors = _vectors(network, dataset, progress)
     labels = dataset.test.labels
     found = []
+    predicted = labels
     for subset in _subsets(len(names)):
         with torch.no_grad():
-            right = network.classify(vectors, answering=subset).argmax(dim=1) == labels
+            predicted = network.classify(vectors, answering=subset).argmax(dim=1)
         found.append(
             SubsetAccuracy(
                 students=tuple(names[k] for k in subset),
-                accuracy_pct=100 * int(right.sum()) / len(labels),
+                accuracy_pct=100 * int((predicted == labels).sum()) / len(labels),
             )
         )
-    return tuple(found)
+    return tuple(found), predicted
 
 
 def _vectors(network: Nonn, dataset: Dataset, progress: Progress) -> list[Tensor]:
@@ -134,7 +142,7 @@ def train_seeds(
     Each in `folder`/seed-S; finished ones are not trained again.  Returns each seed's metrics.
     Raises as `train` does.
     """
-    data = dataset or load_dataset(recipe.data, progress)
+    data = dataset or load_dataset(recipe.data, progress, recipe.reading)
     found = {}
     for seed in range(recipe.seed, recipe.seed + seeds):
         each = recipe.model_copy(update={"seed": seed % 2**31})

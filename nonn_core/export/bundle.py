@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from nonn_common.document import Document, Record, write_atomic
 from nonn_common.errors import BoardError, InputError, NonnError
+from nonn_core.data.picture import PictureReading
 from nonn_core.networks.blueprint import ImageShapeText
 from nonn_core.partition import Filters
 
@@ -155,6 +156,10 @@ class Manifest(Document):
     image: ImageShapeText = Field(description="Image shape CHANNELSxHEIGHTxWIDTH.")
     class_names: tuple[str, ...] = Field(description="Names of the classes, in order.")
     pixel_scale: PixelScale = Field(description="How the models normalise an image.")
+    pictures: PictureReading | None = Field(
+        default=None,
+        description="How the pictures of its data set became images; null where they were none.",
+    )
     models: tuple[BundledModel, ...] = Field(min_length=1, description="The models.")
     fc: FcLayer | None = Field(description="The FC layer; null if a model answers logits.")
     calibration_images: int | None = Field(
@@ -168,6 +173,11 @@ class Manifest(Document):
     agreement: tuple[Agreement, ...] = Field(description="One row for each precision.")
     opset: int = Field(gt=0, description="ONNX operator set of the models.")
     versions: dict[str, str] = Field(description="Versions of what made the bundle.")
+
+    @property
+    def reading(self) -> PictureReading:
+        """How a picture becomes an image that the models read."""
+        return self.pictures or PictureReading.of_source("", self.image)
 
     @model_validator(mode="after")
     def _files_differ(self) -> Self:

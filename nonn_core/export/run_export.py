@@ -250,6 +250,7 @@ def _manifest(
         pixel_scale=PixelScale(
             mean=tuple(dataset.mean.flatten().tolist()), std=tuple(dataset.std.flatten().tolist())
         ),
+        pictures=dataset.reading,
         models=tuple(
             _described(part, exported, contents, planned.get(part.name)) for part in exported.parts
         ),

@@ -13,7 +13,9 @@ from torch import Tensor
 from nonn_common.document import Document
 from nonn_common.errors import InputError
 from nonn_common.progress import Progress, silent
+from nonn_core.class_accuracy import ClassAccuracy
 from nonn_core.data.dataset import Dataset, Images, load_dataset
+from nonn_core.data.picture import PictureReading
 from nonn_core.networks.blueprint import ImageShape, ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
 from nonn_core.networks.modules import (
@@ -225,6 +227,11 @@ class TeacherCard(Document):
         "chance took a tenth of all.",
     )
     validation_accuracy_pct: float = Field(description="On the 10 % held from training, percent.")
+    class_accuracy: tuple[ClassAccuracy, ...] = Field(
+        default=(),
+        description="Accuracy of each class on these images, and what it was taken for; empty in "
+        "files of older versions.",
+    )
 
     @classmethod
     def beside(cls, weights: Path) -> Self:
@@ -309,14 +316,16 @@ def teacher_and_data(
 ) -> tuple[Teacher, Dataset]:
     """Load a teacher and a data set.
 
-    That is `data`, or without it the one of the teacher's card.  Raises InputError where neither
-    says which data.
+    That is `data`, or without it the one of the teacher's card; pictures are read as the card's
+    were.  Raises InputError where neither says which data.
     """
-    if data is not None:
+    if data is not None and not reference.endswith(SUFFIX):
         dataset = load_dataset(data, progress)
         return Teacher.load(reference, fconv, dataset, seed, signed_maps), dataset
     teacher = Teacher.load(reference, fconv)
-    return teacher, load_dataset(teacher.reference.data, progress)
+    made_for = teacher.reference
+    usual = PictureReading.of_source(made_for.data, made_for.image)
+    return teacher, load_dataset(data or made_for.data, progress, usual)
 
 
 def _reference(card: TeacherCard, path: Path) -> TeacherReference:

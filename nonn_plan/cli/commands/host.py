@@ -15,7 +15,15 @@ from nonn_common.errors import BoardError, InputError, StoppedError
 from nonn_common.units import parse_ms
 from nonn_plan.api import read_plan
 from nonn_plan.cli.output import Output
-from nonn_plan.cli.parsers.options import AsJson, HostKeys, Insecure, PlanFile, Seed, read_identity
+from nonn_plan.cli.parsers.options import (
+    AsJson,
+    ConfusionFiles,
+    HostKeys,
+    Insecure,
+    PlanFile,
+    Seed,
+    read_identity,
+)
 from nonn_plan.cli.views.board_report import show_emulated_fleet, show_host_report, show_validation
 from planner.plan_file.evaluation import plan_workload
 from planner.plan_file.plan_document import PlanDocument
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     from boards.host.client import InferenceClient
     from boards.host.host_report import AnswerLog, HostReport
     from boards.host.inference import Answer
-    from boards.host.session import HostImage
+    from boards.host.session import HostImage, HostImages
     from boards.protocol.frames import Values
     from nonn_common.progress import Progress
     from nonn_core.export.bundle import Manifest
@@ -77,6 +85,7 @@ def host(
     out: Annotated[
         Path | None, typer.Option("-o", "--output", help="CSV with a line for each image.")
     ] = None,
+    confusion: ConfusionFiles = None,
     as_json: AsJson = False,
 ) -> None:
     """Send images to all boards, join their answers, and report accuracy and latency."""
@@ -84,16 +93,20 @@ def host(
     from boards.host.host_report import AnswerLog
     from boards.host.session import connected
     from boards.protocol.address import BoardAddresses
+    from nonn_core.class_accuracy import check_confusion_file
     from nonn_core.export.bundle import MANIFEST, Manifest
     from nonn_plan.api import read_plan
+    from nonn_plan.cli.views.training_report import show_classes
 
-    output = Output(as_json)
+    output, files = Output(as_json), confusion or []
     plan = read_plan(plan_file)
     manifest = Manifest.read(bundle / MANIFEST)
     addresses = BoardAddresses.read(boards_file)
     joining = QuorumPolicy(needs, parse_ms(deadline, "--deadline"), in_flight)
     if out is not None:
         check_own_place(out, b"image")
+    for file in files:
+        check_confusion_file(file)
     identity = read_identity(keys, insecure)
     with (
         output.progress("nothing was written") as progress,
@@ -102,7 +115,9 @@ def host(
         source = _images_to_send(manifest, data, images, progress)
         wait_connected(output, client)
         log = AnswerLog(plan.send_order, manifest.class_names)
-        report = _classify(client, _first(source, limit), log, len(plan.students), progress)
+        sent = _first(source.images, limit)
+        report = _classify(client, sent, log, len(plan.students), progress)
+    output.warn(*source.warnings())
     if out is not None:
         write_atomic(out, log.csv().encode())
     show_host_report(output, report)
@@ -111,6 +126,7 @@ def host(
             f"{report.unanswered} of {report.images} images were answered by no student within "
             f"{deadline}; they are in none of the times above"
         )
+    show_classes(output, report.class_accuracy, "images", files, all_sent=limit is None)
     if out is not None:
         output.say(f"written to {out}")
     output.result(report.model_dump(mode="json"))
@@ -121,15 +137,15 @@ def host(
 
 def _images_to_send(
     manifest: "Manifest", data: str | None, images: str | None, progress: "Progress"
-) -> "Iterable[HostImage]":
-    from boards.host.session import data_set_images, folder_images, stream_images
+) -> "HostImages":
+    from boards.host.session import HostImages, data_set_images, folder_images, stream_images
 
     if images is None:
         return data_set_images(manifest, data, progress)
     if data is not None:
         raise InputError("either --data or --images", where="--images", found=images)
     if images == "-":
-        return stream_images(manifest, sys.stdin.buffer)
+        return HostImages(stream_images(manifest, sys.stdin.buffer))
     return folder_images(manifest, Path(images))
 
 
@@ -238,7 +254,8 @@ def validate(
         output.progress("nothing was written") as progress,
         connected(plan, bundle, addresses, identity, joining, str(boards_file)) as client,
     ):
-        images = data_set_images(manifest, data, progress)
+        source = data_set_images(manifest, data, progress)
+        images = list(source.images)
         wait_connected(output, client)
         protocols = client.protocols
         for image in images[:WARM_UP]:
@@ -247,6 +264,7 @@ def validate(
         for done, image in enumerate(images[:limit], start=1):
             answers.append(client.ask(image.pixels))
             progress("images", done, min(limit, len(images)))
+    output.warn(*source.warnings())
     accuracy_pct = _accuracy_pct(images, answers)
     comparison = compare_with_plan(plan, manifest, answers, accuracy_pct, protocols)
     comparison.write(out)

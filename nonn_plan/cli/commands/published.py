@@ -150,7 +150,7 @@ def _train_rows(
     check_place(table_file.with_suffix(".json"))
     with output.progress(f"{out}: {TO_RESUME}") as progress:
         bench = prepare(design, experiment, out, progress)
-        output.warn(*bench.warnings)
+        output.warn(*bench.dataset.warnings, *bench.warnings)
         rows = _finished_rows(table_file.with_suffix(".json"), bench)
         for row in design.rows:
             output.say(f"{row.name}: {row.network}")

@@ -31,6 +31,7 @@ from nonn_plan.cli.output import TO_RESUME, UNCHANGED, Output, output_of_rank_ze
 from nonn_plan.cli.parsers.options import (
     AsJson,
     BatchSize,
+    ConfusionFiles,
     Device,
     Epochs,
     LearningRate,
@@ -38,6 +39,7 @@ from nonn_plan.cli.parsers.options import (
     Seed,
 )
 from nonn_plan.cli.views.plan_report import show_gammas, show_partition
+from nonn_plan.cli.views.training_report import show_classes
 
 if TYPE_CHECKING:
     from nonn_common.progress import Progress
@@ -89,11 +91,29 @@ Data = Annotated[
         "cifar100:PATH of the published files.",
     ),
 ]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        "--image-size",
+        help="Each picture's largest centred square, resized to this side (bilinear); "
+        "as imagefolder,size=64:PATH.",
+    ),
+]
+Paper = Annotated[
+    str | None,
+    typer.Option(
+        "--paper",
+        help="Colour behind transparent pictures: white, beige, #f5f5dc; as "
+        "imagefolder,paper=beige:PATH.  [default: white]",
+    ),
+]
 
 
 def train_teacher(
     network: Annotated[str, typer.Option("--network", help="e.g. wrn16-2 or wrn16:32,64,128.")],
     data: Data = "digits",
+    image_size: ImageSize = None,
+    paper: Paper = None,
     out: Annotated[
         Path, typer.Option("-o", "--output", help="Weights; the card is the .json beside it.")
     ] = Path("teacher.safetensors"),
@@ -103,13 +123,16 @@ def train_teacher(
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "fp32",
+    confusion: ConfusionFiles = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a teacher; a killed run goes on when the same command is given again.
 
     Under `torchrun` several processes train it together, as for `train`.
     """
+    from nonn_core.class_accuracy import check_confusion_file
     from nonn_core.data.dataset import load_dataset
+    from nonn_core.data.sources import with_picture_options
     from nonn_core.distillation.run import train_teacher as train
 
     here = "nonn-plan train-teacher"
@@ -117,10 +140,14 @@ def train_teacher(
         {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}, where=here
     )
     compute = ComputeRecipe.check({"device": device, "precision": precision}, where=here)
+    files = confusion or []
+    for file in files:
+        check_confusion_file(file)
     with output_of_rank_zero():
         output = Output(as_json)
         with output.progress(TO_RESUME) as progress:
-            dataset = load_dataset(data, progress)
+            dataset = load_dataset(with_picture_options(data, image_size, paper), progress)
+            output.warn(*dataset.warnings)
             spec = parse_network(network)
             teacher = train(spec, dataset, optimiser, seed, out, progress, compute)
         card = teacher.card
@@ -128,6 +155,7 @@ def train_teacher(
             f"{out}: {card.network} on {card.data}, {card.validation_accuracy_pct:.2f} % of the "
             "validation images right"
         )
+        show_classes(output, card.class_accuracy, "validation images", files)
         output.result(card.model_dump(mode="json"))
 
 
@@ -219,7 +247,12 @@ def partition(
         typer.Option(help="Scale each image's activities by its largest, the default, or not."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Data set, if not the one of the teacher's card.")
+        str | None,
+        typer.Option(
+            "--data",
+            help="Data set, if not the one of the teacher's card; of unlike photos "
+            "imagefolder,size=64:PATH.",
+        ),
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -253,9 +286,10 @@ def partition(
             knowledge = Knowledge.of_network(weights, link_percentile)
         else:
             signed = _signed_maps(signed_maps or "relu")
-            knowledge = _teacher_knowledge(
+            knowledge, changed = _teacher_knowledge(
                 source, fconv, data, _rule(rule or "AH"), seed, options, signed, progress
             )
+            output.warn(*changed)
         bound = EPSILON_PCT if epsilon is None else epsilon
         sure = None if by_estimate else CONFIDENCE_PCT
         partitions = [
@@ -286,7 +320,8 @@ def _teacher_knowledge(
     options: "LinkOptions",
     signed_maps: SignedMaps,
     progress: "Progress",
-) -> "Knowledge":
+) -> "tuple[Knowledge, tuple[str, ...]]":
+    """Knowledge of a teacher, and what was left out or changed of its data set."""
     from nonn_core.communities.knowledge import Knowledge
     from nonn_core.teacher.teacher import REFERENCES, is_teacher, teacher_and_data
 
@@ -298,7 +333,7 @@ def _teacher_knowledge(
             fix=_SAVE_AGAIN if Path(source).suffix.lower() in _OTHER_FORMS else None,
         )
     teacher, dataset = teacher_and_data(source, data, fconv, seed, progress, signed_maps)
-    return Knowledge.of_teacher(teacher, dataset, rule, options, progress)
+    return Knowledge.of_teacher(teacher, dataset, rule, options, progress), dataset.warnings
 
 
 def _refuse_teacher_options(**options: object) -> None:

@@ -22,11 +22,12 @@ from nonn_core.recipe import (
 )
 from nonn_plan.api import read_plan, write_recipe
 from nonn_plan.cli.output import TO_RESUME, UNCHANGED, Output, output_of_rank_zero
-from nonn_plan.cli.parsers.options import AsJson, SettingAxes
+from nonn_plan.cli.parsers.options import AsJson, ConfusionFiles, SettingAxes
 from nonn_plan.cli.views.training_report import (
     show_agreement,
     show_bundle_files,
     show_bundle_fits,
+    show_classes,
     show_evaluation,
     show_fits,
     show_history,
@@ -75,10 +76,11 @@ def train(
     with output_of_rank_zero():
         output = Output(as_json)
         with output.progress(TO_RESUME) as progress:
+            dataset = _load(recipe, output, progress)
             if seeds is None:
-                histories = {recipe.seed: train_run(recipe, out, progress=progress)}
+                histories = {recipe.seed: train_run(recipe, out, dataset, progress)}
             else:
-                histories = train_seeds(recipe, out, seeds, progress=progress)
+                histories = train_seeds(recipe, out, seeds, dataset, progress)
         for each, history in histories.items():
             show_history(output, history, "" if seeds is None else f" of seed {each}")
         output.say(f"written to {out}; next: nonn-plan evaluate {out}")
@@ -86,6 +88,15 @@ def train(
             each: [asdict(metrics) for metrics in history] for each, history in histories.items()
         }
         output.result(plain[recipe.seed] if seeds is None else plain)
+
+
+def _load(recipe: TrainingRecipe, output: Output, progress: "Progress") -> "Dataset":
+    """Load a recipe's data set; say what was left out or changed."""
+    from nonn_core.data.dataset import load_dataset
+
+    dataset = load_dataset(recipe.data, progress, recipe.reading)
+    output.warn(*dataset.warnings)
+    return dataset
 
 
 def evaluate(
@@ -99,6 +110,7 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option("--data", help="Data set of a teacher, if not that of its card.")
     ] = None,
+    confusion: ConfusionFiles = None,
     as_json: AsJson = False,
 ) -> None:
     """Test accuracy, also for every subset of students that answers; RUN/evaluation.json.
@@ -107,12 +119,15 @@ def evaluate(
     """
     from boards.board_fit import check_board_fit
     from nonn_core.accuracy_report import Evaluation
+    from nonn_core.class_accuracy import check_confusion_file
     from nonn_core.distillation.run import RECIPE, recipe_of
     from nonn_core.distillation.run_evaluation import seed_folders
     from nonn_core.networks.modules import Nonn
     from nonn_core.teacher.foreign import ForeignClassifier
 
-    output, folder = Output(as_json), Path(trained)
+    output, folder, files = Output(as_json), Path(trained), confusion or []
+    for file in files:
+        check_confusion_file(file)
     plan = None if plan_file is None else read_plan(plan_file)
     if plan is not None:
         if not folder.is_dir():
@@ -120,17 +135,18 @@ def evaluate(
         require_matching_recipe(plan, recipe_of(folder), where=trained)
     several = not (folder / RECIPE).exists() and seed_folders(folder)
     if plan is None and data is None and several:
-        _evaluate_seeds(folder, output)
+        _evaluate_seeds(folder, output, files)
         return
     if folder.is_dir():
         Evaluation.check_target(folder / EVALUATION)
     with output.progress(UNCHANGED) as progress:
-        found, network = _evaluate(trained, data, progress)
+        found, network = _evaluate(trained, data, output, progress)
     if folder.is_dir():
         found.write(folder / EVALUATION)
     if isinstance(network, ForeignClassifier):
         output.warn(*network.warnings)
     show_evaluation(output, found)
+    show_classes(output, found.class_accuracy, "test images", files)
     fits: Sequence[BoardFit] = ()
     if plan is not None and isinstance(network, Nonn):
         fits = check_board_fit(plan, network)
@@ -139,24 +155,23 @@ def evaluate(
     output.result({**found.model_dump(mode="json"), "boards": boards})
 
 
-def _evaluate_seeds(folder: Path, output: Output) -> None:
-    from nonn_core.data.dataset import load_dataset
+def _evaluate_seeds(folder: Path, output: Output, files: Sequence[Path]) -> None:
     from nonn_core.distillation.run import recipe_of
     from nonn_core.distillation.run_evaluation import evaluate_seeds, seed_folders
 
     recipe = recipe_of(seed_folders(folder)[0])
     with output.progress(UNCHANGED) as progress:
-        found = evaluate_seeds(folder, load_dataset(recipe.data, progress), progress)
+        found = evaluate_seeds(folder, _load(recipe, output, progress), progress)
     found.write(folder / EVALUATION)
     show_repeats(output, found)
+    show_classes(output, found.class_accuracy, "test images of all seeds", files)
     output.result(found.model_dump(mode="json"))
 
 
 def _evaluate(
-    trained: str, data: str | None, progress: "Progress"
+    trained: str, data: str | None, output: Output, progress: "Progress"
 ) -> "tuple[Evaluation, nn.Module]":
     """Evaluate what lies there; return also the network."""
-    from nonn_core.data.dataset import load_dataset
     from nonn_core.distillation.run import load_run, recipe_of
     from nonn_core.distillation.run_evaluation import evaluate as evaluate_network
     from nonn_core.distillation.run_evaluation import evaluate_teacher
@@ -165,6 +180,7 @@ def _evaluate(
     folder = Path(trained)
     if is_teacher(trained):
         teacher, dataset = teacher_and_data(trained, data, progress=progress)
+        output.warn(*dataset.warnings)
         return evaluate_teacher(teacher, dataset), teacher.network
     if not folder.is_dir():
         raise InputError(
@@ -173,7 +189,7 @@ def _evaluate(
     recipe = recipe_of(folder)
     if data is not None:
         raise InputError("--data goes with a teacher, not with a run", found=data)
-    dataset = load_dataset(recipe.data, progress)
+    dataset = _load(recipe, output, progress)
     _, network = load_run(folder, dataset)
     return evaluate_network(network, recipe, dataset, progress), network
 
@@ -191,7 +207,6 @@ def tune(
 
     Test images are never looked at.
     """
-    from nonn_core.data.dataset import load_dataset
     from nonn_core.distillation.run_evaluation import tune as try_all
 
     output = Output(as_json)
@@ -203,7 +218,7 @@ def tune(
         )
     short = recipe if epochs is None else with_setting(recipe, {"optimiser.epochs": epochs})
     with output.progress(f"{out}: {TO_RESUME}") as progress:
-        dataset = load_dataset(recipe.data, progress)
+        dataset = _load(recipe, output, progress)
         trials = try_all(
             short, axes, lambda setting: out / setting_label(setting), dataset, progress
         )
@@ -263,7 +278,6 @@ def export(
 ) -> None:
     """Write a run as checked ONNX models, FC weights and a manifest."""
     from boards.board_fit import bundle_fits
-    from nonn_core.data.dataset import load_dataset
     from nonn_core.distillation.run import recipe_of
     from nonn_core.export.run_export import export as export_run
 
@@ -281,7 +295,7 @@ def export(
     if plan is not None:
         require_matching_recipe(plan, recipe, where=str(run))
     with output.progress(UNCHANGED) as progress:
-        dataset = load_dataset(recipe.data, progress)
+        dataset = _load(recipe, output, progress)
         planned = _planned_precisions(plan)
         manifest = export_run(
             run, out, precisions, dataset, progress, planned=planned, ncnn=ncnn, qdq=qdq
@@ -311,7 +325,6 @@ def quantise(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a run for int8, with rounded weights and activations; a killed one goes on."""
-    from nonn_core.data.dataset import load_dataset
     from nonn_core.distillation.construction import fine_tuning_recipe
     from nonn_core.distillation.run import recipe_of
     from nonn_core.distillation.run import train as train_run
@@ -319,7 +332,7 @@ def quantise(
     output = Output(as_json)
     recipe = fine_tuning_recipe(recipe_of(run), run, epochs, learning_rate)
     with output.progress(TO_RESUME) as progress:
-        dataset = load_dataset(recipe.data, progress)
+        dataset = _load(recipe, output, progress)
         history = train_run(recipe, out, dataset, progress)
         before, after = (_int8_agreement(each, dataset, progress) for each in (run, out))
     show_history(output, history)

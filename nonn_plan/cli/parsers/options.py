@@ -45,6 +45,13 @@ SettingAxes = Annotated[
     ),
 ]
 
+ConfusionFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--confusion",
+        help="Confusion matrix and accuracy by class: NAME.csv, or a picture NAME.png. Repeatable.",
+    ),
+]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Plain text without keys; on loopback only.")
 ]

@@ -13,8 +13,11 @@ from nonn_core.recipe import setting_label
 from nonn_plan.cli.output import Output, format_pct
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from boards.board_fit import BoardFit, BundleFit
     from nonn_core.accuracy_report import Evaluation, RepeatedEvaluation, SubsetAccuracy
+    from nonn_core.class_accuracy import ClassAccuracy
     from nonn_core.distillation.loop import EpochMetrics
     from nonn_core.export.bundle import Agreement, Manifest
 
@@ -51,6 +54,78 @@ def show_repeats(output: Output, found: "RepeatedEvaluation") -> None:
         [(str(one.seed), format_pct(one.accuracy_pct)) for one in found.seeds],
     )
     _show_subsets(output, found.subsets)
+
+
+def show_classes(
+    output: Output,
+    classes: "Sequence[ClassAccuracy]",
+    images: str,
+    files: "Sequence[Path]",
+    *,
+    all_sent: bool = True,
+) -> None:
+    """Show accuracy class by class, warn of lost classes, and write the confusion matrix.
+
+    `images` says which ones they are, such as "test images"; unless `all_sent`, a class may be
+    without any.
+    """
+    from nonn_core.class_accuracy import class_warnings, mean_accuracy_pct, write_confusion
+
+    if not classes:
+        if files:
+            output.warn("no class of these images is known; no confusion matrix was written")
+        return
+    mean = f"mean over classes {mean_accuracy_pct(classes):.2f} %"
+    if _matrix_fits(classes):
+        output.table(f"Class by class, {mean}; how often each class was named", *_matrix(classes))
+    else:
+        worst = sorted(classes, key=lambda each: (each.accuracy_pct is None, each.accuracy_pct))
+        shown = worst[:_MOST_CLASSES]
+        of = "" if len(shown) == len(worst) else f"; the worst {len(shown)} of {len(worst)}"
+        output.table(f"Class by class, {mean}{of}", *_mistakes(shown))
+    judged = [each for each in classes if all_sent or each.images]
+    output.warn(*class_warnings(judged, images))
+    for path in files:
+        write_confusion(classes, path)
+        output.say(f"confusion matrix written to {path}")
+
+
+_MOST_CLASSES = 20
+_MATRIX_WIDTH = 100
+
+
+def _matrix_fits(classes: "Sequence[ClassAccuracy]") -> bool:
+    """Whether a line for people holds a column for each class."""
+    longest = max(len(each.name) for each in classes)
+    return longest + sum(3 + max(3, len(each.name)) for each in classes) <= _MATRIX_WIDTH - 25
+
+
+def _matrix(
+    classes: "Sequence[ClassAccuracy]",
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    from nonn_core.class_accuracy import confusion_matrix
+
+    columns = ("class", "images", "right", *(each.name for each in classes))
+    counts = confusion_matrix(classes).tolist()
+    return columns, [
+        (*_class_cells(each), *map(str, row)) for each, row in zip(classes, counts, strict=True)
+    ]
+
+
+def _mistakes(
+    classes: "Sequence[ClassAccuracy]",
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    return ("class", "images", "right", "most often taken for"), [
+        (
+            *_class_cells(each),
+            ", ".join(f"{name} {count}" for name, count in list(each.mistaken_for.items())[:3]),
+        )
+        for each in classes
+    ]
+
+
+def _class_cells(one: "ClassAccuracy") -> tuple[str, str, str]:
+    return one.name, str(one.images), "" if not one.images else format_pct(one.accuracy_pct)
 
 
 def show_fits(output: Output, fits: "Sequence[BoardFit]") -> None:

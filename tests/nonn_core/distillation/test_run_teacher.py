@@ -50,7 +50,9 @@ def test_a_teacher_is_saved_with_its_card_and_metrics(teacher_path, tiny, short)
         seed=3,
         split_by_class=True,
         validation_accuracy_pct=teacher.card.validation_accuracy_pct,
+        class_accuracy=teacher.card.class_accuracy,
     )
+    assert [one.name for one in teacher.card.class_accuracy] == list(tiny.class_names)
     lines = teacher_path.with_suffix(".metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2
     last = json.loads(lines[-1])["validation_accuracy_pct"]

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 import nonn_core
 from nonn_common.errors import ExportError, InputError
 from nonn_core.data.dataset import load_dataset
+from nonn_core.data.picture import PictureReading
 from nonn_core.distillation.construction import build_network
 from nonn_core.distillation.run import load_run, train, train_teacher
 from nonn_core.export import run_export as exporting
@@ -113,6 +114,7 @@ def test_the_manifest_tells_the_truth(bundle, run, tiny, nonn_recipe):
     assert manifest.class_names == tiny.class_names
     assert manifest.data == tiny.source
     assert manifest.image == "3x8x8"
+    assert manifest.pictures == PictureReading(channels=3)
     assert [model.name for model in manifest.models] == ["left", "right"]
     assert [model.fc_offset for model in manifest.models] == [0, 3]
     assert [model.filters for model in manifest.models] == [(0, 2, 7), (1, 3, 4, 5)]
