@@ -166,7 +166,8 @@ def _check_not_alike(source: str, raw: RawDataset) -> None:
                 "; ".join((f"all {part} images are alike, pixel by pixel", *raw.warnings)),
                 where=source,
                 found=f"{len(pixels)} images with values {first.min()} to {first.max()}",
-                fix="look at the files; ink of the paper's colour needs another --paper",
+                fix="look at the files"
+                + ("; ink of the paper's colour needs another --paper" if raw.reading else ""),
             )
 
 

@@ -193,11 +193,13 @@ def test_images_of_another_data_set_are_not_taken(tmp_path):
 
 
 def test_the_published_size_is_loaded_by_its_source(tmp_path):
-    """All of CIFAR-10, black, in files that take no room on the disk."""
+    """All of CIFAR-10, black but for one dot, in files that take no room on the disk."""
     (tmp_path / "batches.meta.txt").write_text("\n".join("abcdefghij"))
     for name in (*CIFAR10.train, *CIFAR10.test):
         with (tmp_path / name).open("wb") as stream:
             stream.truncate(30_730_000)
+            stream.seek(-1, io.SEEK_END)
+            stream.write(b"\1")
     dataset = load_dataset(f"cifar10:{tmp_path}")
     assert (len(dataset.train), len(dataset.test)) == (50_000, 10_000)
     assert str(dataset.image) == "3x32x32"
