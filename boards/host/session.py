@@ -58,7 +58,7 @@ def data_set_images(
     or classes are not the bundle's.
     """
     source = source or manifest.data
-    found = read_source(source, progress, manifest.reading)
+    found = read_source(source, progress, _reading(manifest))
     _require_shape(found.test.pixels.shape[1:], manifest, source)
     if found.class_names != manifest.class_names:
         raise InputError(
@@ -95,7 +95,7 @@ def folder_images(manifest: Manifest, folder: Path) -> HostImages:
             allowed=f"files ending in {', '.join(picture_suffixes())}",
             fix="; ".join(tally.omissions(str(folder))),
         )
-    reading = manifest.reading
+    reading = _reading(manifest)
     images = (HostImage(path.name, _picture(path, manifest, reading, tally)) for path in paths)
     return HostImages(images, lambda: tally.warnings(str(folder), reading))
 
@@ -119,6 +119,11 @@ def stream_images(manifest: Manifest, stream: BinaryIO) -> Iterator[HostImage]:
         pixels = np.frombuffer(content, dtype=np.uint8).astype(np.float32)
         yield HostImage(f"stdin {number}", pixels.reshape(1, *shape))
         number += 1
+
+
+def _reading(manifest: Manifest) -> PictureReading:
+    """How a picture becomes an image that the models of a bundle read."""
+    return manifest.pictures or PictureReading.of_source("", manifest.image)
 
 
 def _picture(

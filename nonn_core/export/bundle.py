@@ -157,8 +157,7 @@ class Manifest(Document):
     class_names: tuple[str, ...] = Field(description="Names of the classes, in order.")
     pixel_scale: PixelScale = Field(description="How the models normalise an image.")
     pictures: PictureReading | None = Field(
-        default=None,
-        description="How the pictures of its data set became images; null where they were none.",
+        default=None, description="How its data set's pictures became images; null without any."
     )
     models: tuple[BundledModel, ...] = Field(min_length=1, description="The models.")
     fc: FcLayer | None = Field(description="The FC layer; null if a model answers logits.")
@@ -173,11 +172,6 @@ class Manifest(Document):
     agreement: tuple[Agreement, ...] = Field(description="One row for each precision.")
     opset: int = Field(gt=0, description="ONNX operator set of the models.")
     versions: dict[str, str] = Field(description="Versions of what made the bundle.")
-
-    @property
-    def reading(self) -> PictureReading:
-        """How a picture becomes an image that the models read."""
-        return self.pictures or PictureReading.of_source("", self.image)
 
     @model_validator(mode="after")
     def _files_differ(self) -> Self:
@@ -343,11 +337,8 @@ def session_options(threads: int) -> "SessionOptions":
 FloatArray = NDArray[np.float32]
 
 _HALF_PRECISION = (
-    "use_fp16_packed",
-    "use_fp16_storage",
-    "use_fp16_arithmetic",
-    "use_bf16_packed",
-    "use_bf16_storage",
+    *("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"),
+    *("use_bf16_packed", "use_bf16_storage"),
 )
 
 
