@@ -59,9 +59,13 @@ class Document(Record):
     def read(cls, path: Path | str) -> Self:
         """Read and validate `path`.
 
+        `warnings`, which `--json` prints beside a document, are no part of it and left aside.
         Raises InputError that names the file, the field, what was found and what is allowed.
         """
-        return cls.check(read_plain(Path(path)), where=str(path))
+        content = read_plain(Path(path))
+        if isinstance(content, dict) and "warnings" not in cls.model_fields:
+            content.pop("warnings", None)
+        return cls.check(content, where=str(path))
 
     def write(self, path: Path | str) -> None:
         """Write atomically, as YAML for `.yaml`/`.yml` and as JSON otherwise.

@@ -31,6 +31,12 @@ def test_reads_back_what_it_wrote(tmp_path, suffix):
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
+def test_what_a_command_printed_with_warnings_is_read_as_its_document(tmp_path):
+    path = tmp_path / "cart.json"
+    path.write_text(json.dumps({"name": "c", "warnings": ["one wheel only"]}))
+    assert Cart.read(path) == Cart(name="c")
+
+
 @given(st.text(), st.floats(min_value=0, allow_infinity=False, allow_nan=False))
 @example("\x85", 0.0)  # PyYAML folds these line breaks into spaces
 @example("a\u2028b\u2029", 1e-7)
