@@ -38,6 +38,7 @@ COMMANDS = {
     "simulate": "simulate:simulate",
     "sweep": "simulate:sweep",
     "reproduce": "published:reproduce",
+    "predict": "latencies:predict",
     "export": "train:export",
     "quantise": "train:quantise",
     "keys": "worker:key_commands",

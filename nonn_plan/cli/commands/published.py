@@ -23,6 +23,7 @@ from nonn_core.experiments.table_results import (
 from nonn_core.experiments.table_rows import TableDesign, published_sizes, row_cost, table_design
 from nonn_core.networks.family import parse_network
 from nonn_core.recipe import Axis, ComputeRecipe, OptimiserRecipe, grid_settings
+from nonn_plan.cli.commands.latencies import show_latency_errors
 from nonn_plan.cli.output import Output
 from nonn_plan.cli.parsers.options import (
     AsJson,
@@ -261,6 +262,15 @@ def reproduce(
         Path | None,
         typer.Option("-o", "--output", "--markdown", help="Write the page as Markdown, page.md."),
     ] = None,
+    latencies: Annotated[
+        bool,
+        typer.Option(
+            "--latencies", help="Errors of predicted latencies on public measurements instead."
+        ),
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="With --latencies: draw them, picture.png.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Every published deployment figure beside the simulated one, with the error.
@@ -272,6 +282,13 @@ def reproduce(
     from nonn_plan.reproduction import reproduced_figures
 
     output = Output(as_json)
+    if latencies:
+        if out is not None:
+            raise InputError("not with --latencies", where="-o", found=str(out))
+        show_latency_errors(output, plot)
+        return
+    if plot is not None:
+        raise InputError("only with --latencies", where="--plot", found=str(plot))
     if out is not None:
         check_own_place(out, PAGE_TITLE.encode())
     rows = reproduced_figures()
