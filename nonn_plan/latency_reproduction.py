@@ -78,6 +78,9 @@ class RepeatedCells(Record):
     p90_pct: float = Field(description="90th percentile of their relative difference.")
     slow_pct: float = Field(description="Share of cells without a 3x3 convolution that are slow.")
     slow_others_pct: float = Field(description="Share of other cells that are slow.")
+    split_pct: float = Field(
+        description="Share of the pairs without a 3x3 convolution of which one alone is slow."
+    )
     degenerate: int = Field(description="Networks whose output does not depend on the input.")
 
 
@@ -311,27 +314,32 @@ def repeated_cells(cells: Mapping[str, float]) -> RepeatedCells:
     """The same networks under two names, and the share of measurements in the slower mode."""
     twins = [(cell, swapped(cell)) for cell in cells]
     pairs = [
-        (cells[cell], cells[twin])
+        (cell, twin)
         for cell, twin in twins
         if twin is not None and twin > cell and twin in cells and not is_degenerate(cell)
     ]
-    differences = [100 * abs(first / second - 1) for first, second in pairs]
+    differences = [100 * abs(cells[first] / cells[second] - 1) for first, second in pairs]
     sound = [cell for cell in cells if not is_degenerate(cell)]
     typical = fit_cells(cells).predict(sound)
     slow = np.array([cells[cell] for cell in sound]) > SLOW_MODE * typical
     without = np.array([computed_operations(cell)[1] == 0 for cell in sound])
+    is_slow = dict(zip(sound, slow, strict=True))
+    cheap = [pair for pair in pairs if computed_operations(pair[0])[1] == 0]
+    split = [is_slow[first] != is_slow[second] for first, second in cheap]
     return RepeatedCells(
         pairs=len(pairs),
         median_pct=float(np.median(differences)),
         p90_pct=float(np.percentile(differences, 90)),
         slow_pct=float(100 * slow[without].mean()),
         slow_others_pct=float(100 * slow[~without].mean()),
+        split_pct=float(100 * np.mean(split)) if split else 0.0,
         degenerate=len(cells) - len(sound),
     )
 
 
 def draw(rows: Sequence[PredictedRow], path: Path) -> None:
     """Draw predicted against measured ms, and the errors per kind of core, as a PNG."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5), layout="constrained")
@@ -341,8 +349,7 @@ def draw(rows: Sequence[PredictedRow], path: Path) -> None:
         own = [row for row in rows if row.core == core and row.threads in SCORED_THREADS]
         measured = np.array([row.measured_ms for row in own])
         predicted = np.array([row.predicted_ms for row in own])
-        colour = f"C{number}" if number < _COLOURS else "black"
-        marker = "o" if number < _COLOURS else "^"
+        colour, marker = colormaps["tab20"](number), "o^"[number % 2]
         points.plot(measured, predicted, marker, ms=2.5, alpha=0.5, color=colour, label=core)
         low, middle, high = np.percentile(100 * (predicted / measured - 1), (10, 50, 90))
         ends = [[middle - low], [high - middle]]
@@ -356,6 +363,3 @@ def draw(rows: Sequence[PredictedRow], path: Path) -> None:
     bars.set(xlabel="error, %: median, and 10th to 90th percentile")
     bars.set_yticks(range(len(cores)), cores)
     figure.savefig(path, dpi=120, metadata={"Software": None})
-
-
-_COLOURS = 10

@@ -186,7 +186,8 @@ def show_latency_errors(output: Output, plot: Path | None) -> None:
         f"swapped differ by {noise.median_pct:.1f} % (median), {noise.p90_pct:.1f} % (90th "
         f"percentile). The second mode: {noise.slow_pct:.0f} % of networks without a 3x3 "
         f"convolution take over 1.2 times their typical time, {noise.slow_others_pct:.0f} % of "
-        "the others; no operation tells which. "
+        f"the others. In {noise.split_pct:.0f} % of the pairs without one, one of the two alone "
+        "does: no function of the network tells it. "
         f"{noise.degenerate} degenerate networks, whose output does not depend on the input, are "
         "neither fitted nor scored."
     )
