@@ -38,7 +38,7 @@ coverage: .venv/installed-dev
 
 # Each file of each room with its first sentence.
 rooms:
-	@$(PYTHON) docs/rooms.py
+	@$(PYTHON) tests/house/rooms.py
 
 # JSON Schemas of all files that commands exchange.
 schemas: .venv/installed

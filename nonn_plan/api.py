@@ -10,9 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nonn_common import Progress, silent
 from nonn_common.document import check_own_place, check_picture, write_atomic
 from nonn_common.errors import InfeasibleError, InputError
-from nonn_common.progress import Progress, silent
 from nonn_common.units import FLOPS_PER_MAC, check_no_fraction
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network, student_candidates

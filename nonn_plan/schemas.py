@@ -13,7 +13,7 @@ from nonn_core.export.bundle import Manifest
 from nonn_core.partition import Partition
 from nonn_core.recipe import TrainingRecipe
 from nonn_core.teacher.teacher import TeacherCard
-from nonn_plan.summary import Summary
+from nonn_plan.cli.commands.quickstart import Summary
 from planner.exploration.exploration import Exploration
 from planner.plan_file.plan_document import PlanDocument
 from profiles.device import DeviceProfile

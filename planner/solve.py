@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 
+from nonn_common import Progress, silent
 from nonn_common.errors import PlanningError, UnprovenError
-from nonn_common.progress import Progress, silent
 from planner.data.modes import Assignment
 from planner.data.objective_function import (
     OBJECTIVE_FUNCTIONS,

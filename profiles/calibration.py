@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import get_args
 
 from nonn_common.errors import ProfileError
+from profiles import Quantity
 from profiles.calibration_data import Measurement, Metric, PublishedFacts, published_facts, sources
 from profiles.device import DeviceProfile, Hosting, QuantityName, compute_ms, quantity_value
 from profiles.fitting import Observation, fit_observations, rounded_value
@@ -35,7 +36,6 @@ from profiles.prediction import (
     sharing_observations,
     time_observations,
 )
-from profiles.quantity import Quantity
 
 DEVICES_FOLDER = Path(__file__).parent / "data" / "devices"
 

@@ -17,8 +17,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from nonn_common.csv_table import CsvTable, is_csv
 from nonn_common.document import Document, Record, plain_yaml
 from nonn_common.errors import InputError, ProfileError
+from profiles import Quantity
 from profiles.device import DeviceProfile, QuantityName
-from profiles.quantity import Quantity
 
 Metric = Literal["compute_ms", "communication_ms", "total_ms", "energy_per_node_mj"]
 METRICS: tuple[Metric, ...] = get_args(Metric)

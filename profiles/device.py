@@ -18,9 +18,8 @@ from pydantic import Field
 
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError, ProfileError
+from profiles import Quantity, Registry
 from profiles.layer import LayerModel, LayerTable, RuntimePrecision, layer_ms
-from profiles.quantity import Quantity
-from profiles.registry import Registry
 
 BoardQuantity = Literal[
     "compute_fixed_ms",

@@ -17,6 +17,7 @@ from scipy.optimize import nnls
 from nonn_common.csv_table import CsvTable
 from nonn_common.document import Record
 from nonn_common.errors import InputError, ProfileError
+from profiles import Quantity
 from profiles.layer import (
     TERMS,
     KindCost,
@@ -29,7 +30,6 @@ from profiles.layer import (
     layer_features,
     layer_ms,
 )
-from profiles.quantity import Quantity
 
 SIGNIFICANT_DIGITS = 6
 """Digits kept of a fitted quantity: far below its error, and the same on every machine."""

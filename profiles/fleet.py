@@ -23,10 +23,9 @@ from pydantic import Field, field_validator, model_validator
 
 from nonn_common.document import Document, Record, is_yaml, read_plain
 from nonn_common.errors import InputError, ProfileError
+from profiles import Quantity, Registry, unknown_name
 from profiles.device import DEVICES, DeviceProfile, quantity_value
 from profiles.link import LINKS, LinkProfile, noise_text
-from profiles.quantity import Quantity
-from profiles.registry import Registry, unknown_name
 
 DEFAULT_HOST = "x86-host"
 DEFAULT_LINK = "wired-100mbit"

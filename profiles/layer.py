@@ -22,7 +22,7 @@ from typing import Literal, get_args
 from pydantic import Field
 
 from nonn_common.document import Record
-from profiles.quantity import Quantity
+from profiles import Quantity
 
 LayerKind = Literal["conv", "norm", "pool", "fc"]
 

@@ -11,11 +11,11 @@ from pydantic import Field
 
 from nonn_common.document import Record
 from nonn_common.errors import ProfileError
+from profiles import Quantity
 from profiles.calibration import PAIRS, Calibration, calibrate
 from profiles.calibration_data import METRICS, Measurement, Metric, PublishedFacts, published_facts
 from profiles.device import DeviceProfile, QuantityName
 from profiles.layer import LayerModel
-from profiles.quantity import Quantity
 
 DOUBTFUL_ERROR_PCT = 25.0
 """Error of a fitted row, in per cent, above which it is doubtful; the library's are below 17."""

@@ -6,8 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from nonn_common.document import Document
 from nonn_common.errors import InputError, ProfileError
-from profiles.quantity import Quantity
-from profiles.registry import Registry
+from profiles import Quantity, Registry
 
 BYTES_PER_FEATURE = 4
 """A student's features travel as fp32 values (arXiv:1907.11804, section 6.1)."""

@@ -21,10 +21,10 @@ from planner.problem.goals import (
     board_budgets,
 )
 from planner.problem.problem import Problem
+from profiles import Quantity
 from profiles.device import DEVICES, DeviceProfile
 from profiles.fleet import Fleet, FleetBoard, parse_fleet
 from profiles.link import LinkProfile
-from profiles.quantity import Quantity
 
 Range = tuple[int, int]
 """Least and most, both included."""

@@ -1,9 +1,9 @@
 """Devices and links made for a test, with just the figures that it names."""
 
+from profiles import Quantity
 from profiles.device import DeviceProfile
 from profiles.fleet import Fleet
 from profiles.link import LinkProfile
-from profiles.quantity import Quantity
 
 
 def figure(value):

@@ -19,8 +19,8 @@ from boards.host.inference import FeatureClassifier
 from boards.protocol.address import BoardAddresses
 from boards.protocol.frames import Values
 from boards.tls.credential import Identity
+from nonn_common import Progress, silent
 from nonn_common.errors import InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.data.files import read_bytes
 from nonn_core.data.picture import PictureReading, PictureTally, is_hidden, picture_suffixes
 from nonn_core.data.sources import read_source

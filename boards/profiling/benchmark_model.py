@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from boards.profiling.onnx_builder import IMAGE, OPSET, VECTOR, mean_model, student_model
+from nonn_common import Progress, silent
 from nonn_common.errors import InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.export.bundle import (
     NCNN_ANSWERS,
     NCNN_READS,

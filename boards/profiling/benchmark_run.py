@@ -37,8 +37,8 @@ from boards.profiling.student_benchmark import (
     thread_counts,
 )
 from boards.worker.model_runtime import Engine, LoadedModel, load_models
+from nonn_common import Progress, silent
 from nonn_common.errors import InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.export.bundle import ModelPrecision, read_bundle
 
 

@@ -19,14 +19,14 @@ from boards.profiling.stopwatch import Stopwatch, TimedTask
 from boards.profiling.student_benchmark import StudentTime
 from boards.worker.model_runtime import LoadedModel, load_models
 from boards.worker.student_pool import StudentPool
-from nonn_common.progress import Progress, silent
+from nonn_common import Progress, silent
 from nonn_core.export.bundle import ModelPrecision
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import student_table
+from profiles import Quantity
 from profiles.fitting import fit_layers, relative_fit
 from profiles.layer import KindCost, LayerModel, LayerTable, LayerWork, layer_ms
-from profiles.quantity import Quantity
 
 CHAIN_LENGTH = 9
 """Convolutions of the longer model."""

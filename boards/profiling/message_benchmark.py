@@ -33,12 +33,12 @@ from boards.protocol.address import BoardAddress
 from boards.tls.authority import make_keys
 from boards.tls.credential import HOST_NAME, Identity, Subject
 from boards.worker.model_runtime import Engine
+from nonn_common import Progress, silent
 from nonn_common.errors import BoardError
-from nonn_common.progress import Progress, silent
 from nonn_core.export.bundle import BundledModel
 from nonn_core.networks.blueprint import ImageShape
+from profiles import Quantity
 from profiles.fitting import Fit, relative_fit, rounded_value
-from profiles.quantity import Quantity
 
 SIZES = (ImageShape(1, 8, 8), ImageShape(3, 32, 32), ImageShape(3, 64, 64), ImageShape(3, 96, 96))
 """256 bytes to 108 KiB."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from boards.profiling.machine import Firmware, ask_firmware
+from profiles import Quantity
 from profiles.fitting import rounded_value
-from profiles.quantity import Quantity
 
 _RAIL = re.compile(r"(\w+)_([AV]) (?:current|volt)\(\d+\)=([\d.]+)")
 _PACKAGE = re.compile(r"package-\d+|psys")

@@ -20,9 +20,9 @@ from boards.profiling.student_benchmark import (
 )
 from nonn_common.document import Record
 from nonn_common.errors import InputError
+from profiles import Quantity
 from profiles.device import DEVICES, DeviceProfile, Hosting
 from profiles.link import LinkProfile
-from profiles.quantity import Quantity
 
 MAX_DRIFT_PCT, MAX_SPREAD_PCT, MAX_ERROR_PCT = 10.0, 25.0, 15.0
 """Drift, spread and error above which a report warns; the last is a plan's goal on boards, too."""

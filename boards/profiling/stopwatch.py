@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nonn_common.progress import Progress, silent
+from nonn_common import Progress, silent
 
 TimedTask = Callable[[], float]
 """Does something once; returns how long it took, in ms."""

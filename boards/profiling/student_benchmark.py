@@ -15,10 +15,10 @@ from boards.profiling.benchmark_model import BenchmarkModel, random_pixels
 from boards.profiling.stopwatch import Stopwatch, TimedTask, Timing, drift_pct
 from boards.worker.model_runtime import Batch, LoadedModel
 from boards.worker.student_pool import StudentPool
-from nonn_common.progress import Progress, silent
+from nonn_common import Progress, silent
 from nonn_core.networks.blueprint import ImageShape
+from profiles import Quantity
 from profiles.fitting import Fit, relative_fit
-from profiles.quantity import Quantity
 
 _DRIFT_SHARE = 0.1
 

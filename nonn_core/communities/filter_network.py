@@ -20,8 +20,8 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
+from nonn_common import Progress, silent
 from nonn_common.errors import InputError, PartitionError
-from nonn_common.progress import Progress, silent
 from nonn_core.data.dataset import Dataset, Images
 from nonn_core.distillation.accelerator import inference_batch_size
 from nonn_core.networks.modules import global_average_pool

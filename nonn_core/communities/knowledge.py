@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nonn_common.progress import Progress, silent
+from nonn_common import Progress, silent
 from nonn_core.communities.detection import find_communities, modularity
 from nonn_core.communities.filter_network import (
     Activities,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nonn_common import Progress, silent
 from nonn_common.errors import InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.communities.filter_network import Activities, Matrix
 from nonn_core.evidence import PairedAnswers
 from nonn_core.partition import CONFIDENCE_PCT, Community, CurvePoint, DropStep

@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from nonn_common import Progress, silent
 from nonn_common.errors import InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.data.files import LabelledImages, RawDataset, read_bytes, tar_entries
 
 IDX_PARTS = ("train", "t10k")

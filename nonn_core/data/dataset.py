@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nonn_common import Progress, silent
 from nonn_common.errors import InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.data.files import LabelledImages, RawDataset
 from nonn_core.data.picture import AS_THEY_ARE, PictureReading
 from nonn_core.data.sources import read_source

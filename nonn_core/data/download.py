@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pooch
 
+from nonn_common import Progress, silent
 from nonn_common.document import check_place
 from nonn_common.errors import InputError, NonnError
-from nonn_common.progress import Progress, silent
 from nonn_core.data.files import PublishedDataset, PublishedFile
 
 CHUNK_BYTES = 1 << 16

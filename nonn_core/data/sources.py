@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
+from nonn_common import Progress, silent
 from nonn_common.errors import InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.data.binary_formats import CIFAR10, CIFAR100, read_cifar, read_idx
 from nonn_core.data.files import Entry, LabelledImages, RawDataset, read_bytes, tar_entries
 from nonn_core.data.picture import (

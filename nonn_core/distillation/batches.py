@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nonn_common.progress import Progress, silent
+from nonn_common import Progress, silent
 from nonn_core.data.dataset import Dataset, Images, draw_shifts, shift_and_mirror
 from nonn_core.distillation import accelerator
 from nonn_core.distillation.output_cache import OutputLayout, TeacherOutputCache

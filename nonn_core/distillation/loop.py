@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nonn_common import Progress, silent
 from nonn_common.document import write_atomic
 from nonn_common.errors import DivergedError, InputError, TrainingError
-from nonn_common.progress import Progress, silent
 from nonn_core.data.dataset import Dataset, Images
 from nonn_core.distillation import accelerator
 from nonn_core.distillation.accelerator import ON_CPU, Compute, inference_batch_size

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nonn_common import Progress, silent
 from nonn_common.document import write_atomic
 from nonn_common.errors import NonnError
-from nonn_common.progress import Progress, silent
 from nonn_common.units import format_bytes
 from nonn_core.distillation.accelerator import Compute, inference_batch_size
 from nonn_core.networks.blueprint import ImageShape

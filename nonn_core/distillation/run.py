@@ -19,9 +19,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from nonn_common import Progress, silent
 from nonn_common.document import check_own_place, check_place, write_atomic
 from nonn_common.errors import InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.class_accuracy import class_accuracies
 from nonn_core.data.dataset import Dataset, Images, load_dataset
 from nonn_core.distillation import accelerator

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nonn_common import Progress, silent
 from nonn_common.errors import DivergedError, InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.accuracy_report import Evaluation as Evaluation
 from nonn_core.accuracy_report import RepeatedEvaluation, summary
 from nonn_core.accuracy_report import SubsetAccuracy as SubsetAccuracy

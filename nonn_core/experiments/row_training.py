@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nonn_common.progress import Progress, silent
+from nonn_common import Progress, silent
 from nonn_core.accuracy_report import Evaluation
 from nonn_core.communities.filter_network import LinkOptions
 from nonn_core.communities.knowledge import partition_teacher, signed_maps_warning

@@ -21,8 +21,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from nonn_common import Progress, silent
 from nonn_common.errors import ExportError, InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.data.dataset import Dataset
 from nonn_core.export.bundle import NcnnNet, Port, Role
 from nonn_core.export.onnx_model import OPSET, Array, Inference, inference, strip_notes

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import nn
 
+from nonn_common import Progress, silent
 from nonn_common.errors import ExportError
-from nonn_common.progress import Progress, silent
 from nonn_core.data.dataset import Dataset
 from nonn_core.distillation.run import load_run
 from nonn_core.export.bundle import (

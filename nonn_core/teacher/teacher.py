@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from nonn_common import Progress, silent
 from nonn_common.document import Document
 from nonn_common.errors import InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.class_accuracy import ClassAccuracy
 from nonn_core.data.dataset import Dataset, Images, load_dataset
 from nonn_core.data.picture import PictureReading

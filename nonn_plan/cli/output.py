@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
 
-    from nonn_common.progress import Progress
+    from nonn_common import Progress
     from simulator.results.simulation_result import SimulationResult
     from simulator.results.statistics import Keep
 

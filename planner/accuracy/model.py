@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from nonn_common.errors import InputError
 from nonn_core.evidence import counted_images, wilson_bounds_pct
-from planner.accuracy.estimate import ACCURACIES, DROPS, AccuracyEstimate
+from planner.accuracy import ACCURACIES, DROPS, AccuracyEstimate
 from planner.accuracy.rows import AccuracyRow, Method, TeacherFacts, published_rows, size_index
 
 CONFIDENCE = 0.95

@@ -17,9 +17,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from nonn_common import Progress, silent
 from nonn_common.document import Record
 from nonn_common.errors import InputError
-from nonn_common.progress import Progress, silent
 from planner.data.objective_function import ObjectiveBound
 from planner.data.problem_data import resolve_problem
 from planner.data.relaxable_constraint import (

@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
+from nonn_common import Progress, silent
 from nonn_common.document import Record
 from nonn_common.errors import InputError
-from nonn_common.progress import Progress, silent
 from nonn_core.networks.network_cost import Precision
 from planner.data.modes import LATEST_UNITS
 from planner.data.objective_function import ObjectiveFunction

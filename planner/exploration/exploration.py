@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
+from nonn_common import Progress
 from nonn_common.document import Document, Record, check_own_place
 from nonn_common.errors import NonnError
-from nonn_common.progress import Progress
 from planner.exploration.cell import CellRequest, CellResult, read_cell_result
 from planner.problem.goals import OBJECTIVES
 from simulator.results.tables import Table, write_table

@@ -19,9 +19,9 @@ from typing import Any
 
 from pydantic import Field
 
+from nonn_common import Progress, silent
 from nonn_common.document import Record
 from nonn_common.errors import UnprovenError
-from nonn_common.progress import Progress, silent
 from nonn_common.units import FLOPS_PER_MAC
 from planner.data.modes import LATEST_UNITS, Assignment, Resource
 from planner.data.objective_function import (

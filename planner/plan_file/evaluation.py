@@ -10,7 +10,7 @@ from typing import Literal, Self
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import Precision, group0_cost, student_cost_line
 from nonn_core.partition import DropStep, Filters, reshuffle_filters
-from planner.accuracy.estimate import AccuracyEstimate
+from planner.accuracy import AccuracyEstimate
 from planner.data.modes import AssignedStudent, Assignment, Stem
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.data.problem_data import host_device

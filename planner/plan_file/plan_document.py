@@ -12,7 +12,7 @@ from nonn_common.document import Document, Record
 from nonn_common.errors import InputError
 from nonn_core.networks.network_cost import Precision
 from nonn_core.partition import Filters
-from planner.accuracy.estimate import AccuracyEstimate
+from planner.accuracy import AccuracyEstimate
 from planner.pipelines.segmentation import Segmentation
 from planner.problem.goals import BudgetName, Objective
 from planner.problem.problem import Problem

@@ -13,7 +13,7 @@ from itertools import chain
 from statistics import fmean
 
 from nonn_common.errors import SimulationError
-from profiles.quantity import Quantity
+from profiles import Quantity
 from simulator.results.breakdown import (
     BoardRow,
     Breakdown,

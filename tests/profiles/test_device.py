@@ -2,9 +2,9 @@ import pytest
 from pydantic import ValidationError
 
 from nonn_common.errors import ProfileError
+from profiles import Quantity
 from profiles.device import DeviceProfile, compute_mj, compute_ms, quantity_value, slowdown
 from profiles.link import LinkProfile, wire_ms
-from profiles.quantity import Quantity
 
 
 def figure(value):

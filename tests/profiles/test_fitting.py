@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
+from profiles import Quantity
 from profiles.fitting import Observation, fit_observations, relative_fit
-from profiles.quantity import Quantity
 
 
 @given(

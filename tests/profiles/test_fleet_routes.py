@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nonn_common.errors import ProfileError
+from profiles import Quantity
 from profiles.device import DEVICES
 from profiles.fleet import chained_link, route_order
 from profiles.link import LINKS, LinkProfile, wire_ms
-from profiles.quantity import Quantity
 
 
 def link(name, rate, loss, jitter):

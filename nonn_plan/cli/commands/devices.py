@@ -17,9 +17,9 @@ from nonn_common.units import format_bytes, parse_hertz
 from nonn_plan.cli.output import UNCHANGED, Output
 from nonn_plan.cli.parsers.options import AsJson
 from nonn_plan.cli.views.board_report import show_device_profile
+from profiles import Quantity
 from profiles.device import DEVICES, DeviceProfile
 from profiles.fleet import DEFAULT_LINK, FLEETS, Board, Fleet, parse_fleet, resolve
-from profiles.quantity import Quantity
 
 if TYPE_CHECKING:
     from boards.profiling.machine import MachineInfo

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from boards.host.inference import Answer
     from boards.host.session import HostImage, HostImages
     from boards.protocol.frames import Values
-    from nonn_common.progress import Progress
+    from nonn_common import Progress
     from nonn_core.export.bundle import Manifest
 
 

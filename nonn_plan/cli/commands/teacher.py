@@ -42,7 +42,7 @@ from nonn_plan.cli.views.plan_report import show_gammas, show_partition
 from nonn_plan.cli.views.training_report import show_classes
 
 if TYPE_CHECKING:
-    from nonn_common.progress import Progress
+    from nonn_common import Progress
     from nonn_core.communities.filter_network import LinkOptions
     from nonn_core.communities.knowledge import Knowledge
 

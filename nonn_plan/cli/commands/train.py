@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from boards.board_fit import BoardFit
-    from nonn_common.progress import Progress
+    from nonn_common import Progress
     from nonn_core.accuracy_report import Evaluation
     from nonn_core.data.dataset import Dataset
     from nonn_core.export.bundle import Agreement, ModelPrecision

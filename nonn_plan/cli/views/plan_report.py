@@ -8,7 +8,7 @@ from nonn_common.units import format_bytes, format_count, format_flops
 from nonn_core.evidence import counted_images, partition_warnings, student_warnings
 from nonn_core.partition import Community, Partition
 from nonn_plan.cli.output import Output, format_estimate, format_pct
-from planner.accuracy.estimate import AccuracyEstimate
+from planner.accuracy import AccuracyEstimate
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import LevelResult, PlanDocument, PlannedGroup0
 from planner.problem.goals import BUDGETS

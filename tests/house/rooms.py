@@ -1,7 +1,7 @@
 """Every file of every room with its first sentence, or counts of them.
 
-python docs/rooms.py [ROOM ...]            the files
-python docs/rooms.py --count [CHECKOUT]    how many, how long; of this checkout, or of another one
+python tests/house/rooms.py [ROOM ...]            the files
+python tests/house/rooms.py --count [CHECKOUT]    how many, how long; of this or another checkout
 """
 
 import ast
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROOMS = ("nonn_common", "profiles", "nonn_core", "simulator", "planner", "boards", "nonn_plan")
 
 
