@@ -30,6 +30,7 @@ from planner.data.relaxable_constraint import (
     gains_from_students,
     interchangeable,
     lift_constraints,
+    most_students_held,
     readable_limit,
     relaxable_constraints,
 )
@@ -101,15 +102,16 @@ def thresholds(
 ) -> Thresholds:
     """Find both thresholds of a constraint."""
     tight, tight_proven = _tight(session, best, constraint)
-    if (
-        lift_constraints(session.problem, {constraint}) == resolve_problem(session.problem)
-        and not constraint.objective
-    ):
+    lifted = lift_constraints(session.problem, {constraint})
+    if lifted == resolve_problem(session.problem) and not constraint.objective:
         return Thresholds(tight, None, None, best.proven and tight_proven)
     loose, improves, loose_proven = _loose(session, best, constraint)
     if constraint.kind == "max_students" and loose is None:
         stages = (level.objective for level in session.problem.objective)
-        loose_proven = loose_proven and not gains_from_students(session.problem, stages)
+        held = most_students_held(lifted)
+        all_tried = held is not None and held <= lifted.max_students
+        endless = gains_from_students(session.problem, stages)
+        loose_proven = loose_proven and (all_tried or not endless)
     return Thresholds(tight, loose, improves, best.proven and tight_proven and loose_proven)
 
 

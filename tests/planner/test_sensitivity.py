@@ -3,12 +3,14 @@
 More of a budget never makes an optimum worse, so that two questions beside a threshold say all.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planner_questions import SMALL, bounded, partition, question, stages
 
 from planner.data.problem_data import resolve_problem
-from planner.data.relaxable_constraint import RelaxableConstraint
+from planner.data.relaxable_constraint import RelaxableConstraint, most_students_held
 from planner.diagnosis.explanation import explain, thresholds
 from planner.solve import solve
 from planner.solvers.lexicographic import lexicographic_optimum
@@ -225,3 +227,20 @@ def test_that_no_number_of_students_is_of_use_is_not_proven_where_it_has_no_end(
     row = rows_of(tight)["max_students", None, None]
     assert row.loosen_to is None or row.proven
     assert not (row.loosen_to is None and row.proven)
+
+
+def test_no_number_of_students_is_of_use_where_the_boards_hold_no_more():
+    modes = resolve_problem(question("rpi3x2", (4,) * 6)).modes
+    memory = 2 * min(mode.memory_bytes(4) for mode in modes)
+    asked = question("rpi3x2", (4,) * 6, memory=memory, objective=stages("capacity"), reuse=True)
+    assert most_students_held(resolve_problem(asked)) == 4
+    row = rows_of(asked)["max_students", None, None]
+    assert (row.loosen_to, row.binds, row.proven) == (None, False, True)
+    for students in (4, 5, 8):
+        assert best(asked.model_copy(update={"max_students": students})) == best(asked).expected
+
+
+def test_boards_without_a_limit_hold_any_number_of_students():
+    data = resolve_problem(question("rpi3x2", (16, 16)))
+    unlimited = replace(data.capacities[0], memory_bytes=None, macs=None)
+    assert most_students_held(replace(data, capacities=(unlimited, data.capacities[1]))) is None
