@@ -139,7 +139,7 @@ def gains_from_students(problem: Problem, objectives: Iterable[Objective]) -> bo
 
 
 def most_students_held(data: ProblemData) -> int | None:
-    """Students that the boards' memory and MACs have room for at most; None without such a budget.
+    """Most students that memory and MACs of all boards hold; None where nothing limits them.
 
     Each has as many filters as the smallest community, or more.
     """
