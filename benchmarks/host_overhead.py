@@ -1,4 +1,4 @@
-"""What host and protocols cost beside the students' computing: loopback, mutual TLS, batch 1.
+"""Cost of host and protocols beside the students' computing: loopback, mutual TLS, batch 1.
 
     python benchmarks/host_overhead.py
 

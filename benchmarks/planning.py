@@ -115,7 +115,7 @@ class Comparison:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """Return what `work` returns, and its seconds."""
+    """Return the result of `work`, and its seconds."""
     start = time.perf_counter()
     result = work()
     return result, time.perf_counter() - start

@@ -208,7 +208,7 @@ def session(content: bytes, threads: int, spinning: bool) -> onnxruntime.Inferen
 
 
 def calls(rounds: int) -> dict[str, float]:
-    """Return what a call of onnxruntime costs in us: as we call it, bare, with bound buffers."""
+    """Return the time of a call of onnxruntime in us: as we call it, bare, with bound buffers."""
     shape = (1, 3, 32, 32)
     ports = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)

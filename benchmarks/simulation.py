@@ -233,7 +233,7 @@ def outages(boards: Sequence[Board], until_ms: float, seed: int) -> tuple[TimedF
 
 
 def timed(make: Callable[[], T], repeats: int) -> tuple[T, float]:
-    """Return what is made, and the least time of `repeats` runs, in s."""
+    """Return the result, and the least time of `repeats` runs, in s."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()

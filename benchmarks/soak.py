@@ -34,7 +34,7 @@ GROWTH_KB = 6_000
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one process holds."""
+    """Resources that one process holds."""
 
     resident_kb: int
     files: int

@@ -56,7 +56,7 @@ PLAIN = "plain loop"
 
 
 class AugmentedImages(TorchDataset[tuple[Tensor, Tensor]]):
-    """What a plain loop reads from: one image at a time, cropped, mirrored and normalised."""
+    """Data set of a plain loop: one image at a time, cropped, mirrored and normalised."""
 
     def __init__(self, images: Images, mean: Tensor, std: Tensor) -> None:
         self.images, self.mean, self.std = images, mean, std

@@ -1,4 +1,4 @@
-"""What if images come at random, a board fails, or runs hot? A plan on a fleet of your own."""
+"""A plan on a fleet of your own: images come at random, a board fails, or runs hot."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a quiet machine would show that takes 2 ms + 0.5 ms per million MACs."""
+"""Measurements of a quiet machine that takes 2 ms + 0.5 ms per million MACs."""
 
 from boards.profiling.benchmark_model import benchmark_models
 from boards.profiling.benchmark_run import BenchmarkResult

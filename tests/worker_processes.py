@@ -81,7 +81,7 @@ def free_port() -> int:
 
 
 def task_of(worker, manifest, protocol="fastest"):
-    """Return what the host asks of a worker."""
+    """A board as the host asks it: its address, and the models of its students."""
     models = {model.name: model for model in manifest.models}
     place = BoardAddress(name=worker.name, address=str(worker.address), protocol=protocol)
     return BoardTask(place, tuple(models[student] for student in worker.students))

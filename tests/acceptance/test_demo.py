@@ -1,4 +1,4 @@
-"""What `make demo` promises, checked on what it wrote: `NONN_PLAN_DEMO=quickstart pytest`."""
+"""The promises of `make demo`, checked on what it wrote: `NONN_PLAN_DEMO=quickstart pytest`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What people copy to boards: lists of packages that suffice, and a unit that systemd takes."""
+"""Files for boards: lists of packages that suffice, and a unit that systemd takes."""
 
 import shutil
 import signal

@@ -39,7 +39,7 @@ def bundle(plan, tmp_path):
 
 
 def answers(plan, count=9, compute=1.0, rest=1.0, missing=None):
-    """Return what boards would say whose times are these multiples of what the plan predicts."""
+    """Make answers of boards whose times are these multiples of the plan's prediction."""
     found = closed_form.fan_out_breakdown(plan_workload(plan))
     timings = tuple(
         BoardTiming(

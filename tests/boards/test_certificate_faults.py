@@ -1,4 +1,4 @@
-"""What a host says of a board that it does not trust: which certificate, why, and what to do."""
+"""Sentences on a board that the host does not trust: its certificate, the fault, the remedy."""
 
 from datetime import UTC, datetime, timedelta
 

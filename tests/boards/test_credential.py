@@ -1,4 +1,4 @@
-"""Who believes whom: real TLS handshakes over loopback, good ones and forged ones."""
+"""Trust between hosts and boards: real TLS handshakes over loopback, good ones and forged ones."""
 
 import shutil
 import socket
@@ -97,7 +97,7 @@ def called(port, context, name):
 
 
 def handshake(server, client, name="pi"):
-    """Return what the server and what the client met: the byte, or an error."""
+    """Return the byte, or the error, that the server met, and that the client met."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
         futures.ThreadPoolExecutor(1) as pool,
@@ -203,7 +203,7 @@ def test_an_authority_is_neither(keys, pi, host):
 
 
 def test_a_certificate_that_a_board_signed(keys, pi, tmp_path):
-    """Who stole a board's key makes a certificate of a host with it, and shows both."""
+    """The thief of a board's key makes a certificate of a host with it, and shows both."""
     certificate = credential.parse_certificate(pi.certificate, keys / "pi")
     key = load_pem_private_key(pi.key, password=None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)

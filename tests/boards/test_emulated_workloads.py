@@ -1,4 +1,4 @@
-"""What emulated boards have to do: from the plan and the bundle, by the simulator's times."""
+"""Work of emulated boards: from the plan and the bundle, by the simulator's times."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a relay holds back is, message by message, what the closed form says."""
+"""Delays of a relay equal the closed form, message by message."""
 
 import pytest
 from emulated_plans import bundle_of, made_fleet, made_plan

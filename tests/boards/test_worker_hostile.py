@@ -1,4 +1,4 @@
-"""What comes from the network may be anything: the worker says no, or hangs up, and lives."""
+"""Hostile bytes from the network: the worker says no, or hangs up, and lives."""
 
 import socket
 import ssl

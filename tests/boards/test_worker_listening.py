@@ -1,4 +1,4 @@
-"""Where a worker is reached, and what keeps it from taking or answering something for a while."""
+"""Addresses of a worker, and the faults that keep it from taking or answering for a while."""
 
 import errno
 import os

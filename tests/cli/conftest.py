@@ -17,7 +17,7 @@ CLASSES = ("left", "middle", "right")
 
 @dataclass
 class Said:
-    """What one call of the command printed, and its exit code."""
+    """Output of one call of the command, and its exit code."""
 
     code: int
     out: str
@@ -128,3 +128,18 @@ def plan_file(nonn_plan, plan_arguments, tmp_path) -> Path:
     said = nonn_plan(*plan_arguments)
     assert said.code == 0, said.err
     return tmp_path / "plan.json"
+
+
+@pytest.fixture
+def simulated(nonn_plan):
+    """Simulate two students on two Raspberry Pis, and return the JSON result."""
+
+    def call(*arguments):
+        said = nonn_plan(
+            "simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi3x2", "--students", 2,
+            *arguments, "--json",
+        )  # fmt: skip
+        assert said.code == 0, said.err
+        return said.document
+
+    return call

@@ -1,4 +1,4 @@
-"""What holds for the command as a whole: errors, exit codes, start-up, interruption, full disks."""
+"""The command as a whole: errors, exit codes, start-up, interruption, full disks."""
 
 import json
 import resource

@@ -124,11 +124,11 @@ def test_what_a_partition_changes_or_cannot_count_is_said(nonn_plan, pictures, t
     )  # fmt: skip
     assert said.code == 0, said.err
     assert said.document["teacher"]["signed_maps"] == "abs"
-    # What else is said is of the few images and links of this untrained teacher.
-    half, macs, signed = (
-        next(text for text in said.document["warnings"] if part in text)
-        for part in ("converted", "MACs", "negative")
-    )
+    half, macs, signed, scarce, *untrained = said.document["warnings"]
+    assert scarce.startswith("the rarest class has 3 validation images, fewer than 10")
+    # Nobody trained it: it may be near chance, and most of its filters alone.
+    known = ("the teacher is right on", "filters have no link")
+    assert all(any(part in text for part in known) for text in untrained)
     assert half == "weights are torch.float16: the network was converted to float32"
     # By hand: convolutions of 9x9 to 5x5 maps, attention of 25 places, the last layer.
     counted = 25 * (12 * 27 + 16 * 108 + 48 * 16) + 2 * 25 * 25 * 16 + 3 * 16

@@ -8,7 +8,8 @@ from nonn_plan.cli.commands import quickstart
 
 def test_quickstart_writes_what_single_commands_read(nonn_plan, tmp_path, monkeypatch):
     brief = OptimiserRecipe(epochs=1, batch_size=128)
-    monkeypatch.setattr(quickstart, "TEACHER_TRAINING", brief)
+    # A teacher near chance has no knowledge to divide, which `quickstart` would warn of.
+    monkeypatch.setattr(quickstart, "TEACHER_TRAINING", OptimiserRecipe(epochs=4, batch_size=64))
     monkeypatch.setattr(quickstart, "STUDENT_TRAINING", brief)
     monkeypatch.setattr(quickstart, "TEACHER", "wrn10-2")
     monkeypatch.setattr(quickstart, "LINK_PERCENTILE", 50.0)
@@ -23,17 +24,10 @@ def test_quickstart_writes_what_single_commands_read(nonn_plan, tmp_path, monkey
     # The comparison is fair: the undivided student is as large as the whole NoNN.
     assert abs(single["total_params"] / nonn["total_params"] - 1) < 0.1
     plan = json.loads((out / "plan.json").read_text())
-    # One epoch may leave this teacher near chance; that is all there is to warn of.
-    warnings = said.document.get("warnings", [])
-    assert all(text.startswith("the teacher is right on ") for text in warnings)
-    kept = {name: value for name, value in said.document.items() if name != "warnings"}
-    assert json.loads((out / "summary.json").read_text()) == kept
+    assert json.loads((out / "summary.json").read_text()) == said.document
     assert nonn["latency_ms"] == plan["predicted"]["total_ms"]
-    assert nonn_plan("simulate", out / "plan.json").code == 0
-    # How much can be proven of a teacher of one epoch is chance; `explain` reads the plan and says.
-    explained = nonn_plan("explain", out / "plan.json", "--limit", 60, "--json")
-    assert explained.document["status"] == plan["status"]
-    assert explained.code == (0 if explained.document["proven"] else 4)
+    for command in (["explain"], ["simulate"]):
+        assert nonn_plan(*command, out / "plan.json").code == 0
     assert nonn_plan("evaluate", out / "runs" / "nonn-1", "--plan", out / "plan.json").code == 0
     assert nonn_plan("train", out / "train-kd.yaml", "-o", out / "runs" / "kd-0").code == 0
     again = nonn_plan("quickstart", "-o", out)

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 
-import pyarrow.csv as arrow_csv
 import pytest
 from made_hardware import on_air
 
@@ -17,18 +16,6 @@ from simulator.results import statistics
 
 STUDENTS = ("simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi3x2")
 MODEL = ("simulate", "--model", "wrn40-4", "--fleet")
-
-
-@pytest.fixture
-def simulated(nonn_plan):
-    """Simulate two students on two Raspberry Pis, and return the JSON result."""
-
-    def call(*arguments):
-        said = nonn_plan(*STUDENTS, "--students", 2, *arguments, "--json")
-        assert said.code == 0, said.err
-        return said.document
-
-    return call
 
 
 def evaluation(path, accuracies):
@@ -202,103 +189,6 @@ def test_periodic_arrivals(simulated):
     assert [row["start_ms"] for row in rows] == [0, 250, 500]
 
 
-def test_a_board_that_fails_makes_the_host_wait(simulated):
-    usual = simulated()["simulation"]["total_ms"]
-    found = simulated("--fail", "rpi-3b-1@20ms..500ms")["simulation"]
-    assert found["total_ms"] > 500 > usual
-
-
-def test_boards_that_fail_as_one(simulated):
-    found = simulated("--fail", "rpi-3b-1,rpi-3b-2@20ms..500ms")["simulation"]
-    assert all(row["done_ms"] > 500 for row in found["boards"])
-
-
-def test_a_deadline_uses_what_came(simulated):
-    found = simulated("--fail", "rpi-3b-1@0ms", "--on-failure", "lose", "--deadline", "200ms")
-    assert found["simulation"]["survivors"] == [{"students": ["student-2"], "images": 1}]
-    assert 200 < found["simulation"]["total_ms"] < 210
-
-
-def test_the_host_needs_only_some(simulated):
-    both, one = simulated()["simulation"], simulated("--needs", 1)["simulation"]
-    assert one["total_ms"] < both["total_ms"]
-
-
-def test_a_board_that_is_down_holds_up_nobody_else(simulated):
-    """Two like boards with like students: the second takes the place of the first."""
-    usual = simulated("--needs", 1)["simulation"]["total_ms"]
-    found = simulated("--needs", 1, "--fail", "rpi-3b-1@0..10s")["simulation"]
-    assert found["total_ms"] == pytest.approx(usual)
-
-
-def test_mean_times_to_failure_and_repair(simulated):
-    arguments = ("--inferences", 200, "--mttf", "2s", "--mttr", "300ms", "--on-failure", "lose")
-    each = simulated(*arguments)["simulation"]
-    assert 0 < each["lost"] < 200
-    own = simulated(*arguments, "--mttf", "rpi-3b-1=900000s")["simulation"]
-    assert 0 < own["lost"] < each["lost"]
-    group = simulated(
-        "--inferences", 200, "--mttf", "rpi-3b-1,rpi-3b-2=2s", "--mttr", "300ms",
-        "--on-failure", "lose",
-    )["simulation"]  # fmt: skip
-    assert 0 < group["lost"] < 200
-    turned = simulated(
-        "--inferences", 200, "--mttf", "rpi-3b-1,rpi-3b-2=2s", "--mttr", "rpi-3b-2,rpi-3b-1=300ms",
-        "--on-failure", "lose",
-    )["simulation"]  # fmt: skip
-    assert turned == group
-
-
-VIA = """\
-name: via
-title: A board that is reached through another
-boards:
-- {name: hub, device: rpi-4b, link: wired-1gbit}
-- {name: leaf, device: rpi-3b, link: wifi, via: hub}
-"""
-
-
-@pytest.fixture
-def via(nonn_plan, tmp_path):
-    """Simulate students on a board behind a hub, or on both."""
-    (tmp_path / "via.yaml").write_text(VIA)
-
-    def call(*arguments):
-        fleet = ("--fleet", tmp_path / "via.yaml")
-        return nonn_plan("simulate", "--student", "wrn16:32,64,88", *fleet, *arguments, "--json")
-
-    return call
-
-
-@pytest.mark.parametrize("places", [("--place", "hub,leaf", "--students", 2), ("--place", "leaf")])
-def test_behind_a_hub_that_is_down_nobody_answers(via, places):
-    for fail in ("hub@0", "hub,leaf@0"):
-        found = via(*places, "--needs", 1, "--fail", fail).document["simulation"]
-        assert (found["answered"], found["lost"]) == (0, 1)
-
-
-def test_a_hub_alone_is_one_of_the_boards_that_fail_and_draw(via):
-    found = via("--place", "leaf").document
-    assert [row["board"] for row in found["simulation"]["boards"]] == ["hub", "leaf"]
-    assert [row["passes_on"] for row in found["simulation"]["boards"]] == [True, False]
-    assert found["simulation"]["boards"][0]["radio_mj"] > 0
-    assert found["latency_model"] == {"rpi-3b": "flop-affine"}
-    failing = ("--mttf", "2s", "--mttf", "leaf=900000s", "--mttr", "300ms", "--on-failure", "lose")
-    assert via("--place", "leaf", "--inferences", 100, *failing).document["simulation"]["lost"] > 0
-
-
-def test_a_hub_that_computes_nothing_has_no_clock_to_slow_down(via):
-    said = via("--place", "leaf", "--throttle", "hub@0=0.5")
-    assert said.code == 2
-    assert "found 'hub'; allowed: leaf" in said.err
-
-
-def test_throttling_slows_a_board_down(simulated):
-    usual = simulated()["simulation"]["boards"][0]["busy_ms"]
-    slower = simulated("--throttle", "rpi-3b-1@0=0.5")["simulation"]["boards"][0]["busy_ms"]
-    assert slower == pytest.approx(2 * usual)
-
-
 def test_accuracy_of_those_that_answer(simulated, tmp_path):
     """One of two students is dead: the accuracy is that of the other."""
     table = [(("student-1",), 61.0), (("student-2",), 72.0), (("student-1", "student-2"), 90.0)]
@@ -355,76 +245,12 @@ def test_totals_keep_no_tables(simulated):
     assert found["total_ms"] == pytest.approx(simulated()["simulation"]["total_ms"])
 
 
-def test_trace_picture_and_tables_are_written(simulated, tmp_path):
-    trace, picture, folder = tmp_path / "t.json", tmp_path / "p.png", tmp_path / "tables"
-    found = simulated("--trace", trace, "--gantt", picture, "--tables", folder)
-    assert json.loads(trace.read_text())["traceEvents"]
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert arrow_csv.read_csv(folder / "boards.csv").num_rows == 2
-    assert len(found["written"]) == 10
-
-
-@pytest.mark.parametrize(
-    ("option", "name"),
-    [
-        ("--trace", "mine"),
-        ("--gantt", "mine.png"),
-        ("--tables", "boards.csv"),
-        ("--tables", "boards.parquet"),
-    ],
-)
-def test_files_of_somebody_else_are_not_replaced(nonn_plan, tmp_path, option, name):
-    call = ["simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi3x2", option]
-    place = tmp_path if option == "--tables" else tmp_path / name
-    (tmp_path / name).write_text("mine")
-    said = nonn_plan(*call, place)
-    assert said.code == 2
-    assert f"{name}: holds something else" in said.err
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert (tmp_path / name).read_text() == "mine"
-    (tmp_path / name).unlink()
-    assert nonn_plan(*call, place).code == 0
-    assert nonn_plan(*call, place).code == 0  # its own it replaces
-
-
-@pytest.mark.parametrize("name", ["g.jpg", "g", "g.PNG.txt"])
-def test_a_picture_is_called_what_it_is(nonn_plan, tmp_path, name):
-    said = nonn_plan(*STUDENTS, "--gantt", tmp_path / name)
-    assert said.code == 2
-    assert name in said.err
-    assert ".png" in said.err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_absurd_figures_fit_their_columns(nonn_plan, tmp_path):
     on_air(1e-200, ("rpi-3b", "air")).write(tmp_path / "fleet.yaml")
     said = nonn_plan("simulate", "--student", "wrn10-1", "--fleet", tmp_path / "fleet.yaml")
     assert said.code == 0, said.err
     assert "e+20" in said.out
     assert "00000000" not in said.out
-
-
-def test_two_outputs_need_two_names(nonn_plan, tmp_path):
-    call = ["simulate", "--student", "wrn16:32,64,88", "--fleet", "rpi3x2"]
-    said = nonn_plan(*call, "--trace", tmp_path / "x", "--gantt", tmp_path / "x")
-    assert (said.code, list(tmp_path.iterdir())) == (2, [])
-    assert "two outputs of one name" in said.err
-
-
-def test_a_plan_is_not_replaced_by_its_trace(nonn_plan, plan_file):
-    before = plan_file.read_bytes()
-    assert nonn_plan("simulate", plan_file, "--trace", plan_file).code == 2
-    assert plan_file.read_bytes() == before
-
-
-def test_same_seed_same_trace(nonn_plan, tmp_path):
-    for name in ("one", "two"):
-        said = nonn_plan(
-            *STUDENTS, "--students", 2, "--arrivals", "poisson:9/s", "--inferences", 20,
-            "--mttf", "1s", "--mttr", "100ms", "--seed", 4, "--trace", tmp_path / name,
-        )  # fmt: skip
-        assert said.code == 0
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_a_plan_keeps_its_keys_and_has_scenarios_too(nonn_plan, plan_file):

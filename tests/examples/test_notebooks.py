@@ -12,7 +12,7 @@ MOST_BYTES = 120_000
 
 
 def texts(notebook):
-    """What each code cell prints or shows as text; pictures differ by fonts."""
+    """Text that each code cell prints or shows; pictures differ by fonts."""
     return [
         [
             output["text"] if output.output_type == "stream" else output["data"].get("text/plain")

@@ -41,6 +41,17 @@ def test_a_docstring_begins_with_one_short_sentence_that_has_a_noun(path):
     assert found == []
 
 
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "examples"])
+def test_docstrings_beside_the_rooms_have_a_noun(folder):
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, text in first_lines(path)
+        if RIDDLE.match(text)
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_text_below_a_name_begins_with_a_noun(path):
     assert [(line, text) for line, text in below_names(path) if RIDDLE.match(text)] == []

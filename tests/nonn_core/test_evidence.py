@@ -1,4 +1,4 @@
-"""What so many validation images can tell."""
+"""Bounds, needed images and warnings, by the number of validation images."""
 
 from math import log
 

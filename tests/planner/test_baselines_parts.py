@@ -1,4 +1,4 @@
-"""What baselines are made of: drafts, merges, menus, and choosing the best."""
+"""Parts of baselines: drafts, merges, menus, and choosing the best."""
 
 import itertools
 

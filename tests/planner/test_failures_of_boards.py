@@ -1,4 +1,4 @@
-"""What may fail: what a file may say, which boards are then up, and what is kept."""
+"""Failures of boards: what a file may say, which boards are then up, and what is kept."""
 
 import pytest
 from board_states import BoardState, board_states

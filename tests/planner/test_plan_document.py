@@ -1,4 +1,4 @@
-"""What a plan is for: a workload to simulate and a recipe to train."""
+"""Uses of a plan: a workload to simulate and a recipe to train."""
 
 import pytest
 from planner_questions import published, question

@@ -81,7 +81,7 @@ def optimum(asked, names):
 
 
 def brute(asked, over, names):
-    """Where a better optimum starts, the highest first: (budget, values)."""
+    """Budgets at which a better optimum starts, the highest first: (budget, values)."""
     steps, above = [], None
     for amount in sorted({*needs(asked, over.budget), over.least, over.most}):
         if not over.least <= amount <= over.most:

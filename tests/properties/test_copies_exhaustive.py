@@ -107,7 +107,7 @@ def plans_with_copies(image, instance):
 
 
 def values_of_copies(instance, once, students, boards, load):
-    """What boards do counts each copy, what students know counts each once."""
+    """Each copy counts as work of a board, and once as knowledge of a student."""
     return {
         **values(instance, instance.drop_choices[0], load),
         **{name: once[name] for name in ("accuracy", "capacity", "imbalance", "students")},

@@ -1,4 +1,4 @@
-"""What holds for every outage: it takes no more with it than it must."""
+"""Properties of every outage: it takes no more with it than it must."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What holds for every fan-out: engine and closed form agree, and nothing gets lost."""
+"""Properties of every fan-out: engine and closed form agree, and nothing gets lost."""
 
 from collections import Counter
 from dataclasses import replace

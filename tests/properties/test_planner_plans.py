@@ -1,4 +1,4 @@
-"""What holds for every plan: it keeps all rules, and the simulator gives its milliseconds."""
+"""Properties of every plan: it keeps all rules, and the simulator gives its milliseconds."""
 
 import numpy as np
 import pytest

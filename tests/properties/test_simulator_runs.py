@@ -1,4 +1,4 @@
-"""What holds for every job in every scenario, and that all ways to the same result agree."""
+"""Properties of every job in every scenario, and all ways to the same result agree."""
 
 import tracemalloc
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What holds for every model split over any fleet: recurrences, conservation, monotony."""
+"""Properties of every model split over any fleet: recurrences, conservation, monotony."""
 
 from dataclasses import replace
 from itertools import combinations_with_replacement, pairwise

@@ -13,7 +13,7 @@ from nonn_core.experiments.table_rows import published_sizes, row_cost, table_de
 
 
 def need(table, row, dataset=None, teacher=None):
-    """What a row needs here, and what was published of it."""
+    """Needs of a row here, and the figures that were published of it."""
     found = table_design(table, dataset, teacher)
     chosen = next(each for each in found.rows if each.name == row)
     sizes = published_sizes(found.teacher, chosen.students)

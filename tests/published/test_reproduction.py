@@ -1,4 +1,4 @@
-"""What the simulator says beside what was published, row by row."""
+"""Simulated figures beside published ones, row by row."""
 
 import pytest
 

@@ -162,7 +162,7 @@ def test_fine_tuning_starts_from_the_run_and_leaves_a_run(run, nonn_recipe, tiny
 
 
 class KilledError(Exception):
-    """What stands for a kill inside this process."""
+    """A stand-in for a kill inside this process."""
 
 
 def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_killed(run, nonn_recipe, tiny, tmp_path):

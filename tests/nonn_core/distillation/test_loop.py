@@ -23,7 +23,7 @@ from nonn_core.recipe import OptimiserRecipe
 
 
 class KilledError(Exception):
-    """What stands for a kill inside this process."""
+    """A stand-in for a kill inside this process."""
 
 
 @pytest.fixture

@@ -223,7 +223,7 @@ def test_a_network_is_a_function_of_its_recipe():
 
 
 class KilledError(Exception):
-    """What stands for a kill inside this process."""
+    """A stand-in for a kill inside this process."""
 
 
 def killed_in_the_second_epoch(what, done, total):

@@ -45,7 +45,7 @@ def copied(finished, tmp_path):
 
 
 class KilledError(Exception):
-    """What stands for a kill inside this process."""
+    """A stand-in for a kill inside this process."""
 
 
 def killed_at(step):

@@ -296,7 +296,7 @@ def splitnet_recipe(nonn_recipe):
 
 
 class KilledError(Exception):
-    """What stands for a kill inside this process."""
+    """A stand-in for a kill inside this process."""
 
 
 def killed_at(step):

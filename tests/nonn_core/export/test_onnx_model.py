@@ -130,7 +130,7 @@ def test_qdq_answers_almost_the_same(block, images):
 
 
 def test_qdq_needs_no_setting_of_the_session(block, images):
-    """Where sums would saturate, a session with none of our options answers the same."""
+    """Without our session options, sums that would saturate are the same."""
     model = quantise_int8(exported(block, images), images.numpy(), qdq=True)
     plain = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]

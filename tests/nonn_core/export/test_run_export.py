@@ -1,4 +1,4 @@
-"""What is exported computes what was trained: run by onnxruntime as boards and host would."""
+"""Exported models compute what was trained: run by onnxruntime as boards and host would."""
 
 import hashlib
 import json

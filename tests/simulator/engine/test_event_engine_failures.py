@@ -1,4 +1,4 @@
-"""What waits for a repair is in nobody's way, and what is lost does not take the next with it."""
+"""Repairs and losses: a wait is in nobody's way, and a loss does not take the next with it."""
 
 import math
 
@@ -38,7 +38,7 @@ DUPLEX = star("{}.up", "{}.down", needs=1)
 
 
 def rows_on(result, *resources):
-    """What was done on resources: image, step, start, end, and whether it was lost."""
+    """Work that was done on resources: image, step, start, end, and whether it was lost."""
     steps = result.recording.graph.steps
     return [
         (row.inference, row.step, row.start_ms, row.end_ms, row.lost)

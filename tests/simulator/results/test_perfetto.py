@@ -32,7 +32,7 @@ class Box:
 
 
 class Trace:
-    """What a viewer makes of the file: threads with boxes, arrows, counters; all times in ns."""
+    """View of the file in a viewer: threads with boxes, arrows, counters; all times in ns."""
 
     def __init__(self, text):
         self.events = json.loads(text, parse_float=Decimal)["traceEvents"]
