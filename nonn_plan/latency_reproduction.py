@@ -32,7 +32,7 @@ Matrix = NDArray[np.float64]
 ErrorModel = Literal["predictor", "least squares", "FLOP-affine", "live edges"]
 
 SCORED_THREADS = (1, 4)
-PLAIN = (*("resnet18", "resnet50", "vgg16", "mobilenet", "mobilenet_v2", "mnasnet", "squeezenet"),)
+PLAIN = ["resnet18", "resnet50", "vgg16", "mobilenet", "mobilenet_v2", "mnasnet", "squeezenet"]
 """Plain networks, like students."""
 FOLDS = 10
 """Tenths: as much of the source's rows is withheld."""
