@@ -8,18 +8,28 @@ affine in the multiply-accumulates (MACs) of a model::
     compute_mj = power_fixed_w * compute_fixed_ms
                + power_busy_w * compute_ms_per_mmac * macs / 1e6          (W x ms = mJ)
 
-Where the layers of a device were measured, a model's time is predicted layer by layer instead.
+A model's time is predicted layer by layer instead where the layers of a device were measured, or
+where rates of layers were fitted to networks that ran there and on other boards.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError, ProfileError
 from profiles import Quantity, Registry
-from profiles.layer import LayerModel, LayerTable, RuntimePrecision, layer_ms
+from profiles.layer import (
+    LayerModel,
+    LayerRates,
+    LayerTable,
+    LayerWork,
+    RuntimePrecision,
+    layer_ms,
+    rated_ms,
+)
 
 BoardQuantity = Literal[
     "compute_fixed_ms",
@@ -118,6 +128,10 @@ class DeviceProfile(Document):
     layers: LayerModel | None = Field(
         default=None, description="Time of single layers, where layers have been measured."
     )
+    layer_rates: LayerRates | None = Field(
+        default=None,
+        description="Rates of layers, fitted to measured networks, where no layers were measured.",
+    )
     hosting: Hosting | None = Field(
         default=None, description="Cost of being the host; absent where the device cannot be one."
     )
@@ -191,22 +205,53 @@ TimingMethod = Literal["per-layer", "flop-affine"]
 
 @dataclass(frozen=True, slots=True)
 class PredictedTime:
-    """A predicted time in ms, and what predicted it."""
+    """A predicted time in ms, and what predicted it.
+
+    `low_ms` and `high_ms` are the ends of its 90 % interval; None where none is known.
+    """
 
     ms: float
     how: TimingMethod
+    low_ms: float | None = None
+    high_ms: float | None = None
 
 
 def model_ms(device: DeviceProfile, table: LayerTable) -> PredictedTime:
     """Time of the layers of `table` one after another, alone on `device`.
 
-    Per layer where the device has a model of its layers that knows each of these; affine in the
-    MACs (`compute_ms`) otherwise.  Raises ProfileError where the profile lacks those quantities.
+    Per layer where the device's measured layers, or else its rates, know each of these; affine in
+    the MACs (`compute_ms`) otherwise.  Raises ProfileError where the profile lacks those
+    quantities.
     """
-    if device.layers is not None:
-        layers = device.layers
-        times = [layer_ms(layers, layer, device.precision) for layer in table]
+    for predictor in layer_predictors(device):
+        times = [predictor.predict(layer) for layer in table]
         known = [time for time in times if time is not None]
         if len(known) == len(times):
-            return PredictedTime(sum(known), "per-layer")
+            return predictor.predicted(sum(known))
     return PredictedTime(compute_ms(device, sum(layer.macs for layer in table)), "flop-affine")
+
+
+class LayerPredictor(NamedTuple):
+    """Prediction of single layers: ms of a layer, or None for an unknown one.
+
+    `low` and `high` are the ends of the 90 % interval of a model's time, as factors on it.
+    """
+
+    predict: Callable[[LayerWork], float | None]
+    low: float | None = None
+    high: float | None = None
+
+    def predicted(self, ms: float) -> PredictedTime:
+        """Time of a model whose layers take `ms` together."""
+        if self.low is None or self.high is None:
+            return PredictedTime(ms, "per-layer")
+        return PredictedTime(ms, "per-layer", ms * self.low, ms * self.high)
+
+
+def layer_predictors(device: DeviceProfile) -> Iterator[LayerPredictor]:
+    """Predictors of the layers of a device: measured layers first, then rates."""
+    precision = device.precision
+    if (layers := device.layers) is not None:
+        yield LayerPredictor(lambda layer: layer_ms(layers, layer, precision))
+    if (rates := device.layer_rates) is not None:
+        yield LayerPredictor(lambda layer: rated_ms(rates, layer, precision), rates.low, rates.high)

@@ -17,7 +17,7 @@ a model's time is the sum over what the device executes one after another.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -118,6 +118,33 @@ class LayerModel(Record):
     source: str = Field(min_length=1, description="Where the layers were measured.")
 
 
+class LayerRates(Record):
+    """Rates of a device by kind of work, fitted to measured networks of many boards.
+
+    A model's time is the sum of its work times these rates (profiles.layer_rates).
+    """
+
+    ms_per_unit: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        min_length=1,
+        description="ms of each kind of work of profiles.layer_rates, for a million units or for "
+        "one where the kind is counted. A layer with a kind that is not here is not predicted.",
+    )
+    low: float = Field(
+        gt=0,
+        le=1,
+        description="Lower end of a time's 90 % interval, for a network that was not measured, as "
+        "a factor on the time.",
+    )
+    high: float = Field(ge=1, description="Upper end of that interval, as a factor.")
+    rows: int = Field(ge=0, description="Measured rows of this board and setting.")
+    threads: int = Field(gt=0, description="Threads that compute.")
+    source: str = Field(min_length=1, description="What was measured, and what was fitted to it.")
+
+    def __hash__(self) -> int:
+        """Hash it, dictionary and all: boards that are alike are found by their profiles."""
+        return hash((self.source, self.threads, self.low, self.high, *self.ms_per_unit.values()))
+
+
 def kernel_of(layer: LayerWork) -> Kernel:
     """Shape of a layer's kernel; a layer without one counts as pointwise."""
     if layer.groups > 1 and layer.groups == layer.in_channels:
@@ -143,6 +170,24 @@ def layer_ms(model: LayerModel, layer: LayerWork, precision: RuntimePrecision) -
             features = layer_features(layer, precision)
             return sum(quantity.value * features[term] for term, quantity in cost.terms.items())
     return None
+
+
+def rated_ms(rates: LayerRates, layer: LayerWork, precision: RuntimePrecision) -> float | None:
+    """Time of `layer` at these rates, in ms; None where one of them is missing.
+
+    A norm takes none: the runtime folds it into its convolution.  fp16 counts as fp32.
+    """
+    from profiles.layer_rates import WORKS, layer_work  # loads numpy
+    from profiles.measured_latency import student_network
+
+    total_ms = 0.0
+    for seen in student_network((layer,), int8=precision == "int8"):
+        for name, amount in layer_work(seen):
+            rate = rates.ms_per_unit.get(name)
+            if rate is None:
+                return None
+            total_ms += rate * amount * (1.0 if WORKS[name].counted else 1e-6)
+    return total_ms
 
 
 def _mmac_term(kernel: Kernel) -> Term:

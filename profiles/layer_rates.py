@@ -19,8 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.sparse import csr_array
 
 from profiles.measured_latency import BoardSetting, RuntimeLayer, RuntimeNetwork
 
@@ -112,13 +110,12 @@ def network_work(networks: Sequence[RuntimeNetwork]) -> Matrix:
     """
     seen: dict[RuntimeLayer, int] = {}
     columns = [seen.setdefault(layer, len(seen)) for network in networks for layer in network]
-    ends = np.cumsum([0, *(len(network) for network in networks)])
+    of = np.repeat(np.arange(len(networks)), [len(network) for network in networks])
     layers = np.zeros((max(len(seen), 1), len(WORKS)))
     for layer, row in seen.items():
         for name, amount in layer_work(layer):
             layers[row, _INDEX[name]] += amount
-    shape = (len(networks), len(layers))
-    counts = csr_array((np.ones(len(columns)), columns, ends), shape=shape)
+    counts = _counts(of, columns, (len(networks), len(layers)))
     found: Matrix = counts @ (layers * _UNIT)
     return found
 
@@ -283,6 +280,8 @@ def fit_rates(
     A measured row has its setting's place in `rows`, its network's work (`network_work`) in
     `works`, its latency in `ms`.  A setting without rows has the level of its board or core.
     """
+    from scipy.optimize import minimize  # takes longer to load than a plan to find
+
     cores, core = _places([setting.core for setting in settings])
     boards, board = _places([setting.processor for setting in settings])
     doublings = np.log2([setting.threads for setting in settings])
@@ -302,8 +301,9 @@ def fit_rates(
     weight = {"core": CORE, "slope": SLOPE, "board": BOARD, "setting": SETTING}
     group_prior = np.zeros(len(_GROUPS))
     group_prior[_GROUP_OF] = _PRIOR
-    of_core, of_board = _indicator(core, cores), _indicator(board, boards)
-    of_setting = _indicator(rows, count)
+    own, of = np.arange(count), np.arange(len(rows))
+    of_core, of_board = _counts(core, own, (cores, count)), _counts(board, own, (boards, count))
+    of_setting = _counts(rows, of, (count, len(rows)))
     target = np.log(ms)
     plain = np.isin([setting.threads for setting in settings], PLAIN_THREADS)
     counts_for = np.where(plain, 1.0, OTHER_WEIGHT)[rows]
@@ -392,7 +392,8 @@ def _places(names: Sequence[object]) -> tuple[int, NDArray[np.intp]]:
     return len(order), np.array([order[name] for name in names], dtype=np.intp)
 
 
-def _indicator(places: NDArray[np.intp], count: int) -> "csr_array[np.float64]":
-    """Matrix that sums rows of the same place."""
-    ones = np.ones(len(places))
-    return csr_array((ones, (places, np.arange(len(places)))), shape=(count, len(places)))
+def _counts(rows: Any, columns: Any, shape: tuple[int, int]) -> Any:
+    """Sparse matrix with the number of times that each place is named."""
+    from scipy.sparse import csr_array
+
+    return csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)

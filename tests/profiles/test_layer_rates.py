@@ -1,11 +1,16 @@
 """Rates of layers: the work of a layer in closed form, and rates of boards that are known."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import teacher_table
+from profiles.device import DEVICES, DeviceProfile, PredictedTime, compute_ms, model_ms
+from profiles.layer import LayerRates
 from profiles.layer_rates import WORKS, fit_rates, layer_work, network_work
 from profiles.measured_latency import (
     BoardSetting,
@@ -171,3 +176,67 @@ def test_the_fit_is_the_same_each_time():
     pairs = [(s, n) for s in range(4) for n in range(len(NAMES))]
     rows = made(PRIOR + np.zeros((4, 1)), pairs)
     assert np.array_equal(fit_rates(SETTINGS, *rows), fit_rates(SETTINGS, *rows))
+
+
+RATES = LayerRates(
+    ms_per_unit={name: 0.1 + place / 100 for place, name in enumerate(WORKS)},
+    low=0.75,
+    high=1.25,
+    rows=12,
+    threads=4,
+    source="made up",
+)
+
+
+def rated(precision="fp32", **figures):
+    content = DEVICES.get("rpi-3b").model_dump() | {"layers": None, "precision": precision}
+    return DeviceProfile.model_validate(content | {"layer_rates": RATES.model_dump()} | figures)
+
+
+@pytest.mark.parametrize(("precision", "int8"), [("fp32", False), ("int8", True)])
+def test_a_device_with_rates_takes_them_times_the_work_of_the_runtimes_layers(precision, int8):
+    table = teacher_table(parse_network("wrn16-2"), CIFAR, 10)
+    work = network_work([student_network(table, int8)])[0]
+    expected = float(work @ np.array(list(RATES.ms_per_unit.values())))
+    found = model_ms(rated(precision), table)
+    assert found.how == "per-layer"
+    assert found.ms == pytest.approx(expected, rel=1e-12)
+    assert (found.low_ms, found.high_ms) == pytest.approx((0.75 * expected, 1.25 * expected))
+
+
+def test_measured_layers_come_before_rates_and_macs_after_them():
+    table = teacher_table(parse_network("wrn16-2"), CIFAR, 10)
+    kinds = [
+        {"kind": kind, "kernels": ["pointwise", "spatial"], "layers": 5, "terms": {"fixed_ms": ms}}
+        for kind, ms in (("conv", QUANTITY), ("norm", QUANTITY), ("pool", QUANTITY))
+    ]
+    measured = {"kinds": kinds, "layers": 5, "residual_pct": 1, "held_out_pct": 1, "source": "x"}
+    unknown_fc = rated(layers=measured)
+    assert model_ms(unknown_fc, table) == model_ms(rated(), table)
+    known = rated(layers=measured | {"kinds": [*kinds, kinds[0] | {"kind": "fc"}]})
+    assert model_ms(known, table) == PredictedTime(2.0 * len(table), "per-layer")
+    poor = {"layer_rates": RATES.model_dump() | {"ms_per_unit": {"stem": 1.0}}}
+    macs = sum(layer.macs for layer in table)
+    affine = PredictedTime(compute_ms(rated(), macs), "flop-affine")
+    assert model_ms(rated(**poor), table) == affine
+
+
+QUANTITY = {"value": 2.0, "provenance": "measured", "source": "made up"}
+
+
+def test_rates_survive_their_file_and_equal_profiles_hash_alike(tmp_path):
+    device = rated()
+    device.write(tmp_path / "rated.yaml")
+    assert DeviceProfile.read(tmp_path / "rated.yaml") == device
+    assert len({device, rated(), rated("int8")}) == 2
+
+
+def test_a_device_predicts_without_loading_what_fits_rates():
+    program = (
+        "import sys; from profiles.device import DEVICES; DEVICES.get('rpi-3b');"
+        "loaded = {'numpy', 'scipy', 'profiles.layer_rates'} & set(sys.modules); print(loaded);"
+        "import profiles.layer_rates;"
+        "print({'scipy', 'scipy.optimize', 'scipy.sparse'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["set()", "set()"], done.stderr
