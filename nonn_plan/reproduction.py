@@ -32,10 +32,13 @@ from simulator.results.simulation_result import SimulationResult
 from simulator.student_sweep import StudentSweep, SweepPoint, least_total_at
 from simulator.task_graph import TaskGraph
 from simulator.workloads import model_split
-from simulator.workloads.fan_out import FanOut, StudentWork, longest_first
+from simulator.workloads.fan_out import FanOut, Sending, StudentWork, longest_first
 
 IMAGE, CLASSES = ImageShape(3, 32, 32), 10
 """CIFAR-10, on which all models that are split were measured."""
+
+PUBLISHED_SENDING: Sending = "per-student"
+"""One TCP wrapper for each student (arXiv:1907.11804, Figure 7); this host sends per board."""
 
 
 class ReproducedFigure(Record):
@@ -81,8 +84,9 @@ def workload_of(row: Measurement, facts: PublishedFacts) -> FanOut | TaskGraph:
         for n in range(row.models_per_board)
     )
     host = DEVICES.get(facts.host.device)
-    order = longest_first(boards, works)
-    return FanOut(host, boards, works, order, image_bytes=row.image_bytes or 0)
+    image_bytes = row.image_bytes or 0
+    order = longest_first(boards, works, image_bytes)
+    return FanOut(host, boards, works, order, image_bytes, sending=PUBLISHED_SENDING)
 
 
 def _alone(board: Board, macs: int) -> TaskGraph:
@@ -95,7 +99,7 @@ def _alone(board: Board, macs: int) -> TaskGraph:
 
 
 def move_of(sweep: PublishedSweep, facts: PublishedFacts) -> StudentSweep:
-    """Published sweep.
+    """Published sweep, with a message for each student.
 
     Images and replies are those of the slow boards' other rows.
     """
@@ -109,6 +113,7 @@ def move_of(sweep: PublishedSweep, facts: PublishedFacts) -> StudentSweep:
         macs=sweep.macs,
         features=(like.reply_bytes or 0) // BYTES_PER_FEATURE,
         image_bytes=like.image_bytes or 0,
+        sending=PUBLISHED_SENDING,
     )
 
 

@@ -16,7 +16,7 @@ from profiles.device import DeviceProfile
 from profiles.fleet import Board
 from profiles.link import LinkProfile
 from simulator.engine.simulation import simulate
-from simulator.workloads.fan_out import FanOut, StudentWork, longest_first
+from simulator.workloads.fan_out import FanOut, Sending, StudentWork, longest_first
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,8 @@ class SweepPoint:
 class StudentSweep:
     """Students that leave boards of `slow` for one of `fast`, all on `link`.
 
-    There are `students` of them, of `macs` each.
+    There are `students` of them, of `macs` each.  `sending` says whether those on the fast board
+    have an image each, as published, or one together.
     """
 
     slow: DeviceProfile
@@ -60,6 +61,7 @@ class StudentSweep:
     macs: int
     features: int
     image_bytes: int
+    sending: Sending = "per-board"
 
     def fan_out(self, moved: int) -> FanOut:
         """Workload with `moved` students on the fast board."""
@@ -74,7 +76,9 @@ class StudentSweep:
             StudentWork(f"student-{number + 1}", home, self.macs, self.features)
             for number, home in enumerate(homes)
         )
-        return FanOut(self.host, boards, works, longest_first(boards, works), self.image_bytes)
+        each_bytes = self.image_bytes if self.sending == "per-student" else None
+        order = longest_first(boards, works, each_bytes)
+        return FanOut(self.host, boards, works, order, self.image_bytes, sending=self.sending)
 
     def points(self) -> tuple[SweepPoint, ...]:
         """One simulated image per number of students on the fast board."""

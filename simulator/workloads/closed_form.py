@@ -24,15 +24,21 @@ order, and its own students' reply queues behind them::
     maps    = sent_0 + latency_0 + G0's compute
     sent_b  = sent_(b-1) + exchange_b      from maps; ready_b = sent_b + latency_0 + latency_b + ...
 
+Where each student has a send of its own (`FanOut.sending`), b runs over the students; those of one
+board share its processor from the moments when their images are there: of n that run each goes at
+1/n of the clock, and each replies when it is done.
+
 In a closed loop the host takes up the next image when it has the answer to the last one, so that
 start_(n+1) = end_n = start_n + total.  No randomness and no failures.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nonn_common.errors import SimulationError
-from profiles.device import compute_mj, compute_ms
+from profiles.device import compute_mj, compute_ms, slowdown
 from profiles.fleet import Board
 from simulator.graph_builder import downlink, exchange_ms, join_ms, send_ms, uplink
 from simulator.results.breakdown import BoardRow, Breakdown, InferenceRow
@@ -40,7 +46,6 @@ from simulator.workloads.fan_out import (
     FanOut,
     SharedGroup,
     SingleModel,
-    StudentWork,
     busy_mj,
     busy_ms,
     reply_ms,
@@ -53,8 +58,8 @@ def fan_out_breakdown(workload: FanOut, inferences: int = 1) -> Breakdown:
     The images are a closed loop of `inferences`.
 
     Raises SimulationError for a fan-out that joins k of n students or at a deadline, for one with
-    G0 on a board of its own and a half-duplex link, and for several images of which a replica
-    still works on one when the next begins.
+    G0 on a board of its own and a half-duplex link or a message per student, and for several
+    images of which a replica still works on one when the next begins.
     """
     if workload.needs is not None:
         raise _unknown("that joins k of n students")
@@ -62,23 +67,27 @@ def fan_out_breakdown(workload: FanOut, inferences: int = 1) -> Breakdown:
         raise _unknown("with a deadline")
     turns = _turns(workload) if workload.g0 is None else _turns_behind_g0(workload, workload.g0)
     replied_ms = _replied_ms(turns)
-    total_ms = _answered_ms(workload, replied_ms) + join_ms(workload.host)
-    rows = [
-        BoardRow(
-            board=turn.board.name,
-            device=turn.board.device.name,
-            students=turn.students,
-            send_done_ms=turn.begun_ms,
-            busy_ms=turn.computing_ms,
-            done_ms=max(replied_ms.get(turn.board.name, 0.0), turn.passed_ms),
-            energy_mj=turn.energy_mj,
+    total_ms = _answered_ms(workload, turns, replied_ms) + join_ms(workload.host)
+    rows = []
+    computing_ms = []
+    for name in dict.fromkeys(turn.board.name for turn in turns):
+        here = [i for i, turn in enumerate(turns) if turn.board.name == name]
+        own = [turns[i] for i in here]
+        rows.append(
+            BoardRow(
+                board=name,
+                device=own[0].board.device.name,
+                students=sum(len(turn.names) for turn in own),
+                send_done_ms=min(turn.begun_ms for turn in own),
+                busy_ms=sum(turn.computing_ms for turn in own),
+                done_ms=max(max(replied_ms[i], turns[i].passed_ms) for i in here),
+                energy_mj=sum(turn.energy_mj for turn in own),
+            )
         )
-        for turn in turns
-    ]
+        # What goes on after the answer made nobody wait.
+        computing_ms.append(_busy_until_ms(own, total_ms))
     if inferences > 1 and any(row.done_ms > total_ms for row in rows):
         raise _unknown("of several images that replicas still work on when the next one begins")
-    # What goes on after the answer made nobody wait.
-    computing_ms = (min(turn.computing_ms, max(0.0, total_ms - turn.begun_ms)) for turn in turns)
     return _breakdown(total_ms, max(computing_ms), rows, inferences)
 
 
@@ -102,14 +111,15 @@ def single_model_breakdown(workload: SingleModel, inferences: int = 1) -> Breakd
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A board's part in one image, up to the moment when its reply is ready.
+    """What one message sets off at a board, up to the moment when the reply is ready.
 
-    Its input is sent until `sent_ms`, then takes `latency_ms`.  A board with G0 alone replies
+    It is sent until `sent_ms`, then takes `latency_ms`; the students `names` then compute, and
+    `waiting_ms` longer where those of other messages run at once.  A board with G0 alone replies
     nothing; one whose link passes G0's maps on until `passing_ms` replies after that.
     """
 
     board: Board
-    students: int
+    names: tuple[str, ...]
     sent_ms: float
     latency_ms: float
     computing_ms: float
@@ -117,6 +127,8 @@ class _Turn:
     energy_mj: float
     passing_ms: float = 0.0
     passed_ms: float = 0.0
+    shared: bool = False
+    waiting_ms: float = 0.0
 
     @property
     def begun_ms(self) -> float:
@@ -124,33 +136,83 @@ class _Turn:
 
     @property
     def ready_ms(self) -> float:
-        return self.begun_ms + self.computing_ms
+        return self.begun_ms + self.computing_ms + self.waiting_ms
 
 
 def _turns(workload: FanOut) -> list[_Turn]:
     turns = []
     sent_ms = 0.0
-    for board, students in workload.sends():
-        sending_ms, latency_ms, computing_ms, replying_ms = _times_ms(board, students, workload)
-        sent_ms += sending_ms
-        energy_mj = busy_mj(board.device, [student.macs for student in students])
+    there = Counter(student.board for student in workload.students)
+    for board, students in workload.messages():
+        sent_ms += send_ms(board, workload.image_bytes)
+        macs = [student.macs for student in students]
+        # Students that come one by one are slowed down as those that come together are.
+        factor = slowdown(board.device, there[board.name]) / slowdown(board.device, len(macs))
         turns.append(
-            _Turn(board, len(students), sent_ms, latency_ms, computing_ms, replying_ms, energy_mj)
+            _Turn(
+                board=board,
+                names=tuple(student.name for student in students),
+                sent_ms=sent_ms,
+                latency_ms=board.link.latency_ms.value,
+                computing_ms=factor * busy_ms(board.device, macs),
+                replying_ms=reply_ms(board, sum(student.features for student in students)),
+                energy_mj=factor * busy_mj(board.device, macs),
+                shared=there[board.name] > 1,
+            )
         )
-    return turns
+    return turns if workload.sending == "per-board" else _shared(turns)
+
+
+def _shared(turns: Sequence[_Turn]) -> list[_Turn]:
+    """Turns with the time that each loses to others of its board (processor sharing)."""
+    done = list(turns)
+    for name in {turn.board.name for turn in turns}:
+        here = [i for i, turn in enumerate(turns) if turn.board.name == name]
+        left_ms = {i: turns[i].computing_ms for i in here}
+        running: list[int] = []
+        now_ms = 0.0
+        while left_ms:
+            coming_ms = turns[here[0]].begun_ms if here else math.inf
+            ending_ms = min((now_ms + len(running) * left_ms[i] for i in running), default=math.inf)
+            then_ms = min(coming_ms, ending_ms)
+            for i in running:
+                left_ms[i] -= (then_ms - now_ms) / len(running)
+            now_ms = then_ms
+            if coming_ms <= ending_ms:
+                running.append(here.pop(0))
+                continue
+            least_ms = min(left_ms[i] for i in running)
+            for i in [i for i in running if left_ms[i] == least_ms]:
+                running.remove(i)
+                del left_ms[i]
+                alone_ms = turns[i].begun_ms + turns[i].computing_ms
+                done[i] = replace(turns[i], waiting_ms=now_ms - alone_ms)
+    return done
+
+
+def _busy_until_ms(turns: Sequence[_Turn], end_ms: float) -> float:
+    """Time until `end_ms` for which a board computes; its work never waits while it is idle."""
+    busy_ms = free_ms = 0.0
+    for turn in turns:
+        begin_ms = max(free_ms, turn.begun_ms)
+        free_ms = begin_ms + turn.computing_ms
+        busy_ms += min(turn.computing_ms, max(0.0, end_ms - begin_ms))
+    return busy_ms
 
 
 def _turns_behind_g0(workload: FanOut, g0: SharedGroup) -> list[_Turn]:
     """Turn of G0's board, then those of the other boards in send order."""
     source = next(board for board in workload.boards if board.name == g0.board)
     boards = [source, *(board for board, _ in workload.sends())]
+    if workload.sending != "per-board":
+        raise _unknown("with a board for G0 alone, and a message per student")
     if any(uplink(board) == downlink(board) for board in boards):
         raise _unknown("with a board for G0 alone, on a half-duplex link or a shared medium")
     sent_ms = send_ms(source, workload.image_bytes)
     latency_ms = source.link.latency_ms.value
     own = _Turn(
         board=source,
-        students=0,
+        names=(),
         sent_ms=sent_ms,
         latency_ms=latency_ms,
         computing_ms=compute_ms(source.device, g0.macs),
@@ -163,7 +225,8 @@ def _turns_behind_g0(workload: FanOut, g0: SharedGroup) -> list[_Turn]:
         if turn.board.name == source.name:
             own = replace(
                 own,
-                students=turn.students,
+                names=turn.names,
+                shared=turn.shared,
                 computing_ms=own.computing_ms + turn.computing_ms,
                 replying_ms=turn.replying_ms,
                 energy_mj=own.energy_mj + turn.energy_mj,
@@ -176,21 +239,22 @@ def _turns_behind_g0(workload: FanOut, g0: SharedGroup) -> list[_Turn]:
     return [replace(own, passing_ms=passed_ms, passed_ms=there_ms), *others]
 
 
-def _replied_ms(turns: Sequence[_Turn]) -> dict[str, float]:
-    """Time at which the host has each board's reply.
+def _replied_ms(turns: Sequence[_Turn]) -> list[float]:
+    """Time at which the host has each reply; 0 of a board with G0 alone, which replies nothing.
 
     The link resource that carries it may be busy with others' replies.
     """
     free_ms = {downlink(turn.board): turn.sent_ms for turn in turns}
     free_ms |= {uplink(turn.board): turn.passing_ms for turn in turns if turn.passing_ms}
-    done_ms = {}
-    replying = (turn for turn in turns if turn.students)
-    for turn in sorted(replying, key=_in_turn):
+    done_ms = [0.0] * len(turns)
+    replying = [i for i, turn in enumerate(turns) if turn.names]
+    for i in sorted(replying, key=lambda i: _in_turn(turns[i])):
+        turn = turns[i]
         link_resource = uplink(turn.board)
         free_ms[link_resource] = (
             max(free_ms.get(link_resource, 0.0), turn.ready_ms) + turn.replying_ms
         )
-        done_ms[turn.board.name] = free_ms[link_resource] + turn.board.link.latency_ms.value
+        done_ms[i] = free_ms[link_resource] + turn.board.link.latency_ms.value
     return done_ms
 
 
@@ -199,32 +263,19 @@ def _in_turn(turn: _Turn) -> tuple[float, float]:
 
     Of replies that are ready at once, those of boards with several students come last.
     """
-    return turn.ready_ms, turn.begun_ms if turn.students > 1 else 0.0
+    return turn.ready_ms, turn.begun_ms if turn.shared else 0.0
 
 
-def _answered_ms(workload: FanOut, replies_ms: Mapping[str, float]) -> float:
+def _answered_ms(workload: FanOut, turns: Sequence[_Turn], replies_ms: Sequence[float]) -> float:
     """Time at which the host has each student's features.
 
     They come from the first of its boards to reply.
     """
-    first_ms: dict[str, float] = {}
-    for student in workload.students:
-        replied_ms = replies_ms[student.board]
-        first_ms[student.name] = min(first_ms.get(student.name, replied_ms), replied_ms)
+    first_ms = dict.fromkeys(workload.names, math.inf)
+    for turn, replied_ms in zip(turns, replies_ms, strict=True):
+        for name in turn.names:
+            first_ms[name] = min(first_ms[name], replied_ms)
     return max(first_ms.values())
-
-
-def _times_ms(
-    board: Board, students: Sequence[StudentWork], workload: FanOut
-) -> tuple[float, float, float, float]:
-    """Times of one image at a board: send, latency, compute, reply."""
-    features = sum(student.features for student in students)
-    return (
-        send_ms(board, workload.image_bytes),
-        board.link.latency_ms.value,
-        busy_ms(board.device, [student.macs for student in students]),
-        reply_ms(board, features),
-    )
 
 
 def _unknown(what: str) -> SimulationError:

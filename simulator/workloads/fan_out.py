@@ -10,7 +10,9 @@ plan means the same milliseconds everywhere::
     host joins once the last reply is there     join_ms  = join_fixed_ms + fc_ms
     G0's board sends its maps on                exchange_ms = message_ms + slower wire_ms(maps)
 
-A link's latency is paid once on each way; while it lasts, sender and wire are free again.
+A link's latency is paid once on each way; while it lasts, sender and wire are free again.  With
+`sending` per-student, as published (one TCP wrapper per student), each student has a send and a
+reply of its own, also beside others on its board, and runs from the moment its own image is there.
 
 A fan-out is affine in multiply-accumulates, as plans are.  Where a device's profile knows the time
 of every layer of a student, `layerwise_graph` puts that time in its place; what several students
@@ -28,6 +30,7 @@ does not matter, as their reply waits for all exchanges.
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from nonn_common.errors import SimulationError
 from profiles.device import DeviceProfile, compute_mj, compute_ms, model_ms, slowdown
@@ -40,6 +43,9 @@ from simulator.graph_builder import join_ms as join_ms
 from simulator.graph_builder import send_ms as send_ms
 from simulator.task_graph import HOST, Node, Step, TaskGraph
 from simulator.workloads.layer_parts import LayerCostModel
+
+Sending = Literal["per-board", "per-student"]
+"""What the host sends an image to: each board that has students, or each student."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class FanOut:
     student on several boards is replicated: its first reply counts.  The host joins when `needs`
     students have replied (all, if None), or at `deadline_ms` after the image's start with what
     came.  With `g0`, the host sends to that board alone, which sends its maps on in `send_order`.
+    `sending` says whether students of one board share one message, and one reply, or not.
     Raises SimulationError where the parts do not fit together.
     """
 
@@ -99,6 +106,7 @@ class FanOut:
     needs: int | None = None
     deadline_ms: float | None = None
     g0: SharedGroup | None = None
+    sending: Sending = "per-board"
 
     def __post_init__(self) -> None:
         _refuse_repeated("board", (HOST, *(board.name for board in self.boards)))
@@ -139,49 +147,59 @@ class FanOut:
             students[student.board].append(student)
         return tuple((boards[name], tuple(students[name])) for name in self.send_order)
 
+    def messages(self) -> tuple[tuple[Board, tuple[StudentWork, ...]], ...]:
+        """Each message with the image, as its board and students, in the order the host sends."""
+        if self.sending == "per-board":
+            return self.sends()
+        return tuple((board, (student,)) for board, here in self.sends() for student in here)
+
     def graph(self) -> TaskGraph:
         """Task graph of one image; students of one board share its processor."""
         build = GraphBuilder(self.host)
-        arrived = self._sent(build)
-        replies = {}
-        for board, students in self.sends():
-            queues = [student.name for student in students] if len(students) > 1 else [None]
-            factor = slowdown(board.device, len(students))
+        messages = self.messages()
+        arrived = self._sent(build, [board for board, _ in messages])
+        there = Counter(student.board for student in self.students)
+        replies: dict[tuple[str, str], int] = {}
+        for (board, students), image in zip(messages, arrived, strict=True):
+            factor = slowdown(board.device, there[board.name])
             done = [
                 build.compute(
                     board,
-                    after=(arrived[board.name],),
+                    after=(image,),
                     ms=factor * compute_ms(board.device, student.macs),
                     mj=factor * compute_mj(board.device, student.macs),
-                    queue=queue,
+                    queue=student.name if there[board.name] > 1 else None,
                 )
-                for student, queue in zip(students, queues, strict=True)
+                for student in students
             ]
             size_bytes = reply_bytes(sum(student.features for student in students))
             names = tuple(student.name for student in students)
-            replies[board.name] = build.reply(board, size_bytes, done, names)
+            reply = build.reply(board, size_bytes, done, names)
+            replies |= {(name, board.name): reply for name in names}
         build.join(self._gathered(build, replies), needs=self.needs, deadline_ms=self.deadline_ms)
         return build.graph()
 
-    def _sent(self, build: GraphBuilder) -> Mapping[str, int]:
-        """Add what brings each board its input; return the step after which it is there."""
+    def _sent(self, build: GraphBuilder, receivers: Sequence[Board]) -> list[int]:
+        """Add what brings each receiver its input; return the step after which it is there."""
         if self.g0 is None:
-            return {board.name: build.send(board, self.image_bytes) for board, _ in self.sends()}
+            return [build.send(board, self.image_bytes) for board in receivers]
         source = next(board for board in self.boards if board.name == self.g0.board)
         image = build.send(source, self.image_bytes)
         maps = build.compute(source, self.g0.macs, (image,))
-        return {
-            board.name: maps
+        return [
+            maps
             if board.name == source.name
             else build.exchange(source, board, self.g0.size_bytes, (maps,))
-            for board, _ in self.sends()
-        }
+            for board in receivers
+        ]
 
-    def _gathered(self, build: GraphBuilder, replies: Mapping[str, int]) -> tuple[int, ...]:
+    def _gathered(
+        self, build: GraphBuilder, replies: Mapping[tuple[str, str], int]
+    ) -> tuple[int, ...]:
         """For each student, the step after which the host has its features."""
         gathered = []
         for name in self.names:
-            homes = [replies[each.board] for each in self.students if each.name == name]
+            homes = [replies[name, each.board] for each in self.students if each.name == name]
             gathered.append(homes[0] if len(homes) == 1 else build.first(homes))
         return tuple(gathered) if self.needs else tuple(dict.fromkeys(gathered))
 
@@ -246,16 +264,36 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def longest_first(boards: Sequence[Board], students: Sequence[StudentWork]) -> tuple[str, ...]:
-    """Boards with students, longest delivery first; ties keep their order."""
+def longest_first(
+    boards: Sequence[Board], students: Sequence[StudentWork], image_each_bytes: int | None = None
+) -> tuple[str, ...]:
+    """Boards with students, longest delivery first; ties keep their order.
+
+    With `image_each_bytes` each student has an image of that size for itself: those of one board
+    are sent one behind the other, and what is computed meanwhile is no part of the delivery.
+    """
     tails_ms = {}
     for board in boards:
         here = [student for student in students if student.board == board.name]
-        if here:
+        if here and image_each_bytes is None:
             replied_ms = reply_ms(board, sum(student.features for student in here))
             computed_ms = busy_ms(board.device, [student.macs for student in here])
             tails_ms[board.name] = computed_ms + replied_ms + 2 * board.link.latency_ms.value
+        elif here and image_each_bytes is not None:
+            replied_ms = reply_ms(board, max(student.features for student in here))
+            computed_ms = _computed_behind_ms(board, here, send_ms(board, image_each_bytes))
+            tails_ms[board.name] = computed_ms + replied_ms + 2 * board.link.latency_ms.value
     return tuple(sorted(tails_ms, key=lambda name: -tails_ms[name]))
+
+
+def _computed_behind_ms(board: Board, here: Sequence[StudentWork], sending_ms: float) -> float:
+    """Time for which a board computes after the last of its students' images."""
+    factor = slowdown(board.device, len(here))
+    sent_ms = free_ms = 0.0
+    for student in here:
+        sent_ms += sending_ms
+        free_ms = max(free_ms, sent_ms) + factor * compute_ms(board.device, student.macs)
+    return free_ms - sent_ms
 
 
 def awaited_first(

@@ -41,6 +41,24 @@ def test_students_are_placed_where_people_say(nonn_plan):
     assert rows == {"rpi-3b-2": 1, "odroid-xu4s-1": 3}
 
 
+def test_students_of_one_board_may_have_an_image_each(nonn_plan):
+    call = ("simulate", "--student", "167M", "--students", 4, "--fleet", "rpi-3b", "--json")
+    once, each = (
+        nonn_plan(*call, "--sends", sends).document["simulation"]
+        for sends in ("per-board", "per-student")
+    )
+    # The first student begins as before, the last image is there three sends later, and all
+    # of them share the processor: the sum of their work is done at the same time.
+    assert each["boards"][0]["busy_ms"] == once["boards"][0]["busy_ms"]
+    assert each["boards"][0]["energy_mj"] == once["boards"][0]["energy_mj"]
+    assert sum(each["utilisation"][f"rpi-3b-1.{name}"] for name in ("down",)) == pytest.approx(
+        4 * once["utilisation"]["rpi-3b-1.down"], rel=0.01
+    )
+    said = nonn_plan(*MODEL, "rpi-3b", "--sends", "per-student")
+    assert said.code == 2
+    assert "--sends is not for --model" in said.err
+
+
 def test_students_may_differ(nonn_plan):
     said = nonn_plan(*STUDENTS, "--student", "wrn16:16,32,64", "--json")
     first, second = said.document["simulation"]["boards"]

@@ -23,6 +23,22 @@ def test_the_least_latency_of_figure_7_is_at_four(nonn_plan, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_image_for_each_student_costs_the_fast_board_more_sends(nonn_plan):
+    once, each = (
+        nonn_plan(*FIGURE_7, "--sends", sends, "--json").document
+        for sends in ("per-board", "per-student")
+    )
+    assert (once["sends"], each["sends"]) == ("per-board", "per-student")
+    assert [row["total_ms"] for row in once["rows"][:2]] == [
+        row["total_ms"] for row in each["rows"][:2]
+    ]
+    later = zip(once["rows"][2:], each["rows"][2:], strict=True)
+    assert all(row["fast_done_ms"] != other["fast_done_ms"] for row, other in later)
+    said = nonn_plan(*FIGURE_7, "--sends", "per-wrapper")
+    assert said.code == 2
+    assert "per-board or per-student" in said.err
+
+
 @pytest.mark.parametrize(
     ("option", "name", "allowed"),
     [("-o", "f7.xyz", ".csv or .parquet"), ("--plot", "f7.txt", ".png"), ("--plot", "f7", ".png")],
@@ -68,7 +84,8 @@ def test_a_wrong_value_is_named(nonn_plan, replaced, option, value):
 
 def test_sweep_and_reproduce_say_the_same_of_figure_7(nonn_plan):
     """The published student has 167 MFLOPs, 83.5 M MACs (Table 2)."""
-    swept = nonn_plan(*FIGURE_7[:-1], "167M", "--json").document
+    typed = (*FIGURE_7[:-1], "167M", "--sends", "per-student")
+    swept = nonn_plan(*typed, "--json").document
     facts = published_facts()
     reproduced = [point.to_dict() for point in move_of(facts.sweep, facts).points()]
     assert swept["rows"] == reproduced

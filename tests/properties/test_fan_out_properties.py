@@ -149,6 +149,12 @@ def test_engine_equals_closed_form_where_replies_wait_for_each_other(workload, i
     assert_same(simulated, formula)
 
 
+@given(fan_outs() | any_media, st.integers(1, 3))
+def test_engine_equals_closed_form_with_a_message_for_each_student(workload, inferences):
+    each = replace(workload, sending="per-student")
+    assert_same(simulate(each, inferences), closed_form.fan_out_breakdown(each, inferences))
+
+
 @st.composite
 def replicated(draw, workload):
     """The same fan-out, some of its students on further boards."""
@@ -175,6 +181,8 @@ def behind_g0(draw, workload):
 @given((fan_outs() | any_media | tied()).flatmap(replicated))
 def test_engine_equals_closed_form_with_replicated_students(workload):
     assert_same(simulate(workload), closed_form.fan_out_breakdown(workload))
+    each = replace(workload, sending="per-student")
+    assert_same(simulate(each), closed_form.fan_out_breakdown(each))
 
 
 @settings(max_examples=200)

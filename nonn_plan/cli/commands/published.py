@@ -329,7 +329,8 @@ def reproduction_page(rows: "Sequence[ReproducedFigure]") -> str:
         "A figure without a published value is withheld: a blind test, predicted from the others. "
         f"Published figures and their sources: `profiles/data/published.yaml`. {SIGN_OF_ERRORS}",
         "In Figure 7 students move one by one from slow boards of their own to one fast board; "
-        "`nonn-plan sweep --from rpi-3b --to odroid-xu4s --student 167M` draws it. "
+        "`nonn-plan sweep --from rpi-3b --to odroid-xu4s --student 167M --sends per-student` draws "
+        "it: the host sends an image to each student, also to those of one board. "
         "A student there has the published 167 MFLOPs, as in Tables 6 and 7; "
         "`--student wrn16:32,64,88`, the network of the nearest size, has 171 (decision 0015) and "
         "takes longer. "

@@ -1,6 +1,7 @@
 """`simulate`, `sweep`: a plan, a model or students on a fleet, with arrivals and failures."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -38,10 +39,16 @@ if TYPE_CHECKING:
     from simulator.scenario import Scenario
     from simulator.student_sweep import StudentSweep
     from simulator.task_graph import TaskGraph
+    from simulator.workloads.fan_out import Sending
 
 
 DEFAULT_IMAGES = 1000
 """Images where they come on their own and nobody says how many."""
+
+Sends = Annotated[
+    str,
+    typer.Option("--sends", help="Images: one per-board, or per-student, as the NoNN paper did."),
+]
 
 IMAGE, CLASSES, FILTERS = "3x32x32", 10, 46
 
@@ -82,6 +89,7 @@ def simulate(
     classes: Annotated[
         int | None, typer.Option("--classes", min=2, help=f"Default {CLASSES}.")
     ] = None,
+    sends: Sends = "per-board",
     inferences: Annotated[
         int | None,
         typer.Option(
@@ -168,16 +176,18 @@ def simulate(
         "--fleet": fleet,
         "--image": image,
         "--classes": classes,
+        "--sends": sends != "per-board",
     }
+    sending = _sending(sends)
     _refuse_mixed(plan_file, model, student, options)
     shape = ImageShape.parse(image or IMAGE)
     if plan is not None:
-        request = plan_request(plan)
+        request = plan_request(plan, sending)
     elif model is not None:
         request = model_request(model, split, _fleet(fleet), shape, classes or CLASSES)
     else:
         request = students_request(
-            student or (), students, filters or FILTERS, _fleet(fleet), shape, place or ()
+            student or (), students, filters or FILTERS, _fleet(fleet), shape, place or (), sending
         )
     request = with_quorum(
         request, needs, None if deadline is None else parse_ms(deadline, "--deadline")
@@ -233,9 +243,9 @@ def _refuse_mixed(
             allowed="one of PLAN, --model NETWORK or --student NETWORK",
         )
     fitting = {
-        "PLAN": (),
+        "PLAN": ("--sends",),
         "--model": ("--split", "--fleet", "--image", "--classes"),
-        "--student": ("--students", "--place", "--filters", "--fleet", "--image"),
+        "--student": ("--students", "--place", "--filters", "--fleet", "--image", "--sends"),
     }[stated[0]]
     for option, value in options.items():
         if value and option not in fitting:
@@ -252,6 +262,12 @@ def _one_of(option: str, text: str, allowed: Sequence[str]) -> str:
     if text not in allowed:
         raise InputError(option, found=text, allowed=" or ".join(allowed))
     return text
+
+
+def _sending(text: str) -> "Sending":
+    from simulator.workloads.fan_out import Sending
+
+    return cast("Sending", _one_of("--sends", text, get_args(Sending)))
 
 
 def _scenario(
@@ -312,6 +328,7 @@ def sweep(
         str | None, typer.Option("--link", help="Link of every board; default: the devices' own.")
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Device that joins.")] = DEFAULT_HOST,
+    sends: Sends = "per-board",
     table: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the sweep as CSV or Parquet.")
     ] = None,
@@ -323,7 +340,7 @@ def sweep(
     """Move students, one by one, from boards of one device to one board of another.
 
     Figure 7 of arXiv:1907.11804, whose students have 167 MFLOPs, is
-    sweep --from rpi-3b --to odroid-xu4s --student 167M --plot figure-7.png
+    sweep --from rpi-3b --to odroid-xu4s --student 167M --sends per-student --plot figure-7.png
     """
     from simulator.results.tables import GET_PARQUET, HAS_PARQUET, check_table
     from simulator.student_sweep import (
@@ -347,6 +364,7 @@ def sweep(
     form = ImageShape.parse(image)
     macs = student_macs(student, form, filters)
     move = _move(slow, fast, link, host, (students, macs, filters, form.size_bytes))
+    move = replace(move, sending=_sending(sends))
     moved = move.points()
     least = least_total_at(moved)
     show_sweep(output, move, moved, least)
@@ -360,6 +378,7 @@ def sweep(
     output.result(
         {
             "student_flops": FLOPS_PER_MAC * macs,
+            "sends": sends,
             "least_total_ms_at": least,
             "rows": [row.to_dict() for row in moved],
         }

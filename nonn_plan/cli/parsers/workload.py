@@ -24,6 +24,7 @@ from profiles.fleet import Board, parse_fleet, resolve
 from profiles.layer import LayerTable
 from simulator.workloads.fan_out import (
     FanOut,
+    Sending,
     SingleModel,
     StudentWork,
     layerwise_graph,
@@ -110,6 +111,7 @@ def students_request(
     fleet: str,
     image: ImageShape,
     places: Sequence[str],
+    sending: Sending = "per-board",
 ) -> SimulationRequest:
     """Request of students on the boards of `fleet`, in turn or by `places`."""
     host, boards = resolve(parse_fleet(fleet))
@@ -120,9 +122,9 @@ def students_request(
             found=f"{len(networks)} networks for {len(homes)} students",
         )
     works = student_works(networks, homes, filters, image)
-    fan_out = FanOut(
-        host, boards, works, longest_first(boards, works), image_bytes=image.size_bytes
-    )
+    each_bytes = image.size_bytes if sending == "per-student" else None
+    order = longest_first(boards, works, each_bytes)
+    fan_out = FanOut(host, boards, works, order, image.size_bytes, sending=sending)
     named = ((work.name, networks[number % len(networks)]) for number, work in enumerate(works))
     tables = {
         name: student_table(parse_network(network), image, filters)
@@ -135,7 +137,7 @@ def students_request(
         fan_out,
         f"{len(homes)} student{'s' * (len(homes) > 1)}",
         _latency_model(fan_out, tables),
-        f"the host sends to {', '.join(sent[:MOST_BOARDS_NAMED])}{more}",
+        f"the host sends to {', '.join(sent[:MOST_BOARDS_NAMED])}{more}{_said_of(sending)}",
         tables,
         tuple(board for board in boards if board.name in homes),
     )
@@ -228,13 +230,21 @@ def _homes(
     return tuple(homes)
 
 
-def plan_request(plan: PlanDocument) -> SimulationRequest:
-    """Request of a plan's workload; its times are affine in the FLOPs."""
-    workload, used = plan_workload(plan), plan.decision.used
+def _said_of(sending: Sending) -> str:
+    return "" if sending == "per-board" else ", an image for each student"
+
+
+def plan_request(plan: PlanDocument, sending: Sending = "per-board") -> SimulationRequest:
+    """Request of a plan's workload; its times are affine in the FLOPs.
+
+    The plan's own host sends per board; `sending` per-student shows what more messages cost.
+    """
+    workload, used = replace(plan_workload(plan), sending=sending), plan.decision.used
     reached = tuple(board for board in workload.boards if board.name in used)
     devices = [board.device.name for board in reached]
     how: dict[str, TimingMethod] = dict.fromkeys(devices, "flop-affine")
-    return SimulationRequest(workload, "the plan", how, reached=reached)
+    title = f"the plan{_said_of(sending)}"
+    return SimulationRequest(workload, title, how, reached=reached)
 
 
 def teachers_alone(plan: PlanDocument) -> dict[str, SingleModel]:

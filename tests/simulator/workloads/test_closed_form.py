@@ -28,6 +28,25 @@ def test_two_unlike_boards_by_hand(make_fan_out):
     assert result.energy_total_mj == pytest.approx(70)
 
 
+def test_a_message_for_each_student_by_hand(make_fan_out):
+    result = closed_form.fan_out_breakdown(make_fan_out(sending="per-student"))
+    slow, fast = result.boards
+    # Images end at 12, 13.8 and 15.6.  On fast, b (1.25 * 3) runs alone for 1.8 ms, then beside
+    # c (1.25 * 4) until 19.5; c is done at 22.55, with 0.4 and 0.6 ms for their replies.
+    assert (slow.send_done_ms, slow.busy_ms, slow.done_ms) == pytest.approx((12, 20, 40))
+    assert (fast.send_done_ms, fast.busy_ms, fast.done_ms) == pytest.approx((13.8, 8.75, 23.03))
+    assert (fast.students, fast.energy_mj) == (2, 30)
+    assert result.total_ms == pytest.approx(43)
+
+
+def test_a_second_image_for_a_board_keeps_the_sender_from_the_next(make_fan_out):
+    once, each = (
+        closed_form.fan_out_breakdown(make_fan_out(send_order=("fast", "slow"), sending=sending))
+        for sending in ("per-board", "per-student")
+    )
+    assert each.total_ms == pytest.approx(once.total_ms + 1.8)
+
+
 def test_sending_to_the_quick_board_first_costs_its_send(make_fan_out):
     result = closed_form.fan_out_breakdown(make_fan_out(send_order=("fast", "slow")))
     assert [row.done_ms for row in result.boards] == pytest.approx([11.35, 41.8])
@@ -92,6 +111,7 @@ def test_what_has_no_closed_form_is_refused(make_fan_out, slow, fast, students):
     for changed, match in (
         ({"needs": 2}, "joins k of n"),
         ({"deadline_ms": 9.0}, "with a deadline"),
+        ({"g0": group, "sending": "per-student"}, "G0 alone, and a message per student"),
         ({"g0": group, "boards": (on_medium(slow), fast)}, "G0 alone, on a half-duplex link"),
     ):
         with pytest.raises(SimulationError, match=match):

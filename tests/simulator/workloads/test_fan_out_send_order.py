@@ -29,6 +29,23 @@ def test_no_order_is_faster(host, slow, fast, macs, latency_ms):
     assert total_ms(longest_first(boards, works)) == pytest.approx(best_ms, abs=1e-9)
 
 
+@pytest.mark.parametrize("macs", [(1, 1, 9), (30, 20, 1), (0, 40, 2)])
+def test_no_order_of_boards_is_faster_with_an_image_for_each_student(host, slow, fast, idle, macs):
+    boards = (slow, fast, idle)
+    works = tuple(
+        StudentWork(f"{n} on {board.name}", board.name, each * 1_000_000, 50)
+        for board, each in zip(boards, macs, strict=True)
+        for n in range(2 if board is slow else 3)
+    )
+
+    def total_ms(order):
+        each = FanOut(host, boards, works, order, image_bytes=1000, sending="per-student")
+        return fan_out_breakdown(each).total_ms
+
+    best_ms = min(total_ms(order) for order in permutations(board.name for board in boards))
+    assert total_ms(longest_first(boards, works, 1000)) == pytest.approx(best_ms, rel=1e-2)
+
+
 def test_boards_without_students_get_nothing(slow, fast, idle):
     works = (StudentWork("a", "fast", 1_000_000, 10),)
     assert longest_first((slow, fast, idle), works) == ("fast",)
