@@ -111,7 +111,7 @@ def single_model_breakdown(workload: SingleModel, inferences: int = 1) -> Breakd
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """What one message sets off at a board, up to the moment when the reply is ready.
+    """Part of a board in one image, from a message to its reply.
 
     It is sent until `sent_ms`, then takes `latency_ms`; the students `names` then compute, and
     `waiting_ms` longer where those of other messages run at once.  A board with G0 alone replies
@@ -191,7 +191,7 @@ def _shared(turns: Sequence[_Turn]) -> list[_Turn]:
 
 
 def _busy_until_ms(turns: Sequence[_Turn], end_ms: float) -> float:
-    """Time until `end_ms` for which a board computes; its work never waits while it is idle."""
+    """Time until `end_ms` for which a board computes: never idle while work is there."""
     busy_ms = free_ms = 0.0
     for turn in turns:
         begin_ms = max(free_ms, turn.begun_ms)
@@ -240,8 +240,9 @@ def _turns_behind_g0(workload: FanOut, g0: SharedGroup) -> list[_Turn]:
 
 
 def _replied_ms(turns: Sequence[_Turn]) -> list[float]:
-    """Time at which the host has each reply; 0 of a board with G0 alone, which replies nothing.
+    """Time at which the host has each reply.
 
+    It is 0 of a board with G0 alone, which replies nothing.
     The link resource that carries it may be busy with others' replies.
     """
     free_ms = {downlink(turn.board): turn.sent_ms for turn in turns}

@@ -45,7 +45,7 @@ from simulator.task_graph import HOST, Node, Step, TaskGraph
 from simulator.workloads.layer_parts import LayerCostModel
 
 Sending = Literal["per-board", "per-student"]
-"""What the host sends an image to: each board that has students, or each student."""
+"""Receivers of an image each: the boards that have students, or the students."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class FanOut:
         return tuple((boards[name], tuple(students[name])) for name in self.send_order)
 
     def messages(self) -> tuple[tuple[Board, tuple[StudentWork, ...]], ...]:
-        """Each message with the image, as its board and students, in the order the host sends."""
+        """Messages with the image: board and students of each, in the order the host sends."""
         if self.sending == "per-board":
             return self.sends()
         return tuple((board, (student,)) for board, here in self.sends() for student in here)

@@ -14,7 +14,7 @@ from nonn_core.networks.blueprint import ImageShape
 from nonn_plan.api import read_plan
 from nonn_plan.api import simulate as run
 from nonn_plan.cli.output import UNCHANGED, Output, SimulationFiles
-from nonn_plan.cli.parsers.options import AsJson, Seed
+from nonn_plan.cli.parsers.options import AsJson, Seed, Sends, one_of
 from nonn_plan.cli.parsers.workload import (
     ARRIVALS_HELP,
     MOST_STUDENTS,
@@ -44,11 +44,6 @@ if TYPE_CHECKING:
 
 DEFAULT_IMAGES = 1000
 """Images where they come on their own and nobody says how many."""
-
-Sends = Annotated[
-    str,
-    typer.Option("--sends", help="Images: one per-board, or per-student, as the NoNN paper did."),
-]
 
 IMAGE, CLASSES, FILTERS = "3x32x32", 10, 46
 
@@ -165,7 +160,7 @@ def simulate(
     """
     output = Output(as_json)
     outputs = SimulationFiles(trace, gantt, tables)
-    kept = cast("Keep", _one_of("--keep", keep, ("all", "totals")))
+    kept = cast("Keep", one_of("--keep", keep, ("all", "totals")))
     outputs.check(kept)
     plan = None if plan_file is None else read_plan(plan_file)
     options = {
@@ -258,16 +253,10 @@ def _fleet(text: str | None) -> str:
     return text
 
 
-def _one_of(option: str, text: str, allowed: Sequence[str]) -> str:
-    if text not in allowed:
-        raise InputError(option, found=text, allowed=" or ".join(allowed))
-    return text
-
-
 def _sending(text: str) -> "Sending":
     from simulator.workloads.fan_out import Sending
 
-    return cast("Sending", _one_of("--sends", text, get_args(Sending)))
+    return cast("Sending", one_of("--sends", text, get_args(Sending)))
 
 
 def _scenario(
@@ -286,7 +275,7 @@ def _scenario(
         arrivals=parse_arrivals(arrivals),
         failures=parse_failures(*failures, boards),
         throttling=parse_throttling(throttle, computing),
-        on_failure=cast("OnFailure", _one_of("--on-failure", on_failure, get_args(OnFailure))),
+        on_failure=cast("OnFailure", one_of("--on-failure", on_failure, get_args(OnFailure))),
         seed=seed,
     )
 

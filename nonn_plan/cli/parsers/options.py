@@ -1,11 +1,13 @@
 """Options that several commands share, so that they read the same everywhere."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nonn_common.errors import InputError
+from nonn_common.errors import InputError, SimulationError
 
 if TYPE_CHECKING:
     from boards.tls.credential import Identity
@@ -55,6 +57,10 @@ ConfusionFiles = Annotated[
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Plain text without keys; on loopback only.")
 ]
+Sends = Annotated[
+    str,
+    typer.Option("--sends", help="Images: one per-board, or per-student, as the NoNN paper did."),
+]
 HostKeys = Annotated[
     Path | None, typer.Option("--keys", help="Folder of the host's keys, of `keys init`.")
 ]
@@ -77,3 +83,19 @@ def read_identity(keys: Path | None, insecure: bool) -> "Identity | None":
             fix="make keys with `nonn-plan keys init`, or try on this machine with --insecure",
         )
     return None if keys is None else Identity.read(keys)
+
+
+def one_of(option: str, text: str, allowed: Sequence[str]) -> str:
+    """Check that `text` is one of the words of an option; raises InputError."""
+    if text not in allowed:
+        raise InputError(option, found=text, allowed=" or ".join(allowed))
+    return text
+
+
+@contextmanager
+def errors_name_option(where: str) -> Iterator[None]:
+    """Turn what the simulator refuses into an InputError that names the option."""
+    try:
+        yield
+    except SimulationError as error:
+        raise InputError(str(error), where=where) from None

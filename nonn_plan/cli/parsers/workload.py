@@ -6,17 +6,17 @@ InputError that names the option.
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from nonn_common.csv_table import is_csv
-from nonn_common.errors import InputError, SimulationError
+from nonn_common.errors import InputError
 from nonn_common.units import parse_macs, parse_ms, parse_per_s
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import student_cost, student_table, teacher_table
+from nonn_plan.cli.parsers.options import errors_name_option
 from planner.plan_file.evaluation import plan_workload
 from planner.plan_file.plan_document import PlanDocument
 from profiles.device import TimingMethod, model_ms
@@ -41,6 +41,7 @@ SPLITS_HELP = "channels, slices, grid, tiles, cut or pipeline"
 STUDENT_HELP = "a network, wrn16:32,64,88, or FLOPs per image, 167M"
 MOST_STUDENTS = 1000
 MOST_CLOCK_FACTOR = 10  # 60 is a percentage, mistyped
+EACH = ", an image for each student"
 MOST_BOARDS_NAMED = 9
 """How many boards a sentence names."""
 
@@ -133,11 +134,12 @@ def students_request(
     }
     sent = fan_out.send_order
     more = f" and {len(sent) - MOST_BOARDS_NAMED} more" if sent[MOST_BOARDS_NAMED:] else ""
+    more += EACH * (sending != "per-board")
     return SimulationRequest(
         fan_out,
         f"{len(homes)} student{'s' * (len(homes) > 1)}",
         _latency_model(fan_out, tables),
-        f"the host sends to {', '.join(sent[:MOST_BOARDS_NAMED])}{more}{_said_of(sending)}",
+        f"the host sends to {', '.join(sent[:MOST_BOARDS_NAMED])}{more}",
         tables,
         tuple(board for board in boards if board.name in homes),
     )
@@ -230,10 +232,6 @@ def _homes(
     return tuple(homes)
 
 
-def _said_of(sending: Sending) -> str:
-    return "" if sending == "per-board" else ", an image for each student"
-
-
 def plan_request(plan: PlanDocument, sending: Sending = "per-board") -> SimulationRequest:
     """Request of a plan's workload; its times are affine in the FLOPs.
 
@@ -243,7 +241,7 @@ def plan_request(plan: PlanDocument, sending: Sending = "per-board") -> Simulati
     reached = tuple(board for board in workload.boards if board.name in used)
     devices = [board.device.name for board in reached]
     how: dict[str, TimingMethod] = dict.fromkeys(devices, "flop-affine")
-    title = f"the plan{_said_of(sending)}"
+    title = f"the plan{EACH * (sending != 'per-board')}"
     return SimulationRequest(workload, title, how, reached=reached)
 
 
@@ -258,15 +256,6 @@ def teachers_alone(plan: PlanDocument) -> dict[str, SingleModel]:
 
 ARRIVALS_HELP = "closed, poisson:20/s, every:15ms, or a CSV file with a column start_ms"
 _NOW = re.compile(r"\s*0+(\.0*)?\s*(us|ms|s|min|h)?\s*")
-
-
-@contextmanager
-def errors_name_option(where: str) -> Iterator[None]:
-    """Turn what the simulator refuses into an InputError that names the option."""
-    try:
-        yield
-    except SimulationError as error:
-        raise InputError(str(error), where=where) from None
 
 
 def parse_arrivals(text: str) -> "Arrivals":
