@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 
 from nonn_common import Progress, silent
 from nonn_common.errors import PlanningError, UnprovenError
-from planner.data.modes import Assignment
+from planner.data.modes import UNITS_PER_MS, Assignment
 from planner.data.objective_function import (
     OBJECTIVE_FUNCTIONS,
     ObjectiveBound,
@@ -17,10 +18,14 @@ from planner.data.objective_function import (
     rounding_units,
 )
 from planner.data.problem_data import resolve_problem
-from planner.data.relaxable_constraint import requirement_bounds
+from planner.data.relaxable_constraint import (
+    RelaxableConstraint,
+    loosened_budgets,
+    requirement_bounds,
+)
 from planner.plan_file.evaluation import PlanEvaluation, build_plan
 from planner.plan_file.plan_document import LevelResult, PlanDocument, SolverRun
-from planner.plan_file.validation import violations
+from planner.plan_file.validation import broken_exactly, violations
 from planner.problem.goals import ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
@@ -56,21 +61,77 @@ def solve(problem: Problem, progress: Progress = silent) -> PlanDocument:
     UnprovenError where the limit stops the solver before a plan or a proof that there is none, and
     ProfileError for devices or links that the library does not have.
     """
-    solved: list[_SolvedLevel] = []
     time_budget = TimeBudget(problem.deterministic_limit)
-    find = partial(search, resolve_problem(problem), seed=problem.seed, time_budget=time_budget)
+    plan = _answer(problem, time_budget, progress)
+    if near := _broken(plan):
+        # Of plans that are as good, one may keep by its own figures what this one breaks.
+        plan = _answer(problem, time_budget, progress, [one.tightness for one in near])
+    if _broken(plan):
+        plan = _within_rounding(problem, time_budget, progress)
+    if problems := violations(plan):
+        raise PlanningError(
+            f"the solver's plan breaks a rule: {problems[0]}; this is a mistake of the program: "
+            "please report it with the question"
+        )
+    return plan
+
+
+def _broken(plan: PlanDocument) -> tuple[RelaxableConstraint, ...]:
+    """Limits that the plan breaks by no more than rounding."""
+    return tuple(broken_exactly(PlanEvaluation.of_plan(plan))) if plan.students else ()
+
+
+def _answer(
+    problem: Problem,
+    time_budget: TimeBudget,
+    progress: Progress,
+    then: Sequence[ObjectiveFunction] = (),
+    *,
+    loosened: bool = True,
+) -> PlanDocument:
+    """Plan, or proof that there is none, with limits loosened for rounding, or not.
+
+    Goals in `then` follow the problem's own.  Raises UnprovenError where limits are not loosened
+    and there is no plan.
+    """
+    data = loosened_budgets(problem) if loosened else resolve_problem(problem)
+    solved: list[_SolvedLevel] = []
     outcomes = lexicographic(
-        find,
-        _announced(problem, progress),
-        requirement_bounds(problem),
+        partial(search, data, seed=problem.seed, time_budget=time_budget),
+        chain(_announced(problem, progress), then),
+        requirement_bounds(problem, loosened=loosened),
         lambda: _limit(problem, solved[-1]),
     )
-    for level, outcome in zip(problem.objective, outcomes, strict=True):
+    for level, outcome in zip(problem.objective, outcomes, strict=False):
         if outcome.infeasible and not solved:
-            return _checked(_no_plan(problem, outcome))
+            if not loosened:
+                raise UnprovenError(_WITHIN_ROUNDING)
+            return _no_plan(problem, outcome)
         best = _best_known(problem, outcome, solved)
         solved.append(_SolvedLevel(level, outcome, PlanEvaluation.of(problem, best), best))
-    return _checked(_plan(problem, solved))
+    final = solved[-1].assignment
+    for outcome in outcomes:
+        final = outcome.assignment or final
+    return _plan(problem, solved, PlanEvaluation.of(problem, final))
+
+
+_WITHIN_ROUNDING = (
+    "a limit is so near to what a plan needs that the solver's whole numbers cannot tell whether "
+    f"one keeps it; they count {1 / UNITS_PER_MS:.0e} ms and mJ; allow a thousandth of a "
+    "percent more"
+)
+
+
+def _within_rounding(problem: Problem, time_budget: TimeBudget, progress: Progress) -> PlanDocument:
+    """Plan that keeps all limits as the solver rounds them, too.
+
+    A better one may keep them by its own figures alone, so nothing is called proven.  Raises
+    UnprovenError where there is none.
+    """
+    plan = _answer(problem, time_budget, progress, loosened=False)
+    unproven = {"bound": None, "gap_pct": None, "proven": False}
+    stages = tuple(one.model_copy(update=unproven) for one in plan.stages)
+    return plan.model_copy(update={"status": "feasible", "stages": stages})
 
 
 def _announced(problem: Problem, progress: Progress) -> Iterator[ObjectiveFunction]:
@@ -112,8 +173,7 @@ def _limit(problem: Problem, solved: _SolvedLevel) -> ObjectiveBound:
     return relaxed_bound(problem, objective, best, solved.level.tolerance_pct)
 
 
-def _plan(problem: Problem, solved: Sequence[_SolvedLevel]) -> PlanDocument:
-    final = solved[-1].evaluation
+def _plan(problem: Problem, solved: Sequence[_SolvedLevel], final: PlanEvaluation) -> PlanDocument:
     return build_plan(
         final,
         status="optimal" if all(one.outcome.proven for one in solved) else "feasible",
@@ -171,13 +231,3 @@ def _solver_run(problem: Problem, deterministic_time: float) -> SolverRun:
         seed=problem.seed,
         deterministic_time=round(deterministic_time, 6),
     )
-
-
-def _checked(plan: PlanDocument) -> PlanDocument:
-    """Let no plan out that breaks a rule, whatever the solver says."""
-    if problems := violations(plan):
-        raise PlanningError(
-            f"the solver's plan breaks a rule: {problems[0]}; this is a mistake of the program: "
-            "please report it with the question"
-        )
-    return plan

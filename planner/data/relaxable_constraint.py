@@ -20,12 +20,14 @@ from planner.data.modes import (
     Resource,
     drop_choice,
     round_up,
+    rounding_bound,
 )
 from planner.data.objective_function import (
     OBJECTIVE_FUNCTIONS,
     ObjectiveBound,
     ObjectiveFunction,
     bound_at,
+    rounding_units,
 )
 from planner.data.problem_data import ProblemData, resolve_problem
 from planner.problem.goals import BUDGETS, MAXIMISED, BudgetName, Objective, Requirement
@@ -199,6 +201,23 @@ def lift_constraints(
     )
 
 
+def loosened_budgets(problem: Problem) -> ProblemData:
+    """Problem data whose budgets of time and energy are loosened for rounding.
+
+    A proof that nothing fits holds for exact figures then; `broken_exactly` (planner.plan_file)
+    tells a plan that fits by rounding alone.
+    """
+    units = problem.max_copies * rounding_bound(0, problem.most_students, problem.most_filters)
+    data = resolve_problem(problem)
+    capacities = []
+    for capacity in data.capacities:
+        busy, energy = (
+            None if limit is None else limit + units for limit in (capacity.busy, capacity.energy)
+        )
+        capacities.append(replace(capacity, busy=busy, energy=energy))
+    return replace(data, capacities=tuple(capacities))
+
+
 def _lift(
     capacity: BoardCapacity,
     board: int,
@@ -231,14 +250,23 @@ def _measured_drops(problem: Problem) -> tuple[DropChoice, ...]:
 
 
 def requirement_bounds(
-    problem: Problem, lifted: Collection[RelaxableConstraint] = ()
+    problem: Problem, lifted: Collection[RelaxableConstraint] = (), *, loosened: bool = False
 ) -> list[ObjectiveBound]:
-    """Return the limits of the problem's requirements, but those that are lifted."""
+    """Return the limits of the problem's requirements, but those that are lifted.
+
+    Where `loosened`, each allows what rounding may hide: no plan that keeps it is beyond, and a
+    proof that there is none holds for exact figures.
+    """
     return [
-        bound_at(problem, one.objective, one.bound)
+        _with_slack(bound, rounding_units(problem, bound.measure) if loosened else 0)
         for one in problem.requirements
         if RelaxableConstraint("requirement", objective=one.objective) not in lifted
+        for bound in [bound_at(problem, one.objective, one.bound)]
     ]
+
+
+def _with_slack(limit: ObjectiveBound, units: int) -> ObjectiveBound:
+    return replace(limit, bound=limit.bound + (-units if limit.measure.maximise else units))
 
 
 def constraint_requirement(problem: Problem, constraint: RelaxableConstraint) -> Requirement:
@@ -340,10 +368,10 @@ def format_budget(budget: BudgetName, value: float) -> str:
     return BUDGETS[budget].text(round_loosely(value))
 
 
-def round_loosely(value: float, *, down: bool = False) -> float:
-    """Round up, or down, to six digits; what is written with fewer stays."""
+def round_loosely(value: float, *, down: bool = False, digits: int = _SIGNIFICANT_DIGITS) -> float:
+    """Round up, or down, to six digits; what has fewer stays."""
     near = float(f"{value:.12g}")
-    context = Context(prec=_SIGNIFICANT_DIGITS, rounding=ROUND_FLOOR if down else ROUND_CEILING)
+    context = Context(prec=digits, rounding=ROUND_FLOOR if down else ROUND_CEILING)
     return float(context.create_decimal(repr(near)))
 
 

@@ -35,10 +35,12 @@ from planner.data.relaxable_constraint import (
     UNLIMITED,
     budget_criteria,
     budget_resource,
+    loosened_budgets,
     requirement_bounds,
 )
 from planner.heuristics.solution import EvaluatedSolution
 from planner.plan_file.evaluation import PlanEvaluation
+from planner.plan_file.validation import broken_exactly
 from planner.problem.goals import MAXIMISED, BudgetName
 from planner.problem.problem import Problem
 from planner.solvers.lexicographic import (
@@ -80,14 +82,21 @@ def find_pareto_front(session: SolverSession, progress: Progress = silent) -> Pa
     problem = session.problem
     goals = [OBJECTIVE_FUNCTIONS[level.objective] for level in problem.objective]
     hidden = [rounding_units(problem, goal) for goal in goals]
-    always, data = requirement_bounds(problem), resolve_problem(problem)
+    always, data = requirement_bounds(problem, loosened=True), loosened_budgets(problem)
     found = pareto_front_of(
         goals,
         hidden,
         lambda goal, limits, incumbent: session.search(data, goal, [*always, *limits], incumbent),
         lambda number: progress("Pareto front", number, 0),
     )
-    return ParetoFront(_undominated(problem, found.found), found.complete)
+    evaluations = [PlanEvaluation.of(problem, one.assignment) for one in found.found]
+    kept = [
+        one
+        for one, evaluation in zip(found.found, evaluations, strict=True)
+        if not any(broken_exactly(evaluation))
+    ]
+    complete = found.complete and len(kept) == len(found.found)
+    return ParetoFront(_undominated(problem, kept), complete)
 
 
 def pareto_front_of(

@@ -223,8 +223,8 @@ class LevelResult(Record):
         ge=0, description="Distance from best to bound in percent of best; null without a bound."
     )
     proven: bool = Field(
-        description="The solver proved `best` optimal, up to its rounding and, for a latency, to "
-        "how much latencies of boards on one shared medium differ."
+        description="The solver proved `best` optimal, up to its rounding and, "
+        "for a latency, to how much latencies of boards on one shared medium differ."
     )
 
 

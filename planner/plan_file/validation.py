@@ -14,12 +14,16 @@ from nonn_common.errors import InputError
 from planner.data.modes import AssignedStudent, Assignment
 from planner.data.objective_function import rounding_tolerance, satisfies
 from planner.data.problem_data import host_device
+from planner.data.relaxable_constraint import RelaxableConstraint
 from planner.pipelines.segmentation import recompute_segmentation
 from planner.plan_file.alternatives import judge_alternatives
 from planner.plan_file.evaluation import PlanEvaluation, evaluate_decision
 from planner.plan_file.plan_document import LevelResult, PlanDocument, Prediction
 from planner.problem.goals import BUDGETS, MAXIMISED
 from planner.problem.problem import Problem
+
+FRACTION = 1e-9
+"""Part of a figure that is taken for noise of binary fractions."""
 
 
 def require_valid(plan: PlanDocument, where: str | None = None) -> None:
@@ -177,7 +181,7 @@ def _wrong_drop(plan: PlanDocument) -> Iterator[str]:
 def _broken_budgets(plan: PlanDocument) -> Iterator[str]:
     """Find budgets that a board's students exceed together."""
     for row in _recomputed(plan).budgets:
-        if row.slack is not None and row.slack < -1e-9 * row.used:
+        if row.slack is not None and row.slack < -FRACTION * row.used:
             shown = BUDGETS[row.budget]
             yield (
                 f"{shown.noun} budget of {row.board}: its students need {shown.text(row.used)}, "
@@ -324,6 +328,21 @@ def best_assignment(problem: Problem, candidates: Sequence[Assignment]) -> Assig
         allowed = best + abs(best) * level.tolerance_pct / 100
         able = [one for one in able if values[one] <= allowed]
     return able[0] if able else None
+
+
+def broken_exactly(evaluation: PlanEvaluation) -> Iterator[RelaxableConstraint]:
+    """Budgets and requirements that the plan's own figures break.
+
+    Binary fractions alone may differ, not what the solver's rounding hides.
+    """
+    places = {board.name: place for place, board in enumerate(evaluation.problem.fleet.boards)}
+    for row in evaluation.budgets:
+        if row.slack is not None and row.slack < -FRACTION * row.used:
+            yield RelaxableConstraint(row.budget, places[row.board])
+    for one in evaluation.problem.requirements:
+        over = evaluation.value(one.objective) - one.bound
+        if (-over if one.objective in MAXIMISED else over) > FRACTION * max(1.0, abs(one.bound)):
+            yield RelaxableConstraint("requirement", objective=one.objective)
 
 
 def _is_feasible(evaluation: PlanEvaluation) -> bool:

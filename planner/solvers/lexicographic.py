@@ -15,7 +15,7 @@ from planner.data.objective_function import (
     rounding_units,
 )
 from planner.data.problem_data import resolve_problem
-from planner.data.relaxable_constraint import requirement_bounds
+from planner.data.relaxable_constraint import loosened_budgets, requirement_bounds
 from planner.problem.goals import ObjectiveLevel
 from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.search import SolverSession
@@ -104,12 +104,21 @@ class LexicographicOptimum:
 
 
 def lexicographic_optimum(session: SolverSession) -> LexicographicOptimum:
-    """Find the optimum.
+    """Find the optimum of a problem under its limits as the solver rounds them.
 
-    Raises UnprovenError where the limit stops the solver before it found a plan.
+    Where no plan keeps these, plans count that may keep them by exact figures.  Raises
+    UnprovenError where there is none, or the time limit stops the solver before it found one.
     """
+    found = _optimum(session, loosened=False) or _optimum(session, loosened=True)
+    if found is None:
+        raise UnprovenError("no plan keeps all limits")
+    return found
+
+
+def _optimum(session: SolverSession, loosened: bool) -> LexicographicOptimum | None:
+    """The optimum with limits loosened for rounding, or not; None for no plan."""
     problem = session.problem
-    data = resolve_problem(problem)
+    data = loosened_budgets(problem) if loosened else resolve_problem(problem)
     reached: list[OptimalLevel] = []
 
     def keep() -> ObjectiveBound:
@@ -118,10 +127,11 @@ def lexicographic_optimum(session: SolverSession) -> LexicographicOptimum:
 
     goals = [OBJECTIVE_FUNCTIONS[level.objective] for level in problem.objective]
     earlier: list[ObjectiveBound] = []
-    outcomes = lexicographic(
-        partial(session.search, data), goals, requirement_bounds(problem), keep
-    )
+    limits = requirement_bounds(problem, loosened=loosened)
+    outcomes = lexicographic(partial(session.search, data), goals, limits, keep)
     for level, measure, outcome in zip(problem.objective, goals, outcomes, strict=True):
+        if outcome.infeasible and not reached:
+            return None
         if outcome.value is None or outcome.assignment is None:
             raise UnprovenError(
                 f"the limit stopped the solver before it found the best {level.objective}; raise "

@@ -9,9 +9,10 @@ from nonn_core.evidence import counted_images, partition_warnings, student_warni
 from nonn_core.partition import Community, Partition
 from nonn_plan.cli.output import Output, format_estimate, format_pct
 from planner.accuracy import AccuracyEstimate
+from planner.data.relaxable_constraint import round_loosely
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import LevelResult, PlanDocument, PlannedGroup0
-from planner.problem.goals import BUDGETS
+from planner.problem.goals import BUDGETS, MAXIMISED
 from profiles.fleet import noisy_links, resolve
 from profiles.link import noise_text
 
@@ -209,7 +210,16 @@ def _show_budgets(output: Output, plan: PlanDocument) -> None:
     )
 
 
+_PROOF_DIGITS = 7
+
+
 def _proof_row(level: LevelResult) -> tuple[str, ...]:
+    """Row of a stage, its values rounded to the side that holds when typed."""
     bound = "none" if level.bound is None else f"{level.bound:.7g}"
     gap = "none" if level.gap_pct is None else f"{level.gap_pct:.2f} %"
-    return level.objective, f"{level.value:.7g}", f"{level.best:.7g}", bound, gap
+    down = level.objective in MAXIMISED
+    value, best = (
+        f"{round_loosely(one, down=down, digits=_PROOF_DIGITS):.{_PROOF_DIGITS}g}"
+        for one in (level.value, level.best)
+    )
+    return level.objective, value, best, bound, gap
