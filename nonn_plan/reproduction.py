@@ -1,8 +1,9 @@
 """Published deployment figures beside simulated ones, with the error.
 
-The simulator runs each published row as a workload on the library's profiles.  A withheld figure
-has a prediction alone.  Beside it stands the error that the calibration makes on the row when it is
-fitted without it (`profiles.leave_one_out`).
+The simulator runs each published row as a workload on the library's profiles.  Several boards
+compute for the expected maximum of their times, and draw their power as long (decision 0053).  A
+withheld figure has a prediction alone.  Beside it stands the error that the calibration makes on
+the row when it is fitted without it (`profiles.leave_one_out`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,16 +23,17 @@ from profiles.calibration_data import (
     PublishedSweep,
     published_facts,
 )
-from profiles.device import DEVICES, compute_mj, compute_ms
+from profiles.device import DEVICES, compute_mj, compute_ms, spread_cv
 from profiles.fleet import DEFAULT_LINK, Board
 from profiles.leave_one_out import FittedRow, fitted_rows
 from profiles.link import BYTES_PER_FEATURE, LINKS
+from profiles.time_spread import SpreadTime, expected_maximum_ms
 from simulator.engine.simulation import simulate
 from simulator.graph_builder import GraphBuilder
-from simulator.results.simulation_result import SimulationResult
 from simulator.student_sweep import StudentSweep, SweepPoint, least_total_at
 from simulator.task_graph import TaskGraph
 from simulator.workloads import model_split
+from simulator.workloads.closed_form import fan_out_breakdown, join_spread
 from simulator.workloads.fan_out import FanOut, Sending, StudentWork, longest_first
 
 IMAGE, CLASSES = ImageShape(3, 32, 32), 10
@@ -121,16 +123,47 @@ def _measured(
     facts: PublishedFacts, fitted: Mapping[tuple[str, str, str, Metric], FittedRow]
 ) -> Iterator[ReproducedFigure]:
     for row in facts.measurements:
-        result = simulate(workload_of(row, facts))
+        workload = workload_of(row, facts)
         for quantity in METRICS:
             fit = fitted.get((row.table, row.device, row.row, quantity))
             if fit is not None:
-                yield _reproduced(fit, _value(result, quantity))
+                yield _reproduced(fit, published_value(workload, quantity))
 
 
-def _value(found: SimulationResult, quantity: Metric) -> float:
-    value: float = getattr(found, quantity)
-    return value
+def published_value(workload: FanOut | TaskGraph, quantity: Metric) -> float:
+    """Value of a quantity in the way in which it is published, in its unit.
+
+    Of students on boards in expectation: times of the join that waits for all of them, and energy
+    as power times the time of the slowest board of each device.
+    """
+    if isinstance(workload, TaskGraph):
+        value: float = getattr(simulate(workload), quantity)
+        return value
+    if quantity == "energy_per_node_mj":
+        spent = _energies_mj(workload)
+        return sum(spent) / len(spent)
+    spread = join_spread(workload)
+    return {
+        "total_ms": spread.expected_ms,
+        "compute_ms": spread.compute_ms,
+        "communication_ms": spread.communication_ms,
+    }[quantity]
+
+
+def _energies_mj(workload: FanOut) -> list[float]:
+    """Energy of each board that computes, for as long as the slowest of its device does."""
+    devices = {board.name: board.device for board in workload.boards}
+    rows = fan_out_breakdown(workload).boards
+    found = []
+    for row in rows:
+        alike = [
+            SpreadTime.of(other.busy_ms, spread_cv(devices[other.board]))
+            for other in rows
+            if other.device == row.device
+        ]
+        slowest = max(other.busy_ms for other in rows if other.device == row.device)
+        found.append(row.energy_mj * expected_maximum_ms(alike) / slowest)
+    return found
 
 
 def _reproduced(fit: FittedRow, simulated: float) -> ReproducedFigure:
@@ -151,7 +184,7 @@ def _reproduced(fit: FittedRow, simulated: float) -> ReproducedFigure:
 def _moved(sweep: PublishedSweep, facts: PublishedFacts) -> Iterator[ReproducedFigure]:
     """Yield what is published of the sweep, and predictions of what is withheld."""
     move = move_of(sweep, facts)
-    moved = move.points()
+    moved = tuple(_expected(move, count) for count in range(move.students + 1))
     at_once = sweep.students_at_once
     one_ms = compute_ms(move.slow, sweep.macs)
     yield _of_sweep(
@@ -172,6 +205,22 @@ def _moved(sweep: PublishedSweep, facts: PublishedFacts) -> Iterator[ReproducedF
         reason="not fitted",
     )
     yield from _withheld(sweep, moved)
+
+
+def _expected(move: StudentSweep, moved: int) -> SweepPoint:
+    """Point of a sweep in the way in which figures are published."""
+    workload = move.fan_out(moved)
+    spread, spent = join_spread(workload), _energies_mj(workload)
+    return SweepPoint(
+        moved=moved,
+        total_ms=spread.expected_ms,
+        compute_ms=spread.compute_ms,
+        communication_ms=spread.communication_ms,
+        slow_done_ms=None,
+        fast_done_ms=None,
+        energy_per_node_mj=sum(spent) / len(spent),
+        energy_per_fleet_mj=sum(spent),
+    )
 
 
 def _computing_ms(move: StudentSweep, students: int) -> float:

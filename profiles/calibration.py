@@ -4,6 +4,7 @@ A quantity that the facts state is known; the others are fitted, stage by stage,
 tell them, with none below zero (`profiles.fitting`); the model is that of
 `profiles.prediction`::
 
+    spread          compute_cv per device, of rows of one size on unlike numbers of boards
     communication   message_ms per device, join_fixed_ms of the host, rate of an unknown link:
                     all devices at once
     compute         compute_fixed_ms, compute_ms_per_mmac, exchange_ms, peer_message_ms per device
@@ -26,14 +27,24 @@ from typing import get_args
 from nonn_common.errors import ProfileError
 from profiles import Quantity
 from profiles.calibration_data import Measurement, Metric, PublishedFacts, published_facts, sources
-from profiles.device import DeviceProfile, Hosting, QuantityName, compute_ms, quantity_value
-from profiles.fitting import Observation, fit_observations, rounded_value
+from profiles.device import (
+    DeviceProfile,
+    Hosting,
+    QuantityName,
+    compute_ms,
+    quantity_value,
+)
+from profiles.fitting import Observation, falling_error, fit_observations, rounded_value
 from profiles.link import LINKS, LinkProfile
 from profiles.prediction import (
+    MOST_ROUNDS,
     communication_observation,
     energy_observations,
+    fitted_cv,
+    hidden_in_fit_ms,
     predict_metric,
     sharing_observations,
+    spread_observations,
     time_observations,
 )
 
@@ -69,7 +80,6 @@ PAIRS: tuple[tuple[QuantityName, QuantityName], ...] = (
 """Quantities that only rows of unlike sizes tell apart: a fixed part, and one that MACs add."""
 
 _FACTOR = "factor"
-_MOST_NAMED = 6
 
 FitStage = Callable[
     [Calibration, DeviceProfile, Sequence[Measurement]], tuple[list[Observation], str]
@@ -99,7 +109,8 @@ def calibrate(
     links: dict[str | None, LinkProfile] = {
         row.link: LINKS.get(row.link, f"row {row.row}") for row in facts.measurements if row.link
     }
-    result = _communicating(Calibration(facts, devices, links))
+    result = _spreading(Calibration(facts, devices, links))
+    result = _communicating(_taken_over(result, _no_observations, ("compute_cv",)))
     result = _taken_over(result, _no_observations, ("message_ms",))
     for observations, quantities in _STAGES:
         result = _taken_over(_fitted_devices(result, observations), observations, quantities)
@@ -115,16 +126,39 @@ def write_devices(folder: Path = DEVICES_FOLDER) -> tuple[Path, ...]:
     return tuple(paths)
 
 
+def _spreading(before: Calibration) -> Calibration:
+    """Fit each device's compute_cv where computing takes longer on more boards."""
+    devices = dict(before.devices)
+    for name, device in devices.items():
+        rows = before.facts.measured_on(name)
+        if device.compute_cv is None and spread_observations(rows, {}):
+            devices[name] = _with(device, {"compute_cv": fitted_cv(device, rows)})
+    return replace(before, devices=devices)
+
+
 def _communicating(before: Calibration) -> Calibration:
     """Fit the host's fixed part, costs per message, and an unknown link's rate."""
     host = before.facts.host
     rows = [r for r in before.facts.measurements if r.fans_out and r.fitted_to("communication_ms")]
-    observations = [communication_observation(row, host.fc_ms.value, before.links) for row in rows]
     stated = {name: device.message_ms for name, device in before.devices.items()}
     note = f"communication of {sources(rows)}, less the time on a link of known rate"
-    quantities = fit_observations(
-        observations, {**stated, "join_fixed_ms": host.join_fixed_ms}, note
-    )
+    quantities: dict[str, Quantity] = {}
+    for _ in range(MOST_ROUNDS):  # what slow boards hide depends on how long the sends take
+        observations = [
+            communication_observation(
+                row,
+                host.fc_ms.value,
+                before.links,
+                hidden_in_fit_ms(row, before.devices[row.device], before.links, quantities),
+            )
+            for row in rows
+        ]
+        earlier, quantities = (
+            quantities,
+            fit_observations(observations, {**stated, "join_fixed_ms": host.join_fixed_ms}, note),
+        )
+        if quantities == earlier:
+            break
     devices = {
         name: _with(device, {"message_ms": quantities[name]}) if name in quantities else device
         for name, device in before.devices.items()
@@ -213,41 +247,14 @@ def _fitted(device: DeviceProfile, observations: Sequence[Observation], note: st
     stated = {
         name: getattr(device, name) for observation in observations for name in observation.terms
     }
-    quantities = fit_observations(observations, stated, note)
+    # Where the rows told the spread, too, one of them is spent.
+    spread = device.compute_cv is not None and device.compute_cv.provenance == "fitted"
+    spent = int(spread and any("compute_fixed_ms" in each.terms for each in observations))
+    quantities = fit_observations(observations, stated, note, spent)
     for fixed, slope in PAIRS:
         if slope in quantities and not quantities[slope].value:
-            raise _falling_error(device, fixed, slope, observations)
+            raise falling_error(device.name, (fixed, slope), observations)
     return _with(device, quantities)
-
-
-def _falling_error(
-    device: DeviceProfile, fixed: str, slope: str, observations: Sequence[Observation]
-) -> ProfileError:
-    """Error that names the rows whose time or energy does not grow with the MACs."""
-    what, unit = ("energy", "mJ") if slope == "power_busy_w" else ("time", "ms")
-    points = []
-    for each in observations:
-        if each.terms.get(slope):
-            # Of several models at once: the work, and the time or energy, of one.
-            models = each.terms.get(fixed) or 1.0
-            points.append((each.terms[slope] / models, (each.observed - each.known) / models, each))
-    points.sort(key=lambda point: point[0])
-    falling = [
-        (work, value, each)
-        for work, value, each in points
-        if any(
-            (work < more and value >= less) or (work > more and value <= less)
-            for more, less, _ in points
-        )
-    ]
-    named = [f"{each.row} ({each.observed:g} {unit})" for *_, each in falling or points]
-    if len(named) > _MOST_NAMED:
-        named[_MOST_NAMED:] = [f"and {len(named) - _MOST_NAMED} more"]
-    return ProfileError(
-        f"{what} does not grow with the MACs; in their order: {', '.join(named)}",
-        where=f"device {device.name}",
-        fix="measure these rows again, or leave out what is wrong",
-    )
 
 
 def _taken_over(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError, ProfileError
@@ -30,6 +30,7 @@ from profiles.layer import (
     layer_ms,
     rated_ms,
 )
+from profiles.time_spread import MOST_CV
 
 BoardQuantity = Literal[
     "compute_fixed_ms",
@@ -41,7 +42,9 @@ BoardQuantity = Literal[
 ]
 """Quantities that a device needs to be a board with students."""
 
-QuantityName = Literal[BoardQuantity, "idle_w", "radio_w", "exchange_ms", "peer_message_ms"]
+QuantityName = Literal[
+    BoardQuantity, "compute_cv", "idle_w", "radio_w", "exchange_ms", "peer_message_ms"
+]
 
 ProfileKey = tuple[str, str, str, int]
 """Board, runtime, precision and clock in Hz: what a profile holds for."""
@@ -109,6 +112,11 @@ class DeviceProfile(Document):
         default=None,
         description="Factor on the summed time of two or more models that run at once.",
     )
+    compute_cv: Quantity | None = Field(
+        default=None,
+        description="Spread of computing times over alike boards and over runs: coefficient of "
+        "variation, standard deviation over mean, at most 0.3; unknown where absent.",
+    )
     idle_w: Quantity | None = Field(
         default=None, description="Power while nothing is executed, in W."
     )
@@ -135,6 +143,15 @@ class DeviceProfile(Document):
     hosting: Hosting | None = Field(
         default=None, description="Cost of being the host; absent where the device cannot be one."
     )
+
+    @field_validator("compute_cv")
+    @classmethod
+    def _draws_no_time_below_zero(cls, quantity: Quantity | None) -> Quantity | None:
+        if quantity is not None and not 0 <= quantity.value <= MOST_CV:
+            raise ValueError(
+                f"a coefficient of variation is from 0 to {MOST_CV}; found {quantity.value:g}"
+            )
+        return quantity
 
     @property
     def key(self) -> ProfileKey:
@@ -190,6 +207,11 @@ def compute_mj(device: DeviceProfile, macs: int) -> float:
     fixed_mj = quantity_value(device, "power_fixed_w") * quantity_value(device, "compute_fixed_ms")
     busy_ms = quantity_value(device, "compute_ms_per_mmac") * macs / 1e6
     return fixed_mj + quantity_value(device, "power_busy_w") * busy_ms
+
+
+def spread_cv(device: DeviceProfile) -> float:
+    """Coefficient of variation of computing times on `device`; 0 where none is known."""
+    return device.compute_cv.value if device.compute_cv else 0.0
 
 
 def slowdown(device: DeviceProfile, students: int) -> float:

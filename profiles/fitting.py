@@ -31,6 +31,8 @@ from profiles.layer import (
     layer_ms,
 )
 
+_MOST_NAMED = 6
+
 SIGNIFICANT_DIGITS = 6
 """Digits kept of a fitted quantity: far below its error, and the same on every machine."""
 
@@ -90,12 +92,13 @@ def relative_fit(
     columns: Mapping[str, Sequence[float]],
     observed: Sequence[float],
     known: Sequence[float] | float = 0.0,
+    spent: int = 0,
 ) -> Fit:
     """Fit `observed` [rows] as `known` [rows] plus a non-negative mix of `columns` [rows each].
 
     Minimises the sum over rows of ((fitted - observed) / observed)^2; `observed` is above zero.
     A standard error is that of ordinary least squares over the coefficients above zero,
-    s^2 (X'X)^-1 with s^2 = RSS / (rows - coefficients); None without a row to spare.
+    s^2 (X'X)^-1 with s^2 = RSS / (rows - coefficients - spent); None without a row to spare.
     """
     target: Matrix = np.asarray(observed, dtype=np.float64)
     design = np.column_stack([np.asarray(each, dtype=np.float64) for each in columns.values()])
@@ -103,7 +106,7 @@ def relative_fit(
     wanted = 1.0 - np.asarray(known, dtype=np.float64) / target
     identifiable = _identifiable(design)
     values = _solution(design, wanted)
-    errors = _standard_errors(design, wanted, values)
+    errors = _standard_errors(design, wanted, values, spent)
     rounded = np.array([rounded_value(value) for value in values])
     left = np.abs(design @ rounded - wanted)
     return Fit(
@@ -118,9 +121,15 @@ def relative_fit(
 
 
 def fit_observations(
-    observations: Sequence[Observation], stated: Mapping[str, Quantity | None], source: str
+    observations: Sequence[Observation],
+    stated: Mapping[str, Quantity | None],
+    source: str,
+    spent: int = 0,
 ) -> dict[str, Quantity]:
-    """Fit the quantities of `observations` that are neither `stated` nor unidentifiable."""
+    """Fit the quantities of `observations` that are neither `stated` nor unidentifiable.
+
+    So many figures beside them, `spent`, were fitted to the same rows before.
+    """
     given = {name: quantity.value for name, quantity in stated.items() if quantity is not None}
     wanted = dict.fromkeys(
         name for each in observations for name in each.terms if name not in given
@@ -133,8 +142,39 @@ def fit_observations(
         each.known + sum(given.get(name, 0.0) * factor for name, factor in each.terms.items())
         for each in observations
     ]
-    fit = relative_fit(columns, [each.observed for each in observations], known)
+    fit = relative_fit(columns, [each.observed for each in observations], known, spent)
     return {name: fit.quantity(name, source) for name in fit.coefficients}
+
+
+def falling_error(
+    device: str, pair: tuple[str, str], observations: Sequence[Observation]
+) -> ProfileError:
+    """Error that names the rows whose time or energy does not grow with the MACs."""
+    fixed, slope = pair
+    what, unit = ("energy", "mJ") if slope == "power_busy_w" else ("time", "ms")
+    points = []
+    for each in observations:
+        if each.terms.get(slope):
+            # Of several models at once: the work, and the time or energy, of one.
+            models = each.terms.get(fixed) or 1.0
+            points.append((each.terms[slope] / models, (each.observed - each.known) / models, each))
+    points.sort(key=lambda point: point[0])
+    falling = [
+        (work, value, each)
+        for work, value, each in points
+        if any(
+            (work < more and value >= less) or (work > more and value <= less)
+            for more, less, _ in points
+        )
+    ]
+    named = [f"{each.row} ({each.observed:g} {unit})" for *_, each in falling or points]
+    if len(named) > _MOST_NAMED:
+        named[_MOST_NAMED:] = [f"and {len(named) - _MOST_NAMED} more"]
+    return ProfileError(
+        f"{what} does not grow with the MACs; in their order: {', '.join(named)}",
+        where=f"device {device}",
+        fix="measure these rows again, or leave out what is wrong",
+    )
 
 
 def rounded_value(value: float) -> float:
@@ -165,9 +205,11 @@ def _solution(design: Matrix, wanted: Matrix) -> Matrix:
     return solution
 
 
-def _standard_errors(design: Matrix, wanted: Matrix, values: Matrix) -> list[float | None]:
+def _standard_errors(
+    design: Matrix, wanted: Matrix, values: Matrix, spent: int
+) -> list[float | None]:
     free = np.flatnonzero(values > 0)
-    spare = len(wanted) - len(free)
+    spare = len(wanted) - len(free) - spent
     errors: list[float | None] = [None] * len(values)
     active = design[:, free]
     if spare < 1 or np.linalg.matrix_rank(active / _scales(active)) < len(free):

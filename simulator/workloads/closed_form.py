@@ -28,6 +28,9 @@ Where each student has a send of its own (`FanOut.sending`), b runs over the stu
 board share its processor from the moments when their images are there: of n that run each goes at
 1/n of the clock, and each replies when it is done.
 
+Times are means of what boards of the device draw.  Where their spread is known, the join waits for
+the largest of independent done_b (`JoinSpread`); a closed loop at the means is no less exact.
+
 In a closed loop the host takes up the next image when it has the answer to the last one, so that
 start_(n+1) = end_n = start_n + total.  No randomness and no failures.
 """
@@ -38,8 +41,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nonn_common.errors import SimulationError
-from profiles.device import compute_mj, compute_ms, slowdown
+from profiles.device import compute_mj, compute_ms, slowdown, spread_cv
 from profiles.fleet import Board
+from profiles.time_spread import SpreadTime, expected_maximum_ms, maximum_quantile_ms
 from simulator.graph_builder import downlink, exchange_ms, join_ms, send_ms, uplink
 from simulator.results.breakdown import BoardRow, Breakdown, InferenceRow
 from simulator.workloads.fan_out import (
@@ -89,6 +93,55 @@ def fan_out_breakdown(workload: FanOut, inferences: int = 1) -> Breakdown:
     if inferences > 1 and any(row.done_ms > total_ms for row in rows):
         raise _unknown("of several images that replicas still work on when the next one begins")
     return _breakdown(total_ms, max(computing_ms), rows, inferences)
+
+
+P95 = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class JoinSpread:
+    """Spread of a join over images: its mean, its 95th percentile, the slowest board's compute.
+
+    All in ms.
+    """
+
+    expected_ms: float
+    p95_ms: float
+    compute_ms: float
+
+    @property
+    def communication_ms(self) -> float:
+        """The rest of the expected latency, in ms."""
+        return self.expected_ms - self.compute_ms
+
+
+def join_spread(workload: FanOut) -> JoinSpread:
+    """Spread of the join of a NoNN, by the compute_cv of its boards' devices.
+
+    A board without one computes for its mean.  Exact where a board's computing is not held up by
+    its own later images.  Raises SimulationError where there is no closed form, or where replies
+    may wait for each other or for the first of several copies.
+    """
+    if workload.g0 is not None:
+        raise _unknown("that spreads behind a board for G0 alone")
+    if len(workload.names) < len(workload.students):
+        raise _unknown("that spreads, with students on several boards")
+    boards = {board.name: board for board in workload.boards}
+    media = [board.link.name for board, _ in workload.sends() if board.link.shared]
+    if len(set(media)) < len(media):
+        raise _unknown("that spreads on a shared medium")
+    rows = fan_out_breakdown(workload).boards
+    joined, computing = [], []
+    for row in rows:
+        cv = spread_cv(boards[row.board].device)
+        joined.append(SpreadTime.of(row.busy_ms, cv, row.done_ms - row.busy_ms))
+        computing.append(SpreadTime.of(row.busy_ms, cv))
+    around_ms = join_ms(workload.host)
+    return JoinSpread(
+        expected_ms=expected_maximum_ms(joined) + around_ms,
+        p95_ms=maximum_quantile_ms(joined, P95) + around_ms,
+        compute_ms=expected_maximum_ms(computing),
+    )
 
 
 def single_model_breakdown(workload: SingleModel, inferences: int = 1) -> Breakdown:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from nonn_plan.reproduction import published_value
 from profiles.device import DEVICES
 from profiles.fleet import parse_fleet, resolve
 from simulator.engine.simulation import simulate
@@ -9,7 +10,7 @@ from simulator.workloads.fan_out import FanOut, SingleModel, StudentWork
 
 TEACHER_MACS = 1_301_400_000
 STUDENT_MACS = 83_500_000
-WITHIN = 0.05
+WITHIN = 0.01
 
 ROWS = {  # students: latency, compute, communication in ms, energy per node in mJ
     "rpi-3b": {2: (115, 101.91, 13.10, 238.98), 8: (150, 106.24, 43.76, 249.15)},
@@ -28,14 +29,19 @@ def nonn(device, students):
     ("device", "students"), [(device, k) for device, rows in ROWS.items() for k in rows]
 )
 def test_a_nonn_takes_what_was_published(device, students):
-    result = simulate(nonn(device, students))
-    found = (
-        result.total_ms,
-        result.compute_ms,
-        result.communication_ms,
-        result.energy_per_node_mj,
-    )
+    """In expectation over what unlike boards and runs take: the join waits for the slowest."""
+    quantities = ("total_ms", "compute_ms", "communication_ms", "energy_per_node_mj")
+    found = [published_value(nonn(device, students), quantity) for quantity in quantities]
     assert found == pytest.approx(ROWS[device][students], rel=WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("device", "students"), [(device, k) for device, rows in ROWS.items() for k in rows]
+)
+def test_at_the_mean_of_each_board_the_latency_is_hardly_less(device, students):
+    found_ms = simulate(nonn(device, students)).total_ms
+    assert found_ms < ROWS[device][students][0]
+    assert found_ms == pytest.approx(ROWS[device][students][0], rel=WITHIN)
 
 
 @pytest.mark.parametrize("device", TEACHERS)
