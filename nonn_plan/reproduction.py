@@ -151,7 +151,7 @@ def published_value(workload: FanOut | TaskGraph, quantity: Metric) -> float:
 
 
 def _energies_mj(workload: FanOut) -> list[float]:
-    """Energy of each board that computes, for as long as the slowest of its device does."""
+    """Energy of each board, in mJ, over the time of the slowest of its device."""
     devices = {board.name: board.device for board in workload.boards}
     rows = fan_out_breakdown(workload).boards
     found = []

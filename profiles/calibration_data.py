@@ -246,7 +246,7 @@ def own_facts(
     """Facts of the one device of `rows`, and the library they lean on.
 
     Clock, cores, memory, runtime, precision and every quantity that the rows leave open are those
-    of `like`; the host that joined the replies is `host`.  `profiles.calibration.calibrate` and
+    of `like`, but for the spread: how unlike one's own boards are only they tell.  The host that joined the replies is `host`.  `profiles.calibration.calibrate` and
     `profiles.leave_one_out.fitted_rows` take both.  Raises ProfileError for rows of several
     devices or of one that is called like a device it leans on, for a row that measures nothing, and
     for a host that cannot host.
@@ -271,11 +271,12 @@ def own_facts(
         include={"clock_hz", "cores", "ram_bytes", "runtime", "precision", "memory_budget_bytes"}
         | {"default_link"}
     )
+    taken_over = tuple(name for name in get_args(QuantityName) if name != "compute_cv")
     device = DeviceFacts(
         name=names[0],
         title=f"{names[0]}, as measured",
         source=f"clock, cores, memory and link taken from {like.name}",
-        like=(TakenOver(device=like.name, figures=get_args(QuantityName)),),
+        like=(TakenOver(device=like.name, figures=taken_over),),
         **described,
     )
     facts = PublishedFacts(

@@ -209,7 +209,7 @@ def energy_observations(row: Measurement, device: DeviceProfile) -> Iterator[Obs
 def _observed_computing_ms(
     row: Measurement, device: DeviceProfile, host: DeviceProfile, links: Links
 ) -> Iterator[tuple[float, float, float]]:
-    """Measured times that hold the computing, its known rest in ms, and how often the mean."""
+    """Measured times that hold the computing, with the rest and the factor on its mean."""
     if compute_ms := row.fitted_to("compute_ms"):
         yield compute_ms, 0.0, _slowest(row, device)
     elif (total_ms := row.fitted_to("total_ms")) and not row.boards:
@@ -295,7 +295,7 @@ def hidden_in_fit_ms(
 
 
 def size_of(row: Measurement) -> str:
-    """Work of a board in a row: rows of one size compute alike, but for the slowest board."""
+    """Work of a board in a row; rows of one size compute alike."""
     return f"{row.models_per_board} of {row.macs} MACs"
 
 

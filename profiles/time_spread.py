@@ -1,4 +1,4 @@
-"""Spread of computing times: alike boards differ, runs too, and a join waits for the slowest.
+"""Spread of computing times over boards and runs, and the slowest of several.
 
 The time of a board for one image is a draw from a Gumbel distribution with a mean m and a
 coefficient of variation c, the standard deviation over the mean (decision 0053)::
@@ -38,7 +38,7 @@ _HALVINGS = 200
 
 @dataclass(frozen=True, slots=True)
 class SpreadTime:
-    """A time as boards draw it, by its mean and scale in ms; constant where the scale is 0."""
+    """A time as boards draw it: mean and scale in ms, constant at scale 0."""
 
     mean_ms: float
     scale_ms: float = 0.0

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 
@@ -135,9 +135,9 @@ def _require_positive(what: str, value: float, unit: str) -> None:
         raise SimulationError(f"{what} above 0 {unit}; found {value:g}")
 
 
-Purpose = Literal["arrivals", "failures", "service", "loss", "jitter"]
+Purpose = Literal["arrivals", "failures", "service", "loss", "jitter", "spread"]
 
-_PURPOSES: tuple[Purpose, ...] = ("arrivals", "failures", "service", "loss", "jitter")
+_PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 
 def random_stream(seed: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
@@ -329,6 +329,9 @@ class Scenario:
     ends and its resources are free.  In a closed loop the host gives up a lost image when nothing
     of it is under way any more and enough of what it lost is up again for an answer, at once if
     that never comes, or at its deadline.
+
+    With `spread`, each board draws its computing time for each image about its mean, by the
+    compute_cv of its device; without, all take the mean.  Energy is that of the mean.
     """
 
     arrivals: Arrivals = field(default_factory=ClosedLoop)
@@ -336,6 +339,7 @@ class Scenario:
     throttling: tuple[Throttle, ...] = ()
     on_failure: OnFailure = "wait"
     seed: int = 0
+    spread: bool = False
 
     def check(self, graph: TaskGraph) -> None:
         """Refuse boards that `graph` does not have; raises SimulationError."""

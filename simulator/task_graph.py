@@ -15,13 +15,13 @@ is a first-come-first-served server that does one thing at a time.  Their names:
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import Literal
 
 from nonn_common.errors import SimulationError
-from profiles.device import DeviceProfile
+from profiles.device import DeviceProfile, spread_cv
 
 HOST = "host"
 """Name of the host among the actors of a graph; no board may be called so."""
@@ -85,7 +85,9 @@ class Step:
     `after` holds the indices of earlier steps; one that stands there twice counts twice.  `needs`
     says how many of them suffice (all, if None).  With a `deadline_ms` since the image's start the
     step then begins with what came by that time, and the image is lost if nothing came.  `service`
-    exponential makes duration_ms a mean.  `energy_mj` is what computing costs.
+    exponential makes duration_ms a mean.  `energy_mj` is what computing costs.  With a `cv` above
+    0 the duration of each image is drawn about its mean (`profiles.time_spread`), in the same
+    proportion for all steps of the actor.
     """
 
     actor: str
@@ -99,6 +101,7 @@ class Step:
     deadline_ms: float | None = None
     transit: Transit = DIRECT
     service: Service = "constant"
+    cv: float = 0.0
 
     @property
     def needed(self) -> int:
@@ -109,7 +112,7 @@ class Step:
     def steady(self) -> bool:
         """Whether it ends with its resources' time, the same for each image."""
         in_transit = self.transit.loss_pct or self.transit.jitter_ms or self.transit.latency_ms
-        return self.service == "constant" and not in_transit
+        return self.service == "constant" and not in_transit and not self.cv
 
     @property
     def places(self) -> frozenset[str]:
@@ -261,6 +264,18 @@ class TaskGraph:
             if index in waited:
                 waited.update(self.steps[index].after)
         return len(waited) == len(self.steps)
+
+
+def spread_graph(graph: TaskGraph) -> TaskGraph:
+    """Task graph whose computing spreads as its boards' devices do, where that is known."""
+    cvs = {node.name: spread_cv(node.device) for node in graph.nodes}
+    return replace(
+        graph,
+        steps=tuple(
+            replace(step, cv=cvs.get(step.actor, 0.0)) if step.activity == "compute" else step
+            for step in graph.steps
+        ),
+    )
 
 
 def shared_cpu(resource: str) -> str | None:

@@ -16,12 +16,14 @@ from functools import partial
 from heapq import heappush
 from itertools import repeat
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from simpy import Environment
 from simpy.events import NORMAL, Event
 
 from nonn_common.errors import SimulationError
+from profiles.time_spread import MEAN_BEYOND, SCALE_PER_DEVIATION
 from simulator.scenario import Availability, ClockSpeed, random_stream
 from simulator.task_graph import Step, TaskGraph
 
@@ -33,7 +35,8 @@ SAMPLE_BATCH = 1024
 
 def sample_times(step: Step, index: int, seed: int) -> SampledTimes:
     """Holding time and delay of `step`, in ms, for image after image."""
-    if step.service == "constant" and not step.transit.loss_pct and not step.transit.jitter_ms:
+    noisy = step.cv or step.transit.loss_pct or step.transit.jitter_ms
+    if step.service == "constant" and not noisy:
         return repeat((step.duration_ms, step.transit.latency_ms))
     return _drawn(step, index, seed)
 
@@ -43,10 +46,15 @@ def _drawn(step: Step, index: int, seed: int) -> SampledTimes:
     service, loss, jitter = (
         random_stream(seed, name, index) for name in ("service", "loss", "jitter")
     )
+    # One stream for all steps of a board: an image that finds it slow finds it slow in each.
+    spread = random_stream(seed, "spread", crc32(step.actor.encode()))
     while True:
         holds = np.full(SAMPLE_BATCH, step.duration_ms)
         if step.service == "exponential":
             holds = service.exponential(step.duration_ms, SAMPLE_BATCH)
+        if step.cv:
+            beyond = spread.gumbel(size=SAMPLE_BATCH) - MEAN_BEYOND
+            holds = holds * np.maximum(0.0, 1 + step.cv * SCALE_PER_DEVIATION * beyond)
         if transit.loss_pct:
             tries = loss.geometric(1 - transit.loss_pct / 100, SAMPLE_BATCH)
             holds = holds + (tries - 1) * transit.retry_ms

@@ -33,7 +33,7 @@ from simulator.scenario import (
     Scenario,
     Times,
 )
-from simulator.task_graph import Step, TaskGraph, held_ms, owner_of
+from simulator.task_graph import Step, TaskGraph, held_ms, owner_of, spread_graph
 from simulator.workloads.fan_out import Workload
 
 Path = Literal["events", "recurrence"]
@@ -59,6 +59,8 @@ def simulate(
     profile lacks a quantity.
     """
     graph = workload if isinstance(workload, TaskGraph) else workload.graph()
+    if scenario.spread:
+        graph = spread_graph(graph)
     _check(graph, inferences, scenario)
     if path is None:
         path = "recurrence" if inferences > 1 and recurrence_applies(graph, scenario) else "events"
@@ -171,13 +173,13 @@ def keeps_order(graph: TaskGraph) -> bool:
 
 
 def _overtakes(step: Step) -> bool:
-    random = step.service != "constant" or step.transit.loss_pct > 0
+    random = step.service != "constant" or step.transit.loss_pct > 0 or step.cv > 0
     jitters = step.transit.jitter_ms > 0 or step.deadline_ms is not None
     return jitters or (random and not step.resources)
 
 
 def _same_each_time(step: Step) -> bool:
-    noisy = step.transit.loss_pct or step.transit.jitter_ms
+    noisy = step.transit.loss_pct or step.transit.jitter_ms or step.cv
     return step.service == "constant" and not noisy
 
 

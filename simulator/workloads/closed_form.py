@@ -144,6 +144,17 @@ def join_spread(workload: FanOut) -> JoinSpread:
     )
 
 
+def known_join_spread(workload: FanOut) -> JoinSpread | None:
+    """Spread of the join; None where no closed form or no device tells it."""
+    used = {student.board for student in workload.students}
+    if not any(board.device.compute_cv for board in workload.boards if board.name in used):
+        return None
+    try:
+        return join_spread(workload)
+    except SimulationError:
+        return None
+
+
 def single_model_breakdown(workload: SingleModel, inferences: int = 1) -> Breakdown:
     """Latency and energy of one model on one board.
 

@@ -54,7 +54,7 @@ def test_a_fleet_shows_what_its_links_do_to_messages(nonn_plan):
 
 
 def test_a_device_shows_standard_errors(nonn_plan):
-    assert "3.7" in nonn_plan("devices", "show", "rpi-3b").out
+    assert "0.0013" in nonn_plan("devices", "show", "rpi-3b").out
 
 
 @pytest.mark.parametrize(

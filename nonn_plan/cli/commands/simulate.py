@@ -30,7 +30,7 @@ from nonn_plan.cli.parsers.workload import (
     teachers_alone,
     with_quorum,
 )
-from nonn_plan.cli.views.simulation_report import show_simulation, show_sweep
+from nonn_plan.cli.views import simulation_report
 from profiles.fleet import DEFAULT_HOST, Fleet, FleetBoard, resolve
 
 if TYPE_CHECKING:
@@ -125,6 +125,10 @@ def simulate(
             "--on-failure", help="Work that a failure breaks off: wait for repair, or lose it."
         ),
     ] = "wait",
+    spread: Annotated[
+        bool,
+        typer.Option("--spread", help="Draw each board's time per image, as its device spreads."),
+    ] = False,
     needs: Annotated[
         int | None, typer.Option("--needs", min=1, help="Students that the host waits for.")
     ] = None,
@@ -191,21 +195,20 @@ def simulate(
     scenario = _scenario(
         graph, arrivals, (fail or (), mttf or (), mttr or ()), throttle or (), on_failure, seed
     )
+    scenario = replace(scenario, spread=spread)
     images = _images(inferences, scenario)
     with output.progress(UNCHANGED) as progress:
         result = run(graph, images, scenario, kept, lambda done: progress("images", done, images))
     alone = {} if plan is None else {name: run(one) for name, one in teachers_alone(plan).items()}
     accuracy_pct = None if accuracy is None else _accuracy_pct(result, accuracy)
-    show_simulation(output, result, alone, request, accuracy_pct)
+    simulation_report.show_simulation(output, result, alone, request, accuracy_pct)
     came_from = getattr(scenario.arrivals, "source", None)
     if came_from:
         output.say(f"arrivals: {images} of {came_from}")
-    output.warn(*result.warnings)
+    output.warn(*result.warnings, *(simulation_report.unknown_spread(graph) if spread else ()))
     written = outputs.write(result)
-    for path in written:
-        output.say(f"written to {path}")
     left_out = outputs.left_out()
-    for sentence in left_out:
+    for sentence in (*(f"written to {path}" for path in written), *left_out):
         output.say(sentence)
     if as_json:  # a row for each step of each image is much, for nobody
         output.result(
@@ -214,6 +217,7 @@ def simulate(
                 "workload": request.title,
                 "latency_model": dict(request.latency_model),
                 "accuracy_pct": accuracy_pct,
+                "join_spread": simulation_report.join_spread_of(request),
                 "arrivals": came_from or arrivals,
                 "teacher_alone": {name: result.to_dict() for name, result in alone.items()},
                 "written": [str(path) for path in written],
@@ -356,7 +360,7 @@ def sweep(
     move = replace(move, sending=_sending(sends))
     moved = move.points()
     least = least_total_at(moved)
-    show_sweep(output, move, moved, least)
+    simulation_report.show_sweep(output, move, moved, least)
     if table is not None:
         write_sweep_table(moved, table)
     if plot is not None:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from simulator.results.breakdown import CriticalPathRow
     from simulator.results.simulation_result import SimulationResult
     from simulator.student_sweep import StudentSweep, SweepPoint
+    from simulator.task_graph import TaskGraph
 
 LONGEST_AND_REST = (
     "longest board: for how long the board computes that does so longest; rest: the latency less "
@@ -116,10 +118,38 @@ def _sentences(
     if accuracy_pct is not None:
         yield f"accuracy of what came in time: {format_pct(accuracy_pct)}"
     yield from noisy_links(request.reached)
+    if spread := join_spread_of(request):
+        yield (
+            "boards and runs differ (compute_cv of their devices): one image alone takes "
+            f"{format_number(spread['expected_ms'], 2)} ms in the mean, at most "
+            f"{format_number(spread['p95_ms'], 2)} ms in 95 of 100; --spread draws this"
+        )
     for how in dict.fromkeys(request.latency_model.values()):
         devices = ", ".join(name for name, other in request.latency_model.items() if other == how)
         what = "layer by layer" if how == "per-layer" else "affine in the FLOPs"
         yield f"compute time of {devices}: {what}"
+
+
+def join_spread_of(request: "SimulationRequest") -> dict[str, float] | None:
+    """Spread of the join of one image alone; None where no closed form tells it."""
+    from simulator.workloads.closed_form import known_join_spread
+    from simulator.workloads.fan_out import FanOut
+
+    if not isinstance(request.workload, FanOut) or "per-layer" in request.latency_model.values():
+        return None
+    spread = known_join_spread(request.workload)
+    return None if spread is None else asdict(spread)
+
+
+def unknown_spread(graph: "TaskGraph") -> Iterable[str]:
+    """Warning of boards whose times are drawn as if they did not spread."""
+    devices = [node.device for node in graph.nodes if node.name in graph.computing]
+    unknown = dict.fromkeys(each.name for each in devices if each.compute_cv is None)
+    if unknown:
+        yield (
+            f"no spread is known of {', '.join(unknown)}: these compute for their mean in each "
+            "image; `calibrate` finds compute_cv in rows of one size on unlike numbers of boards"
+        )
 
 
 def _partial_sentences(result: "SimulationResult", students: Sequence[str]) -> Iterable[str]:

@@ -58,9 +58,9 @@ def test_without_spread_all_images_take_as_long(make_fan_out):
 
 def test_students_of_one_board_are_slow_together(make_fan_out, slow, fast, idle):
     """`fast` has two students: its whole work is drawn once, not each student by itself."""
-    workload = make_fan_out(boards=(slow, with_cv(fast, 0.3), idle), students=make_students(fast))
-    found = join_spread(replace(workload, send_order=("fast",)))
-    busy_ms = fan_out_breakdown(replace(workload, send_order=("fast",))).compute_ms
+    parts = {"boards": (slow, with_cv(fast, 0.3), idle), "send_order": ("fast",)}
+    workload = make_fan_out(**parts, students=make_students(fast))
+    found, busy_ms = join_spread(workload), fan_out_breakdown(workload).compute_ms
     assert found.p95_ms - found.expected_ms == pytest.approx(
         0.3 * busy_ms * (np.sqrt(6) / np.pi) * (-np.log(-np.log(0.95)) - np.euler_gamma)
     )
