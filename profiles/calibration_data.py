@@ -246,7 +246,8 @@ def own_facts(
     """Facts of the one device of `rows`, and the library they lean on.
 
     Clock, cores, memory, runtime, precision and every quantity that the rows leave open are those
-    of `like`, but for the spread: how unlike one's own boards are only they tell.  The host that joined the replies is `host`.  `profiles.calibration.calibrate` and
+    of `like`, but for the spread: how unlike one's own boards are only they tell.  The host that
+    joined the replies is `host`.  `profiles.calibration.calibrate` and
     `profiles.leave_one_out.fitted_rows` take both.  Raises ProfileError for rows of several
     devices or of one that is called like a device it leans on, for a row that measures nothing, and
     for a host that cannot host.
