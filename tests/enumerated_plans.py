@@ -65,12 +65,13 @@ def divisions(instance, kept):
 def plan_values(image, instance):
     """Yield arrays of each objective's values, in solver units, of the plans of one division."""
     assert not any(site.board.link.shared for site in instance.capacities)
+    homes = list(alones(image, instance))
     for drop in instance.drop_choices:
         kept = [c for c in range(len(instance.sizes)) if c not in drop.communities]
         for filters in sorted({tuple(sorted(each)) for each in divisions(instance, kept)}):
             if instance.copies_stem:
                 yield _Division(image, instance, drop, filters).values()
-            for alone in alones(image, instance):
+            for alone in homes:
                 yield _Division(image, instance, drop, filters, alone).values()
 
 
@@ -133,6 +134,7 @@ class _Division:
         self.params = chosen(lambda cost, _: cost.params)
         self.macs = chosen(lambda cost, _: cost.macs)
         self.memory = chosen(lambda cost, precision: cost.memory_bytes(precision))
+        self.memory_of, self.macs_of = (self.masks @ each.T for each in (self.memory, self.macs))
         self.bytes = chosen(lambda _, precision: BYTES_PER_VALUE[precision])
 
     def values(self):
@@ -200,18 +202,19 @@ class _Division:
         }
 
     def _spent(self, device):
-        """Time and energy of a device by mask and choice."""
-        here = [[self.macs[:, s] for s in np.flatnonzero(mask)] for mask in self.masks]
-        nothing = np.zeros(len(self.macs))
-        return (
-            np.array([busy_ms(device, macs) + nothing for macs in here]),
-            np.array([busy_mj(device, macs) + nothing for macs in here]),
-        )
+        """Time and energy of a device by mask and choice; masks of as many students at once."""
+        busy, energy = np.zeros((2, len(self.masks), len(self.macs)))
+        for count in range(1, len(self.filters) + 1):
+            alike = np.flatnonzero(self.masks.sum(axis=1) == count)
+            here = np.nonzero(self.masks[alike])[1].reshape(-1, count)
+            macs = [self.macs.T[students] for students in here.T]
+            busy[alike], energy[alike] = busy_ms(device, macs), busy_mj(device, macs)
+        return busy, energy
 
     def _fits(self, site, busy, energy):
         needs = (
-            (self.masks @ self.memory.T, site.memory_bytes),
-            (self.masks @ self.macs.T, site.macs),
+            (self.memory_of, site.memory_bytes),
+            (self.macs_of, site.macs),
             (busy * UNITS_PER_MS, site.busy),
             (energy * UNITS_PER_MJ, site.energy),
         )

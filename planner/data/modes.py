@@ -342,35 +342,41 @@ class BoardCapacity:
         limits = (self.memory_bytes, self.macs, self.busy, self.energy)
         return self.board.device, self.board.link, *limits
 
-    def fits(self, mode: Mode, filters: int) -> bool:
-        """Say whether a student of this mode and size fits, alone or not."""
+    def most_filters(self, mode: Mode, at_most: int) -> int:
+        """Most filters, up to `at_most`, of such a student here; -1 for none.
+
+        Alone or not: the least cost counts.  Costs grow with filters, so that bisection finds it.
+        """
+        timed = self.busy is not None or self.latest is not None
+        busy = self._units(busy_units, mode) if timed else []
+        energy = self._units(energy_units, mode) if self.energy is not None else []
+        low, high = -1, at_most
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = self._fits(mode, middle, busy, energy)
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
+    def _fits(
+        self, mode: Mode, filters: int, busy: Sequence[Affine], energy: Sequence[Affine]
+    ) -> bool:
+        """Fit of a student of this size, at the least of these costs."""
         if self.memory_bytes is not None and mode.memory_bytes(filters) > self.memory_bytes:
             return False
         if self.macs is not None and mode.line.at(filters).macs > self.macs:
             return False
-        if self.energy is not None and self._least(energy_units, mode, filters) > self.energy:
+        if self.energy is not None and min(each.at(filters) for each in energy) > self.energy:
             return False
-        busy = self._least(busy_units, mode, filters)
-        replied = busy + filters * reply_units(self.board)
-        return (self.busy is None or busy <= self.busy) and (
+        least = min((each.at(filters) for each in busy), default=0)
+        replied = least + filters * reply_units(self.board)
+        return (self.busy is None or least <= self.busy) and (
             self.latest is None or replied <= self.latest
         )
 
-    def _least(self, units: UnitCost, mode: Mode, filters: int) -> int:
-        """Return the least cost of one student, alone or as its share among several."""
+    def _units(self, units: UnitCost, mode: Mode) -> list[Affine]:
+        """Cost of one student by its filters, alone and as its share among several."""
         device = self.board.device
-        return min(units(device, mode.line, several).at(filters) for several in (False, True))
-
-    def most_filters(self, mode: Mode, at_most: int) -> int:
-        """Most filters, up to `at_most`, of such a student here; -1 for none.
-
-        Costs grow with filters, so that bisection finds it.
-        """
-        low, high = -1, at_most
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.fits(mode, middle) else (low, middle - 1)
-        return low
+        return [units(device, mode.line, several) for several in (False, True)]
 
 
 def board_capacities(problem: Problem) -> tuple[BoardCapacity, ...]:

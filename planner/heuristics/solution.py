@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from planner.data.modes import (
+    Affine,
     Assignment,
     BoardCapacity,
     DropChoice,
@@ -32,6 +33,8 @@ from simulator.graph_builder import downlink, uplink
 
 StudentLoad = tuple[int, int]
 """A student as a board sees it: place of its option in the instance, and its filters."""
+SpentUnits = Callable[[int, int, bool], tuple[Affine, Affine]]
+"""Time and energy by filters, of a board's place, a mode's place, and whether it has company."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,22 @@ def cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], 
     """Cached function of a board's place and sorted students to its load."""
     first: dict[object, int] = {}
     alike = [first.setdefault(capacity.class_key, b) for b, capacity in enumerate(data.capacities)]
-    loaded = cache(lambda board, tasks: _board_load(data, board, tasks))
+    spent = cache(lambda board, mode, several: _spent_units(data, board, mode, several))
+    loaded = cache(lambda board, tasks: _board_load(data, board, tasks, spent))
     return lambda board, tasks: loaded(alike[board], tasks)
 
 
-def _board_load(data: ProblemData, board: int, tasks: tuple[StudentLoad, ...]) -> BoardLoad:
+def _spent_units(data: ProblemData, board: int, mode: int, several: bool) -> tuple[Affine, Affine]:
+    """Time and energy of a student on a board, alone or among several."""
+    device, line = data.capacities[board].board.device, data.modes[mode].line
+    return busy_units(device, line, several), energy_units(device, line, several)
+
+
+def _board_load(
+    data: ProblemData, board: int, tasks: tuple[StudentLoad, ...], spent: SpentUnits
+) -> BoardLoad:
     capacity = data.capacities[board]
-    device, several = capacity.board.device, len(tasks) > 1
+    units = [(spent(board, mode, len(tasks) > 1), filters) for mode, filters in tasks]
     students = [(data.modes[o], filters) for o, filters in tasks]
     costs = [mode.line.at(filters) for mode, filters in students]
     return BoardLoad(
@@ -93,8 +105,8 @@ def _board_load(data: ProblemData, board: int, tasks: tuple[StudentLoad, ...]) -
         macs=sum(cost.macs for cost in costs),
         params=sum(cost.params for cost in costs),
         value_bytes=sum(mode.value_bytes for mode, _ in students),
-        busy=sum(busy_units(device, o.line, several).at(n) for o, n in students),
-        energy=sum(energy_units(device, o.line, several).at(n) for o, n in students),
+        busy=sum(busy.at(filters) for (busy, _), filters in units),
+        energy=sum(energy.at(filters) for (_, energy), filters in units),
         send=data.send(board),
         reply=sum(filters for _, filters in tasks) * reply_units(capacity.board),
         delay=delay_units(capacity.board),
