@@ -1,5 +1,6 @@
 """Hypothesis without clocks, drawing the same every time in CI; and which process runs what."""
 
+import gc
 import os
 
 from forked_python import end_templates
@@ -23,6 +24,14 @@ def pytest_collection_modifyitems(items):
     """Put the longest files first; the order within a file stays."""
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_collection_finish():
+    """Let the collector pass over modules and tests, which stay; and let it run less often."""
+    from nonn_plan.__main__ import OBJECTS_BETWEEN_COLLECTIONS
+
+    gc.freeze()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
 
 
 def pytest_unconfigure():

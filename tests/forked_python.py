@@ -90,14 +90,14 @@ class ForkedProcess:
 
 
 class Template:
-    """A process that has imported `modules`, and forks."""
+    """A process that has run the code `before`, has imported `modules`, and forks."""
 
-    def __init__(self, modules):
+    def __init__(self, modules, before):
         self._control, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._one = threading.Lock()
         with there:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(there.fileno()), *modules],
+                [sys.executable, __file__, str(there.fileno()), before, *modules],
                 pass_fds=[there.fileno()],
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
@@ -132,9 +132,9 @@ _templates = []
 
 
 @functools.cache
-def template(*modules):
-    """The template that has imported these; it lasts until the tests end."""
-    _templates.append(Template(modules))
+def template(*modules, before=""):
+    """The template that has run the code, then imported these; it lasts until the tests end."""
+    _templates.append(Template(modules, before))
     return _templates[-1]
 
 
@@ -211,7 +211,8 @@ def _become(asked, files):
 def _main():
     control = socket.socket(fileno=int(sys.argv[1]))
     sys.path[0] = ""
-    for name in sys.argv[2:]:
+    exec(sys.argv[2], {})  # noqa: S102  (code of a test)
+    for name in sys.argv[3:]:
         importlib.import_module(name)
     gc.freeze()
     served = _serve(control)

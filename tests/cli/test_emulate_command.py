@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from emulated_plans import bundle_of, made_fleet, made_plan
+from forked_python import template
 
 from boards.emulation.iproute import run_command
 from boards.emulation.namespace import detect
@@ -19,6 +18,19 @@ from boards.protocol.address import BoardAddresses
 from boards.tls.credential import Identity
 
 CAN = detect()
+EMULATE = (
+    "nonn_plan.cli.commands.host",
+    "boards.emulation.emulated_fleet",
+    "boards.tls.authority",
+    "simulator.workloads.closed_form",
+)
+"""What `emulate` imports."""
+HANG_UP_ENDS_IT = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+from nonn_plan.__main__ import run
+run()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +49,12 @@ def emulating(folder, out, *more):
     A process starts with the signals ignored that its parent ignores, as under `nohup`; here all
     three must end it.
     """
-    command = [sys.executable, "-m", "nonn_plan", "emulate", "plan.json", "bundle", "-o", str(out)]
-    with subprocess.Popen(
-        [*command, *more],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_hang_up_ends_it,
-    ) as process:
+    command = [HANG_UP_ENDS_IT, "emulate", "plan.json", "bundle", "-o", out, *more]
+    with template(*EMULATE).start("-c", *command, cwd=folder) as process:
         try:
             yield process
         finally:
             process.kill()
-
-
-def _hang_up_ends_it():
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def document(process):

@@ -1,14 +1,13 @@
 """The base part alone: what works in it, and what a command says whose part is missing."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from forked_python import run_forked, template
 
 from nonn_plan.cli.app import COMMANDS, PARTS_OF_COMMANDS, missing_part
 
-# Hides the packages of all other parts; then runs the command.
+# Hides the packages of all other parts, before anything else is imported.
 BASE = """
 import sys
 from importlib.machinery import PathFinder
@@ -24,9 +23,15 @@ class Base(PathFinder):
         return PathFinder.find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Base
-from nonn_plan.__main__ import run
-run()
 """
+COMMON = (
+    "nonn_plan.cli.commands.plan",
+    "nonn_plan.cli.commands.simulate",
+    "nonn_plan.cli.commands.explore",
+    "planner.solve",
+    "planner.exploration.exploration",
+)
+"""What most of these commands import."""
 
 
 @pytest.fixture
@@ -34,8 +39,8 @@ def base(tmp_path):
     """Call `nonn-plan ARGUMENTS` with the base part alone."""
 
     def call(*arguments):
-        command = [sys.executable, "-c", BASE, *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        process = template(*COMMON, before=BASE)
+        return run_forked(process, "-m", "nonn_plan", *arguments, cwd=tmp_path)
 
     return call
 

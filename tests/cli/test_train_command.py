@@ -35,23 +35,32 @@ def partition(nonn_plan, teacher, folder):
     return path
 
 
-def test_the_whole_way(nonn_plan, partition, folder):
+@pytest.fixture
+def way(nonn_plan, partition, folder):
+    """Outputs of the commands from a partition to an evaluated run."""
+    plan, recipe, run = folder / "plan.json", folder / "train.yaml", folder / "run"
+    said = {}
+    for each in (
+        ["plan", partition, "--fleet", "rpi3x2", "--students", 2, "-o", plan, "--json"],
+        ["config", plan, "--epochs", 3, "--batch-size", 16, "-o", recipe],
+        ["train", recipe, "-o", run, "--json"],
+        ["evaluate", run, "--plan", plan, "--json"],
+    ):
+        said[each[0]] = nonn_plan(*each)
+        assert said[each[0]].code == 0, said[each[0]].err
+    return said
+
+
+def test_the_whole_way(nonn_plan, way, folder):
     """partition.json -> plan.json -> train.yaml -> run/ -> evaluation, each fed to the next."""
     plan, recipe, run = folder / "plan.json", folder / "train.yaml", folder / "run"
-    said = nonn_plan("plan", partition, "--fleet", "rpi3x2", "--students", 2, "-o", plan, "--json")
-    assert said.code == 0, said.err
     assert "teacher alone on rpi-3b" in nonn_plan("simulate", plan).out
-    said = nonn_plan("config", plan, "--epochs", 3, "--batch-size", 16, "-o", recipe)
-    assert said.code == 0, said.err
-    said = nonn_plan("train", recipe, "-o", run, "--json")
-    assert said.code == 0, said.err
-    assert [row["epoch"] for row in said.document] == [1, 2, 3]
+    assert [row["epoch"] for row in way["train"].document] == [1, 2, 3]
     assert (run / "metrics.jsonl").read_text().count("\n") == 3
-    said = nonn_plan("evaluate", run, "--plan", plan, "--json")
-    assert said.code == 0, said.err
-    assert [len(s["students"]) for s in said.document["subsets"]] == [1, 1, 2]
-    assert said.document["accuracy_pct"] == said.document["subsets"][-1]["accuracy_pct"]
-    assert {fit["board"] for fit in said.document["boards"]} == {"rpi-3b-1", "rpi-3b-2"}
+    evaluated = way["evaluate"].document
+    assert [len(s["students"]) for s in evaluated["subsets"]] == [1, 1, 2]
+    assert evaluated["accuracy_pct"] == evaluated["subsets"][-1]["accuracy_pct"]
+    assert {fit["board"] for fit in evaluated["boards"]} == {"rpi-3b-1", "rpi-3b-2"}
     assert json.loads((run / "evaluation.json").read_text())["images"] == 30
     for again in (["train", recipe, "-o", run], ["evaluate", run, "--plan", plan]):
         shown = nonn_plan(*again)
@@ -199,7 +208,8 @@ def test_a_partition_does_not_replace_its_teacher(nonn_plan, teacher):
         assert target.read_bytes() == before
 
 
-def test_a_run_is_measured_against_its_own_plan_only(nonn_plan, partition, folder, plan_file):
+@pytest.mark.usefixtures("way")
+def test_a_run_is_measured_against_its_own_plan_only(nonn_plan, folder, plan_file):
     """Another plan is refused before anything is evaluated."""
     run = folder / "run"
     before = (run / "evaluation.json").stat().st_mtime_ns

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from converted_once import conversions_kept
+from killed_runs import KilledError, killed_at
 
 from nonn_common.errors import InputError
 from nonn_core.distillation.construction import (
@@ -161,20 +162,12 @@ def test_fine_tuning_starts_from_the_run_and_leaves_a_run(run, nonn_recipe, tiny
     assert all(moved)
 
 
-class KilledError(Exception):
-    """A stand-in for a kill inside this process."""
-
-
 def test_a_killed_fine_tuning_ends_as_if_it_had_not_been_killed(run, nonn_recipe, tiny, tmp_path):
     recipe = fine_tuning_recipe(nonn_recipe, run, epochs=2, learning_rate=0.01)
     whole = train(recipe, tmp_path / "whole", tiny)
 
-    def killing(what, done, total):
-        if what.startswith("epoch") and done == 7:
-            raise KilledError
-
     with pytest.raises(KilledError):
-        train(recipe, tmp_path / "killed", tiny, killing)
+        train(recipe, tmp_path / "killed", tiny, killed_at(7))
     tensors, _ = read_tensors(tmp_path / "killed" / "checkpoint.safetensors")
     assert any("rounder.high" in name for name in tensors)
     assert train(recipe, tmp_path / "killed", tiny) == whole

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killed_runs import KilledError, killed_at
 from torch.nn import functional as F
 
 from nonn_common.errors import InputError, NonnError, TrainingError
@@ -20,10 +21,6 @@ from nonn_core.distillation.losses import classification
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.modules import build_classifier, read_tensors, write_tensors
 from nonn_core.recipe import OptimiserRecipe
-
-
-class KilledError(Exception):
-    """A stand-in for a kill inside this process."""
 
 
 @pytest.fixture
@@ -64,16 +61,6 @@ def task(tiny, tmp_path):
         return replace(made, **changes)
 
     return make
-
-
-def killed_at(step):
-    """Return a progress callback that dies at this step of the run, counted from 1."""
-
-    def progress(what, done, total):
-        if done == step:
-            raise KilledError
-
-    return progress
 
 
 def same_weights(one, other):
@@ -175,7 +162,7 @@ def test_a_finished_run_is_not_trained_again(task):
 
 
 def test_metrics_that_a_kill_cut_short_are_complete_after_resuming(task):
-    # KilledError after the last checkpoint was written and before the metrics were.
+    # Killed after the last checkpoint was written and before the metrics were.
     done = task()
     fit(done)
     whole = done.checkpoint.metrics.read_bytes()

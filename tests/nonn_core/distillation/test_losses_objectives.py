@@ -1,5 +1,6 @@
 import pytest
 import torch
+from killed_runs import KilledError, killed_at
 from torch.nn import functional as F
 
 from nonn_core.distillation.batches import Batch
@@ -222,15 +223,6 @@ def test_a_network_is_a_function_of_its_recipe():
     assert all(torch.equal(first[name], value) for name, value in second.items())
 
 
-class KilledError(Exception):
-    """A stand-in for a kill inside this process."""
-
-
-def killed_in_the_second_epoch(what, done, total):
-    if what.startswith("epoch") and done == 7:
-        raise KilledError
-
-
 @pytest.mark.parametrize(
     ("kind", "losses", "names"),
     [
@@ -246,6 +238,6 @@ def test_a_killed_run_ends_with_the_same_losses(request, tiny, tmp_path, kind, l
     recipe = TrainingRecipe.check(content, "this test")
     expected = train(recipe, tmp_path / "whole", tiny)
     with pytest.raises(KilledError):
-        train(recipe, tmp_path / "killed", tiny, killed_in_the_second_epoch)
+        train(recipe, tmp_path / "killed", tiny, killed_at(7))
     assert train(recipe, tmp_path / "killed", tiny) == expected
     assert expected[-1].losses.keys() == names

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killed_runs import KilledError, killed_at
 
 from nonn_common.errors import InputError, NonnError
 from nonn_core.data.dataset import load_dataset
@@ -42,18 +43,6 @@ def finished(nonn_recipe, tiny, tmp_path_factory):
 def copied(finished, tmp_path):
     """A copy of the finished run that a test may change."""
     return Path(shutil.copytree(finished[0], tmp_path / "copy"))
-
-
-class KilledError(Exception):
-    """A stand-in for a kill inside this process."""
-
-
-def killed_at(step):
-    def progress(what, done, total):
-        if what.startswith("epoch") and done == step:
-            raise KilledError
-
-    return progress
 
 
 def changed(recipe, *path, value):

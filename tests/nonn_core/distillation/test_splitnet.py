@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from killed_runs import KilledError
 
 from nonn_common.errors import InputError
 from nonn_core.distillation.batches import Batch
@@ -293,10 +294,6 @@ def splitnet_recipe(nonn_recipe):
     }
     content["optimiser"]["epochs"] = 4
     return TrainingRecipe.check(content, "this test")
-
-
-class KilledError(Exception):
-    """A stand-in for a kill inside this process."""
 
 
 def killed_at(step):
