@@ -27,7 +27,7 @@ def conversions_kept():
     The exporter's table of operators, a third of its time, is made once for all conversions.
     """
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run_export, "to_onnx", _kept)
+        patched.setattr(run_export, "to_onnx", converted)
         patched.setattr(ONNXRegistry, "from_torchlib", staticmethod(_operators))
         yield
 
@@ -36,7 +36,8 @@ _operators = functools.cache(ONNXRegistry.from_torchlib)
 
 
 @functools.wraps(to_onnx)
-def _kept(module, example, *names):
+def converted(module, example, *names):
+    """Convert a network, or take it from memory; every call has a model of its own."""
     key = _content(module, example, names)
     if key not in _converted:
         _converted[key] = to_onnx(module, example, *names).SerializeToString()

@@ -5,13 +5,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from converted_once import conversions_kept, converted
 from onnx import numpy_helper, shape_inference
 
 from boards.profiling import onnx_builder
 from boards.profiling.benchmark_model import random_pixels
 from boards.profiling.onnx_builder import mean_model, student_model
 from nonn_common.errors import InputError
-from nonn_core.export.deployment import to_onnx
 from nonn_core.export.onnx_model import quantise_static
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
@@ -89,7 +89,9 @@ def test_onnxruntime_runs_it(network, image):
 def test_its_operations_are_those_of_an_exported_student(network):
     spec = parse_network(network)
     nonn = build_nonn([StudentShape(spec, FILTERS)], 3, 10, seed=0)
-    exported = to_onnx(next(nonn.deployed()).eval(), torch.zeros(2, 3, 32, 32), "image", "vector")
+    student = next(nonn.deployed()).eval()
+    with conversions_kept():
+        exported = converted(student, torch.zeros(2, 3, 32, 32), "image", "vector")
     made = student_model(spec, ImageShape(3, 32, 32), FILTERS)
     told = ("Conv", "BatchNormalization", "Relu", "Add", "MaxPool")
 

@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from converted_once import conversions_kept, converted
 from full_scale_int8 import (
     CONVOLUTIONS,
     full_scale_images,
@@ -14,13 +15,18 @@ from full_scale_int8 import (
 from onnx import numpy_helper
 from torch import nn
 
-from nonn_core.export.deployment import to_onnx
 from nonn_core.export.onnx_model import (
     correct_biases,
     inference,
     norms_as_convolutions,
     quantise_int8,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _conversions_kept():
+    with conversions_kept():
+        yield
 
 
 class Block(nn.Module):
@@ -54,7 +60,7 @@ def block(images):
 
 
 def exported(module, images):
-    return to_onnx(module, images[:2], "image", "vector")
+    return converted(module, images[:2], "image", "vector")
 
 
 def values(model):
