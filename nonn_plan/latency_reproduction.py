@@ -16,9 +16,10 @@ from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
 from nonn_common.document import Record
+from profiles.board_library import network_macs
 from profiles.cell_latency import computed_operations, fit_cells, is_degenerate, swapped
 from profiles.latency_predictor import LatencyPredictor
-from profiles.layer_rates import WORKS, network_work
+from profiles.layer_rates import network_work
 from profiles.measured_latency import (
     INT8,
     LatencyRow,
@@ -243,21 +244,6 @@ def errors_of(
         spearman=float(spearmanr(predicted, measured).statistic),
         covered_pct=None if covered_pct is None else float(covered_pct),
     )
-
-
-def network_macs(network: RuntimeNetwork) -> float:
-    """Million MACs of a network, whatever the algorithm."""
-    total = 0.0
-    for layer in network:
-        width, height, _ = layer.in_shape or (0, 1, 1)
-        out_width, out_height, _ = layer.out_shape or (0, 1, 1)
-        if layer.kind.startswith("Convolution"):
-            total += out_width * out_height * layer.weights
-        elif layer.kind.startswith("Deconvolution"):
-            total += width * height * layer.weights
-    fc, matrix = list(WORKS).index("fc weights"), list(WORKS).index("matrix")
-    work = network_work([network])[0]
-    return total / 1e6 + float(work[fc] + work[matrix])
 
 
 def _least_squares(features: Matrix, ms: Matrix, asked: Matrix) -> Matrix:

@@ -1,5 +1,6 @@
 """The hardware: devices, links, fleets, and the provenance of their quantities."""
 
+import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -59,15 +60,28 @@ Profile = TypeVar("Profile", bound=Document)
 
 @dataclass(frozen=True)
 class Registry(Generic[Profile]):
-    """Profiles of one `kind`, one file each, in `profiles/data/<folder>/<name>.yaml`."""
+    """Profiles of one `kind`, one file each, in `profiles/data/<folder>/<name>.yaml`.
+
+    Further ones are lines of one file, `table` in `profiles/data`, which is opened only for a name
+    that has no file of its own.
+    """
 
     kind: type[Profile]
     noun: str
     folder: str
+    table: str | None = None
 
     def names(self) -> tuple[str, ...]:
-        """Names of all profiles of this registry, sorted."""
+        """Names of all profiles with a file of their own, sorted."""
         return _shipped_names(self.folder)
+
+    def further_names(self) -> tuple[str, ...]:
+        """Names of the profiles of the table, in its order."""
+        return tuple(_shipped_lines(self.table)) if self.table else ()
+
+    def has(self, name: str) -> bool:
+        """Whether there is a profile called `name`."""
+        return name in self.names() or name in self.further_names()
 
     def get(self, name: str, where: str | None = None, also: Iterable[str] = ()) -> Profile:
         """The profile called `name`.
@@ -75,22 +89,31 @@ class Registry(Generic[Profile]):
         Raises ProfileError, with the names that come close, when there is none; `where` is the
         file and field, or the option, that asked for it; `also` are names known elsewhere.
         """
-        if name not in self.names():
-            raise unknown_name(self.noun, name, (*also, *self.names()), where)
+        if not self.has(name):
+            known = (*also, *self.names())
+            raise unknown_name(self.noun, name, known, where, self.further_names())
         found: Profile = _shipped(self, name)
         return found
 
 
 def unknown_name(
-    noun: str, name: str, known: Sequence[str], where: str | None = None
+    noun: str,
+    name: str,
+    known: Sequence[str],
+    where: str | None = None,
+    further: Sequence[str] = (),
 ) -> ProfileError:
-    """Build the error for a `name` that is not among the `known` ones."""
-    close = get_close_matches(name, known, n=3)
+    """Build the error for a `name` that is not among the `known` ones.
+
+    `further` ones are counted; only those that come close are named.
+    """
+    close = get_close_matches(name, (*known, *further), n=3)
+    more = f" and {len(further)} more (nonn-plan devices)" if further else ""
     return ProfileError(
         f"unknown {noun}",
         where=where,
         found=name,
-        allowed=", ".join(known),
+        allowed=", ".join(known) + more,
         fix=f"did you mean {' or '.join(close)}?" if close else None,
     )
 
@@ -102,7 +125,17 @@ def _shipped_names(folder: str) -> tuple[str, ...]:
 
 
 @cache
+def _shipped_lines(table: str) -> dict[str, str]:
+    """Lines of a table of profiles by the name that each begins with."""
+    text = (files("profiles") / "data" / table).read_text(encoding="utf-8")
+    return {line.split('"', 4)[3]: line for line in text.splitlines()}
+
+
+@cache
 def _shipped(registry: Registry[Profile], name: str) -> Profile:
+    if name not in registry.names() and registry.table is not None:
+        line = json.loads(_shipped_lines(registry.table)[name])
+        return registry.kind.check(line, where=f"{registry.table}, {name}")
     file = files("profiles") / "data" / registry.folder / f"{name}.yaml"
     content = plain_yaml(file.read_text(encoding="utf-8"))
     return registry.kind.check(content, where=f"{registry.folder}/{name}.yaml")

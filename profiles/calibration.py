@@ -15,14 +15,14 @@ After each stage devices take over what they lack from those they are `like`.  R
 no fixed part from one that grows with the MACs: both are then those of the other device, times the
 factor that meets the rows.
 
-`python -m profiles.calibration` rewrites `profiles/data/devices/*.yaml`; nothing there is typed in.
+`python -m profiles.calibration` rewrites all devices in `profiles/data`; none is typed in.
 """
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from nonn_common.errors import ProfileError
 from profiles import Quantity
@@ -47,6 +47,9 @@ from profiles.prediction import (
     spread_observations,
     time_observations,
 )
+
+if TYPE_CHECKING:
+    from profiles.board_library import BoardLibrary
 
 DEVICES_FOLDER = Path(__file__).parent / "data" / "devices"
 
@@ -120,7 +123,7 @@ def calibrate(
 def write_devices(folder: Path = DEVICES_FOLDER) -> tuple[Path, ...]:
     """Write every calibrated device to `folder` as `<name>.yaml`; return the files."""
     paths = []
-    for name, device in calibrate().devices.items():
+    for name, device in board_library().rated().items():
         paths.append(folder / f"{name}.yaml")
         device.write(paths[-1])
     return tuple(paths)
@@ -134,6 +137,14 @@ def _spreading(before: Calibration) -> Calibration:
         if device.compute_cv is None and spread_observations(rows, {}):
             devices[name] = _with(device, {"compute_cv": fitted_cv(device, rows)})
     return replace(before, devices=devices)
+
+
+def board_library() -> "BoardLibrary":
+    """Boards of the public measurements, beside the calibrated devices."""
+    from profiles.board_library import BoardLibrary
+
+    calibration = calibrate()
+    return BoardLibrary(calibration.facts, calibration.devices)
 
 
 def _communicating(before: Calibration) -> Calibration:
@@ -333,7 +344,9 @@ def _times(factor: Quantity, name: QuantityName, other: DeviceProfile, note: str
 def _like(
     name: QuantityName, device: DeviceProfile, other: DeviceProfile, by_clock: bool
 ) -> Quantity:
-    ratio = other.clock_hz / device.clock_hz if by_clock else 1.0
+    ratio = 1.0
+    if by_clock and other.clock_hz and device.clock_hz:
+        ratio = other.clock_hz / device.clock_hz
     note = f"that of {other.name}{', by the clock' if by_clock else ''}"
     return _assumed(ratio * quantity_value(other, name), note)
 
@@ -383,5 +396,5 @@ def _assumed(value: float, source: str) -> Quantity:
 
 
 if __name__ == "__main__":
-    for path in write_devices():
+    for path in (*write_devices(), board_library().write(DEVICES_FOLDER.parent)):
         sys.stdout.write(f"{path}\n")

@@ -46,8 +46,8 @@ QuantityName = Literal[
     BoardQuantity, "compute_cv", "idle_w", "radio_w", "exchange_ms", "peer_message_ms"
 ]
 
-ProfileKey = tuple[str, str, str, int]
-"""Board, runtime, precision and clock in Hz: what a profile holds for."""
+ProfileKey = tuple[str, str, str, int | None, int]
+"""Board, runtime, precision, clock in Hz and cores in use: what a profile holds for."""
 
 
 class Hosting(Record):
@@ -74,9 +74,18 @@ class DeviceProfile(Document):
         min_length=1,
         description="The hardware, such as raspberry-pi-3b; the profile's name where absent.",
     )
-    clock_hz: int = Field(gt=0, description="Clock of the cores in use, in Hz.")
+    core: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Kind of core that computes, such as A72; kinds that compute alike are one.",
+    )
+    clock_hz: int | None = Field(
+        default=None, gt=0, description="Clock of the cores in use, in Hz; null where untold."
+    )
     cores: int = Field(gt=0, description="Cores in use.")
-    ram_bytes: int = Field(gt=0, description="Memory of the device, in bytes.")
+    ram_bytes: int | None = Field(
+        default=None, gt=0, description="Memory of the device, in bytes; null where untold."
+    )
     runtime: str = Field(min_length=1, description="What executes the model, such as tvm.")
     precision: RuntimePrecision = Field(description="Number format of weights and activations.")
     memory_budget_bytes: int | None = Field(
@@ -155,13 +164,18 @@ class DeviceProfile(Document):
 
     @property
     def key(self) -> ProfileKey:
-        """Board, runtime, precision and clock that this profile holds for."""
-        return self.board or self.name, self.runtime, self.precision, self.clock_hz
+        """Board, runtime, precision, clock and cores that this profile holds for."""
+        board = self.board or self.name
+        return board, self.runtime, self.precision, self.clock_hz, self.cores
 
     @property
-    def usable_bytes(self) -> int:
-        """Memory that one plan may use, in bytes: the smaller of budget and RAM."""
-        return min(self.ram_bytes, self.memory_budget_bytes or self.ram_bytes)
+    def usable_bytes(self) -> int | None:
+        """Memory that one plan may use, in bytes: the smaller of budget and RAM.
+
+        None where neither is told.
+        """
+        told = [size for size in (self.ram_bytes, self.memory_budget_bytes) if size is not None]
+        return min(told, default=None)
 
     @property
     def missing_as_board(self) -> tuple[QuantityName, ...]:
@@ -173,7 +187,10 @@ class DeviceProfile(Document):
         return tuple(name for name in quantities if getattr(self, name) is None)
 
 
-DEVICES = Registry(DeviceProfile, "device", "devices")
+MEASURED_DEVICES = "measured-devices.jsonl"
+"""Devices of the library beside those with a file each (`profiles.board_library`)."""
+
+DEVICES = Registry(DeviceProfile, "device", "devices", MEASURED_DEVICES)
 
 
 def quantity_value(device: DeviceProfile, name: QuantityName) -> float:

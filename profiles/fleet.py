@@ -305,8 +305,9 @@ def _item(item: str, text: str) -> tuple[str, str | None, int]:
             fix=f"library fleets: {', '.join(FLEETS.names())}",
         )
     device, link, count = match["device"], match["link"], match["count"] or "1"
-    if device not in DEVICES.names():
-        raise unknown_name("fleet or device", device, (*FLEETS.names(), *DEVICES.names()), "fleet")
+    if not DEVICES.has(device):
+        known, further = (*FLEETS.names(), *DEVICES.names()), DEVICES.further_names()
+        raise unknown_name("fleet or device", device, known, "fleet", further)
     if link is not None:
         LINKS.get(link, f"fleet {text}")
     if not re.fullmatch(r"0*[1-9][0-9]{0,3}", count) or int(count) > MOST_BOARDS:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from nonn_common.errors import InputError
-from profiles.layer_rates import fit_rates, network_work
+from profiles.layer import LayerRates
+from profiles.layer_rates import INT8_WORK, WORKS, fit_rates, network_work
 from profiles.measured_latency import INT8, BoardSetting, LatencyRow, RuntimeNetwork
 
 Matrix = NDArray[np.float64]
@@ -57,6 +58,9 @@ NEW_INT8 = 0.55
 """Half an interval of int8 where the setting has fp32 rows alone: kernels for it may be missing."""
 OTHER_THREADS, OTHER_BOARD = 0.4, 1.0
 """Least half an interval, in log ms, of a setting without rows: of a measured board, or of none."""
+
+_DIGITS = 4
+"""Significant digits of a rate in a profile: far below its error."""
 
 
 class PredictedLatency(NamedTuple):
@@ -203,15 +207,43 @@ class LatencyPredictor:
             residuals, deviations = self.residuals.predict(at, columns)
             log_ms[:, known] += residuals
             half[:, known] = MEASURED_SCALE * deviations
+        half = self._widened(half, settings, np.array([name.endswith(INT8) for name in names]))
+        return np.exp(log_ms), np.exp(log_ms - half), np.exp(log_ms + half)
+
+    def layer_rates(self, setting: BoardSetting, int8: bool, source: str) -> LayerRates:
+        """Rates of the layers of a network measured nowhere, on one setting.
+
+        Raises KeyError for a setting that the fit does not know.
+        """
+        at = self.settings[setting]
+        half = float(self._widened(np.full((1, 1), NEW_NETWORK), [setting], np.array([int8]))[0, 0])
+        return LayerRates(
+            ms_per_unit={
+                name: float(f"{np.exp(rate):.{_DIGITS}g}")
+                for name, rate in zip(WORKS, self.log_rates[at], strict=True)
+                if (INT8_WORK + name not in WORKS if int8 else not name.startswith(INT8_WORK))
+            },
+            low=round(float(np.exp(-half)), _DIGITS),
+            high=round(float(np.exp(half)), _DIGITS),
+            rows=int((self.left.at == at).sum()),
+            threads=setting.threads,
+            source=source,
+        )
+
+    def _widened(
+        self, half: Matrix, settings: Sequence[BoardSetting], int8: NDArray[np.bool_]
+    ) -> Matrix:
+        """Half intervals [settings, networks], wider where little is known of the setting."""
+        at = np.array([self.settings[setting] for setting in settings], dtype=np.intp)
+        half = half.copy()
         half[self.rows[at] < FEW_ROWS] *= NEW_BOARD_SCALE
-        int8 = np.array([name.endswith(INT8) for name in names])
         half[np.ix_(~self._has_int8()[at], int8)] = NEW_INT8
         measured = {known.processor for known, place in self.settings.items() if self.rows[place]}
         for place, setting in enumerate(settings):
             if not self.rows[at[place]]:
                 same = setting.processor in measured
                 half[place] = np.maximum(half[place], OTHER_THREADS if same else OTHER_BOARD)
-        return np.exp(log_ms), np.exp(log_ms - half), np.exp(log_ms + half)
+        return half
 
     def _has_int8(self) -> NDArray[np.bool_]:
         """Whether a setting has rows of int8 networks."""

@@ -43,7 +43,8 @@ class Work(NamedTuple):
     counted: bool = False
 
 
-_INT8 = "int8 "
+INT8_WORK = "int8 "
+"""Beginning of the kinds of work that are computed in int8."""
 _DENSE = ("stem", "pointwise", "winograd", "narrow", "strided", "wide")
 _DEPTHWISE = ("depthwise", "depthwise strided", "depthwise wide")
 _CONVOLUTIONS = {
@@ -60,7 +61,7 @@ _CONVOLUTIONS = {
 WORKS: Mapping[str, Work] = {
     **_CONVOLUTIONS,
     **{
-        _INT8 + name: Work(0.8 if work.group != "odd" else 1.0, _INT8 + work.group)
+        INT8_WORK + name: Work(0.8 if work.group != "odd" else 1.0, INT8_WORK + work.group)
         for name, work in _CONVOLUTIONS.items()
     },
     "matrix": Work(0.5, "matrix"),
@@ -86,10 +87,10 @@ _GROUPS = sorted({work.group for work in WORKS.values()})
 _GROUP_OF = np.array([_GROUPS.index(work.group) for work in WORKS.values()])
 _PRIOR = np.log([work.ms for work in WORKS.values()])
 _SERIAL = np.array([work.serial for work in WORKS.values()])
-_IS_INT8 = np.array([float(name.startswith(_INT8)) for name in WORKS])
+_IS_INT8 = np.array([float(name.startswith(INT8_WORK)) for name in WORKS])
 _TWIN = np.eye(len(WORKS))
 for _name in _CONVOLUTIONS:
-    _TWIN[_INDEX[_name], _INDEX[_INT8 + _name]] = 1.0
+    _TWIN[_INDEX[_name], _INDEX[INT8_WORK + _name]] = 1.0
 
 _FREE = ("Split", "Input", "MemoryData", "Noop", "Dropout", "Flatten")
 _CONVOLUTION_KINDS = ("Convolution", "ConvolutionDepthWise", "DeconvolutionDepthWise")
@@ -209,7 +210,7 @@ def _convolution(layer: RuntimeLayer) -> Iterable[Amount]:
     out_width, out_height, out_channels = layer.out_shape or (0, 1, 1)
     pixels, groups = out_width * out_height, max(layer.groups, 1)
     small = layer.kernel[0] == 3
-    name = _INT8 if layer.int8 else ""
+    name = INT8_WORK if layer.int8 else ""
     deconvolution = layer.kind == "DeconvolutionDepthWise"
     macs = float((width * height if deconvolution else pixels) * layer.weights)
     odd = bool(out_channels % _LANES or (channels % _LANES and channels > _LANES))

@@ -113,9 +113,9 @@ class ProfileReport(Record):
 def profile_name(asked: str | None, machine: MachineInfo) -> str:
     """Return the name of the profile, which no device of the library has; raises InputError."""
     if asked is None:
-        taken = machine.name in DEVICES.names()
+        taken = DEVICES.has(machine.name)
         return f"{machine.name}-measured" if taken else machine.name
-    if asked in DEVICES.names():
+    if DEVICES.has(asked):
         raise InputError(
             "a device of the library has this name, and a fleet could not tell them apart",
             where="--name",

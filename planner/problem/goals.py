@@ -13,7 +13,7 @@ from nonn_common.errors import InputError
 from nonn_common.units import LARGEST, format_bytes, format_flops
 from planner.accuracy.model import AccuracyModel, fit_accuracy_model
 from planner.accuracy.rows import AccuracyRow, TeacherFacts
-from profiles.fleet import Fleet, resolve
+from profiles.fleet import Board, Fleet, resolve
 
 Objective = Literal[
     "accuracy",
@@ -245,7 +245,7 @@ def board_budgets(
         rows.append(
             BoardBudget(
                 board=board.name,
-                memory_bytes=limits.memory_bytes or board.device.usable_bytes,
+                memory_bytes=_memory_bytes(board, limits, f"fleet {fleet.name}: {board.name}"),
                 runtime_bytes=limits.runtime_bytes or 0,
                 macs=limits.macs,
                 busy_ms=limits.busy_ms,
@@ -253,6 +253,19 @@ def board_budgets(
             )
         )
     return tuple(rows)
+
+
+def _memory_bytes(board: Board, limits: BudgetLimits, where: str) -> int:
+    """Memory budget of a board, in bytes; raises InputError where nothing tells any."""
+    found = limits.memory_bytes or board.device.usable_bytes
+    if found is None:
+        raise InputError(
+            "the memory of this board is not known",
+            where=where,
+            found=f"no ram_bytes in device {board.device.name}",
+            fix="give its budget, such as --memory 500KB",
+        )
+    return found
 
 
 class AccuracyBasis(Record):

@@ -10,15 +10,40 @@ def test_devices_lists_the_library(nonn_plan):
     assert all(name in said.out for name in DEVICES.names())
 
 
-def test_devices_as_json(nonn_plan):
-    names = [device["name"] for device in nonn_plan("devices", "--json").document]
-    assert names == list(DEVICES.names())
+def test_devices_as_json_are_one_of_each_board_by_core_and_clock(nonn_plan):
+    found = nonn_plan("devices", "--json").document
+    names = [device["name"] for device in found]
+    assert set(DEVICES.names()) < set(names)
+    assert {"rk3588", "snapdragon-888"} < set(names) and "rk3588-1t" not in names
+    order = [(device["core"] or "", device["clock_hz"] or 0, device["name"]) for device in found]
+    assert order == sorted(order)
+
+
+def test_devices_are_found_by_words_of_their_names_descriptions_and_cores(nonn_plan):
+    found = nonn_plan("devices", "--search", "broadcom A72 INT8", "--json").document
+    assert [device["name"] for device in found] == ["rpi-4b-1t-int8", "rpi-4b-int8"]
+    said = nonn_plan("devices", "--search", "rk3588")
+    for name in ("rk3588-1t", "rk3588-little-4t", "orangepi-5-plus-int8", "1.8 GHz", "untold"):
+        assert name in said.out
+
+
+def test_a_list_of_devices_is_no_wider_than_a_terminal(nonn_plan):
+    said = nonn_plan("devices").out + nonn_plan("devices", "--search", "rk3399").out
+    table = [line for line in said.splitlines() if line.startswith(" ")]
+    assert len(table) > 75 and max(map(len, table)) <= 80
+
+
+def test_words_that_no_device_has_are_bad_input(nonn_plan):
+    said = nonn_plan("devices", "--search", "abacus")
+    assert said.code == 2
+    assert "abacus" in said.err and "nonn-plan devices" in said.err
 
 
 def test_one_device_shows_where_its_figures_come_from(nonn_plan):
     said = nonn_plan("devices", "show", "rpi-3b")
     assert "fitted" in said.out
     assert "arXiv:1907.11804" in said.out
+    assert "fp32 networks with 4 threads" in nonn_plan("devices", "show", "rpi-4b").out
     assert nonn_plan("devices", "show", "x86-host", "--json").document["hosting"] is not None
 
 

@@ -6,7 +6,7 @@ from nonn_common.errors import ProfileError
 from profiles import calibration
 from profiles.calibration import calibrate, write_devices
 from profiles.calibration_data import Measurement, PublishedFacts, own_facts, published_facts
-from profiles.device import DEVICES, compute_mj, compute_ms
+from profiles.device import DEVICES, DeviceProfile, compute_mj, compute_ms
 from profiles.time_spread import slowest_factor
 
 STUDENT_MACS = 83_500_000
@@ -21,7 +21,20 @@ def test_the_shipped_files_are_the_output_of_the_fit(tmp_path):
     written = write_devices(tmp_path)
     assert {path.stem for path in written} == set(DEVICES.names())
     for path in written:
-        assert path.read_text() == (calibration.DEVICES_FOLDER / path.name).read_text()
+        new, shipped = map(DeviceProfile.read, (path, calibration.DEVICES_FOLDER / path.name))
+        # Rates of layers are a fit stopped early: their last digits depend on the processor.
+        assert rates(new) == pytest.approx(rates(shipped), rel=0.02)
+        assert without_rates(new) == without_rates(shipped)
+
+
+def rates(device):
+    return {} if device.layer_rates is None else device.layer_rates.ms_per_unit
+
+
+def without_rates(device):
+    plain = device.model_dump()
+    (plain["layer_rates"] or {}).pop("ms_per_unit", None)
+    return plain
 
 
 # Largest of K Gumbel draws: mean + scale ln K; the published rows have 2 and 8 boards.

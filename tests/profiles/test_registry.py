@@ -59,10 +59,11 @@ def test_every_profile_is_valid_and_called_like_its_file(shelf):
         assert shelf.get(name).name == name
 
 
-def test_a_key_is_board_runtime_precision_and_clock_and_each_is_unique():
-    devices = {name: DEVICES.get(name) for name in DEVICES.names()}
+def test_a_key_is_board_runtime_precision_clock_and_cores_and_each_is_unique():
+    names = (*DEVICES.names(), *DEVICES.further_names())
+    devices = {name: DEVICES.get(name) for name in names}
     assert len({device.key for device in devices.values()}) == len(devices)
-    assert devices["rpi-3b"].key == ("raspberry-pi-3b", "tvm", "fp32", 400_000_000)
+    assert devices["rpi-3b"].key == ("raspberry-pi-3b", "tvm", "fp32", 400_000_000, 4)
     pis = [name for name, device in devices.items() if device.board == "raspberry-pi-3b"]
     assert pis == ["rpi-3b", "rpi-3b-1200mhz", "rpi-3b-pytorch"]
 
@@ -97,6 +98,8 @@ def test_every_fleet_has_boards_that_run_students(name):
     [
         (DEVICES, "rpi-3", "unknown device; found 'rpi-3'; allowed: jetson-nano, mcu-500kb"),
         (DEVICES, "rpi-3", "did you mean rpi-3b"),
+        (DEVICES, "rk3589", "did you mean rk3588"),
+        (DEVICES, "rk3589", "x86-host and 213 more (nonn-plan devices)"),
         (LINKS, "wired", "unknown link"),
         (FLEETS, "../devices/rpi-3b", "unknown fleet"),
     ],

@@ -13,13 +13,12 @@ import typer
 
 from nonn_common.csv_table import CsvTable, is_csv
 from nonn_common.errors import InputError
-from nonn_common.units import format_bytes, parse_hertz
+from nonn_common.units import parse_hertz
 from nonn_plan.cli.output import UNCHANGED, Output
 from nonn_plan.cli.parsers.options import AsJson
-from nonn_plan.cli.views.board_report import show_device_profile
-from profiles import Quantity
+from nonn_plan.cli.views.board_report import show_device_profile, show_devices, show_figures
 from profiles.device import DEVICES, DeviceProfile
-from profiles.fleet import DEFAULT_LINK, FLEETS, Board, Fleet, parse_fleet, resolve
+from profiles.fleet import FLEETS, Board, Fleet, parse_fleet, resolve
 
 if TYPE_CHECKING:
     from boards.profiling.machine import MachineInfo
@@ -36,41 +35,68 @@ def _group(text: str, listing: Callable[..., None], show: Callable[..., None]) -
     return group
 
 
-def list_devices(context: typer.Context, as_json: AsJson = False) -> None:
-    """Boards and hosts that the library knows; `devices show NAME` for one."""
+def list_devices(
+    context: typer.Context,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search",
+            metavar="TEXT",
+            help="Those whose name, description, core or precision has these words: "
+            '"a53 int8", rk3588.',
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Boards and hosts of the library, by core and clock; `devices show NAME` for one.
+
+    A board that was measured on several numbers of threads, or in int8 too, is several devices:
+    one is listed, `--search` finds all.
+    """
     context.obj = as_json
     if context.invoked_subcommand is not None:
         return
     output = Output(as_json)
-    devices = [DEVICES.get(name) for name in DEVICES.names()]
-    output.table(
-        "Devices",
-        ("name", "what", "clock", "cores", "usable memory", "runtime", "link"),
-        [
-            (
-                device.name,
-                device.title,
-                f"{device.clock_hz / 1e6:g} MHz",
-                str(device.cores),
-                format_bytes(device.usable_bytes),
-                f"{device.runtime} {device.precision}",
-                device.default_link or DEFAULT_LINK,
-            )
-            for device in devices
-        ],
-    )
-    output.result([device.model_dump(mode="json") for device in devices])
+    every = [DEVICES.get(name) for name in (*DEVICES.names(), *DEVICES.further_names())]
+    boards = {device.board for device in every}
+    words = (search or "").lower().split()
+    found = [
+        device
+        for device in every
+        if (all(word in _searched(device) for word in words) if words else _is_listed(device))
+    ]
+    if not found:
+        raise InputError(
+            "no device has these words",
+            where="--search",
+            found=search,
+            fix="`nonn-plan devices` lists one device of each board",
+        )
+    found.sort(key=lambda device: (device.core or "", device.clock_hz or 0, device.name))
+    show_devices(output, found)
+    if not words:
+        output.say(
+            f"{len(found)} of {len(every)} devices, of {len(boards)} boards. The others are their "
+            "further numbers of threads, and int8: devices --search NAME."
+        )
+    output.result([device.model_dump(mode="json") for device in found])
+
+
+def _is_listed(device: DeviceProfile) -> bool:
+    """Whether a device is the one of its board that is listed."""
+    return device.name in DEVICES.names() or device.name == device.board
+
+
+def _searched(device: DeviceProfile) -> str:
+    words = (device.name, device.title, device.core, device.runtime, device.precision)
+    return " ".join(filter(None, words)).lower()
 
 
 def show_device(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Every figure of one device, and where it comes from."""
     output = Output(as_json or bool(context.obj))
     device = DEVICES.get(name)
-    output.table(
-        f"{device.name}: {device.title}",
-        ("figure", "value", "standard error", "provenance", "residual", "source"),
-        [_figure_row(name, figure) for name, figure in _device_figures(device)],
-    )
+    show_figures(output, device)
     output.result(device.model_dump(mode="json"))
 
 
@@ -112,21 +138,6 @@ def show_fleet(
         _link_rows(boards),
     )
     output.result(fleet.model_dump(mode="json"))
-
-
-def _device_figures(device: DeviceProfile) -> list[tuple[str, Quantity]]:
-    found = [(name, value) for name, value in device if isinstance(value, Quantity)]
-    if device.hosting is not None:
-        found += [(f"hosting.{name}", value) for name, value in device.hosting]
-    for cost in device.layers.kinds if device.layers else ():
-        found += [(f"layers.{cost.kind}.{name}", value) for name, value in cost.terms.items()]
-    return found
-
-
-def _figure_row(name: str, figure: Quantity) -> tuple[str, ...]:
-    residual = "" if figure.residual_pct is None else f"{figure.residual_pct:.1f} %"
-    error = "" if figure.standard_error is None else f"{figure.standard_error:.2g}"
-    return name, f"{figure.value:.4g}", error, figure.provenance, residual, figure.source
 
 
 def _link_rows(boards: Sequence[Board]) -> list[tuple[str, ...]]:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from nonn_common.units import format_bytes
 from nonn_plan.cli.output import Output, format_estimate, format_pct
+from profiles import Quantity
 
 if TYPE_CHECKING:
     from boards.board_validation import AccuracyComparison, Comparison, Validation
@@ -12,7 +14,72 @@ if TYPE_CHECKING:
     from boards.host.host_report import BoardReport, HostReport, Percentiles
     from boards.profiling.profile_report import ProfileReport
     from boards.tls.credential import CertificateInfo
+    from profiles.device import DeviceProfile
     from profiles.layer import LayerModel
+
+
+_LINE_WIDTH = 80
+_PADDING = 3
+_LEAST_TITLE = 8
+
+
+def show_devices(output: Output, devices: "Sequence[DeviceProfile]") -> None:
+    """Show devices, one line each."""
+    rows = [
+        (
+            device.name,
+            device.core or "",
+            f"{device.cores} x {_clock_text(device.clock_hz)}",
+            "untold" if device.usable_bytes is None else format_bytes(device.usable_bytes),
+        )
+        for device in devices
+    ]
+    widths = [max(map(len, column)) + _PADDING for column in zip(*rows, strict=True)]
+    left = max(_LINE_WIDTH - 1 - sum(widths) - _PADDING, _LEAST_TITLE)
+    output.table(
+        "Devices",
+        ("name", "core", "cores, clock", "memory", "what"),
+        [(*row, _cropped(device.title, left)) for row, device in zip(rows, devices, strict=True)],
+    )
+
+
+def _cropped(title: str, width: int) -> str:
+    return title if len(title) <= width else f"{title[: width - 3].rstrip()}..."
+
+
+def _clock_text(clock_hz: int | None) -> str:
+    return "untold" if clock_hz is None else f"{clock_hz / 1e9:g} GHz"
+
+
+def show_figures(output: Output, device: "DeviceProfile") -> None:
+    """Show every figure of a device, and where it comes from."""
+    output.table(
+        f"{device.name}: {device.title}",
+        ("figure", "value", "standard error", "provenance", "residual", "source"),
+        [_figure_row(name, figure) for name, figure in _device_figures(device)],
+    )
+    rates = device.layer_rates
+    if rates is not None:
+        output.say(
+            f"Layer by layer: rates of {len(rates.ms_per_unit)} kinds of work. Nine of ten "
+            f"networks take {rates.low:.2f} to {rates.high:.2f} of the predicted time. "
+            f"{rates.source}"
+        )
+
+
+def _device_figures(device: "DeviceProfile") -> list[tuple[str, Quantity]]:
+    found = [(name, value) for name, value in device if isinstance(value, Quantity)]
+    if device.hosting is not None:
+        found += [(f"hosting.{name}", value) for name, value in device.hosting]
+    for cost in device.layers.kinds if device.layers else ():
+        found += [(f"layers.{cost.kind}.{name}", value) for name, value in cost.terms.items()]
+    return found
+
+
+def _figure_row(name: str, figure: Quantity) -> tuple[str, ...]:
+    residual = "" if figure.residual_pct is None else f"{figure.residual_pct:.1f} %"
+    error = "" if figure.standard_error is None else f"{figure.standard_error:.2g}"
+    return name, f"{figure.value:.4g}", error, figure.provenance, residual, figure.source
 
 
 def show_certificates(output: Output, certificates: "Sequence[CertificateInfo]") -> None:
