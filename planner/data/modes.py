@@ -248,6 +248,12 @@ class Assignment:
     send_order: tuple[int, ...] = ()
     stem: DedicatedStem | None = None
 
+    @property
+    def boards_at_work(self) -> int:
+        """How many boards have a student, or G0 alone."""
+        students = {board for student in self.students for board in student.boards}
+        return len(students) + (self.stem is not None)
+
 
 CostSlope = tuple[int, int, int]
 """Parameters and MACs that one more filter costs a student, and bytes of a value."""
@@ -326,7 +332,7 @@ class BoardCapacity:
     """A board with what one plan may put on it; None is no limit.
 
     `busy`, `energy` and `latest` are in solver units; the last bounds the time that computing and
-    replying take.
+    replying take.  Latencies count computing `slow` times, where they are those of a percentile.
     """
 
     board: Board
@@ -335,6 +341,7 @@ class BoardCapacity:
     busy: int | None = None
     energy: int | None = None
     latest: int | None = None
+    slow: float = 1.0
 
     @property
     def class_key(self) -> tuple[object, ...]:

@@ -6,15 +6,19 @@ from functools import cached_property, lru_cache
 from itertools import chain, combinations
 from typing import Literal
 
+from nonn_core.networks.network_cost import StudentCostLine
 from planner.data.modes import (
     UNITS_PER_MS,
+    Affine,
     BoardCapacity,
     DedicatedStem,
     DropChoice,
     Mode,
     Resource,
     Stem,
+    UnitCost,
     board_capacities,
+    busy_units,
     delay_units,
     drop_choice,
     round_up,
@@ -22,7 +26,8 @@ from planner.data.modes import (
 )
 from planner.problem.problem import Problem
 from planner.reliability.robustness import FailureScenarios
-from profiles.device import DEVICES, DeviceProfile
+from profiles.device import DEVICES, DeviceProfile, spread_cv
+from profiles.time_spread import quantile_factor
 from simulator.graph_builder import exchange_ms, join_ms
 
 
@@ -175,6 +180,31 @@ class ProblemData:
         )
         return replace(self, capacities=capacities)
 
+    def at_percentile(self, share: float, boards: int) -> "ProblemData":
+        """Return the problem data whose latencies a `share` of images keep on so many boards.
+
+        Each board then takes the time that it keeps in share^(1/boards) of its images: all of
+        these are kept together in a share of them, as boards draw their times independently.
+        """
+        each = share ** (1 / boards)
+        capacities = tuple(
+            replace(one, slow=quantile_factor(spread_cv(one.board.device), each))
+            for one in self.capacities
+        )
+        return replace(self, capacities=capacities)
+
+    def with_late_stem(self) -> "ProblemData":
+        """Return the problem data whose G0 is as slow as its board, where it is alone."""
+        if self.stem is None:
+            return self
+        later = round_up((self.capacities[self.stem.board].slow - 1) * self.stem.busy, 1)
+        return replace(self, stem=replace(self.stem, lead=self.stem.lead + later))
+
+    @property
+    def spreads(self) -> bool:
+        """Whether a spread of computing times is known of any board."""
+        return any(spread_cv(capacity.board.device) for capacity in self.capacities)
+
     def send(self, place: int) -> int:
         """Send time of a board's input, the image or G0's maps, in solver units."""
         board = self.capacities[place].board
@@ -249,6 +279,20 @@ class ProblemData:
             if link.shared:
                 media[link.name].append(place)
         return {name: tuple(places) for name, places in media.items() if len(places) > 1}
+
+
+def late_units(capacity: BoardCapacity) -> UnitCost:
+    """Time of one student as latencies count it: `busy_units`, where the board is no slower."""
+    if capacity.slow == 1.0:
+        return busy_units
+
+    def units(device: DeviceProfile, line: StudentCostLine, several: bool) -> Affine:
+        cost = busy_units(device, line, several)
+        return Affine(
+            round_up(capacity.slow * cost.constant, 1), round_up(capacity.slow * cost.per_filter, 1)
+        )
+
+    return units
 
 
 @lru_cache(maxsize=16)

@@ -23,7 +23,7 @@ from planner.data.modes import (
     reply_units,
 )
 from planner.data.objective_function import SENDER, StudentQuantity
-from planner.data.problem_data import ProblemData
+from planner.data.problem_data import ProblemData, late_units
 from planner.reliability.robustness import (
     UNITS_PER_ACCURACY_POINT,
     UNITS_PER_CERTAINTY,
@@ -42,7 +42,8 @@ class BoardLoad:
     """Tasks of one board and their cost: bytes, MACs, parameters, and solver units.
 
     `value_bytes` adds up the bytes per value of the students, `send` is the host's time for the
-    image, `delay` the time under way on both ways.
+    image, `delay` the time under way on both ways, `late` the time of computing that latencies
+    count.
     """
 
     tasks: tuple[StudentLoad, ...]
@@ -55,11 +56,12 @@ class BoardLoad:
     send: int
     reply: int
     delay: int
+    late: int
 
     @property
     def tail(self) -> int:
         """Time from the end of the send until the reply is there."""
-        return self.busy + self.reply + self.delay
+        return self.late + self.reply + self.delay
 
     def violation(self, capacity: BoardCapacity) -> float:
         """Return by which part of them the budgets of `site` are exceeded, added up."""
@@ -110,6 +112,7 @@ def _board_load(
         send=data.send(board),
         reply=sum(filters for _, filters in tasks) * reply_units(capacity.board),
         delay=delay_units(capacity.board),
+        late=sum(late_units(capacity)(device, o.line, several).at(n) for o, n in students),
     )
 
 
@@ -352,7 +355,7 @@ class EvaluatedSolution:
     def _cleared(self, boards: Sequence[int], sent: Mapping[int, int]) -> int:
         """Return when a medium is clear again, as `planner.solvers.latency` bounds it."""
         way = {b: one_way_units(self._data.capacities[b].board) for b in boards}
-        ready = {b: sent[b] + self._loads[b].busy + way[b] for b in boards}
+        ready = {b: sent[b] + self._loads[b].late + way[b] for b in boards}
         clear = 0
         for board in sorted(boards, key=lambda b: ready[b]):
             clear = max(clear, ready[board]) + self._loads[board].reply

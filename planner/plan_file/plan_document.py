@@ -195,6 +195,14 @@ class Prediction(Record):
         description="Latency of one image; waiting on shared media is in it, loss and jitter of "
         "links are not.",
     )
+    expected_ms: float | None = Field(
+        default=None,
+        description="Mean latency over images where boards draw their times (compute_cv) and the "
+        "join waits for the slowest; null where no spread is known, or no closed form.",
+    )
+    p95_ms: float | None = Field(
+        default=None, description="Latency that 95 of 100 images keep then; null likewise."
+    )
     compute_ms: float = Field(ge=0, description="Busy time of the board that computes longest.")
     communication_ms: float = Field(
         description="Total minus compute; without loss and jitter of links."

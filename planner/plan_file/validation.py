@@ -252,7 +252,11 @@ def _short(value: object) -> str:
 def _wrong_prediction(plan: PlanDocument, predicted: Prediction) -> Iterator[str]:
     for field in Prediction.model_fields:
         written, computed = getattr(plan.predicted, field), getattr(predicted, field)
-        if not math.isclose(written, computed, rel_tol=1e-9, abs_tol=1e-9):
+        if written is None:  # a plan from before it was told, or a spread that nothing tells
+            continue
+        if computed is None:
+            yield f"predicted {field} is {written:g}; no spread of the boards tells it"
+        elif not math.isclose(written, computed, rel_tol=1e-9, abs_tol=1e-9):
             yield f"predicted {field} is {written:g}; the closed form gives {computed:g}"
 
 

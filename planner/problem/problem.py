@@ -17,7 +17,13 @@ from nonn_core.networks.family import NetworkName, parse_network
 from nonn_core.networks.network_cost import Precision
 from nonn_core.partition import DropStep, Partition
 from planner.accuracy.model import AccuracyModel
-from planner.problem.goals import AccuracyBasis, BoardBudget, ObjectiveLevel, Requirement
+from planner.problem.goals import (
+    AccuracyBasis,
+    BoardBudget,
+    Objective,
+    ObjectiveLevel,
+    Requirement,
+)
 from planner.reliability.failures import Failures, check_boards
 from profiles.device import DEVICES, DeviceProfile
 from profiles.fleet import Board, Fleet, resolve
@@ -153,8 +159,7 @@ class Problem(Record):
 
     @model_validator(mode="after")
     def _accuracy_can_be_predicted(self) -> Self:
-        named = {level.objective for level in self.objective}
-        named |= {requirement.objective for requirement in self.requirements}
+        named = self.goals
         resting = named & {"accuracy", "robustness", "reliability"}
         if resting and (self.accuracy is None or not self.accuracy.known):
             raise ValueError(
@@ -173,11 +178,18 @@ class Problem(Record):
         return self
 
     @model_validator(mode="after")
+    def _one_latency_is_asked_for(self) -> Self:
+        if {"latency", "latency-p95"} <= self.goals:
+            raise ValueError(
+                "latency and latency-p95 may want the boards in two orders: ask for one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _latency_of_copies_is_known(self) -> Self:
-        named = {level.objective for level in self.objective}
-        named |= {requirement.objective for requirement in self.requirements}
         media = Counter(board.link.name for board in self.boards if board.link.shared)
-        if self.max_copies > 1 and "latency" in named and any(n > 1 for n in media.values()):
+        timed = self.goals & {"latency", "latency-p95"}
+        if self.max_copies > 1 and timed and any(n > 1 for n in media.values()):
             raise ValueError(
                 f"boards share the medium {max(media)}: the least latency of students with copies "
                 "is not known there; ask for another objective, or for one copy of each"
@@ -201,6 +213,16 @@ class Problem(Record):
                 "the one board of G0 is down"
             )
         return self
+
+    @property
+    def goals(self) -> frozenset[Objective]:
+        """What the plan is judged by: objectives and requirements."""
+        return frozenset(
+            (
+                *(level.objective for level in self.objective),
+                *(r.objective for r in self.requirements),
+            )
+        )
 
     @property
     def boards(self) -> tuple[Board, ...]:

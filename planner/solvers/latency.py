@@ -1,6 +1,8 @@
 """Latency in models: the order of sends, shared media, and a relaxation by due dates.
 
 The host serves boards one after the other; each then needs its own time until its reply is there.
+Of a percentile, busy[b] is the time that the board keeps in so many of its images
+(`ProblemData.at_percentile`); all else is alike.
 Total = max_b (sent[b] + busy[b] + reply[b] + delay[b]) + around, the delay being the link's
 latency on both ways, and around the host's join; with G0 on a board of its own also what passes
 until that board begins to send its maps, which it does like the host (one machine, delivery
@@ -39,7 +41,7 @@ from planner.data.modes import (
     one_way_units,
     reply_units,
 )
-from planner.data.problem_data import ProblemData
+from planner.data.problem_data import ProblemData, late_units
 from planner.solvers.variables import Expr, Variables, slowed_on, sum_of
 
 
@@ -111,7 +113,7 @@ def model_latency(model: cp_model.CpModel, v: Variables, data: ProblemData) -> E
     for b in data.boards:
         earlier = [sends[a] * before for (a, later), before in v.precedes.items() if later == b]
         sent = sum_of([sends[b] * v.used[b], *earlier])
-        work = slowed_on(model, v, data, b, busy_units)
+        work = slowed_on(model, v, data, b, late_units(data.capacities[b]))
         reply = reply_time(v, data, b)
         delay = delay_units(data.capacities[b].board) * v.used[b]
         answered = model.add(longest >= sent + work + reply + delay + data.fixed_latency)
@@ -317,6 +319,7 @@ class _Cost:
             return _least(units(device, line, students > 1) for line in lines)
 
         self._busy, self._energy = shared(busy_units), shared(energy_units)
+        self._late = shared(late_units(capacity))
         self._macs = _least(Affine(line.macs, line.macs_per_filter) for line in lines)
         self._bytes = [
             _least(_bytes(mode, place) for mode in modes)
@@ -326,7 +329,7 @@ class _Cost:
     def tail(self, filters: int) -> int:
         """Time from the end of the send until the reply is there, in units."""
         reply = reply_units(self._site.board) * filters
-        return self._of(self._busy, filters) + reply + delay_units(self._site.board)
+        return self._of(self._late, filters) + reply + delay_units(self._site.board)
 
     def fits(self, filters: int) -> bool:
         """Say whether the budgets allow it."""

@@ -10,7 +10,12 @@ from dataclasses import dataclass, replace
 from ortools.sat.python import cp_model
 
 from planner.data.modes import Assignment, BoardCapacity, DedicatedStem, Stem
-from planner.data.objective_function import ModeCriterion, ObjectiveBound, ObjectiveFunction
+from planner.data.objective_function import (
+    OBJECTIVE_FUNCTIONS,
+    ModeCriterion,
+    ObjectiveBound,
+    ObjectiveFunction,
+)
 from planner.data.problem_data import ProblemData
 from planner.data.relaxable_constraint import (
     RelaxableConstraint,
@@ -138,15 +143,22 @@ def _runs(
     measures = [*(limit.measure for limit in limits), *([goal] if goal else [])]
     criteria = frozenset[ModeCriterion]().union(*(measure.criteria for measure in measures))
     stem = incumbent.stem if incumbent else None
+    used = incumbent.boards_at_work if incumbent else None
     found: list[SearchOutcome] = []
     took = 0.0
+    cases = [
+        (each, most)
+        for placed in stem_placements(data, criteria)
+        for each, most in _percentile_cases(placed, measures)
+    ]
     # What is known comes first: the better what was found, the sooner all else is refuted.
-    for each in sorted(stem_placements(data, criteria), key=lambda one: one.stem != stem):
-        kept = incumbent if each.stem == stem else None
+    for each, most in sorted(cases, key=lambda one: (one[0].stem != stem, one[1] != used)):
+        kept = incumbent if each.stem == stem and most in (None, used) else None
+        few = () if most is None else (ObjectiveBound(OBJECTIVE_FUNCTIONS["boards"], most),)
         outcome = yield from _placement_runs(
             remove_dominated_modes(each, criteria, kept),
             goal,
-            [*limits, *_at_least_as_good(goal, found)],
+            [*limits, *few, *_at_least_as_good(goal, found)],
             seed=seed,
             deterministic_limit=deterministic_limit - took,
             incumbent=kept,
@@ -157,6 +169,25 @@ def _runs(
         if goal is None and outcome.assignment is not None:
             break
     return replace(_best_outcome(goal, found), deterministic_time=took)
+
+
+def _percentile_cases(
+    data: ProblemData, measures: Collection[ObjectiveFunction]
+) -> Iterator[tuple[ProblemData, int | None]]:
+    """Yield the problem data for each number of boards that may be at work, and this number.
+
+    The latency of a percentile depends on it (`ProblemData.at_percentile`): with at most so many
+    boards it is an upper bound, and exact where all of them work, so that the least of all cases
+    is the least of all plans.  Without such a latency there is one case of any number.
+    """
+    shares = [measure.share for measure in measures if measure.share is not None]
+    if not shares or not data.spreads:
+        yield data, None
+        return
+    alone = int(data.stem is not None)
+    for boards in range(1, len(data.boards) + 1):
+        case = data.at_percentile(max(shares), boards + alone)
+        yield case.with_late_stem(), boards + alone
 
 
 def _with_stem(stem: DedicatedStem | None, outcome: SearchOutcome) -> SearchOutcome:

@@ -37,7 +37,7 @@ start_(n+1) = end_n = start_n + total.  No randomness and no failures.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nonn_common.errors import SimulationError
@@ -56,10 +56,13 @@ from simulator.workloads.fan_out import (
 )
 
 
-def fan_out_breakdown(workload: FanOut, inferences: int = 1) -> Breakdown:
+def fan_out_breakdown(
+    workload: FanOut, inferences: int = 1, slow: Mapping[str, float] | None = None
+) -> Breakdown:
     """Latency and energy of a NoNN on its boards.
 
-    The images are a closed loop of `inferences`.
+    The images are a closed loop of `inferences`.  Boards named in `slow` compute so many times as
+    long as in the mean, for the same energy.
 
     Raises SimulationError for a fan-out that joins k of n students or at a deadline, for one with
     G0 on a board of its own and a half-duplex link or a message per student, and for several
@@ -69,7 +72,9 @@ def fan_out_breakdown(workload: FanOut, inferences: int = 1) -> Breakdown:
         raise _unknown("that joins k of n students")
     if workload.deadline_ms is not None:
         raise _unknown("with a deadline")
-    turns = _turns(workload) if workload.g0 is None else _turns_behind_g0(workload, workload.g0)
+    slow = slow or {}
+    g0 = workload.g0
+    turns = _turns(workload, slow) if g0 is None else _turns_behind_g0(workload, g0, slow)
     replied_ms = _replied_ms(turns)
     total_ms = _answered_ms(workload, turns, replied_ms) + join_ms(workload.host)
     rows = []
@@ -203,7 +208,7 @@ class _Turn:
         return self.begun_ms + self.computing_ms + self.waiting_ms
 
 
-def _turns(workload: FanOut) -> list[_Turn]:
+def _turns(workload: FanOut, slow: Mapping[str, float]) -> list[_Turn]:
     turns = []
     sent_ms = 0.0
     there = Counter(student.board for student in workload.students)
@@ -218,7 +223,7 @@ def _turns(workload: FanOut) -> list[_Turn]:
                 names=tuple(student.name for student in students),
                 sent_ms=sent_ms,
                 latency_ms=board.link.latency_ms.value,
-                computing_ms=factor * busy_ms(board.device, macs),
+                computing_ms=slow.get(board.name, 1.0) * factor * busy_ms(board.device, macs),
                 replying_ms=reply_ms(board, sum(student.features for student in students)),
                 energy_mj=factor * busy_mj(board.device, macs),
                 shared=there[board.name] > 1,
@@ -264,7 +269,7 @@ def _busy_until_ms(turns: Sequence[_Turn], end_ms: float) -> float:
     return busy_ms
 
 
-def _turns_behind_g0(workload: FanOut, g0: SharedGroup) -> list[_Turn]:
+def _turns_behind_g0(workload: FanOut, g0: SharedGroup, slow: Mapping[str, float]) -> list[_Turn]:
     """Turn of G0's board, then those of the other boards in send order."""
     source = next(board for board in workload.boards if board.name == g0.board)
     boards = [source, *(board for board, _ in workload.sends())]
@@ -279,13 +284,13 @@ def _turns_behind_g0(workload: FanOut, g0: SharedGroup) -> list[_Turn]:
         names=(),
         sent_ms=sent_ms,
         latency_ms=latency_ms,
-        computing_ms=compute_ms(source.device, g0.macs),
+        computing_ms=slow.get(source.name, 1.0) * compute_ms(source.device, g0.macs),
         replying_ms=0.0,
         energy_mj=compute_mj(source.device, g0.macs),
     )
     passed_ms = own.ready_ms
     others = []
-    for turn in _turns(workload):
+    for turn in _turns(workload, slow):
         if turn.board.name == source.name:
             own = replace(
                 own,

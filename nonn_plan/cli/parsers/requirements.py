@@ -113,7 +113,7 @@ def _requirement(text: str, more: bool) -> Requirement:
 
 
 def _bound(name: str, quantity: str, where: str) -> float:
-    if name == "latency":
+    if name in ("latency", "latency-p95"):
         return parse_ms(quantity, where)
     if name in ("energy", "energy-node"):
         return parse_mj(quantity, where)
