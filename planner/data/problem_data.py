@@ -6,7 +6,6 @@ from functools import cached_property, lru_cache
 from itertools import chain, combinations
 from typing import Literal
 
-from nonn_core.networks.network_cost import StudentCostLine
 from planner.data.modes import (
     UNITS_PER_MS,
     Affine,
@@ -282,17 +281,15 @@ class ProblemData:
 
 
 def late_units(capacity: BoardCapacity) -> UnitCost:
-    """Time of one student as latencies count it: `busy_units`, where the board is no slower."""
+    """Time of one student as latencies count it."""
+    return lambda device, line, several: late_cost(capacity, busy_units(device, line, several))
+
+
+def late_cost(capacity: BoardCapacity, busy: Affine) -> Affine:
+    """Time of computing as latencies count it: as it is, where the board is no slower."""
     if capacity.slow == 1.0:
-        return busy_units
-
-    def units(device: DeviceProfile, line: StudentCostLine, several: bool) -> Affine:
-        cost = busy_units(device, line, several)
-        return Affine(
-            round_up(capacity.slow * cost.constant, 1), round_up(capacity.slow * cost.per_filter, 1)
-        )
-
-    return units
+        return busy
+    return Affine(*(round_up(capacity.slow * part, 1) for part in (busy.constant, busy.per_filter)))
 
 
 @lru_cache(maxsize=16)

@@ -23,7 +23,7 @@ from planner.data.modes import (
     reply_units,
 )
 from planner.data.objective_function import SENDER, StudentQuantity
-from planner.data.problem_data import ProblemData, late_units
+from planner.data.problem_data import ProblemData, late_cost
 from planner.reliability.robustness import (
     UNITS_PER_ACCURACY_POINT,
     UNITS_PER_CERTAINTY,
@@ -112,7 +112,7 @@ def _board_load(
         send=data.send(board),
         reply=sum(filters for _, filters in tasks) * reply_units(capacity.board),
         delay=delay_units(capacity.board),
-        late=sum(late_units(capacity)(device, o.line, several).at(n) for o, n in students),
+        late=sum(late_cost(capacity, busy).at(filters) for (busy, _), filters in units),
     )
 
 

@@ -88,7 +88,7 @@ OBJECTIVES: Mapping[str, ObjectiveFacts] = {
 
 MAXIMISED = frozenset(name for name, facts in OBJECTIVES.items() if facts.maximise)
 
-_LEVEL = re.compile(r"(?P<objective>[a-z-]+)(?::(?P<tolerance>[0-9]*\.?[0-9]+)%)?")
+_LEVEL = re.compile(r"(?P<objective>[a-z0-9-]+)(?::(?P<tolerance>[0-9]*\.?[0-9]+)%)?")
 
 
 class ObjectiveLevel(Record):
@@ -100,7 +100,8 @@ class ObjectiveLevel(Record):
         " max |Pi| - min |Pi| in filters (Eq. 2). dropped: |delta_val| in points - |P0| in "
         "filters (Eq. 2). latency: ms of one image, each board taking its mean time. "
         "latency-p95: ms that at least 95 of 100 images keep, each of K boards taking the time "
-        "that it keeps in 0.95^(1/K) of them. throughput: images per second where they come as fast as they are served. energy: computing, mJ of one image over all boards."
+        "that it keeps in 0.95^(1/K) of them. throughput: images per second where they "
+        "come as fast as they are served. energy: computing, mJ of one image over all boards."
         " energy-node: that of the board that spends most. memory: bytes of all students. "
         "flops: FLOPs of one image, all students. boards: fewest boards. students: most "
         "students. precision: most bytes per value, added up over students. survival: how "

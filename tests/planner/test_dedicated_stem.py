@@ -60,7 +60,9 @@ def test_the_simulated_latency_is_the_planned_one(plan):
     assert found.inferences[0].latency_ms == pytest.approx(plan.predicted.total_ms, rel=1e-9)
 
 
-@pytest.mark.parametrize("objective", ["latency", "memory", "energy", "boards", "capacity"])
+@pytest.mark.parametrize(
+    "objective", ["latency", "latency-p95", "memory", "energy", "boards", "capacity"]
+)
 def test_either_is_the_better_of_both(objective):
     plans = {group0: solve(asked(group0, objective)) for group0 in ("replicated", "own-board")}
     both = solve(asked("either", objective))

@@ -1,7 +1,7 @@
 """Partitions and plans as people see them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nonn_common.units import format_bytes, format_count, format_flops
@@ -128,6 +128,13 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
         f"{cost.communication_ms:.1f}); energy per node {cost.energy_per_node_mj:.1f} mJ; "
         f"dropped {plan.dropped_filters} filters"
     )
+    if cost.expected_ms is not None and cost.p95_ms is not None:
+        output.say(
+            "boards and runs differ: the answer, which waits for the slowest board, takes "
+            f"{cost.expected_ms:.1f} ms in the mean, at most {cost.p95_ms:.1f} ms in 95 of 100 "
+            "images; latency is that of each board's mean"
+        )
+    output.warn(*_unknown_spread(plan))
     output.say(f"throughput {cost.throughput_per_s:.3g} images per second; host {plan.host}")
     if plan.accuracy is not None:
         _show_accuracy(output, plan.accuracy)
@@ -144,6 +151,20 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
         output.warn(
             f"predicted without loss and jitter of {', '.join(names)}: `nonn-plan simulate` shows "
             "them"
+        )
+
+
+def _unknown_spread(plan: PlanDocument) -> Iterator[str]:
+    """Warning where a percentile is asked for and the spread of a board is not known."""
+    if "latency-p95" not in plan.question.goals:
+        return
+    used = [board.device for board in plan.question.boards if board.name in plan.decision.used]
+    unknown = dict.fromkeys(device.name for device in used if device.compute_cv is None)
+    if unknown:
+        same = " and is latency" if all(device.compute_cv is None for device in used) else ""
+        yield (
+            f"no spread is known of {', '.join(unknown)} (compute_cv): latency-p95 takes their "
+            f"mean times{same}"
         )
 
 
