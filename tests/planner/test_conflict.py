@@ -123,7 +123,7 @@ def test_what_would_do_is_least_where_another_board_became_alike():
         networks=("wrn10:4,8,8",),
         min_students=2,
         own={"rpi-3b-1": (None, 1_000)},
-        requirements=({"objective": "energy-node", "bound": 60.0},),
+        requirements=({"objective": "energy-node", "bound": 35.0},),
         objective=stages("capacity"),
     )
     tightest = SolverSession(asked, TimeBudget(600)).tightest(RelaxableConstraint("macs", 0))

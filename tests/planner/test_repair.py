@@ -80,7 +80,7 @@ STEP = {
 
 
 LATENCY = {"objective": "latency", "bound": 8.0}
-THROUGHPUT = {"objective": "throughput", "bound": 70.0}
+THROUGHPUT = {"objective": "throughput", "bound": 100.0}
 CAUSES = (
     {"memory": 19_000},
     {"memory": 19_100, "own": {"odroid-xu4s-1": (18_000, None)}},
@@ -90,7 +90,7 @@ CAUSES = (
     {"requirements": [THROUGHPUT], "min_students": 3},
     {"requirements": [{"objective": "capacity", "bound": 12_000}], "max_students": 1},
     {"busy_ms": 3.0, "max_students": 2},
-    {"energy_mj": 20.0},
+    {"energy_mj": 14.0},
     {"min_students": 5, "max_students": 6},
     {"memory": 19_010, "max_students": 1, "macs": 90_000},
     {"memory": 19_020, "busy_ms": 17.5},

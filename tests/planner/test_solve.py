@@ -89,9 +89,9 @@ def test_delay_on_the_way_is_part_of_the_plan_s_latency():
 
 
 def test_replies_on_one_medium_call_for_another_order_than_longest_first():
-    fleet = on_air(2e5, ("rpi-3b", "air"), ("rpi-4b", "air"), ("odroid-xu4s", "air"))
+    fleet = on_air(2.8e5, ("rpi-3b", "air"), ("rpi-4b", "air"), ("odroid-xu4s", "air"))
     fields = {"memory": 40_000, "min_students": 3, "objective": stages("latency")}
-    plan = solve(question(fleet, (40, 60, 80), **fields))
+    plan = solve(question(fleet, (50, 70, 90), **fields))
     assert plan.status == "optimal"
     workload = plan_workload(plan)
     assert len(workload.send_order) == 3
@@ -101,7 +101,7 @@ def test_replies_on_one_medium_call_for_another_order_than_longest_first():
     )
     assert plan.predicted.total_ms == pytest.approx(best_ms, rel=1e-9)
     longest = longest_first(workload.boards, workload.students)
-    assert simulate(replace(workload, send_order=longest)).total_ms > 1.04 * best_ms
+    assert simulate(replace(workload, send_order=longest)).total_ms > 1.035 * best_ms
     assert plan.stages[0].bound == pytest.approx(best_ms, abs=1e-3)
 
 
