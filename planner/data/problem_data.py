@@ -180,7 +180,7 @@ class ProblemData:
         return replace(self, capacities=capacities)
 
     def at_percentile(self, share: float, boards: int) -> "ProblemData":
-        """Return the problem data whose latencies a `share` of images keep on so many boards.
+        """Problem data whose latencies a `share` of images keep, on so many boards.
 
         Each board then takes the time that it keeps in share^(1/boards) of its images: all of
         these are kept together in a share of them, as boards draw their times independently.
@@ -193,7 +193,7 @@ class ProblemData:
         return replace(self, capacities=capacities)
 
     def with_late_stem(self) -> "ProblemData":
-        """Return the problem data whose G0 is as slow as its board, where it is alone."""
+        """Problem data whose G0, where it is alone, is as slow as its board."""
         if self.stem is None:
             return self
         later = round_up((self.capacities[self.stem.board].slow - 1) * self.stem.busy, 1)
@@ -286,7 +286,7 @@ def late_units(capacity: BoardCapacity) -> UnitCost:
 
 
 def late_cost(capacity: BoardCapacity, busy: Affine) -> Affine:
-    """Time of computing as latencies count it: as it is, where the board is no slower."""
+    """Time of computing as latencies count it."""
     if capacity.slow == 1.0:
         return busy
     return Affine(*(round_up(capacity.slow * part, 1) for part in (busy.constant, busy.per_filter)))

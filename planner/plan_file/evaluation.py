@@ -167,7 +167,7 @@ class PlanEvaluation:
 
     @cached_property
     def late_ms(self) -> float:
-        """Latency that at least 95 of 100 images keep; that of the means without any spread.
+        """Latency that at least 95 of 100 images keep; of the means without spread.
 
         Each of K boards at work takes the time that it keeps in 0.95^(1/K) of its images.
         """

@@ -216,7 +216,7 @@ class Problem(Record):
 
     @property
     def goals(self) -> frozenset[Objective]:
-        """What the plan is judged by: objectives and requirements."""
+        """Objectives and requirements, by which a plan is judged."""
         return frozenset(
             (
                 *(level.objective for level in self.objective),

@@ -174,7 +174,7 @@ def _runs(
 def _percentile_cases(
     data: ProblemData, measures: Collection[ObjectiveFunction]
 ) -> Iterator[tuple[ProblemData, int | None]]:
-    """Yield the problem data for each number of boards that may be at work, and this number.
+    """Problem data for each number of boards at work, and this number.
 
     The latency of a percentile depends on it (`ProblemData.at_percentile`): with at most so many
     boards it is an upper bound, and exact where all of them work, so that the least of all cases

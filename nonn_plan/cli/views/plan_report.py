@@ -155,7 +155,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
 
 
 def _unknown_spread(plan: PlanDocument) -> Iterator[str]:
-    """Warning where a percentile is asked for and the spread of a board is not known."""
+    """Warning where a percentile is asked for and no spread is known of a board."""
     if "latency-p95" not in plan.question.goals:
         return
     used = [board.device for board in plan.question.boards if board.name in plan.decision.used]
