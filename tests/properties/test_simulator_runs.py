@@ -3,6 +3,7 @@
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from itertools import groupby, pairwise
 
 import pytest
@@ -36,14 +37,24 @@ RESOURCES = ("host.nic", "a.cpu", "a.up", "b.cpu", "b.down", "medium:air")
 whole = st.integers(0, 8).map(float)  # sums of these are exact, so that ties are ties
 
 
+# Strategies are made once: to make them for each draw takes longer than what is drawn.
+two_resources = st.lists(st.sampled_from(RESOURCES), max_size=2, unique=True)
+lane_resources = st.sampled_from(("c.cpu/1", "c.cpu/2", "c.cpu"))
+actors = st.permutations(("host", "a", "b"))
+sizes = st.integers(0, 1000)
+earlier_steps = cache(lambda index: st.lists(st.integers(0, index - 1), max_size=4))
+needed_of = cache(lambda count: st.none() | st.integers(1, count))
+
+
+@cache
 @st.composite
 def steps(draw, index, lanes):
-    resources = draw(st.lists(st.sampled_from(RESOURCES), max_size=2, unique=True))
+    resources = draw(two_resources)
     in_lane = lanes and draw(st.booleans())
     if in_lane:
-        resources = [draw(st.sampled_from(("c.cpu/1", "c.cpu/2", "c.cpu")))]
-    after = draw(st.lists(st.integers(0, index - 1), max_size=4)) if index else []
-    ends = draw(st.permutations(("host", "a", "b")))[:2]
+        resources = [draw(lane_resources)]
+    after = draw(earlier_steps(index)) if index else []
+    ends = draw(actors)[:2]
     carries = not in_lane and draw(st.booleans())
     return Step(
         actor="c" if in_lane else ends[0],
@@ -51,15 +62,19 @@ def steps(draw, index, lanes):
         resources=tuple(resources),
         duration_ms=draw(whole),
         after=tuple(after),
-        needs=draw(st.none() | st.integers(1, len(after))) if after else None,
-        message=Message(*ends, draw(st.integers(0, 1000))) if carries else None,
+        needs=draw(needed_of(len(after))) if after else None,
+        message=Message(*ends, draw(sizes)) if carries else None,
         transit=Transit(latency_ms=draw(whole)) if carries else Transit(),
     )
 
 
+counts = st.integers(1, 9)
+
+
+@cache
 @st.composite
 def jobs(draw, lanes=True):
-    made = tuple(draw(steps(index, lanes)) for index in range(draw(st.integers(1, 9))))
+    made = tuple(draw(steps(index, lanes)) for index in range(draw(counts)))
     return TaskGraph(made, sink=draw(st.integers(0, len(made) - 1)))
 
 
@@ -69,30 +84,36 @@ arrivals = st.lists(whole, min_size=6, max_size=6).map(
 open_scenarios = arrivals.map(Scenario)
 
 
+times_of_failures = st.integers(0, 60)
+repair_times = st.none() | st.integers(1, 30)
+speeds = st.sampled_from((0.25, 0.5, 2))
+outages_of = cache(
+    lambda places: st.lists(
+        st.tuples(st.sampled_from(places), times_of_failures, repair_times), max_size=3
+    )
+)
+throttles_of = cache(
+    lambda places: st.lists(
+        st.tuples(st.sampled_from(places), times_of_failures, speeds), max_size=2
+    )
+)
+some_arrivals = st.just(UNDISTURBED.arrivals) | arrivals
+policies = st.sampled_from(("wait", "lose"))
+
+
 @st.composite
 def disturbed(draw, graph):
     """Failures and throttling of what has a part in the job."""
-    places = sorted(graph.places)
-    outages = draw(
-        st.lists(
-            st.tuples(st.sampled_from(places), st.integers(0, 60), st.none() | st.integers(1, 30)),
-            max_size=3,
-        )
-    )
-    throttles = draw(
-        st.lists(
-            st.tuples(st.sampled_from(places), st.integers(0, 60), st.sampled_from((0.25, 0.5, 2))),
-            max_size=2,
-        )
-    )
+    places = tuple(sorted(graph.places))
+    outages, throttles = draw(outages_of(places)), draw(throttles_of(places))
     return Scenario(
-        draw(st.just(UNDISTURBED.arrivals) | arrivals),
+        draw(some_arrivals),
         tuple(
             TimedFailure((name,), at, None if takes is None else at + takes)
             for name, at, takes in outages
         ),
         tuple(Throttle(*each) for each in throttles),
-        draw(st.sampled_from(("wait", "lose"))),
+        draw(policies),
     )
 
 
@@ -233,6 +254,11 @@ def test_work_is_conserved(result):
 
 
 watts = st.floats(0, 5)
+wire_shares = st.none() | st.sampled_from((0.25, 0.5, 1.0))
+losses_pct = st.sampled_from((0, 0, 60))
+radio_parts_of = cache(lambda receiver: st.sampled_from(((), (("c", 1.0), (receiver, 0.3)))))
+relays = st.sampled_from(((), ("c",)))
+seeds = st.integers(0, 3)
 
 
 @st.composite
@@ -241,16 +267,16 @@ def on_the_air(draw, step):
     step = replace(step, energy_mj=draw(watts) * step.duration_ms)
     if step.message is None:
         return step
-    wire_ms = draw(st.none() | st.sampled_from((0.25, 0.5, 1.0)).map(step.duration_ms.__mul__))
-    loss_pct = draw(st.sampled_from((0, 0, 60)))
+    wire_share, loss_pct = draw(wire_shares), draw(losses_pct)
+    wire_ms = None if wire_share is None else wire_share * step.duration_ms
     transit = replace(
         step.transit,
         wire_ms=wire_ms,
         loss_pct=loss_pct,
         retry_ms=(wire_ms or 0.0) + draw(whole) if loss_pct else 0.0,
-        radio_parts=draw(st.sampled_from(((), (("c", 1.0), (step.message.receiver, 0.3))))),
+        radio_parts=draw(radio_parts_of(step.message.receiver)),
     )
-    via = draw(st.sampled_from(((), ("c",))))
+    via = draw(relays)
     return replace(step, message=replace(step.message, via=via), transit=transit)
 
 
@@ -265,7 +291,7 @@ def powered_runs(draw):
         Node(name, device(name, idle_w=draw(watts), radio_w=draw(watts))) for name in sorted(boards)
     )
     graph = TaskGraph(made, graph.sink, nodes=nodes)
-    return simulate(graph, 6, replace(draw(disturbed(graph)), seed=draw(st.integers(0, 3))))
+    return simulate(graph, 6, replace(draw(disturbed(graph)), seed=draw(seeds)))
 
 
 @settings(max_examples=300)
