@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from itertools import chain, combinations, pairwise, permutations
 
 import pytest
@@ -27,6 +28,12 @@ TOLERANCE_MS = 1e-6  # 1e-9 s
 
 milliseconds = st.floats(0, 100)
 factors = st.floats(0.5, 3)
+rates = st.floats(0, 20)
+watts = st.floats(0, 10)
+bits_per_s = st.floats(1e4, 1e9)
+student_macs = st.integers(0, 200_000_000)
+features = st.integers(1, 640)
+image_sizes = st.integers(1, 200_000)
 
 
 @st.composite
@@ -35,30 +42,45 @@ def devices(draw, hosting=None):
         "device",
         hosting,
         compute_fixed_ms=draw(milliseconds),
-        compute_ms_per_mmac=draw(st.floats(0, 20)),
-        power_fixed_w=draw(st.floats(0, 10)),
-        power_busy_w=draw(st.floats(0, 10)),
+        compute_ms_per_mmac=draw(rates),
+        power_fixed_w=draw(watts),
+        power_busy_w=draw(watts),
         message_ms=draw(milliseconds),
         sharing_slowdown=draw(factors),
     )
 
 
+any_device = devices()
+
+
+@cache  # To make a strategy for each draw takes longer than what is drawn.
 @st.composite
 def boards(draw, name):
-    return Board(name, draw(devices()), link("link", draw(st.floats(1e4, 1e9))))
+    return Board(name, draw(any_device), link("link", draw(bits_per_s)))
 
 
+@cache
+def orders(names):
+    return st.lists(st.sampled_from(names), min_size=1, unique=True).flatmap(st.permutations)
+
+
+@cache
+def further_homes(names):
+    return st.lists(st.sampled_from(names), max_size=6)
+
+
+@cache
 @st.composite
 def fan_outs(draw, most_boards=6):
-    names = [f"board-{i}" for i in range(draw(st.integers(1, most_boards)))]
-    used = draw(st.permutations(draw(st.lists(st.sampled_from(names), min_size=1, unique=True))))
-    homes = [*used, *draw(st.lists(st.sampled_from(used), max_size=6))]
+    names = tuple(f"board-{i}" for i in range(draw(st.integers(1, most_boards))))
+    used = draw(orders(names))
+    homes = [*used, *draw(further_homes(tuple(used)))]
     students = tuple(
         StudentWork(
             f"student-{i}",
             home,
-            macs=draw(st.integers(0, 200_000_000)),
-            features=draw(st.integers(1, 640)),
+            macs=draw(student_macs),
+            features=draw(features),
         )
         for i, home in enumerate(homes)
     )
@@ -68,8 +90,11 @@ def fan_outs(draw, most_boards=6):
         boards=tuple(draw(boards(name)) for name in names),
         students=students,
         send_order=tuple(used),
-        image_bytes=draw(st.integers(1, 200_000)),
+        image_bytes=draw(image_sizes),
     )
+
+
+link_kinds = st.sampled_from(("air", "bus", "half", "full"))
 
 
 @st.composite
@@ -77,7 +102,7 @@ def half_duplex(draw, workload, latencies_ms):
     """The same fan-out, its boards on one of two shared media, a half-duplex or a full link."""
 
     def changed(board):
-        kind = draw(st.sampled_from(("air", "bus", "half", "full")))
+        kind = draw(link_kinds)
         link = {
             "name": kind,
             "duplex": "full" if kind == "full" else "half",
