@@ -14,7 +14,7 @@ parses one line.  `python -m profiles.calibration` writes it.
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -217,26 +217,13 @@ class BoardLibrary:
     def _affine(self, setting: BoardSetting, int8: bool) -> tuple[Quantity, Quantity]:
         """Time affine in the MACs, as fitted to the measured networks of a precision."""
         networks = measured_networks()
-        rows = [
-            row
+        pairs = [
+            (networks[row.network], row.ms or 0.0)
             for row in self.rows
             if row.setting == setting and row.network.endswith(INT8) == int8
         ]
-        columns = {
-            "fixed": [1.0] * len(rows),
-            "mmac": [network_macs(networks[row.network]) for row in rows],
-        }
-        times = [row.ms or 0.0 for row in rows]
-        fit = relative_fit(columns, times)
-        if not fit.coefficients["mmac"].value:  # Few and unlike networks; time grows with MACs.
-            fit = relative_fit({"mmac": columns["mmac"]}, times)
-        note = f"{SOURCE}: {len(rows)} networks with {_threads(setting)}"
-        fixed = (
-            fit.quantity("fixed", note)
-            if "fixed" in fit.coefficients
-            else Quantity(value=0.0, provenance="assumed", source="networks told no fixed part")
-        )
-        return fixed, fit.quantity("mmac", note)
+        note = f"{SOURCE}: {len(pairs)} networks with {_threads(setting)}"
+        return affine_quantities(pairs, note)
 
     def _assumed(self, clock_hz: int | None) -> dict[QuantityName, Quantity]:
         """Figures that no one measured, taken over from published boards."""
@@ -259,6 +246,27 @@ class BoardLibrary:
                 update={"source": "that of a message from the host"}
             ),
         }
+
+
+def affine_quantities(
+    measured: Sequence[tuple[RuntimeNetwork, float]], source: str
+) -> tuple[Quantity, Quantity]:
+    """Fixed ms and ms per million MACs, fitted to networks that took so many ms.
+
+    Time grows with the MACs: where a few unlike networks tell no slope beside a fixed part, there
+    is none.
+    """
+    times = [ms for _, ms in measured]
+    mmac = [network_macs(network) for network, _ in measured]
+    fit = relative_fit({"fixed": [1.0] * len(times), "mmac": mmac}, times)
+    if "mmac" not in fit.coefficients or not fit.coefficients["mmac"].value:
+        fit = relative_fit({"mmac": mmac}, times)
+    fixed = (
+        fit.quantity("fixed", source)
+        if "fixed" in fit.coefficients
+        else Quantity(value=0.0, provenance="assumed", source="networks told no fixed part")
+    )
+    return fixed, fit.quantity("mmac", source)
 
 
 def network_macs(network: RuntimeNetwork) -> float:

@@ -83,12 +83,16 @@ class BenchmarkModel:
 
 
 def benchmark_models(
-    teachers: Sequence[str], images: Sequence[str], per_teacher: int | None = None
+    teachers: Sequence[str],
+    images: Sequence[str],
+    per_teacher: int | None = None,
+    most: int | None = None,
 ) -> tuple[BenchmarkModel, ...]:
     """Return students of these teachers, as a planner chooses them, from small to large.
 
     `per_teacher` is how many of each teacher and image size; for one teacher and one size there is
-    a wider one too.  Raises InputError for what is no
+    a wider one too.  `most` takes so many of them, small ones, of
+    which none is held out.  Raises InputError for what is no
     network or no image, and where none of the students can read such an image.
     """
     alone = len(teachers) * len(images) == 1
@@ -106,7 +110,19 @@ def benchmark_models(
             found=f"{', '.join(teachers)}; {', '.join(images)}",
             fix="take larger images, or another teacher",
         )
+    if most is not None:
+        found = _small([replace(each, held_out=False) for each in found], most)
     return tuple(replace(each, name=f"student-{number}") for number, each in enumerate(found))
+
+
+def _small(students: Sequence[BenchmarkModel], count: int) -> list[BenchmarkModel]:
+    """So many students by their MACs: the smallest, and further ones below the largest third.
+
+    The largest, bound by memory, tell of others less than they cost.
+    """
+    ordered = sorted(students, key=lambda student: student.macs)
+    places = dict.fromkeys(step * (len(ordered) - 1) // count for step in range(count))
+    return [ordered[place] for place in places]
 
 
 def bundled_benchmark_models(manifest: Manifest, where: str) -> tuple[BenchmarkModel, ...]:

@@ -44,12 +44,12 @@ from nonn_core.export.bundle import ModelPrecision, read_bundle
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkBudget:
-    """Students of each teacher (None: the usual number), and seconds for each part.
+    """Students in all (None: the usual number of each teacher), and seconds for each part.
 
-    Layers are left out where they have none.
+    Layers are left out where they have none; the predictor of many boards then tells them.
     """
 
-    per_teacher: int | None = None
+    students: int | None = None
     students_s: float = 45.0
     threads_s: float = 8.0
     sharing_s: float = 6.0
@@ -59,8 +59,8 @@ class BenchmarkBudget:
 
 
 QUICK_BUDGET = BenchmarkBudget(
-    per_teacher=4,
-    students_s=4.0,
+    students=3,
+    students_s=6.0,
     threads_s=1.0,
     sharing_s=1.0,
     messages_s=2.0,
@@ -168,7 +168,7 @@ def _benchmark_models(
             found="ncnn",
             fix="export a run with --ncnn on another machine, and give that as --bundle",
         )
-    students = benchmark_models(settings.teachers, settings.images, settings.budget.per_teacher)
+    students = benchmark_models(settings.teachers, settings.images, most=settings.budget.students)
     write_benchmark_bundle(bundle, students, settings.precision, progress=progress)
     return students
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from pydantic import Field
 
+from boards.profiling.benchmark_model import BenchmarkModel
 from boards.profiling.benchmark_run import BenchmarkResult, BenchmarkSettings
 from boards.profiling.layer_benchmark import held_out_error_pct, layer_model
 from boards.profiling.machine import MachineCondition, MachineInfo, condition_warnings
@@ -20,9 +21,13 @@ from boards.profiling.student_benchmark import (
 )
 from nonn_common.document import Record
 from nonn_common.errors import InputError
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import student_table
 from profiles import Quantity
 from profiles.device import DEVICES, DeviceProfile, Hosting
+from profiles.layer import LayerRates
 from profiles.link import LinkProfile
+from profiles.measured_latency import BoardSetting, RuntimeNetwork, student_network
 
 MAX_DRIFT_PCT, MAX_SPREAD_PCT, MAX_ERROR_PCT = 10.0, 25.0, 15.0
 """Drift, spread and error above which a report warns; the last is a plan's goal on boards, too."""
@@ -203,8 +208,31 @@ def _device(
         layers=None
         if result.layers is None
         else layer_model(result.layers, settings.precision, rows, _mean(errors)),
+        layer_rates=_predicted_rates(settings, result),
         hosting=Hosting(join_fixed_ms=messages.join_fixed_ms, fc_ms=messages.fc_ms),
     )
+
+
+def _predicted_rates(settings: BenchmarkSettings, result: BenchmarkResult) -> LayerRates | None:
+    """Rates of layers by the predictor of many boards, where a few students were measured."""
+    if settings.budget.students is None:
+        return None
+    from profiles.new_board import new_board_rates  # loads the public rows
+
+    int8 = settings.precision == "int8"
+    students = [row for row in result.students.rows if not row.student.held_out]
+    return new_board_rates(
+        BoardSetting(settings.machine.title, settings.threads, 0),
+        [(student_layers(row.student, int8), row.timing.ms) for row in students],
+        int8,
+        f"{len(students)} students measured with {result.engine}",
+    )
+
+
+def student_layers(student: BenchmarkModel, int8: bool) -> RuntimeNetwork:
+    """Layers of a student as the runtime sees them."""
+    table = student_table(parse_network(student.network), student.image, student.filters)
+    return student_network(table, int8)
 
 
 def _source(settings: BenchmarkSettings, result: BenchmarkResult, errors: Sequence[float]) -> str:

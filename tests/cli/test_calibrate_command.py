@@ -138,3 +138,22 @@ def test_a_wrong_table_is_bad_input_and_writes_nothing(
     assert said.code == 2
     assert part in said.err
     assert not out.exists()
+
+
+def test_a_few_measured_networks_become_a_board_with_rates_of_layers(nonn_plan, tmp_path):
+    table = tmp_path / "ours.csv"
+    table.write_text(
+        "board,threads,network,min_ms\n"
+        "Our board (Cortex-A53 1.2GHz x 4),4,resnet18,300\n"
+        "Our board (Cortex-A53 1.2GHz x 4),4,mobilenet_v2,120\n"
+        "Our board (Cortex-A53 1.2GHz x 4),4,squeezenet,110\n"
+    )
+    out = tmp_path / "ours.yaml"
+    said = nonn_plan("calibrate", table, "--like", "rpi-3b-plus", "-o", out, "--json")
+    assert said.code == 0, said.err
+    device = DeviceProfile.read(out)
+    assert said.document["device"] == device.model_dump(mode="json")
+    assert (device.name, device.core, device.clock_hz) == ("ours", "A53", 1_200_000_000)
+    assert (device.layer_rates.rows, device.cores) == (3, 4)
+    assert device.message_ms.provenance == "assumed" and device.missing_as_board == ()
+    assert "Nine of ten networks take" in said.err

@@ -13,7 +13,10 @@ from made_measurement import made_measured
 from boards.profiling.benchmark_run import BenchmarkBudget
 from boards.profiling.layer_benchmark import LayerTimes, benchmark_layers
 from boards.profiling.power_meter import measure_power
-from profiles.device import DeviceProfile
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import student_table
+from profiles.device import DeviceProfile, model_ms
 from profiles.fleet import parse_fleet, resolve
 from profiles.link import LinkProfile
 
@@ -70,17 +73,23 @@ def test_the_profile_is_a_board_and_a_host_measured_here(profiled):
     assert (device.idle_w.value, device.power_busy_w.value) == (2.5, 4)
 
 
-def test_the_error_on_students_held_out_is_told(profiled):
+def test_three_students_and_other_boards_tell_a_quick_profile_its_rates(profiled):
     folder, document, said = profiled
-    held_out = [row for row in document["students"] if row["held_out"]]
-    assert held_out
-    errors = [abs(row["fitted_ms"] / row["measured_ms"] - 1) * 100 for row in held_out]
-    assert document["held_out_mean_pct"] == pytest.approx(sum(errors) / len(errors))
-    assert document["held_out_largest_pct"] == pytest.approx(max(errors))
-    assert f"{max(errors):.1f} % at most" in said
-    assert f"{max(errors):.1f} % at most" in DeviceProfile.read(folder / "here.yaml").source
-    families = {(row["kind"], row["held_out"]) for row in document["errors"]}
-    assert families == {("wrn 1x8x8", True), ("wrn 1x8x8", False)}
+    students = document["students"]
+    assert len(students) == 3 and not any(row["held_out"] for row in students)
+    assert students[0]["macs"] < students[1]["macs"] < students[2]["macs"]
+    device = DeviceProfile.read(folder / "here.yaml")
+    assert device.layers is None and document["held_out_mean_pct"] is None
+    assert (device.layer_rates.rows, device.layer_rates.threads) == (3, 1)
+    for part in ("3 students measured with onnxruntime", "3341 public rows"):
+        assert part in device.layer_rates.source and part in said
+    for row in students:
+        table = student_table(
+            parse_network(row["network"]), ImageShape.parse(row["image"]), row["filters"]
+        )
+        predicted = model_ms(device, table)
+        assert predicted.how == "per-layer"
+        assert predicted.low_ms < predicted.ms < predicted.high_ms
 
 
 def test_neither_torch_nor_a_solver_is_loaded(profiled):
@@ -91,7 +100,7 @@ def test_neither_torch_nor_a_solver_is_loaded(profiled):
 def test_threads_sharing_and_messages_are_told(profiled):
     _, document, _ = profiled
     assert document["thread_times"][0] == {"threads": 1, "ratio": 1.0}
-    assert [row["students"] for row in document["sharing"]] == [2, 3, 4]
+    assert [row["students"] for row in document["sharing"]] == [2, 3]
     assert [row["size_bytes"] for row in document["messages"]] == [256, 12288, 49152, 110592]
 
 
@@ -176,6 +185,8 @@ def test_what_is_typed_is_what_is_measured(nonn_plan, tmp_path, asked):
     assert list(wanted.images) == ["3x64x64"]
     assert wanted.machine.clock_hz == 1_200_000_000
     assert wanted.budget == BenchmarkBudget()
+    assert nonn_plan("profile", "--full", "-o", tmp_path / "c.yaml").code == 0
+    assert asked[1].budget == wanted.budget
     assert DeviceProfile.read(tmp_path / "b.yaml").power_busy_w.value == 7
 
 

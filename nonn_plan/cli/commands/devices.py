@@ -169,7 +169,7 @@ def calibrate(
         typer.Argument(
             metavar="TABLE",
             help="Measurements of one device: CSV, YAML or JSON with row, device, macs, boards, "
-            "compute_ms, ...",
+            "compute_ms, ...; or CSV with board, threads, network, min_ms, as for `predict`.",
         ),
     ],
     like: Annotated[
@@ -185,14 +185,17 @@ def calibrate(
     ] = None,
     layers: Annotated[
         Path | None,
-        typer.Option("--layers", help="CSV of measured layers: the layer's shape, and ms."),
+        typer.Option(
+            "--layers",
+            help="CSV of measured layers: shape, ms; or of layers of networks, as for `predict`.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Device that joined the replies.")] = (
         "x86-host"
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Fit a device's profile to a table of measurements.
+    """Fit a device's profile to a table of measurements, or to a few measured networks.
 
     Cells of CSV stand between commas, semicolons or tabs, numbers have a point.  Networks of three
     sizes show an error, too; one size scales what --like takes.  A fleet file names the profile
@@ -207,6 +210,11 @@ def calibrate(
     output = Output(as_json)
     profile = DEVICES.get(like, "--like")
     sheet = CsvTable.read(table) if is_csv(table) else None
+    if sheet is not None and {"network", "min_ms"} <= {*sheet.columns}:
+        from nonn_plan.cli.commands.latencies import calibrate_networks
+
+        calibrate_networks(output, sheet, profile, layers, out)
+        return
     measured = read_measurements(table) if sheet is None else measured_rows(sheet)
     facts, library = own_facts(measured, profile, DEVICES.get(host, "--host"))
     rows = fitted_rows(facts, library)
@@ -314,7 +322,12 @@ def profile(
         typer.Option("--busy-w", min=0.0, help="Power while it computes, in W, likewise."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="In a quarter of the time, and less exact.")
+        bool,
+        typer.Option(
+            "--quick/--full",
+            help="Three students, in under a minute: public measurements of other boards tell the "
+            "rest. Default: --full.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

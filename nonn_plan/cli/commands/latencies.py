@@ -20,6 +20,7 @@ from nonn_plan.cli.parsers.options import AsJson
 
 if TYPE_CHECKING:
     from nonn_plan.latency_reproduction import LatencyErrors
+    from profiles.device import DeviceProfile
     from profiles.measured_latency import PlacedLine, RuntimeNetwork
 
 COLUMNS = ("predicted_ms", "low_ms", "high_ms", "rests_on")
@@ -77,22 +78,13 @@ def _rows(
 ) -> tuple[Sequence["PlacedLine"], list[tuple[str, ...]]]:
     """Predict rows of boards."""
     from profiles.latency_predictor import LatencyPredictor, check_networks
-    from profiles.measured_latency import (
-        latency_rows,
-        measured_networks,
-        measured_rows,
-        placed_lines,
-        runtime_networks,
-    )
+    from profiles.measured_latency import latency_rows, measured_rows, placed_lines
 
     lines = placed_lines(asked, *_ROW_COLUMNS)
     if "min_ms" in asked.columns:
         output.warn(f"min_ms of {asked.path} is not read; known rows are given with --known")
     rows = latency_rows([(where, _without(cells, "min_ms")) for where, cells in lines])
-    networks = dict(measured_networks())
-    if layers is not None:
-        described = placed_lines(CsvTable.read(layers), "network", "kind", "inputs")
-        networks |= runtime_networks(described)
+    networks = _networks(layers)
     learnt = list(measured_rows())
     if known is not None:
         learnt += latency_rows(placed_lines(CsvTable.read(known), *_ROW_COLUMNS, "min_ms"))
@@ -123,6 +115,34 @@ def _rows(
             )
         )
     return lines, predictions
+
+
+def _networks(layers: Path | None) -> "dict[str, RuntimeNetwork]":
+    """Public networks, and those that a file of `layers` describes."""
+    from profiles.measured_latency import measured_networks, placed_lines, runtime_networks
+
+    networks = dict(measured_networks())
+    if layers is not None:
+        described = placed_lines(CsvTable.read(layers), "network", "kind", "inputs")
+        networks |= runtime_networks(described)
+    return networks
+
+
+def calibrate_networks(
+    output: Output, sheet: CsvTable, like: "DeviceProfile", layers: Path | None, out: Path
+) -> None:
+    """Write the profile of a board on which a few networks were measured."""
+    from nonn_plan.cli.views.board_report import show_figures
+    from profiles.measured_latency import latency_rows, placed_lines
+    from profiles.new_board import calibrated_board
+
+    rows = latency_rows(placed_lines(sheet, *_ROW_COLUMNS, "min_ms"))
+    device = calibrated_board(rows, _networks(layers), like, out.stem, str(sheet.path))
+    device.write(out)
+    show_figures(output, device)
+    output.say(f"Read {sheet.place}")
+    output.say(f"Wrote {out}")
+    output.result({"device": device.model_dump(mode="json")})
 
 
 def _without(cells: Mapping[str, str], name: str) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from boards.profiling.profile_report import ProfileReport
     from boards.tls.credential import CertificateInfo
     from profiles.device import DeviceProfile
-    from profiles.layer import LayerModel
+    from profiles.layer import LayerModel, LayerRates
 
 
 _LINE_WIDTH = 80
@@ -58,13 +58,16 @@ def show_figures(output: Output, device: "DeviceProfile") -> None:
         ("figure", "value", "standard error", "provenance", "residual", "source"),
         [_figure_row(name, figure) for name, figure in _device_figures(device)],
     )
-    rates = device.layer_rates
-    if rates is not None:
-        output.say(
-            f"Layer by layer: rates of {len(rates.ms_per_unit)} kinds of work. Nine of ten "
-            f"networks take {rates.low:.2f} to {rates.high:.2f} of the predicted time. "
-            f"{rates.source}"
-        )
+    if device.layer_rates is not None:
+        output.say(_rates_sentence(device.layer_rates))
+
+
+def _rates_sentence(rates: "LayerRates") -> str:
+    """Sentence on the profile's rates of layers, and their interval."""
+    return (
+        f"Layer by layer: rates of {len(rates.ms_per_unit)} kinds of work. Nine of ten networks "
+        f"take {rates.low:.2f} to {rates.high:.2f} of the predicted time. From {rates.source}."
+    )
 
 
 def _device_figures(device: "DeviceProfile") -> list[tuple[str, Quantity]]:
@@ -263,6 +266,8 @@ def show_device_profile(output: Output, report: "ProfileReport") -> None:
         output.say(
             f"{each.students} students at once take {each.factor:.2f} of the sum of each alone."
         )
+    if device.layer_rates is not None:
+        output.say(_rates_sentence(device.layer_rates))
     if device.layers is not None:
         output.say(_layers_sentence(device.layers, report.layers_held_out_mean_pct))
 
