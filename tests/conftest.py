@@ -3,6 +3,7 @@
 import gc
 import os
 
+import pytest
 from forked_python import end_templates
 from hypothesis import settings
 
@@ -20,8 +21,21 @@ LONGEST = (
 """Files that start first, so that all processes end at about the same time."""
 
 
-def pytest_collection_modifyitems(items):
+UNTRACED = (
+    *("test_planner_exhaustive", "test_copies_exhaustive", "test_front_exhaustive"),
+    *("test_breakpoints_exhaustive", "test_planner_plans"),
+    *("test_simulator_runs", "test_fan_out_properties", "test_split_properties"),
+)
+"""Files that compare thousands of cases: a tracer would take as long again.  The coverage that is
+asked for is that of all other tests."""
+
+
+def pytest_collection_modifyitems(config, items):
     """Put the longest files first; the order within a file stays."""
+    if config.pluginmanager.hasplugin("_cov"):
+        for item in items:
+            if item.path.stem in UNTRACED:
+                item.add_marker(pytest.mark.no_cover)
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 

@@ -1,5 +1,7 @@
 """Models and fleets to split, made for a test: by hand, and at random."""
 
+from functools import cache
+
 from hypothesis import strategies as st
 from made_hardware import device, figure, link
 
@@ -62,6 +64,7 @@ def hosts(draw):
     )
 
 
+@cache
 @st.composite
 def boards(draw, name):
     profile = device(
@@ -78,6 +81,7 @@ def boards(draw, name):
     return Board(name, profile, link("link", draw(st.floats(1e4, 1e9))))
 
 
+@cache
 @st.composite
 def fleets(draw, most=4):
     return tuple(draw(boards(f"board-{i}")) for i in range(draw(st.integers(1, most))))
