@@ -57,6 +57,7 @@ def state_problem(
     known: dict[str, Any] = {
         "fleet": parse_fleet(fleet) if isinstance(fleet, str) else fleet,
         "reuse": True,
+        "timing": "per-layer",
         "epsilon_pct": partition.bound_pct,
         "partition": partition.for_planning,
     }

@@ -162,6 +162,10 @@ class DeviceProfile(Document):
             )
         return quantity
 
+    def __hash__(self) -> int:
+        """Hash it by its name: a profile is looked up often, and has many figures."""
+        return hash((self.name, self.runtime, self.precision, self.clock_hz))
+
     @property
     def key(self) -> ProfileKey:
         """Board, runtime, precision, clock and cores that this profile holds for."""
@@ -179,12 +183,56 @@ class DeviceProfile(Document):
 
     @property
     def missing_as_board(self) -> tuple[QuantityName, ...]:
-        """Figures that this profile lacks to be a board that runs students."""
-        return self.missing(*get_args(BoardQuantity))
+        """Figures that this profile lacks to be a board that runs students.
+
+        Rates of layers stand in for those of time; power is asked for only where energy is.
+        """
+        rated = () if self.layer_rates is None else ("compute_fixed_ms", "compute_ms_per_mmac")
+        untold = ("power_fixed_w", "power_busy_w", *rated)
+        return tuple(name for name in self.missing(*get_args(BoardQuantity)) if name not in untold)
+
+    @property
+    def knows_layers(self) -> bool:
+        """Whether layers, measured or by rates, may predict a model's time."""
+        return self.layers is not None or self.layer_rates is not None
+
+    @property
+    def power_known(self) -> bool:
+        """Whether the energy of computing follows from this profile."""
+        fixed = self.compute_fixed_ms is None or self.power_fixed_w is not None
+        return fixed and self.power_busy_w is not None
 
     def missing(self, *quantities: QuantityName) -> tuple[QuantityName, ...]:
         """Those of `quantities` that this profile lacks."""
         return tuple(name for name in quantities if getattr(self, name) is None)
+
+
+End = Literal["low", "middle", "high"]
+"""An end of the intervals of times, or what is predicted."""
+
+
+def at_end(device: DeviceProfile, end: End) -> DeviceProfile:
+    """The device as it is where its times lie at an end of their interval.
+
+    The interval itself stays what it is; a device without one stays as it is.
+    """
+    rates = device.layer_rates
+    if rates is None or end == "middle":
+        return device
+    factor = rates.low if end == "low" else rates.high
+    moved = {
+        "ms_per_unit": {name: factor * ms for name, ms in rates.ms_per_unit.items()},
+        "low": rates.low / factor,
+        "high": rates.high / factor,
+    }
+    return device.model_copy(update={"layer_rates": rates.model_copy(update=moved)})
+
+
+def without_layers(device: DeviceProfile) -> DeviceProfile:
+    """The device whose times follow from FLOPs alone."""
+    if not device.knows_layers:
+        return device
+    return device.model_copy(update={"layers": None, "layer_rates": None})
 
 
 MEASURED_DEVICES = "measured-devices.jsonl"
@@ -262,12 +310,15 @@ def model_ms(device: DeviceProfile, table: LayerTable) -> PredictedTime:
     the MACs (`compute_ms`) otherwise.  Raises ProfileError where the profile lacks those
     quantities.
     """
-    for predictor in layer_predictors(device):
-        times = [predictor.predict(layer) for layer in table]
-        known = [time for time in times if time is not None]
-        if len(known) == len(times):
-            return predictor.predicted(sum(known))
-    return PredictedTime(compute_ms(device, sum(layer.macs for layer in table)), "flop-affine")
+    known = known_time(device, table)
+    macs = sum(layer.macs for layer in table)
+    return known or PredictedTime(compute_ms(device, macs), "flop-affine")
+
+
+def known_time(device: DeviceProfile, table: LayerTable) -> PredictedTime | None:
+    """Time of these layers alone on `device`; None where one is unknown, or for none."""
+    found = ((each, each.total_ms(table)) for each in layer_predictors(device) if table)
+    return next((each.predicted(ms) for each, ms in found if ms is not None), None)
 
 
 class LayerPredictor(NamedTuple):
@@ -279,6 +330,12 @@ class LayerPredictor(NamedTuple):
     predict: Callable[[LayerWork], float | None]
     low: float | None = None
     high: float | None = None
+
+    def total_ms(self, table: LayerTable) -> float | None:
+        """Time of layers one after another, in ms; None where one of them is unknown."""
+        times = [self.predict(layer) for layer in table]
+        known = [time for time in times if time is not None]
+        return sum(known) if len(known) == len(times) else None
 
     def predicted(self, ms: float) -> PredictedTime:
         """Time of a model whose layers take `ms` together."""

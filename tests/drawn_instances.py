@@ -20,6 +20,8 @@ from planner.data.modes import (
 from planner.data.problem_data import ProblemData
 from profiles.device import Hosting
 from profiles.fleet import Board
+from profiles.layer import KindCost, LayerModel, LayerRates
+from profiles.layer_rates import WORKS
 
 IMAGES = (ImageShape(1, 8, 8), ImageShape(3, 2, 2), ImageShape(1, 1, 1))
 NETWORKS = ("wrn10:4,8,8", "wrn10:4,4,16", "wrn10:6,8,8", "wrn16:4,8,8")
@@ -146,6 +148,48 @@ def small_instance(seed):
         reuse=reuse,
         copies_stem=seed % 8 != 1,
         stems=tuple(Stem.of(spec, image) for spec in shapes.values()),
+    )
+
+
+def with_layers(seed, image, instance):
+    """The instance on devices that know layers: one by rates, the other by some or by measuring.
+
+    Each third time the other device lacks a rate that students of some networks need, so that
+    their times follow from FLOPs beside others' by layers.
+    """
+    rng = np.random.default_rng(seed)
+    rates = {name: float(rng.uniform(0.01 if work.counted else 1, 1 if work.counted else 100))
+             for name, work in WORKS.items()}  # fmt: skip
+    some = {name: 2 * rate for name, rate in rates.items() if name != "strided"}
+    kinds = [
+        KindCost(kind=kind, kernels=("pointwise", "spatial"), layers=9, terms=terms)
+        for kind, terms in (
+            ("conv", {"fixed_ms": figure(0.3), "ms_per_pointwise_mmac": figure(80.0),
+                      "ms_per_spatial_mmac": figure(40.0)}),
+            ("norm", {"ms_per_activation_mb": figure(60.0)}),
+            ("pool", {"fixed_ms": figure(0.2)}),
+        )
+    ]  # fmt: skip
+    measured = LayerModel(kinds=kinds, layers=9, residual_pct=1, held_out_pct=None, source="test")
+    other = ({"layer_rates": made_rates(some)}, {"layers": measured}, {})[seed % 3]
+    updates = {"kind-0": {"layer_rates": made_rates(rates)}, "kind-1": other}
+
+    def knowing(site):
+        device = site.board.device
+        known = device.model_copy(update=updates[device.name])
+        return replace(site, board=replace(site.board, device=known))
+
+    sites = tuple(map(knowing, instance.capacities))
+    devices = tuple(dict.fromkeys(site.board.device for site in sites))
+    modes = tuple(
+        Mode.of(parse_network(mode.name), mode.precision, image, devices) for mode in instance.modes
+    )
+    return replace(instance, capacities=sites, modes=modes)
+
+
+def made_rates(rates, low=0.75, high=1.25):
+    return LayerRates(
+        ms_per_unit=rates, low=low, high=high, rows=3, threads=1, source="drawn by a seed"
     )
 
 

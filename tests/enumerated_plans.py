@@ -16,14 +16,16 @@ from nonn_core.networks.network_cost import (
     BYTES_PER_VALUE,
     Cost,
     group0_cost,
+    group0_table,
     student_cost,
     student_cost_line,
+    student_table,
 )
 from planner.accuracy.model import UNITS_PER_INDEX
 from planner.data.modes import UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT
-from profiles.device import compute_mj, compute_ms
+from profiles.device import compute_mj, compute_ms, known_time, slowdown
 from simulator.graph_builder import exchange_ms, join_ms, send_ms
-from simulator.workloads.fan_out import busy_mj, busy_ms, reply_ms
+from simulator.workloads.fan_out import reply_ms
 
 cost_of = cache(lambda name, image, filters: student_cost(parse_network(name), image, filters))
 head_cost_of = cache(
@@ -31,6 +33,23 @@ head_cost_of = cache(
         filters
     )
 )
+
+
+@cache
+def layers_ms(device, name, image, filters, behind_group0=False):
+    """A student's time by its whole tables of 5 and 9 filters; None where FLOPs predict it."""
+    spec = parse_network(name)
+    skipped = len(group0_table(spec, image)) if behind_group0 else 0
+    few, many = (known_time(device, student_table(spec, image, n)[skipped:]) for n in (5, 9))
+    return few and few.ms + (many.ms - few.ms) / 4 * (filters - 5)
+
+
+def group0_spent(device, spec, image, cost):
+    """Time and energy of G0 on a board of its own."""
+    known = known_time(device, group0_table(spec, image))
+    if known is None:
+        return compute_ms(device, cost.macs), compute_mj(device, cost.macs)
+    return known.ms, device.power_busy_w.value * known.ms
 
 
 def log_size(params, macs):
@@ -82,14 +101,15 @@ def alones(image, instance):
     for (place, site), group0 in product(enumerate(instance.capacities), instance.stems):
         cost = group0_cost(specs[group0.shape], image)
         device, memory = site.board.device, cost.memory_bytes(precision)
+        spent_ms, spent_mj = group0_spent(device, specs[group0.shape], image, cost)
         needs = (
             (memory, site.memory_bytes),
             (cost.macs, site.macs),
-            (compute_ms(device, cost.macs) * UNITS_PER_MS, site.busy),
-            (compute_mj(device, cost.macs) * UNITS_PER_MJ, site.energy),
+            (spent_ms * UNITS_PER_MS, site.busy),
+            (spent_mj * UNITS_PER_MJ, site.energy),
         )
         if all(limit is None or need <= limit for need, limit in needs):
-            yield Alone(place, group0.shape, cost, memory, group0.maps_bytes)
+            yield Alone(place, group0.shape, cost, memory, group0.maps_bytes, spent_ms, spent_mj)
 
 
 class Alone(NamedTuple):
@@ -100,6 +120,8 @@ class Alone(NamedTuple):
     cost: Cost
     memory: int
     maps_bytes: int
+    spent_ms: float
+    spent_mj: float
 
 
 class _Division:
@@ -124,6 +146,8 @@ class _Division:
             if len({options[o].group0 for o in chosen}) == 1
             and (alone is None or options[chosen[0]].group0 == alone.shape)
         ]
+        self.chosen_modes = np.array(shared)
+        self.image = image
         costed = head_cost_of if alone else cost_of
         costs = [[(costed(o.name, image, size), o.precision) for o in options] for size in filters]
 
@@ -186,8 +210,7 @@ class _Division:
             return values
         board, cost = self.instance.capacities[self.alone.place].board, self.alone.cost
         sent_ms = send_ms(board, self.instance.image_bytes)
-        spent_ms = compute_ms(board.device, cost.macs)
-        energy = compute_mj(board.device, cost.macs) * UNITS_PER_MJ
+        spent_ms, energy = self.alone.spent_ms, self.alone.spent_mj * UNITS_PER_MJ
         lead_ms = sent_ms + spent_ms + 2 * board.link.latency_ms.value
         return values | {
             "accuracy": log_size(values["capacity"] + cost.params, values["flops"] + cost.macs),
@@ -202,14 +225,23 @@ class _Division:
         }
 
     def _spent(self, device):
-        """Time and energy of a device by mask and choice; masks of as many students at once."""
-        busy, energy = np.zeros((2, len(self.masks), len(self.macs)))
-        for count in range(1, len(self.filters) + 1):
-            alike = np.flatnonzero(self.masks.sum(axis=1) == count)
-            here = np.nonzero(self.masks[alike])[1].reshape(-1, count)
-            macs = [self.macs.T[students] for students in here.T]
-            busy[alike], energy[alike] = busy_ms(device, macs), busy_mj(device, macs)
-        return busy, energy
+        """Time and energy of a device by mask and choice."""
+        alone = self._spent_alone(device)
+        factors = np.array([slowdown(device, int(mask.sum())) for mask in self.masks])
+        return [factors[:, None] * (self.masks @ each.T) for each in alone]
+
+    def _spent_alone(self, device):
+        """Time and energy by choice and student, each alone."""
+        ms, mj = compute_ms(device, self.macs), compute_mj(device, self.macs)
+        for s, filters in enumerate(self.filters):
+            for o, option in enumerate(self.instance.modes):
+                args = (device, option.name, self.image, int(filters), self.alone is not None)
+                known_ms = layers_ms(*args)
+                if known_ms is not None:
+                    rows = self.chosen_modes[:, s] == o
+                    ms[rows, s] = known_ms
+                    mj[rows, s] = device.power_busy_w.value * known_ms
+        return ms, mj
 
     def _fits(self, site, busy, energy):
         needs = (

@@ -11,6 +11,7 @@ from boards.emulation.namespace import Capabilities, carrier_name
 from boards.emulation.relay import LinkDirection
 from nonn_common.errors import InputError
 from nonn_core.export.bundle import Manifest, ModelPrecision
+from planner.plan_file.evaluation import plan_workload
 from planner.plan_file.plan_document import PlanDocument, PlannedStudent, require_students
 from profiles.device import DeviceProfile, quantity_value
 from profiles.fleet import Board, resolve
@@ -67,7 +68,8 @@ def board_workloads(plan: PlanDocument, bundle: Manifest) -> tuple[BoardWorkload
 
 def _workload(plan: PlanDocument, bundle: Manifest, board: Board) -> BoardWorkload:
     students = [student for student in plan.students if board.name in student.boards]
-    together_ms = busy_ms(board.device, [student.macs for student in students])
+    works = [one.work for one in plan_workload(plan).students if one.board == board.name]
+    together_ms = busy_ms(board.device, works)
     return BoardWorkload(
         board=board,
         holds_ms={student.name: together_ms for student in students},

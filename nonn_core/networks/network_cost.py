@@ -94,11 +94,33 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class StudentOutline:
+    """Layers of a student for any number of filters, with or without those of G0."""
+
+    spec: NetworkSpec
+    image: ImageShape
+    own_group0: bool = True
+
+    def body(self) -> LayerTable:
+        """Layers up to the last stage's output, which all numbers of filters have."""
+        return tuple(layer.work() for layer in self._stages)
+
+    def head(self, filters: int) -> LayerTable:
+        """Layers behind them: the 1x1 convolution to `filters` filters, and the average pool."""
+        return tuple(layer.work() for layer in _head_layers(self._stages[-1].outputs, filters))
+
+    @property
+    def _stages(self) -> tuple[LayerCost, ...]:
+        return _body_layers(self.spec.blueprint(self.image.channels), self.image, self.own_group0)
+
+
+@dataclass(frozen=True, slots=True)
 class StudentCostLine:
     """Cost of a student as a linear function of its number of filters; exact.
 
     params = `params` + `params_per_filter` x filters; MACs likewise; peak elements are the
-    largest of `peaks`, each a pair (constant, per filter).
+    largest of `peaks`, each a pair (constant, per filter).  `outline` has the layers that this is
+    the cost of.
     """
 
     params: int
@@ -106,6 +128,12 @@ class StudentCostLine:
     macs: int
     macs_per_filter: int
     peaks: tuple[tuple[int, int], ...]
+    outline: StudentOutline
+
+    @property
+    def growth(self) -> tuple[int, int]:
+        """Parameters and MACs of one filter more."""
+        return self.params_per_filter, self.macs_per_filter
 
     def at(self, filters: int) -> Cost:
         """Cost of the student with this number of filters."""
@@ -175,12 +203,19 @@ def student_cost_line(
         macs=body.macs,
         macs_per_filter=(last.channels + 3) * last.area,
         peaks=((body.peak_elements, 0), (last.elements, last.area), (0, last.area + 1)),
+        outline=StudentOutline(spec, image, own_group0),
     )
 
 
 def teacher_table(spec: NetworkSpec, image: ImageShape, classes: int) -> LayerTable:
     """Layer table of a whole classifier; MACs and weights are those of `teacher_cost`."""
     return tuple(layer.work() for layer in teacher_layers(spec, image, classes))
+
+
+def group0_table(spec: NetworkSpec, image: ImageShape) -> LayerTable:
+    """Layer table of G0, where it runs on a board of its own."""
+    rows = _row("group0", spec.blueprint(image.channels).group0, _image_maps(image))
+    return tuple(layer.work() for layer in rows)
 
 
 def student_table(spec: NetworkSpec, image: ImageShape, filters: int) -> LayerTable:
@@ -206,8 +241,12 @@ def student_layers(spec: NetworkSpec, image: ImageShape, filters: int) -> Iterat
     """Layers of a student: its stages, 1x1 convolution to its filters, average pool."""
     blueprint = spec.blueprint(image.channels)
     body = _body_layers(blueprint, image)
-    last = body[-1].outputs
     yield from body
+    yield from _head_layers(body[-1].outputs, filters)
+
+
+def _head_layers(last: MapShape, filters: int) -> Iterator[LayerCost]:
+    """Layers of a student behind the maps `last` of its stages."""
     yield from _row("fconv", conv_norm_relu(Conv(last.channels, filters, 1)), last)
     yield _average_pool(MapShape(filters, last.height, last.width))
 

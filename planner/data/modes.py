@@ -2,13 +2,11 @@
 
 A mode is a network at a precision.  Where G0 has a board of its own, the host sends the image to
 this board alone, which runs G0 and sends its maps on to each board that has a student
-(arXiv:1907.11804, 4.3,
-shares G0; a copy of it on each board is the other way to do so).  The maps travel as fp32, as
-features do.
+(arXiv:1907.11804, 4.3, shares G0; a copy of it on each board is the other way to do so).  The maps
+travel as fp32, as features do.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,17 +18,18 @@ from nonn_core.networks.network_cost import (
     StudentCostLine,
     group0_cost,
     group0_maps,
+    group0_table,
     student_cost_line,
 )
 from nonn_core.partition import DropStep
 from planner.accuracy.model import UNITS_PER_INDEX
-from planner.problem.problem import Problem
-from profiles.device import DeviceProfile, compute_mj, compute_ms
+from profiles.device import DeviceProfile, known_time
 from profiles.fleet import Board
-from profiles.layer import BYTES_PER_VALUE
+from profiles.layer import BYTES_PER_VALUE, LayerTable
 from profiles.link import BYTES_PER_FEATURE
 from simulator.graph_builder import send_ms
 from simulator.workloads.fan_out import busy_mj, busy_ms, reply_ms
+from simulator.workloads.layer_parts import Work, time_line, work_mj, work_ms
 
 Resource = Literal["params", "memory_bytes", "macs", "value_bytes", "busy", "energy"]
 """Cost of a board's students together, in solver units."""
@@ -107,22 +106,34 @@ def reply_units(board: Board) -> int:
 
 def busy_units(device: DeviceProfile, line: StudentCostLine, several: bool) -> Affine:
     """Time of one student on `device`, alone or as its share among several."""
-    students = SEVERAL if several else 1
-    constant_ms = busy_ms(device, [line.macs] * students) / students
-    further_ms = busy_ms(device, [line.macs + line.macs_per_filter] * students) / students
-    return Affine(
-        round_up(constant_ms, UNITS_PER_MS), round_up(further_ms - constant_ms, UNITS_PER_MS)
-    )
+    works = _works(device, line, several)
+    return _affine((busy_ms(device, each) / len(each) for each in works), UNITS_PER_MS)
 
 
 def energy_units(device: DeviceProfile, line: StudentCostLine, several: bool) -> Affine:
-    """Energy of one student on `device`, alone or as its share among several."""
-    students = SEVERAL if several else 1
-    constant_mj = busy_mj(device, [line.macs] * students) / students
-    further_mj = busy_mj(device, [line.macs + line.macs_per_filter] * students) / students
-    return Affine(
-        round_up(constant_mj, UNITS_PER_MJ), round_up(further_mj - constant_mj, UNITS_PER_MJ)
-    )
+    """Energy of one student on `device`, alone or as its share among several.
+
+    It is 0 where no power is known; no problem that needs it is planned there.
+    """
+    if not device.power_known:
+        return Affine(0, 0)
+    works = _works(device, line, several)
+    return _affine((busy_mj(device, each) / len(each) for each in works), UNITS_PER_MJ)
+
+
+def _works(device: DeviceProfile, line: StudentCostLine, several: bool) -> list[list[Work]]:
+    return [[student_work(device, line, n)] * (SEVERAL if several else 1) for n in (0, 1)]
+
+
+def _affine(costs: Iterable[float], units: int) -> Affine:
+    constant, further = costs
+    return Affine(round_up(constant, units), round_up(further - constant, units))
+
+
+def student_work(device: DeviceProfile, line: StudentCostLine, filters: int) -> Work:
+    """Time of a student on `device`, or its MACs where no layers are known."""
+    times = time_line(device, line.outline)
+    return line.macs + line.macs_per_filter * filters if times is None else times.at(filters)
 
 
 def rounding_bound(boards: int, students: int, filters: int) -> int:
@@ -135,18 +146,6 @@ def rounding_bound(boards: int, students: int, filters: int) -> int:
     return 2 * boards + students + 2 * filters + 1
 
 
-def delay_spread_bound(boards: Iterable[Board]) -> int:
-    """Bound, in solver units, what unlike latencies on one medium add to a latency.
-
-    The model lets the last reply on a shared medium take the longest latency of its boards.
-    """
-    media: dict[str, list[int]] = defaultdict(list)
-    for board in boards:
-        if board.link.shared:
-            media[board.link.name].append(one_way_units(board))
-    return max((max(delays) - min(delays) for delays in media.values()), default=0)
-
-
 def log_units(amount: int) -> int:
     """Return ln(amount) in whole solver units, rounded down."""
     return math.floor(UNITS_PER_INDEX * math.log(amount))
@@ -154,24 +153,30 @@ def log_units(amount: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Stem:
-    """G0 of one shape: its cost for one image, and its maps in bytes."""
+    """G0 of one shape: its cost for one image, its maps, its layers."""
 
     shape: str
     cost: Cost
     maps_bytes: int
+    table: LayerTable
 
     @classmethod
     def of(cls, spec: NetworkSpec, image: ImageShape) -> "Stem":
         """Describe the G0 of a network."""
         maps_bytes = BYTES_PER_FEATURE * group0_maps(spec, image).elements
-        return cls(spec.group0, group0_cost(spec, image), maps_bytes)
+        return cls(spec.group0, group0_cost(spec, image), maps_bytes, group0_table(spec, image))
+
+    def work(self, device: DeviceProfile) -> Work:
+        """Its time on `device` where its layers are known there; or its MACs."""
+        return known_time(device, self.table) or self.cost.macs
 
     def on(
         self, place: int, board: Board, precision: Precision, image_bytes: int
     ) -> "DedicatedStem":
         """Put it on a board, which has this place in the fleet."""
         sent_ms = send_ms(board, image_bytes)
-        busy_ms = compute_ms(board.device, self.cost.macs)
+        device, work = board.device, self.work(board.device)
+        busy_ms = work_ms(device, work)
         under_way_ms = 2 * board.link.latency_ms.value
         return DedicatedStem(
             shape=self.shape,
@@ -182,7 +187,7 @@ class Stem:
             macs=self.cost.macs,
             memory_bytes=self.cost.memory_bytes(precision),
             busy=round_up(busy_ms, UNITS_PER_MS),
-            energy=round_up(compute_mj(board.device, self.cost.macs), UNITS_PER_MJ),
+            energy=round_up(work_mj(device, work), UNITS_PER_MJ) if device.power_known else 0,
             sent=round_up(sent_ms, UNITS_PER_MS),
             lead=round_up(sent_ms + busy_ms + under_way_ms, UNITS_PER_MS),
         )
@@ -255,16 +260,17 @@ class Assignment:
         return len(students) + (self.stem is not None)
 
 
-CostSlope = tuple[int, int, int]
-"""Parameters and MACs that one more filter costs a student, and bytes of a value."""
+CostSlope = tuple[int, int, int, int]
+"""Parameters and MACs that one more filter costs a student, bytes of a value, and a number of the
+devices (as bits) on which layers predict its time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
     """A network at a precision, as a student may be.
 
-    Options of one `head` have as many parameters, MACs and bytes more per filter.  `behind` is what
-    remains of `line` where G0 is on a board of its own.
+    Options of one `cost_slope` have as many parameters, MACs, bytes and ms more per filter.
+    `line_without_stem` is what remains of `line` where G0 is on a board of its own.
     """
 
     name: str
@@ -275,10 +281,18 @@ class Mode:
     line_without_stem: StudentCostLine
 
     @classmethod
-    def of(cls, spec: NetworkSpec, precision: Precision, image: ImageShape) -> "Mode":
-        """Describe a network that looks at images of this shape."""
+    def of(
+        cls,
+        spec: NetworkSpec,
+        precision: Precision,
+        image: ImageShape,
+        devices: Iterable[DeviceProfile] = (),
+    ) -> "Mode":
+        """Describe a network that looks at images of this shape, on any of `devices`."""
         line, behind = (student_cost_line(spec, image, own) for own in (True, False))
-        head = (line.params_per_filter, line.macs_per_filter, BYTES_PER_VALUE[precision])
+        timed = (time_line(d, one.outline) is not None for d in devices for one in (line, behind))
+        bits = sum(known << place for place, known in enumerate(timed))
+        head = (*line.growth, BYTES_PER_VALUE[precision], bits)
         return cls(str(spec), precision, spec.group0, head, line, behind)
 
     def student(
@@ -384,17 +398,3 @@ class BoardCapacity:
         """Cost of one student by its filters, alone and as its share among several."""
         device = self.board.device
         return [units(device, mode.line, several) for several in (False, True)]
-
-
-def board_capacities(problem: Problem) -> tuple[BoardCapacity, ...]:
-    """Return the boards with their budgets."""
-    return tuple(
-        BoardCapacity(
-            board,
-            budget.room_bytes,
-            budget.macs,
-            busy=round_down(budget.busy_ms, UNITS_PER_MS),
-            energy=round_down(budget.energy_mj, UNITS_PER_MJ),
-        )
-        for board, budget in zip(problem.boards, problem.budgets, strict=True)
-    )

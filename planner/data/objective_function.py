@@ -1,7 +1,8 @@
 """Objective functions: how each objective is read from a plan or a model."""
 
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -14,14 +15,15 @@ from planner.data.modes import (
     UNITS_PER_POINT,
     DropChoice,
     Resource,
-    delay_spread_bound,
     least_within,
     most_within,
+    one_way_units,
     rounding_bound,
 )
 from planner.problem.goals import MAXIMISED, Objective, Requirement
 from planner.problem.problem import Problem
 from planner.reliability.robustness import UNITS_PER_ACCURACY_POINT, UNITS_PER_CERTAINTY
+from profiles.fleet import Board
 from profiles.layer import BYTES_PER_VALUE
 from simulator.workloads.closed_form import P95
 
@@ -333,3 +335,15 @@ def rounding_tolerance(problem: Problem, objective: Objective, value: float) -> 
     counted = measure.scale.count(problem, value)
     worse = counted - units if measure.maximise else counted + units
     return abs(measure.scale.read(problem, worse) - value)
+
+
+def delay_spread_bound(boards: Iterable[Board]) -> int:
+    """Bound, in solver units, what unlike latencies on one medium add to a latency.
+
+    The model lets the last reply on a shared medium take the longest latency of its boards.
+    """
+    media: dict[str, list[int]] = defaultdict(list)
+    for board in boards:
+        if board.link.shared:
+            media[board.link.name].append(one_way_units(board))
+    return max((max(delays) - min(delays) for delays in media.values()), default=0)

@@ -1,12 +1,14 @@
 """Problem data: the problem in numbers, profiles resolved and costs in closed form."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import chain, combinations
 from typing import Literal
 
 from planner.data.modes import (
+    UNITS_PER_MJ,
     UNITS_PER_MS,
     Affine,
     BoardCapacity,
@@ -16,16 +18,17 @@ from planner.data.modes import (
     Resource,
     Stem,
     UnitCost,
-    board_capacities,
     busy_units,
     delay_units,
     drop_choice,
+    round_down,
     round_up,
     send_units,
 )
 from planner.problem.problem import Problem
 from planner.reliability.robustness import FailureScenarios
 from profiles.device import DEVICES, DeviceProfile, spread_cv
+from profiles.fleet import Board
 from profiles.time_spread import quantile_factor
 from simulator.graph_builder import exchange_ms, join_ms
 
@@ -296,11 +299,12 @@ def late_cost(capacity: BoardCapacity, busy: Affine) -> Affine:
 def resolve_problem(problem: Problem) -> ProblemData:
     """Resolve profiles and costs; raises ProfileError for an unknown device or link."""
     image = problem.image_shape
+    devices = tuple(dict.fromkeys(board.device for board in problem.boards))
     return ProblemData(
         host=host_device(problem),
-        capacities=board_capacities(problem),
+        capacities=board_capacities(problem, problem.boards),
         modes=tuple(
-            Mode.of(spec, precision, image)
+            Mode.of(spec, precision, image, devices)
             for spec in problem.specs
             for precision in problem.precisions
         ),
@@ -377,3 +381,17 @@ def largest_drop(data: ProblemData, students: int) -> DropChoice:
 def kept_communities(data: ProblemData, drop: DropChoice) -> tuple[int, ...]:
     """Return the ids of the communities that are not dropped."""
     return tuple(c for c in range(len(data.sizes)) if c not in drop.communities)
+
+
+def board_capacities(problem: Problem, boards: Sequence[Board]) -> tuple[BoardCapacity, ...]:
+    """Boards of the problem, with their budgets."""
+    return tuple(
+        BoardCapacity(
+            board,
+            budget.room_bytes,
+            budget.macs,
+            busy=round_down(budget.busy_ms, UNITS_PER_MS),
+            energy=round_down(budget.energy_mj, UNITS_PER_MJ),
+        )
+        for board, budget in zip(boards, problem.budgets, strict=True)
+    )

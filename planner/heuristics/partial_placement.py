@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nonn_core.partition import largest_first
-from planner.data.modes import Assignment, Mode
+from planner.data.modes import Assignment, Mode, student_work
 from planner.data.problem_data import ProblemData, kept_communities, largest_drop, student_counts
 from planner.plan_file.validation import best_assignment
 from planner.problem.problem import Problem
@@ -73,8 +73,9 @@ class PartialPlacement:
 
     def _tail_ms(self, board: int, students: Sequence[PlacedStudent]) -> float:
         capacity = self.data.capacities[board].board
+        device = capacity.device
         computed_ms = busy_ms(
-            capacity.device, [each.option.line.at(each.filters).macs for each in students]
+            device, [student_work(device, each.option.line, each.filters) for each in students]
         )
         replied_ms = reply_ms(capacity, sum(each.filters for each in students))
         return computed_ms + replied_ms + 2 * capacity.link.latency_ms.value

@@ -20,8 +20,8 @@ from nonn_common.units import format_bytes, format_flops
 from nonn_core.networks.blueprint import NetworkSpec
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import Precision
-from planner.data.modes import BoardCapacity, board_capacities
-from planner.data.problem_data import host_device
+from planner.data.modes import BoardCapacity
+from planner.data.problem_data import board_capacities, host_device
 from planner.pipelines.label_search import CutSearch
 from planner.pipelines.segment_costs import (
     CutModel,
@@ -55,7 +55,9 @@ class SegmentPart(Record):
         ge=0, description="Bytes it sends on: all that is alive behind it, or the output; fp32."
     )
     compute_ms: float = Field(ge=0, description="Time that the board computes, per image.")
-    energy_mj: float = Field(ge=0, description="Energy of that computing, per image.")
+    energy_mj: float | None = Field(
+        ge=0, description="Energy of that computing, per image; null where no power is known."
+    )
 
 
 class Segmentation(Record):
@@ -69,8 +71,14 @@ class Segmentation(Record):
     total_ms: float = Field(ge=0, description="Latency of one image.")
     compute_ms: float = Field(ge=0, description="Busy time of the board that computes longest.")
     communication_ms: float = Field(description="Total minus compute, other boards' work included.")
-    energy_fleet_mj: float = Field(ge=0, description="Computing energy of all boards together.")
-    energy_highest_mj: float = Field(ge=0, description="Energy of the board that spends most.")
+    energy_fleet_mj: float | None = Field(
+        ge=0,
+        description="Computing energy of all boards together; null where a board's power is not "
+        "known.",
+    )
+    energy_highest_mj: float | None = Field(
+        ge=0, description="Energy of the board that spends most; null likewise."
+    )
     throughput_per_s: float = Field(gt=0, description="Images per second, many being under way.")
 
     @property
@@ -97,8 +105,8 @@ class Segmentation(Record):
         """Value that an aim minimises; for throughput, ms from image to image."""
         values: dict[CutObjective, float] = {
             "latency": self.total_ms,
-            "energy": self.energy_fleet_mj,
-            "energy-node": self.energy_highest_mj,
+            "energy": self.energy_fleet_mj or 0.0,
+            "energy-node": self.energy_highest_mj or 0.0,
             "throughput": 1000.0 / self.throughput_per_s,
             "boards": float(len(self.parts)),
         }
@@ -114,6 +122,7 @@ def describe_segmentation(
     total_ms = pipeline.pipeline_latency_ms(graph)
     compute_ms = max(step.duration_ms for step in computing)
     bounds = pairwise((0, *cuts, len(model.table)))
+    known = all(board.device.power_known for board in boards)
     return Segmentation(
         network=model.name,
         precision=problem.smallest_precision,
@@ -128,22 +137,22 @@ def describe_segmentation(
                 memory_bytes=model.memory_bytes(start, end),
                 sent_bytes=alive_bytes(model.table, end),
                 compute_ms=step.duration_ms,
-                energy_mj=step.energy_mj,
+                energy_mj=step.energy_mj if board.device.power_known else None,
             )
             for board, (start, end), step in zip(boards, bounds, computing, strict=True)
         ),
         total_ms=total_ms,
         compute_ms=compute_ms,
         communication_ms=total_ms - compute_ms,
-        energy_fleet_mj=sum(step.energy_mj for step in computing),
-        energy_highest_mj=max(step.energy_mj for step in computing),
+        energy_fleet_mj=sum(step.energy_mj for step in computing) if known else None,
+        energy_highest_mj=max(step.energy_mj for step in computing) if known else None,
         throughput_per_s=1000.0 / period_ms(graph),
     )
 
 
 def recompute_segmentation(problem: Problem, segmentation: Segmentation) -> Segmentation:
     """Describe the same cut on the same boards anew, from the problem alone."""
-    boards = {board.name: board for board in problem.boards}
+    boards = {board.name: board for board in problem.pipeline_boards}
     network = parse_network(segmentation.network)
     model = cut_model(network, problem.image_shape, problem.classes, segmentation.precision)
     cuts = tuple(accumulate(part.layers for part in segmentation.parts))[:-1]
@@ -285,7 +294,7 @@ def _loose_factor(aim: CutObjective, tolerance_pct: float) -> float:
 
 def _host_and_boards(problem: Problem) -> tuple[DeviceProfile, tuple[BoardCapacity, ...]]:
     """Return the host, and the boards with their budgets."""
-    return host_device(problem), board_capacities(problem)
+    return host_device(problem), board_capacities(problem, problem.pipeline_boards)
 
 
 def infeasibility_reason(problem: Problem, network: NetworkSpec, parts: PartCount = "any") -> str:

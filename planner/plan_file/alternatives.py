@@ -287,7 +287,8 @@ def _board_phrase(one: Alternative) -> str:
 
 def _description(one: Alternative) -> str:
     """Describe an alternative that is feasible."""
-    cost = f"{_figure(one, 'latency')} and {_figure(one, 'energy')}"
+    known = ("latency", "energy") if one.energy_fleet_mj is not None else ("latency",)
+    cost = " and ".join(_figure(one, objective) for objective in known)
     return f"{_label(one)} on {_board_phrase(one)} with {cost}"
 
 

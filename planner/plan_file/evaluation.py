@@ -1,26 +1,30 @@
 """Evaluation of a plan from its problem alone, without a solver."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from itertools import chain
+from math import isnan
 from typing import Literal, Self
 
-from nonn_core.networks.family import parse_network
-from nonn_core.networks.network_cost import Precision, group0_cost, student_cost_line
-from nonn_core.partition import DropStep, Filters, reshuffle_filters
+from nonn_core.partition import DropStep
 from planner.accuracy import AccuracyEstimate
-from planner.data.modes import AssignedStudent, Assignment, Stem
+from planner.data.modes import Assignment
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.data.problem_data import host_device
+from planner.plan_file.decision_workload import (
+    board_time,
+    decision_workload,
+    evaluate_decision,
+    student_works,
+    works_by_board,
+)
 from planner.plan_file.plan_document import (
+    BoardTime,
     BudgetRow,
     Decision,
     LevelResult,
     PlanDocument,
-    PlannedGroup0,
-    PlannedStudent,
     Prediction,
     SolverRun,
     require_students,
@@ -29,90 +33,14 @@ from planner.problem.goals import BudgetName, Objective
 from planner.problem.problem import Problem
 from planner.reliability.failures import Failures
 from planner.reliability.robustness import RobustnessEstimate, RobustnessEvaluator, survives
-from profiles.device import spread_cv
+from profiles.device import End, spread_cv
 from profiles.time_spread import quantile_factor
 from simulator.task_graph import period_ms
 from simulator.workloads.closed_form import P95, fan_out_breakdown, known_join_spread
-from simulator.workloads.fan_out import (
-    FanOut,
-    SharedGroup,
-    StudentWork,
-    awaited_first,
-    busy_mj,
-    busy_ms,
-)
+from simulator.workloads.fan_out import FanOut, awaited_first, busy_mj, busy_ms
+from simulator.workloads.layer_parts import Work
 
-
-def evaluate_decision(
-    problem: Problem,
-    students: Mapping[str, AssignedStudent],
-    dropped: Sequence[int],
-    stem: tuple[str, Precision] | None = None,
-) -> Decision:
-    """The decision with its exact cost; `dropped` are communities, P0.
-
-    `students` are by name; `stem` is the board and the precision of G0 where it is alone.
-    """
-    boards = [board.name for board in problem.fleet.boards]
-    planned = []
-    for name, one in students.items():
-        filters = student_filters(problem, one.communities, one.round, dropped)
-        spec = parse_network(one.network)
-        line = student_cost_line(spec, problem.image_shape, own_group0=stem is None)
-        cost = line.at(len(filters))
-        planned.append(
-            PlannedStudent(
-                name=name,
-                network=one.network,
-                precision=one.precision,
-                board=boards[one.board],
-                replicas=tuple(boards[place] for place in one.copies),
-                communities=tuple(sorted(one.communities)),
-                round=one.round,
-                filters=filters,
-                params=cost.params,
-                macs=cost.macs,
-                peak_elements=cost.peak_elements,
-                memory_bytes=cost.memory_bytes(one.precision),
-            )
-        )
-    group0 = _planned_group0(problem, planned[0].network, *stem) if stem else None
-    return Decision(tuple(planned), tuple(dropped), group0)
-
-
-def _planned_group0(
-    problem: Problem, network: str, board: str, precision: Precision
-) -> PlannedGroup0:
-    spec, image = parse_network(network), problem.image_shape
-    cost = group0_cost(spec, image)
-    return PlannedGroup0(
-        board=board,
-        precision=precision,
-        params=cost.params,
-        macs=cost.macs,
-        peak_elements=cost.peak_elements,
-        memory_bytes=cost.memory_bytes(precision),
-        maps_bytes=Stem.of(spec, image).maps_bytes,
-    )
-
-
-def student_filters(
-    problem: Problem, communities: Sequence[int], number: int, dropped: Sequence[int]
-) -> Filters:
-    """Filters of a student: its communities', or reshuffled in extra rounds.
-
-    Each round from the second on shuffles the filters of all kept communities with the problem's
-    seed and cuts them into the communities' sizes.
-    """
-    known = problem.partition.communities
-    if number == 1:
-        return tuple(sorted(chain.from_iterable(known[c].filters for c in communities)))
-    kept = [one for one in known if one.id not in dropped]
-    place = [one.id for one in kept].index(communities[0])
-    parts = tuple(one.filters for one in kept)
-    return reshuffle_filters(parts, number * len(kept), problem.seed)[
-        (number - 1) * len(kept) + place
-    ]
+_ENDS: tuple[End, ...] = ("low", "middle", "high")
 
 
 @dataclass(frozen=True)
@@ -146,22 +74,27 @@ class PlanEvaluation:
     @cached_property
     def workload(self) -> FanOut:
         """Workload of one image; raises SimulationError for a wrong order."""
-        return _workload(self.problem, self.decision, self.send_order)
+        return decision_workload(self.problem, self.decision, self.send_order)
 
     @cached_property
     def predicted(self) -> Prediction:
         """Latency and energy of one image by the simulator's closed form."""
         breakdown = fan_out_breakdown(self.workload)
         spread = known_join_spread(self.workload)
+        told = not isnan(breakdown.energy_total_mj)
+        low_ms, middle_ms, high_ms = self._ends_ms
         return Prediction(
             total_ms=breakdown.total_ms,
+            low_ms=low_ms,
+            middle_ms=middle_ms,
+            high_ms=high_ms,
             expected_ms=None if spread is None else spread.expected_ms,
             p95_ms=None if spread is None else spread.p95_ms,
             compute_ms=breakdown.compute_ms,
             communication_ms=breakdown.communication_ms,
-            energy_per_node_mj=breakdown.energy_per_node_mj,
-            energy_highest_mj=max(row.energy_mj for row in breakdown.boards),
-            energy_fleet_mj=breakdown.energy_total_mj,
+            energy_per_node_mj=breakdown.energy_per_node_mj if told else None,
+            energy_highest_mj=max(row.energy_mj for row in breakdown.boards) if told else None,
+            energy_fleet_mj=breakdown.energy_total_mj if told else None,
             throughput_per_s=1000 / period_ms(self.workload.graph()),
         )
 
@@ -194,6 +127,39 @@ class PlanEvaluation:
             board.name: quantile_factor(spread_cv(board.device), each)
             for board in self.problem.boards
         }
+
+    @cached_property
+    def _ends_ms(self) -> tuple[float | None, float | None, float | None]:
+        """Latency with all boards at the low end, in the middle, at the high end.
+
+        All are None where no board's interval is known.
+        """
+        if not any(row.high_ms is not None for row in self.board_times):
+            return None, None, None
+        order = self.send_order
+        low, middle, high = (
+            decision_workload(self.problem, self.decision, order, self.problem.boards_at(end))
+            for end in _ENDS
+        )
+        low_ms, middle_ms, high_ms = (
+            fan_out_breakdown(one).total_ms for one in (low, middle, high)
+        )
+        return low_ms, middle_ms, high_ms
+
+    @cached_property
+    def board_times(self) -> tuple[BoardTime, ...]:
+        """Computing time of each board that works, in the fleet's order, and what predicts it.
+
+        Empty where the problem asks for times by FLOPs alone.
+        """
+        if self.problem.timing == "flop-affine":
+            return ()
+        works, boards = self._works, self.problem.boards
+        return tuple(board_time(one, works[one.name]) for one in boards if one.name in works)
+
+    @cached_property
+    def _works(self) -> dict[str, list[Work]]:
+        return works_by_board(self.problem, self.decision)
 
     @cached_property
     def accuracy(self) -> AccuracyEstimate | None:
@@ -260,17 +226,17 @@ class PlanEvaluation:
         rows = []
         for board, budget in zip(self.problem.boards, self.problem.budgets, strict=True):
             here = [one for one in self.decision.models if budget.board in one.boards]
-            macs = [model.macs for model in here]
             memory_bytes = sum(model.memory_bytes for model in here)
             memory_bytes += budget.runtime_bytes if here else 0
             uses: list[tuple[BudgetName, float, float | None]] = [
                 ("memory_bytes", memory_bytes, budget.memory_bytes),
-                ("macs", sum(macs), budget.macs),
+                ("macs", sum(model.macs for model in here), budget.macs),
             ]
+            works = self._works.get(board.name, [])
             if budget.busy_ms is not None:
-                uses.append(("busy_ms", busy_ms(board.device, macs), budget.busy_ms))
+                uses.append(("busy_ms", busy_ms(board.device, works), budget.busy_ms))
             if budget.energy_mj is not None:
-                uses.append(("energy_mj", busy_mj(board.device, macs), budget.energy_mj))
+                uses.append(("energy_mj", busy_mj(board.device, works), budget.energy_mj))
             rows += [
                 BudgetRow(
                     board=budget.board,
@@ -291,7 +257,8 @@ def _best_send_order(problem: Problem, decision: Decision, found: Sequence[int])
     taken if it is.  So may one for slow boards, where their latency is asked for.
     """
     awaited = {student.board for student in decision.students}
-    longest_first = awaited_first(problem.boards, _student_work(decision.students), awaited)
+    works = student_works(problem, decision, problem.boards)
+    longest_first = awaited_first(problem.boards, works, awaited)
     late = "latency-p95" in problem.goals
     if not found and not late:
         return longest_first
@@ -305,26 +272,6 @@ def _best_send_order(problem: Problem, decision: Decision, found: Sequence[int])
         return evaluation.late_ms if late else evaluation.predicted.total_ms
 
     return min(orders, key=lasts_ms)
-
-
-def _workload(problem: Problem, decision: Decision, send_order: Sequence[str]) -> FanOut:
-    alone = decision.group0
-    return FanOut(
-        host=host_device(problem),
-        boards=problem.boards,
-        students=_student_work(decision.students),
-        send_order=tuple(send_order),
-        image_bytes=problem.image_shape.size_bytes,
-        g0=SharedGroup(alone.board, alone.macs, alone.maps_bytes) if alone else None,
-    )
-
-
-def _student_work(students: Sequence[PlannedStudent]) -> tuple[StudentWork, ...]:
-    return tuple(
-        StudentWork(student.name, board, student.macs, len(student.filters))
-        for student in students
-        for board in student.boards
-    )
 
 
 def all_up_probability(problem: Problem, boards: Sequence[str]) -> float:
@@ -360,6 +307,7 @@ def build_plan(
         host=host_device(evaluation.problem).name,
         send_order=evaluation.send_order,
         budgets=evaluation.budgets,
+        board_times=evaluation.board_times,
         predicted=evaluation.predicted,
         accuracy=evaluation.accuracy,
         stages=stages,

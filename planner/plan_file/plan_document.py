@@ -16,6 +16,7 @@ from planner.accuracy import AccuracyEstimate
 from planner.pipelines.segmentation import Segmentation
 from planner.problem.goals import BudgetName, Objective
 from planner.problem.problem import Problem
+from profiles.device import TimingMethod
 
 AlternativeKind = Literal["nonn", "segmented", "compressed", "both"]
 
@@ -195,6 +196,23 @@ class Prediction(Record):
         description="Latency of one image; waiting on shared media is in it, loss and jitter of "
         "links are not.",
     )
+    low_ms: float | None = Field(
+        default=None,
+        ge=0,
+        description="The same with every board at the low end of its 90 % interval; null where no "
+        "board's interval is known.",
+    )
+    middle_ms: float | None = Field(
+        default=None,
+        ge=0,
+        description="The same with every board's time as predicted; null likewise. It is total_ms "
+        "but where the question asks to plan for upper ends.",
+    )
+    high_ms: float | None = Field(
+        default=None,
+        ge=0,
+        description="The same with every board at the upper end; null likewise.",
+    )
     expected_ms: float | None = Field(
         default=None,
         description="Mean latency over images where boards draw their times (compute_cv) and the "
@@ -207,14 +225,36 @@ class Prediction(Record):
     communication_ms: float = Field(
         description="Total minus compute; without loss and jitter of links."
     )
-    energy_per_node_mj: float = Field(
-        ge=0, description="Mean computing energy of the boards that work, as in Table 7."
+    energy_per_node_mj: float | None = Field(
+        ge=0,
+        description="Mean computing energy of the boards that work, as in Table 7; null where the "
+        "power of one of them is not known.",
     )
-    energy_highest_mj: float = Field(ge=0, description="Energy of the board that spends most.")
-    energy_fleet_mj: float = Field(ge=0, description="Energy of all boards together.")
+    energy_highest_mj: float | None = Field(
+        ge=0, description="Energy of the board that spends most; null likewise."
+    )
+    energy_fleet_mj: float | None = Field(
+        ge=0, description="Energy of all boards together; null likewise."
+    )
     throughput_per_s: float = Field(
         gt=0, description="Images per second where they come as fast as they are served."
     )
+
+
+class BoardTime(Record):
+    """Computing time of one board for one image, and what predicted it."""
+
+    board: str = Field(description="Name of the board.")
+    how: tuple[TimingMethod, ...] = Field(
+        min_length=1,
+        description="per-layer: by the layers of its models; flop-affine: by FLOPs alone; both "
+        "where it knows the layers of some models only.",
+    )
+    busy_ms: float = Field(ge=0, description="Computing time that the plan counts on.")
+    low_ms: float | None = Field(
+        ge=0, description="Low end of its 90 % interval; null where none is known."
+    )
+    high_ms: float | None = Field(ge=0, description="Upper end of it; null likewise.")
 
 
 class LevelResult(Record):
@@ -271,6 +311,11 @@ class PlanDocument(Document):
         description="Boards with students, in the order in which the host, or G0's board, sends."
     )
     budgets: tuple[BudgetRow, ...] = Field(description="Use and slack, per board and budget.")
+    board_times: tuple[BoardTime, ...] = Field(
+        default=(),
+        description="Computing time of each board that works and what predicted it; empty where "
+        "the question's timing is flop-affine, as all was then.",
+    )
     predicted: Prediction | None = Field(description="Cost of one image; null if infeasible.")
     accuracy: AccuracyEstimate | None = Field(
         default=None,

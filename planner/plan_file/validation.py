@@ -17,8 +17,9 @@ from planner.data.problem_data import host_device
 from planner.data.relaxable_constraint import RelaxableConstraint
 from planner.pipelines.segmentation import recompute_segmentation
 from planner.plan_file.alternatives import judge_alternatives
-from planner.plan_file.evaluation import PlanEvaluation, evaluate_decision
-from planner.plan_file.plan_document import LevelResult, PlanDocument, Prediction
+from planner.plan_file.decision_workload import evaluate_decision
+from planner.plan_file.evaluation import PlanEvaluation
+from planner.plan_file.plan_document import BoardTime, LevelResult, PlanDocument, Prediction
 from planner.problem.goals import BUDGETS, MAXIMISED
 from planner.problem.problem import Problem
 
@@ -214,6 +215,7 @@ def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
     if plan.delta_val_pct != computed_plan.delta_val_pct:
         yield f"delta_val_pct is {plan.delta_val_pct}; the drop step says otherwise"
     yield from _wrong_prediction(plan, computed_plan.predicted)
+    yield from _wrong_times(plan, computed_plan.board_times)
     # Plans from before chance was the least may hold less.
     expected = plan.accuracy and problem.accuracy_model.limited(plan.accuracy)
     if expected != computed_plan.accuracy:
@@ -252,12 +254,38 @@ def _short(value: object) -> str:
 def _wrong_prediction(plan: PlanDocument, predicted: Prediction) -> Iterator[str]:
     for field in Prediction.model_fields:
         written, computed = getattr(plan.predicted, field), getattr(predicted, field)
-        if written is None:  # a plan from before it was told, or a spread that nothing tells
-            continue
-        if computed is None:
-            yield f"predicted {field} is {written:g}; no spread of the boards tells it"
-        elif not math.isclose(written, computed, rel_tol=1e-9, abs_tol=1e-9):
-            yield f"predicted {field} is {written:g}; the closed form gives {computed:g}"
+        if written is None and field in ("expected_ms", "p95_ms"):
+            continue  # a plan from before it was told
+        if not _alike(written, computed):
+            yield (
+                f"predicted {field} is {_told(written)}; the closed form gives {_told(computed)}"
+            )
+
+
+def _alike(one: float | None, other: float | None) -> bool:
+    """Whether two figures are the same up to rounding, or both unknown."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+
+
+def _told(value: float | None) -> str:
+    return "not known" if value is None else f"{value:g}"
+
+
+def _wrong_times(plan: PlanDocument, computed: tuple[BoardTime, ...]) -> Iterator[str]:
+    """Each board's time, its interval, and what predicted it."""
+    known = [(row.board, row.how) for row in computed]
+    if [(row.board, row.how) for row in plan.board_times] != known:
+        yield "board_times do not name the boards that work, and what predicts each"
+        return
+    for row, other in zip(plan.board_times, computed, strict=True):
+        for field in ("busy_ms", "low_ms", "high_ms"):
+            written, right = getattr(row, field), getattr(other, field)
+            if not _alike(written, right):
+                yield (
+                    f"{field} of {row.board} is {_told(written)}; its device gives {_told(right)}"
+                )
 
 
 def _wrong_stages(plan: PlanDocument, evaluation: PlanEvaluation) -> Iterator[str]:

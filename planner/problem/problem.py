@@ -6,12 +6,14 @@ checked, simulated and trained from its own file alone.  Loads no solver.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from nonn_common.document import Record
+from nonn_common.errors import ProfileError
 from nonn_core.networks.blueprint import ImageShape, ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
 from nonn_core.networks.network_cost import Precision
@@ -25,7 +27,7 @@ from planner.problem.goals import (
     Requirement,
 )
 from planner.reliability.failures import Failures, check_boards
-from profiles.device import DEVICES, DeviceProfile
+from profiles.device import DEVICES, DeviceProfile, End, at_end, without_layers
 from profiles.fleet import Board, Fleet, resolve
 from profiles.layer import BYTES_PER_VALUE
 
@@ -41,9 +43,26 @@ def _repeated_names(values: Sequence[str]) -> str:
     return ", ".join(value for value, count in Counter(values).items() if count > 1)
 
 
+Timing = Literal["flop-affine", "per-layer", "upper-end"]
+"""How times of models are predicted."""
+
+
 @lru_cache(maxsize=64)
 def _resolved(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
     return resolve(fleet)
+
+
+@lru_cache(maxsize=64)
+def _boards_at(fleet: Fleet, ends: tuple[End, ...], by_layer: bool) -> tuple[Board, ...]:
+    """Boards of a fleet with times at these ends, or by FLOPs alone."""
+    found: dict[tuple[DeviceProfile, End], DeviceProfile] = {}
+    boards = []
+    for board, end in zip(_resolved(fleet)[1], ends, strict=True):
+        device = board.device
+        if (device, end) not in found:
+            found[device, end] = at_end(device, end) if by_layer else without_layers(device)
+        boards.append(replace(board, device=found[device, end]))
+    return tuple(boards)
 
 
 class Problem(Record):
@@ -104,6 +123,13 @@ class Problem(Record):
     )
     requirements: tuple[Requirement, ...] = Field(
         default=(), description="What must hold of the whole plan."
+    )
+    timing: Timing = Field(
+        default="flop-affine",
+        description="How times of models are predicted. flop-affine: by their FLOPs alone, as all "
+        "were before there was a choice. per-layer: layer by layer on each board that knows the "
+        "layers, measured or by rates, else by FLOPs. upper-end: the same, at the upper end of "
+        "each board's 90 % interval.",
     )
     deterministic_limit: float = Field(
         default=120.0,
@@ -214,6 +240,22 @@ class Problem(Record):
             )
         return self
 
+    @model_validator(mode="after")
+    def _energy_is_known(self) -> Self:
+        named = {level.objective for level in self.objective}
+        named |= {requirement.objective for requirement in self.requirements}
+        asked = bool(named & {"energy", "energy-node"})
+        for board, budget in zip(self.boards, self.budgets, strict=True):
+            if (asked or budget.energy_mj is not None) and not board.device.power_known:
+                raise ProfileError(
+                    "energy is asked for, and the power of a board is not known",
+                    where=f"board {board.name}",
+                    found=f"device {board.device.name} without power",
+                    fix="measure it (nonn-plan profile), give power_fixed_w and power_busy_w in a "
+                    "profile of your own, or ask for no energy",
+                )
+        return self
+
     @property
     def goals(self) -> frozenset[Objective]:
         """Objectives and requirements, by which a plan is judged."""
@@ -227,7 +269,20 @@ class Problem(Record):
     @property
     def boards(self) -> tuple[Board, ...]:
         """Boards of the fleet with their profiles; raises ProfileError for unknown ones."""
-        return _resolved(self.fleet)[1]
+        return self.boards_at("high" if self.timing == "upper-end" else "middle")
+
+    def boards_at(self, end: End, others: End | None = None, board: str = "") -> tuple[Board, ...]:
+        """Boards whose times lie at an end of their intervals.
+
+        With `others`, that is so of the named board alone, and `others` of the rest.
+        """
+        ends = tuple(others if others and one.name != board else end for one in self.fleet.boards)
+        return _boards_at(self.fleet, ends, self.timing != "flop-affine")
+
+    @property
+    def pipeline_boards(self) -> tuple[Board, ...]:
+        """Boards as they run whole networks, of which layers were always known."""
+        return _resolved(self.fleet)[1] if self.timing == "flop-affine" else self.boards
 
     @property
     def fleet_host(self) -> DeviceProfile:

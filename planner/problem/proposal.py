@@ -12,8 +12,8 @@ from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.network_cost import Precision, student_cost_line
 from nonn_core.networks.resnet import ResNetSpec, WrnSpec
 from planner.problem.goals import BoardBudget
-from profiles.device import compute_mj, compute_ms
 from profiles.fleet import Board
+from simulator.workloads.layer_parts import time_line, work_mj, work_ms
 
 LARGE_IMAGE = 96
 """From this side on images are large: the stem halves them twice."""
@@ -45,16 +45,18 @@ def propose_students(
     def fits(scale: int, board: Board, budget: BoardBudget) -> bool:
         """Whether a student of this scale keeps every budget of the board."""
         widest = max(_students(like, scale), key=lambda one: one.widths)
-        cost = student_cost_line(widest, image).at(share)
+        line = student_cost_line(widest, image)
+        cost, times = line.at(share), time_line(board.device, line.outline)
+        work = cost.macs if times is None else times.at(share)
         if cost.memory_bytes(precision) > budget.room_bytes:
             return False
         if cost.params * TEACHER_SHARE > teacher_params:
             return False
         if budget.macs is not None and cost.macs > budget.macs:
             return False
-        if budget.busy_ms is not None and compute_ms(board.device, cost.macs) > budget.busy_ms:
+        if budget.busy_ms is not None and work_ms(board.device, work) > budget.busy_ms:
             return False
-        return budget.energy_mj is None or compute_mj(board.device, cost.macs) <= budget.energy_mj
+        return budget.energy_mj is None or work_mj(board.device, work) <= budget.energy_mj
 
     largest = [
         max((scale for scale in _SCALES if fits(scale, *each)), default=_SCALES[0])

@@ -18,6 +18,7 @@ from planner.data.modes import (
     Mode,
     UnitCost,
     busy_units,
+    energy_units,
     reply_units,
 )
 from planner.data.objective_function import ModeCriterion
@@ -55,11 +56,17 @@ def _dominates(worth: dict[Mode, tuple[int, ...]], other: Mode, mode: Mode) -> b
 def _costs(mode: Mode, data: ProblemData, counts: Collection[str]) -> Iterator[int]:
     """Yield what counts, less being better, at both ends of the range of filters.
 
-    Everything is linear in the filters (a peak line by line), so that the ends decide.
+    Everything is linear in the filters (a peak line by line), so that the ends decide.  Time and
+    energy follow from the MACs, but where layers predict them.
     """
+    devices = dict.fromkeys(one.board.device for one in data.capacities)
+    layered = [device for device in devices if device.knows_layers]
     for filters in (min(data.sizes), data.filters):
         cost = mode.line.at(filters)
         yield cost.macs
+        for device in layered:
+            yield busy_units(device, mode.line, False).at(filters)
+            yield energy_units(device, mode.line, False).at(filters)
         if "macs" in counts:
             yield -cost.macs
         if "params" in counts:

@@ -102,8 +102,9 @@ class BoardRow:
     `queue_ms` is what its steps (and the host's sends to it) wait for busy resources or repair;
     `wait_ms` is the time in which nothing of the image concerns it, until the answer.  Energies
     are per image: computing (what failures broke off included), idle while it does not compute,
-    radio while messages are on the wire that it sends, receives or passes on.  None is what is not
-    known: a closed form has no queues, a profile may have no idle_w or radio_w.  `passes_on` marks
+    radio while messages are on the wire that it sends, receives or passes on.  None, and NaN of
+    computing, is what is not known: a closed form has no queues, a profile may have no power,
+    idle_w or radio_w.  `passes_on` marks
     a board that only passes on what is for others; what it passes on is all that concerns it.
     """
 
@@ -143,7 +144,7 @@ class Breakdown:
 
     @property
     def energy_total_mj(self) -> float:
-        """Energy of all boards together, in mJ per image."""
+        """Energy of all boards together, in mJ per image; NaN where power is unknown."""
         return sum(row.energy_mj for row in self.boards)
 
     def to_dict(self) -> dict[str, object]:
@@ -151,7 +152,7 @@ class Breakdown:
         return {
             **{name: plain_rows(getattr(self, name)) for name in self._told()},
             "energy_per_node_mj": plain_rows(self.energy_per_node_mj),
-            "energy_total_mj": self.energy_total_mj,
+            "energy_total_mj": plain_rows(self.energy_total_mj),
         }
 
     def _told(self) -> tuple[str, ...]:

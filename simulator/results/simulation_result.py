@@ -222,7 +222,9 @@ def _board_row(
         send_done_ms=board.send_done.value if board.steps.receiving else 0.0,
         busy_ms=board.busy.value if board.steps.computing else 0.0,
         done_ms=board.done.value,
-        energy_mj=_computing_mj(statistics, board.steps.computing),
+        energy_mj=_computing_mj(statistics, board.steps.computing)
+        if node.device.power_known or not board.steps.computing
+        else math.nan,
         queue_ms=board.queue.value,
         wait_ms=board.wait.value,
         utilisation=_part(computing_ms, statistics.last_ms),

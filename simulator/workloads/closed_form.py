@@ -41,7 +41,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nonn_common.errors import SimulationError
-from profiles.device import compute_mj, compute_ms, slowdown, spread_cv
+from profiles.device import slowdown, spread_cv
 from profiles.fleet import Board
 from profiles.time_spread import SpreadTime, expected_maximum_ms, maximum_quantile_ms
 from simulator.graph_builder import downlink, exchange_ms, join_ms, send_ms, uplink
@@ -54,6 +54,7 @@ from simulator.workloads.fan_out import (
     busy_ms,
     reply_ms,
 )
+from simulator.workloads.layer_parts import work_mj, work_ms
 
 
 def fan_out_breakdown(
@@ -165,7 +166,7 @@ def single_model_breakdown(workload: SingleModel, inferences: int = 1) -> Breakd
 
     The images are a closed loop of `inferences`.
     """
-    total_ms = busy_ms(workload.device, [workload.macs])
+    total_ms = work_ms(workload.device, workload.work)
     row = BoardRow(
         board=workload.device.name,
         device=workload.device.name,
@@ -173,7 +174,7 @@ def single_model_breakdown(workload: SingleModel, inferences: int = 1) -> Breakd
         send_done_ms=0.0,
         busy_ms=total_ms,
         done_ms=total_ms,
-        energy_mj=busy_mj(workload.device, [workload.macs]),
+        energy_mj=work_mj(workload.device, workload.work),
     )
     return _breakdown(total_ms, total_ms, [row], inferences)
 
@@ -214,18 +215,18 @@ def _turns(workload: FanOut, slow: Mapping[str, float]) -> list[_Turn]:
     there = Counter(student.board for student in workload.students)
     for board, students in workload.messages():
         sent_ms += send_ms(board, workload.image_bytes)
-        macs = [student.macs for student in students]
+        works = [student.work for student in students]
         # Students that come one by one are slowed down as those that come together are.
-        factor = slowdown(board.device, there[board.name]) / slowdown(board.device, len(macs))
+        factor = slowdown(board.device, there[board.name]) / slowdown(board.device, len(works))
         turns.append(
             _Turn(
                 board=board,
                 names=tuple(student.name for student in students),
                 sent_ms=sent_ms,
                 latency_ms=board.link.latency_ms.value,
-                computing_ms=slow.get(board.name, 1.0) * factor * busy_ms(board.device, macs),
+                computing_ms=slow.get(board.name, 1.0) * factor * busy_ms(board.device, works),
                 replying_ms=reply_ms(board, sum(student.features for student in students)),
-                energy_mj=factor * busy_mj(board.device, macs),
+                energy_mj=factor * busy_mj(board.device, works),
                 shared=there[board.name] > 1,
             )
         )
@@ -284,9 +285,9 @@ def _turns_behind_g0(workload: FanOut, g0: SharedGroup, slow: Mapping[str, float
         names=(),
         sent_ms=sent_ms,
         latency_ms=latency_ms,
-        computing_ms=slow.get(source.name, 1.0) * compute_ms(source.device, g0.macs),
+        computing_ms=slow.get(source.name, 1.0) * work_ms(source.device, g0.work),
         replying_ms=0.0,
-        energy_mj=compute_mj(source.device, g0.macs),
+        energy_mj=work_mj(source.device, g0.work),
     )
     passed_ms = own.ready_ms
     others = []

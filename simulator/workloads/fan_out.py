@@ -5,7 +5,7 @@ are the physical model, shared by the closed forms, the event engine and the pla
 plan means the same milliseconds everywhere::
 
     host sends, one board after the other       send_ms  = message_ms + wire_ms(image)
-    a board runs all of its students at once    busy_ms  = slowdown * sum of compute_ms(student)
+    a board runs all of its students at once    busy_ms  = slowdown * sum of work_ms(student)
     it replies on its own link                  reply_ms = wire_ms(features of all its students)
     host joins once the last reply is there     join_ms  = join_fixed_ms + fc_ms
     G0's board sends its maps on                exchange_ms = message_ms + slower wire_ms(maps)
@@ -29,20 +29,19 @@ does not matter, as their reply waits for all exchanges.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from nonn_common.errors import SimulationError
-from profiles.device import DeviceProfile, compute_mj, compute_ms, model_ms, slowdown
+from profiles.device import DeviceProfile, PredictedTime, slowdown
 from profiles.fleet import Board
-from profiles.layer import LayerTable
 from profiles.link import BYTES_PER_FEATURE, wire_ms
 from simulator.graph_builder import GraphBuilder
 from simulator.graph_builder import exchange_ms as exchange_ms
 from simulator.graph_builder import join_ms as join_ms
 from simulator.graph_builder import send_ms as send_ms
 from simulator.task_graph import HOST, Node, Step, TaskGraph
-from simulator.workloads.layer_parts import LayerCostModel
+from simulator.workloads.layer_parts import Work, work_mj, work_ms
 
 Sending = Literal["per-board", "per-student"]
 """Receivers of an image each: the boards that have students, or the students."""
@@ -50,12 +49,16 @@ Sending = Literal["per-board", "per-student"]
 
 @dataclass(frozen=True, slots=True)
 class StudentWork:
-    """One student's work per image: `macs` on `board`, then `features` fp32 values to the host."""
+    """One student's work per image: `macs` on `board`, then `features` fp32 values to the host.
+
+    `time` is what its layers predict for that board; without it the time follows from the MACs.
+    """
 
     name: str
     board: str
     macs: int
     features: int
+    time: PredictedTime | None = None
 
     def __post_init__(self) -> None:
         if self.macs < 0 or self.features < 1:
@@ -64,17 +67,24 @@ class StudentWork:
                 f"found {self.macs} and {self.features}"
             )
 
+    @property
+    def work(self) -> Work:
+        """Its time by layers, or else its MACs."""
+        return self.macs if self.time is None else self.time
+
 
 @dataclass(frozen=True, slots=True)
 class SharedGroup:
     """G0 on a board of its own, which sends its maps on.
 
-    It computes `macs` there, then sends `size_bytes` to each student's board.
+    It computes `macs` there, then sends `size_bytes` to each student's board.  `time` is what its
+    layers predict for that board; without it the time follows from the MACs.
     """
 
     board: str
     macs: int
     size_bytes: int
+    time: PredictedTime | None = None
 
     def __post_init__(self) -> None:
         if self.macs < 0 or self.size_bytes < 1:
@@ -82,6 +92,11 @@ class SharedGroup:
                 f"G0 on {self.board}: macs must be at least 0 and its maps at least one byte; "
                 f"found {self.macs} and {self.size_bytes}"
             )
+
+    @property
+    def work(self) -> Work:
+        """Its time by layers, or else its MACs."""
+        return self.macs if self.time is None else self.time
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +150,11 @@ class FanOut:
             )
 
     @property
+    def models(self) -> tuple["StudentWork | SharedGroup", ...]:
+        """Models that boards run: the students, and G0 where it is alone."""
+        return (*self.students, *((self.g0,) if self.g0 else ()))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Every student's name, once."""
         return tuple(dict.fromkeys(student.name for student in self.students))
@@ -166,8 +186,8 @@ class FanOut:
                 build.compute(
                     board,
                     after=(image,),
-                    ms=factor * compute_ms(board.device, student.macs),
-                    mj=factor * compute_mj(board.device, student.macs),
+                    ms=factor * work_ms(board.device, student.work),
+                    mj=factor * _known_mj(board.device, student.work),
                     queue=student.name if there[board.name] > 1 else None,
                 )
                 for student in students
@@ -185,7 +205,10 @@ class FanOut:
             return [build.send(board, self.image_bytes) for board in receivers]
         source = next(board for board in self.boards if board.name == self.g0.board)
         image = build.send(source, self.image_bytes)
-        maps = build.compute(source, self.g0.macs, (image,))
+        work, device = self.g0.work, source.device
+        maps = build.compute(
+            source, after=(image,), ms=work_ms(device, work), mj=_known_mj(device, work)
+        )
         return [
             maps
             if board.name == source.name
@@ -206,14 +229,23 @@ class FanOut:
 
 @dataclass(frozen=True, slots=True)
 class SingleModel:
-    """One model of `macs` on one `device`, which has the image already."""
+    """One model of `macs` on one `device`, which has the image already.
+
+    `time` is what its layers predict there; without it the time follows from the MACs.
+    """
 
     device: DeviceProfile
     macs: int
+    time: PredictedTime | None = None
 
     def __post_init__(self) -> None:
         if self.macs < 0:
             raise SimulationError(f"macs must be at least 0; found {self.macs}")
+
+    @property
+    def work(self) -> Work:
+        """Its time by layers, or else its MACs."""
+        return self.macs if self.time is None else self.time
 
     def graph(self) -> TaskGraph:
         """Task graph of the one step that an image sets off."""
@@ -222,8 +254,8 @@ class SingleModel:
             actor=name,
             activity="compute",
             resources=(f"{name}.cpu",),
-            duration_ms=busy_ms(self.device, [self.macs]),
-            energy_mj=busy_mj(self.device, [self.macs]),
+            duration_ms=work_ms(self.device, self.work),
+            energy_mj=_known_mj(self.device, self.work),
         )
         return TaskGraph((step,), sink=0, nodes=(Node(name, self.device, students=1),))
 
@@ -231,12 +263,12 @@ class SingleModel:
 Workload = FanOut | SingleModel
 
 
-def busy_ms(device: DeviceProfile, macs: Sequence[int]) -> float:
-    """Time of `device` for models of `macs` that start at once, in ms.
+def busy_ms(device: DeviceProfile, works: Sequence[Work]) -> float:
+    """Time of `device` for models that start at once, in ms, by MACs or times.
 
     They share the processor, so all are done only when the sum of their work is.
     """
-    return slowdown(device, len(macs)) * sum(compute_ms(device, each) for each in macs)
+    return slowdown(device, len(works)) * sum(work_ms(device, each) for each in works)
 
 
 def reply_ms(board: Board, features: int) -> float:
@@ -249,9 +281,14 @@ def reply_bytes(features: int) -> int:
     return BYTES_PER_FEATURE * features
 
 
-def busy_mj(device: DeviceProfile, macs: Sequence[int]) -> float:
-    """Energy of computing models of `macs` at once on `device`, in mJ."""
-    return slowdown(device, len(macs)) * sum(compute_mj(device, each) for each in macs)
+def busy_mj(device: DeviceProfile, works: Sequence[Work]) -> float:
+    """Energy of such models at once on `device`, in mJ; NaN where power is unknown."""
+    return slowdown(device, len(works)) * sum(work_mj(device, each) for each in works)
+
+
+def _known_mj(device: DeviceProfile, work: Work) -> float:
+    """Energy of a step; 0 where unknown, which results say of its board."""
+    return work_mj(device, work) if device.power_known else 0.0
 
 
 def _refuse_repeated(noun: str, names: Iterable[str]) -> None:
@@ -277,7 +314,7 @@ def longest_first(
         here = [student for student in students if student.board == board.name]
         if here and image_each_bytes is None:
             replied_ms = reply_ms(board, sum(student.features for student in here))
-            computed_ms = busy_ms(board.device, [student.macs for student in here])
+            computed_ms = busy_ms(board.device, [student.work for student in here])
             tails_ms[board.name] = computed_ms + replied_ms + 2 * board.link.latency_ms.value
         elif here and image_each_bytes is not None:
             replied_ms = reply_ms(board, max(student.features for student in here))
@@ -292,7 +329,7 @@ def _computed_behind_ms(board: Board, here: Sequence[StudentWork], sending_ms: f
     sent_ms = free_ms = 0.0
     for student in here:
         sent_ms += sending_ms
-        free_ms = max(free_ms, sent_ms) + factor * compute_ms(board.device, student.macs)
+        free_ms = max(free_ms, sent_ms) + factor * work_ms(board.device, student.work)
     return free_ms - sent_ms
 
 
@@ -305,27 +342,3 @@ def awaited_first(
     """
     order = longest_first(boards, students)
     return tuple(sorted(order, key=lambda name: name not in awaited))
-
-
-def layerwise_graph(fan_out: FanOut, tables: Mapping[str, LayerTable]) -> TaskGraph:
-    """Task graph of `fan_out` with times of students' layers.
-
-    `tables` are the layer tables of students by name.
-    """
-    here = Counter(student.board for student in fan_out.students)
-    names = {student.board: student.name for student in fan_out.students}
-    devices = {board.name: board.device for board in fan_out.boards}
-    graph = fan_out.graph()
-
-    def paced(step: Step) -> Step:
-        if step.activity != "compute" or step.actor not in here:
-            return step
-        name = step.resources[0].partition(".cpu/")[2] or names[step.actor]
-        device = devices[step.actor]
-        if name not in tables or model_ms(device, tables[name]).how != "per-layer":
-            return step
-        cost = LayerCostModel(device, tables[name]).layers(tables[name])
-        factor = slowdown(device, here[step.actor])
-        return replace(step, duration_ms=factor * cost.ms, energy_mj=factor * cost.mj)
-
-    return replace(graph, steps=tuple(map(paced, graph.steps)))

@@ -2,14 +2,23 @@
 
 A layer table says what is to be done; the host holds the image, and what passes between devices
 are feature maps of fp32 values.  A layer costs what the device's profile says, layer by layer
-where it has a model of its layers that knows all of this model's, and affine in the
+where it knows all of this model's layers, measured or by rates, and affine in the
 multiply-accumulates (MACs) otherwise::
 
-    per-layer    ms = sum of layer_ms(layer)                      mj = power_busy_w * ms
+    per-layer    ms = sum over the layers                         mj = power_busy_w * ms
     flop-affine  ms = [compute_fixed_ms] + compute_ms_per_mmac * macs / 1e6
                  mj = [power_fixed_w * compute_fixed_ms] + power_busy_w * the rest
 
 What stands in brackets is paid once per image by each device that computes for it.
+
+The time of a student is linear in its filters n: only its last layers, its *head*, depend on n::
+
+    ms(n) = body_ms + head_ms(n),      head_ms(n) = constant_ms + n * ms_per_filter
+
+The layer model of a measured device is exactly so.  Fitted rates know a surcharge of convolutions
+whose output channels are no multiple of four: three numbers of filters in four.  The line goes
+through two of these, so that it is exact there, and above the prediction by that surcharge, on
+the head alone, at multiples of four.
 
 Regions: rows and columns count from 0 and `end` is not part of a span.  Output rows [a, b) of a
 layer with kernel k, stride s and padding p are computed from the input rows
@@ -17,13 +26,24 @@ layer with kernel k, stride s and padding p are computed from the input rows
 pooling's if that is odd.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Protocol
 
 from nonn_common.errors import SimulationError
-from profiles.device import DeviceProfile, quantity_value
+from profiles.device import (
+    DeviceProfile,
+    LayerPredictor,
+    PredictedTime,
+    compute_mj,
+    compute_ms,
+    layer_predictors,
+    quantity_value,
+)
 from profiles.fleet import Board
-from profiles.layer import LayerTable, LayerWork, layer_ms
+from profiles.layer import LayerTable, LayerWork
 from profiles.link import BYTES_PER_FEATURE
 from simulator.graph_builder import HOST_CPU, GraphBuilder
 from simulator.task_graph import HOST, Step
@@ -52,13 +72,14 @@ class LayerCostModel:
 
     def __init__(self, device: DeviceProfile, table: LayerTable) -> None:
         self._device = device
-        self._per_layer = bool(table) and all(self._measured_ms(each) is not None for each in table)
+        able = (one for one in layer_predictors(device) if one.total_ms(table) is not None)
+        self._predictor = next(able, None) if table else None
         self._busy_w = device.power_busy_w.value if device.power_busy_w else 0.0
 
     @property
     def begin(self) -> ComputeCost:
         """Cost of an image before its first layer."""
-        if self._per_layer:
+        if self._predictor is not None:
             return NO_COST
         fixed_ms = quantity_value(self._device, "compute_fixed_ms")
         power = self._device.power_fixed_w
@@ -70,15 +91,80 @@ class LayerCostModel:
         return ComputeCost(ms, self._busy_w * ms)
 
     def _layer_ms(self, layer: LayerWork) -> float:
-        if self._per_layer:
-            measured_ms = self._measured_ms(layer)
-            if measured_ms is not None:
-                return measured_ms
+        if self._predictor is not None:
+            known_ms = self._predictor.predict(layer)
+            if known_ms is not None:
+                return known_ms
         return quantity_value(self._device, "compute_ms_per_mmac") * layer.macs / 1e6
 
-    def _measured_ms(self, layer: LayerWork) -> float | None:
-        model = self._device.layers
-        return None if model is None else layer_ms(model, layer, self._device.precision)
+
+Work = int | PredictedTime
+"""A model for one image: its MACs, or its time on its device where layers predict it."""
+
+FEW, MANY = 1, 65
+"""Numbers of filters, neither a multiple of four, whose predictions make the line."""
+
+
+class StudentLayers(Hashable, Protocol):
+    """Layers of a student for any number of filters."""
+
+    def body(self) -> LayerTable:
+        """Layers that all such students have."""
+
+    def head(self, filters: int) -> LayerTable:
+        """Layers behind them, which depend on the number of filters."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLine:
+    """Time of a student alone on a device, linear in its filters."""
+
+    fixed_ms: float
+    ms_per_filter: float
+    predictor: LayerPredictor
+
+    def at(self, filters: int) -> PredictedTime:
+        """Time of the student with so many filters, with its interval where one is known."""
+        return self.predictor.predicted(self.fixed_ms + self.ms_per_filter * filters)
+
+
+def time_line(device: DeviceProfile, layers: StudentLayers) -> TimeLine | None:
+    """Line of a student's time on a device; None where its layers are unknown."""
+    if not device.knows_layers:
+        return None
+    return _line(device, layers)
+
+
+@lru_cache(maxsize=65_536)
+def _line(device: DeviceProfile, layers: StudentLayers) -> TimeLine | None:
+    for predictor in layer_predictors(device):
+        parts = (layers.body(), layers.head(FEW), layers.head(MANY))
+        body_ms, few_ms, many_ms = (predictor.total_ms(part) for part in parts)
+        if body_ms is not None and few_ms is not None and many_ms is not None:
+            slope_ms = max(0.0, (many_ms - few_ms) / (MANY - FEW))
+            return TimeLine(body_ms + few_ms - FEW * slope_ms, slope_ms, predictor)
+    return None
+
+
+def work_ms(device: DeviceProfile, work: Work) -> float:
+    """Time of a model alone on `device`, in ms.
+
+    Raises ProfileError where a quantity is missing.
+    """
+    return compute_ms(device, work) if isinstance(work, int) else work.ms
+
+
+def work_mj(device: DeviceProfile, work: Work) -> float:
+    """Energy of a model alone on `device`, in mJ; NaN where power is unknown.
+
+    Raises ProfileError where a quantity of its time is missing.
+    """
+    if not device.power_known:
+        return math.nan
+    if isinstance(work, int):
+        return compute_mj(device, work)
+    busy_w = device.power_busy_w
+    return math.nan if busy_w is None else busy_w.value * work.ms
 
 
 def check_split(table: LayerTable, boards: Sequence[Board]) -> None:

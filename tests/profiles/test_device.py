@@ -44,7 +44,8 @@ def test_only_company_slows_down(toy, students, expected):
 
 def test_a_missing_figure_is_named(toy):
     bare = toy.model_copy(update={"power_busy_w": None, "message_ms": None})
-    assert bare.missing_as_board == ("power_busy_w", "message_ms")
+    assert bare.missing_as_board == ("message_ms",)
+    assert not bare.power_known
     assert toy.missing_as_board == ()
     with pytest.raises(ProfileError, match="device toy: this device has no message_ms"):
         quantity_value(bare, "message_ms")

@@ -4,8 +4,14 @@ import math
 from dataclasses import replace
 
 import pytest
-from drawn_instances import company_needed, crowded_media, random_instance, small_instance
-from enumerated_plans import plan_values
+from drawn_instances import (
+    company_needed,
+    crowded_media,
+    random_instance,
+    small_instance,
+    with_layers,
+)
+from enumerated_plans import layers_ms, plan_values
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from listed_plans import all_plans
@@ -92,6 +98,29 @@ def test_the_whole_search_equals_exhaustive_search(seed):
     """The local search bounds the proof, and its plan is a hint."""
     image, instance = small_instance(seed)
     assert_optimal(instance, optima(image, instance))
+
+
+@pytest.mark.parametrize("build", ["slots", None])
+@pytest.mark.parametrize("seed", range(18))
+def test_plans_with_times_by_layers_equal_exhaustive_search(seed, build, monkeypatch):
+    """Boards by rates, by measured layers and by FLOPs, also for networks of one problem."""
+    image, instance = small_instance(seed)
+    instance = with_layers(seed, image, instance)
+    if build:
+        without_hints(monkeypatch)
+        monkeypatch.setattr("planner.solvers.level_solver._model", MODELS[build])
+    assert_optimal(instance, optima(image, instance))
+
+
+def test_the_instances_with_layers_are_timed_in_all_ways():
+    """By layers alone, by FLOPs alone, and by both on one device."""
+    found = set()
+    for seed in range(18):
+        image, instance = small_instance(seed)
+        for site in with_layers(seed, image, instance).capacities:
+            known = {layers_ms(site.board.device, mode.name, image, 5) for mode in instance.modes}
+            found.add((None in known, len(known - {None}) > 0))
+    assert found == {(True, True), (False, True), (True, False)}
 
 
 def test_the_small_instances_reach_their_sizes():

@@ -171,6 +171,12 @@ class ProblemOptions:
             "--subsets", help="evaluation.json: what the answers of some students are worth."
         ),
     ] = None
+    robust: Annotated[
+        bool,
+        typer.Option(
+            "--robust", help="Plan for the upper end of the 90 % interval of each board's times."
+        ),
+    ] = False
     limit: Annotated[
         float, typer.Option("--limit", help="Deterministic time limit, about seconds of one core.")
     ] = 120.0
@@ -219,6 +225,7 @@ class ProblemOptions:
             requirements=parse_requirements(
                 [*(self.at_least or []), *survived], self.at_most or []
             ),
+            timing="upper-end" if self.robust else "per-layer",
             deterministic_limit=self.limit,
             seed=self.seed,
         )

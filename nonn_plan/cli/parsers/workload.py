@@ -6,7 +6,7 @@ InputError that names the option.
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
@@ -15,19 +15,18 @@ from nonn_common.errors import InputError
 from nonn_common.units import parse_macs, parse_ms, parse_per_s
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
-from nonn_core.networks.network_cost import student_cost, student_table, teacher_table
+from nonn_core.networks.network_cost import student_cost, teacher_table
 from nonn_plan.cli.parsers.options import errors_name_option
+from planner.plan_file.decision_workload import student_time
 from planner.plan_file.evaluation import plan_workload
 from planner.plan_file.plan_document import PlanDocument
-from profiles.device import TimingMethod, model_ms
+from profiles.device import TimingMethod, known_time, model_ms
 from profiles.fleet import Board, parse_fleet, resolve
-from profiles.layer import LayerTable
 from simulator.workloads.fan_out import (
     FanOut,
     Sending,
     SingleModel,
     StudentWork,
-    layerwise_graph,
     longest_first,
 )
 
@@ -50,22 +49,18 @@ MOST_BOARDS_NAMED = 9
 class SimulationRequest:
     """A workload, its name for people, and each device's latency model.
 
-    `description` says how it is laid out; `tables` are the layers of students, by their names;
-    `reached` are the boards that messages go to.
+    `description` says how it is laid out; `reached` are the boards that messages go to.
     """
 
     workload: "FanOut | TaskGraph"
     title: str
     latency_model: Mapping[str, TimingMethod]
     description: str = ""
-    tables: Mapping[str, LayerTable] = field(default_factory=dict)
     reached: tuple[Board, ...] = ()
 
     def graph(self) -> "TaskGraph":
         """Task graph of one image."""
-        if not isinstance(self.workload, FanOut):
-            return self.workload
-        return layerwise_graph(self.workload, self.tables) if self.tables else self.workload.graph()
+        return self.workload.graph() if isinstance(self.workload, FanOut) else self.workload
 
 
 def model_request(
@@ -122,54 +117,55 @@ def students_request(
             "--student: one network for all students, or one for each",
             found=f"{len(networks)} networks for {len(homes)} students",
         )
-    works = student_works(networks, homes, filters, image)
+    works = student_works(networks, homes, filters, image, boards)
     each_bytes = image.size_bytes if sending == "per-student" else None
     order = longest_first(boards, works, each_bytes)
     fan_out = FanOut(host, boards, works, order, image.size_bytes, sending=sending)
-    named = ((work.name, networks[number % len(networks)]) for number, work in enumerate(works))
-    tables = {
-        name: student_table(parse_network(network), image, filters)
-        for name, network in named
-        if not _states_flops(network)
-    }
     sent = fan_out.send_order
     more = f" and {len(sent) - MOST_BOARDS_NAMED} more" if sent[MOST_BOARDS_NAMED:] else ""
     more += EACH * (sending != "per-board")
     return SimulationRequest(
         fan_out,
         f"{len(homes)} student{'s' * (len(homes) > 1)}",
-        _latency_model(fan_out, tables),
+        _latency_model(fan_out),
         f"the host sends to {', '.join(sent[:MOST_BOARDS_NAMED])}{more}",
-        tables,
         tuple(board for board in boards if board.name in homes),
     )
 
 
-def _latency_model(fan_out: FanOut, tables: Mapping[str, LayerTable]) -> dict[str, TimingMethod]:
-    """Latency model of each device.
-
-    Layers predict a device only where its profile knows those of all students; a student of which
-    only the FLOPs are known has none.
-    """
-    devices = {board.name: board.device for board in fan_out.boards}
+def _latency_model(fan_out: FanOut) -> dict[str, TimingMethod]:
+    """Latency model of each device; flop-affine where that predicts some of its models."""
+    devices = {board.name: board.device.name for board in fan_out.boards}
     methods: dict[str, TimingMethod] = {}
-    for student in fan_out.students:
-        device, table = devices[student.board], tables.get(student.name)
-        method = "flop-affine" if table is None else model_ms(device, table).how
-        if methods.setdefault(device.name, method) != method:
-            methods[device.name] = "flop-affine"
+    for model in fan_out.models:
+        method: TimingMethod = "flop-affine" if model.time is None else "per-layer"
+        if methods.setdefault(devices[model.board], method) != method:
+            methods[devices[model.board]] = "flop-affine"
     return methods
 
 
 def student_works(
-    networks: Sequence[str], homes: Sequence[str], filters: int, image: ImageShape
+    networks: Sequence[str],
+    homes: Sequence[str],
+    filters: int,
+    image: ImageShape,
+    boards: Sequence[Board],
 ) -> tuple[StudentWork, ...]:
-    """Work of a student per home; networks are taken in turn."""
+    """Work of a student per home, one of `boards`; networks are taken in turn.
+
+    A student of which only the FLOPs are known has no layers.
+    """
     macs = [student_macs(name, image, filters) for name in networks]
-    return tuple(
-        StudentWork(f"student-{number + 1}", home, macs[number % len(macs)], filters)
-        for number, home in enumerate(homes)
-    )
+    devices = {board.name: board.device for board in boards}
+    works = []
+    for number, home in enumerate(homes):
+        name = networks[number % len(networks)]
+        stated = _states_flops(name)
+        time = None if stated else student_time(devices[home], name, image, filters)
+        works.append(
+            StudentWork(f"student-{number + 1}", home, macs[number % len(macs)], filters, time)
+        )
+    return tuple(works)
 
 
 def student_macs(text: str, image: ImageShape, filters: int) -> int:
@@ -233,16 +229,14 @@ def _homes(
 
 
 def plan_request(plan: PlanDocument, sending: Sending = "per-board") -> SimulationRequest:
-    """Request of a plan's workload; its times are affine in the FLOPs.
+    """Request of a plan's workload, with the times that the plan counts on.
 
     The plan's own host sends per board; `sending` per-student shows what more messages cost.
     """
     workload, used = replace(plan_workload(plan), sending=sending), plan.decision.used
     reached = tuple(board for board in workload.boards if board.name in used)
-    devices = [board.device.name for board in reached]
-    how: dict[str, TimingMethod] = dict.fromkeys(devices, "flop-affine")
     title = f"the plan{EACH * (sending != 'per-board')}"
-    return SimulationRequest(workload, title, how, reached=reached)
+    return SimulationRequest(workload, title, _latency_model(workload), reached=reached)
 
 
 def teachers_alone(plan: PlanDocument) -> dict[str, SingleModel]:
@@ -250,8 +244,13 @@ def teachers_alone(plan: PlanDocument) -> dict[str, SingleModel]:
     problem, teacher = plan.question, plan.question.partition.teacher
     if teacher is None or teacher.macs is None:
         return {}
-    _, boards = resolve(problem.fleet)
-    return {board.device.name: SingleModel(board.device, teacher.macs) for board in boards}
+    named, image, classes = teacher.network, problem.image_shape, problem.classes
+    table = teacher_table(parse_network(named), image, classes) if named else ()
+    devices = {board.device.name: board.device for board in problem.boards}
+    return {
+        name: SingleModel(device, teacher.macs, known_time(device, table))
+        for name, device in devices.items()
+    }
 
 
 ARRIVALS_HELP = "closed, poisson:20/s, every:15ms, or a CSV file with a column start_ms"

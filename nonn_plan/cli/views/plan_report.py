@@ -1,7 +1,7 @@
 """Partitions and plans as people see them."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nonn_common.units import format_bytes, format_count, format_flops
@@ -11,8 +11,14 @@ from nonn_plan.cli.output import Output, format_estimate, format_pct
 from planner.accuracy import AccuracyEstimate
 from planner.data.relaxable_constraint import round_loosely
 from planner.plan_file.evaluation import PlanEvaluation
-from planner.plan_file.plan_document import LevelResult, PlanDocument, PlannedGroup0
+from planner.plan_file.plan_document import (
+    LevelResult,
+    PlanDocument,
+    PlannedGroup0,
+    Prediction,
+)
 from planner.problem.goals import BUDGETS, MAXIMISED
+from profiles.device import TimingMethod
 from profiles.fleet import noisy_links, resolve
 from profiles.link import noise_text
 
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from nonn_core.communities.knowledge import GammaRow
 
 
+HOW: Mapping[TimingMethod, str] = {"per-layer": "layer by layer", "flop-affine": "by FLOPs alone"}
 _CLAUSES = re.compile(r"; (?![^(]*\))")
 """Between the clauses of a sentence, those in brackets apart: each is said by itself."""
 _GAMMA_COLUMNS = (
@@ -122,12 +129,16 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
     if plan.group0 is not None:
         _show_group0(output, plan.group0)
     _show_budgets(output, plan)
+    _show_times(output, plan)
     cost = plan.predicted
+    energy_mj = cost.energy_per_node_mj
+    energy = "not known" if energy_mj is None else f"{energy_mj:.1f} mJ"
     output.say(
         f"latency {cost.total_ms:.1f} ms (longest board {cost.compute_ms:.1f}, rest "
-        f"{cost.communication_ms:.1f}); energy per node {cost.energy_per_node_mj:.1f} mJ; "
+        f"{cost.communication_ms:.1f}); energy per node {energy}; "
         f"dropped {plan.dropped_filters} filters"
     )
+    _show_interval(output, plan, cost)
     if cost.expected_ms is not None and cost.p95_ms is not None:
         output.say(
             "boards and runs differ: the answer, which waits for the slowest board, takes "
@@ -166,6 +177,52 @@ def _unknown_spread(plan: PlanDocument) -> Iterator[str]:
             f"no spread is known of {', '.join(unknown)} (compute_cv): latency-p95 takes their "
             f"mean times{same}"
         )
+
+
+def _show_times(output: Output, plan: PlanDocument) -> None:
+    """Show each board's computing time with its interval, and what predicts it."""
+    if not any("per-layer" in row.how for row in plan.board_times):
+        return
+    output.table(
+        "Computing time of one image, ms",
+        ("board", "planned", "90 % interval", "predicted"),
+        [
+            (
+                row.board,
+                f"{row.busy_ms:.2f}",
+                "not known"
+                if row.low_ms is None or row.high_ms is None
+                else f"{row.low_ms:.2f} to {row.high_ms:.2f}",
+                " and ".join(HOW[how] for how in row.how),
+            )
+            for row in plan.board_times
+        ],
+    )
+
+
+def _show_interval(output: Output, plan: PlanDocument, cost: Prediction) -> None:
+    """Say what predicts times, what latency lies between, and what is not known."""
+    by_flops = [row.board for row in plan.board_times if "flop-affine" in row.how]
+    if len(by_flops) == len(plan.board_times):
+        output.say("times are predicted by FLOPs alone (FLOP-affine) on every board")
+    elif by_flops:
+        output.say(f"times are predicted by FLOPs alone (FLOP-affine) on {', '.join(by_flops)}")
+    robust = plan.question.timing == "upper-end"
+    if cost.low_ms is not None and cost.middle_ms is not None and cost.high_ms is not None:
+        output.say(
+            f"latency {cost.low_ms:.1f} to {cost.high_ms:.1f} ms with all boards at the ends of "
+            f"their intervals, {cost.middle_ms:.1f} as predicted"
+            f"{'; planned for the upper ends' if robust else ''}"
+        )
+    elif robust:
+        output.warn("--robust changes nothing: no board's interval is known")
+    untold = {
+        board.device.name
+        for board in plan.question.boards
+        if board.name in plan.decision.used and not board.device.power_known
+    }
+    if untold:
+        output.warn(f"energy is not known: no power is known of {', '.join(sorted(untold))}")
 
 
 def _show_group0(output: Output, group0: PlannedGroup0) -> None:

@@ -171,7 +171,9 @@ def _ms_cells(*times_ms: float | None) -> tuple[str, ...]:
 
 
 def _mj_cells(*energies_mj: float | None) -> tuple[str, ...]:
-    return tuple("" if each is None else format_number(each, 1) for each in energies_mj)
+    return tuple(
+        "" if each is None or math.isnan(each) else format_number(each, 1) for each in energies_mj
+    )
 
 
 def _shown_ms(time_ms: float | None) -> str:

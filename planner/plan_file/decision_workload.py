@@ -1,0 +1,189 @@
+"""A decision's exact cost, and its workload: models on boards, with their times."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import (
+    Precision,
+    StudentOutline,
+    group0_cost,
+    group0_table,
+    student_cost_line,
+)
+from nonn_core.partition import Filters, reshuffle_filters
+from planner.data.modes import AssignedStudent, Stem
+from planner.data.problem_data import host_device
+from planner.plan_file.plan_document import (
+    BoardTime,
+    Decision,
+    PlannedGroup0,
+    PlannedStudent,
+)
+from planner.problem.problem import Problem
+from profiles.device import DeviceProfile, PredictedTime, TimingMethod, known_time, slowdown
+from profiles.fleet import Board
+from simulator.workloads.fan_out import FanOut, SharedGroup, StudentWork, busy_ms
+from simulator.workloads.layer_parts import Work, time_line
+
+
+def evaluate_decision(
+    problem: Problem,
+    students: Mapping[str, AssignedStudent],
+    dropped: Sequence[int],
+    stem: tuple[str, Precision] | None = None,
+) -> Decision:
+    """The decision with its exact cost; `dropped` are communities, P0.
+
+    `students` are by name; `stem` is the board and the precision of G0 where it is alone.
+    """
+    boards = [board.name for board in problem.fleet.boards]
+    planned = []
+    for name, one in students.items():
+        filters = student_filters(problem, one.communities, one.round, dropped)
+        spec = parse_network(one.network)
+        line = student_cost_line(spec, problem.image_shape, own_group0=stem is None)
+        cost = line.at(len(filters))
+        planned.append(
+            PlannedStudent(
+                name=name,
+                network=one.network,
+                precision=one.precision,
+                board=boards[one.board],
+                replicas=tuple(boards[place] for place in one.copies),
+                communities=tuple(sorted(one.communities)),
+                round=one.round,
+                filters=filters,
+                params=cost.params,
+                macs=cost.macs,
+                peak_elements=cost.peak_elements,
+                memory_bytes=cost.memory_bytes(one.precision),
+            )
+        )
+    group0 = _planned_group0(problem, planned[0].network, *stem) if stem else None
+    return Decision(tuple(planned), tuple(dropped), group0)
+
+
+def _planned_group0(
+    problem: Problem, network: str, board: str, precision: Precision
+) -> PlannedGroup0:
+    spec, image = parse_network(network), problem.image_shape
+    cost = group0_cost(spec, image)
+    return PlannedGroup0(
+        board=board,
+        precision=precision,
+        params=cost.params,
+        macs=cost.macs,
+        peak_elements=cost.peak_elements,
+        memory_bytes=cost.memory_bytes(precision),
+        maps_bytes=Stem.of(spec, image).maps_bytes,
+    )
+
+
+def student_filters(
+    problem: Problem, communities: Sequence[int], number: int, dropped: Sequence[int]
+) -> Filters:
+    """Filters of a student: its communities', or reshuffled in extra rounds.
+
+    Each round from the second on shuffles the filters of all kept communities with the problem's
+    seed and cuts them into the communities' sizes.
+    """
+    known = problem.partition.communities
+    if number == 1:
+        return tuple(sorted(chain.from_iterable(known[c].filters for c in communities)))
+    kept = [one for one in known if one.id not in dropped]
+    place = [one.id for one in kept].index(communities[0])
+    parts = tuple(one.filters for one in kept)
+    return reshuffle_filters(parts, number * len(kept), problem.seed)[
+        (number - 1) * len(kept) + place
+    ]
+
+
+def decision_workload(
+    problem: Problem,
+    decision: Decision,
+    send_order: Sequence[str],
+    boards: tuple[Board, ...] | None = None,
+) -> FanOut:
+    """Fan-out of a decision, on the problem's boards or on these."""
+    boards = boards or problem.boards
+    return FanOut(
+        host=host_device(problem),
+        boards=boards,
+        students=student_works(problem, decision, boards),
+        send_order=tuple(send_order),
+        image_bytes=problem.image_shape.size_bytes,
+        g0=_shared_group(problem, decision, boards),
+    )
+
+
+def student_works(
+    problem: Problem, decision: Decision, boards: Sequence[Board]
+) -> tuple[StudentWork, ...]:
+    """Work of each student, and of each copy, with its time on its board."""
+    devices = {board.name: board.device for board in boards}
+    image, own = problem.image_shape, decision.group0 is None
+    return tuple(
+        StudentWork(
+            student.name,
+            board,
+            student.macs,
+            len(student.filters),
+            student_time(devices[board], student.network, image, len(student.filters), own),
+        )
+        for student in decision.students
+        for board in student.boards
+    )
+
+
+def _shared_group(
+    problem: Problem, decision: Decision, boards: Sequence[Board]
+) -> SharedGroup | None:
+    alone = decision.group0
+    if alone is None:
+        return None
+    table = group0_table(parse_network(decision.students[0].network), problem.image_shape)
+    found = (known_time(one.device, table) for one in boards if one.name == alone.board)
+    return SharedGroup(alone.board, alone.macs, alone.maps_bytes, next(found, None))
+
+
+def student_time(
+    device: DeviceProfile, network: str, image: ImageShape, filters: int, own_group0: bool = True
+) -> PredictedTime | None:
+    """Time of a student alone on `device`; None where its layers are not known there."""
+    if not device.knows_layers:
+        return None
+    times = time_line(device, StudentOutline(parse_network(network), image, own_group0))
+    return None if times is None else times.at(filters)
+
+
+def works_by_board(problem: Problem, decision: Decision) -> dict[str, list[Work]]:
+    """MACs or time of each model, by the board that runs it."""
+    group0 = _shared_group(problem, decision, problem.boards)
+    works = defaultdict(list)
+    for model in (
+        *student_works(problem, decision, problem.boards),
+        *((group0,) if group0 else ()),
+    ):
+        works[model.board].append(model.work)
+    return works
+
+
+def board_time(board: Board, works: Sequence[Work]) -> BoardTime:
+    """Computing time of a board for models at once, and its interval."""
+    device, known = board.device, [one for one in works if not isinstance(one, int)]
+    methods: set[TimingMethod] = {"per-layer"} if known else set()
+    if len(known) < len(works):
+        methods.add("flop-affine")
+    ends = [(one.low_ms, one.high_ms) for one in known]
+    told = len(ends) == len(works) and all(None not in pair for pair in ends)
+    factor = slowdown(device, len(works))
+    return BoardTime(
+        board=board.name,
+        how=tuple(sorted(methods)),
+        busy_ms=busy_ms(device, works),
+        low_ms=factor * sum(low or 0.0 for low, _ in ends) if told else None,
+        high_ms=factor * sum(high or 0.0 for _, high in ends) if told else None,
+    )
