@@ -141,7 +141,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
     _show_interval(output, plan, cost)
     if cost.expected_ms is not None and cost.p95_ms is not None:
         output.say(
-            "boards and runs differ: the answer, which waits for the slowest board, takes "
+            "boards and runs differ: waiting for the slowest board takes "
             f"{cost.expected_ms:.1f} ms in the mean, at most {cost.p95_ms:.1f} ms in 95 of 100 "
             "images; latency is that of each board's mean"
         )
