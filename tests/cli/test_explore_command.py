@@ -246,3 +246,9 @@ def test_what_is_not_an_exploration_is_not_replaced(nonn_plan, arguments, tmp_pa
     file = tmp_path / "file"
     file.write_text("mine")
     assert nonn_plan(*arguments, "--fleet", "rpi3x2", "-o", file).code == 2
+
+
+def test_a_grid_of_percentiles_says_whose_spread_is_unknown(nonn_plan, arguments):
+    said = nonn_plan(*arguments, "--fleet", "rpi-4b*2", "--objective", "latency-p95", "--json")
+    assert said.code == 0, said.err
+    assert any("no spread is known of rpi-4b" in text for text in said.document["warnings"])

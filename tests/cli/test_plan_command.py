@@ -289,3 +289,24 @@ def test_sentences_are_short(nonn_plan, plan_arguments):
     sentences = [line for line in said.out.splitlines() if "  " not in line]
     assert "accuracy rests on" in said.out
     assert [line for line in sentences if len(line.split()) > 30 or line.count(";") > 2] == []
+
+
+def test_a_percentile_may_be_asked_for(nonn_plan, plan_arguments):
+    said = nonn_plan(*plan_arguments, "--objective", "latency-p95", "--json")
+    assert said.code == 0, said.err
+    predicted, (level,) = said.document["predicted"], said.document["stages"]
+    assert predicted["expected_ms"] < predicted["p95_ms"] <= level["value"]
+    limit = ("--at-most", f"latency-p95={0.99 * level['best']:.6f}ms")
+    assert nonn_plan(*plan_arguments, "--objective", "boards", *limit).code == 3
+    both = nonn_plan(*plan_arguments, "--objective", "latency", "--at-most", "latency-p95=1s")
+    assert both.code == 2
+    assert "ask for one of them" in both.err
+
+
+def test_a_percentile_without_a_known_spread_is_said_to_be_none(nonn_plan, plan_arguments):
+    arguments = list(plan_arguments)
+    arguments[arguments.index("--fleet") + 1] = "rpi-4b*2"
+    said = nonn_plan(*arguments, "--objective", "latency-p95", "--json")
+    assert said.code == 0, said.err
+    assert said.document["predicted"]["p95_ms"] is None
+    assert any("no spread is known of rpi-4b" in text for text in said.document["warnings"])

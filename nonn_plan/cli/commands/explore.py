@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,10 +23,11 @@ from nonn_plan.cli.parsers.problem_options import (
     ProblemOptions,
     with_problem_options,
 )
+from nonn_plan.cli.views.plan_report import unknown_spread
 from planner.problem.goals import ObjectiveLevel
 
 if TYPE_CHECKING:
-    from planner.exploration.exploration import Cell, CellPlace, Exploration
+    from planner.exploration.exploration import Cell, CellPlace, Exploration, PlannedCell
 
 
 _DEFAULT_OBJECTIVE = ProblemOptions().objective
@@ -121,7 +122,7 @@ def explore(
     if reused:
         output.say(f"{reused} of {len(solved)} cells had been solved before")
     exploration = write_exploration(solved, out, shlex.join(["nonn-plan", *sys.argv[1:]]))
-    output.warn(*partition_warnings(partition, options.epsilon))
+    output.warn(*partition_warnings(partition, options.epsilon), *_unknown_spreads(cells))
     _show_exploration(output, exploration)
     parquet = ", cells.parquet" if HAS_PARQUET else f"; Parquet is left out; {GET_PARQUET}"
     output.say(f"written to {out}: index.html, explore.json, cells.csv{parquet}")
@@ -177,6 +178,16 @@ def _show_exploration(output: Output, exploration: "Exploration") -> None:
         else:
             noun = "front" if kind == "front" else f"break-points of {cells[0].place.axis},"
             _show_steps(output, f"{fleet}: {noun} {objective}", names, cells)
+
+
+def _unknown_spreads(cells: "Sequence[PlannedCell]") -> Iterator[str]:
+    """Warnings of boards whose spread a percentile does without, each once."""
+    problems = [cell.asked.problem for cell in cells]
+    yield from dict.fromkeys(
+        sentence
+        for problem in problems
+        for sentence in unknown_spread(problem, {board.name for board in problem.boards})
+    )
 
 
 def _show_plans(output: Output, title: str, names: Sequence[str], cells: "Sequence[Cell]") -> None:

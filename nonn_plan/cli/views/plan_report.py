@@ -1,7 +1,7 @@
 """Partitions and plans as people see them."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nonn_common.units import format_bytes, format_count, format_flops
@@ -18,6 +18,7 @@ from planner.plan_file.plan_document import (
     Prediction,
 )
 from planner.problem.goals import BUDGETS, MAXIMISED
+from planner.problem.problem import Problem
 from profiles.device import TimingMethod
 from profiles.fleet import noisy_links, resolve
 from profiles.link import noise_text
@@ -145,7 +146,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
             f"{cost.expected_ms:.1f} ms in the mean, at most {cost.p95_ms:.1f} ms in 95 of 100 "
             "images; latency is that of each board's mean"
         )
-    output.warn(*_unknown_spread(plan))
+    output.warn(*unknown_spread(plan.question, plan.decision.used))
     output.say(f"throughput {cost.throughput_per_s:.3g} images per second; host {plan.host}")
     if plan.accuracy is not None:
         _show_accuracy(output, plan.accuracy)
@@ -165,11 +166,11 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
         )
 
 
-def _unknown_spread(plan: PlanDocument) -> Iterator[str]:
-    """Warning where a percentile is asked for and no spread is known of a board."""
-    if "latency-p95" not in plan.question.goals:
+def unknown_spread(problem: Problem, boards: Collection[str]) -> Iterator[str]:
+    """Warning where a percentile is asked for and no spread is known of some of `boards`."""
+    if "latency-p95" not in problem.goals:
         return
-    used = [board.device for board in plan.question.boards if board.name in plan.decision.used]
+    used = [board.device for board in problem.boards if board.name in boards]
     unknown = dict.fromkeys(device.name for device in used if device.compute_cv is None)
     if unknown:
         same = " and is latency" if all(device.compute_cv is None for device in used) else ""
