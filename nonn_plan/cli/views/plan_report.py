@@ -167,7 +167,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
 
 
 def unknown_spread(problem: Problem, boards: Collection[str]) -> Iterator[str]:
-    """Warning where a percentile is asked for and no spread is known of some of `boards`."""
+    """Warning of a percentile where the spread of some of `boards` is unknown."""
     if "latency-p95" not in problem.goals:
         return
     used = [board.device for board in problem.boards if board.name in boards]
