@@ -142,9 +142,9 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
     _show_interval(output, plan, cost)
     if cost.expected_ms is not None and cost.p95_ms is not None:
         output.say(
-            "boards and runs differ: waiting for the slowest board takes "
+            "boards and runs differ: the join takes "
             f"{cost.expected_ms:.1f} ms in the mean, at most {cost.p95_ms:.1f} ms in 95 of 100 "
-            "images; latency is that of each board's mean"
+            "images; latency is that of the means"
         )
     output.warn(*unknown_spread(plan.question, plan.decision.used))
     output.say(f"throughput {cost.throughput_per_s:.3g} images per second; host {plan.host}")
