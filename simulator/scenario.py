@@ -15,11 +15,12 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count, pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Literal, Self, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nonn_common.csv_table import CsvTable
 from nonn_common.errors import InputError, SimulationError
@@ -45,13 +46,18 @@ class Poisson:
     def __post_init__(self) -> None:
         _require_positive("a Poisson stream needs a rate", self.per_s, "1/s")
 
-    def times(self, generator: np.random.Generator) -> Iterator[float]:
-        """Yield the arrivals, in ms."""
+    def batches(self, generator: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+        """Yield the arrivals, in ms, some at a time."""
         now_ms = 0.0
         while True:
-            for gap_ms in generator.exponential(1000 / self.per_s, _BATCH).tolist():
-                now_ms += gap_ms
-                yield now_ms
+            gaps_ms = generator.exponential(1000 / self.per_s, _BATCH)
+            batch: NDArray[np.float64] = np.add.accumulate(np.concatenate([[now_ms], gaps_ms]))[1:]
+            now_ms = float(batch[-1])
+            yield batch
+
+    def times(self, generator: np.random.Generator) -> Iterator[float]:
+        """Yield the arrivals, in ms."""
+        return chain.from_iterable(batch.tolist() for batch in self.batches(generator))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +69,15 @@ class Periodic:
     def __post_init__(self) -> None:
         _require_positive("a periodic stream needs a period", self.every_ms, "ms")
 
-    def times(self, generator: np.random.Generator) -> Iterator[float]:  # noqa: ARG002
+    def batches(self, generator: np.random.Generator) -> Iterator[NDArray[np.float64]]:  # noqa: ARG002
+        """Yield the arrivals, in ms, some at a time."""
+        return (
+            np.arange(first, first + _BATCH) * float(self.every_ms) for first in count(0, _BATCH)
+        )
+
+    def times(self, generator: np.random.Generator) -> Iterator[float]:
         """Yield the arrivals, in ms."""
-        return (number * self.every_ms for number in count())
+        return chain.from_iterable(batch.tolist() for batch in self.batches(generator))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,10 @@ class Times:
             return cls(tuple(_column(table)), table.place)
         except SimulationError as error:
             raise InputError(str(error), where=f"{table.place}: column {COLUMN}") from error
+
+    def batches(self, generator: np.random.Generator) -> Iterator[NDArray[np.float64]]:  # noqa: ARG002
+        """Yield the arrivals, in ms, at once."""
+        return iter((np.array(self.ms),))
 
     def times(self, generator: np.random.Generator) -> Iterator[float]:  # noqa: ARG002
         """Yield the arrivals, in ms."""
@@ -357,6 +373,12 @@ class Scenario:
         if isinstance(self.arrivals, ClosedLoop):
             return None
         return self.arrivals.times(random_stream(self.seed, "arrivals"))
+
+    def arrival_batches(self) -> Iterator[NDArray[np.float64]] | None:
+        """The same some at a time; None in a closed loop."""
+        if isinstance(self.arrivals, ClosedLoop):
+            return None
+        return self.arrivals.batches(random_stream(self.seed, "arrivals"))
 
     def failure_times(self) -> FailureTimes:
         """Times at which places are up."""

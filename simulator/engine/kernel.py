@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from heapq import heappush
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 from simpy import Environment
 from simpy.events import NORMAL, Event
 
@@ -35,13 +36,20 @@ SAMPLE_BATCH = 1024
 
 def sample_times(step: Step, index: int, seed: int) -> SampledTimes:
     """Holding time and delay of `step`, in ms, for image after image."""
-    noisy = step.cv or step.transit.loss_pct or step.transit.jitter_ms
-    if step.service == "constant" and not noisy:
+    if is_constant(step):
         return repeat((step.duration_ms, step.transit.latency_ms))
-    return _drawn(step, index, seed)
+    batches = sample_batches(step, index, seed)
+    return chain.from_iterable(zip(*batch.tolist(), strict=True) for batch in batches)
 
 
-def _drawn(step: Step, index: int, seed: int) -> SampledTimes:
+def is_constant(step: Step) -> bool:
+    """Whether holding time and delay are the same for each image."""
+    noisy = step.cv or step.transit.loss_pct or step.transit.jitter_ms
+    return step.service == "constant" and not noisy
+
+
+def sample_batches(step: Step, index: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Holding times and delays of `step`, as two rows in ms, for some images at a time."""
     transit = step.transit
     service, loss, jitter = (
         random_stream(seed, name, index) for name in ("service", "loss", "jitter")
@@ -61,7 +69,26 @@ def _drawn(step: Step, index: int, seed: int) -> SampledTimes:
         delays = np.full(SAMPLE_BATCH, transit.latency_ms)
         if transit.jitter_ms:
             delays = delays + jitter.exponential(transit.jitter_ms, SAMPLE_BATCH)
-        yield from zip(holds.tolist(), delays.tolist(), strict=True)
+        yield np.stack([holds, delays])
+
+
+class NumberStream:
+    """Numbers that come some at a time, taken as many at a time as somebody needs."""
+
+    def __init__(self, batches: Iterator[NDArray[np.float64]]) -> None:
+        self._batches = batches
+        self._left: NDArray[np.float64] | None = None
+
+    def take(self, count: int) -> NDArray[np.float64]:
+        """Next numbers, `count` of them along the last axis; fewer where they end."""
+        pieces = [] if self._left is None else [self._left]
+        there = sum(piece.shape[-1] for piece in pieces)
+        while there < count and (batch := next(self._batches, None)) is not None:
+            pieces.append(batch)
+            there += batch.shape[-1]
+        taken = np.concatenate(pieces, axis=-1)
+        self._left = taken[..., count:]
+        return taken[..., :count]
 
 
 LATE = 2

@@ -13,14 +13,27 @@ Time is SimPy's, in ms.  In a closed loop without randomness every inference tak
 """
 
 import math
+import os
+import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
 from operator import itemgetter
 from typing import Literal
 
 from nonn_common.errors import SimulationError
 from simulator.engine.event_engine import EventSimulation
-from simulator.engine.kernel import CallbackEvent, Clock, ImageState, SampledTimes, sample_times
+from simulator.engine.kernel import (
+    CallbackEvent,
+    Clock,
+    ImageState,
+    SampledTimes,
+    is_constant,
+    sample_batches,
+    sample_times,
+)
 from simulator.results.simulation_result import SimulationResult, summarise
 from simulator.results.statistics import ImageProgress, Keep, Recorder
 from simulator.scenario import (
@@ -49,14 +62,16 @@ def simulate(
     keep: Keep = "all",
     progress: ImageProgress | None = None,
     path: Path | None = None,
+    compiled: bool | None = None,
 ) -> SimulationResult:
     """Run `inferences` images of `workload` in `scenario`.
 
     With `keep` totals, memory does not grow with the images: no tables, and percentiles with the
     error that the result states.  `progress` hears of each batch of images.  `path` names the way
-    to the result, which must be exact; the quickest exact one if None.  Raises SimulationError for
-    fewer than one inference and where scenario and workload do not fit, ProfileError where a
-    profile lacks a quantity.
+    to the result, which must be exact; the quickest exact one if None.  `compiled` says whether
+    numba's code runs it, with the same result to the last bit: where that saves time, if None.
+    Raises SimulationError for fewer than one inference and where scenario and workload do not fit,
+    ProfileError where a profile lacks a quantity.
     """
     graph = workload if isinstance(workload, TaskGraph) else workload.graph()
     if scenario.spread:
@@ -64,12 +79,49 @@ def simulate(
     _check(graph, inferences, scenario)
     if path is None:
         path = "recurrence" if inferences > 1 and recurrence_applies(graph, scenario) else "events"
+    if compiled is None:
+        compiled = _pays(inferences * len(graph.steps), path)
     recorder = Recorder(graph, keep, progress)
-    run = _Recurrence if path == "recurrence" else EventSimulation
-    run(graph, inferences, scenario, recorder).run()
+    if compiled and path == "recurrence":
+        _run_compiled(graph, inferences, scenario, recorder)
+    else:
+        run = _Recurrence if path == "recurrence" else EventSimulation
+        run(graph, inferences, scenario, recorder).run()
     recording = recorder.finish()
     found = summarise(recorder.statistics, recording)
     return replace(found, warnings=overload(graph, inferences, scenario))
+
+
+_COMPILED = "simulator.engine.compiled_run"
+_PYTHON_S = 0.2e-6
+"""What a step of an image takes in Python at least, statistics included."""
+_CALL_S, _START_S, _ONCE_S, _COMPILE_S = 0.01, 0.7, 2.5, 10.0
+"""What compiled code must save: when it is loaded; when it is on disk; when it is not, so that the
+first long run compiles for all later ones; and where there is no place to keep it."""
+
+
+def _pays(steps: int, path: Path) -> bool:
+    """Whether compiled code saves more time than it takes until it is there."""
+    python_s = _PYTHON_S * steps
+    if path != "recurrence" or python_s < _CALL_S:
+        return False
+    if _COMPILED in sys.modules and import_module(_COMPILED).is_loaded():
+        return True
+    if python_s < (_START_S if _is_on_disk() else _ONCE_S) or find_spec("numba") is None:
+        return False
+    loaded = import_module(_COMPILED)
+    return bool((loaded.is_kept() or python_s > _COMPILE_S) and loaded.load())
+
+
+def _is_on_disk() -> bool:
+    """Whether numba has compiled this version; a guess, made without numba, which takes time."""
+    source = pathlib.Path(__file__).with_name("compiled_run.py")
+    name = f"compiled_run.*.py{sys.version_info.major}{sys.version_info.minor}.nbi"
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    shared = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    folders = [chosen] if chosen else [source.parent / "__pycache__", shared / "numba"]
+    found = (made for each in folders for made in pathlib.Path(each).glob(f"**/{name}"))
+    return any(made.stat().st_mtime >= source.stat().st_mtime for made in found)
 
 
 def _check(graph: TaskGraph, inferences: int, scenario: Scenario) -> None:
@@ -272,6 +324,32 @@ class _Recurrence:
         self._recorder.add(self._number, begin_ms, answer_ms, starts, frees, ends[:-1])
         self._number += 1
         self._next_image(answer_ms)
+
+
+def _run_compiled(
+    graph: TaskGraph, inferences: int, scenario: Scenario, recorder: Recorder
+) -> None:
+    """The recurrence in compiled code."""
+    from simulator.engine.compiled_run import RecurrenceRow, run_recurrence
+
+    order, held_ms = list(range(len(graph.steps))), [step.duration_ms for step in graph.steps]
+    if not keeps_order(graph):
+        first = _Rehearsal(graph)
+        order = first.order
+        for index, step in enumerate(graph.steps):
+            if any(each in graph.processors for each in step.resources):
+                held_ms[index] = first.held_ms[index]
+        for name, busy_ms in first.shared_busy_ms.items():
+            recorder.shared_busy_ms[name] = busy_ms * inferences
+    rows: list[RecurrenceRow] = []
+    for index in order:
+        step = replace(graph.steps[index], duration_ms=held_ms[index])
+        after, needed = (step.after, step.needed) if step.after else ((len(graph.steps),), 1)
+        drawn = None if is_constant(step) else sample_batches(step, index, scenario.seed)
+        times_ms = step.duration_ms, step.transit.latency_ms
+        rows.append((index, after, needed, graph.held[index], *times_ms, drawn))
+    arrivals = scenario.arrival_batches()
+    run_recurrence(rows, arrivals, inferences, len(graph.resources), recorder)
 
 
 class _Rehearsal(EventSimulation):

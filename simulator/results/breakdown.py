@@ -9,6 +9,7 @@ simulation began; actors are the host (`task_graph.HOST`) and the boards by name
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from statistics import fmean
 
@@ -131,7 +132,7 @@ class Breakdown:
     compute_ms: float
     communication_ms: float
     boards: tuple[BoardRow, ...]
-    inferences: tuple[InferenceRow, ...]
+    inferences: Sequence[InferenceRow]
 
     @property
     def energy_per_node_mj(self) -> float:
@@ -161,7 +162,7 @@ class Breakdown:
 
 def plain_rows(value: object) -> object:
     """Rows as dictionaries, and None for a time that never came."""
-    if isinstance(value, tuple):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain_rows(each) for each in value]
     if isinstance(value, float):
         return None if math.isnan(value) else value

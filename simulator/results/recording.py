@@ -10,14 +10,15 @@ it ends them: of a single try max(0, end - start - (duration - wire)) was on the
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.results.breakdown import InferenceRow, IntervalRow, MessageRow
-from simulator.task_graph import Step, TaskGraph
+from simulator.task_graph import HOST, Step, TaskGraph
 
 Times = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -53,6 +54,53 @@ class BrokenTry:
     start_ms: float
     end_ms: float
     done_ms: float
+
+
+Steps = list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class BoardSteps:
+    """Steps that concern one board, by the statistics that they enter.
+
+    A board that does nothing but pass on what is for others is concerned by that.
+    """
+
+    computing: Steps = field(default_factory=list)
+    queueing: Steps = field(default_factory=list)  # where it acts, or the host sends to it
+    concerning: Steps = field(default_factory=list)
+    receiving: Steps = field(default_factory=list)
+    carrying: Steps = field(default_factory=list)  # where it sends, receives or passes on
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether it does nothing else: it never acts and nothing is for it."""
+        return bool(self.carrying) and not (self.queueing or self.receiving)
+
+
+def board_steps(graph: TaskGraph) -> list[BoardSteps]:
+    """Find the steps that concern each board of `graph`."""
+    boards = {node.name: BoardSteps() for node in graph.nodes}
+    nobody = BoardSteps()
+    for index, step in enumerate(graph.steps):
+        actor = boards.get(step.actor, nobody)
+        actor.queueing.append(index)
+        actor.concerning.append(index)
+        if step.activity == "compute":
+            actor.computing.append(index)
+        if step.message is None:
+            continue
+        receiver = boards.get(step.message.receiver, nobody)
+        receiver.receiving.append(index)
+        receiver.concerning.append(index)
+        if step.actor == HOST:
+            receiver.queueing.append(index)
+        for name in step.message.places:
+            boards.get(name, nobody).carrying.append(index)
+    for board in boards.values():
+        if board.passes_on:
+            board.concerning.extend(board.carrying)
+    return list(boards.values())
 
 
 class Recording:
@@ -121,6 +169,28 @@ class Recording:
         )
 
 
+class InferenceRows(Sequence[InferenceRow]):
+    """Rows of the images of a recording, made when somebody looks at one."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    def __len__(self) -> int:
+        return len(self._recording.batch.inferences)
+
+    @overload
+    def __getitem__(self, place: int) -> InferenceRow: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[InferenceRow, ...]: ...
+    def __getitem__(self, place: int | slice) -> InferenceRow | tuple[InferenceRow, ...]:
+        return self._recording.inferences[place]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self[:] == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 def ready_ms(graph: TaskGraph, batch: TraceBatch) -> Times:
     """Time at which each step was ready (images x steps).
 
@@ -153,6 +223,8 @@ def ready_ms(graph: TaskGraph, batch: TraceBatch) -> Times:
 
 def _joined(batches: Sequence[TraceBatch]) -> TraceBatch:
     """All batches as one, sorted by the number of the image."""
+    if len(batches) == 1 and (batches[0].inferences[1:] > batches[0].inferences[:-1]).all():
+        return batches[0]
     names = TraceBatch.__slots__
     columns = {name: np.concatenate([getattr(each, name) for each in batches]) for name in names}
     order = np.argsort(columns["inferences"], kind="stable")
@@ -199,27 +271,37 @@ def union_ms(starts: Times, ends: Times) -> Times:
     until = np.maximum.accumulate(ends, axis=1)
     since = starts.copy()
     since[:, 1:] = np.maximum(starts[:, 1:], until[:, :-1])
-    covered = np.maximum(ends - since, 0.0).sum(axis=1)
+    covered = sum_columns(np.maximum(ends - since, 0.0))
     return np.where(missing.all(axis=1), np.nan, covered)
+
+
+def sum_columns(values: Times) -> Times:
+    """Sum of each row of `values`, from the first column to the last."""
+    if values.shape[1] > len(values):  # the same additions in the same order
+        return np.add.accumulate(values, axis=1)[:, -1]
+    total = np.zeros(len(values))
+    for column in values.T:
+        total += column
+    return total
 
 
 def critical_path(
     graph: TaskGraph, batch: TraceBatch, ready: Times, rows: NDArray[np.int64]
-) -> tuple[Times, Times, float]:
+) -> tuple[Times, Times, Times]:
     """Waits and times of the steps on the way to the answers; waits for deadlines.
 
-    All in ms, summed over the images; the first two are arrays with a value for each step.  The way
-    goes back from the answer: each time to the step whose end let the next one begin, or to the
-    image's start where a deadline did.
+    All in ms, as matrices of images and steps, 0 beside the way.  The way goes back from the
+    answer: each time to the step whose end let the next one begin, or to the image's start where a
+    deadline did.
     """
-    waits, steps, due_ms = np.zeros(len(graph.steps)), np.zeros(len(graph.steps)), 0.0
+    waits, steps, due_ms = (np.zeros_like(ready) for _ in range(3))
     path = {graph.sink: rows} if rows.size else {}
     while path:
         step = max(path)
         here = path.pop(step)
         began, start = ready[here, step], batch.starts_ms[here, step]
-        waits[step] += (start - began).sum()
-        steps[step] += (batch.ends_ms[here, step] - start).sum()
+        waits[here, step] = start - began
+        steps[here, step] = batch.ends_ms[here, step] - start
         left = np.full(here.size, bool(graph.steps[step].after))
         for earlier in graph.steps[step].after:
             if not left.any():
@@ -228,7 +310,7 @@ def critical_path(
             if last.any():
                 left &= ~last
                 path[earlier] = np.concatenate([path.get(earlier, here[:0]), here[last]])
-        due_ms += float((began - batch.start_ms[here])[left].sum())
+        due_ms[here[left], step] = (began - batch.start_ms[here])[left]
     return waits, steps, due_ms
 
 
@@ -249,14 +331,14 @@ def survivors(graph: TaskGraph, batch: TraceBatch, ready: Times) -> Counter[froz
     nobody = np.zeros(len(batch.inferences), dtype=bool)
     brought = np.stack([used.get(index, nobody) for index in graph.students], axis=1)
     if brought.all():
-        return Counter({_brought_names(graph, [True] * len(graph.students)): len(brought)})
+        return Counter({brought_names(graph, [True] * len(graph.students)): len(brought)})
     counts: Counter[frozenset[str]] = Counter()
     for row, count in Counter(map(bytes, brought)).items():
-        counts[_brought_names(graph, row)] += count
+        counts[brought_names(graph, row)] += count
     return counts
 
 
-def _brought_names(graph: TaskGraph, brought: Iterable[int]) -> frozenset[str]:
+def brought_names(graph: TaskGraph, brought: Iterable[int]) -> frozenset[str]:
     """Students of the replies that were brought."""
     replies = zip(graph.students.values(), brought, strict=True)
     return frozenset(name for names, there in replies if there for name in names)

@@ -22,7 +22,7 @@ from simulator.results.breakdown import (
     MessageRow,
     plain_rows,
 )
-from simulator.results.recording import Recording, on_wire, radio_part
+from simulator.results.recording import InferenceRows, Recording, on_wire, radio_part
 from simulator.results.statistics import BoardStatistics, Statistics
 from simulator.task_graph import HOST, Node, Step, TaskGraph, owner_of
 
@@ -121,7 +121,7 @@ def summarise(statistics: Statistics, recording: Recording | None) -> Simulation
         _board_row(node, board, statistics, busy)
         for node, board in zip(nodes, statistics.boards, strict=True)
     )
-    total_ms, compute_ms = statistics.latency.value, statistics.compute.value
+    total_ms, compute_ms = statistics.latency_ms, statistics.compute_ms
     p50_ms, p95_ms, p99_ms = statistics.percentiles()
     seconds = statistics.last_ms / 1000
     return SimulationResult(
@@ -129,9 +129,9 @@ def summarise(statistics: Statistics, recording: Recording | None) -> Simulation
         compute_ms=compute_ms,
         communication_ms=total_ms - compute_ms,
         boards=boards,
-        inferences=recording.inferences if recording else (),
+        inferences=InferenceRows(recording) if recording else (),
         critical_path=_critical_path(statistics),
-        queue_ms=_per_answer(statistics, float(statistics.path_waits_ms.sum())),
+        queue_ms=_per_answer(statistics, sum(statistics.path_waits_ms.tolist())),
         wait_ms=_mean_wait_ms(statistics.boards),
         p50_ms=p50_ms,
         p95_ms=p95_ms,
@@ -205,7 +205,7 @@ def resource_busy_ms(statistics: Statistics) -> dict[str, float]:
 
 
 def _mean_wait_ms(boards: Iterable[BoardStatistics]) -> float:
-    waits_ms = [board.wait.value for board in boards if not board.steps.passes_on]
+    waits_ms = [board.mean_ms("wait") for board in boards if not board.steps.passes_on]
     return fmean(waits_ms) if waits_ms else 0.0
 
 
@@ -219,14 +219,14 @@ def _board_row(
         board=node.name,
         device=node.device.name,
         students=node.students,
-        send_done_ms=board.send_done.value if board.steps.receiving else 0.0,
-        busy_ms=board.busy.value if board.steps.computing else 0.0,
-        done_ms=board.done.value,
+        send_done_ms=board.mean_ms("send_done") if board.steps.receiving else 0.0,
+        busy_ms=board.mean_ms("busy") if board.steps.computing else 0.0,
+        done_ms=board.mean_ms("done"),
         energy_mj=_computing_mj(statistics, board.steps.computing)
         if node.device.power_known or not board.steps.computing
         else math.nan,
-        queue_ms=board.queue.value,
-        wait_ms=board.wait.value,
+        queue_ms=board.mean_ms("queue"),
+        wait_ms=board.mean_ms("wait"),
         utilisation=_part(computing_ms, statistics.last_ms),
         idle_mj=_spent_mj(node.device.idle_w, idle_ms, images),
         radio_mj=_spent_mj(
@@ -241,7 +241,7 @@ def _computing_mj(statistics: Statistics, computing: Iterable[int]) -> float:
     energy_mj = 0.0
     for index in computing:
         step = statistics.graph.steps[index]
-        times = float(statistics.done[index])
+        times = float(statistics.done(index))
         if step.duration_ms:
             times += float(statistics.wasted_work_ms[index]) / step.duration_ms
         energy_mj += step.energy_mj * (times / statistics.images)
@@ -261,7 +261,7 @@ def _on_air_ms(statistics: Statistics, board: str, carried: Iterable[int]) -> fl
 def _came_on_wire_ms(statistics: Statistics, index: int) -> float:
     """Time on the wire of a step's messages that came, tries included."""
     step = statistics.graph.steps[index]
-    held_ms, tries = float(statistics.held_ms[index]), float(statistics.done[index])
+    held_ms, tries = statistics.done_ms(index), float(statistics.done(index))
     if step.transit.wire_ms is None:
         return held_ms
     if step.transit.retry_ms and step.service == "constant":

@@ -4,118 +4,109 @@ A recorder takes each image from the engine.  All that follows from the times of
 up, whether the recording is kept or not.  Only the percentiles differ: exact where latencies are
 kept, else from a sketch (DDSketch, Masson et al. 2019) whose values are off by at most
 `SKETCH_ERROR_PCT` of themselves.
+
+A sum of floats depends on its order.  Here image i is added to lane i % LANES, image after image,
+and the lanes are added at the end: so numpy and compiled code come to the same bits.
 """
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
 from ddsketch import DDSketch
 
 from simulator.results.recording import (
+    BoardSteps,
     BrokenTry,
     Recording,
     Times,
     TraceBatch,
+    board_steps,
     critical_path,
     on_wire_ms,
     ready_ms,
+    sum_columns,
     survivors,
     union_ms,
 )
-from simulator.task_graph import HOST, TaskGraph
+from simulator.task_graph import TaskGraph
 
 SKETCH_ERROR_PCT = 0.1
 PERCENTILES = (50, 95, 99)
 
-Steps = list[int]
+LANES = 8
+"""Sums side by side, as a processor's vector instructions add them."""
 
 
-@dataclass(frozen=True, slots=True)
-class BoardSteps:
-    """Steps that concern one board, by the statistics that they enter.
+class LaneSums:
+    """Sums over images, and numbers of values, of many quantities (quantities x lanes)."""
 
-    A board that does nothing but pass on what is for others is concerned by that.
-    """
+    def __init__(self, quantities: int) -> None:
+        self.totals = np.zeros((quantities, LANES))
+        self.counts = np.zeros((quantities, LANES))
 
-    computing: Steps = field(default_factory=list)
-    queueing: Steps = field(default_factory=list)  # where it acts, or the host sends to it
-    concerning: Steps = field(default_factory=list)
-    receiving: Steps = field(default_factory=list)
-    carrying: Steps = field(default_factory=list)  # where it sends, receives or passes on
+    def add(self, first: int, at: int, values: Times) -> None:
+        """Take values (images x quantities) of the images from `first` on.
 
-    @property
-    def passes_on(self) -> bool:
-        """Whether it does nothing else: it never acts and nothing is for it."""
-        return bool(self.carrying) and not (self.queueing or self.receiving)
+        They are of the quantities from `at` on; NaN is no value.
+        """
+        images, quantities = values.shape
+        lane = first % LANES
+        there = ~np.isnan(values)
+        lanes = np.zeros((1 - (-(lane + images) // LANES), LANES, quantities))
+        lanes[0] = self.totals[at : at + quantities].T
+        lanes[1:].reshape(-1, quantities)[lane : lane + images] = np.where(there, values, 0.0)
+        self.totals[at : at + quantities] = np.add.accumulate(lanes, axis=0)[-1].T
+        self.counts[at : at + quantities, 0] += there.sum(axis=0)
 
+    def total(self, at: int) -> float:
+        """Sum of one quantity."""
+        return float(sum(self.totals[at].tolist()))
 
-def board_steps(graph: TaskGraph) -> list[BoardSteps]:
-    """Find the steps that concern each board of `graph`."""
-    boards = {node.name: BoardSteps() for node in graph.nodes}
-    nobody = BoardSteps()
-    for index, step in enumerate(graph.steps):
-        actor = boards.get(step.actor, nobody)
-        actor.queueing.append(index)
-        actor.concerning.append(index)
-        if step.activity == "compute":
-            actor.computing.append(index)
-        if step.message is None:
-            continue
-        receiver = boards.get(step.message.receiver, nobody)
-        receiver.receiving.append(index)
-        receiver.concerning.append(index)
-        if step.actor == HOST:
-            receiver.queueing.append(index)
-        for name in step.message.places:
-            boards.get(name, nobody).carrying.append(index)
-    for board in boards.values():
-        if board.passes_on:
-            board.concerning.extend(board.carrying)
-    return list(boards.values())
+    def all_totals(self, at: range) -> Times:
+        """Sums of the quantities at `at`."""
+        return sum_columns(self.totals[at.start : at.stop])
 
+    def count(self, at: int) -> int:
+        """Number of values of one quantity."""
+        return int(self.counts[at].sum())
 
-@dataclass(slots=True)
-class Mean:
-    """A mean that grows."""
-
-    total: float = 0.0
-    count: int = 0
-
-    def add(self, values: Times) -> None:
-        """Take the values that are there (not NaN)."""
-        there = values[~np.isnan(values)]
-        self.total += float(there.sum())
-        self.count += there.size
-
-    @property
-    def value(self) -> float:
-        """The mean; NaN of nothing."""
-        return self.total / self.count if self.count else float("nan")
+    def mean(self, at: int) -> float:
+        """Mean of one quantity; NaN of nothing."""
+        count = self.count(at)
+        return self.total(at) / count if count else float("nan")
 
 
 class BoardStatistics:
-    """Means over the images of what concerns one board, in ms."""
+    """Means over the images of what concerns one board, in ms; quantities from `at` on."""
 
-    def __init__(self, steps: BoardSteps) -> None:
-        self.steps = steps
-        self.send_done, self.busy, self.done = Mean(), Mean(), Mean()
-        self.queue, self.wait = Mean(), Mean()
+    QUANTITIES = ("send_done", "busy", "done", "queue", "wait")
 
-    def add(self, batch: TraceBatch, ready: Times, queue: Times, busy: Times) -> None:
-        """Take a batch, with the time each step was ready, queued, and the board computed."""
+    def __init__(self, steps: BoardSteps, sums: LaneSums, at: int) -> None:
+        self.steps, self._sums, self._at = steps, sums, at
+
+    def mean_ms(self, quantity: str) -> float:
+        """Mean of one quantity.
+
+        Times since an image's start at which the first message to the board was there, and at which
+        its last step had ended; times in which it computed, its steps waited for resources, and
+        none of them was ready or under way.
+        """
+        return self._sums.mean(self._at + self.QUANTITIES.index(quantity))
+
+    def quantities(self, batch: TraceBatch, ready: Times, queue: Times, busy: Times) -> list[Times]:
+        """Values of a batch, with the time each step was ready, queued, and the board computed."""
         steps, start = self.steps, batch.start_ms
-        self.busy.add(busy)
-        self.queue.add(queue[:, steps.queueing].sum(axis=1))
-        ends = batch.ends_ms[:, steps.concerning]
-        self.done.add(_last(ends) - start)
-        concerned = union_ms(ready[:, steps.concerning], np.fmin(ends, batch.end_ms[:, None]))
-        self.wait.add(batch.end_ms - start - concerned)
+        sent = np.full(len(start), np.nan)
         if steps.receiving:
-            self.send_done.add(np.fmin.reduce(batch.ends_ms[:, steps.receiving], axis=1) - start)
+            sent = np.fmin.reduce(batch.ends_ms[:, steps.receiving], axis=1) - start
+        ends = batch.ends_ms[:, steps.concerning]
+        done = np.fmax.reduce(ends, axis=1) - start
+        queued = sum_columns(queue[:, steps.queueing])
+        concerned = union_ms(ready[:, steps.concerning], np.fmin(ends, batch.end_ms[:, None]))
+        return [sent, busy, done, queued, batch.end_ms - start - concerned]
 
 
 class Statistics:
@@ -124,22 +115,65 @@ class Statistics:
     def __init__(self, graph: TaskGraph, exact: bool) -> None:
         steps = graph.steps
         self.graph = graph
-        self.images = self.answered = 0
+        self.images = 0
         self.last_ms = 0.0
-        self.latency, self.compute = Mean(), Mean()
-        self.boards = [BoardStatistics(each) for each in board_steps(graph)]
+        found = board_steps(graph)
+        self.at_image = len(BoardStatistics.QUANTITIES) * len(found)
+        self.sums = LaneSums(self.at_image + 2 + 4 * len(steps))
+        self.boards = [
+            BoardStatistics(each, self.sums, len(BoardStatistics.QUANTITIES) * place)
+            for place, each in enumerate(found)
+        ]
         self.survivors: Counter[frozenset[str]] = Counter()
-        self.done = np.zeros(len(steps), dtype=np.int64)
-        self.held_ms = np.zeros(len(steps))
         self.wasted_ms = np.zeros(len(steps))
         self.wasted_work_ms = np.zeros(len(steps))
         self.wasted_wire_ms = np.zeros(len(steps))
-        self.path_waits_ms = np.zeros(len(steps))
-        self.path_steps_ms = np.zeros(len(steps))
-        self.path_due_ms = 0.0
         self.shared_busy_ms: dict[str, float] = {}
         self._latencies: list[Times] | None = [] if exact else None
-        self._sketch = DDSketch(SKETCH_ERROR_PCT / 100)
+        self._bins = LatencyBins()
+
+    @property
+    def answered(self) -> int:
+        """Number of images with an answer."""
+        return self.sums.count(self.at_image)
+
+    @property
+    def latency_ms(self) -> float:
+        """Mean latency of the answers."""
+        return self.sums.mean(self.at_image)
+
+    @property
+    def compute_ms(self) -> float:
+        """Mean time in which the board that computed longest did so, over the answers."""
+        return self.sums.mean(self.at_image + 1)
+
+    @property
+    def path_waits_ms(self) -> Times:
+        """Waits for resources on the way to the answers, by step."""
+        return self.sums.all_totals(self._of_steps(1))
+
+    @property
+    def path_steps_ms(self) -> Times:
+        """Times of the steps on the way to the answers."""
+        return self.sums.all_totals(self._of_steps(2))
+
+    @property
+    def path_due_ms(self) -> float:
+        """Waits for deadlines on the way to the answers."""
+        return float(sum(self.sums.all_totals(self._of_steps(3)).tolist()))
+
+    @property
+    def held_ms(self) -> Times:
+        """Time for which each step held its resources, of those that were done."""
+        return self.sums.all_totals(self._of_steps(0))
+
+    def done(self, step: int) -> int:
+        """How often a step was done."""
+        return self.sums.count(self._of_steps(0)[step])
+
+    def done_ms(self, step: int) -> float:
+        """Time for which a step held its resources."""
+        return self.sums.total(self._of_steps(0)[step])
 
     @property
     def percentile_error_pct(self) -> float:
@@ -149,17 +183,26 @@ class Statistics:
     def add(self, batch: TraceBatch) -> None:
         """Take a batch of images."""
         ready = ready_ms(self.graph, batch)
-        self.images += len(batch.inferences)
-        self.last_ms = max(
-            self.last_ms,
-            float(np.fmax.reduce(batch.ends_ms, axis=None, initial=0.0)),
-            self._given_up_ms(batch),
-        )
-        self._add_steps(batch)
-        self._add_boards(batch, ready)
-        self._add_latencies(batch, ready)
+        there = ~np.isnan(batch.end_ms)
+        latencies = batch.end_ms - batch.start_ms
+        path = critical_path(self.graph, batch, ready, np.flatnonzero(there))
+        *of_boards, longest = self._of_boards(batch, ready)
+        self.sums.add(self.images, 0, np.stack([*of_boards, latencies, longest], axis=1))
+        by_step = np.concatenate([batch.frees_ms - batch.starts_ms, *path], axis=1)
+        self.sums.add(self.images, self.at_image + 2, by_step)
         if self.graph.students:
             self.survivors.update(survivors(self.graph, batch, ready))
+        last_ms = float(np.fmax.reduce(batch.ends_ms, axis=None, initial=0.0))
+        self.count(len(there), max(last_ms, self._given_up_ms(batch)), latencies[there])
+
+    def count(self, images: int, last_ms: float, latencies: Times) -> None:
+        """Take images whose quantities are summed: until when they went on, and the answers'."""
+        self.images += images
+        self.last_ms = max(self.last_ms, last_ms)
+        if self._latencies is not None:
+            self._latencies.append(latencies)
+        else:
+            self._bins.add(latencies)
 
     def waste(self, step: int, start_ms: float, end_ms: float, work_ms: float) -> None:
         """Take a try of `step` that broke off, with `work_ms` done in vain."""
@@ -177,7 +220,14 @@ class Statistics:
             return (float("nan"),) * len(PERCENTILES)
         if self._latencies is not None:
             return tuple(np.percentile(np.concatenate(self._latencies), PERCENTILES).tolist())
-        return tuple(self._sketch.get_quantile_value(each / 100) or 0.0 for each in PERCENTILES)
+        sketch = self._bins.sketch()
+        return tuple(sketch.get_quantile_value(each / 100) or 0.0 for each in PERCENTILES)
+
+    def _of_steps(self, kind: int) -> range:
+        """Places of one kind of quantity: held, and on the way: waits, steps, deadlines."""
+        steps = len(self.graph.steps)
+        at = self.at_image + 2 + kind * steps
+        return range(at, at + steps)
 
     def _given_up_ms(self, batch: TraceBatch) -> float:
         """Time until which the host waited for the last image.
@@ -188,13 +238,8 @@ class Statistics:
         lost = np.isnan(batch.end_ms)
         return float((batch.start_ms + max(deadlines_ms) * lost).max(initial=0.0))
 
-    def _add_steps(self, batch: TraceBatch) -> None:
-        held = batch.frees_ms - batch.starts_ms
-        there = ~np.isnan(held)
-        self.done += there.sum(axis=0)
-        self.held_ms += held.sum(axis=0, where=there)
-
-    def _add_boards(self, batch: TraceBatch, ready: Times) -> None:
+    def _of_boards(self, batch: TraceBatch, ready: Times) -> Iterator[Times]:
+        """Yield the quantities of all boards, then the longest time that one computed."""
         queue = batch.starts_ms - ready
         queue[np.isnan(queue)] = 0.0
         longest = np.zeros(len(batch.inferences))
@@ -202,45 +247,53 @@ class Statistics:
             starts = batch.starts_ms[:, board.steps.computing]
             frees = batch.frees_ms[:, board.steps.computing]
             busy = union_ms(starts, frees)
-            board.add(batch, ready, queue, busy)
+            yield from board.quantities(batch, ready, queue, busy)
             if not self.graph.waits_for_all:  # what goes on after the answer made nobody wait
                 busy = union_ms(starts, np.fmin(frees, batch.end_ms[:, None]))
             longest = np.fmax(longest, busy)
-        self.compute.add(np.where(np.isnan(batch.end_ms), np.nan, longest))
-
-    def _add_latencies(self, batch: TraceBatch, ready: Times) -> None:
-        there = ~np.isnan(batch.end_ms)
-        latencies = (batch.end_ms - batch.start_ms)[there]
-        self.answered += latencies.size
-        self.latency.add(latencies)
-        waits_ms, steps_ms, due_ms = critical_path(self.graph, batch, ready, np.flatnonzero(there))
-        self.path_waits_ms += waits_ms
-        self.path_steps_ms += steps_ms
-        self.path_due_ms += due_ms
-        if self._latencies is not None:
-            self._latencies.append(latencies)
-        else:
-            _sketch(self._sketch, latencies)
+        yield np.where(np.isnan(batch.end_ms), np.nan, longest)
 
 
-def _last(times: Times) -> Times:
-    last: Times = np.fmax.reduce(times, axis=1)
-    return last
+class LatencyBins:
+    """Bins of a sketch: how many latencies are in each, and the first of them.
 
-
-def _sketch(sketch: DDSketch, latencies: Times) -> None:
-    """Put latencies into a sketch, bin by bin.
-
-    A bin of the sketch holds what has the same logarithm, rounded up, to (1 + error)/(1 - error).
+    A bin holds what has the same logarithm, rounded up, to (1 + error)/(1 - error).
     """
-    positive = latencies[latencies > 0]
-    if zeros := latencies.size - positive.size:
-        sketch.add(0.0, zeros)
-    error = SKETCH_ERROR_PCT / 100
-    bins = np.ceil(np.log(positive) / np.log((1 + error) / (1 - error)))
-    _, first, counts = np.unique(bins, return_index=True, return_counts=True)
-    for value, count in zip(positive[first].tolist(), counts.tolist(), strict=True):
-        sketch.add(value, count)
+
+    def __init__(self) -> None:
+        self._zeros, self._least = 0, 0
+        self._counts, self._firsts = np.zeros(0, np.int64), np.zeros(0)
+
+    def add(self, latencies: Times) -> None:
+        """Put latencies into their bins."""
+        error = SKETCH_ERROR_PCT / 100
+        positive = latencies[latencies > 0]
+        self._zeros += latencies.size - positive.size
+        if not positive.size:
+            return
+        bins = np.ceil(np.log(positive) / np.log((1 + error) / (1 - error))).astype(np.int64)
+        self._reach(int(bins.min()), int(bins.max()))
+        bins -= self._least
+        firsts = np.zeros(self._counts.size)
+        firsts[bins[::-1]] = positive[::-1]
+        self._firsts = np.where(self._counts, self._firsts, firsts)
+        self._counts += np.bincount(bins, minlength=self._counts.size)
+
+    def sketch(self) -> DDSketch:
+        """The sketch of all that was added."""
+        sketch = DDSketch(SKETCH_ERROR_PCT / 100)
+        if self._zeros:
+            sketch.add(0.0, self._zeros)
+        for place in np.flatnonzero(self._counts).tolist():
+            sketch.add(float(self._firsts[place]), int(self._counts[place]))
+        return sketch
+
+    def _reach(self, least: int, most: int) -> None:
+        if not self._counts.size:
+            self._least = least
+        more = max(0, self._least - least), max(0, most + 1 - self._least - self._counts.size)
+        self._least -= more[0]
+        self._counts, self._firsts = np.pad(self._counts, more), np.pad(self._firsts, more)
 
 
 Keep = Literal["all", "totals"]
@@ -261,7 +314,7 @@ class Recorder:
         self.graph = graph
         self.statistics = Statistics(graph, exact=keep == "all")
         self.shared_busy_ms: dict[str, float] = {}
-        self._keeps = keep == "all"
+        self.keeps = keep == "all"
         self._progress = progress
         self._batches: list[TraceBatch] = []
         self._breaks: list[BrokenTry] = []
@@ -293,15 +346,25 @@ class Recorder:
     ) -> None:
         """Take a try of a step that a failure broke off after `done_ms` of work."""
         self.statistics.waste(step, start_ms, end_ms, done_ms)
-        if self._keeps:
+        if self.keeps:
             self._breaks.append(BrokenTry(inference, step, start_ms, end_ms, done_ms))
+
+    def keep(self, batch: TraceBatch) -> None:
+        """Keep a batch for the recording, if there is to be one."""
+        if self.keeps:
+            self._batches.append(batch)
+
+    def tell(self) -> None:
+        """Tell the caller how many images are through."""
+        if self._progress:
+            self._progress(self.statistics.images)
 
     def finish(self) -> Recording | None:
         """Add up what still waits; return the recording, if it is kept."""
         if self._waiting:
             self._flush()
         self.statistics.shared_busy_ms = self.shared_busy_ms
-        if not self._keeps:
+        if not self.keeps:
             return None
         return Recording(self.graph, self._batches, self._breaks)
 
@@ -322,10 +385,8 @@ class Recorder:
             ends_ms=ends_ms,
         )
         self.statistics.add(batch)
-        if self._keeps:
-            self._batches.append(batch)
-        if self._progress:
-            self._progress(self.statistics.images)
+        self.keep(batch)
+        self.tell()
         self._start_batch()
 
     @staticmethod
