@@ -71,9 +71,10 @@ class Periodic:
 
     def batches(self, generator: np.random.Generator) -> Iterator[NDArray[np.float64]]:  # noqa: ARG002
         """Yield the arrivals, in ms, some at a time."""
-        return (
-            np.arange(first, first + _BATCH) * float(self.every_ms) for first in count(0, _BATCH)
-        )
+        for first in count(0, _BATCH):
+            batch = np.arange(first, first + _BATCH, dtype=np.float64)
+            batch *= self.every_ms
+            yield batch
 
     def times(self, generator: np.random.Generator) -> Iterator[float]:
         """Yield the arrivals, in ms."""

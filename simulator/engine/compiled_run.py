@@ -1,4 +1,4 @@
-"""The recurrence and the event loop in compiled code: what the other paths do, to the same bits.
+"""The recurrence in compiled code: the same times as in Python, to the last bit.
 
 This module loads numba and is itself loaded only where a long run pays for it.
 """
@@ -32,7 +32,7 @@ _NONE = np.nan
 
 
 def flat_lists(lists: Iterable[Iterable[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lists in one array: list i is items[begins[i]:begins[i + 1]]; begins and items."""
+    """Lists in one array: list i is items[begins[i]:begins[i + 1]]; begins, and items."""
     made = [list(each) for each in lists]
     begins = np.cumsum([0, *map(len, made)], dtype=np.int64)
     return begins, np.array([item for each in made for item in each], dtype=np.int64)
@@ -136,7 +136,7 @@ def is_kept() -> bool:
 
 
 def load() -> bool:
-    """Compile everything or find it on disk, by a run of one image; False where that fails.
+    """Whether a run of one image, which compiles or finds everything, succeeds.
 
     It may fail in many ways: a file that is cut off, a folder that cannot be read any more.
     """
@@ -201,7 +201,7 @@ def run_recurrence(
 
 
 def _kind(row: RecurrenceRow) -> int:
-    """0 or 1 for a step that takes the same time after one other, with one or two resources."""
+    """Kind of a step, by what `_pass` must do for it."""
     plain = len(row[1]) == 1 and row[5] == 0 and row[6] is None and 1 <= len(row[3]) <= 2
     return len(row[3]) - 1 if plain else 2 if row[6] is None else 3
 

@@ -49,7 +49,7 @@ def is_constant(step: Step) -> bool:
 
 
 def sample_batches(step: Step, index: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Holding times and delays of `step`, as two rows in ms, for some images at a time."""
+    """Holding times and delays of `step`, as two rows, for some images at a time."""
     transit = step.transit
     service, loss, jitter = (
         random_stream(seed, name, index) for name in ("service", "loss", "jitter")
@@ -73,7 +73,7 @@ def sample_batches(step: Step, index: int, seed: int) -> Iterator[NDArray[np.flo
 
 
 class NumberStream:
-    """Numbers that come some at a time, taken as many at a time as somebody needs."""
+    """Numbers that come some at a time, and are taken as somebody needs them."""
 
     def __init__(self, batches: Iterator[NDArray[np.float64]]) -> None:
         self._batches = batches

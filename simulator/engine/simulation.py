@@ -94,10 +94,10 @@ def simulate(
 
 _COMPILED = "simulator.engine.compiled_run"
 _PYTHON_S = 0.2e-6
-"""What a step of an image takes in Python at least, statistics included."""
+"""Time of a step of an image in Python, at least, statistics included."""
 _CALL_S, _START_S, _ONCE_S, _COMPILE_S = 0.01, 0.7, 2.5, 10.0
-"""What compiled code must save: when it is loaded; when it is on disk; when it is not, so that the
-first long run compiles for all later ones; and where there is no place to keep it."""
+"""Time that compiled code must save: when it is loaded; when it is on disk; when it is not, so that
+the first long run compiles for all later ones; and where there is no place to keep it."""
 
 
 def _pays(steps: int, path: Path) -> bool:

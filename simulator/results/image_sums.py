@@ -361,7 +361,7 @@ def _add_paths(begins, items, rows, steps, sink, sums, at):  # type: ignore[no-u
 
 @part
 def _add_turn(begins, items, rows, steps, step):  # type: ignore[no-untyped-def]
-    """Find wait, time and wait for a deadline of a step on the way, and who was before it."""
+    """Find waits and time of a step on the way, and who was before it."""
     image, here, ready = BY_STEP * steps, _PATH * steps + step, _READY * steps + step
     started, ended, wait = _STARTS * steps + step, _ENDS * steps + step, len(rows) - 4
     began = image + _BEGAN if begins[step] < begins[step + 1] else ready

@@ -97,7 +97,7 @@ class BoardStatistics:
         return self._sums.mean(self._at + self.QUANTITIES.index(quantity))
 
     def quantities(self, batch: TraceBatch, ready: Times, queue: Times, busy: Times) -> list[Times]:
-        """Values of a batch, with the time each step was ready, queued, and the board computed."""
+        """Values of a batch; `ready`, `queue` and `busy` are times of its steps."""
         steps, start = self.steps, batch.start_ms
         sent = np.full(len(start), np.nan)
         if steps.receiving:
