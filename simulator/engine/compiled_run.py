@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nonn_common.errors import NonnError
 from simulator.engine.kernel import NumberStream
 from simulator.results.image_sums import (
     BY_STEP,
@@ -144,6 +145,8 @@ def load() -> bool:
     row: RecurrenceRow = (0, (1,), 1, (0,), 1.0, 0.0, None)
     try:
         run_recurrence([row], None, 1, 1, Recorder(graph, "totals"))
+    except NonnError:  # somebody stops the program
+        raise
     except Exception:
         return False
     return True
