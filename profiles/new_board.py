@@ -56,7 +56,7 @@ def new_board_rates(
 
 Matrix = NDArray[np.float64]
 
-LEVEL, KIND, NOISE = 1.0, 0.7, 0.05
+LEVEL, KIND, NOISE = 1.0, 0.3, 0.1
 """Deviations, in log ms: of all rates together, of one kind of work, and of a measured row."""
 
 

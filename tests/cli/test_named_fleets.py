@@ -46,3 +46,25 @@ def test_nothing_is_said_of_links_without_loss(nonn_plan, plan_arguments, tmp_pa
     assert "transmissions" not in nonn_plan(*plan_arguments).out
     assert "transmissions" not in nonn_plan("simulate", tmp_path / "plan.json").out
     assert "warnings" not in nonn_plan(*plan_arguments, "--json").document
+
+
+def test_a_measured_board_is_planned_layer_by_layer_and_its_untold_figures_are_said(
+    nonn_plan, changed
+):
+    asked = changed("--fleet", "rk3588,orangepi-5-int8")
+    said = nonn_plan(*asked)
+    assert said.code == 0, said.err
+    assert "layer by layer" in said.out
+    assert "no power is known of orangepi-5-int8, rk3588" in said.out
+    energy = nonn_plan(*asked, "--minimise", "energy")
+    assert energy.code == 2
+    assert "rk3588" in energy.err and "power" in energy.err
+
+
+def test_a_measured_board_without_a_budget_is_told_how_to_give_one(nonn_plan, partition_file):
+    said = nonn_plan(
+        *("plan", partition_file, "--fleet", "rk3588*2", "--students", "2"),
+        *("--teacher-network", "wrn40-4", "--image", "3x32x32", "--classes", "10"),
+    )
+    assert said.code == 2
+    assert "no ram_bytes in device rk3588" in said.err and "--memory 500KB" in said.err
