@@ -11,6 +11,7 @@ its tolerance allows, is where the optimum improves.  For any smaller budget eve
 the other, keeps its value.  Where there is no plan: the conflict, and what would repair it.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,8 +20,13 @@ from pydantic import Field
 
 from nonn_common import Progress, silent
 from nonn_common.document import Record
-from nonn_common.errors import InputError
-from planner.data.objective_function import ObjectiveBound
+from nonn_common.errors import InputError, UnprovenError
+from planner.data.objective_function import (
+    FLOAT_NOISE,
+    ObjectiveBound,
+    relaxed_bound,
+    rounding_units,
+)
 from planner.data.problem_data import resolve_problem
 from planner.data.relaxable_constraint import (
     ConstraintKind,
@@ -37,11 +43,13 @@ from planner.data.relaxable_constraint import (
 from planner.diagnosis.conflict import conflict_sentences, irreducible_conflict
 from planner.diagnosis.repair import Repair, find_repairs
 from planner.plan_file.evaluation import PlanEvaluation
-from planner.plan_file.plan_document import LevelResult, PlanDocument
+from planner.plan_file.plan_document import Decision, LevelResult, PlanDocument, PlannedStudent
+from planner.plan_file.validation import keeps_limits
 from planner.problem.goals import OBJECTIVES, Objective
 from planner.problem.problem import Problem
 from planner.solvers.lexicographic import LexicographicOptimum, lexicographic_optimum
 from planner.solvers.search import SolverSession, TimeBudget
+from profiles.device import End
 
 
 class Sensitivity(Record):
@@ -169,6 +177,119 @@ def _row(
     )
 
 
+class Flip(Record):
+    """The plan where times lie elsewhere in their 90 % intervals, if still the best."""
+
+    board: str | None = Field(description="The board whose time is moved; null: each board's.")
+    end: End = Field(description="Where it is moved to; all others take what is predicted.")
+    best: bool | None = Field(
+        description="The plan is still the best, up to rounding; null: not settled in the limit."
+    )
+    students: tuple[str, ...] = Field(
+        description="Students whose board, network or share is another one in the best plan there."
+    )
+    total_ms: float = Field(
+        ge=0, description="Latency of this placement there, sent to in its best order."
+    )
+    best_ms: float | None = Field(
+        ge=0, description="Latency of the best plan there; null where none was found."
+    )
+
+
+FLIPS_SHARE = 0.3
+"""Part of the deterministic time that may go to other times of boards."""
+MOST_FLIPS = 12
+"""Boards whose time is moved by itself, at most."""
+
+
+def find_flips(
+    session: SolverSession, plan: PlanDocument, progress: Progress = silent
+) -> tuple[Flip, ...]:
+    """Other best plans within the intervals of times; none where no interval is known.
+
+    All boards at the low end and at the upper end; and each board by itself at its upper end.  Of
+    a plan for upper ends: all at the low end, and all as predicted.
+    """
+    if plan.predicted is None or plan.predicted.high_ms is None:
+        return ()
+    places: list[tuple[End, str | None]]
+    if plan.question.timing == "upper-end":
+        places = [("low", None), ("middle", None)]
+    else:
+        told = [row.board for row in plan.board_times if row.high_ms is not None]
+        single = told[:MOST_FLIPS] if len(told) > 1 or len(plan.question.boards) > 1 else []
+        places = [("low", None), ("high", None), *(("high", board) for board in single)]
+    time_budget = TimeBudget(FLIPS_SHARE * session.time_budget.remaining)
+    found = []
+    for number, (end, board) in enumerate(places):
+        progress(f"times at the {end} end", number, len(places))
+        moved = SolverSession(plan.question.at_end(end, board), time_budget)
+        found.append(_flip(moved, plan, end, board))
+    session.time_budget.remaining -= (
+        FLIPS_SHARE * session.time_budget.remaining - time_budget.remaining
+    )
+    return tuple(found)
+
+
+def _flip(session: SolverSession, plan: PlanDocument, end: End, board: str | None) -> Flip:
+    problem = session.problem
+    here = PlanEvaluation.of_plan(plan).at(problem)
+    total_ms = here.predicted.total_ms
+
+    def told(best: bool | None, other: PlanEvaluation | None = None) -> Flip:
+        moved = _moved_students(plan, other.decision) if other and not best else ()
+        best_ms = None if other is None else other.predicted.total_ms
+        return Flip(
+            board=board, end=end, best=best, students=moved, total_ms=total_ms, best_ms=best_ms
+        )
+
+    try:
+        optimum = lexicographic_optimum(session)
+    except UnprovenError:  # stopped, or no plan keeps all limits there
+        return told(None)
+    other = PlanEvaluation.of(problem, optimum.assignment)
+    if keeps_limits(here) and _as_good(here, optimum):
+        return told(True if optimum.proven else None, other)
+    return told(False, other)
+
+
+def _as_good(plan: PlanEvaluation, optimum: LexicographicOptimum) -> bool:
+    """Whether a plan has the optimum's value of each level, up to tolerances and rounding."""
+    problem = plan.problem
+    for one in optimum.levels:
+        measure, last = one.measure, one is optimum.levels[-1]
+        tolerance_pct = 0.0 if last else one.level.tolerance_pct
+        bound = relaxed_bound(problem, one.level.objective, one.best, tolerance_pct)
+        counted = measure.scale.count(problem, plan.value(one.level.objective))
+        slack = rounding_units(problem, measure) + FLOAT_NOISE
+        worse = bound.bound - counted if measure.maximise else counted - bound.bound
+        if worse > slack:
+            return False
+    return True
+
+
+def _moved_students(plan: PlanDocument, other: Decision) -> tuple[str, ...]:
+    """Students of the plan that the other decision has not, boards that are alike being one.
+
+    A student is as many filters on a network, at a precision, on such boards.
+    """
+    data = resolve_problem(plan.question)
+    kinds = {board.name: data.board_class(b) for b, board in enumerate(plan.question.boards)}
+
+    def key(student: PlannedStudent) -> tuple[object, ...]:
+        on = tuple(sorted(kinds[board] for board in student.boards))
+        return len(student.filters), student.network, student.precision, on
+
+    left = Counter(map(key, other.students))
+    moved = []
+    for student in plan.students:
+        if left[key(student)]:
+            left[key(student)] -= 1
+        else:
+            moved.append(student.name)
+    return tuple(moved)
+
+
 class Explanation(Record):
     """Explanation of a plan and its limits, or of why there is none."""
 
@@ -178,6 +299,10 @@ class Explanation(Record):
     stages: tuple[LevelResult, ...] = Field(description="The plan's proof.")
     sensitivities: tuple[Sensitivity, ...] = Field(
         description="Of each budget and requirement; empty if infeasible."
+    )
+    flips: tuple[Flip, ...] = Field(
+        default=(),
+        description="The plan elsewhere in the intervals of times; empty where none is known.",
     )
     conflict: tuple[str, ...] = Field(
         description="If infeasible: an irreducible set of demands that cannot hold together."
@@ -204,15 +329,18 @@ def explain(
     moved = replace(session, most_solutions=0)
     if plan.status == "infeasible":
         return _infeasible(plan, moved, progress)
-    rows = sensitivities(moved, lexicographic_optimum(session), dict(_uses(plan)), progress)
+    best = lexicographic_optimum(session)
+    flips = find_flips(session, plan, progress)
+    rows = sensitivities(moved, best, dict(_uses(plan)), progress)
     return Explanation(
         status=plan.status,
         stages=plan.stages,
         sensitivities=rows,
+        flips=flips,
         conflict=(),
         repairs=(),
         irreducible=False,
-        proven=all(row.proven for row in rows),
+        proven=all(row.proven for row in rows) and all(one.best is not None for one in flips),
     )
 
 

@@ -71,6 +71,12 @@ class PlanEvaluation:
         """Evaluate the decision of a plan file, as it is written there."""
         return cls(plan.question, plan.decision, plan.send_order)
 
+    def at(self, problem: Problem) -> Self:
+        """The same placement where boards take other times, sent to in the best order there."""
+        places = {name: place for place, name in enumerate(_board_names(problem))}
+        order = _best_send_order(problem, self.decision, [places[b] for b in self.send_order])
+        return type(self)(problem, self.decision, order)
+
     @cached_property
     def workload(self) -> FanOut:
         """Workload of one image; raises SimulationError for a wrong order."""

@@ -351,7 +351,7 @@ def best_assignment(problem: Problem, candidates: Sequence[Assignment]) -> Assig
     the order of the candidates.
     """
     every = {one: PlanEvaluation.of(problem, one) for one in candidates}
-    able = [one for one, evaluation in every.items() if _is_feasible(evaluation)]
+    able = [one for one, evaluation in every.items() if keeps_limits(evaluation)]
     for level in problem.objective:
         sign = -1.0 if level.objective in MAXIMISED else 1.0
         values = {one: sign * every[one].value(level.objective) for one in able}
@@ -377,8 +377,8 @@ def broken_exactly(evaluation: PlanEvaluation) -> Iterator[RelaxableConstraint]:
             yield RelaxableConstraint("requirement", objective=one.objective)
 
 
-def _is_feasible(evaluation: PlanEvaluation) -> bool:
-    """Say whether each board's budgets and the requirements on the whole are kept."""
+def keeps_limits(evaluation: PlanEvaluation) -> bool:
+    """Whether each board's budgets and the requirements on the whole are kept."""
     if any(row.slack is not None and row.slack < 0 for row in evaluation.budgets):
         return False
     problem = evaluation.problem

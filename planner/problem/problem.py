@@ -53,15 +53,15 @@ def _resolved(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
 
 
 @lru_cache(maxsize=64)
-def _boards_at(fleet: Fleet, ends: tuple[End, ...], by_layer: bool) -> tuple[Board, ...]:
-    """Boards of a fleet with times at these ends, or by FLOPs alone."""
-    found: dict[tuple[DeviceProfile, End], DeviceProfile] = {}
+def _boards_at(fleet: Fleet, end: End, by_layer: bool) -> tuple[Board, ...]:
+    """Boards of a fleet with times at an end of their intervals, or by FLOPs alone."""
+    found: dict[DeviceProfile, DeviceProfile] = {}
     boards = []
-    for board, end in zip(_resolved(fleet)[1], ends, strict=True):
+    for board in _resolved(fleet)[1]:
         device = board.device
-        if (device, end) not in found:
-            found[device, end] = at_end(device, end) if by_layer else without_layers(device)
-        boards.append(replace(board, device=found[device, end]))
+        if device not in found:
+            found[device] = at_end(device, end) if by_layer else without_layers(device)
+        boards.append(replace(board, device=found[device]))
     return tuple(boards)
 
 
@@ -271,13 +271,32 @@ class Problem(Record):
         """Boards of the fleet with their profiles; raises ProfileError for unknown ones."""
         return self.boards_at("high" if self.timing == "upper-end" else "middle")
 
-    def boards_at(self, end: End, others: End | None = None, board: str = "") -> tuple[Board, ...]:
-        """Boards whose times lie at an end of their intervals.
+    def boards_at(self, end: End) -> tuple[Board, ...]:
+        """Boards whose times lie at an end of their intervals."""
+        return _boards_at(self.fleet, end, self.timing != "flop-affine")
 
-        With `others`, that is so of the named board alone, and `others` of the rest.
+    def at_end(self, end: End, board: str | None = None) -> "Problem":
+        """The problem where one board, or each, takes the time at an end of its interval.
+
+        All others take what is predicted.
         """
-        ends = tuple(others if others and one.name != board else end for one in self.fleet.boards)
-        return _boards_at(self.fleet, ends, self.timing != "flop-affine")
+        _, boards = _resolved(self.fleet)
+        moved = {
+            one.device.name: at_end(one.device, end).model_copy(
+                update={"name": f"{one.device.name} at its {end} end"}
+            )
+            for one in boards
+            if one.device.layer_rates is not None and board in (None, one.name)
+        }
+        rows = tuple(
+            row.model_copy(update={"device": moved[row.device].name})
+            if row.device in moved and board in (None, row.name)
+            else row
+            for row in self.fleet.boards
+        )
+        own = {"boards": rows, "devices": (*self.fleet.devices, *moved.values())}
+        fleet = self.fleet.model_copy(update=own)
+        return self.model_copy(update={"fleet": fleet, "timing": "per-layer"})
 
     @property
     def pipeline_boards(self) -> tuple[Board, ...]:

@@ -1,7 +1,11 @@
 import json
 
 import pytest
+from drawn_instances import made_rates
 from made_hardware import on_air
+
+from profiles.device import DEVICES
+from profiles.layer_rates import WORKS
 
 
 def test_the_published_example_of_a_merge(nonn_plan, plan_arguments):
@@ -310,3 +314,46 @@ def test_a_percentile_without_a_known_spread_is_said_to_be_none(nonn_plan, plan_
     assert said.code == 0, said.err
     assert said.document["predicted"]["p95_ms"] is None
     assert any("no spread is known of rpi-4b" in text for text in said.document["warnings"])
+
+
+def test_people_see_how_times_are_predicted_and_their_intervals(
+    nonn_plan, replaced, plan_arguments, tmp_path
+):
+    """Two devices by rates, one of them without power, and one by FLOPs."""
+    rates = made_rates({name: 20 * work.ms for name, work in WORKS.items()})
+    base = DEVICES.get("rpi-3b")
+    dark = {"power_fixed_w": None, "power_busy_w": None}
+    base.model_copy(update={"name": "lit", "layer_rates": rates}).write(tmp_path / "lit.yaml")
+    base.model_copy(update={"name": "dark", "layer_rates": rates} | dark).write(
+        tmp_path / "dark.yaml"
+    )
+    boards = [{"name": name, "device": name} for name in ("lit", "dark", "rpi-3b")]
+    made = {"name": "made", "title": "Made", "devices": ["lit.yaml", "dark.yaml"]}
+    (tmp_path / "fleet.yaml").write_text(json.dumps(made | {"boards": boards}))
+    asked = replaced(plan_arguments, "--fleet", tmp_path / "fleet.yaml", "--students", "3")
+    said = nonn_plan(*asked, "--minimise", "latency")
+    assert said.code == 0, said.err
+    assert "layer by layer" in said.out
+    assert "times are predicted by FLOPs alone (FLOP-affine) on rpi-3b" in said.out
+    assert "at the ends of their intervals" in said.out
+    assert "energy is not known: no power is known of dark" in said.err + said.out
+    robust = nonn_plan(*asked, "--minimise", "latency", "--robust", "--json").document
+    assert robust["question"]["timing"] == "upper-end"
+    predicted = robust["predicted"]
+    assert predicted["total_ms"] == predicted["high_ms"] > predicted["middle_ms"]
+    assert predicted["energy_fleet_mj"] is None
+    assert any("no power is known of dark" in one for one in robust["warnings"])
+    explained = nonn_plan("explain", tmp_path / "plan.json")
+    assert "all boards at the low end of their intervals" in explained.out
+    simulated = nonn_plan("simulate", tmp_path / "plan.json", "--json").document
+    (told,) = (one for one in simulated.values() if "energy_total_mj" in str(one)[:10**6])
+    assert told["energy_total_mj"] is None
+    assert any("no power is known of dark" in one for one in simulated["warnings"])
+    refused = nonn_plan(*asked, "--minimise", "energy")
+    assert refused.code == 2
+    assert "board dark" in refused.err
+
+
+def test_robust_without_any_interval_says_that_it_changes_nothing(nonn_plan, plan_arguments):
+    said = nonn_plan(*plan_arguments, "--robust", "--json")
+    assert any("--robust changes nothing" in one for one in said.document["warnings"])

@@ -1,7 +1,7 @@
 """`plan`, `config`, `explain`: a proven plan, its recipe, and why it is so; no torch."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -30,7 +30,7 @@ from planner.plan_file.training_recipe import training_recipe
 from profiles.fleet import parse_fleet
 
 if TYPE_CHECKING:
-    from planner.diagnosis.explanation import Explanation, Sensitivity
+    from planner.diagnosis.explanation import Explanation, Flip, Sensitivity
 
 
 @with_problem_options
@@ -191,6 +191,31 @@ def _show_thresholds(output: Output, plan: "PlanDocument", explanation: "Explana
         ("demand", "used", "limit", "slack", "binds", "tighten to", "loosen to", "improves"),
         [_threshold_row(plan, row) for row in explanation.sensitivities],
     )
+    for sentence in _flip_sentences(explanation.flips):
+        output.say(sentence)
+
+
+def _flip_sentences(flips: "Sequence[Flip]") -> Iterator[str]:
+    """Sentences for people: where in the intervals of times the plan is still the best."""
+    stays = [_place(one) for one in flips if one.best]
+    if stays:
+        yield f"this plan stays the best with {'; with '.join(stays)}"
+    for one in flips:
+        if one.best is None:
+            yield f"not settled: whether this plan is the best with {_place(one)}"
+        elif not one.best:
+            against = "" if one.best_ms is None else f", latency {one.best_ms:.1f} ms"
+            yield (
+                f"with {_place(one)} another plan is better: {', '.join(one.students) or 'G0'} "
+                f"would move{against} against {one.total_ms:.1f}"
+            )
+
+
+def _place(flip: "Flip") -> str:
+    ends = {"low": "the low end", "middle": "the middle", "high": "the upper end"}
+    if flip.board is not None:
+        return f"{flip.board} alone at {ends[flip.end]} of its interval"
+    return f"all boards at {ends[flip.end]} of their intervals"
 
 
 def _threshold_row(plan: "PlanDocument", row: "Sensitivity") -> tuple[str, ...]:

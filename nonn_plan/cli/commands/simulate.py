@@ -206,6 +206,7 @@ def simulate(
     if came_from:
         output.say(f"arrivals: {images} of {came_from}")
     output.warn(*result.warnings, *(simulation_report.unknown_spread(graph) if spread else ()))
+    output.warn(*simulation_report.unknown_energy(graph))
     written = outputs.write(result)
     left_out = outputs.left_out()
     for sentence in (*(f"written to {path}" for path in written), *left_out):

@@ -135,10 +135,18 @@ def join_spread_of(request: "SimulationRequest") -> dict[str, float] | None:
     from simulator.workloads.closed_form import known_join_spread
     from simulator.workloads.fan_out import FanOut
 
-    if not isinstance(request.workload, FanOut) or "per-layer" in request.latency_model.values():
+    if not isinstance(request.workload, FanOut):
         return None
     spread = known_join_spread(request.workload)
     return None if spread is None else asdict(spread)
+
+
+def unknown_energy(graph: "TaskGraph") -> Iterable[str]:
+    """Warning where boards compute whose power is not known."""
+    nodes = (node for node in graph.nodes if node.name in graph.computing)
+    dark = dict.fromkeys(node.device.name for node in nodes if not node.device.power_known)
+    if dark:
+        yield f"energy is not known: no power is known of {', '.join(dark)}"
 
 
 def unknown_spread(graph: "TaskGraph") -> Iterable[str]:
