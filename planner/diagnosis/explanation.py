@@ -269,7 +269,7 @@ def _as_good(plan: PlanEvaluation, optimum: LexicographicOptimum) -> bool:
 
 
 def _moved_students(plan: PlanDocument, other: Decision) -> tuple[str, ...]:
-    """Students of the plan that the other decision has not, boards that are alike being one.
+    """Students of the plan that the other decision lacks; alike boards are one.
 
     A student is as many filters on a network, at a precision, on such boards.
     """

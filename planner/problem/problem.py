@@ -54,7 +54,7 @@ def _resolved(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
 
 @lru_cache(maxsize=64)
 def _boards_at(fleet: Fleet, end: End, by_layer: bool) -> tuple[Board, ...]:
-    """Boards of a fleet with times at an end of their intervals, or by FLOPs alone."""
+    """Boards of a fleet with times at an end, or by FLOPs alone."""
     found: dict[DeviceProfile, DeviceProfile] = {}
     boards = []
     for board in _resolved(fleet)[1]:
@@ -276,7 +276,7 @@ class Problem(Record):
         return _boards_at(self.fleet, end, self.timing != "flop-affine")
 
     def at_end(self, end: End, board: str | None = None) -> "Problem":
-        """The problem where one board, or each, takes the time at an end of its interval.
+        """The problem where one board, or each, is at an end of its interval.
 
         All others take what is predicted.
         """
