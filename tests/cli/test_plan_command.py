@@ -346,7 +346,7 @@ def test_people_see_how_times_are_predicted_and_their_intervals(
     explained = nonn_plan("explain", tmp_path / "plan.json")
     assert "all boards at the low end of their intervals" in explained.out
     simulated = nonn_plan("simulate", tmp_path / "plan.json", "--json").document
-    (told,) = (one for one in simulated.values() if "energy_total_mj" in str(one)[:10**6])
+    (told,) = (one for one in simulated.values() if "energy_total_mj" in str(one)[: 10**6])
     assert told["energy_total_mj"] is None
     assert any("no power is known of dark" in one for one in simulated["warnings"])
     refused = nonn_plan(*asked, "--minimise", "energy")
