@@ -9,6 +9,7 @@ not when by the host's clock: its slice is put in the middle of the time that is
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -249,15 +250,20 @@ def _board(
         wire=wire,
         computed_ms=computed,
         replied_ms=compared(lambda timing: timing.replied_ms),
-        energy_mj=Comparison.of(row.energy_mj, _energy_mj(row, computed.measured)),
+        energy_mj=_energy_compared(row, computed.measured),
     )
 
 
-def _energy_mj(row: BoardRow, computed_ms: float | None) -> float | None:
-    """Energy of a board over its measured compute time, at the predicted power."""
+def _energy_compared(row: BoardRow, computed_ms: float | None) -> Comparison:
+    """Energy of a board, and over its measured compute time at the predicted power.
+
+    Both are unknown where the power is.
+    """
+    if math.isnan(row.energy_mj):
+        return Comparison.of(None, None)
     if computed_ms is None or row.busy_ms == 0:
-        return None
-    return row.energy_mj / row.busy_ms * computed_ms
+        return Comparison.of(row.energy_mj, None)
+    return Comparison.of(row.energy_mj, row.energy_mj / row.busy_ms * computed_ms)
 
 
 def _accuracy(

@@ -1,6 +1,7 @@
 """Predicted beside measured, where what was measured is known."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from emulated_plans import bundle_of, made_fleet, made_plan
 from boards.board_validation import (
     AnswerTimes,
     Comparison,
+    _energy_compared,
     compare_with_plan,
     median,
     write_comparison_trace,
@@ -19,6 +21,7 @@ from nonn_common.errors import BoardError
 from nonn_core.export.bundle import read_bundle
 from planner.plan_file.evaluation import plan_workload
 from simulator.engine.simulation import simulate
+from simulator.results.breakdown import BoardRow
 from simulator.workloads import closed_form
 
 NOTHING = (
@@ -203,3 +206,12 @@ def test_what_a_server_does_not_tell_is_unknown_and_not_0(plan, bundle, tmp_path
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     names = {event["name"] for event in events if event["pid"] > 100_000}
     assert "compute" not in names
+
+
+@pytest.mark.parametrize(("energy_mj", "measured"), [(30.0, 45.0), (math.nan, None)])
+def test_energy_is_compared_where_the_power_of_a_board_is_known(energy_mj, measured):
+    """Measured as time at the predicted power: 15 ms where 10 ms were predicted."""
+    row = BoardRow("b0", "device", 1, 1.0, 10.0, 12.0, energy_mj)
+    found = _energy_compared(row, 15.0)
+    assert found.measured == measured
+    assert found.predicted == (energy_mj if measured else None)
