@@ -16,7 +16,8 @@ ROOMS = (
     "boards",
     "nonn_plan",
 )
-MOST_FILES = 220
+MOST_FILES = 226
+"""220 as the house was rebuilt; six for measured boards, stragglers and compiled runs."""
 MOST_LINES = 400
 ENDINGS = ("ing", "ed", "es", "s", "er", "ers", "ation", "ations", "d", "e")
 
