@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nonn_common.document import write_atomic
-from profiles.device import DeviceProfile
+from profiles.device import DeviceProfile, PredictedTime, TimingMethod
 from profiles.fleet import Board
 from profiles.link import LinkProfile
 from simulator.engine.simulation import simulate
@@ -50,7 +50,8 @@ class StudentSweep:
     """Students that leave boards of `slow` for one of `fast`, all on `link`.
 
     There are `students` of them, of `macs` each.  `sending` says whether those on the fast board
-    have an image each, as published, or one together.
+    have an image each, as published, or one together.  Without its time by layers on a device, a
+    student's follows from the MACs there.
     """
 
     slow: DeviceProfile
@@ -62,6 +63,14 @@ class StudentSweep:
     features: int
     image_bytes: int
     sending: Sending = "per-board"
+    slow_time: PredictedTime | None = None
+    fast_time: PredictedTime | None = None
+
+    @property
+    def timing(self) -> tuple[tuple[DeviceProfile, TimingMethod], ...]:
+        """Both devices, and what predicts a student's time there."""
+        times = ((self.slow, self.slow_time), (self.fast, self.fast_time))
+        return tuple((device, time.how if time else "flop-affine") for device, time in times)
 
     def fan_out(self, moved: int) -> FanOut:
         """Workload with `moved` students on the fast board."""
@@ -73,7 +82,13 @@ class StudentSweep:
         boards = (*slow, *([fast] if moved else []))
         homes = [*(board.name for board in slow), *[fast.name] * moved]
         works = tuple(
-            StudentWork(f"student-{number + 1}", home, self.macs, self.features)
+            StudentWork(
+                f"student-{number + 1}",
+                home,
+                self.macs,
+                self.features,
+                self.fast_time if home == fast.name else self.slow_time,
+            )
             for number, home in enumerate(homes)
         )
         each_bytes = self.image_bytes if self.sending == "per-student" else None

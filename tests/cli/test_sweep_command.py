@@ -4,8 +4,11 @@ import csv
 
 import pytest
 
+from nonn_core.networks.blueprint import ImageShape
 from nonn_plan.reproduction import move_of
+from planner.plan_file.decision_workload import student_time
 from profiles.calibration_data import published_facts
+from profiles.device import DEVICES
 
 FIGURE_7 = ("sweep", "--from", "rpi-3b", "--to", "odroid-xu4s", "--student", "wrn16:32,64,88")
 
@@ -115,3 +118,14 @@ def test_the_link_of_a_sweep_is_the_devices_own(nonn_plan):
     assert refused.code == 2
     assert "found 'rpi-zero-2w on wifi, odroid-xu4s on wired-100mbit'" in refused.err
     assert nonn_plan(*asked, "rpi-zero-2w", "--to", "odroid-xu4s", "--link", "wifi").code == 0
+
+
+def test_a_sweep_says_what_predicts_its_times_and_knows_layers(nonn_plan):
+    """A Raspberry Pi 4 knows the layers of wrn10:4,8,8; of 167 MFLOPs there are none."""
+    call = ("sweep", "--from", "rpi-4b", "--to", "odroid-xu4s", "--students", 2, "--filters", 9)
+    layers = nonn_plan(*call, "--student", "wrn10:4,8,8", "--json").document
+    assert layers["timing"] == {"rpi-4b": "per-layer", "odroid-xu4s": "flop-affine"}
+    planned = student_time(DEVICES.get("rpi-4b"), "wrn10:4,8,8", ImageShape(3, 32, 32), 9)
+    assert layers["rows"][0]["compute_ms"] == pytest.approx(planned.ms, rel=1e-12)
+    numbers = nonn_plan(*call, "--student", "167M")
+    assert "compute time of rpi-4b: affine in the FLOPs\n" in numbers.out

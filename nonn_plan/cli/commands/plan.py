@@ -197,9 +197,11 @@ def _show_thresholds(output: Output, plan: "PlanDocument", explanation: "Explana
 
 def _flip_sentences(flips: "Sequence[Flip]") -> Iterator[str]:
     """Sentences for people: where in the intervals of times the plan is still the best."""
-    stays = [_place(one) for one in flips if one.best]
+    stays = [one for one in flips if one.best]
     if stays:
-        yield f"this plan stays the best with {'; with '.join(stays)}"
+        yield "this plan stays the best"
+    for one in stays:
+        yield f"  - with {_place(one)}"
     for one in flips:
         if one.best is None:
             yield f"not settled: whether this plan is the best with {_place(one)}"

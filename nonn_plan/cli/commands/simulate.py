@@ -28,6 +28,7 @@ from nonn_plan.cli.parsers.workload import (
     student_macs,
     students_request,
     teachers_alone,
+    time_by_layers,
     with_quorum,
 )
 from nonn_plan.cli.views import simulation_report
@@ -358,7 +359,12 @@ def sweep(
     form = ImageShape.parse(image)
     macs = student_macs(student, form, filters)
     move = _move(slow, fast, link, host, (students, macs, filters, form.size_bytes))
-    move = replace(move, sending=_sending(sends))
+    move = replace(
+        move,
+        sending=_sending(sends),
+        slow_time=time_by_layers(student, move.slow, form, filters),
+        fast_time=time_by_layers(student, move.fast, form, filters),
+    )
     moved = move.points()
     least = least_total_at(moved)
     simulation_report.show_sweep(output, move, moved, least)
@@ -373,6 +379,7 @@ def sweep(
         {
             "student_flops": FLOPS_PER_MAC * macs,
             "sends": sends,
+            "timing": {device.name: how for device, how in move.timing},
             "least_total_ms_at": least,
             "rows": [row.to_dict() for row in moved],
         }

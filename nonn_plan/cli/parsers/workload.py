@@ -20,7 +20,7 @@ from nonn_plan.cli.parsers.options import errors_name_option
 from planner.plan_file.decision_workload import student_time
 from planner.plan_file.evaluation import plan_workload
 from planner.plan_file.plan_document import PlanDocument
-from profiles.device import TimingMethod, known_time, model_ms
+from profiles.device import DeviceProfile, PredictedTime, TimingMethod, known_time, model_ms
 from profiles.fleet import Board, parse_fleet, resolve
 from simulator.workloads.fan_out import (
     FanOut,
@@ -159,13 +159,18 @@ def student_works(
     devices = {board.name: board.device for board in boards}
     works = []
     for number, home in enumerate(homes):
-        name = networks[number % len(networks)]
-        stated = _states_flops(name)
-        time = None if stated else student_time(devices[home], name, image, filters)
+        time = time_by_layers(networks[number % len(networks)], devices[home], image, filters)
         works.append(
             StudentWork(f"student-{number + 1}", home, macs[number % len(macs)], filters, time)
         )
     return tuple(works)
+
+
+def time_by_layers(
+    text: str, device: DeviceProfile, image: ImageShape, filters: int
+) -> PredictedTime | None:
+    """Time of a student on a device by its layers; None where its FLOPs tell it."""
+    return None if _states_flops(text) else student_time(device, text, image, filters)
 
 
 def student_macs(text: str, image: ImageShape, filters: int) -> int:

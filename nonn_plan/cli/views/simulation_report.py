@@ -13,11 +13,16 @@ from profiles.fleet import noisy_links
 
 if TYPE_CHECKING:
     from nonn_plan.cli.parsers.workload import SimulationRequest
+    from profiles.device import TimingMethod
     from simulator.results.breakdown import CriticalPathRow
     from simulator.results.simulation_result import SimulationResult
     from simulator.student_sweep import StudentSweep, SweepPoint
     from simulator.task_graph import TaskGraph
 
+TIMING: Mapping["TimingMethod", str] = {
+    "per-layer": "layer by layer",
+    "flop-affine": "affine in the FLOPs",
+}
 LONGEST_AND_REST = (
     "longest board: for how long the board computes that does so longest; rest: the latency less "
     "that time, which Tables 6 and 7 call communication"
@@ -126,8 +131,7 @@ def _sentences(
         )
     for how in dict.fromkeys(request.latency_model.values()):
         devices = ", ".join(name for name, other in request.latency_model.items() if other == how)
-        what = "layer by layer" if how == "per-layer" else "affine in the FLOPs"
-        yield f"compute time of {devices}: {what}"
+        yield f"compute time of {devices}: {TIMING[how]}"
 
 
 def join_spread_of(request: "SimulationRequest") -> dict[str, float] | None:
@@ -210,3 +214,5 @@ def show_sweep(
         ],
     )
     output.say(LONGEST_AND_REST)
+    for device, how in move.timing:
+        output.say(f"compute time of {device.name}: {TIMING[how]}")
