@@ -13,6 +13,6 @@ def segmentation_graph(problem, segmentation):
     network = parse_network(segmentation.network)
     model = cut_model(network, problem.image_shape, problem.classes, segmentation.precision)
     cuts = tuple(accumulate(part.layers for part in segmentation.parts))[:-1]
-    boards = {board.name: board for board in problem.boards}
+    boards = {board.name: board for board in problem.pipeline_boards}
     row = [boards[name] for name in segmentation.boards]
     return pipeline_graph(model.table, row, host_device(problem), cuts)

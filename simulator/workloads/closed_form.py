@@ -26,7 +26,8 @@ order, and its own students' reply queues behind them::
 
 Where each student has a send of its own (`FanOut.sending`), b runs over the students; those of one
 board share its processor from the moments when their images are there: of n that run each goes at
-1/n of the clock, and each replies when it is done.
+1/n of the clock, and each replies when it is done.  Where students on two boards are done at one
+moment and reply on one medium, the engine may let the other go first.
 
 Times are means of what boards of the device draw.  Where their spread is known, the join waits for
 the largest of independent done_b (`JoinSpread`); a closed loop at the means is no less exact.

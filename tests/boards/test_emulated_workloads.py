@@ -127,7 +127,7 @@ def test_notes_name_what_differs_from_the_profiles(tmp_path):
     assert "lossy: packets are lost, and TCP repeats them when it does" in text
     assert "b0, b1: messages cost what they cost here, which is taken to be 1 ms" in text
     assert "b1: its students have no one precision" in text
-    assert "2.87 ms in which x86-host joins" in text
+    assert "3.16 ms in which x86-host joins" in text
     assert "the relay itself" not in text
     assert "no network" not in text
     assert "the system has no tbf" in limitations(

@@ -287,8 +287,10 @@ def powered_runs(draw):
     made = tuple(draw(on_the_air(step)) for step in graph.steps)
     ends = (step.message.places for step in made if step.message)
     boards = {step.actor for step in made}.union(*ends) - {"host"}
+    busy = {"power_fixed_w": 1.0, "power_busy_w": 1.0}
     nodes = tuple(
-        Node(name, device(name, idle_w=draw(watts), radio_w=draw(watts))) for name in sorted(boards)
+        Node(name, device(name, idle_w=draw(watts), radio_w=draw(watts), **busy))
+        for name in sorted(boards)
     )
     graph = TaskGraph(made, graph.sink, nodes=nodes)
     return simulate(graph, 6, replace(draw(disturbed(graph)), seed=draw(seeds)))
