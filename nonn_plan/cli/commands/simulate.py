@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from simulator.task_graph import TaskGraph
     from simulator.workloads.fan_out import Sending
 
-
 DEFAULT_IMAGES = 1000
 """Images where they come on their own and nobody says how many."""
 
@@ -350,21 +349,17 @@ def sweep(
         raise InputError("two outputs of one name", found=str(plot))
     if table is not None:
         check_table(SweepPoint, table)
-        if table.suffix == ".parquet" and not HAS_PARQUET:
-            raise InputError(
-                "no Parquet without pyarrow", where="-o", found=str(table), fix=GET_PARQUET
-            )
+    if table is not None and table.suffix == ".parquet" and not HAS_PARQUET:
+        raise InputError(
+            "no Parquet without pyarrow", where="-o", found=str(table), fix=GET_PARQUET
+        )
     if plot is not None:
         check_picture(plot)
     form = ImageShape.parse(image)
     macs = student_macs(student, form, filters)
     move = _move(slow, fast, link, host, (students, macs, filters, form.size_bytes))
-    move = replace(
-        move,
-        sending=_sending(sends),
-        slow_time=time_by_layers(student, move.slow, form, filters),
-        fast_time=time_by_layers(student, move.fast, form, filters),
-    )
+    times = [time_by_layers(student, one, form, filters) for one in (move.slow, move.fast)]
+    move = replace(move, sending=_sending(sends), slow_time=times[0], fast_time=times[1])
     moved = move.points()
     least = least_total_at(moved)
     simulation_report.show_sweep(output, move, moved, least)
@@ -372,9 +367,8 @@ def sweep(
         write_sweep_table(moved, table)
     if plot is not None:
         write_sweep_plot(move, moved, plot)
-    for path in (table, plot):
-        if path is not None:
-            output.say(f"written to {path}")
+    for path in filter(None, (table, plot)):
+        output.say(f"written to {path}")
     output.result(
         {
             "student_flops": FLOPS_PER_MAC * macs,
@@ -391,10 +385,8 @@ def _move(
 ) -> "StudentSweep":
     from simulator.student_sweep import StudentSweep
 
-    boards = tuple(
-        FleetBoard(name=name, device=device, link=link)
-        for name, device in (("slow", slow), ("fast", fast))
-    )
+    devices = {"slow": slow, "fast": fast}
+    boards = tuple(FleetBoard(name=n, device=d, link=link) for n, d in devices.items())
     fleet = Fleet(name="sweep", title="sweep", host=host, boards=boards)
     hosting, found = resolve(fleet)
     links = [board.link.name for board in found]

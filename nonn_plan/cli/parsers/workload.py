@@ -7,6 +7,7 @@ InputError that names the option.
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
@@ -151,25 +152,20 @@ def student_works(
     image: ImageShape,
     boards: Sequence[Board],
 ) -> tuple[StudentWork, ...]:
-    """Work of a student per home, one of `boards`; networks are taken in turn.
-
-    A student of which only the FLOPs are known has no layers.
-    """
-    macs = [student_macs(name, image, filters) for name in networks]
+    """Work of a student per home, one of `boards`; networks are taken in turn."""
+    macs = {name: student_macs(name, image, filters) for name in networks}
     devices = {board.name: board.device for board in boards}
     works = []
-    for number, home in enumerate(homes):
-        time = time_by_layers(networks[number % len(networks)], devices[home], image, filters)
-        works.append(
-            StudentWork(f"student-{number + 1}", home, macs[number % len(macs)], filters, time)
-        )
+    for number, (home, name) in enumerate(zip(homes, cycle(networks), strict=False), start=1):
+        time = time_by_layers(name, devices[home], image, filters)
+        works.append(StudentWork(f"student-{number}", home, macs[name], filters, time))
     return tuple(works)
 
 
 def time_by_layers(
     text: str, device: DeviceProfile, image: ImageShape, filters: int
 ) -> PredictedTime | None:
-    """Time of a student on a device by its layers; None where its FLOPs tell it."""
+    """Time of a student on a device by its layers; None where unknown."""
     return None if _states_flops(text) else student_time(device, text, image, filters)
 
 
