@@ -147,7 +147,7 @@ def load() -> bool:
         run_recurrence([row], None, 1, 1, Recorder(graph, "totals"))
     except NonnError:  # somebody stops the program
         raise
-    except Exception:
+    except Exception:  # errors of numba and of its cache share no other base
         return False
     return True
 

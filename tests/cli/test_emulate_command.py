@@ -24,7 +24,7 @@ EMULATE = (
     "boards.tls.authority",
     "simulator.workloads.closed_form",
 )
-"""What `emulate` imports."""
+"""Modules that `emulate` imports."""
 HANG_UP_ENDS_IT = """
 import signal
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -31,7 +31,7 @@ COMMON = (
     "planner.solve",
     "planner.exploration.exploration",
 )
-"""What most of these commands import."""
+"""Modules that most of these commands import."""
 
 
 @pytest.fixture
