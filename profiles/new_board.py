@@ -19,7 +19,7 @@ from profiles.board_library import affine_quantities, clock_hz
 from profiles.device import DeviceProfile
 from profiles.latency_predictor import LatencyPredictor, check_networks
 from profiles.layer import LayerRates
-from profiles.layer_rates import network_work
+from profiles.layer_rates import WORKS, network_work
 from profiles.measured_latency import (
     INT8,
     BoardSetting,
@@ -82,6 +82,22 @@ def met_rates(log_rates: Matrix, works: Matrix, ms: Matrix) -> Matrix:
     found = minimize(loss, np.zeros(kinds), jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
     moved: Matrix = log_rates + spread @ found.x
     return moved
+
+
+def unmet_rows(
+    rates: LayerRates, rows: Sequence[LatencyRow], networks: Mapping[str, RuntimeNetwork]
+) -> list[tuple[LatencyRow, float]]:
+    """Measured rows whose latency is outside the rates' own interval, and the predicted ms.
+
+    A few rows of one board are met closely; these contradict each other, or one is a slip.
+    """
+    unit_ms = np.array([rates.ms_per_unit.get(name, 0.0) for name in WORKS])
+    predicted = network_work([networks[row.network] for row in rows]) @ unit_ms
+    return [
+        (row, float(ms))
+        for row, ms in zip(rows, predicted, strict=True)
+        if row.ms is not None and not ms * rates.low <= row.ms <= ms * rates.high
+    ]
 
 
 def calibrated_board(

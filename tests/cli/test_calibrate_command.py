@@ -157,3 +157,17 @@ def test_a_few_measured_networks_become_a_board_with_rates_of_layers(nonn_plan, 
     assert (device.layer_rates.rows, device.cores) == (3, 4)
     assert device.message_ms.provenance == "assumed" and device.missing_as_board == ()
     assert "Nine of ten networks take" in said.err
+
+
+def test_rows_that_contradict_each_other_are_named(nonn_plan, tmp_path):
+    table, out = tmp_path / "ours.csv", tmp_path / "ours.yaml"
+    board = "Our board (Cortex-A53 1.2GHz x 4),4"
+    rows = [("resnet18", "300"), ("mobilenet_v2", "120"), ("squeezenet", "110000")]
+    lines = [f"{board},{network},{ms}" for network, ms in rows]
+    table.write_text("\n".join(["board,threads,network,min_ms", *lines, ""]))
+    said = nonn_plan("calibrate", table, "--like", "rpi-3b-plus", "-o", out)
+    assert said.code == 0, said.err
+    assert "Warning: squeezenet: 110000 ms were measured, " in said.out
+    table.write_text(table.read_text().replace("110000", "110"))
+    again = nonn_plan("calibrate", table, "--like", "rpi-3b-plus", "-o", out)
+    assert again.code == 0 and "were measured" not in again.out

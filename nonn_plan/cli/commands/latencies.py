@@ -134,12 +134,18 @@ def calibrate_networks(
     """Write the profile of a board on which a few networks were measured."""
     from nonn_plan.cli.views.board_report import show_figures
     from profiles.measured_latency import latency_rows, placed_lines
-    from profiles.new_board import calibrated_board
+    from profiles.new_board import calibrated_board, unmet_rows
 
-    rows = latency_rows(placed_lines(sheet, *_ROW_COLUMNS, "min_ms"))
-    device = calibrated_board(rows, _networks(layers), like, out.stem, str(sheet.path))
+    rows, networks = latency_rows(placed_lines(sheet, *_ROW_COLUMNS, "min_ms")), _networks(layers)
+    device = calibrated_board(rows, networks, like, out.stem, str(sheet.path))
     device.write(out)
     show_figures(output, device)
+    if device.layer_rates is not None:
+        for row, ms in unmet_rows(device.layer_rates, rows, networks):
+            output.warn(
+                f"{row.network}: {row.ms:g} ms were measured, {ms:.3g} ms fit all rows of "
+                f"{sheet.path} together; measure it again, or leave it out"
+            )
     output.say(f"Read {sheet.place}")
     output.say(f"Wrote {out}")
     output.result({"device": device.model_dump(mode="json")})
