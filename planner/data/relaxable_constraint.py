@@ -134,36 +134,10 @@ def interchangeable(
 def gains_from_students(problem: Problem, objectives: Iterable[Objective]) -> bool:
     """Say whether students without end could each improve one of these objectives.
 
-    What was not found with `EXTRA_STUDENTS` more is then not proven to be there with none, unless
-    the boards hold no more students (`most_students_held`).
+    What is not found with `EXTRA_STUDENTS` more is then asked of any number
+    (`planner.solvers.further_rounds`).
     """
     return problem.reuse and not GROWING_OBJECTIVES.isdisjoint(objectives)
-
-
-def most_students_held(data: ProblemData) -> int | None:
-    """Most students that memory and MACs of all boards hold; None where nothing limits them.
-
-    Each has as many filters as the smallest community, or more.
-    """
-    filters = min(data.sizes)
-    costs = [
-        (line.at(filters).memory_bytes(mode.precision), line.at(filters).macs)
-        for mode in data.modes
-        for line in (mode.line, *([mode.line_without_stem] if data.stems else []))
-    ]
-    least_bytes, least_macs = (max(1, min(each)) for each in zip(*costs, strict=True))
-    rooms = [
-        [
-            limit // least
-            for limit, least in (
-                (capacity.memory_bytes, least_bytes),
-                (capacity.macs, least_macs),
-            )
-            if limit is not None
-        ]
-        for capacity in data.capacities
-    ]
-    return sum(map(min, rooms)) if all(rooms) else None
 
 
 def lift_constraints(
@@ -178,14 +152,12 @@ def lift_constraints(
     """
     data = resolve_problem(problem)
     out = {*lifted, *measured}
-    asked = [
-        *(level.objective for level in problem.objective),
-        *(required.objective for required in problem.requirements),
-    ]
     capacities = tuple(
         _lift(capacity, b, lifted, measured) for b, capacity in enumerate(data.capacities)
     )
-    most = data.max_students + (EXTRA_STUDENTS if gains_from_students(problem, asked) else 0)
+    most = data.max_students + (
+        EXTRA_STUDENTS if gains_from_students(problem, problem.goals) else 0
+    )
     return replace(
         data,
         capacities=capacities,

@@ -13,7 +13,6 @@ from planner.data.relaxable_constraint import (
     constraint_requirement,
     format_limit,
     format_students,
-    gains_from_students,
     readable_limit,
     relaxable_constraints,
 )
@@ -44,10 +43,8 @@ def explain_conflict(problem: Problem) -> tuple[str, ...]:
 def irreducible_conflict(session: SolverSession) -> Conflict:
     """Return constraints that conflict, such that any one fewer do not.
 
-    Where the limit stops a proof, the constraint is kept; where ever more students could be of
-    use, it
-    is not proven that their number is not in the way.  What holds of one board's budget holds of
-    those of boards that are alike.
+    Where the limit stops a proof, the constraint is kept.  What holds of one board's budget holds
+    of those of boards that are alike.
     """
     data = resolve_problem(session.problem)
     every = tuple(relaxable_constraints(session.problem))
@@ -62,15 +59,10 @@ def irreducible_conflict(session: SolverSession) -> Conflict:
         outcome = _still(session, needed, [one])
         if outcome.infeasible:
             needed.remove(one)
-            proven = proven and not (one.kind == "max_students" and _endless(session.problem))
             continue
         settled.update(twins)
         proven = proven and outcome.assignment is not None
     return Conflict(tuple(needed), proven)
-
-
-def _endless(problem: Problem) -> bool:
-    return gains_from_students(problem, (one.objective for one in problem.requirements))
 
 
 def _still(

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from nonn_common import Progress, silent
 from nonn_common.document import Record
-from nonn_common.errors import InputError, UnprovenError
+from nonn_common.errors import InfeasibleError, InputError, UnprovenError
 from planner.data.objective_function import (
     FLOAT_NOISE,
     ObjectiveBound,
@@ -33,10 +33,8 @@ from planner.data.relaxable_constraint import (
     RelaxableConstraint,
     constraint_label,
     current_limit,
-    gains_from_students,
     interchangeable,
     lift_constraints,
-    most_students_held,
     readable_limit,
     relaxable_constraints,
 )
@@ -114,12 +112,6 @@ def thresholds(
     if lifted == resolve_problem(session.problem) and not constraint.objective:
         return Thresholds(tight, None, None, best.proven and tight_proven)
     loose, improves, loose_proven = _loose(session, best, constraint)
-    if constraint.kind == "max_students" and loose is None:
-        stages = (level.objective for level in session.problem.objective)
-        held = most_students_held(lifted)
-        all_tried = held is not None and held <= lifted.max_students
-        endless = gains_from_students(session.problem, stages)
-        loose_proven = loose_proven and (all_tried or not endless)
     return Thresholds(tight, loose, improves, best.proven and tight_proven and loose_proven)
 
 
@@ -183,7 +175,8 @@ class Flip(Record):
     board: str | None = Field(description="The board whose time is moved; null: each board's.")
     end: End = Field(description="Where it is moved to; all others take what is predicted.")
     best: bool | None = Field(
-        description="The plan is still the best, up to rounding; null: not settled in the limit."
+        description="The plan is still the best, up to rounding; null: not settled in the limit. "
+        "False without a best latency: no plan keeps all limits there."
     )
     students: tuple[str, ...] = Field(
         description="Students whose board, network or share is another one in the best plan there."
@@ -225,9 +218,9 @@ def find_flips(
         progress(f"times at the {end} end", number, len(places))
         moved = SolverSession(plan.question.at_end(end, board), time_budget)
         found.append(_flip(moved, plan, end, board))
-    session.time_budget.remaining -= (
-        FLIPS_SHARE * session.time_budget.remaining - time_budget.remaining
-    )
+    took = FLIPS_SHARE * session.time_budget.remaining - time_budget.remaining
+    session.time_budget.spend(took, settled=True)
+    session.time_budget.ran_out |= time_budget.ran_out
     return tuple(found)
 
 
@@ -245,8 +238,10 @@ def _flip(session: SolverSession, plan: PlanDocument, end: End, board: str | Non
 
     try:
         optimum = lexicographic_optimum(session)
-    except UnprovenError:  # stopped, or no plan keeps all limits there
+    except UnprovenError:
         return told(None)
+    except InfeasibleError:
+        return told(False)
     other = PlanEvaluation.of(problem, optimum.assignment)
     if keeps_limits(here) and _as_good(here, optimum):
         return told(True if optimum.proven else None, other)
@@ -313,7 +308,10 @@ class Explanation(Record):
     irreducible: bool = Field(
         description="If infeasible: without any one of the conflict the others, proven, can hold."
     )
-    proven: bool = Field(description="All of it is proven; else the solver was stopped.")
+    proven: bool = Field(description="All of it is proven.")
+    stopped: bool = Field(
+        default=False, description="The limit stopped a search; a higher one may prove more."
+    )
 
 
 def explain(
@@ -341,6 +339,7 @@ def explain(
         repairs=(),
         irreducible=False,
         proven=all(row.proven for row in rows) and all(one.best is not None for one in flips),
+        stopped=session.time_budget.ran_out,
     )
 
 
@@ -360,6 +359,7 @@ def _infeasible(plan: PlanDocument, session: SolverSession, progress: Progress) 
         proven=found.proven
         and all(one.least for one in repaired)
         and session.time_budget.remaining > 0,
+        stopped=session.time_budget.ran_out,
     )
 
 

@@ -8,7 +8,7 @@ which a plan was found and checked before it is shown.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from pydantic import Field
 
@@ -83,17 +83,26 @@ def find_repairs(
 ) -> tuple[Repair, ...]:
     """Return the repairs of an infeasible question whose conflict is `needed`, cheapest first.
 
-    Where no single change does, the one repair is a set of changes of which none can be left out.
+    A change on each of several boards is left out where as much on one of them alone does.  Where
+    no single change does, the one repair is a set of changes of which none can be left out.
     """
     found: dict[str, list[_RepairCandidate]] = defaultdict(list)
     for number, one in enumerate(_single(session, needed)):
         progress("repairing", number, 0)
         if has_plan(session.for_problem(one.problem)):
             found[one.repair.kind].append(one)
-    single = tuple(
+    single = [
         one.repair for kind in found for one in sorted(found[kind], key=lambda each: each.cost)
-    )
-    return single or tuple(_together(session))
+    ]
+    needed_ones = (one for one in single if not any(_enough(other, one) for other in single))
+    return tuple(needed_ones) or tuple(_together(session))
+
+
+def _enough(one: Repair, each: Repair) -> bool:
+    """Say whether a raise on one board makes that on each board needless."""
+    if one.kind != each.kind or one.each or not each.each or not set(one.boards) & set(each.boards):
+        return False
+    return cast(float, one.value) <= cast(float, each.value)
 
 
 def has_plan(session: SolverSession) -> bool:

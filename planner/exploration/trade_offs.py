@@ -21,7 +21,7 @@ from pydantic import Field
 
 from nonn_common import Progress, silent
 from nonn_common.document import Record
-from nonn_common.errors import UnprovenError
+from nonn_common.errors import InfeasibleError, UnprovenError
 from nonn_common.units import FLOPS_PER_MAC
 from planner.data.modes import LATEST_UNITS, Assignment, Resource
 from planner.data.objective_function import (
@@ -296,7 +296,7 @@ def find_breakpoints(session: SolverSession, over: BudgetRange) -> BreakpointSer
                 )
             )
             amount = least - 1
-    except UnprovenError:
+    except (InfeasibleError, UnprovenError):
         return BreakpointSeries(tuple(found), proven=False)
     return BreakpointSeries(tuple(found), proven=True)
 

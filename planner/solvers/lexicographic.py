@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from nonn_common.errors import UnprovenError
+from nonn_common.errors import InfeasibleError, UnprovenError
 from planner.data.modes import Assignment
 from planner.data.objective_function import (
     OBJECTIVE_FUNCTIONS,
@@ -107,11 +107,12 @@ def lexicographic_optimum(session: SolverSession) -> LexicographicOptimum:
     """Find the optimum of a problem under its limits as the solver rounds them.
 
     Where no plan keeps these, plans count that may keep them by exact figures.  Raises
-    UnprovenError where there is none, or the time limit stops the solver before it found one.
+    InfeasibleError where there is none, and UnprovenError where the time limit stops the solver
+    before it found one.
     """
     found = _optimum(session, loosened=False) or _optimum(session, loosened=True)
     if found is None:
-        raise UnprovenError("no plan keeps all limits")
+        raise InfeasibleError("no plan keeps all limits")
     return found
 
 

@@ -6,6 +6,7 @@ A session runs searches, one after the other, under one limit on deterministic t
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ortools.sat.python import cp_model
 
@@ -19,11 +20,13 @@ from planner.data.objective_function import (
 from planner.data.problem_data import ProblemData
 from planner.data.relaxable_constraint import (
     RelaxableConstraint,
+    gains_from_students,
     lift_constraints,
     requirement_bounds,
 )
 from planner.heuristics.local_search import MOST_SOLUTIONS, local_search
 from planner.problem.problem import Problem
+from planner.solvers.further_rounds import least_students, with_more_students
 from planner.solvers.level_solver import LevelSolver, SearchOutcome, SolverRuns, SolverTask
 from planner.solvers.variables import remove_dominated_modes
 from profiles.layer import BYTES_PER_VALUE
@@ -79,13 +82,22 @@ PROBES_SHARE = 0.4
 """Part of the time for asking whether less is possible."""
 RELAXED_SHARE = 0.02
 """Part of the time for one question to the relaxation, or one packing."""
+ROUNDS_SHARE = 0.05
+"""Part of the time for asking how many students more than those allowed can be of use."""
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
 class TimeBudget:
-    """Deterministic time that is left."""
+    """Deterministic time that is left; `ran_out`: some search ended for want of it."""
 
     remaining: float
+    ran_out: bool = False
+
+    def spend(self, deterministic_time: float, *, settled: bool) -> None:
+        """Take time off; `settled` says that the search would not have gone on."""
+        self.remaining -= deterministic_time
+        self.ran_out = self.ran_out or (not settled and self.remaining <= 0)
 
 
 def search(
@@ -105,15 +117,22 @@ def search(
     taken: the same call gives the same outcome on every machine.
     """
     runs = _runs(data, goal, limits, incumbent, seed, time_budget.remaining, most_solutions)
+    outcome = _finished(runs)
+    settled = outcome.proven or outcome.infeasible or (goal is None and bool(outcome.assignment))
+    time_budget.spend(outcome.deterministic_time, settled=settled)
+    return outcome
+
+
+def _finished(runs: SolverRuns[_T]) -> _T:
+    """Outcome of runs, each of whose models is solved."""
     try:
         task = next(runs)
         while True:
             status = task.solver.solve(task.model) if task.brief else _solve_interruptibly(task)
             task = runs.send(status)
     except StopIteration as end:
-        outcome: SearchOutcome = end.value
-    time_budget.remaining -= outcome.deterministic_time
-    return outcome
+        found: _T = end.value
+        return found
 
 
 def _solve_interruptibly(task: SolverTask) -> cp_model.CpSolverStatus:
@@ -299,6 +318,7 @@ class SolverSession:
     ) -> SearchOutcome:
         """Search as long as the limit allows; nothing is found or proven after that."""
         if self.time_budget.remaining <= 0:
+            self.time_budget.ran_out = True
             return _STOPPED
         return search(
             data,
@@ -316,9 +336,7 @@ class SolverSession:
 
     def plan_without(self, lifted: Collection[RelaxableConstraint]) -> SearchOutcome:
         """Look for any plan where these constraints are lifted."""
-        return self.search(
-            lift_constraints(self.problem, lifted), None, requirement_bounds(self.problem, lifted)
-        )
+        return self._relaxed(lifted, (), None, requirement_bounds(self.problem, lifted), None)
 
     def tightest(
         self,
@@ -328,9 +346,43 @@ class SolverSession:
         incumbent: Assignment | None = None,
     ) -> SearchOutcome:
         """Find the tightest that a constraint can be under limits, others being lifted."""
-        return self.search(
-            lift_constraints(self.problem, lifted, {constraint}),
-            constraint.tightness,
-            [*requirement_bounds(self.problem, {constraint, *lifted}), *limits],
-            incumbent,
-        )
+        required = requirement_bounds(self.problem, {constraint, *lifted})
+        bounds, goal = [*required, *limits], constraint.tightness
+        return self._relaxed(lifted, {constraint}, goal, bounds, incumbent)
+
+    def _relaxed(
+        self,
+        lifted: Collection[RelaxableConstraint],
+        measured: Collection[RelaxableConstraint],
+        goal: ObjectiveFunction | None,
+        limits: Sequence[ObjectiveBound],
+        incumbent: Assignment | None,
+    ) -> SearchOutcome:
+        """Search where constraints are lifted or measured.
+
+        Where the number of students is one of them, there may be more of them without end: any
+        number counts.
+        """
+        data = lift_constraints(self.problem, lifted, measured)
+        found = self.search(data, goal, limits, incumbent)
+        free = RelaxableConstraint("max_students") in {*lifted, *measured}
+        if not free or not gains_from_students(self.problem, self.problem.goals):
+            return found
+        return with_more_students(data, goal, limits, found, self.search, self._least_students)
+
+    def _least_students(
+        self, data: ProblemData, limits: Sequence[ObjectiveBound], most: int
+    ) -> int | None:
+        """Lower bound on students beyond `most`; None where no plan has more."""
+        criteria = frozenset[ModeCriterion]().union(*(one.measure.criteria for one in limits))
+        found: list[int] = []
+        for placed in stem_placements(data, criteria):
+            share = ROUNDS_SHARE * max(0.0, self.time_budget.remaining)
+            modes = remove_dominated_modes(placed, criteria)
+            seed = self.problem.seed
+            runs = least_students(modes, limits, most, seed=seed, deterministic_limit=share)
+            least = _finished(runs)
+            self.time_budget.spend(least.deterministic_time, settled=True)
+            if least.students is not None:
+                found.append(least.students)
+        return min(found, default=None)

@@ -1,3 +1,7 @@
+from planner.diagnosis.explanation import explain
+from planner.plan_file.plan_document import PlanDocument
+
+
 def test_explain_has_a_row_for_each_board_and_budget(nonn_plan, plan_file):
     said = nonn_plan("explain", plan_file, "--json")
     assert said.code == 0
@@ -42,3 +46,12 @@ def test_without_time_the_answer_is_unproven(nonn_plan, changed, plan_file, tmp_
     said = nonn_plan("explain", tmp_path / "plan.json", "--limit", "0")
     assert said.code == 4
     assert "raise --limit" in said.err
+
+
+def test_a_limit_that_stopped_nothing_is_not_named(nonn_plan, plan_file, monkeypatch):
+    found = explain(PlanDocument.read(plan_file), 600)
+    monkeypatch.setattr("nonn_plan.explain", lambda *_: found.model_copy(update={"proven": False}))
+    said = nonn_plan("explain", plan_file)
+    assert said.code == 4
+    assert "no limit is the cause" in said.err
+    assert "--limit" not in said.err

@@ -64,3 +64,9 @@ def test_progress_is_told():
 def test_a_limit_that_finds_no_optimum_is_said(plan):
     with pytest.raises(UnprovenError, match="raise --limit"):
         explain(plan, 0)
+
+
+def test_the_limit_is_called_the_cause_only_where_it_stopped_a_search(found, plan):
+    assert (found.proven, found.stopped) == (True, False)
+    hurried = explain(solve(question(memory=1000)), 0)
+    assert (hurried.proven, hurried.stopped) == (False, True)

@@ -169,6 +169,17 @@ def test_what_flips_within_intervals_is_what_other_placements_beat(timing):
     assert any(not one.best for one in explanation.flips)
 
 
+def test_where_no_plan_keeps_a_limit_that_is_said_and_not_the_solver_blamed(plan):
+    """The least latency as a requirement: at the upper ends of all boards nothing keeps it."""
+    required = [{"objective": "latency", "bound": 1.0001 * plan.predicted.total_ms}]
+    content = plan.question.model_dump() | {"requirements": required}
+    kept = solve(type(plan.question).check(content, "test"))
+    explanation = explain(kept, 300)
+    (everywhere,) = (one for one in explanation.flips if (one.end, one.board) == ("high", None))
+    assert (everywhere.best, everywhere.best_ms, everywhere.students) == (False, None, ())
+    assert (explanation.proven, explanation.stopped) == (True, False)
+
+
 def test_robust_plans_are_best_at_the_upper_ends(plan):
     robust = solve(asked(*BOARDS, timing="upper-end"))
     known = latencies(plan.question.at_end("high"))

@@ -132,6 +132,14 @@ def test_memory_of_one_board_or_of_each():
     assert (int8.kind, int8.value) == ("precision", "int8")
 
 
+def test_each_board_is_not_raised_where_as_much_on_one_of_them_does():
+    """One community cannot be divided: raising the other board as well would be of no use."""
+    asked = question("rpi3x2", (12,), memory=8_000)
+    kinds = [(one.kind, one.each) for one in repaired(asked)]
+    assert kinds[0] == ("memory_bytes", False)
+    assert ("memory_bytes", True) not in kinds
+
+
 def test_a_change_that_does_not_help_is_not_shown():
     """Four students of three communities: boards, memory and precision have no part in it."""
     asked = question("rpi3x8", (3, 4, 5), min_students=4)

@@ -3,16 +3,14 @@
 More of a budget never makes an optimum worse, so that two questions beside a threshold say all.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from planner_questions import SMALL, bounded, partition, question, stages
+from planner_questions import SMALL, WRN16, bounded, partition, published, question, stages
 
 from planner.data.modes import rounding_bound
 from planner.data.objective_function import rounding_tolerance
 from planner.data.problem_data import resolve_problem
-from planner.data.relaxable_constraint import RelaxableConstraint, most_students_held
+from planner.data.relaxable_constraint import RelaxableConstraint
 from planner.diagnosis.explanation import explain, thresholds
 from planner.solve import solve
 from planner.solvers.lexicographic import lexicographic_optimum
@@ -227,27 +225,34 @@ def test_more_students_than_communities_may_be_of_use():
     assert solve(more).stages[0].best > solve(asked).stages[0].best
 
 
-def test_that_no_number_of_students_is_of_use_is_not_proven_where_it_has_no_end():
-    full = question("rpi3x2", (16, 16), objective=stages("capacity"), max_students=2, reuse=True)
-    memory = max(int(row.used) for row in solve(full).budgets)
-    tight = question("rpi3x2", (16, 16), memory=memory, objective=stages("capacity"), reuse=True)
-    row = rows_of(tight)["max_students", None, None]
-    assert row.loosen_to is None or row.proven
-    assert not (row.loosen_to is None and row.proven)
+def test_that_no_number_of_students_is_of_use_is_proven_where_memory_ends():
+    """Each student's activations take memory from what counts as capacity."""
+    networks = ("wrn16:16,16,16", *WRN16)
+    asked = published(reuse=True, networks=networks, objective=stages("capacity"))
+    prover = SolverSession(asked, TimeBudget(600))
+    optimum = lexicographic_optimum(prover)
+    least = min(mode.line.at(12).peak_elements for mode in resolve_problem(asked).modes)
+    assert 2 * 500_000 - 5 * least < optimum.levels[0].best
+    found = thresholds(prover, optimum, RelaxableConstraint("max_students"))
+    assert (found.tight, found.loose, found.proven) == (2, None, True)
 
 
 def test_no_number_of_students_is_of_use_where_the_boards_hold_no_more():
     modes = resolve_problem(question("rpi3x2", (4,) * 6)).modes
     memory = 2 * min(mode.memory_bytes(4) for mode in modes)
     asked = question("rpi3x2", (4,) * 6, memory=memory, objective=stages("capacity"), reuse=True)
-    assert most_students_held(resolve_problem(asked)) == 4
     row = rows_of(asked)["max_students", None, None]
     assert (row.loosen_to, row.binds, row.proven) == (None, False, True)
     for students in (4, 5, 8):
         assert best(asked.model_copy(update={"max_students": students})) == best(asked).expected
 
 
-def test_boards_without_a_limit_hold_any_number_of_students():
-    data = resolve_problem(question("rpi3x2", (16, 16)))
-    unlimited = replace(data.capacities[0], memory_bytes=None, macs=None)
-    assert most_students_held(replace(data, capacities=(unlimited, data.capacities[1]))) is None
+def test_far_more_students_than_are_allowed_are_found_to_be_of_use():
+    """Of one community each, six students of the smallest network have the least capacity."""
+    required = [{"objective": "students", "bound": 6}]
+    asked = question("rpi3x2", (16, 16), max_students=6, reuse=True, requirements=required)
+    assert solve(asked).status == "optimal"
+    fewer = asked.model_copy(update={"max_students": 2})
+    found = explained(fewer)
+    assert (found.proven, found.irreducible) == (True, True)
+    assert any(one.kind == "max_students" and one.value == 6 for one in found.repairs)

@@ -160,10 +160,12 @@ def explain(
         _show_thresholds(output, plan, explanation)
     output.result(explanation.model_dump(mode="json"))
     if not explanation.proven:
-        raise UnprovenError(
-            f"the limit of {limit:g} stopped a proof: what is shown holds, and there may be more "
-            "to say; raise --limit"
-        )
+        cause = f"the limit of {limit:g} stopped a proof" if explanation.stopped else _UNSETTLED
+        then = "; raise --limit" if explanation.stopped else ""
+        raise UnprovenError(f"{cause}: what is shown holds, and there may be more to say{then}")
+
+
+_UNSETTLED = "not all is settled, and no limit is the cause"
 
 
 def _show_conflict(output: Output, explanation: "Explanation") -> None:
@@ -205,11 +207,12 @@ def _flip_sentences(flips: "Sequence[Flip]") -> Iterator[str]:
     for one in flips:
         if one.best is None:
             yield f"not settled: whether this plan is the best with {_place(one)}"
+        elif not one.best and one.best_ms is None:
+            yield f"with {_place(one)} no plan keeps all limits"
         elif not one.best:
-            against = "" if one.best_ms is None else f", latency {one.best_ms:.1f} ms"
             yield (
                 f"with {_place(one)} another plan is better: {', '.join(one.students) or 'G0'} "
-                f"would move{against} against {one.total_ms:.1f}"
+                f"would move, latency {one.best_ms:.1f} ms against {one.total_ms:.1f}"
             )
 
 
