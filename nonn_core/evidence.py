@@ -15,7 +15,8 @@ of the American Statistical Association 22, 209-212).  Torch-free.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import ceil, sqrt
+from functools import cache
+from math import ceil, cos, pi, sin, sqrt, tan
 from statistics import NormalDist
 
 from nonn_core.partition import CONFIDENCE_PCT, Partition
@@ -92,6 +93,30 @@ def wilson_bounds_pct(
     half = sqrt(weight * share * (1 - share) + weight * weight / 4)
     low, high = (centre - half) / (1 + weight), (centre + half) / (1 + weight)
     return 100 * max(0.0, low), 100 * min(1.0, high)
+
+
+@cache
+def student_t_quantile(freedom: int, confidence: float) -> float:
+    """Deviations that |Student's t| stays below with this confidence, as a share.
+
+    Its distribution is a finite sum in t = sqrt(freedom) tan(angle) (Abramowitz and Stegun, 26.7.3
+    and 26.7.4), which is halved for its root.  scipy.special takes longer to load than a plan to
+    find.
+    """
+    low, high = 0.0, pi / 2
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if _within(freedom, middle) < confidence else (low, middle)
+    return sqrt(freedom) * tan(low)
+
+
+def _within(freedom: int, angle: float) -> float:
+    """Chance that |t| is less than sqrt(freedom) tan(angle)."""
+    odd = freedom % 2
+    term, total = (cos(angle) if odd else 1.0), 0.0
+    for step in range(1 + odd, freedom, 2):
+        total += term
+        term *= step / (step + 1) * cos(angle) ** 2
+    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
 
 
 def counted_images(count: int) -> str:

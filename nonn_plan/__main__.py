@@ -1,6 +1,7 @@
 """Start of `nonn-plan`; Ctrl-C while the commands are loaded ends it without a traceback."""
 
 import gc
+import os
 import sys
 from typing import NoReturn
 
@@ -12,6 +13,8 @@ def run() -> NoReturn:
     """Load the command that was typed, and run it."""
     # To look for garbage among the modules again and again takes a fifth of a short command.
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+    # Else pydantic reads the metadata of every installed package to find plug-ins of its own.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         from nonn_plan.cli.app import command_line, exit_codes
     except KeyboardInterrupt:

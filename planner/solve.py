@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import chain
+
+import ortools
 
 from nonn_common import Progress, silent
 from nonn_common.errors import PlanningError, UnprovenError
@@ -33,6 +34,7 @@ from planner.solvers.lexicographic import lexicographic
 from planner.solvers.search import TimeBudget, search
 
 SOLVER = "OR-Tools CP-SAT"
+VERSION: str = vars(ortools)["__version__"]  # which its stubs leave out
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +229,7 @@ def _no_plan(problem: Problem, outcome: SearchOutcome) -> PlanDocument:
 def _solver_run(problem: Problem, deterministic_time: float) -> SolverRun:
     return SolverRun(
         name=SOLVER,
-        version=version("ortools"),
+        version=VERSION,
         seed=problem.seed,
         deterministic_time=round(deterministic_time, 6),
     )

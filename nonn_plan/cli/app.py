@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.metadata import version
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -74,6 +73,8 @@ PACKAGES_OF_SEVERAL_PARTS = ("onnx", "onnxruntime", "PIL", "safetensors")
 
 def _show_version(shown: bool) -> None:
     if shown:
+        from importlib.metadata import version
+
         typer.echo(version("nonn-plan"))
         raise typer.Exit
 

@@ -10,7 +10,6 @@ Least squares under the bound.  One teacher on one data set has one offset; a te
 gets the mean of the others', which may be off by as much as they differ.  Why this form:
 benchmarks/accuracy_forms.py compares it with others.  Accuracy is that of trained fp32 weights:
 no row tells what storing them at fewer bits costs.  No network is worse than chance, 100 / classes.
-Loads scipy when a model is made, not before.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonn_common.errors import InputError
-from nonn_core.evidence import counted_images, wilson_bounds_pct
+from nonn_core.evidence import counted_images, student_t_quantile, wilson_bounds_pct
 from planner.accuracy import ACCURACIES, DROPS, AccuracyEstimate
 from planner.accuracy.rows import AccuracyRow, Method, TeacherFacts, published_rows, size_index
 
@@ -85,8 +84,6 @@ class AccuracyFit:
         `place` is the teacher's, None for one without rows; `error_pct` is 100 minus its accuracy,
         None where that is not known.
         """
-        from scipy.special import stdtrit
-
         others = len(self.teachers)
         chosen = np.full(others, 1 / others) if place is None else np.eye(others)[place]
         given = np.array([*chosen, float(method == "kd"), missing])
@@ -100,7 +97,7 @@ class AccuracyFit:
             variance += float(np.var(scattered, ddof=1)) * (1 + 1 / others)
             freedom = others - 1
         scale = float(chosen @ scales) if error_pct is None else log(_at_least_least(error_pct))
-        half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * sqrt(variance)
+        half = student_t_quantile(freedom, CONFIDENCE) * sqrt(variance)
         return DropInterval(centre + scale, half)
 
 

@@ -1,1 +1,160 @@
-"""Exact solvers: CP-SAT models, their bounds, and proofs of optimality."""
+"""Exact solvers: CP-SAT models, their bounds, and proofs of optimality.
+
+`CpModel` and `CpSolver` have of those of `ortools.sat.python.cp_model` what is used here.  That
+module loads pandas, which takes longer than a plan to find, and its models hold themselves, so that
+each stays in memory until Python looks for garbage.
+"""
+
+from collections.abc import Iterable
+from threading import Lock
+from typing import TYPE_CHECKING, Any, cast
+
+from ortools.sat.python import cp_model_helper as helper
+from ortools.util.python.sorted_interval_list import Domain
+
+IntVar = helper.IntVar
+LinearExpr = helper.LinearExpr
+BoolVarT = helper.Literal
+CpSolverStatus = helper.CpSolverStatus
+
+OPTIMAL = CpSolverStatus.OPTIMAL
+FEASIBLE = CpSolverStatus.FEASIBLE
+INFEASIBLE = CpSolverStatus.INFEASIBLE
+
+_KINDS = helper.BoolArgumentConstraint
+_BOOLEANS = Domain(0, 1)
+
+
+class CpModel(helper.CpBaseModel):
+    """Model of variables, constraints, an objective and a hint."""
+
+    if TYPE_CHECKING:  # the stubs of OR-Tools leave these out
+
+        def _add_bounded_linear_expression(self, rule: Any) -> helper.Constraint: ...
+        def _add_bool_argument_constraint(self, *parts: Any) -> helper.Constraint: ...
+        def _add_linear_argument_constraint(self, *parts: Any) -> helper.Constraint: ...
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    @property
+    def proto(self) -> helper.CpModelProto:
+        """The model as the solver reads it."""
+        return cast(helper.CpModelProto, self.model_proto)
+
+    def new_int_var(self, least: int, most: int, name: str) -> IntVar:
+        """Return a variable that is `least` to `most`."""
+        return IntVar(self.model_proto).with_name(name).with_domain(Domain(least, most))
+
+    def new_bool_var(self, name: str) -> IntVar:
+        """Return a variable that is 0 or 1."""
+        return IntVar(self.model_proto).with_name(name).with_domain(_BOOLEANS)
+
+    def add(self, rule: Any) -> helper.Constraint:
+        """Add a linear constraint, or one that always or never holds; gives it."""
+        if isinstance(rule, helper.BoundedLinearExpression):
+            return self._add_bounded_linear_expression(rule)
+        return self.add_bool_or([True] if rule else [])
+
+    def add_bool_or(self, *literals: Any) -> helper.Constraint:
+        """Let at least one of these literals, or of a list of them, be true."""
+        return self._add_bool_argument_constraint(_KINDS.bool_or, *literals)
+
+    def add_at_most_one(self, *literals: Any) -> helper.Constraint:
+        """Let at most one of these literals, or of a list of them, be true."""
+        return self._add_bool_argument_constraint(_KINDS.at_most_one, *literals)
+
+    def add_exactly_one(self, *literals: Any) -> helper.Constraint:
+        """Let exactly one of these literals, or of a list of them, be true."""
+        return self._add_bool_argument_constraint(_KINDS.exactly_one, *literals)
+
+    def add_implication(self, one: BoolVarT, other: BoolVarT) -> helper.Constraint:
+        """Let the second literal be true where the first is."""
+        implied = self._add_bool_argument_constraint(_KINDS.bool_and, other)
+        return implied.only_enforce_if(one)
+
+    def add_max_equality(self, target: Any, parts: Iterable[Any]) -> helper.Constraint:
+        """Let the target be the largest of some expressions."""
+        kind = helper.LinearArgumentConstraint.max
+        return self._add_linear_argument_constraint(kind, target, list(parts))
+
+    def add_multiplication_equality(self, target: Any, parts: Iterable[Any]) -> helper.Constraint:
+        """Let the target be the product of some expressions."""
+        kind = helper.LinearArgumentConstraint.prod
+        return self._add_linear_argument_constraint(kind, target, list(parts))
+
+    def minimize(self, value: Any) -> None:
+        """Let an expression be as small as possible."""
+        self._set_objective(value, 1)
+
+    def maximize(self, value: Any) -> None:
+        """Let an expression be as large as possible."""
+        self._set_objective(value, -1)
+
+    def _set_objective(self, value: Any, sign: int) -> None:
+        self.model_proto.clear_objective()
+        objective = self.model_proto.objective
+        objective.scaling_factor = float(sign)
+        if not isinstance(value, LinearExpr):
+            objective.offset = float(sign * value)
+            return
+        flat = helper.FlatIntExpr(value)
+        objective.offset = float(sign * flat.offset)
+        objective.vars.extend([variable.index for variable in flat.vars])
+        objective.coeffs.extend([sign * weight for weight in flat.coeffs])
+
+    def add_hint(self, variable: IntVar, value: int) -> None:
+        """Tell the solver what a variable is in a good solution."""
+        hints = self.model_proto.solution_hint
+        hints.vars.append(variable.index)
+        hints.values.append(int(value))
+
+
+class CpSolver:
+    """Solver of one model after the other; figures are those of the last one."""
+
+    def __init__(self) -> None:
+        self.parameters = helper.SatParameters()
+        self._response: Any = None
+        self._running: Any = None
+        self._lock = Lock()
+
+    def solve(self, model: CpModel) -> CpSolverStatus:
+        """Solve a model; the status says what is proven."""
+        with self._lock:
+            running: Any = helper.SolveWrapper()
+            self._running = running
+        running.set_parameters(self.parameters)
+        self._response = running.solve(model.model_proto)
+        with self._lock:
+            self._running = None
+        return cast(CpSolverStatus, self._response.status)
+
+    def stop_search(self) -> None:
+        """End a search that another thread runs."""
+        with self._lock:
+            if self._running is not None:
+                self._running.stop_search()
+
+    def value(self, expression: Any) -> int:
+        """Return an expression's value in the solution."""
+        return helper.ResponseHelper.value(self._response, expression)
+
+    def boolean_value(self, literal: Any) -> bool:
+        """Return a literal's value in the solution."""
+        return helper.ResponseHelper.boolean_value(self._response, literal)
+
+    @property
+    def objective_value(self) -> float:
+        """The objective of the solution."""
+        return float(self._response.objective_value)
+
+    @property
+    def best_objective_bound(self) -> float:
+        """What no solution can beat."""
+        return float(self._response.best_objective_bound)
+
+    @property
+    def deterministic_time(self) -> float:
+        """Count of the solver's work, about seconds."""
+        return float(self._response.deterministic_time)

@@ -11,8 +11,7 @@ from functools import cached_property
 from itertools import product
 from typing import TypeVar
 
-from ortools.sat.python import cp_model
-
+from planner import solvers as cp_model
 from planner.data.modes import (
     LATEST_UNITS,
     AssignedStudent,

@@ -7,8 +7,7 @@ with n_c filters, d drop step.
 from collections import defaultdict
 from itertools import pairwise
 
-from ortools.sat.python import cp_model
-
+from planner import solvers as cp_model
 from planner.data.modes import CostSlope, busy_units, energy_units
 from planner.data.problem_data import ProblemData
 from planner.solvers.variables import Variables, macs_on, memory_on, slowed_on, sum_of

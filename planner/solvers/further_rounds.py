@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
-from ortools.sat.python import cp_model
-
+from planner import solvers as cp_model
 from planner.data.modes import (
     LATEST_UNITS,
     BoardCapacity,
@@ -290,7 +289,7 @@ def least_students(
             while again:
                 solver = new_solver(seed, deterministic_limit - took, 2, 1)
                 status = yield SolverTask(rounds.model, solver, brief=True)
-                took += solver.response_proto.deterministic_time
+                took += solver.deterministic_time
                 if status == cp_model.INFEASIBLE:
                     break
                 bound = max(bound, math.ceil(solver.best_objective_bound - 1e-6))

@@ -27,8 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 
-from ortools.sat.python import cp_model
-
+from planner import solvers as cp_model
 from planner.data.modes import (
     LATEST_UNITS,
     Affine,

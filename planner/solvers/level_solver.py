@@ -5,9 +5,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ortools.sat.python import cp_model
-
 from nonn_common.errors import PlanningError
+from planner import solvers as cp_model
 from planner.data.modes import AssignedStudent, Assignment, Mode
 from planner.data.objective_function import ObjectiveBound, ObjectiveFunction
 from planner.data.problem_data import ProblemData, community_classes
@@ -74,7 +73,7 @@ def solve_model(
     while True:
         solver = new_solver(seed, deterministic_limit - took, level, cuts)
         status = yield SolverTask(model.model, solver)
-        took += solver.response_proto.deterministic_time
+        took += solver.deterministic_time
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             if not _tighten(model, solver):
                 incumbent = model.assignment(solver), round(solver.objective_value)
@@ -255,7 +254,7 @@ class LevelSolver:
                 solver = new_solver(self.seed, deterministic_limit, 2)
                 relaxed = one.within(middle)
                 status = yield SolverTask(relaxed.model, solver, brief=True)
-                took += solver.response_proto.deterministic_time
+                took += solver.deterministic_time
                 if status == cp_model.INFEASIBLE:
                     continue
                 refuted = False
@@ -263,7 +262,7 @@ class LevelSolver:
                     choices = relaxed.plan(solver)
                     solver = new_solver(self.seed, deterministic_limit, 1)
                     plan = yield from pack_communities(self.data, modes[0], choices, solver)
-                    took += solver.response_proto.deterministic_time
+                    took += solver.deterministic_time
                     incumbent = self._better(goal, incumbent, plan)
                 break
             low, high = (middle + 1, high) if refuted else (low, min(middle, incumbent[1]))
@@ -277,7 +276,7 @@ class LevelSolver:
         for _, one in asked:
             solver = new_solver(self.seed, deterministic_limit, 2)
             status = yield SolverTask(one.within(min(latencies)).model, solver, brief=True)
-            took += solver.response_proto.deterministic_time
+            took += solver.deterministic_time
             if status != cp_model.INFEASIBLE:
                 return False, took
         return bool(asked), took

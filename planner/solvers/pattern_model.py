@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
 
-from ortools.sat.python import cp_model
-
+from planner import solvers as cp_model
 from planner.data.modes import LATEST_UNITS, Assignment, BoardCapacity, DropChoice, Resource
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData, community_classes

@@ -16,8 +16,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
-from ortools.sat.python import cp_model
-
+from planner import solvers as cp_model
 from planner.accuracy.model import UNITS_PER_INDEX
 from planner.data.modes import log_units
 from planner.data.objective_function import PlanQuantities

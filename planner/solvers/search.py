@@ -4,12 +4,11 @@ A session runs searches, one after the other, under one limit on deterministic t
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from threading import Thread
 from typing import TypeVar
 
-from ortools.sat.python import cp_model
-
+from planner import solvers as cp_model
 from planner.data.modes import Assignment, BoardCapacity, DedicatedStem, Stem
 from planner.data.objective_function import (
     OBJECTIVE_FUNCTIONS,
@@ -137,16 +136,28 @@ def _finished(runs: SolverRuns[_T]) -> _T:
 
 def _solve_interruptibly(task: SolverTask) -> cp_model.CpSolverStatus:
     """Solve in a thread of its own, so that a signal ends it."""
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        solving = executor.submit(task.solver.solve, task.model)
+    found: list[cp_model.CpSolverStatus] = []
+    failed: list[BaseException] = []
+
+    def solve() -> None:
         try:
-            return solving.result()
-        except BaseException:
-            # Again and again: a search that has not begun yet does not hear it.
-            while not solving.done():
-                task.solver.stop_search()
-                wait([solving], timeout=0.05)
-            raise
+            found.append(task.solver.solve(task.model))
+        except BaseException as error:
+            failed.append(error)
+
+    solving = Thread(target=solve)
+    solving.start()
+    try:
+        solving.join()
+    except BaseException:
+        # Again and again: a search that has not begun yet does not hear it.
+        while solving.is_alive():
+            task.solver.stop_search()
+            solving.join(0.05)
+        raise
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 def _runs(

@@ -7,14 +7,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
+from scipy.stats import t as student_t
 
 from nonn_core.evidence import (
     PairedAnswers,
     partition_warnings,
+    student_t_quantile,
     student_warnings,
     wilson_bounds_pct,
 )
 from nonn_core.partition import Community, DropStep, Partition, TeacherReference
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 20, 21, 120, 1001])
+def test_quantiles_of_students_t_are_scipys(freedom):
+    for confidence in (0.5, 0.9, 0.95, 0.999):
+        expected = student_t.ppf((1 + confidence) / 2, freedom)
+        assert student_t_quantile(freedom, confidence) == pytest.approx(expected, rel=1e-10)
 
 
 def test_bounds_of_a_published_table():

@@ -1,10 +1,7 @@
 """`plan`, `config`, `explain`: a proven plan, its recipe, and why it is so; no torch."""
 
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,9 +62,7 @@ def plan(
         if method:
             plan = nonn_plan.solve_by_baseline(problem, method)
         else:
-            with without_pandas():
-                solve = nonn_plan.solve
-            plan = nonn_plan.with_alternatives(solve(problem, progress))
+            plan = nonn_plan.with_alternatives(nonn_plan.solve(problem, progress))
     plan.write(out)
     output.warn(*partition_warnings(partition, problem.epsilon_pct))
     show_plan(output, plan)
@@ -124,21 +119,6 @@ def config(
     write_recipe(recipe, out)
     output.say(f"written to {out}; next: nonn-plan train {out} -o run")
     output.result(recipe.model_dump(mode="json"))
-
-
-@contextmanager
-def without_pandas() -> Iterator[None]:
-    """Let modules be loaded with a stand-in for pandas; nothing changes where it is loaded."""
-    if "pandas" in sys.modules:
-        yield
-        return
-    stand_in = ModuleType("pandas")
-    stand_in.__dict__.update(Index=type("Index", (), {}), Series=type("Series", (), {}))
-    sys.modules["pandas"] = stand_in
-    try:
-        yield
-    finally:
-        del sys.modules["pandas"]
 
 
 def explain(
