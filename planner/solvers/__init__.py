@@ -151,7 +151,7 @@ class CpSolver:
 
     @property
     def best_objective_bound(self) -> float:
-        """What no solution can beat."""
+        """Bound that no solution can beat."""
         return float(self._response.best_objective_bound)
 
     @property
