@@ -61,8 +61,12 @@ def made_fleet(links, compute_ms=5.0, message_ms=0.0, sharing_slowdown=1.0):
     )
 
 
-def made_plan(fleet, boards=None, image="3x32x32", width=3):
-    """One student for each entry of `boards`, the names of those that run it; one on each board."""
+def made_plan(fleet, boards=None, image="3x32x32", width=3, precisions=None, **asked):
+    """One student for each entry of `boards`, the names of those that run it; one on each board.
+
+    `precisions` are those of the students, fp32 unless given; `asked` are further fields of the
+    question.
+    """
     placed = boards or [(board.name,) for board in fleet.boards]
     question = Problem.check(
         {
@@ -75,13 +79,19 @@ def made_plan(fleet, boards=None, image="3x32x32", width=3):
             "objective": ({"objective": "students"},),
             "max_copies": max(map(len, placed)),
             "partition": _partition(len(placed), width),
+            "precisions": tuple(dict.fromkeys(precisions or ("fp32",))),
+            **asked,
         },
         "this test",
     )
     places = {board.name: place for place, board in enumerate(fleet.boards)}
     students = {
         f"student-{k}": AssignedStudent(
-            (k,), NETWORK, "fp32", places[home], copies=tuple(places[one] for one in copies)
+            (k,),
+            NETWORK,
+            precisions[k] if precisions else "fp32",
+            places[home],
+            copies=tuple(places[one] for one in copies),
         )
         for k, (home, *copies) in enumerate(placed)
     }
@@ -115,13 +125,22 @@ def made_plan(fleet, boards=None, image="3x32x32", width=3):
     )
 
 
-def bundle_of(plan: PlanDocument, folder: Path) -> Path:
-    """Write a bundle of random students with the names and widths of the plan's."""
+def bundle_of(plan: PlanDocument, folder: Path, joint=None) -> Path:
+    """Write a bundle of random students with the names and widths of the plan's.
+
+    `joint` are the models of several students that it has of all that the plan asks for: all.
+    """
     image = plan.question.image_shape
+    places = {student.name: place for place, student in enumerate(plan.students)}
     make_bundle(
         folder,
         filters=tuple(len(student.filters) for student in plan.students),
         image=(image.channels, image.height, image.width),
+        joint={
+            name: tuple(places[member] for member in members)
+            for name, members in plan.joint_students.items()
+            if joint is None or name in joint
+        },
     )
     return folder
 

@@ -1,10 +1,13 @@
 """A bundle of small students with random weights, made in milliseconds and without torch."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
@@ -21,6 +24,7 @@ from nonn_core.export.bundle import (
 )
 
 FC_FILE = "fc.safetensors"
+Weights = NDArray[np.float32]
 
 
 def make_bundle(
@@ -31,18 +35,34 @@ def make_bundle(
     channels: int = 4,
     convolutions: int = 1,
     seed: int = 0,
+    joint: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> Manifest:
-    """Write a bundle of one student for each number of `filters`, and its FC layer."""
+    """Write a bundle of one student for each number of `filters`, and its FC layer.
+
+    With `joint`, the numbers of students by a joint model's name, all students share one G0.
+    """
     rng = np.random.default_rng(seed)
     contents: dict[str, bytes] = {}
     models: list[BundledModel] = []
     offset = 0
+    shared = _convolutions(rng, image[0], channels, convolutions) if joint else []
+    heads = []
     for number, width in enumerate(filters):
         name = f"student-{number}"
-        content = _student(rng, image, channels, convolutions, width)
+        group0 = shared or _convolutions(rng, image[0], channels, convolutions)
+        heads.append(_head(rng, channels, width))
+        content = _model(group0, heads[-1:], image)
         contents[f"{name}.fp32.onnx"] = content
         models.append(_described(name, image, width, offset, content))
         offset += width
+    for name, members in joint.items():
+        content = _model(shared, [heads[number] for number in members], image)
+        contents[f"{name}.fp32.onnx"] = content
+        width = sum(filters[number] for number in members)
+        whole = _described(name, image, width, 0, content)
+        own = {"role": "joint", "filters": (), "fc_offset": None}
+        own["members"] = tuple(f"student-{number}" for number in members)
+        models.append(whole.model_copy(update=own))
     fc = {
         "weight": rng.normal(size=(classes, offset)).astype(np.float32),
         "bias": rng.normal(size=classes).astype(np.float32),
@@ -101,32 +121,46 @@ def _described(
     )
 
 
-def _student(
-    rng: np.random.Generator,
-    image: tuple[int, int, int],
-    channels: int,
-    convolutions: int,
-    width: int,
-) -> bytes:
-    """Return an ONNX model: 3x3 convolutions with ReLU, a 1x1 convolution, average pool."""
-    nodes, weights = [], []
-    last, planes = "images", image[0]
-    shapes = [(channels, 3)] * convolutions + [(width, 1)]
-    for number, (outputs, kernel) in enumerate(shapes):
-        scale = (0.02 if number == 0 else 1.0) / (planes * kernel * kernel) ** 0.5
-        values = rng.normal(scale=scale, size=(outputs, planes, kernel, kernel)).astype(np.float32)
-        weights.append(numpy_helper.from_array(values, f"weight{number}"))
-        nodes += [
-            helper.make_node(
-                "Conv", [last, f"weight{number}"], [f"conv{number}"], pads=[kernel // 2] * 4
-            ),
-            helper.make_node("Relu", [f"conv{number}"], [f"relu{number}"]),
-        ]
-        last, planes = f"relu{number}", outputs
-    nodes += [
-        helper.make_node("GlobalAveragePool", [last], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["features"]),
-    ]
+def _head(rng: np.random.Generator, channels: int, width: int) -> Weights:
+    """Weights of the 1x1 convolution to a student's filters."""
+    return rng.normal(scale=channels**-0.5, size=(width, channels, 1, 1)).astype(np.float32)
+
+
+def _convolutions(
+    rng: np.random.Generator, planes: int, channels: int, convolutions: int
+) -> list[Weights]:
+    """Weights of 3x3 convolutions in a row."""
+    made = []
+    for number in range(convolutions):
+        scale = (0.02 if number == 0 else 1.0) / (planes * 9) ** 0.5
+        made.append(rng.normal(scale=scale, size=(channels, planes, 3, 3)).astype(np.float32))
+        planes = channels
+    return made
+
+
+def _model(group0: list[Weights], heads: list[Weights], image: tuple[int, int, int]) -> bytes:
+    """Return an ONNX model: 3x3 convolutions with ReLU; for each head a 1x1 convolution and pool.
+
+    The heads' answers stand side by side.
+    """
+    nodes, weights, last = [], [], "images"
+
+    def convolved(name: str, values: Weights, reads: str) -> str:
+        weights.append(numpy_helper.from_array(values, f"weight {name}"))
+        pads = [values.shape[2] // 2] * 4
+        nodes.append(helper.make_node("Conv", [reads, f"weight {name}"], [f"c {name}"], pads=pads))
+        nodes.append(helper.make_node("Relu", [f"c {name}"], [f"relu {name}"]))
+        return f"relu {name}"
+
+    for number, values in enumerate(group0):
+        last = convolved(f"g{number}", values, last)
+    for number, values in enumerate(heads):
+        own = convolved(f"h{number}", values, last)
+        nodes.append(helper.make_node("GlobalAveragePool", [own], [f"pooled {number}"]))
+        nodes.append(helper.make_node("Flatten", [f"pooled {number}"], [f"vector {number}"]))
+    vectors = [f"vector {number}" for number in range(len(heads))]
+    nodes.append(helper.make_node("Concat", vectors, ["features"], axis=1))
+    width = sum(len(values) for values in heads)
     graph = helper.make_graph(
         nodes,
         "student",

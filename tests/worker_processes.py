@@ -84,7 +84,8 @@ def task_of(worker, manifest, protocol="fastest"):
     """A board as the host asks it: its address, and the models of its students."""
     models = {model.name: model for model in manifest.models}
     place = BoardAddress(name=worker.name, address=str(worker.address), protocol=protocol)
-    return BoardTask(place, tuple(models[student] for student in worker.students))
+    students = tuple(models[student] for student in worker.students)
+    return BoardTask(place, students, manifest.joint_models(worker.students))
 
 
 @contextmanager

@@ -29,10 +29,14 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 2.0
 
 @dataclass(frozen=True)
 class BoardTask:
-    """A board, and the students whose features it answers, side by side in this order."""
+    """A board, and the students whose features it answers, side by side in this order.
+
+    `joint` are the bundle's models of several of them, with one G0.
+    """
 
     board: BoardAddress
     models: tuple[BundledModel, ...]
+    joint: tuple[BundledModel, ...] = ()
 
     @property
     def name(self) -> str:
@@ -82,12 +86,22 @@ def board_tasks(
             allowed=_described(planned),
             fix="export the run of this plan",
         )
+    tasks = []
+    for board in plan.send_order:
+        here = [student.name for student in plan.students if board in student.boards]
+        students = tuple(models[name] for name in here)
+        tasks.append(BoardTask(addresses.of(board, where), students, bundle.joint_models(here)))
+    return tuple(tasks)
+
+
+def separate_copies(plan: PlanDocument, bundle: Manifest) -> tuple[str, ...]:
+    """Sentences on students that share a G0 in the plan, but not in the bundle."""
+    known = {frozenset(model.members) for model in bundle.models}
     return tuple(
-        BoardTask(
-            addresses.of(board, where),
-            tuple(models[student.name] for student in plan.students if board in student.boards),
-        )
-        for board in plan.send_order
+        f"the plan gives {', '.join(names)} one G0, and the bundle has no model of them together: "
+        "each computes its own; export the run with --plan"
+        for names in plan.joint_students.values()
+        if frozenset(names) not in known
     )
 
 

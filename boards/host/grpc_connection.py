@@ -6,9 +6,11 @@ advertises them; where their port cannot be reached, these calls are slower, but
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -96,13 +98,19 @@ def rpc_error_text(error: Any) -> str:
 
 
 class GrpcConnection:
-    """Calls of one board, whose replies are joined when all of its students have answered."""
+    """Calls of one board, whose replies are joined when all of its students have answered.
+
+    One call goes to each of the `joint` models, which the server has, and to each other student.
+    """
 
     protocol: ProtocolName = "standard"
 
-    def __init__(self, channel: GrpcChannel, task: BoardTask) -> None:
+    def __init__(
+        self, channel: GrpcChannel, task: BoardTask, joint: tuple[BundledModel, ...] = ()
+    ) -> None:
         self._channel = channel
         self._task = task
+        self._joint = joint
         self._replies: deque[Reply | ConnectionLostError] = deque()
         # gRPC's threads wake the thread that waits for replies.
         self._pipe = SelfPipe()
@@ -122,9 +130,9 @@ class GrpcConnection:
         """Call for every student."""
         partial = _PartialReply(request.number, len(self._task.models), self._put)
         try:
-            for index, model in enumerate(self._task.models):
+            for model, members in self._calls:
                 future = self._channel.future("ModelInfer", infer_request(model, request.images))
-                receive = _receiver(partial, index, model, len(request.images))
+                receive = _receiver(partial, members, model, len(request.images))
                 future.add_done_callback(receive)
         except ValueError as error:
             raise ConnectionLostError(str(error)) from None
@@ -156,12 +164,33 @@ class GrpcConnection:
         self._channel.close()
         self._pipe.close()
 
+    @cached_property
+    def _calls(self) -> "tuple[tuple[BundledModel, tuple[_Member, ...]], ...]":
+        """Models to call, and the students that each of them answers."""
+        students = {
+            model.name: _Member(place, prod(model.answers.shape))
+            for place, model in enumerate(self._task.models)
+        }
+        joined = {name for model in self._joint for name in model.members}
+        alone = [model for model in self._task.models if model.name not in joined]
+        return tuple(
+            (model, tuple(students[name] for name in model.members or (model.name,)))
+            for model in (*self._joint, *alone)
+        )
+
     def _put(self, one: Reply | ConnectionLostError) -> None:
         with self._lock:
             if self._closed:
                 return
             self._replies.append(one)
             self._pipe.wake()
+
+
+class _Member(NamedTuple):
+    """A student of a call: its place on the board, and its vector's length."""
+
+    place: int
+    width: int
 
 
 class _PartialReply:
@@ -208,8 +237,10 @@ class _PartialReply:
             self._put(one)
 
 
-def _receiver(partial: _PartialReply, index: int, model: BundledModel, count: int) -> Any:
-    """Make the callback for one student's answer, run in a thread of gRPC."""
+def _receiver(
+    partial: _PartialReply, members: Sequence[_Member], model: BundledModel, count: int
+) -> Any:
+    """Make the callback for the answer of one call, run in a thread of gRPC."""
 
     def receive(future: grpc.Future) -> None:
         if future.cancelled():
@@ -223,8 +254,13 @@ def _receiver(partial: _PartialReply, index: int, model: BundledModel, count: in
         features = _features(response, model, count)
         if features is None:
             partial.refuse(f"{model.name} answers something else than the bundle says")
-        else:
-            partial.add(index, features, timed="computed_ns" in response.parameters)
+            return
+        start = 0
+        for member in members:
+            values = features.values[:, start : start + member.width]
+            part = features._replace(values=values)
+            partial.add(member.place, part, timed="computed_ns" in response.parameters)
+            start += member.width
 
     return receive
 
@@ -278,15 +314,28 @@ def connect(task: BoardTask, identity: Identity | None) -> Connection:
             context = None if identity is None else identity.client_context()
             with suppress(FramesUnreachableError):
                 return connect_frames(address.with_port(port), task, context, CONNECT_TIMEOUT_S)
-        for model in task.students:
-            _require_ready(channel, task, model)
-        connection = GrpcConnection(channel, task)
+        joint = tuple(model for model in task.joint if _serves(channel, model.name))
+        joined = {name for model in joint for name in model.members}
+        for name in task.students:
+            if name not in joined and not _is_ready(channel, name):
+                raise ConnectionLostError(f"{task.name} has no {name}, or is not ready yet")
+        connection = GrpcConnection(channel, task, joint)
         # What is open stays open.
         stack.pop_all()
     return connection
 
 
-def _require_ready(channel: GrpcChannel, task: BoardTask, model: str) -> None:
+def _serves(channel: GrpcChannel, model: str) -> bool:
+    """Whether a server has a model that it need not have.
+
+    Some call an unknown one an error.
+    """
+    try:
+        return _is_ready(channel, model)
+    except ConnectionLostError:
+        return False
+
+
+def _is_ready(channel: GrpcChannel, model: str) -> bool:
     request = message_class("ModelReadyRequest")(name=model)
-    if not channel.call("ModelReady", request, CONNECT_TIMEOUT_S).ready:
-        raise ConnectionLostError(f"{task.name} has no {model}, or is not ready yet")
+    return bool(channel.call("ModelReady", request, CONNECT_TIMEOUT_S).ready)

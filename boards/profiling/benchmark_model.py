@@ -14,8 +14,6 @@ from boards.profiling.onnx_builder import IMAGE, OPSET, VECTOR, mean_model, stud
 from nonn_common import Progress, silent
 from nonn_common.errors import InputError
 from nonn_core.export.bundle import (
-    NCNN_ANSWERS,
-    NCNN_READS,
     BundledFile,
     BundledModel,
     FcLayer,
@@ -28,6 +26,7 @@ from nonn_core.export.bundle import (
     content_hash,
     write_bundle,
 )
+from nonn_core.export.ncnn_net import NCNN_ANSWERS, NCNN_READS
 from nonn_core.networks.blueprint import ImageShape, NetworkSpec
 from nonn_core.networks.family import parse_network, student_candidates
 from nonn_core.networks.network_cost import student_cost

@@ -5,7 +5,7 @@ only from the files that were exported.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
@@ -22,11 +22,11 @@ from nonn_core.export.bundle import (
     ModelFile,
     ModelPrecision,
     NcnnFiles,
-    NcnnNet,
     Port,
     read_bundled,
     session_options,
 )
+from nonn_core.export.ncnn_net import NcnnNet
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -43,13 +43,15 @@ Batch = NDArray[np.float32]
 class LoadedModel:
     """A bundled model in memory, ready to answer; several threads may ask at once.
 
-    `precision` is that of its weights and activations; `compute` is its engine's session or net.
+    `precision` is that of its weights and activations; `compute` is its engine's session or net;
+    `students` are those of a joint model, whose vectors it answers side by side; else empty.
     """
 
     bundled: BundledModel
     engine: Engine
     precision: ModelPrecision
     compute: Callable[[Batch], Batch]
+    students: tuple[BundledModel, ...] = ()
 
     @property
     def name(self) -> str:
@@ -184,6 +186,7 @@ def load_models(
 ) -> tuple[LoadedModel, ...]:
     """Load the named models of a bundle; files of others need not be there.
 
+    Students that the bundle has a joint model of are loaded as that one model, with one G0.
     Without `engine`, onnxruntime where it is installed, else ncnn.  Without `precision`, of what
     the engine and the bundle have, the one that the plan counts on; else int8; else fp32.  Each
     file is read once, and what was read is checked before it is loaded.
@@ -198,9 +201,14 @@ def load_models(
     if len(set(names)) < len(names):
         raise InputError("a model is named twice", where=str(folder), found=list(names))
     chosen = _installed_engine(engine)
+    models = {name: _bundled_model(manifest, name, folder) for name in names}
+    joint = {name: model for model in manifest.joint_models(names) for name in model.members}
     return tuple(
-        _load(folder, _bundled_model(manifest, name, folder), precision, chosen, threads)
-        for name in names
+        replace(
+            _load(folder, model, precision, chosen, threads),
+            students=tuple(models[name] for name in model.members),
+        )
+        for model in dict.fromkeys(joint.get(name, models[name]) for name in names)
     )
 
 

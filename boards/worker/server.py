@@ -26,7 +26,7 @@ from boards.protocol.open_inference import METHODS, SERVICE, message_class
 from boards.tls.credential import Identity
 from boards.worker.frame_server import FrameServer
 from boards.worker.model_runtime import LoadedModel
-from boards.worker.student_pool import NullObserver, RequestObserver, StudentPool
+from boards.worker.student_pool import NullObserver, RequestObserver, ServedModel, StudentPool
 from nonn_common.errors import BoardError
 
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -120,7 +120,7 @@ class InferenceService:
         return grpc.unary_unary_rpc_method_handler(respond)
 
     def _model_ready(self, request: Any) -> Any:
-        known = request.name in self._students.names and request.version in ("", MODEL_VERSION)
+        known = self._students.has(request.name) and request.version in ("", MODEL_VERSION)
         return message_class("ModelReadyResponse")(ready=known and self._students.ready)
 
     def _server_metadata(self, request: Any) -> Any:
@@ -150,7 +150,7 @@ class InferenceService:
         _check_outputs(request, model)
         return _response(request, model, self._students.answer([model.name], images))
 
-    def _model(self, name: str, asked: str) -> LoadedModel:
+    def _model(self, name: str, asked: str) -> ServedModel:
         if asked not in ("", MODEL_VERSION):
             raise RequestRefused(
                 RefusalReason.NOT_FOUND,
@@ -168,7 +168,7 @@ def _parse(name: str, content: bytes) -> Any:
         raise RequestRefused(RefusalReason.INVALID_ARGUMENT, f"not a {name}") from None
 
 
-def _request_images(request: Any, model: LoadedModel) -> Values:
+def _request_images(request: Any, model: ServedModel) -> Values:
     """Return the images of a request, `(n, *shape)`; raises RequestRefused."""
     if len(request.inputs) != 1 or request.inputs[0].name != model.reads.name:
         found = [each.name for each in request.inputs]
@@ -195,13 +195,13 @@ def _tensor_values(request: Any, tensor: Any) -> Values:
     return np.frombuffer(raw[0], dtype="<f4")
 
 
-def _check_outputs(request: Any, model: LoadedModel) -> None:
+def _check_outputs(request: Any, model: ServedModel) -> None:
     unknown = [each.name for each in request.outputs if each.name != model.answers.name]
     if unknown:
         raise _invalid(f"outputs {unknown}; allowed: {model.answers.name!r}")
 
 
-def _response(request: Any, model: LoadedModel, answer: Features) -> Any:
+def _response(request: Any, model: ServedModel, answer: Features) -> Any:
     response = message_class("ModelInferResponse")(
         model_name=model.name, model_version=MODEL_VERSION, id=request.id
     )

@@ -7,16 +7,18 @@ more is refused, so that a board that is too slow says so instead of falling beh
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import prod
 from typing import Protocol
 
 import numpy as np
 
 from boards.protocol.frames import Features, RefusalReason, RequestRefused, Values
-from boards.worker.model_runtime import LoadedModel
+from boards.worker.model_runtime import Engine, LoadedModel
 from nonn_common.errors import InputError
+from nonn_core.export.bundle import Port
 
 MAX_IMAGES = 1024
 """Images in one request."""
@@ -45,11 +47,41 @@ class NullObserver:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A name that may be asked for: a model's answer, or a student's part."""
+
+    name: str
+    answers: Port
+    model: LoadedModel
+    columns: slice
+
+    @property
+    def reads(self) -> Port:
+        """Input port, without the batch."""
+        return self.model.reads
+
+    @property
+    def engine(self) -> Engine:
+        """Engine that computes it."""
+        return self.model.engine
+
+    @classmethod
+    def of(cls, model: LoadedModel) -> "Iterator[ServedModel]":
+        """Yield a model by its own name and, of a joint one, each student."""
+        yield cls(model.name, model.answers, model, slice(None))
+        start = 0
+        for student in model.students:
+            end = start + prod(student.answers.shape)
+            yield cls(student.name, student.answers, model, slice(start, end))
+            start = end
+
+
 class StudentPool:
     """The loaded models of a worker, of which any may be asked from any thread.
 
     `at_least_ms` holds a student's answers until so long after its computation began: a slower
-    board's.
+    board's; those of a joint model until the last one's time.
     """
 
     def __init__(
@@ -59,9 +91,14 @@ class StudentPool:
         at_least_ms: Mapping[str, float] | None = None,
         observer: RequestObserver | None = None,
     ) -> None:
-        self._models = {model.name: model for model in models}
+        self._served = {one.name: one for model in models for one in ServedModel.of(model)}
+        self._names = tuple(student for model in models for student in _students(model))
         self._model_locks = {model.name: threading.Lock() for model in models}
-        self._at_least_ns = {name: int(ms * 1e6) for name, ms in (at_least_ms or {}).items()}
+        at_least_ns = {name: int(ms * 1e6) for name, ms in (at_least_ms or {}).items()}
+        self._hold_ns = {
+            model.name: max(at_least_ns.get(name, 0) for name in _students(model))
+            for model in models
+        }
         self._observer = observer or NullObserver()
         self._queue = queue
         self._admitted = 0
@@ -72,8 +109,8 @@ class StudentPool:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the students, in the order in which they were asked for."""
-        return tuple(self._models)
+        """Names of the students, those of one model side by side."""
+        return self._names
 
     @property
     def inside(self) -> int:
@@ -85,28 +122,40 @@ class StudentPool:
         """Whether requests are taken; not any more once the worker drains."""
         return not self._draining
 
-    def model(self, name: str) -> LoadedModel:
+    def has(self, name: str) -> bool:
+        """Whether a student, or a joint model, of this name may be asked."""
+        return name in self._served
+
+    def model(self, name: str) -> ServedModel:
         """Return one student; raises RequestRefused where the board does not have it."""
-        if name not in self._models:
-            known = ", ".join(self._models)
+        if name not in self._served:
+            known = ", ".join(self._served)
             raise RequestRefused(
                 RefusalReason.NOT_FOUND, f"no model {name!r} here; here are: {known}"
             )
-        return self._models[name]
+        return self._served[name]
 
     def answer(self, names: Sequence[str], images: Values) -> Features:
         """Features of these students for `(n, ...)` images, side by side: `(n, values)`.
 
+        A joint model runs once, however many of its students are asked for.
+
         Raises RequestRefused: for images of another shape or not finite, for an unknown student, a
         full queue, or a worker that drains.
         """
-        models = [self.model(name) for name in names]
-        batch = _flattened(images, models)
+        asked = [self.model(name) for name in names]
+        models = {one.model.name: one.model for one in asked}
+        batch = _flattened(images, list(models.values()))
         self._admit()
         try:
-            return self._run(models[0], batch) if len(models) == 1 else self._run_all(models, batch)
+            answers = self._run_all(models, batch)
         finally:
             self._leave()
+        parts = [answers[one.model.name].values[:, one.columns] for one in asked]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        waited_ns = max(answer.waited_ns for answer in answers.values())
+        done_ns = max(answer.waited_ns + answer.computed_ns for answer in answers.values())
+        return Features(values, waited_ns, done_ns - waited_ns)
 
     def drain(self, seconds: float) -> bool:
         """Take no more requests, and wait until those inside are answered; whether they were."""
@@ -131,29 +180,31 @@ class StudentPool:
             if self._draining:
                 self._emptied.notify_all()
 
-    def _run_all(self, models: Sequence[LoadedModel], images: Values) -> Features:
-        """Compute several students' answers at once."""
-        began_ns = time.perf_counter_ns()
+    def _run_all(self, models: Mapping[str, LoadedModel], images: Values) -> dict[str, Features]:
+        """Compute the answers of all models at once, by their names."""
         first, *others = models
-        running = [self._executor.submit(self._run, model, images) for model in others]
-        answers = [self._run(first, images), *(each.result() for each in running)]
-        spent_ns = time.perf_counter_ns() - began_ns
-        waited_ns = max(answer.waited_ns for answer in answers)
-        values = np.concatenate([answer.values for answer in answers], axis=1)
-        return Features(values, waited_ns, spent_ns - waited_ns)
+        running = {name: self._executor.submit(self._run, models[name], images) for name in others}
+        answers = {first: self._run(models[first], images)}
+        return answers | {name: each.result() for name, each in running.items()}
 
     def _run(self, model: LoadedModel, images: Values) -> Features:
-        """Compute one student's answer when its turn comes."""
+        """Compute one model's answer when its turn comes."""
         asked_ns = time.perf_counter_ns()
         with self._model_locks[model.name]:
             began_ns = time.perf_counter_ns()
             values = _compute(model, images)
-            if hold_ns := self._at_least_ns.get(model.name):
+            if hold_ns := self._hold_ns[model.name]:
                 left_ns = began_ns + hold_ns * len(images) - time.perf_counter_ns()
                 time.sleep(max(0, left_ns) / 1e9)
             computed_ns = time.perf_counter_ns() - began_ns
-        self._observer.observe(model.name, began_ns - asked_ns, computed_ns)
+        for student in _students(model):
+            self._observer.observe(student, began_ns - asked_ns, computed_ns)
         return Features(values.reshape(len(images), -1), began_ns - asked_ns, computed_ns)
+
+
+def _students(model: LoadedModel) -> tuple[str, ...]:
+    """Names of a joint model's students; of any other, its own."""
+    return tuple(student.name for student in model.students) or (model.name,)
 
 
 def _compute(model: LoadedModel, images: Values) -> Values:

@@ -6,34 +6,26 @@ onnx; an engine is loaded when a model is opened.
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from nonn_common.document import Document, Record, write_atomic
-from nonn_common.errors import BoardError, InputError, NonnError
+from nonn_common.errors import InputError, NonnError
 from nonn_core.data.picture import PictureReading
 from nonn_core.networks.blueprint import ImageShapeText
 from nonn_core.partition import Filters
 
 if TYPE_CHECKING:
-    from ncnn import Net
     from onnxruntime import SessionOptions
-
 
 MANIFEST = "manifest.json"
 
-NCNN_READS, NCNN_ANSWERS = "in0", "out0"
-"""Names of the input and output of a model for ncnn."""
-
 ModelPrecision = Literal["fp32", "int8"]
 Int8Form = Literal["QOperator", "QDQ"]
-Role = Literal["student", "head", "group0", "whole"]
+Role = Literal["student", "head", "group0", "whole", "joint"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9%._~-]*$")]
 
 
@@ -84,20 +76,32 @@ class Port(Record):
 class BundledModel(Record):
     """A model: what it is, what it reads and answers, and its files."""
 
-    name: str = Field(min_length=1, description="Name of the student; or group0, or model.")
+    name: str = Field(
+        min_length=1,
+        description="Name of the student; or group0, or model; or students-of-BOARD of a joint "
+        "model.",
+    )
     role: Role = Field(
         description="student: image to vector; group0: image to G0's maps; head: these maps to a "
-        "student's vector; whole: image to logits."
+        "student's vector; whole: image to logits; joint: image to the vectors of several students "
+        "of one board, which G0 computes once for."
     )
-    network: str | None = Field(description="Its network; null for group0.")
+    network: str | None = Field(description="Its network; null for group0 and joint.")
     reads: Port = Field(description="Its input.")
     answers: Port = Field(description="Its output.")
+    members: tuple[str, ...] = Field(
+        default=(),
+        description="Names of a joint model's students, in the order of their vectors in its "
+        "answer; empty of any other.",
+    )
     filters: Filters = Field(
         description="Ids of the teacher's filters that the vector's values stand for, in order; "
-        "empty unless it answers a vector."
+        "empty unless it answers one student's vector."
     )
     fc_offset: int | None = Field(
-        ge=0, description="Where its vector begins in the input of FC; null without a vector."
+        ge=0,
+        description="Where its vector begins in the input of FC; null unless it answers one "
+        "student's vector.",
     )
     files: tuple[ModelFile, ...] = Field(min_length=1, description="One for each precision.")
     planned: ModelPrecision | None = Field(
@@ -179,6 +183,30 @@ class Manifest(Document):
         if len({MANIFEST, *names}) <= len(names):
             raise ValueError("a file is named twice")
         return self
+
+    @model_validator(mode="after")
+    def _members_are_students(self) -> Self:
+        students = {model.name: model for model in self.models if model.role == "student"}
+        for model in self.models:
+            if (model.role == "joint") != bool(model.members):
+                raise ValueError(f"{model.name}: a joint model has members, and no other has")
+            unknown = [name for name in model.members if name not in students]
+            if unknown or len(set(model.members)) < len(model.members):
+                raise ValueError(f"{model.name}: its members are students, each named once")
+            widths = sum(len(students[name].filters) for name in model.members)
+            if model.members and model.answers.shape != (widths,):
+                raise ValueError(f"{model.name}: answers its members' {widths} values")
+        return self
+
+    def joint_models(self, students: Collection[str]) -> tuple[BundledModel, ...]:
+        """Joint models by which a board runs these students, the largest first, none twice."""
+        found: list[BundledModel] = []
+        left = set(students)
+        for model in sorted(self.models, key=lambda each: -len(each.members)):
+            if model.members and left.issuperset(model.members):
+                found.append(model)
+                left.difference_update(model.members)
+        return tuple(found)
 
     def files(self) -> Iterator[BundledFile]:
         """Yield every file but the manifest."""
@@ -332,69 +360,3 @@ def session_options(threads: int) -> "SessionOptions":
     # On x86 without VNNI, products of int8 are otherwise added in pairs in 16 bits, which saturate.
     options.add_session_config_entry("session.x64quantprecision", "1")
     return options
-
-
-FloatArray = NDArray[np.float32]
-
-_HALF_PRECISION = (
-    *("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"),
-    *("use_bf16_packed", "use_bf16_storage"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class NcnnNet:
-    """A net in memory; several threads may compute with it at once."""
-
-    net: "Net"
-
-    @classmethod
-    def open(cls, param: bytes, weights: bytes, threads: int, where: str) -> "NcnnNet":
-        """Open the content of a param and a bin file; `where` names them in errors.
-
-        Raises InputError where ncnn cannot load them.
-        """
-        net = _empty_net(threads)
-        # From memory ncnn would go on to use memory that its Python package has given back.
-        with tempfile.TemporaryDirectory() as folder:
-            files = Path(folder) / "param", Path(folder) / "bin"
-            for path, content in zip(files, (param, weights), strict=True):
-                path.write_bytes(content)
-            if net.load_param(str(files[0])) or net.load_model(str(files[1])):
-                raise InputError("ncnn cannot load it", where=where)
-        return cls(net)
-
-    def __call__(self, batch: FloatArray) -> FloatArray:
-        """Map (n, ...) to (n, ...), one after the other.
-
-        n is at least 1; ncnn knows no batch.  Raises BoardError where ncnn fails.
-        """
-        return np.stack([self._one(each) for each in np.ascontiguousarray(batch)])
-
-    def _one(self, each: FloatArray) -> FloatArray:
-        """Compute one input in an extractor of its own.
-
-        Threads may not share one.
-        """
-        import ncnn
-
-        with self.net.create_extractor() as extractor:
-            # A clone has the alignment that ncnn wants.
-            extractor.input(NCNN_READS, ncnn.Mat(each).clone())
-            failed, answer = extractor.extract(NCNN_ANSWERS)
-            if failed:
-                raise BoardError(f"ncnn could not compute {NCNN_ANSWERS} (its error {failed})")
-            # A copy: what ncnn has computed goes when its extractor does.
-            return np.array(answer)
-
-
-def _empty_net(threads: int) -> "Net":
-    """Return a net that will compute in fp32: on Arm, ncnn's default is half precision."""
-    import ncnn
-
-    net = ncnn.Net()
-    net.opt.num_threads = threads
-    net.opt.use_vulkan_compute = False
-    for option in _HALF_PRECISION:
-        setattr(net.opt, option, False)
-    return net

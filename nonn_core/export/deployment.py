@@ -10,9 +10,10 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 from urllib.parse import quote
 
@@ -24,14 +25,19 @@ from torch import Tensor, nn
 from nonn_common import Progress, silent
 from nonn_common.errors import ExportError, InputError
 from nonn_core.data.dataset import Dataset
-from nonn_core.export.bundle import NcnnNet, Port, Role
+from nonn_core.export.bundle import Port, Role
+from nonn_core.export.ncnn_net import NcnnNet
 from nonn_core.export.onnx_model import OPSET, Array, Inference, inference, strip_notes
 from nonn_core.networks.modules import Nonn
 from nonn_core.partition import Filters
 from nonn_core.recipe import NonnRecipe, TrainingRecipe
 
-IMAGE, MAPS, VECTOR, LOGITS = "image", "maps", "vector", "logits"
+IMAGE, MAPS, VECTOR, VECTORS, LOGITS = "image", "maps", "vector", "vectors", "logits"
 WHITE = 255
+
+JointNames = Mapping[str, Sequence[str]]
+"""Names of the students of each joint model, by the model's name."""
+NO_JOINT: JointNames = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class DeployedModel:
     answers: Port
     filters: Filters = ()
     fc_offset: int | None = None
+    members: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
@@ -87,15 +94,16 @@ class _Logits(nn.Module):
 
 
 def deployed_models(
-    network: nn.Module, recipe: TrainingRecipe, dataset: Dataset
+    network: nn.Module, recipe: TrainingRecipe, dataset: Dataset, joint: JointNames = NO_JOINT
 ) -> Iterator[DeployedModel]:
-    """Models of a trained network, G0 before the heads that need it."""
+    """Models of a trained network, G0 before the heads that need it, joint models last."""
     if isinstance(recipe.model, NonnRecipe):
         assert isinstance(network, Nonn)  # noqa: S101  (built from this recipe)
         if recipe.model.group0 == "own-board":
             yield from _heads_and_group0(network, recipe.model, dataset)
         else:
             yield from _students(network, recipe.model, dataset)
+            yield from _joint_models(network, recipe.model, dataset, joint)
     else:
         module = OnPixels(_Logits(network), dataset)
         pixels = _pixels(dataset)
@@ -118,6 +126,16 @@ def _students(network: Nonn, recipe: NonnRecipe, dataset: Dataset) -> Iterator[D
             offset,
         )
         offset += len(student.filters)
+
+
+def _joint_models(
+    network: Nonn, recipe: NonnRecipe, dataset: Dataset, joint: JointNames
+) -> Iterator[DeployedModel]:
+    places = {student.name: place for place, student in enumerate(recipe.students)}
+    for name, members in joint.items():
+        module = OnPixels(network.joint(places[member] for member in members), dataset)
+        made = _deployed_model(name, "joint", None, module, _pixels(dataset), (IMAGE, VECTORS))
+        yield replace(made, members=tuple(members))
 
 
 def _heads_and_group0(
@@ -235,6 +253,7 @@ CONVERTIBLE = {
     "AveragePool",
     "BatchNormalization",
     "Clip",
+    "Concat",
     "Conv",
     "Flatten",
     "Gemm",

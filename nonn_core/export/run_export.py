@@ -39,7 +39,9 @@ from nonn_core.export.bundle import (
 from nonn_core.export.deployment import (
     CHECK_IMAGES,
     NCNN_PACKAGES,
+    NO_JOINT,
     DeployedModel,
+    JointNames,
     Models,
     NcnnContent,
     check_ncnn_installed,
@@ -102,13 +104,15 @@ def export(
     progress: Progress = silent,
     *,
     planned: Mapping[str, ModelPrecision] = MappingProxyType({}),
+    joint: JointNames = NO_JOINT,
     ncnn: bool = False,
     qdq: bool = False,
 ) -> Manifest:
     """Write a finished run's bundle into `folder`, whole or not at all.
 
-    `planned` is the precision that a plan counts on, by the name of the model.  `qdq` makes int8
-    models for other servers than our workers, too (`onnx_model.py:quantise_static`).
+    `planned` is the precision that a plan counts on, by the name of the model; `joint` names the
+    students that run as one model, beside a model of each.  `qdq` makes int8 models for other
+    servers than our workers, too (`onnx_model.py:quantise_static`).
     Raises InputError where the run is unfinished or damaged, where `folder` holds something else
     than a bundle, or where models for ncnn cannot be made here; ExportError where the fp32 models
     do not compute what torch does, or those for ncnn what the fp32 models do.
@@ -117,7 +121,9 @@ def export(
     if ncnn:
         check_ncnn_installed()
     recipe, network = load_run(run, dataset)
-    exported = exported_network(network, recipe, precisions, dataset, progress, ncnn=ncnn, qdq=qdq)
+    exported = exported_network(
+        network, recipe, precisions, dataset, progress, joint=joint, ncnn=ncnn, qdq=qdq
+    )
     contents = _contents(exported)
     manifest = _manifest(exported, contents, dataset, planned, "QDQ" if qdq else "QOperator")
     write_bundle(folder, manifest, contents)
@@ -146,6 +152,7 @@ def exported_network(
     dataset: Dataset,
     progress: Progress = silent,
     *,
+    joint: JointNames = NO_JOINT,
     ncnn: bool = False,
     qdq: bool = False,
 ) -> ExportedNetwork:
@@ -156,7 +163,7 @@ def exported_network(
     ExportError where the fp32 models do not compute what torch does, or those for ncnn what the
     fp32 models do.
     """
-    deployed = tuple(deployed_models(network, recipe, dataset))
+    deployed = tuple(deployed_models(network, recipe, dataset, joint))
     fc = HostFc.of(network.fc) if isinstance(network, Nonn) else None
     models: dict[ModelPrecision, Models] = {}
     fp32 = dict(_fp32_models(deployed, progress))
@@ -165,13 +172,17 @@ def exported_network(
     if "int8" in precisions:
         examples = _calibration_pixels(dataset, recipe.seed)
         models["int8"] = _int8_models(deployed, fp32, examples, progress, qdq)
-    inferences = {
-        precision: combined_inference(deployed, each, fc) for precision, each in models.items()
-    }
-    rows = agreement(inferences, network, dataset, progress)
-    for row in rows:
-        if row.precision == "fp32":
-            _check_agreement(row)
+    rows: tuple[Agreement, ...] = ()
+    # What runs for itself is checked as well; what is reported is how the boards of a plan run.
+    alone = tuple(part for part in deployed if not part.members)
+    for parts in (alone, deployed) if joint else (deployed,):
+        inferences = {
+            precision: combined_inference(parts, each, fc) for precision, each in models.items()
+        }
+        rows = agreement(inferences, network, dataset, progress)
+        for row in rows:
+            if row.precision == "fp32":
+                _check_agreement(row)
     for_ncnn = ncnn_models(deployed, fp32, _test_pixels(dataset), progress) if ncnn else {}
     return ExportedNetwork(deployed, fc, models, rows, for_ncnn)
 
@@ -252,14 +263,13 @@ def _manifest(
         ),
         pictures=dataset.reading,
         models=tuple(
-            _described(part, exported, contents, planned.get(part.name)) for part in exported.parts
+            _described(part, exported, contents, planned.get((part.members or (part.name,))[0]))
+            for part in exported.parts
         ),
         fc=None
         if fc is None
         else FcLayer(
-            file=FC_FILE,
-            sha256=content_hash(contents[FC_FILE]),
-            size_bytes=len(contents[FC_FILE]),
+            **_bundled(FC_FILE, contents[FC_FILE]).model_dump(),
             inputs=fc.weight.shape[1],
             classes=fc.weight.shape[0],
         ),
@@ -289,13 +299,9 @@ def _described(
         answers=part.answers,
         filters=part.filters,
         fc_offset=part.fc_offset,
+        members=part.members,
         files=tuple(
-            ModelFile(
-                precision=precision,
-                file=name,
-                sha256=content_hash(contents[name]),
-                size_bytes=len(contents[name]),
-            )
+            ModelFile(precision=precision, **_bundled(name, contents[name]).model_dump())
             for precision, name in names.items()
         ),
         planned=planned,
@@ -320,18 +326,25 @@ def _bundled(name: str, content: bytes) -> BundledFile:
 def combined_inference(
     parts: Sequence[DeployedModel], models: Models, fc: HostFc | None
 ) -> Inference:
-    """Function of all models together.
+    """Function of all models together; joint ones answer in place of their members.
 
     It maps pixels (N, C, H, W) to logits (N, classes).
     """
     runs = {part.stem: inference(models[part.stem]) for part in parts}
     root = next((runs[part.stem] for part in parts if part.role == "group0"), None)
-    others = [runs[part.stem] for part in parts if part.role != "group0"]
+    widths = {part.name: len(part.filters) for part in parts if part.filters}
+    joined = {name for part in parts for name in part.members}
+    others = [part for part in parts if part.role != "group0" and part.name not in joined]
 
     def logits(pixels: Array) -> Array:
         shared = pixels if root is None else root(pixels)
-        answers = [run(shared) for run in others]
-        return answers[0] if fc is None else fc(answers)
+        answers: dict[str, Array] = {}
+        for part in others:
+            answer = runs[part.stem](shared)
+            ends = np.cumsum([widths[name] for name in part.members[:-1]], dtype=np.int64)
+            vectors = np.split(answer, ends, axis=1)
+            answers |= zip(part.members or (part.name,), vectors, strict=True)
+        return next(iter(answers.values())) if fc is None else fc([answers[n] for n in widths])
 
     return logits
 

@@ -9,7 +9,7 @@ a digest of all of them goes along.
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -183,6 +183,23 @@ class DeployedStudent(nn.Module):
         return global_average_pool(self.head(self.group0(images)))
 
 
+class JointStudents(nn.Module):
+    """Students of one board on one G0, which runs once for all of them."""
+
+    def __init__(self, group0: nn.Module, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.group0 = group0
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images to the students' vectors side by side.
+
+        (N, C, H, W) to (N, filters of all).
+        """
+        maps = self.group0(images)
+        return torch.cat([global_average_pool(head(maps)) for head in self.heads], dim=1)
+
+
 class DeployedHead(nn.Module):
     """Student on a board where G0 runs elsewhere: head and pool."""
 
@@ -254,6 +271,10 @@ class Nonn(nn.Module):
         """Yield each student as it runs on its board, with its copy of G0."""
         for k, head in enumerate(self.heads):
             yield DeployedStudent(self.group0[0 if self.shared_group0 else k], head)
+
+    def joint(self, students: Iterable[int]) -> JointStudents:
+        """Students at these positions as one model; their G0 must be the shared one."""
+        return JointStudents(self.group0[0], [self.heads[k] for k in students])
 
     def deployed_heads(self) -> Iterator[DeployedHead]:
         """Students as they run where the shared G0 is elsewhere."""

@@ -3,6 +3,7 @@
 Written by `nonn-plan plan`; enough, on its own, to simulate, train and check.  Loads no solver.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
@@ -340,6 +341,28 @@ class PlanDocument(Document):
     def decision(self) -> Decision:
         """The decision of the plan."""
         return Decision(self.students, self.dropped, self.group0)
+
+    @property
+    def joint_students(self) -> dict[str, tuple[str, ...]]:
+        """Names of the students of each joint model, by the model's name.
+
+        They share a board's copy of G0, and one precision.  Boards with the same of them have one
+        model, of the first board's name.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        if self.question.group0_copies == "per-student" or self.group0 is not None:
+            return found
+        for board in self.send_order:
+            by_precision: dict[Precision, list[str]] = defaultdict(list)
+            for student in self.students:
+                if board in student.boards:
+                    by_precision[student.precision].append(student.name)
+            several = {each: names for each, names in by_precision.items() if len(names) > 1}
+            for precision, names in several.items():
+                if tuple(names) not in found.values():
+                    suffix = f"-{precision}" if len(several) > 1 else ""
+                    found[f"students-of-{board}{suffix}"] = tuple(names)
+        return found
 
 
 def require_students(plan: PlanDocument) -> None:

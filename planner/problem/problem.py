@@ -104,6 +104,12 @@ class Problem(Record):
         description="G0: a copy on each board with a student, one board of its own, or whichever "
         "is better.",
     )
+    group0_copies: Literal["per-board", "per-student"] = Field(
+        default="per-student",
+        description="Where boards have copies of G0: per-board, students of one board and "
+        "precision share one, and are one model; per-student, each has its own, as published and "
+        "as all had before there was a choice.",
+    )
     failures: Failures | None = Field(
         default=None, description="What may fail, for robustness and reliability; null: nothing."
     )

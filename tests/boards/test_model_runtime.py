@@ -409,10 +409,10 @@ def test_a_model_that_the_manifest_describes_wrongly(request, fp32, tmp_path, en
 
 def test_a_net_that_fails_says_so(ncnn_bundle, monkeypatch, capfd):
     """ncnn tells failures by numbers."""
-    from nonn_core.export import bundle
+    from nonn_core.export import ncnn_net
 
     (model,) = load_models(ncnn_bundle, ["student-0"], engine="ncnn")
-    monkeypatch.setattr(bundle, "NCNN_ANSWERS", "no such blob")
+    monkeypatch.setattr(ncnn_net, "NCNN_ANSWERS", "no such blob")
     with pytest.raises(BoardError, match="ncnn could not compute no such blob"):
         model.answer(pixels(1))
     capfd.readouterr()

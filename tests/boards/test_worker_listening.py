@@ -166,6 +166,7 @@ class Failing:
     reads: object
     answers: object
     error: Exception
+    students: tuple = ()
 
     def answer(self, _):
         raise self.error

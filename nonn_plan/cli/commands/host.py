@@ -90,6 +90,7 @@ def host(
 ) -> None:
     """Send images to all boards, join their answers, and report accuracy and latency."""
     from boards.host.client import QuorumPolicy
+    from boards.host.connection import separate_copies
     from boards.host.host_report import AnswerLog
     from boards.host.session import connected
     from boards.protocol.address import BoardAddresses
@@ -117,7 +118,7 @@ def host(
         log = AnswerLog(plan.send_order, manifest.class_names)
         sent = _first(source.images, limit)
         report = _classify(client, sent, log, len(plan.students), progress)
-    output.warn(*source.warnings())
+    output.warn(*separate_copies(plan, manifest), *source.warnings())
     if out is not None:
         write_atomic(out, log.csv().encode())
     show_host_report(output, report)
@@ -235,6 +236,7 @@ def validate(
         write_comparison_trace,
     )
     from boards.host.client import QuorumPolicy
+    from boards.host.connection import separate_copies
     from boards.host.session import connected, data_set_images
     from boards.protocol.address import BoardAddresses
     from nonn_core.export.bundle import MANIFEST, Manifest
@@ -264,7 +266,7 @@ def validate(
         for done, image in enumerate(images[:limit], start=1):
             answers.append(client.ask(image.pixels))
             progress("images", done, min(limit, len(images)))
-    output.warn(*source.warnings())
+    output.warn(*separate_copies(plan, manifest), *source.warnings())
     accuracy_pct = _accuracy_pct(images, answers)
     comparison = compare_with_plan(plan, manifest, answers, accuracy_pct, protocols)
     comparison.write(out)
@@ -315,10 +317,13 @@ def emulate(
     """Run a plan's fleet on this machine, a worker for each board, until Ctrl-C."""
     from boards.emulation.emulated_fleet import emulated
     from boards.emulation.namespace import LOOPBACK_ONLY
+    from boards.host.connection import separate_copies
     from boards.protocol.address import BoardAddresses
+    from nonn_core.export.bundle import MANIFEST, Manifest
 
     output = Output(as_json)
     plan = read_plan(plan_file)
+    output.warn(*separate_copies(plan, Manifest.read(bundle / MANIFEST)))
     BoardAddresses.check_target(out)
     own_message_ms = parse_ms(own_message, "--own-message")
     with (

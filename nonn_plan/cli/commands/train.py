@@ -296,9 +296,16 @@ def export(
         require_matching_recipe(plan, recipe, where=str(run))
     with output.progress(UNCHANGED) as progress:
         dataset = _load(recipe, output, progress)
-        planned = _planned_precisions(plan)
         manifest = export_run(
-            run, out, precisions, dataset, progress, planned=planned, ncnn=ncnn, qdq=qdq
+            run,
+            out,
+            precisions,
+            dataset,
+            progress,
+            planned=_planned_precisions(plan),
+            joint={} if plan is None else plan.joint_students,
+            ncnn=ncnn,
+            qdq=qdq,
         )
     fits = () if plan is None else bundle_fits(plan, manifest)
     show_bundle_files(output, manifest)

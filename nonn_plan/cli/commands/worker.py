@@ -130,7 +130,7 @@ def worker(
         Literal["onnxruntime", "ncnn"] | None,
         typer.Option("--engine", help="Default: the first that is installed."),
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each student.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each model.")] = 1,
     queue: Annotated[
         int, typer.Option("--queue", min=1, max=1024, help="Requests that may wait.")
     ] = 64,

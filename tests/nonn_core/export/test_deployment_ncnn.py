@@ -17,7 +17,7 @@ from nonn_core.distillation.construction import build_network
 from nonn_core.distillation.run import load_run, train
 from nonn_core.export import deployment
 from nonn_core.export import run_export as exporting
-from nonn_core.export.bundle import NcnnNet, read_bundle
+from nonn_core.export.bundle import read_bundle
 from nonn_core.export.deployment import (
     OnPixels,
     convert_to_ncnn,
@@ -25,6 +25,7 @@ from nonn_core.export.deployment import (
     ncnn_models,
     to_onnx,
 )
+from nonn_core.export.ncnn_net import NcnnNet
 from nonn_core.export.onnx_model import inference
 from nonn_core.export.run_export import export, exported_network
 from nonn_core.networks.family import parse_network
