@@ -71,6 +71,12 @@ class CellResult(Document):
         default=(), description="What cannot hold together, where there is no plan."
     )
     points: tuple[FrontPoint, ...] = Field(default=(), description="Of a front: its plans.")
+    enumerated_plans: int | None = Field(
+        default=None,
+        ge=0,
+        description="Of a front: how many plans were enumerated, which is the proof; null: the "
+        "solver proved it.",
+    )
     breakpoints: tuple[Breakpoint, ...] = Field(
         default=(), description="Of a budget: its break-points, the highest first."
     )
@@ -165,6 +171,7 @@ def _front(asked: CellRequest) -> CellResult:
         kind="front",
         status=status if front.complete else "unproven",
         points=tuple(points),
+        enumerated_plans=front.enumerated,
         deterministic_time=round(problem.deterministic_limit - meter.remaining, 6),
     )
 

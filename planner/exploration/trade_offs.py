@@ -12,11 +12,12 @@ need that is as good?  Just below that, what is the optimum?  So on, until there
 range ends.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from nonn_common import Progress, silent
@@ -38,11 +39,13 @@ from planner.data.relaxable_constraint import (
     loosened_budgets,
     requirement_bounds,
 )
+from planner.exploration.enumeration import Enumeration
 from planner.heuristics.solution import EvaluatedSolution
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.validation import broken_exactly
 from planner.problem.goals import MAXIMISED, BudgetName
 from planner.problem.problem import Problem
+from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.lexicographic import (
     LimitedSearch,
     OptimalLevel,
@@ -54,8 +57,12 @@ from planner.solvers.search import SolverSession
 SAME = 1e-9
 """Values as people read them that differ by no more than this part are the same."""
 
-Region = tuple[float, ...]
-"""The most that each objective may be, in solver units, less being better; infinite for any."""
+Region = npt.NDArray[np.int64]
+"""The most that each objective may be, in solver units, less being better; `_ANY` for any.
+
+An array of one region, or of several in rows.
+"""
+_ANY = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +75,41 @@ class FrontMember:
 
 @dataclass(frozen=True, slots=True)
 class ParetoFront:
-    """Plans none of which dominates another; `complete` where it is proven that none is missing."""
+    """Plans none of which dominates another; `complete` where it is proven that none is missing.
+
+    The proof is an enumeration of so many plans where `enumerated` is not None, else the solver's.
+    """
 
     found: tuple[FrontMember, ...]
     complete: bool
+    enumerated: int | None = None
 
 
 def find_pareto_front(session: SolverSession, progress: Progress = silent) -> ParetoFront:
     """Return the front over the problem's objectives, best in the first one first.
 
-    Tolerances of the objectives do not matter.
+    Tolerances of the objectives do not matter.  Where the plans can be enumerated within the limit
+    of the session, each search is answered from all of them; else the solver answers it.
     """
     problem = session.problem
     goals = [OBJECTIVE_FUNCTIONS[level.objective] for level in problem.objective]
     hidden = [rounding_units(problem, goal) for goal in goals]
     always, data = requirement_bounds(problem, loosened=True), loosened_budgets(problem)
+    every = Enumeration.of(data, [*goals, *(limit.measure for limit in always)])
+    if every is not None and every.deterministic_time > session.time_budget.remaining:
+        every = None
+
+    def solved(
+        goal: ObjectiveFunction, limits: Sequence[ObjectiveBound], incumbent: Assignment | None
+    ) -> SearchOutcome:
+        return session.search(data, goal, [*always, *limits], incumbent)
+
+    search: LimitedSearch = solved
+    if every is not None:
+        search = every.undominated(goals, always).search
+        session.time_budget.remaining -= every.deterministic_time
     found = pareto_front_of(
-        goals,
-        hidden,
-        lambda goal, limits, incumbent: session.search(data, goal, [*always, *limits], incumbent),
-        lambda number: progress("Pareto front", number, 0),
+        goals, hidden, search, lambda number: progress("Pareto front", number, 0)
     )
     evaluations = [PlanEvaluation.of(problem, one.assignment) for one in found.found]
     kept = [
@@ -96,7 +118,7 @@ def find_pareto_front(session: SolverSession, progress: Progress = silent) -> Pa
         if not any(broken_exactly(evaluation))
     ]
     complete = found.complete and len(kept) == len(found.found)
-    return ParetoFront(_undominated(problem, kept), complete)
+    return ParetoFront(_undominated(problem, kept), complete, every.plans if every else None)
 
 
 def pareto_front_of(
@@ -110,7 +132,10 @@ def pareto_front_of(
 
 
 class _Regions:
-    """The regions that may still hold a plan of the front, and those proven empty."""
+    """The regions that may still hold a plan of the front, and those proven empty.
+
+    Rows of arrays, a column for each goal.  No open region is within another or an empty one.
+    """
 
     def __init__(
         self,
@@ -119,28 +144,38 @@ class _Regions:
         search: LimitedSearch,
     ) -> None:
         self._goals, self._search = goals, search
-        self._hidden = hidden
+        self._hidden = np.array(hidden, dtype=np.int64)
         self._signs = [-1 if goal.maximise else 1 for goal in goals]
-        self._open: list[Region] = [(math.inf,) * len(goals)]
+        self._open: Region = np.full((1, len(goals)), _ANY)
         self._empty: list[Region] = []
 
     def explored(self, tell: Callable[[int], None]) -> ParetoFront:
         """Search region after region until none is left."""
         found: list[FrontMember] = []
         complete = True
-        while self._open:
+        while len(self._open):
             tell(len(found))
-            region = self._open.pop()
+            region = self._taken()
             best, sure = self._best_in(region)
             complete = complete and sure
             if best is None:
                 self._empty.append(region)
                 continue
             found.append(best)
+            costs = np.array(best.costs, dtype=np.int64)
             # Nothing in the region is better in what was optimised first.
-            self._empty.append(self._better(region, 0, best.costs))
-            self._split([region, *self._open], best.costs)
+            self._empty.append(self._better(region[None], 0, costs)[0])
+            self._split(np.vstack([self._open, region]), costs)
         return ParetoFront(tuple(sorted(found, key=lambda one: one.costs)), complete)
+
+    def _taken(self) -> Region:
+        """Take the region with the largest first bound, then the second, and so on."""
+        rows = np.arange(len(self._open))
+        for column in self._open.T:
+            rows = rows[column[rows] == column[rows].max()]
+        region: Region = self._open[rows[0]]
+        self._open = np.delete(self._open, rows[0], axis=0)
+        return region
 
     def _best_in(self, region: Region) -> tuple[FrontMember | None, bool]:
         """Return the lexicographic optimum of a region, if any, and whether that is proven."""
@@ -149,7 +184,7 @@ class _Regions:
 
         def keep() -> ObjectiveBound:
             place = len(costs) - 1
-            worst = costs[place] + self._hidden[place]
+            worst = costs[place] + int(self._hidden[place])
             return ObjectiveBound(self._goals[place], self._signs[place] * worst)
 
         outcomes = lexicographic(self._search, self._goals, self._limits(region), keep)
@@ -161,36 +196,39 @@ class _Regions:
             best = FrontMember(tuple(costs), outcome.assignment)
         return best, sure
 
-    def _limits(self, bounds: Sequence[float]) -> list[ObjectiveBound]:
+    def _limits(self, region: Region) -> list[ObjectiveBound]:
         return [
-            ObjectiveBound(goal, sign * int(bound))
-            for goal, sign, bound in zip(self._goals, self._signs, bounds, strict=True)
-            if bound < math.inf
+            ObjectiveBound(goal, sign * bound)
+            for goal, sign, bound in zip(self._goals, self._signs, region.tolist(), strict=True)
+            if bound < _ANY
         ]
 
-    def _better(self, region: Region, place: int, costs: Sequence[int]) -> Region:
-        """Return the part of a region that is better in one objective, beyond all rounding."""
+    def _better(self, regions: Region, place: int, costs: Region) -> Region:
+        """Return the parts of regions that are better in one objective, beyond all rounding."""
+        parts = regions.copy()
         most = costs[place] - self._hidden[place] - 1
-        return (*region[:place], min(region[place], most), *region[place + 1 :])
+        parts[:, place] = np.minimum(parts[:, place], most)
+        return parts
 
-    def _split(self, regions: Sequence[Region], costs: tuple[int, ...]) -> None:
+    def _split(self, regions: Region, costs: Region) -> None:
         """Leave open what a new plan of the front does not cover."""
-        parts: set[Region] = set()
-        for region in regions:
-            if _within(costs, region):
-                parts.update(self._better(region, i, costs) for i in range(len(costs)))
-            else:
-                parts.add(region)
-        self._open = sorted(
-            part
-            for part in parts
-            if not any(_within(part, empty) for empty in self._empty)
-            and not any(_within(part, other) for other in parts - {part})
-        )
+        holding = (costs <= regions).all(axis=1)
+        parts = np.vstack([self._better(regions[holding], i, costs) for i in range(len(costs))])
+        parts = np.unique(parts, axis=0)
+        parts = parts[~_within(parts, np.array(self._empty))]
+        kept = regions[~holding]
+        inside = _within(parts, kept) | (_counts(parts, parts) > 1)
+        self._open = np.vstack([kept, parts[~inside]])
 
 
-def _within(one: Sequence[float], region: Region) -> bool:
-    return all(a <= b for a, b in zip(one, region, strict=True))
+def _within(rows: Region, regions: Region) -> npt.NDArray[np.bool_]:
+    """Whether each row is within a region of any of these."""
+    return _counts(rows, regions) > 0
+
+
+def _counts(rows: Region, regions: Region) -> npt.NDArray[np.int64]:
+    """In how many of these regions each row is."""
+    return np.array([(row <= regions).all(axis=1).sum() for row in rows], dtype=np.int64)
 
 
 def _undominated(problem: Problem, found: Sequence[FrontMember]) -> tuple[FrontMember, ...]:

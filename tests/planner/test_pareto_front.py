@@ -63,3 +63,27 @@ def test_without_a_plan_it_is_empty_and_complete():
 @pytest.mark.parametrize("limit", [0.0, 1e-4])
 def test_what_the_limit_stops_is_not_called_complete(limit):
     assert not found(limit, memory=40_000, objective=stages("latency", "energy")).complete
+
+
+def test_plans_that_can_be_counted_are_enumerated():
+    # One student 3 (2 + 1) ways, two of 3 divisions 3^2 (2^2 + 1) ways, three 3^3 (2^3 + 1) ways.
+    everything = 3 * 3 + 3 * 9 * 5 + 27 * 9
+    assert found(objective=stages("boards", "latency")).enumerated == everything
+
+
+def test_a_front_is_the_same_when_it_is_solved(monkeypatch):
+    asked = {"objective": stages("latency", "capacity", "energy"), "memory": 20_000}
+    bound = (Requirement(objective="boards", bound=2),)
+    every = points(**asked), points(**asked, requirements=bound)
+    assert len(every[0]) > len(every[1]) > 1
+    monkeypatch.setattr("planner.exploration.enumeration.MOST_PLANS", 0)
+    assert found(**asked).enumerated is None
+    solved = points(**asked), points(**asked, requirements=bound)
+    assert [[pytest.approx(row) for row in rows] for rows in solved] == list(every)
+
+
+def test_boards_sharing_a_medium_are_left_to_the_solver():
+    front = found(fleet="rpi-4b@wifi*2", objective=stages("latency", "capacity"))
+    assert front.complete
+    assert front.enumerated is None
+    assert found(fleet="rpi-4b@wifi*2", objective=stages("flops", "capacity")).enumerated

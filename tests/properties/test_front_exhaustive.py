@@ -1,12 +1,17 @@
 """A Pareto front equals the undominated ones of all plans, enumerated without a solver."""
 
+import numpy as np
+from drawn_instances import small_instance, with_layers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from listed_plans import all_plans
 from test_planner_exhaustive import UNFAILING, instances, on_media, slack_of
 
-from planner.data.objective_function import OBJECTIVE_FUNCTIONS
+from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
+from planner.exploration.enumeration import Enumeration
+from planner.exploration.plan_chunk import undominated_rows
 from planner.exploration.trade_offs import pareto_front_of
+from planner.heuristics.solution import evaluate_assignment
 from planner.solvers.search import TimeBudget, search
 
 EXACT = [
@@ -19,6 +24,12 @@ EXACT = [
     )
 ]
 several = st.lists(st.sampled_from(sorted(UNFAILING)), min_size=2, max_size=3, unique=True)
+
+
+def layered(seed):
+    """Boards that know layers, for students in one round, each with its own copy of G0."""
+    image, instance = small_instance(4 * seed + 2 + seed % 2)
+    return image, with_layers(seed, image, instance)
 
 
 def front(instance, names):
@@ -78,3 +89,49 @@ def test_of_all_objectives_it_is_the_same_up_to_rounding(case, names):
         assert all(as_good(moved(one, -2), plan) for plan in better), "no plan dominates it"
     for plan in every:
         assert any(as_good(one, moved(plan, 2)) for one in found), "none is missing"
+
+
+@settings(max_examples=16, deadline=None, derandomize=True)
+@given(instances | st.integers(0, 2**32 - 1).map(layered), several)
+def test_enumerated_it_is_the_solvers_row_for_row(case, names):
+    _, instance = case
+    goals = [OBJECTIVE_FUNCTIONS[name] for name in names]
+    hidden = [int(slack_of(instance, name)) for name in names]
+    every = Enumeration.of(instance, goals)
+    assert every is not None
+    found = pareto_front_of(goals, hidden, every.undominated(goals, ()).search)
+    assert [one.costs for one in found.found] == front(instance, names)
+    for one in found.found:
+        plan = evaluate_assignment(instance, one.assignment)
+        assert plan.violation() == 0
+        for goal, cost, slack in zip(goals, one.costs, hidden, strict=True):
+            assert cost <= (-1 if goal.maximise else 1) * goal.read(plan) <= cost + slack
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(instances, several, st.randoms())
+def test_enumerated_within_limits_it_is_the_solvers(case, names, random):
+    _, instance = case
+    goals = [OBJECTIVE_FUNCTIONS[name] for name in names]
+    plans = Enumeration.of(instance, goals).undominated(goals, ())
+    assume(len(plans.costs))
+    goal, *others = goals
+    row = random.choice(plans.costs.tolist())
+    limits = [
+        ObjectiveBound(one, (-1 if one.maximise else 1) * cost)
+        for one, cost in zip(others, row[1:], strict=True)
+    ]
+    solved = search(instance, goal, limits, seed=0, time_budget=TimeBudget(60))
+    again = Enumeration.of(instance, goals).undominated([goal], limits)
+    assert plans.search(goal, limits).value == solved.value == again.search(goal, ()).value
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.integers(1, 4), st.integers(1, 60), st.integers(1, 6), st.randoms())
+def test_undominated_rows_are_those_that_no_other_row_is_as_good_as(columns, count, most, random):
+    rows = np.array([[random.randint(0, most) for _ in range(columns)] for _ in range(count)])
+    kept = undominated_rows(rows)
+    every = {tuple(row) for row in rows.tolist()}
+    best = {one for one in every if not any(as_good(o, one) for o in every - {one})}
+    assert len(kept) == len(best)
+    assert {tuple(row) for row in rows[kept].tolist()} == best

@@ -237,6 +237,10 @@ def _show_steps(output: Output, title: str, names: Sequence[str], cells: "Sequen
             for budgets, values in found or [(_budget_cells(cell.place), {})]
         ]
     output.table(title, ("memory", "FLOPs", *map(labelled, names), "status"), rows)
+    counts = [count for cell in cells if (count := cell.found.enumerated_plans) is not None]
+    if counts:
+        of = f"{len(counts)} of {len(cells)} fronts" if len(cells) > 1 else "the front"
+        output.say(f"{of}: proven by enumeration, of {max(counts):,} plans each at most")
 
 
 def _budget_cells(place: "CellPlace") -> tuple[str, str]:

@@ -1,0 +1,351 @@
+"""Enumeration: all plans of a small problem in whole numbers, where they can be counted.
+
+What a plan is worth depends on how many filters each student has, and which students are on which
+board.  So each division of the communities by sizes, and each placement of these sizes on classes
+of boards, is taken once.  A board's cost is that of the *set* of students on it, in the units and
+by the function of all searches (`planner.heuristics.solution.cached_loads`).  Sets that no budget
+keeps go first; then those that another set of the same students beats in all that counts, which
+loses nothing, as every objective only gains by it.  The rest are multiplied out with numpy.
+
+What is left are the plans that no other one dominates.  The best plan within upper limits of all
+objectives is always among them, so that every search of a front can be answered from them alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import product
+
+import numpy as np
+
+from planner.data.objective_function import (
+    OBJECTIVE_FUNCTIONS,
+    ObjectiveBound,
+    ObjectiveFunction,
+)
+from planner.data.problem_data import ProblemData, kept_communities
+from planner.exploration.plan_chunk import (
+    Grouping,
+    PlanArchive,
+    PlanChunk,
+    StudentSets,
+    UndominatedPlans,
+    Units,
+    plan_chunks,
+    undominated_rows,
+)
+from planner.heuristics.solution import StudentLoad, cached_loads
+from planner.problem.goals import Objective
+
+MOST_PLANS = 10**8
+"""Of more plans, budgets not counted, none is enumerated."""
+MOST_PLACEMENTS = 50_000
+"""Of more placements of divisions none is enumerated, however few modes there are."""
+MOST_DIVISIONS = 20_000
+"""Divisions are not counted beyond this."""
+PLANS_PER_UNIT = 10**7
+"""Plans that are taken for a unit of deterministic time."""
+PLACEMENTS_PER_UNIT = 5_000
+"""Placements of divisions likewise."""
+
+
+Counted = tuple[tuple[str, int], ...]
+"""Figures of a set of students on a board; 1 where less is better, else -1."""
+
+_COUNTS: dict[Objective, Counted] = {
+    "accuracy": (("params", -1), ("macs", -1)),
+    "capacity": (("params", -1),),
+    "imbalance": (),
+    "dropped": (),
+    "latency": (("late", 1),),
+    "latency-p95": (("late", 1),),
+    "throughput": (("busy", 1),),
+    "energy": (("energy", 1),),
+    "energy-node": (("energy", 1),),
+    "memory": (("memory_bytes", 1),),
+    "flops": (("macs", 1),),
+    "boards": (),
+    "students": (),
+    "precision": (("value_bytes", -1),),
+}
+"""Figures that each objective counts."""
+
+_FIGURES = ("memory_bytes", "macs", "params", "value_bytes", "busy", "energy", "late")
+
+
+def divisions(data: ProblemData) -> list[Grouping] | None:
+    """Every division of communities that differs in sizes; None for too many."""
+    found: list[Grouping] = []
+    for drop, choice in enumerate(data.drop_choices):
+        every: dict[tuple[int, ...], tuple[tuple[int, ...], ...]] = {(): ()}
+        for community in kept_communities(data, choice):
+            grown: dict[tuple[int, ...], tuple[tuple[int, ...], ...]] = {}
+            for groups in every.values():
+                for after in _with_community(groups, community, data.max_students):
+                    sizes = tuple(sum(data.sizes[c] for c in group) for group in after)
+                    key = tuple(sorted(sizes))
+                    grown.setdefault(key, after)
+            every = grown
+            if len(every) + len(found) > MOST_DIVISIONS:
+                return None
+        for groups in every.values():
+            if data.min_students <= len(groups):
+                ordered = sorted(groups, key=lambda g: sum(data.sizes[c] for c in g))
+                sizes = tuple(sum(data.sizes[c] for c in group) for group in ordered)
+                found.append(Grouping(drop, tuple(ordered), sizes))
+    return found
+
+
+def _with_community(
+    groups: tuple[tuple[int, ...], ...], community: int, most: int
+) -> Iterator[tuple[tuple[int, ...], ...]]:
+    for place, group in enumerate(groups):
+        yield (*groups[:place], (*group, community), *groups[place + 1 :])
+    if len(groups) < most:
+        yield (*groups, (community,))
+
+
+def supports(data: ProblemData, measures: Sequence[ObjectiveFunction]) -> bool:
+    """Whether plans of this kind can be enumerated for these measures.
+
+    Not with copies, students of further rounds, or G0 on a board of its own; nor by latency where
+    boards share a medium or draw their times for a percentile.
+    """
+    known = [OBJECTIVE_FUNCTIONS[name] for name in _COUNTS]
+    if getattr(data, "shares_stem", False):  # students that share G0 cost less together
+        return False
+    if data.has_copies or data.reuse or data.stems or data.stem or not data.copies_stem:
+        return False
+    if any(measure not in known for measure in measures):
+        return False
+    if data.shared_media and any(measure.timed for measure in measures):
+        return False
+    return not (data.spreads and any(measure.share is not None for measure in measures))
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """All plans of problem data: their number, and those that no other one dominates."""
+
+    data: ProblemData
+    divisions: tuple[Grouping, ...]
+
+    @classmethod
+    def of(cls, data: ProblemData, measures: Sequence[ObjectiveFunction]) -> "Enumeration | None":
+        """Return the enumeration; None where it is not possible, or of too many plans."""
+        if not supports(data, measures):
+            return None
+        found = divisions(data)
+        if found is None:
+            return None
+        made = cls(data, tuple(found))
+        return made if made.placements <= MOST_PLACEMENTS and made.plans <= MOST_PLANS else None
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Modes by the shape of their G0, which all students share."""
+        modes = self.data.modes
+        return {
+            shape: tuple(o for o, mode in enumerate(modes) if mode.group0 == shape)
+            for shape in dict.fromkeys(mode.group0 for mode in modes)
+        }
+
+    @property
+    def placements(self) -> int:
+        """Number of placements of all divisions, alike boards and students told apart."""
+        return sum(len(self.data.boards) ** len(one.sizes) for one in self.divisions)
+
+    @property
+    def plans(self) -> int:
+        """Number of plans, also of those that break a budget or differ in names alone."""
+        return sum(
+            (len(self.data.boards) * len(modes)) ** len(one.sizes)
+            for one in self.divisions
+            for modes in self.shapes.values()
+        )
+
+    @property
+    def deterministic_time(self) -> float:
+        """Time that it takes, in the solver's unit, by the number of plans and placements."""
+        return self.plans / PLANS_PER_UNIT + self.placements / PLACEMENTS_PER_UNIT
+
+    def undominated(
+        self, goals: Sequence[ObjectiveFunction], limits: Sequence[ObjectiveBound]
+    ) -> "UndominatedPlans":
+        """Plans within budgets and limits that no other such plan dominates in the goals."""
+        signs = [-1 if goal.maximise else 1 for goal in goals]
+        wanted = [*goals, *(limit.measure for limit in limits)]
+        kept = PlanArchive(len(goals))
+        for chunk in self._chunks(_counted(wanted)):
+            allowed = np.ones(chunk.shape, dtype=bool)
+            for limit in limits:
+                value = limit.measure.read(chunk)
+                good = value >= limit.bound if limit.measure.maximise else value <= limit.bound
+                allowed &= good
+            costs = [
+                np.broadcast_to(sign * goal.read(chunk), chunk.shape)[allowed]
+                for sign, goal in zip(signs, goals, strict=True)
+            ]
+            kept.add(chunk, np.stack(costs, axis=1), np.flatnonzero(allowed.ravel()))
+        return UndominatedPlans(tuple(goals), *kept.plans())
+
+    def _chunks(self, counted: Counted) -> Iterator["PlanChunk"]:
+        """Yield plans of one division on one placement, so many at once."""
+        chosen: dict[tuple[str, int, tuple[int, ...]], StudentSets | None] = {}
+        priced = _priced_sets(_without_budgets(self.data))
+        for (shape, modes), division in product(self.shapes.items(), self.divisions):
+            for placed in self._placed(division.sizes):
+                sets = []
+                for board, sizes in placed:
+                    key = (shape, self.data.board_class(board), sizes)
+                    if key not in chosen:
+                        chosen[key] = self._kept_sets(priced, board, modes, sizes, counted)
+                    here = chosen[key]
+                    if here is None:
+                        break
+                    sets.append((board, here))
+                else:
+                    yield from plan_chunks(self.data, division, sets)
+
+    def _placed(self, sizes: tuple[int, ...]) -> Iterator[tuple[tuple[int, tuple[int, ...]], ...]]:
+        """Yield the sizes of each board that has students, once for alike boards and sizes."""
+        seen = set()
+        for boards in product(self.data.boards, repeat=len(sizes)):
+            on = {
+                board: tuple(n for n, b in zip(sizes, boards, strict=True) if b == board)
+                for board in sorted(set(boards))
+            }
+            key = tuple(sorted((self.data.board_class(board), own) for board, own in on.items()))
+            if key not in seen:
+                seen.add(key)
+                yield tuple(on.items())
+
+    def _kept_sets(
+        self,
+        priced: "_PricedSets",
+        board: int,
+        modes: tuple[int, ...],
+        sizes: tuple[int, ...],
+        counted: Counted,
+    ) -> StudentSets | None:
+        """Sets of students that keep the board's budgets and that no other set beats."""
+        capacity = self.data.capacities[board]
+        found = priced.of(board, modes, sizes, (capacity.memory_bytes, capacity.macs))
+        if found is None:
+            return None
+        fits = np.ones(len(found), dtype=bool)
+        for name, limit in (
+            ("memory_bytes", capacity.memory_bytes),
+            ("macs", capacity.macs),
+            ("busy", capacity.busy),
+            ("energy", capacity.energy),
+        ):
+            if limit is not None:
+                fits &= found.figures[name] <= limit
+        rows = np.flatnonzero(fits)
+        if not rows.size:
+            return None
+        if not counted:
+            return found.rows(rows[:1])
+        costs = np.stack([sign * found.figures[name][rows] for name, sign in counted], 1)
+        return found.rows(rows[undominated_rows(costs)])
+
+
+def _counted(measures: Sequence[ObjectiveFunction]) -> Counted:
+    """Figures of a board's students that these measures count."""
+    every = (
+        counted
+        for measure in measures
+        for name, own in _COUNTS.items()
+        if OBJECTIVE_FUNCTIONS[name] is measure
+        for counted in own
+    )
+    return tuple(dict.fromkeys(every))
+
+
+class _PricedSets:
+    """Figures of sets of students on boards, whatever the budgets, each computed once."""
+
+    def __init__(self, data: ProblemData) -> None:
+        self._load = cached_loads(data)
+        self._found: dict[object, StudentSets | None] = {}
+
+    def of(
+        self,
+        board: int,
+        modes: tuple[int, ...],
+        sizes: tuple[int, ...],
+        limits: tuple[int | None, int | None],
+    ) -> StudentSets | None:
+        """Return the sets within these bytes and MACs, which only grow with further students."""
+        key = (board, modes, sizes, limits)
+        if key not in self._found:
+            self._found[key] = self._priced(board, modes, sizes, limits)
+        return self._found[key]
+
+    def _priced(
+        self,
+        board: int,
+        modes: tuple[int, ...],
+        sizes: tuple[int, ...],
+        limits: tuple[int | None, int | None],
+    ) -> StudentSets | None:
+        parts = np.empty((1, 0), dtype=np.int64)
+        if len(sizes) > 1:
+            smaller = self.of(board, modes, sizes[:-1], limits)
+            if smaller is None:
+                return None
+            parts = smaller.modes
+        chosen = np.column_stack([np.repeat(parts, len(modes), axis=0), np.tile(modes, len(parts))])
+        if sizes[-1:] == sizes[-2:-1]:  # students of one size are told apart by their modes alone
+            chosen = chosen[chosen[:, -2] <= chosen[:, -1]]
+        figures = self._figures(board, chosen, sizes)
+        fits = np.ones(len(chosen), dtype=bool)
+        for name, limit in zip(("memory_bytes", "macs"), limits, strict=True):
+            if limit is not None:
+                fits &= figures[name] <= limit
+        if not fits.any():
+            return None
+        one = self._load(board, _tasks(chosen[0], sizes))
+        return StudentSets(
+            sizes=sizes,
+            modes=chosen[fits],
+            figures={name: values[fits] for name, values in figures.items()},
+            send=one.send,
+            reply=one.reply,
+            delay=one.delay,
+        )
+
+    def _figures(self, board: int, chosen: Units, sizes: tuple[int, ...]) -> dict[str, Units]:
+        """Figures of each row of modes: the sum over its students, alone or in company.
+
+        The share of a student in company is half of what two such students take.
+        """
+        found = {name: np.zeros(len(chosen), dtype=np.int64) for name in _FIGURES}
+        copies = min(2, len(sizes))
+        for column, size in zip(chosen.T, sizes, strict=True):
+            modes, place = np.unique(column, return_inverse=True)
+            loads = [self._load(board, ((int(mode), size),) * copies) for mode in modes]
+            for name, values in found.items():
+                each = np.array([getattr(load, name) for load in loads], dtype=np.int64)
+                values += (each // copies)[place]
+        return found
+
+
+def _tasks(modes: Units, sizes: tuple[int, ...]) -> tuple[StudentLoad, ...]:
+    """Students of one row of modes, as a board's load is asked for."""
+    return tuple(sorted(zip(modes.tolist(), sizes, strict=True)))
+
+
+@lru_cache(maxsize=2)
+def _priced_sets(data: ProblemData) -> _PricedSets:
+    """Priced sets of all questions that differ in budgets only."""
+    return _PricedSets(data)
+
+
+def _without_budgets(data: ProblemData) -> ProblemData:
+    free = (
+        replace(one, memory_bytes=None, macs=None, busy=None, energy=None, latest=None)
+        for one in data.capacities
+    )
+    return replace(data, capacities=tuple(free))
