@@ -102,6 +102,7 @@ def made_plan(fleet, boards=None, image="3x32x32", width=3, precisions=None, **a
         question=question,
         status="feasible",
         students=made.students,
+        joint_models=made.joint,
         dropped=(),
         dropped_filters=0,
         delta_val_pct=None,

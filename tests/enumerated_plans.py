@@ -19,6 +19,7 @@ from nonn_core.networks.network_cost import (
     group0_table,
     student_cost,
     student_cost_line,
+    student_layers,
     student_table,
 )
 from planner.accuracy.model import UNITS_PER_INDEX
@@ -33,6 +34,18 @@ head_cost_of = cache(
         filters
     )
 )
+
+
+@cache
+def behind_group0(name, image, filters):
+    """Parameters, MACs, and the peak of a head: of G0's maps, and of all layers but the pool."""
+    spec = parse_network(name)
+    whole, group0 = cost_of(name, image, filters), group0_cost(spec, image)
+    first, *rows = list(student_layers(spec, image, filters))[len(group0_table(spec, image)) : -1]
+    # A wide residual block begins with a norm, which copies maps that others read, too.
+    assert first.kind == "norm"
+    peak = first.inputs.elements + max(row.live_elements for row in (first, *rows))
+    return whole.params - group0.params, whole.macs - group0.macs, peak
 
 
 @cache
@@ -160,6 +173,46 @@ class _Division:
         self.memory = chosen(lambda cost, precision: cost.memory_bytes(precision))
         self.memory_of, self.macs_of = (self.masks @ each.T for each in (self.memory, self.macs))
         self.bytes = chosen(lambda _, precision: BYTES_PER_VALUE[precision])
+        self.shares = instance.shares_stem and alone is None
+        if self.shares:
+            self._share(chosen)
+
+    def _share(self, chosen):
+        """One G0 for all students of a board and a precision, by mask and choice."""
+        specs = [parse_network(o.name) for o in self.instance.modes]
+        # One shape for all students of a choice: the first one's.
+        group0 = [group0_cost(specs[first], self.image) for first in self.chosen_modes[:, 0]]
+        self.group0 = {
+            name: np.array([getattr(cost, name) for cost in group0])
+            for name in ("params", "macs", "peak_elements")
+        }
+        heads = [
+            [behind_group0(o.name, self.image, int(size)) for o in self.instance.modes]
+            for size in self.filters
+        ]
+        students = np.arange(len(self.filters))
+        params, macs, peaks = np.moveaxis(np.array(heads)[students, self.chosen_modes], 2, 0)
+        alone = chosen(lambda cost, _: cost.peak_elements)
+        self.models = []
+        self.memory_of = self.macs_of = 0
+        for precision in sorted({o.precision for o in self.instance.modes}):
+            fits = np.array([o.precision == precision for o in self.instance.modes])
+            here = self.masks[:, None, :] & fits[self.chosen_modes][None]
+            count, there = here.sum(axis=2), here.any(axis=2)
+            joint = (here * peaks).max(axis=2) + here @ self.filters
+            peak = np.where(
+                count > 1,
+                np.maximum(joint, self.group0["peak_elements"]),
+                (here * alone).max(axis=2),
+            )
+            weights = (here * params).sum(axis=2) + there * self.group0["params"]
+            work = (here * macs).sum(axis=2) + there * self.group0["macs"]
+            self.memory_of = self.memory_of + BYTES_PER_VALUE[precision] * (weights + there * peak)
+            self.macs_of = self.macs_of + work
+            self.models.append((here, there, work))
+        used = self.masks.any(axis=1)[:, None]
+        self.params_of = self.masks @ params.T + used * self.group0["params"]
+        self.known_macs_of = self.masks @ macs.T + used * self.group0["macs"]
 
     def values(self):
         sites = self.instance.capacities
@@ -181,9 +234,13 @@ class _Division:
             name: getattr(self, name).sum(axis=1)[v]
             for name in ("params", "macs", "memory", "bytes")
         }
+        if self.shares:
+            tables = {"params": self.params_of, "macs": self.macs_of, "memory": self.memory_of}
+            sums |= {name: table[on, v[:, None]].sum(axis=1) for name, table in tables.items()}
+        known_macs = self.known_macs_of[on, v[:, None]].sum(axis=1) if self.shares else sums["macs"]
         same = np.ones(len(v))
         return self._with_group0({
-            "accuracy": log_size(sums["params"], sums["macs"]),
+            "accuracy": log_size(sums["params"], known_macs),
             "capacity": sums["params"],
             "imbalance": same * (self.filters.max() - self.filters.min()),
             "dropped": same * (self.drop.delta_val_pct - self.drop.filters) * UNITS_PER_POINT,
@@ -226,9 +283,33 @@ class _Division:
 
     def _spent(self, device):
         """Time and energy of a device by mask and choice."""
+        if self.shares:
+            return self._spent_jointly(device)
         alone = self._spent_alone(device)
         factors = np.array([slowdown(device, int(mask.sum())) for mask in self.masks])
         return [factors[:, None] * (self.masks @ each.T) for each in alone]
+
+    def _spent_jointly(self, device):
+        """One model for each precision: by layers if all its students', else by FLOPs."""
+        options = self.instance.modes
+        known = np.array([
+            [layers_ms(device, o.name, self.image, int(n)) or np.nan for o in options]
+            for n in self.filters
+        ])[np.arange(len(self.filters)), self.chosen_modes]  # fmt: skip
+        specs = [parse_network(o.name) for o in options]
+        times = [known_time(device, group0_table(spec, self.image)) for spec in specs]
+        once = np.array([each.ms if each else np.nan for each in times])[self.chosen_modes[:, 0]]
+        busy = energy = models = 0
+        for here, there, work in self.models:
+            layers = np.where(here, known, 0).sum(axis=2) - (here.sum(axis=2) - 1) * once
+            by_flops = np.isnan(np.where(here, known, 0)).any(axis=2)
+            ms = np.where(by_flops, compute_ms(device, work), layers)
+            mj = np.where(by_flops, compute_mj(device, work), device.power_busy_w.value * layers)
+            busy = busy + np.where(there, ms, 0)
+            energy = energy + np.where(there, mj, 0)
+            models = models + there
+        factor = np.where(models > 1, slowdown(device, 2), 1)
+        return factor * busy, factor * energy
 
     def _spent_alone(self, device):
         """Time and energy by choice and student, each alone."""

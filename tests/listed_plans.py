@@ -1,13 +1,14 @@
 """All plans of a small instance, one after the other: every division, placement and send order."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import permutations, product
 from math import log, pi, sqrt
 
-from enumerated_plans import cost_of, divisions
+from enumerated_plans import behind_group0, cost_of, divisions
 from scipy.stats import gumbel_r
 
-from nonn_core.networks.network_cost import BYTES_PER_VALUE
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import BYTES_PER_VALUE, Cost, group0_cost
 from planner.accuracy.model import UNITS_PER_INDEX
 from planner.data.modes import UNITS_PER_MJ, UNITS_PER_MS, UNITS_PER_POINT
 from simulator.graph_builder import join_ms, send_ms
@@ -29,13 +30,46 @@ def all_plans(image, instance):
                 precisions = [option.precision for option in options]
                 for boards in product(places, repeat=len(filters)):
                     load = tuple(zip(boards, costs, filters, precisions, strict=True))
-                    if fits(instance, load):
-                        yield values(instance, drop, load)
+                    names = [option.name for option in options]
+                    models = models_of(image, instance, load, names)
+                    if fits(instance, models):
+                        yield values(instance, drop, load, models, known(image, load, names))
 
 
-def fits(instance, load):
+def models_of(image, instance, load, names):
+    """Cost and precision of each model, by its board: one for each student, or joined by G0."""
+    if not instance.shares_stem:
+        return [(board, cost, precision) for board, cost, _, precision in load]
+    groups = defaultdict(list)
+    for (board, cost, filters, precision), name in zip(load, names, strict=True):
+        groups[board, precision].append((cost, filters, name))
+    found = []
+    for (board, precision), here in groups.items():
+        group0 = group0_cost(parse_network(here[0][2]), image)
+        heads = [behind_group0(name, image, filters) for _, filters, name in here]
+        joint = max(peak for *_, peak in heads) + sum(filters for _, filters, _ in here)
+        cost = Cost(
+            group0.params + sum(params for params, *_ in heads),
+            group0.macs + sum(macs for _, macs, _ in heads),
+            max(group0.peak_elements, joint) if heads[1:] else here[0][0].peak_elements,
+        )
+        found.append((board, cost, precision))
+    return found
+
+
+def known(image, load, names):
+    """Parameters and MACs that count once for each board that students share."""
+    group0 = group0_cost(parse_network(names[0]), image)
+    repeated = len(load) - len({board for board, *_ in load})
+    return tuple(
+        sum(getattr(row[1], figure) for row in load) - repeated * getattr(group0, figure)
+        for figure in ("params", "macs")
+    )
+
+
+def fits(instance, models):
     for b, site in enumerate(instance.capacities):
-        here = [(cost, precision) for board, cost, _, precision in load if board == b]
+        here = [(cost, precision) for board, cost, precision in models if board == b]
         macs = [cost.macs for cost, _ in here]
         device = site.board.device
         needs = (
@@ -49,17 +83,19 @@ def fits(instance, load):
     return True
 
 
-def values(instance, drop, load):
-    """Each objective in solver units, though not whole ones; for throughput the period."""
+def values(instance, drop, load, models, known):
+    """Each objective in solver units, though not whole ones; for throughput the period.
+
+    `known` are the parameters and MACs of students that share G0.
+    """
     turns, energies_mj, held_ms = [], [], Counter(host=0.0)
     each = 0.95 ** (1 / len({board for board, *_ in load}))
     late = []
     for b, site in enumerate(instance.capacities):
-        here = [(cost.macs, filters) for board, cost, filters, _ in load if board == b]
-        if here:
-            macs = [each for each, _ in here]
+        macs = [cost.macs for board, cost, _ in models if board == b]
+        if macs:
             send = send_ms(site.board, instance.image_bytes)
-            reply = reply_ms(site.board, sum(filters for _, filters in here))
+            reply = reply_ms(site.board, sum(n for board, _, n, _ in load if board == b))
             busy = busy_ms(site.board.device, macs)
             turns.append((send, busy, reply, site.board.link))
             cv = site.board.device.compute_cv
@@ -73,7 +109,11 @@ def values(instance, drop, load):
             held_ms.update({wire: send})
             held_ms.update({back: reply})
     sizes = [filters for _, _, filters, _ in load]
-    params, macs = (sum(getattr(row[1], name) for row in load) for name in ("params", "macs"))
+    params, macs = (
+        known
+        if instance.shares_stem
+        else (sum(getattr(row[1], name) for row in load) for name in ("params", "macs"))
+    )
     join = join_ms(instance.host)
     return {
         "accuracy": (log(params) + log(macs)) * UNITS_PER_INDEX,
@@ -85,8 +125,8 @@ def values(instance, drop, load):
         "throughput": max(join, *held_ms.values()) * UNITS_PER_MS,
         "energy": sum(energies_mj) * UNITS_PER_MJ,
         "energy-node": max(energies_mj) * UNITS_PER_MJ,
-        "memory": sum(cost.memory_bytes(precision) for _, cost, _, precision in load),
-        "flops": macs,
+        "memory": sum(cost.memory_bytes(precision) for _, cost, precision in models),
+        "flops": sum(cost.macs for _, cost, _ in models),
         "boards": len(turns),
         "students": len(load),
         "precision": sum(BYTES_PER_VALUE[precision] for *_, precision in load),

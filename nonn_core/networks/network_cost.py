@@ -12,7 +12,7 @@ table is what a device, a cut or a tiling needs to know: the shapes that each la
 writes, and what else is alive behind it.  Torch-free.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple
@@ -165,14 +165,58 @@ def student_cost(spec: NetworkSpec, image: ImageShape, filters: int) -> Cost:
     return total_cost(student_layers(spec, image, filters))
 
 
+@cache
 def group0_cost(spec: NetworkSpec, image: ImageShape) -> Cost:
     """Cost of G0, the stem and first group, which students share in training."""
     return total_cost(_row("group0", spec.blueprint(image.channels).group0, _image_maps(image)))
 
 
+@cache
 def group0_maps(spec: NetworkSpec, image: ImageShape) -> MapShape:
     """Shape of the maps that G0 passes on."""
     return shape_after_all(spec.blueprint(image.channels).group0, _image_maps(image))
+
+
+def joint_cost(students: Sequence[tuple[StudentCostLine, int]]) -> Cost:
+    """Cost of one model with one G0 and a head for each student.
+
+    A student is given by its cost line and its number of filters.
+
+    The heads run one after the other.  While they do, G0's maps and the vector of all students'
+    features stay alive, in whatever order they run; one student's maps go as soon as they are read.
+    """
+    costs = [line.at(filters) for line, filters in students]
+    if len(students) == 1:
+        return costs[0]
+    first = students[0][0].outline
+    group0 = group0_cost(first.spec, first.image)
+    repeated = len(students) - 1
+    behind = max(
+        fixed + slope * filters
+        for line, filters in students
+        for fixed, slope in head_peaks(line.outline)
+    )
+    return Cost(
+        params=sum(cost.params for cost in costs) - repeated * group0.params,
+        macs=sum(cost.macs for cost in costs) - repeated * group0.macs,
+        peak_elements=max(group0.peak_elements, behind + sum(n for _, n in students)),
+    )
+
+
+@cache
+def head_peaks(outline: StudentOutline) -> tuple[tuple[int, int], ...]:
+    """Peak elements of what follows G0 while its maps stay alive, as (constant, per filter).
+
+    The largest of them counts; the student's own features come on top, wherever they are.
+    """
+    blueprint = outline.spec.blueprint(outline.image.channels)
+    maps = group0_maps(outline.spec, outline.image)
+    held, last, rows = maps.elements, maps, list[LayerCost]()
+    for number, stage in enumerate(blueprint.stages):
+        beside = 0 if number == 0 else held
+        rows += _row(f"stages.{number}", stage, last, beside, input_stays=number == 0)
+        last = rows[-1].outputs
+    return (max(row.live_elements for row in rows), 0), (held + last.elements, last.area)
 
 
 def ops_cost(ops: Ops, maps: MapShape) -> Cost:
@@ -212,6 +256,7 @@ def teacher_table(spec: NetworkSpec, image: ImageShape, classes: int) -> LayerTa
     return tuple(layer.work() for layer in teacher_layers(spec, image, classes))
 
 
+@cache
 def group0_table(spec: NetworkSpec, image: ImageShape) -> LayerTable:
     """Layer table of G0, where it runs on a board of its own."""
     rows = _row("group0", spec.blueprint(image.channels).group0, _image_maps(image))

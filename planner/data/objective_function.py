@@ -321,6 +321,8 @@ def rounding_units(problem: Problem, measure: ObjectiveFunction) -> int:
         len(problem.boards), problem.most_students, problem.most_filters
     )
     hidden += problem.group0 != "replicated"
+    if problem.group0_copies == "per-board":  # each copy of G0 is rounded beside the heads
+        hidden += len(problem.boards) * len(problem.precisions)
     if measure.share is not None:  # times are rounded a second time, after they were multiplied
         hidden *= _ROUNDED_TWICE
     return hidden + delay_spread_bound(problem.boards) if measure.timed else hidden

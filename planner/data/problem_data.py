@@ -38,7 +38,8 @@ class ProblemData:
     """Boards, networks, communities (by size) and drop steps; all that the model reads.
 
     `own` is G0 on a board of its own, if it is; where that is open, `group0s` are those that may be
-    so, and `replicates` says whether students may have copies of G0 as well.
+    so, and `replicates` says whether students may have copies of G0 as well.  With `shares_stem`
+    students of one board and precision share theirs (`planner.data.mode_costs`).
     """
 
     host: DeviceProfile
@@ -56,6 +57,7 @@ class ProblemData:
     copies_stem: bool = True
     stems: tuple[Stem, ...] = ()
     stem: DedicatedStem | None = None
+    shares_stem: bool = False
 
     @cached_property
     def communities(self) -> tuple[int, ...]:
@@ -244,7 +246,7 @@ class ProblemData:
             for mode in self.modes
             if mode.group0 == stem.shape
         )
-        return replace(self, modes=modes, stem=stem, stems=())
+        return replace(self, modes=modes, stem=stem, stems=(), shares_stem=False)
 
     @property
     def has_copies(self) -> bool:
@@ -321,6 +323,7 @@ def resolve_problem(problem: Problem) -> ProblemData:
         scenarios=_failure_scenarios(problem),
         copies_stem=problem.group0 != "own-board",
         stems=_stems(problem),
+        shares_stem=problem.group0_copies == "per-board",
     )
 
 

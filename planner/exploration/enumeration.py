@@ -18,6 +18,7 @@ from itertools import product
 
 import numpy as np
 
+from planner.data.mode_costs import StudentLoad
 from planner.data.objective_function import (
     OBJECTIVE_FUNCTIONS,
     ObjectiveBound,
@@ -34,7 +35,7 @@ from planner.exploration.plan_chunk import (
     plan_chunks,
     undominated_rows,
 )
-from planner.heuristics.solution import StudentLoad, cached_loads
+from planner.heuristics.solution import cached_loads
 from planner.problem.goals import Objective
 
 MOST_PLANS = 10**8
@@ -112,7 +113,7 @@ def supports(data: ProblemData, measures: Sequence[ObjectiveFunction]) -> bool:
     boards share a medium or draw their times for a percentile.
     """
     known = [OBJECTIVE_FUNCTIONS[name] for name in _COUNTS]
-    if getattr(data, "shares_stem", False):  # students that share G0 cost less together
+    if data.shares_stem:  # students that share G0 cost less together
         return False
     if data.has_copies or data.reuse or data.stems or data.stem or not data.copies_stem:
         return False

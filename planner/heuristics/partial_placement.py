@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nonn_core.partition import largest_first
+from planner.data.mode_costs import copied_group, joint_models
 from planner.data.modes import Assignment, Mode, student_work
 from planner.data.problem_data import ProblemData, kept_communities, largest_drop, student_counts
 from planner.plan_file.validation import best_assignment
 from planner.problem.problem import Problem
 from simulator.graph_builder import send_ms
-from simulator.workloads.fan_out import busy_ms, reply_ms
+from simulator.workloads.fan_out import StudentWork, busy_ms, model_works, reply_ms
 
 BoardUse = tuple[int, int]
 """Bytes and MACs that the students of a board need together."""
@@ -41,19 +42,25 @@ class PartialPlacement:
 
     def boards_for(self, mode: Mode, communities: Sequence[int]) -> tuple[int, ...]:
         """Return the boards with room for one student more, in the fleet's order."""
-        more = _needs(mode, self.filters(communities))
-        return tuple(b for b in range(len(self.data.capacities)) if self._takes(b, more))
+        filters = self.filters(communities)
+        return tuple(b for b in range(len(self.data.capacities)) if self._takes(b, mode, filters))
 
-    def _takes(self, board: int, more: BoardUse) -> bool:
+    def _takes(self, board: int, mode: Mode, filters: int) -> bool:
         capacity = self.data.capacities[board]
-        size, macs = self._used(board, more)
+        size, macs = self._used(board, mode, filters)
         return (capacity.memory_bytes is None or size <= capacity.memory_bytes) and (
             capacity.macs is None or macs <= capacity.macs
         )
 
-    def _used(self, board: int, more: BoardUse) -> BoardUse:
+    def _used(self, board: int, mode: Mode, filters: int) -> BoardUse:
+        """Use of a board by its students and one more."""
+        if self.data.shares_stem and board in self.use:
+            here = [(one.option, one.filters) for one in self.placed if board in one.boards]
+            models = joint_models([*here, (mode, filters)])
+            size = sum(cost.memory_bytes(precision) for precision, cost in models)
+            return size, sum(cost.macs for _, cost in models)
         size, macs = self.use.get(board, (0, 0))
-        return size + more[0], macs + more[1]
+        return size + mode.memory_bytes(filters), macs + mode.line.at(filters).macs
 
     def filters(self, communities: Sequence[int]) -> int:
         """Return how many filters these communities hold."""
@@ -65,7 +72,7 @@ class PartialPlacement:
         """Return this draft with one student more, and copies; the caller knows that all fit."""
         filters, boards = self.filters(communities), (board, *copies)
         placed = (*self.placed, PlacedStudent(tuple(communities), filters, mode, boards))
-        use = {b: self._used(b, _needs(mode, filters)) for b in boards}
+        use = {b: self._used(b, mode, filters) for b in boards}
         tails_ms = {
             b: self._tail_ms(b, [each for each in placed if b in each.boards]) for b in boards
         }
@@ -74,11 +81,22 @@ class PartialPlacement:
     def _tail_ms(self, board: int, students: Sequence[PlacedStudent]) -> float:
         capacity = self.data.capacities[board].board
         device = capacity.device
-        computed_ms = busy_ms(
-            device, [student_work(device, each.option.line, each.filters) for each in students]
-        )
+        computed_ms = busy_ms(device, model_works([self._work(board, each) for each in students]))
         replied_ms = reply_ms(capacity, sum(each.filters for each in students))
         return computed_ms + replied_ms + 2 * capacity.link.latency_ms.value
+
+    def _work(self, board: int, student: PlacedStudent) -> StudentWork:
+        capacity, mode = self.data.capacities[board].board, student.option
+        device, outline = capacity.device, mode.line.outline
+        work = student_work(device, mode.line, student.filters)
+        return StudentWork(
+            name=str(student.communities),
+            board=capacity.name,
+            macs=mode.line.at(student.filters).macs,
+            features=student.filters,
+            time=None if isinstance(work, int) else work,
+            copied=copied_group(device, outline, mode.precision) if self.data.shares_stem else None,
+        )
 
     def done_ms(self, board: int) -> float:
         """Return when a board's reply is there (`simulator.workloads.closed_form`).
@@ -99,10 +117,6 @@ class PartialPlacement:
         """The assignment of what has been placed."""
         students = tuple(each.option.student(each.communities, each.boards) for each in self.placed)
         return Assignment(students, tuple(sorted(dropped)))
-
-
-def _needs(mode: Mode, filters: int) -> BoardUse:
-    return mode.memory_bytes(filters), mode.line.at(filters).macs
 
 
 def mode_menus(data: ProblemData) -> Iterator[tuple[Mode, ...]]:

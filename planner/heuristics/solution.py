@@ -9,32 +9,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+from planner.data.mode_costs import (
+    StudentLoad,
+    StudentsCost,
+    counted_copies,
+    stem_cost,
+    students_cost,
+)
 from planner.data.modes import (
-    Affine,
     Assignment,
     BoardCapacity,
     DropChoice,
     Resource,
-    busy_units,
     delay_units,
-    energy_units,
     log_units,
     one_way_units,
     reply_units,
 )
 from planner.data.objective_function import SENDER, StudentQuantity
-from planner.data.problem_data import ProblemData, late_cost
+from planner.data.problem_data import ProblemData
 from planner.reliability.robustness import (
     UNITS_PER_ACCURACY_POINT,
     UNITS_PER_CERTAINTY,
     RobustnessEstimate,
 )
 from simulator.graph_builder import downlink, uplink
-
-StudentLoad = tuple[int, int]
-"""A student as a board sees it: place of its option in the instance, and its filters."""
-SpentUnits = Callable[[int, int, bool], tuple[Affine, Affine]]
-"""Time and energy by filters, of a board's place, a mode's place, and whether it has company."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class BoardLoad:
 
     `value_bytes` adds up the bytes per value of the students, `send` is the host's time for the
     image, `delay` the time under way on both ways, `late` the time of computing that latencies
-    count.
+    count, `known_macs` the MACs with each copy of G0 once.
     """
 
     tasks: tuple[StudentLoad, ...]
@@ -57,6 +56,7 @@ class BoardLoad:
     reply: int
     delay: int
     late: int
+    known_macs: int
 
     @property
     def tail(self) -> int:
@@ -83,36 +83,28 @@ def cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], 
     """Cached function of a board's place and sorted students to its load."""
     first: dict[object, int] = {}
     alike = [first.setdefault(capacity.class_key, b) for b, capacity in enumerate(data.capacities)]
-    spent = cache(lambda board, mode, several: _spent_units(data, board, mode, several))
-    loaded = cache(lambda board, tasks: _board_load(data, board, tasks, spent))
+    cost = students_cost(data)
+    loaded = cache(lambda board, tasks: _board_load(data, board, tasks, cost(board, tasks)))
     return lambda board, tasks: loaded(alike[board], tasks)
 
 
-def _spent_units(data: ProblemData, board: int, mode: int, several: bool) -> tuple[Affine, Affine]:
-    """Time and energy of a student on a board, alone or among several."""
-    device, line = data.capacities[board].board.device, data.modes[mode].line
-    return busy_units(device, line, several), energy_units(device, line, several)
-
-
 def _board_load(
-    data: ProblemData, board: int, tasks: tuple[StudentLoad, ...], spent: SpentUnits
+    data: ProblemData, board: int, tasks: tuple[StudentLoad, ...], cost: StudentsCost
 ) -> BoardLoad:
-    capacity = data.capacities[board]
-    units = [(spent(board, mode, len(tasks) > 1), filters) for mode, filters in tasks]
-    students = [(data.modes[o], filters) for o, filters in tasks]
-    costs = [mode.line.at(filters) for mode, filters in students]
+    capacity = data.capacities[board].board
     return BoardLoad(
         tasks=tasks,
-        memory_bytes=sum(mode.memory_bytes(filters) for mode, filters in students),
-        macs=sum(cost.macs for cost in costs),
-        params=sum(cost.params for cost in costs),
-        value_bytes=sum(mode.value_bytes for mode, _ in students),
-        busy=sum(busy.at(filters) for (busy, _), filters in units),
-        energy=sum(energy.at(filters) for (_, energy), filters in units),
+        memory_bytes=cost.memory_bytes,
+        macs=cost.macs,
+        params=cost.params,
+        value_bytes=sum(data.modes[o].value_bytes for o, _ in tasks),
+        busy=cost.busy,
+        energy=cost.energy,
         send=data.send(board),
-        reply=sum(filters for _, filters in tasks) * reply_units(capacity.board),
-        delay=delay_units(capacity.board),
-        late=sum(late_cost(capacity, busy).at(filters) for (busy, _), filters in units),
+        reply=sum(filters for _, filters in tasks) * reply_units(capacity),
+        delay=delay_units(capacity),
+        late=cost.late,
+        known_macs=cost.known_macs,
     )
 
 
@@ -272,12 +264,18 @@ class EvaluatedSolution:
     def knowledge(self, figure: StudentQuantity) -> int:
         """Return a figure, added up over all students, copies not counted."""
         if not self._data.has_copies:
+            if figure == "macs" and self._data.shares_stem:
+                return sum(one.known_macs for one in self._loads.values())
             return self.total(figure)
         modes = [self._data.modes[o] for o in self._solution.modes]
         if figure == "value_bytes":
             return sum(mode.value_bytes for mode in modes)
         costs = (o.line.at(size) for o, size in zip(modes, self._sizes, strict=True))
-        return sum(int(getattr(cost, figure)) for cost in costs)
+        every = sum(int(getattr(cost, figure)) for cost in costs)
+        if not self._data.shares_stem:
+            return every
+        repeated = len(modes) - counted_copies(self._solution.replica_sets())
+        return every - repeated * int(getattr(stem_cost(modes[0]), figure))
 
     def robustness(self) -> int:
         """Return the expected accuracy when boards fail."""

@@ -1,7 +1,7 @@
 """A decision's exact cost, and its workload: models on boards, with their times."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from nonn_core.networks.blueprint import ImageShape
@@ -11,21 +11,31 @@ from nonn_core.networks.network_cost import (
     StudentOutline,
     group0_cost,
     group0_table,
+    joint_cost,
     student_cost_line,
 )
 from nonn_core.partition import Filters, reshuffle_filters
+from planner.data.mode_costs import copied_group
 from planner.data.modes import AssignedStudent, Stem
 from planner.data.problem_data import host_device
 from planner.plan_file.plan_document import (
     BoardTime,
     Decision,
+    JointModel,
     PlannedGroup0,
     PlannedStudent,
 )
 from planner.problem.problem import Problem
 from profiles.device import DeviceProfile, PredictedTime, TimingMethod, known_time, slowdown
 from profiles.fleet import Board
-from simulator.workloads.fan_out import FanOut, SharedGroup, StudentWork, busy_ms
+from simulator.workloads.fan_out import (
+    CopiedGroup,
+    FanOut,
+    SharedGroup,
+    StudentWork,
+    busy_ms,
+    model_works,
+)
 from simulator.workloads.layer_parts import Work, time_line
 
 
@@ -63,7 +73,38 @@ def evaluate_decision(
             )
         )
     group0 = _planned_group0(problem, planned[0].network, *stem) if stem else None
-    return Decision(tuple(planned), tuple(dropped), group0)
+    copied = None if stem else problem.copied_group0(planned[0].network)
+    joint = tuple(_joint_models(problem, planned)) if copied else ()
+    return Decision(tuple(planned), tuple(dropped), group0, copied, joint)
+
+
+def _joint_models(problem: Problem, students: Sequence[PlannedStudent]) -> Iterator[JointModel]:
+    """Models of several students, in the order of boards and of their first students."""
+    for board in problem.fleet.boards:
+        models: dict[Precision, list[PlannedStudent]] = defaultdict(list)
+        for one in students:
+            if board.name in one.boards:
+                models[one.precision].append(one)
+        for precision, joined in models.items():
+            if len(joined) > 1:
+                cost = joint_cost(
+                    [
+                        (
+                            student_cost_line(parse_network(one.network), problem.image_shape),
+                            len(one.filters),
+                        )
+                        for one in joined
+                    ]
+                )
+                yield JointModel(
+                    board=board.name,
+                    precision=precision,
+                    students=tuple(one.name for one in joined),
+                    params=cost.params,
+                    macs=cost.macs,
+                    peak_elements=cost.peak_elements,
+                    memory_bytes=cost.memory_bytes(precision),
+                )
 
 
 def _planned_group0(
@@ -125,6 +166,13 @@ def student_works(
     """Work of each student, and of each copy, with its time on its board."""
     devices = {board.name: board.device for board in boards}
     image, own = problem.image_shape, decision.group0 is None
+
+    def copied(student: PlannedStudent, board: str) -> CopiedGroup | None:
+        if decision.copied is None:
+            return None
+        outline = StudentOutline(parse_network(student.network), image)
+        return copied_group(devices[board], outline, student.precision)
+
     return tuple(
         StudentWork(
             student.name,
@@ -132,6 +180,7 @@ def student_works(
             student.macs,
             len(student.filters),
             student_time(devices[board], student.network, image, len(student.filters), own),
+            copied(student, board),
         )
         for student in decision.students
         for board in student.boards
@@ -161,13 +210,13 @@ def student_time(
 
 def works_by_board(problem: Problem, decision: Decision) -> dict[str, list[Work]]:
     """MACs or time of each model, by the board that runs it."""
+    students = defaultdict(list)
+    for one in student_works(problem, decision, problem.boards):
+        students[one.board].append(one)
+    works = {board: [*model_works(here)] for board, here in students.items()}
     group0 = _shared_group(problem, decision, problem.boards)
-    works = defaultdict(list)
-    for model in (
-        *student_works(problem, decision, problem.boards),
-        *((group0,) if group0 else ()),
-    ):
-        works[model.board].append(model.work)
+    if group0 is not None:
+        works.setdefault(group0.board, []).append(group0.work)
     return works
 
 

@@ -231,7 +231,7 @@ class PlanEvaluation:
         """Use and slack of each board's budgets; time and energy if limited."""
         rows = []
         for board, budget in zip(self.problem.boards, self.problem.budgets, strict=True):
-            here = [one for one in self.decision.models if budget.board in one.boards]
+            here = self.decision.on(budget.board)
             memory_bytes = sum(model.memory_bytes for model in here)
             memory_bytes += budget.runtime_bytes if here else 0
             uses: list[tuple[BudgetName, float, float | None]] = [
@@ -307,6 +307,7 @@ def build_plan(
         status=status,
         students=decision.students,
         group0=decision.group0,
+        joint_models=decision.joint,
         dropped=decision.dropped,
         dropped_filters=evaluation.dropped_filters,
         delta_val_pct=evaluation.delta_val_pct,

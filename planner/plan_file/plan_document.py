@@ -3,7 +3,6 @@
 Written by `nonn-plan plan`; enough, on its own, to simulate, train and check.  Loads no solver.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,9 +10,10 @@ from pydantic import Field
 
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError
-from nonn_core.networks.network_cost import Precision
+from nonn_core.networks.network_cost import Cost, Precision
 from nonn_core.partition import Filters
 from planner.accuracy import AccuracyEstimate
+from planner.data.mode_costs import counted_copies
 from planner.pipelines.segmentation import Segmentation
 from planner.problem.goals import BudgetName, Objective
 from planner.problem.problem import Problem
@@ -53,12 +53,9 @@ class Alternative(Record):
     )
     robustness_pct: float | None = Field(
         default=None,
-        description="Expected accuracy when boards fail, where the question says how; null if "
-        "unknown.",
+        description="Expected accuracy when boards fail, where the question says how; else null.",
     )
-    segmentation: Segmentation | None = Field(
-        default=None, description="Its parts; null for a NoNN."
-    )
+    segmentation: Segmentation | None = Field(default=None, description="Parts; null for a NoNN.")
 
 
 class Verdict(Record):
@@ -86,7 +83,7 @@ class PlannedStudent(Record):
         "all that are kept, reshuffled (arXiv:1907.11804, 5.1).",
     )
     filters: Filters = Field(min_length=1, description="Ids of the fconv filters it mimics.")
-    params: int = Field(ge=0, description="Parameters, its copy of G0, if it has one, included.")
+    params: int = Field(ge=0, description="Parameters; those of its G0, shared or not, included.")
     macs: int = Field(ge=0, description="Multiply-accumulates per image.")
     peak_elements: int = Field(ge=0, description="Most activation values alive at once.")
     memory_bytes: int = Field(
@@ -99,17 +96,20 @@ class PlannedStudent(Record):
         return (self.board, *self.replicas)
 
 
-class PlannedGroup0(Record):
-    """G0 on a board of its own, and its exact cost."""
+class BoardModel(Record):
+    """One model on a board, and its exact cost."""
 
-    board: str = Field(description="Name of the board, which runs nothing else.")
+    board: str = Field(description="Name of the board.")
     precision: Precision = Field(description="Storage of its weights and activations.")
     params: int = Field(ge=0, description="Parameters.")
     macs: int = Field(ge=0, description="Multiply-accumulates per image.")
     peak_elements: int = Field(ge=0, description="Most activation values alive at once.")
-    memory_bytes: int = Field(
-        ge=0, description="Bytes of parameters and peak activations at its precision."
-    )
+    memory_bytes: int = Field(ge=0, description="Bytes of parameters and peak activations.")
+
+
+class PlannedGroup0(BoardModel):
+    """G0 on a board of its own, which runs nothing else, and its exact cost."""
+
     maps_bytes: int = Field(
         gt=0, description="Bytes of the maps, as fp32, that it sends to each board with a student."
     )
@@ -125,21 +125,35 @@ class PlannedGroup0(Record):
         return (self.board,)
 
 
+class JointModel(BoardModel):
+    """One model of several students that share a board's copy of G0.
+
+    G0's maps and all students' vectors stay alive while their parts run one after the other.
+    """
+
+    students: tuple[str, ...] = Field(min_length=2, description="Names of its students, in order.")
+
+
 PlannedModel = PlannedStudent | PlannedGroup0
 """Model on a board: a student, or G0 by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Decision of a plan with exact costs: students, P0, and G0 if alone."""
+    """Decision of a plan with exact costs: students, P0, and G0 if alone.
+
+    `copied` is the cost of the G0 that students of a board share, None where they do not.
+    """
 
     students: tuple[PlannedStudent, ...]
     dropped: tuple[int, ...]
     group0: PlannedGroup0 | None
+    copied: Cost | None = None
+    joint: tuple[JointModel, ...] = ()
 
     @property
     def models(self) -> tuple[PlannedModel, ...]:
-        """Models that boards run: G0, where it is alone, and the students."""
+        """Models as they are trained: G0, where it is alone, and the students."""
         return (*([self.group0] if self.group0 else ()), *self.students)
 
     @property
@@ -149,23 +163,37 @@ class Decision:
 
     @property
     def params(self) -> int:
-        """Parameters, each copy of G0 counted, replicas of students not."""
-        return sum(model.params for model in self.models)
+        """Parameters, a board's G0 counted once, replicas of students not."""
+        return self._known("params")
 
     @property
     def macs(self) -> int:
         """MACs per image, counted as parameters are."""
-        return sum(model.macs for model in self.models)
+        return self._known("macs")
+
+    def _known(self, figure: Literal["params", "macs"]) -> int:
+        every = sum(int(getattr(model, figure)) for model in self.models)
+        if self.copied is None:
+            return every
+        repeated = len(self.students) - counted_copies([one.boards for one in self.students])
+        return every - repeated * int(getattr(self.copied, figure))
+
+    def on(self, board: str) -> "tuple[PlannedModel | JointModel, ...]":
+        """Models that a board runs: those by themselves, and joint ones."""
+        joint = tuple(one for one in self.joint if one.board == board)
+        taken = {name for one in joint for name in one.students}
+        alone = (one for one in self.models if board in one.boards and one.name not in taken)
+        return (*alone, *joint)
 
     @property
     def fleet_macs(self) -> int:
         """MACs per image of all boards together, replicas counted."""
-        return sum(model.macs * len(model.boards) for model in self.models)
+        return sum(model.macs for board in self.used for model in self.on(board))
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of parameters and peak activations of all boards together."""
-        return sum(model.memory_bytes * len(model.boards) for model in self.models)
+        return sum(model.memory_bytes for board in self.used for model in self.on(board))
 
     @property
     def imbalance(self) -> int:
@@ -298,8 +326,10 @@ class PlanDocument(Document):
     )
     students: tuple[PlannedStudent, ...] = Field(description="Students; empty if infeasible.")
     group0: PlannedGroup0 | None = Field(
-        default=None,
-        description="G0 where it has a board of its own; null where each student has a copy.",
+        default=None, description="G0 on a board of its own; null where boards have copies."
+    )
+    joint_models: tuple[JointModel, ...] = Field(
+        default=(), description="Models of several students, which share a board's copy of G0."
     )
     dropped: tuple[int, ...] = Field(description="Ids of the communities that nobody mimics, P0.")
     dropped_filters: int = Field(ge=0, description="Filters of these, |P0|.")
@@ -340,29 +370,23 @@ class PlanDocument(Document):
     @property
     def decision(self) -> Decision:
         """The decision of the plan."""
-        return Decision(self.students, self.dropped, self.group0)
+        sharing = self.students and self.group0 is None
+        copied = self.question.copied_group0(self.students[0].network) if sharing else None
+        return Decision(self.students, self.dropped, self.group0, copied, self.joint_models)
 
     @property
     def joint_students(self) -> dict[str, tuple[str, ...]]:
         """Names of the students of each joint model, by the model's name.
 
-        They share a board's copy of G0, and one precision.  Boards with the same of them have one
-        model, of the first board's name.
+        Boards with the same of them have one model, of the name of the first that is sent to.
         """
-        found: dict[str, tuple[str, ...]] = {}
-        if self.question.group0_copies == "per-student" or self.group0 is not None:
-            return found
-        for board in self.send_order:
-            by_precision: dict[Precision, list[str]] = defaultdict(list)
-            for student in self.students:
-                if board in student.boards:
-                    by_precision[student.precision].append(student.name)
-            several = {each: names for each, names in by_precision.items() if len(names) > 1}
-            for precision, names in several.items():
-                if tuple(names) not in found.values():
-                    suffix = f"-{precision}" if len(several) > 1 else ""
-                    found[f"students-of-{board}{suffix}"] = tuple(names)
-        return found
+        models = self.joint_models if self.question.group0_copies == "per-board" else ()
+        found: dict[tuple[str, ...], str] = {}
+        for one in sorted(models, key=lambda one: self.send_order.index(one.board)):
+            several = sum(other.board == one.board for other in models) > 1
+            name = f"students-of-{one.board}{f'-{one.precision}' * several}"
+            found.setdefault(one.students, name)
+        return {name: students for students, name in found.items()}
 
 
 def require_students(plan: PlanDocument) -> None:

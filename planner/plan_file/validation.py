@@ -207,6 +207,8 @@ def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
         yield from _differences(f"student {written.name}", written, computed)
     if plan.group0 and decision.group0:
         yield from _differences("group0", plan.group0, decision.group0)
+    if plan.joint_models != decision.joint:
+        yield "joint_models are not those of the students that share a board's copy of G0"
     if plan.budgets != computed_plan.budgets:
         yield "the budgets' use or slack is not what the students need"
     removed = computed_plan.dropped_filters

@@ -16,7 +16,7 @@ from nonn_common.document import Record
 from nonn_common.errors import ProfileError
 from nonn_core.networks.blueprint import ImageShape, ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
-from nonn_core.networks.network_cost import Precision
+from nonn_core.networks.network_cost import Cost, Precision, group0_cost
 from nonn_core.partition import DropStep, Partition
 from planner.accuracy.model import AccuracyModel
 from planner.problem.goals import (
@@ -348,6 +348,12 @@ class Problem(Record):
     def image_shape(self) -> ImageShape:
         """The image, parsed."""
         return ImageShape.parse(self.image)
+
+    def copied_group0(self, network: str) -> Cost | None:
+        """Cost of such students' G0, where those of one board share it; else None."""
+        if self.group0_copies == "per-student":
+            return None
+        return group0_cost(parse_network(network), self.image_shape)
 
     @property
     def specs(self) -> tuple[NetworkSpec, ...]:

@@ -12,20 +12,27 @@ from itertools import product
 from typing import TypeVar
 
 from planner import solvers as cp_model
+from planner.data.mode_costs import stem_cost
 from planner.data.modes import (
     LATEST_UNITS,
     AssignedStudent,
     Assignment,
     DropChoice,
     Resource,
-    busy_units,
-    energy_units,
     log_units,
 )
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData, community_classes
 from planner.heuristics.solution import CostEvaluator
 from planner.solvers import constraints as rules
+from planner.solvers.board_costs import (
+    head_costs,
+    known_macs_on,
+    macs_on,
+    memory_on,
+    params_on,
+    slowed_on,
+)
 from planner.solvers.latency import model_latency, ordered_boards, reply_time
 from planner.solvers.reliability_model import (
     LOGARITHMS,
@@ -34,15 +41,7 @@ from planner.solvers.reliability_model import (
     ReliabilityModel,
     size_logarithms,
 )
-from planner.solvers.variables import (
-    Expr,
-    create_variables,
-    macs_on,
-    memory_on,
-    params_on,
-    slowed_on,
-    sum_of,
-)
+from planner.solvers.variables import Expr, create_variables, sum_of
 from simulator.graph_builder import downlink, uplink
 
 
@@ -137,6 +136,7 @@ class AssignmentModel:
         rules.filters_follow_students(model, v, data)
         rules.students_share_group0(model, v, data)
         rules.boards_in_use(model, v)
+        rules.copies_of_group0(model, v, data)
         rules.memory_within_budget(model, v, data)
         rules.macs_within_budget(model, v, data)
         rules.time_and_energy_within_budget(model, v, data)
@@ -154,15 +154,24 @@ class AssignmentModel:
 
     def knowledge(self, figure: StudentQuantity) -> Expr:
         """Return a figure, added up over all students, copies not counted."""
-        v, modes = self._v, self._data.modes
-        if not self._data.has_copies:
+        v, data, modes = self._v, self._data, self._data.modes
+        if not data.has_copies:
+            if figure == "macs" and data.shares_stem:
+                return sum_of(known_macs_on(v, data, b) for b in data.boards)
             return self.total(figure)
         if figure == "value_bytes":
             return sum_of(modes[o].value_bytes * pick for (_, o), pick in v.picks.items())
-        lines = [mode.line for mode in modes]
-        fixed = (getattr(lines[o], figure) * pick for (_, o), pick in v.picks.items())
-        slope = {mode.cost_slope: getattr(mode.line, f"{figure}_per_filter") for mode in modes}
-        return sum_of([*fixed, *(slope[head] * known for (_, head), known in v.known.items())])
+        heads = head_costs(data, figure)
+        fixed = (heads[o].constant * pick for (_, o), pick in v.picks.items())
+        slope = {one.cost_slope: head.per_filter for one, head in zip(modes, heads, strict=True)}
+        shapes = {mode.group0: stem_cost(mode) for mode in modes} if data.shares_stem else {}
+        stems = (getattr(cost, figure) * self._counted[g] for g, cost in shapes.items())
+        known = (slope[head] * filters for (_, head), filters in v.known.items())
+        return sum_of([*fixed, *known, *stems])
+
+    @cached_property
+    def _counted(self) -> dict[str, cp_model.IntVar]:
+        return rules.copies_that_count(self.model, self._v, self._data)
 
     def survival(self) -> Expr:
         """Failures that each student survives, as a variable.
@@ -210,8 +219,7 @@ class AssignmentModel:
             return memory_on(model, v, data, board)
         if figure == "value_bytes":
             return sum_of(data.modes[o].value_bytes * runs for _, o, runs in v.on(board))
-        units = busy_units if figure == "busy" else energy_units
-        return slowed_on(model, v, data, board, units)
+        return slowed_on(model, v, data, board, figure)
 
     def boards(self) -> Expr:
         """Return how many boards have a student, or G0 alone."""
@@ -293,6 +301,11 @@ class AssignmentModel:
         self._hint(v.used, set(turn))
         self._hint(dict(enumerate(v.active)), {s for s, _ in numbered})
         self._hint(v.group0, {data.modes[o].group0 for _, _, o in runs})
+        copies = {(b, data.modes[o].group0, data.modes[o].precision) for _, b, o in runs}
+        if len(v.group0) > 1:
+            self._hint(v.knows_stem, {(b, g) for b, g, _ in copies})
+        own = {key: c for key, c in v.copies_stem.items() if c is not v.knows_stem[key[:2]]}
+        self._hint(own, copies)
         self._hint(
             dict(enumerate(v.drop)),
             {

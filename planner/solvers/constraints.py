@@ -5,12 +5,15 @@ with n_c filters, d drop step.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import pairwise
 
 from planner import solvers as cp_model
-from planner.data.modes import CostSlope, busy_units, energy_units
+from planner.data.mode_costs import Spent
+from planner.data.modes import CostSlope
 from planner.data.problem_data import ProblemData
-from planner.solvers.variables import Variables, macs_on, memory_on, slowed_on, sum_of
+from planner.solvers.board_costs import macs_on, memory_on, slowed_on
+from planner.solvers.variables import Variables, sum_of
 
 Model = cp_model.CpModel
 
@@ -204,6 +207,64 @@ def boards_in_use(model: Model, v: Variables) -> None:
         model.add(sum_of(students) >= used)
 
 
+def copies_of_group0(model: Model, v: Variables, data: ProblemData) -> None:
+    """Give a board a shared copy of G0 exactly where a student needs it.
+
+    copies_stem[b,g,q] = max_{s,o} runs[s,b,o] over the options o of G0 g at precision q,
+    knows_stem[b,g] = max_q copies_stem[b,g,q], and sum_g knows_stem[b,g] = used[b].
+    """
+    users: dict[tuple[int, str, str], list[cp_model.IntVar]] = defaultdict(list)
+    for (_, b, o), runs in v.runs.items():
+        users[b, data.modes[o].group0, data.modes[o].precision].append(runs)
+    copies: dict[tuple[int, str], list[cp_model.IntVar]] = defaultdict(list)
+    for (b, g, q), copy in v.copies_stem.items():
+        copies[b, g].append(copy)
+        if copy is not v.used[b]:
+            _is_any(model, copy, users[b, g, q])
+    known: dict[int, list[cp_model.IntVar]] = defaultdict(list)
+    for (b, g), knows in v.knows_stem.items():
+        known[b].append(knows)
+        if copies[b, g] != [knows]:
+            _is_any(model, knows, copies[b, g])
+    for b, shapes in known.items():
+        if len(shapes) > 1:
+            model.add(sum_of(shapes) == v.used[b])
+
+
+def _is_any(model: Model, one: cp_model.IntVar, others: Sequence[cp_model.IntVar]) -> None:
+    """One = max(others)."""
+    for other in others:
+        model.add_implication(other, one)
+    model.add_bool_or([*others, ~one])
+
+
+def copies_that_count(model: Model, v: Variables, data: ProblemData) -> dict[str, cp_model.IntVar]:
+    """Count the copies of G0 that students with replicas know, by shape.
+
+    They are those of a matching of students and boards:
+
+    sum_b counts[s,b] <= 1 and sum_s counts[s,b] <= 1 with counts[s,b] <= at[s,b], and
+    sum_g counted[g] <= sum_{s,b} counts[s,b] with counted[g] <= boards * group0[g].
+    """
+    by_board: dict[int, list[cp_model.IntVar]] = defaultdict(list)
+    by_student: dict[int, list[cp_model.IntVar]] = defaultdict(list)
+    for b in data.boards:
+        for s, at in enumerate(v.students_on(b)):
+            counts = model.new_bool_var(f"counts{s},{b}")
+            model.add(counts <= at)
+            by_board[b].append(counts)
+            by_student[s].append(counts)
+    for each in (*by_board.values(), *by_student.values()):
+        model.add_at_most_one(each)
+    boards = len(data.boards)
+    counted = {g: model.new_int_var(0, boards, f"counted{g}") for g in v.group0}
+    for g, count in counted.items():
+        model.add(count <= boards * v.group0[g])
+    matched = sum_of(counts for each in by_board.values() for counts in each)
+    model.add(sum_of(counted.values()) <= matched)
+    return counted
+
+
 def memory_within_budget(model: Model, v: Variables, data: ProblemData) -> None:
     """Keep weights and peak activations of a board's students within its memory.
 
@@ -233,9 +294,10 @@ def time_and_energy_within_budget(model: Model, v: Variables, data: ProblemData)
     """
     for b in data.boards:
         capacity = data.capacities[b]
-        for limit, units in ((capacity.busy, busy_units), (capacity.energy, energy_units)):
+        limits: dict[Spent, int | None] = {"busy": capacity.busy, "energy": capacity.energy}
+        for spent, limit in limits.items():
             if limit is not None:
-                model.add(slowed_on(model, v, data, b, units) <= limit)
+                model.add(slowed_on(model, v, data, b, spent) <= limit)
 
 
 def students_in_order(model: Model, v: Variables, data: ProblemData) -> None:

@@ -8,8 +8,9 @@ counts[b, o, n]  students of mode o with n filters on board b
 students[o, n]   the same, wherever they are: no fewer than counts / copies, no more than counts
 full             rounds in which each kept community is handed out
 
-A student costs the least that it can, alone or among several, and the host's order of sends and
-failures of boards are left out: no plan is lost, and where the model has none there is none.
+A student costs the least that it can, alone or among several; where students share G0, what
+follows G0, and a board with any pays for the least G0.  The host's order of sends and failures of
+boards are left out: no plan is lost, and where the model has none there is none.
 """
 
 import math
@@ -20,6 +21,7 @@ from functools import cached_property
 from typing import Protocol
 
 from planner import solvers as cp_model
+from planner.data.mode_costs import joint_ways, stem_cost
 from planner.data.modes import (
     LATEST_UNITS,
     BoardCapacity,
@@ -77,6 +79,34 @@ class LeastUse:
             reply=reply_units(capacity.board) * filters,
         )
 
+    @classmethod
+    def behind_group0(cls, capacity: BoardCapacity, mode: Mode, filters: int) -> "LeastUse":
+        """The same of a student whose G0 others pay for."""
+        cost, stem = mode.line.at(filters), stem_cost(mode)
+        return cls(
+            memory_bytes=mode.value_bytes * (cost.params - stem.params),
+            macs=cost.macs - stem.macs,
+            params=cost.params - stem.params,
+            value_bytes=mode.value_bytes,
+            busy=min(one.head.at(filters) for one in joint_ways("busy", capacity, mode)),
+            energy=min(one.head.at(filters) for one in joint_ways("energy", capacity, mode)),
+            reply=reply_units(capacity.board) * filters,
+        )
+
+    @classmethod
+    def of_group0(cls, capacity: BoardCapacity, modes: Sequence[Mode]) -> "LeastUse":
+        """Least cost of G0 to a board with students of these modes, of one shape."""
+        stem, size = stem_cost(modes[0]), min(mode.value_bytes for mode in modes)
+        return cls(
+            memory_bytes=size * (stem.params + stem.peak_elements),
+            macs=stem.macs,
+            params=stem.params,
+            value_bytes=0,
+            busy=min(one.stem for mode in modes for one in joint_ways("busy", capacity, mode)),
+            energy=min(one.stem for mode in modes for one in joint_ways("energy", capacity, mode)),
+            reply=0,
+        )
+
     def most(self, capacity: BoardCapacity) -> int:
         """Most such students within the budgets of a board."""
         needs = (
@@ -97,8 +127,9 @@ class FurtherRounds:
         data = replace(data, max_students=MOST_STUDENTS)
         self._data, self._drop = data, drop
         self._sizes = Counter(data.sizes[c] for c in kept_communities(data, drop))
+        of = LeastUse.behind_group0 if data.shares_stem else LeastUse.of
         uses = {
-            (b, o, n): LeastUse.of(data.capacities[b], mode, n)
+            (b, o, n): of(data.capacities[b], mode, n)
             for b in data.boards
             for o, mode in enumerate(data.modes)
             if mode.group0 == group0
@@ -111,12 +142,26 @@ class FurtherRounds:
             key: self._variable(use.most(data.capacities[key[0]]), key)
             for key, use in self._uses.items()
         }
+        modes = [mode for mode in data.modes if mode.group0 == group0]
+        self._stems = {
+            b: (LeastUse.of_group0(data.capacities[b], modes), self._presence(b))
+            for b in (data.boards if data.shares_stem else ())
+        }
         self._students = self._wherever_they_are()
         self.logarithms: list[Logarithm] = []
         self._add_rules(more_than)
 
     def _variable(self, most: int, name: object) -> cp_model.IntVar:
         return self.model.new_int_var(0, min(most, MOST_STUDENTS), f"{name}")
+
+    def _presence(self, board: int) -> cp_model.IntVar:
+        """Whether a board has students."""
+        there, capacity = self.model.new_bool_var(f"there{board}"), self._data.capacities[board]
+        here = {key: count for key, count in self._counts.items() if key[0] == board}
+        for key, count in here.items():
+            self.model.add(count <= min(self._uses[key].most(capacity), MOST_STUDENTS) * there)
+        self.model.add(there <= sum_of(here.values()))
+        return there
 
     def _wherever_they_are(self) -> dict[tuple[int, int], Expr]:
         """Students of each mode and number of filters; of copies, a variable."""
@@ -161,19 +206,28 @@ class FurtherRounds:
             for key, count in self._counts.items()
             if key[0] == board
         )
-        return sum_of([*here, self._data.stem_usage_on(board, figure)])
+        return sum_of([*here, *self._group0(board, figure)])
+
+    def _group0(self, board: int, figure: Resource) -> Iterator[Expr | int]:
+        """Yield what G0 uses of a board, alone or shared."""
+        yield self._data.stem_usage_on(board, figure)
+        if board in self._stems:
+            use, there = self._stems[board]
+            yield getattr(use, figure) * there
 
     def total(self, figure: Resource) -> Expr:
         """Return a figure, added up over all boards."""
         students = (getattr(self._uses[key], figure) * count for key, count in self._counts.items())
-        return sum_of([*students, self._data.stem_usage(figure)])
+        stems = (getattr(use, figure) * there for use, there in self._stems.values())
+        return sum_of([*students, *stems, self._data.stem_usage(figure)])
 
     def knowledge(self, figure: StudentQuantity) -> Expr:
         """Return a figure, added up over all students, copies not counted."""
         if not self._data.has_copies:
             return self.total(figure)
         amounts = {(o, n): getattr(use, figure) for (_, o, n), use in self._uses.items()}
-        return sum_of(amounts[key] * count for key, count in self._students.items())
+        stems = (getattr(use, figure) * there for use, there in self._stems.values())
+        return sum_of([*(amounts[key] * one for key, one in self._students.items()), *stems])
 
     def students(self) -> Expr:
         """Return how many students there are."""
@@ -181,14 +235,7 @@ class FurtherRounds:
 
     def boards(self) -> Expr:
         """Return the least number of boards, or G0 alone."""
-        used = []
-        for board in self._data.boards:
-            here = [key for key in self._counts if key[0] == board]
-            there = self.model.new_bool_var(f"used{board}")
-            for key in here:
-                most = self._uses[key].most(self._data.capacities[board])
-                self.model.add(self._counts[key] <= min(most, MOST_STUDENTS) * there)
-            used.append(there)
+        used = map(self._presence, self._data.boards)
         return sum_of([*used, int(self._data.stem is not None)])
 
     def highest(self, figure: Resource) -> Expr:

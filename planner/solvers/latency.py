@@ -23,25 +23,26 @@ it costs what the least of its range costs and is paid for the most, both in the
 no plan within T is lost, and where nothing is left there is none.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from functools import partial
+from itertools import combinations, permutations, product
 
+from nonn_core.networks.network_cost import head_peaks
 from planner import solvers as cp_model
+from planner.data.mode_costs import Spent, joint_units, knows_layers, spent_units, stem_cost
 from planner.data.modes import (
     LATEST_UNITS,
     Affine,
     BoardCapacity,
     Mode,
-    UnitCost,
-    busy_units,
     delay_units,
-    energy_units,
     one_way_units,
     reply_units,
 )
-from planner.data.problem_data import ProblemData, late_units
-from planner.solvers.variables import Expr, Variables, slowed_on, sum_of
+from planner.data.problem_data import ProblemData
+from planner.solvers.board_costs import slowed_on
+from planner.solvers.variables import Expr, Variables, sum_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def model_latency(model: cp_model.CpModel, v: Variables, data: ProblemData) -> E
     for b in data.boards:
         earlier = [sends[a] * before for (a, later), before in v.precedes.items() if later == b]
         sent = sum_of([sends[b] * v.used[b], *earlier])
-        work = slowed_on(model, v, data, b, late_units(data.capacities[b]))
+        work = slowed_on(model, v, data, b, "late")
         reply = reply_time(v, data, b)
         delay = delay_units(data.capacities[b].board) * v.used[b]
         answered = model.add(longest >= sent + work + reply + delay + data.fixed_latency)
@@ -286,7 +287,7 @@ def _choices(
     for students in range(1, data.slots + 1):
         least = sum(sizes[:students])
         most = data.filters if data.spare_communities else sum(sizes[-students:])
-        cost = _Cost(modes, capacity, students)
+        cost = _Cost(data, modes, capacity, students)
         if not cost.fits(least):
             if students > 1:
                 return
@@ -306,24 +307,19 @@ class _Cost:
 
     Costs are affine in a student's filters, constant + slope n; so k students cost at least k times
     the least constant plus F times the least slope, and of a peak that is the largest of several
-    lines, at least what each line gives.
+    lines, at least what each line gives.  Where students share G0, its least cost comes once.
     """
 
-    def __init__(self, modes: Sequence[Mode], capacity: BoardCapacity, students: int) -> None:
+    def __init__(
+        self, data: ProblemData, modes: Sequence[Mode], capacity: BoardCapacity, students: int
+    ) -> None:
         self._students, self._site = students, capacity
-        lines = [mode.line for mode in modes]
-        device = capacity.board.device
-
-        def shared(units: UnitCost) -> Affine:
-            return _least(units(device, line, students > 1) for line in lines)
-
-        self._busy, self._energy = shared(busy_units), shared(energy_units)
-        self._late = shared(late_units(capacity))
-        self._macs = _least(Affine(line.macs, line.macs_per_filter) for line in lines)
-        self._bytes = [
-            _least(_bytes(mode, place) for mode in modes)
-            for place in range(min(len(line.peaks) for line in lines))
-        ]
+        joint = data.shares_stem and students > 1
+        least = partial(_joint_spent if joint else _separate_spent, modes, capacity, students)
+        self._busy, self._energy, self._late = least("busy"), least("energy"), least("late")
+        weights = [Affine(one.line.macs, one.line.macs_per_filter) for one in modes]
+        self._macs = _least(weights, stem_cost(modes[0]).macs if joint else 0)
+        self._bytes = list((_joint_bytes if joint else _separate_bytes)(modes))
 
     def tail(self, filters: int) -> int:
         """Time from the end of the send until the reply is there, in units."""
@@ -341,17 +337,57 @@ class _Cost:
         )
         return all(limit is None or self._of(cost, filters) <= limit for cost, limit in needs)
 
-    def _of(self, cost: Affine, filters: int) -> int:
-        return self._students * cost.constant + cost.per_filter * filters
+    def _of(self, cost: tuple[int, Affine], filters: int) -> int:
+        once, each = cost
+        return once + self._students * each.constant + each.per_filter * filters
 
 
-def _least(costs: Iterator[Affine]) -> Affine:
+def _least(costs: Iterable[Affine], stem: int = 0) -> tuple[int, Affine]:
+    """Least cost of a student, and before it what all share of it."""
     constants, slopes = zip(*((one.constant, one.per_filter) for one in costs), strict=True)
-    return Affine(min(constants), min(slopes))
+    return stem, Affine(min(constants) - stem, min(slopes))
 
 
-def _bytes(mode: Mode, place: int) -> Affine:
-    """Return parameters and one line of the peak, in bytes."""
-    line, (fixed, slope) = mode.line, mode.line.peaks[place]
-    size = mode.value_bytes
+def _separate_spent(
+    modes: Sequence[Mode], capacity: BoardCapacity, students: int, spent: Spent
+) -> tuple[int, Affine]:
+    units, device = spent_units(spent, capacity), capacity.board.device
+    return _least(units(device, mode.line, students > 1) for mode in modes)
+
+
+def _joint_spent(
+    modes: Sequence[Mode], capacity: BoardCapacity, _: int, spent: Spent
+) -> tuple[int, Affine]:
+    """Least parts in all ways in which joint models may take their time."""
+    device = capacity.board.device
+    known = [mode for mode in modes if knows_layers(device, mode)]
+    ways = [(mode, True) for mode in known]
+    ways += [(mode, False) for mode in modes] if len(known) < len(modes) else []
+    crowds = (False, True) if len({mode.precision for mode in modes}) > 1 else (False,)
+    units = [
+        joint_units(spent, capacity, mode, several=several, by_layers=by_layers)
+        for (mode, by_layers), several in product(ways, crowds)
+    ]
+    stem = min(one.stem for one in units)
+    return stem, _least(one.head for one in units)[1]
+
+
+def _separate_bytes(modes: Sequence[Mode]) -> Iterator[tuple[int, Affine]]:
+    """Yield parameters and one line of the peak, in bytes."""
+    for place in range(min(len(mode.line.peaks) for mode in modes)):
+        yield _least(_bytes(mode, *mode.line.peaks[place]) for mode in modes)
+
+
+def _joint_bytes(modes: Sequence[Mode]) -> Iterator[tuple[int, Affine]]:
+    """Yield weights with the peak of G0, or with that behind it, in bytes."""
+    least, group0 = min(mode.value_bytes for mode in modes), stem_cost(modes[0])
+    _, head = _least(_bytes(mode, -group0.params, 0) for mode in modes)
+    yield least * (group0.params + group0.peak_elements), head
+    if len({mode.precision for mode in modes}) == 1:
+        held = min(fixed for mode in modes for fixed, _ in head_peaks(mode.line.outline)[:1])
+        yield least * (group0.params + held), Affine(head.constant, head.per_filter + least)
+
+
+def _bytes(mode: Mode, fixed: int, slope: int) -> Affine:
+    line, size = mode.line, mode.value_bytes
     return Affine(size * (line.params + fixed), size * (line.params_per_filter + slope))

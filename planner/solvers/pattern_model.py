@@ -17,10 +17,11 @@ from functools import cached_property
 from itertools import islice, product
 
 from planner import solvers as cp_model
+from planner.data.mode_costs import StudentLoad
 from planner.data.modes import LATEST_UNITS, Assignment, BoardCapacity, DropChoice, Resource
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData, community_classes
-from planner.heuristics.solution import BoardLoad, StudentLoad, cached_loads
+from planner.heuristics.solution import BoardLoad, cached_loads
 from planner.solvers.reliability_model import Logarithm, size_logarithms
 from planner.solvers.variables import Expr, sum_of
 from profiles.device import slowdown
@@ -235,6 +236,8 @@ class PatternModel:
 
     def knowledge(self, figure: StudentQuantity) -> Expr:
         """Return a figure, added up over all students."""
+        if figure == "macs" and self._data.shares_stem:
+            return self._sum(pattern.loading.known_macs for pattern in self._patterns)
         return self.total(figure)
 
     def survival(self) -> Expr:

@@ -1,27 +1,29 @@
-"""Decision variables, and linear expressions of what boards use.
+"""Decision variables of the models, student by student, and the modes that have any.
 
 Only choices that can fit exist: a network that does not fit alone on a board, with its budgets and
 the smallest community, has no variable there, and modes that no optimal plan needs are removed
 before.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import product
 
+from nonn_core.networks.network_cost import group0_maps, head_peaks
 from planner import solvers as cp_model
+from planner.data.mode_costs import joint_units, knows_layers
 from planner.data.modes import (
-    Affine,
+    SEVERAL,
     Assignment,
+    BoardCapacity,
     CostSlope,
     Mode,
-    UnitCost,
     busy_units,
     energy_units,
-    reply_units,
 )
 from planner.data.objective_function import ModeCriterion
 from planner.data.problem_data import ProblemData
+from profiles.device import slowdown
 
 
 def remove_dominated_modes(
@@ -33,23 +35,74 @@ def remove_dominated_modes(
 
     The other must be no worse in everything that counts, from the fewest to the most filters: in
     no more MACs always; in parameters, MACs or bytes per value where a level asks for more of them;
-    in memory where a level asks for less or where a budget can bind.
+    in memory where a level asks for less or where a budget can bind.  Where students share G0, it
+    must be of the same precision, so that no board runs a model more; or of one that all may have.
     """
+    data = _narrowest(data, criteria, known)
     counts = {*criteria, *(("memory",) if _memory_can_bind(data) else ())}
     worth = {o: tuple(_costs(o, data, counts)) for o in data.modes}
-    used = {(one.network, one.precision) for one in (known.students if known else ())}
+    used = _modes_of(known)
     kept: list[Mode] = []
     for mode in sorted(data.modes, key=lambda one: worth[one]):
         chosen = (mode.name, mode.precision) in used
-        if chosen or not any(_dominates(worth, other, mode) for other in kept):
+        if chosen or not any(_dominates(data, worth, other, mode) for other in kept):
             kept.append(mode)
     return replace(data, modes=tuple(mode for mode in data.modes if mode in kept))
 
 
-def _dominates(worth: dict[Mode, tuple[int, ...]], other: Mode, mode: Mode) -> bool:
-    return other.group0 == mode.group0 and all(
-        a <= b for a, b in zip(worth[other], worth[mode], strict=True)
+def _modes_of(known: Assignment | None) -> set[tuple[str, str]]:
+    return {(one.network, one.precision) for one in (known.students if known else ())}
+
+
+def _narrowest(
+    data: ProblemData, criteria: Collection[ModeCriterion], known: Assignment | None
+) -> ProblemData:
+    """Leave the narrowest precision alone where students share G0 and nothing asks for another.
+
+    To store all students as narrowly makes no board run more models.
+    """
+    precisions = {mode.precision: mode.value_bytes for mode in data.modes}
+    if len(precisions) < 2 or "precision" in criteria or not _one_model_is_less(data):
+        return data
+    narrowest, used = min(precisions, key=precisions.__getitem__), _modes_of(known)
+    return replace(
+        data,
+        modes=tuple(
+            mode
+            for mode in data.modes
+            if mode.precision == narrowest or (mode.name, mode.precision) in used
+        ),
     )
+
+
+def _one_model_is_less(data: ProblemData) -> bool:
+    """Whether a joint model, of narrow values, costs no more than two of unlike precision.
+
+    Not where two at once are quicker, where another way would predict the time, or where the maps
+    and vectors that stay alive take more than wide values do.
+    """
+    if not data.shares_stem:
+        return False
+    devices = dict.fromkeys(one.board.device for one in data.capacities)
+    hurries = any(slowdown(device, SEVERAL) < 1 for device in devices)
+    mixed = any(len({knows_layers(device, mode) for mode in data.modes}) > 1 for device in devices)
+    sizes = sorted({mode.value_bytes for mode in data.modes})
+    least = min(mode.line.at(min(data.sizes)).peak_elements for mode in data.modes)
+    held = max(_maps_elements(mode) for mode in data.modes) + data.rounds * data.filters
+    return not hurries and not mixed and held * sizes[0] <= (sizes[1] - sizes[0]) * least
+
+
+def _maps_elements(mode: Mode) -> int:
+    return group0_maps(mode.line.outline.spec, mode.line.outline.image).elements
+
+
+def _dominates(
+    data: ProblemData, worth: dict[Mode, tuple[int, ...]], other: Mode, mode: Mode
+) -> bool:
+    alike = other.group0 == mode.group0 and (
+        not data.shares_stem or other.precision == mode.precision
+    )
+    return alike and all(a <= b for a, b in zip(worth[other], worth[mode], strict=True))
 
 
 def _costs(mode: Mode, data: ProblemData, counts: Collection[str]) -> Iterator[int]:
@@ -58,14 +111,18 @@ def _costs(mode: Mode, data: ProblemData, counts: Collection[str]) -> Iterator[i
     Everything is linear in the filters (a peak line by line), so that the ends decide.  Time and
     energy follow from the MACs, but where layers predict them.
     """
-    devices = dict.fromkeys(one.board.device for one in data.capacities)
-    layered = [device for device in devices if device.knows_layers]
+    layered = {
+        one.board.device: one for one in data.capacities if one.board.device.knows_layers
+    }.values()
     for filters in (min(data.sizes), data.filters):
         cost = mode.line.at(filters)
         yield cost.macs
-        for device in layered:
+        for capacity in layered:
+            device = capacity.board.device
             yield busy_units(device, mode.line, False).at(filters)
             yield energy_units(device, mode.line, False).at(filters)
+            if data.shares_stem:
+                yield from _joint_times(mode, capacity, filters)
         if "macs" in counts:
             yield -cost.macs
         if "params" in counts:
@@ -73,15 +130,34 @@ def _costs(mode: Mode, data: ProblemData, counts: Collection[str]) -> Iterator[i
         if "precision" in counts:
             yield -mode.value_bytes
         if "memory" in counts:
-            for fixed, slope in mode.line.peaks:
+            peaks = [*mode.line.peaks, *(head_peaks(mode.line.outline) if data.shares_stem else ())]
+            for fixed, slope in peaks:
                 yield mode.value_bytes * (cost.params + fixed + slope * filters)
+
+
+def _joint_times(mode: Mode, capacity: BoardCapacity, filters: int) -> Iterator[int]:
+    """Yield whether layers predict a student's time, which must be alike, and its parts' times."""
+    known = knows_layers(capacity.board.device, mode)
+    yield from (known, -known)
+    found = joint_units("busy", capacity, mode, several=False, by_layers=known)
+    yield from (found.stem, found.head.at(filters))
 
 
 def _memory_can_bind(data: ProblemData) -> bool:
     """Say whether the most and largest students would overfill some board."""
-    most = data.most_students * max(o.memory_bytes(data.filters) for o in data.modes)
+    most = data.most_students * max(_largest_bytes(data, mode) for mode in data.modes)
     limits = (capacity.memory_bytes for capacity in data.capacities)
     return any(limit is not None and most > limit for limit in limits)
+
+
+def _largest_bytes(data: ProblemData, mode: Mode) -> int:
+    """Most bytes of a student, alone or with others."""
+    alone = mode.memory_bytes(data.filters)
+    if not data.shares_stem:
+        return alone
+    held = max(fixed + slope * data.filters for fixed, slope in head_peaks(mode.line.outline))
+    params = mode.line.at(data.filters).params
+    return max(alone, mode.value_bytes * (params + held + data.filters))
 
 
 Expr = cp_model.LinearExpr
@@ -109,6 +185,9 @@ class Variables:
     precedes[a, b]    the host sends to board a before b; only where latency is measured
     picks[s, o]       student s is network o, on whichever boards; only where students are copied
     known[s, h]       filters of student s where it has a head of kind h; only then
+    copies_stem[b, g, q]  board b has a copy of a G0 of shape g at precision q, which its students
+                      share; only where they do
+    knows_stem[b, g]  ... at any precision
     waits[b]          the host waits for board b; only then, and where latency is measured
     waited[s, b]      ... and has the features of student s from it
 
@@ -126,6 +205,8 @@ class Variables:
     precedes: dict[tuple[int, int], cp_model.IntVar]
     picks: dict[tuple[int, int], cp_model.IntVar]
     known: dict[tuple[int, CostSlope], cp_model.IntVar]
+    copies_stem: dict[tuple[int, str, str], cp_model.IntVar]
+    knows_stem: dict[tuple[int, str], cp_model.IntVar]
     waits: dict[int, cp_model.IntVar]
     waited: dict[tuple[int, int], cp_model.IntVar]
     extra_students: tuple[tuple[int, int], ...]
@@ -181,7 +262,7 @@ def create_variables(model: cp_model.CpModel, data: ProblemData) -> Variables:
     students = range(len(extents))
     most = mode_choices(data)
     heads = sorted({(s, b, data.modes[o].cost_slope) for s, b, o in most})
-    return Variables(
+    v = Variables(
         active=tuple(model.new_bool_var(f"active{s}") for s in students),
         member={
             (c, s): model.new_bool_var(f"member{c},{s}") for c in data.communities for s in first
@@ -206,12 +287,32 @@ def create_variables(model: cp_model.CpModel, data: ProblemData) -> Variables:
             key: model.new_int_var(0, data.filters, f"known{key}")
             for key in sorted({(s, h) for s, _, h in heads} if data.has_copies else ())
         },
+        copies_stem={},
+        knows_stem={},
         waits={},
         waited={},
         extra_students=further,
         most_filters=most,
         least_filters=tuple(least for least, _ in extents),
     )
+    if data.shares_stem:
+        _create_copies(model, v, data)
+    return v
+
+
+def _create_copies(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
+    """Create the variables of copies of G0.
+
+    One shape of G0, or one precision, needs none of its own.
+    """
+    for b, g in product(data.boards, v.group0):
+        only = len(v.group0) == 1
+        knows = v.used[b] if only else model.new_bool_var(f"knows{b},{g}")
+        v.knows_stem[b, g] = knows
+        precisions = sorted({mode.precision for mode in data.modes if mode.group0 == g})
+        for q in precisions:
+            alone = len(precisions) == 1
+            v.copies_stem[b, g, q] = knows if alone else model.new_bool_var(f"copies{b},{g},{q}")
 
 
 def mode_choices(data: ProblemData) -> dict[tuple[int, int, int], int]:
@@ -231,139 +332,3 @@ def _filter_ranges(data: ProblemData) -> list[tuple[int, int]]:
     """Fewest and most filters of each student; equal in extra rounds."""
     first = [data.filter_range_of_slot(s) for s in range(data.slots)]
     return first + [(data.sizes[c], data.sizes[c]) for _, c in data.extra_students]
-
-
-def cost_on(v: Variables, data: ProblemData, board: int, costs: Sequence[Affine]) -> Expr:
-    """Return the sum over a board's students of an affine cost, one per option.
-
-    sum_{s,o} constant_o runs[s,b,o] + sum_{s,h} per_filter_h filters[s,b,h]; options of one head
-    cost the same per filter.
-    """
-    slopes = {o.cost_slope: cost.per_filter for o, cost in zip(data.modes, costs, strict=True)}
-    constants = (costs[o].constant * runs for _, o, runs in v.on(board))
-    growing = (slopes[head] * filters for _, head, filters in v.filters_on(board))
-    return sum_of([*constants, *growing])
-
-
-def params_on(v: Variables, data: ProblemData, board: int) -> Expr:
-    """Return the parameters of a board's students."""
-    lines = (mode.line for mode in data.modes)
-    costs = [Affine(line.params, line.params_per_filter) for line in lines]
-    return cost_on(v, data, board, costs)
-
-
-def macs_on(v: Variables, data: ProblemData, board: int) -> Expr:
-    """Return the MACs per image of a board's students."""
-    lines = (mode.line for mode in data.modes)
-    costs = [Affine(line.macs, line.macs_per_filter) for line in lines]
-    return cost_on(v, data, board, costs)
-
-
-def memory_on(model: cp_model.CpModel, v: Variables, data: ProblemData, board: int) -> Expr:
-    """Bytes of parameters and peak activations of a board's students."""
-    sizes = ((mode.line, mode.value_bytes) for mode in data.modes)
-    weights = [Affine(size * line.params, size * line.params_per_filter) for line, size in sizes]
-    peaks = _peaks(model, v, data, board)
-    return sum_of([cost_on(v, data, board, weights), *peaks])
-
-
-def _peaks(model: cp_model.CpModel, v: Variables, data: ProblemData, board: int) -> Iterator[Expr]:
-    """Yield the peak activations of everything that may run on a board, in bytes.
-
-    A peak is the largest of a few lines in the filters.  Where the same line is the largest over
-    the whole range it is a constant; else what exceeds its least value is a variable above each
-    line: excess >= fixed_i - least + slope_i filters.
-    """
-    for s, o, runs in v.on(board):
-        mode = data.modes[o]
-        least = mode.line.at(v.least_filters[s]).peak_elements
-        largest = mode.line.at(v.most_filters[s, board, o]).peak_elements
-        yield mode.value_bytes * least * runs
-        if largest == least:
-            continue
-        excess = model.new_int_var(0, largest - least, f"excess{s},{board},{o}")
-        for fixed, slope in mode.line.peaks:
-            grown = fixed - least + slope * v.filters[s, board, mode.cost_slope]
-            model.add(excess >= grown).only_enforce_if(runs)
-        yield mode.value_bytes * excess
-
-
-def slowed_on(
-    model: cp_model.CpModel, v: Variables, data: ProblemData, board: int, units: UnitCost
-) -> cp_model.IntVar:
-    """Variable at least the time (or energy) of all students of a board.
-
-    Students that run at once share the processor and slow each other down:
-    load >= sum_s alone[s]                where one student runs,
-    load >= sum_s share[s]                where several run,
-    load >= the two least shares' sum     where several run (implied; rules crowds out early).
-    The first two hold always once the most by which they can be wrong is taken off, which needs
-    no conditional constraint.
-    """
-    device = data.capacities[board].board.device
-    alone = [units(device, mode.line, False) for mode in data.modes]
-    share = [units(device, mode.line, True) for mode in data.modes]
-    ends = [
-        (s, alone[o].at(filters), share[o].at(filters))
-        for s, o, _ in v.on(board)
-        for filters in (v.least_filters[s], v.most_filters[s, board, o])
-    ]
-    most = most_together(v, data, board)
-    saved = max((max(0, one - together) for _, one, together in ends), default=0)
-    added = max((max(0, together - one) for _, one, together in ends), default=0)
-    highest = most * max((max(one, together) for _, one, together in ends), default=0)
-    load = model.new_int_var(0, highest, f"load{board}")
-    several = _several_students_on(model, v, board, most)
-    model.add(load >= cost_on(v, data, board, alone) - most * saved * several)
-    model.add(load >= cost_on(v, data, board, share) - added * (1 - several))
-    least = _least_of_each((s, together) for s, _, together in ends)
-    model.add(load >= sum(least[:2]) * several)
-    return load
-
-
-def most_together(v: Variables, data: ProblemData, board: int) -> int:
-    """Most students on a board at once, by the least of each."""
-    capacity = data.capacities[board]
-    device, reply = capacity.board.device, reply_units(capacity.board)
-    needs: list[tuple[int | None, list[tuple[int, int]]]] = [
-        (capacity.memory_bytes, []),
-        (capacity.macs, []),
-        (capacity.busy, []),
-        (capacity.latest, []),
-    ]
-    for s, o, _ in v.on(board):
-        mode, filters = data.modes[o], v.least_filters[s]
-        busy = busy_units(device, mode.line, True).at(filters)
-        macs = mode.line.at(filters).macs
-        costs = (mode.memory_bytes(filters), macs, busy, busy + reply * filters)
-        for (_, rows), cost in zip(needs, costs, strict=True):
-            rows.append((s, cost))
-    counts = [
-        sum(used <= limit for used in accumulate(_least_of_each(rows)))
-        for limit, rows in needs
-        if limit is not None
-    ]
-    students = len({s for s, _, _ in v.on(board)})
-    return max(1, min([students, *counts]))
-
-
-def _least_of_each(costs: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the least cost of each student, in order."""
-    least: dict[int, int] = {}
-    for student, cost in costs:
-        least[student] = min(cost, least.get(student, cost))
-    return sorted(least.values())
-
-
-def _several_students_on(
-    model: cp_model.CpModel, v: Variables, board: int, most: int
-) -> cp_model.IntVar:
-    """Boolean: several students on a board.
-
-    2 several <= sum_s at[s,b] <= 1 + (most - 1) several.
-    """
-    count = sum_of(v.students_on(board))
-    several = model.new_bool_var(f"several{board}")
-    model.add(count >= 2 * several)
-    model.add(count <= 1 + (most - 1) * several)
-    return several

@@ -37,7 +37,6 @@ start_(n+1) = end_n = start_n + total.  No randomness and no failures.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -53,6 +52,7 @@ from simulator.workloads.fan_out import (
     SingleModel,
     busy_mj,
     busy_ms,
+    model_works,
     reply_ms,
 )
 from simulator.workloads.layer_parts import work_mj, work_ms
@@ -213,11 +213,11 @@ class _Turn:
 def _turns(workload: FanOut, slow: Mapping[str, float]) -> list[_Turn]:
     turns = []
     sent_ms = 0.0
-    there = Counter(student.board for student in workload.students)
+    there = workload.model_counts()
     for board, students in workload.messages():
         sent_ms += send_ms(board, workload.image_bytes)
-        works = [student.work for student in students]
-        # Students that come one by one are slowed down as those that come together are.
+        works = model_works(students)
+        # Models that come one by one are slowed down as those that come together are.
         factor = slowdown(board.device, there[board.name]) / slowdown(board.device, len(works))
         turns.append(
             _Turn(

@@ -5,7 +5,7 @@ are the physical model, shared by the closed forms, the event engine and the pla
 plan means the same milliseconds everywhere::
 
     host sends, one board after the other       send_ms  = message_ms + wire_ms(image)
-    a board runs all of its students at once    busy_ms  = slowdown * sum of work_ms(student)
+    a board runs all of its models at once      busy_ms  = slowdown * sum of work_ms(model)
     it replies on its own link                  reply_ms = wire_ms(features of all its students)
     host joins once the last reply is there     join_ms  = join_fixed_ms + fc_ms
     G0's board sends its maps on                exchange_ms = message_ms + slower wire_ms(maps)
@@ -29,7 +29,7 @@ does not matter, as their reply waits for all exchanges.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nonn_common.errors import SimulationError
@@ -41,10 +41,19 @@ from simulator.graph_builder import exchange_ms as exchange_ms
 from simulator.graph_builder import join_ms as join_ms
 from simulator.graph_builder import send_ms as send_ms
 from simulator.task_graph import HOST, Node, Step, TaskGraph
-from simulator.workloads.layer_parts import Work, work_mj, work_ms
+from simulator.workloads.layer_parts import Work, joint_time, work_mj, work_ms
 
 Sending = Literal["per-board", "per-student"]
 """Receivers of an image each: the boards that have students, or the students."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedGroup:
+    """Work of a student's copy of G0: its MACs, or its time by layers."""
+
+    precision: str
+    macs: int
+    time: PredictedTime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class StudentWork:
     """One student's work per image: `macs` on `board`, then `features` fp32 values to the host.
 
     `time` is what its layers predict for that board; without it the time follows from the MACs.
+    Students of a board whose `copied` G0 is of one precision are one model, which runs it once.
     """
 
     name: str
@@ -59,6 +69,7 @@ class StudentWork:
     macs: int
     features: int
     time: PredictedTime | None = None
+    copied: CopiedGroup | None = None
 
     def __post_init__(self) -> None:
         if self.macs < 0 or self.features < 1:
@@ -71,6 +82,34 @@ class StudentWork:
     def work(self) -> Work:
         """Its time by layers, or else its MACs."""
         return self.macs if self.time is None else self.time
+
+
+def models_of(students: Sequence[StudentWork]) -> tuple[tuple[StudentWork, ...], ...]:
+    """Students of one board, by model: each alone, or joined by their copied G0."""
+    models: dict[object, list[StudentWork]] = {}
+    for place, each in enumerate(students):
+        models.setdefault(each.copied.precision if each.copied else place, []).append(each)
+    return tuple(map(tuple, models.values()))
+
+
+def model_works(students: Sequence[StudentWork]) -> tuple[Work, ...]:
+    """Work of each model of one board with these students.
+
+    A joint model is predicted by layers where they are known of all its students, else by FLOPs.
+    """
+    return tuple(map(_model_work, models_of(students)))
+
+
+def _model_work(students: Sequence[StudentWork]) -> Work:
+    """Work of a model: a student's, or that of several with G0 once."""
+    if len(students) == 1:
+        return students[0].work
+    copies = [each.copied for each in students if each.copied]
+    timed = [(each.time, copy.time) for each, copy in zip(students, copies, strict=True)]
+    known = [(time, copy) for time, copy in timed if time and copy]
+    if len(known) == len(students):
+        return joint_time(known)
+    return sum(each.macs for each in students) - sum(copy.macs for copy in copies[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +183,11 @@ class FanOut:
                 "a fan-out needs at least one student and an image of at least one byte; "
                 f"found {len(self.students)} students and {self.image_bytes} bytes"
             )
+        if self.sending == "per-student" and any(student.copied for student in self.students):
+            raise SimulationError(
+                "students that share a copy of G0 on their board are one model, with one message; "
+                "found a message per student"
+            )
         if self.needs is not None and not 1 <= self.needs <= len(self.names):
             raise SimulationError(
                 f"the host can join from 1 to {len(self.names)} students; found {self.needs}"
@@ -173,12 +217,21 @@ class FanOut:
             return self.sends()
         return tuple((board, (student,)) for board, here in self.sends() for student in here)
 
+    def per_student(self) -> "FanOut":
+        """Fan-out with a message for each student, and a G0 of its own."""
+        alone = tuple(replace(student, copied=None) for student in self.students)
+        return replace(self, students=alone, sending="per-student")
+
+    def model_counts(self) -> dict[str, int]:
+        """How many models each board with students runs."""
+        return {board.name: len(models_of(here)) for board, here in self.sends()}
+
     def graph(self) -> TaskGraph:
-        """Task graph of one image; students of one board share its processor."""
+        """Task graph of one image; models of one board share its processor."""
         build = GraphBuilder(self.host)
         messages = self.messages()
         arrived = self._sent(build, [board for board, _ in messages])
-        there = Counter(student.board for student in self.students)
+        there = self.model_counts()
         replies: dict[tuple[str, str], int] = {}
         for (board, students), image in zip(messages, arrived, strict=True):
             factor = slowdown(board.device, there[board.name])
@@ -186,11 +239,11 @@ class FanOut:
                 build.compute(
                     board,
                     after=(image,),
-                    ms=factor * work_ms(board.device, student.work),
-                    mj=factor * _known_mj(board.device, student.work),
-                    queue=student.name if there[board.name] > 1 else None,
+                    ms=factor * work_ms(board.device, _model_work(model)),
+                    mj=factor * _known_mj(board.device, _model_work(model)),
+                    queue="+".join(each.name for each in model) if there[board.name] > 1 else None,
                 )
-                for student in students
+                for model in models_of(students)
             ]
             size_bytes = reply_bytes(sum(student.features for student in students))
             names = tuple(student.name for student in students)
@@ -314,7 +367,7 @@ def longest_first(
         here = [student for student in students if student.board == board.name]
         if here and image_each_bytes is None:
             replied_ms = reply_ms(board, sum(student.features for student in here))
-            computed_ms = busy_ms(board.device, [student.work for student in here])
+            computed_ms = busy_ms(board.device, model_works(here))
             tails_ms[board.name] = computed_ms + replied_ms + 2 * board.link.latency_ms.value
         elif here and image_each_bytes is not None:
             replied_ms = reply_ms(board, max(student.features for student in here))

@@ -27,7 +27,7 @@ pooling's if that is odd.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
@@ -144,6 +144,22 @@ def _line(device: DeviceProfile, layers: StudentLayers) -> TimeLine | None:
             slope_ms = max(0.0, (many_ms - few_ms) / (MANY - FEW))
             return TimeLine(body_ms + few_ms - FEW * slope_ms, slope_ms, predictor)
     return None
+
+
+def joint_time(models: Sequence[tuple[PredictedTime, PredictedTime]]) -> PredictedTime:
+    """Time of models joined by a part that they share.
+
+    Each comes with the time of its part, which is computed once, in the longest of these times.
+    """
+    longest = max((part for _, part in models), key=lambda part: part.ms)
+
+    def once(figure: Callable[[PredictedTime], float | None]) -> float | None:
+        told = [figure(longest), *(figure(time) for pair in models for time in pair)]
+        first, *known = [0.0 if each is None else each for each in told]
+        return None if None in told else first + sum(known[::2]) - sum(known[1::2])
+
+    ends = once(lambda time: time.low_ms), once(lambda time: time.high_ms)
+    return PredictedTime(once(lambda time: time.ms) or 0.0, longest.how, *ends)
 
 
 def work_ms(device: DeviceProfile, work: Work) -> float:

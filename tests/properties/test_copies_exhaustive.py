@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from drawn_instances import random_instance
 from enumerated_plans import set_partitions
-from listed_plans import fits, values
+from listed_plans import fits, known, models_of, values
 from test_planner_exhaustive import best, slack_of, solved
 
 from nonn_core.networks.family import parse_network
@@ -90,29 +90,48 @@ def plans_with_copies(image, instance):
                 continue
             costs = [cost(o.name, size) for o, size in zip(options, filters, strict=True)]
             students = list(zip(costs, filters, (o.precision for o in options), strict=True))
-            # What students know, and not what boards do, counts each of them once.
-            alone = tuple((0, *student) for student in students)
-            once = values(instance, instance.drop_choices[0], alone)
+            names = [option.name for option in options]
             for boards in product(homes, repeat=len(groups)):
                 load = tuple(
                     (b, *student)
                     for student, mine in zip(students, boards, strict=True)
                     for b in mine
                 )
-                if fits(instance, load):
+                own = [name for name, mine in zip(names, boards, strict=True) for _ in mine]
+                models = models_of(image, instance, load, own)
+                if fits(instance, models):
+                    once = known_once(image, instance, students, boards, names)
                     yield {
-                        **values_of_copies(instance, once, students, boards, load),
-                        **worth(instance, students, shares(boards)),
+                        **values_of_copies(instance, students, boards, load, models, once),
+                        **worth(instance, once, shares(boards)),
                     }
 
 
-def values_of_copies(instance, once, students, boards, load):
+def known_once(image, instance, students, boards, names):
+    """Knowledge counts each student once; of those that share G0, where that is most.
+
+    Each student is taken on one of its boards, and a board's G0 once.
+    """
+    if not instance.shares_stem:
+        return tuple(sum(getattr(cost, f) for cost, *_ in students) for f in ("params", "macs"))
+    placed = ([(b, *s) for s, b in zip(students, each, strict=True)] for each in product(*boards))
+    return max(known(image, load, names) for load in placed)
+
+
+def values_of_copies(instance, students, boards, load, models, once):
     """Each copy counts as work of a board, and once as knowledge of a student."""
+    drop = instance.drop_choices[0]
+    # What students know, and not what boards do, counts each of them once.
+    alone = tuple((0, *student) for student in students)
+    shared = replace(instance, shares_stem=True)
+    each = values(shared, drop, alone, [(0, cost, p) for cost, _, p in students], once)
     return {
-        **values(instance, instance.drop_choices[0], load),
-        **{name: once[name] for name in ("accuracy", "capacity", "imbalance", "students")},
-        "precision": once["precision"],
-        "latency": latency(instance, students, boards) * UNITS_PER_MS,
+        **values(instance, drop, load, models, once),
+        **{
+            name: each[name]
+            for name in ("accuracy", "capacity", "imbalance", "students", "precision")
+        },
+        "latency": latency(instance, students, boards, models) * UNITS_PER_MS,
         "survival": survival(instance, boards),
     }
 
@@ -132,10 +151,10 @@ def answered_shares(instance, boards):
         yield chance, retained_share(failures, answered, len(boards))
 
 
-def worth(instance, students, shares):
+def worth(instance, once, shares):
     """Accuracy that is left on average, and the chance that it reaches the target."""
     failures, grown = instance.scenarios.failures, instance.scenarios.accuracy
-    size = sum(log(sum(getattr(cost, f) for cost, _, _ in students)) for f in ("params", "macs"))
+    size = sum(map(log, once))
     accuracy = max(grown.floor_pct, grown.teacher_accuracy_pct - grown.drop_pct(size / 2))
     expected = reached = 0.0
     for chance, share in shares:
@@ -148,19 +167,19 @@ def worth(instance, students, shares):
     }
 
 
-def latency(instance, students, boards):
+def latency(instance, students, boards, models):
     """All orders; each student is answered by the first of its boards."""
     here = defaultdict(list)
-    for (cost, filters, _), mine in zip(students, boards, strict=True):
+    for (_, filters, _), mine in zip(students, boards, strict=True):
         for b in mine:
-            here[b].append((cost.macs, filters))
+            here[b].append(filters)
     turn = {}
     for b, those in here.items():
         board = instance.capacities[b].board
         turn[b] = (
             send_ms(board, instance.image_bytes),
-            busy_ms(board.device, [macs for macs, _ in those])
-            + reply_ms(board, sum(filters for _, filters in those))
+            busy_ms(board.device, [cost.macs for where, cost, _ in models if where == b])
+            + reply_ms(board, sum(those))
             + 2 * board.link.latency_ms.value,
         )
     least = np.inf
@@ -182,6 +201,12 @@ def survival(instance, boards):
             if any(set(mine) <= down for mine in boards):
                 return count - 1
     return len(causes)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_copies_of_students_that_share_g0_equal_exhaustive_search(seed):
+    image, instance = with_copies(seed)
+    equals_exhaustive_search(image, replace(instance, shares_stem=True))
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -28,9 +28,18 @@ FAILURES = ("survival", "robustness", "reliability")
 UNFAILING = [name for name in OBJECTIVE_FUNCTIONS if name not in (*FAILURES, "latency-p95")]
 """Objectives here; `tests/planner/test_latency_p95.py` compares that of a percentile."""
 
-instances = st.integers(0, 2**32 - 1).map(random_instance)
-further = st.integers(0, 2**32 - 1).map(lambda n: small_instance(4 * n))
-on_media = st.integers(0, 2**32 - 1).map(crowded_media)
+
+def sharing(case):
+    """The case with one G0 for the students of a board and a precision."""
+    image, instance = case
+    return image, replace(instance, shares_stem=True)
+
+
+seeds = st.integers(0, 2**32 - 1)
+separate = seeds.map(random_instance)
+instances = separate | separate.map(sharing)
+further = seeds.map(lambda n: small_instance(4 * n))
+on_media = seeds.map(crowded_media) | seeds.map(crowded_media).map(sharing)
 
 
 def best(plans, name):
@@ -49,6 +58,7 @@ def slack_of(instance, name):
     size = rounding_bound(
         len(instance.capacities), instance.max_students, rounds * instance.filters
     )
+    size += 2 * len(instance.capacities) * instance.shares_stem
     return size if OBJECTIVE_FUNCTIONS[name].rounded else 1e-6
 
 
@@ -64,9 +74,9 @@ def optima(image, instance):
     }
 
 
-def assert_optimal(instance, known):
+def assert_optimal(instance, known, names=UNFAILING):
     """Each objective's optimum is the best of all plans; without any, nothing is found."""
-    for name in UNFAILING:
+    for name in names:
         outcome = solved(instance, name)
         if not known:
             assert outcome.infeasible
@@ -98,6 +108,49 @@ def test_the_whole_search_equals_exhaustive_search(seed):
     """The local search bounds the proof, and its plan is a hint."""
     image, instance = small_instance(seed)
     assert_optimal(instance, optima(image, instance))
+
+
+SHARING = 208
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_students_that_share_g0_equal_exhaustive_search(part, monkeypatch):
+    """Half of the objectives for each instance; the solver alone, or after the local search."""
+    whole = part % 2
+    if not whole:
+        without_hints(monkeypatch)
+    for seed in range(part * SHARING // PARTS, (part + 1) * SHARING // PARTS):
+        image, instance = sharing(small_instance(seed))
+        assert_optimal(instance, optima(image, instance), UNFAILING[seed // 4 % 2 :: 2])
+
+
+@pytest.mark.parametrize("build", ["counted", "slots"])
+@pytest.mark.parametrize("seed", [2, 6, 14])
+def test_each_model_shares_g0(build, seed, monkeypatch):
+    image, instance = sharing(small_instance(seed))
+    without_hints(monkeypatch)
+    monkeypatch.setattr("planner.solvers.level_solver._model", MODELS[build])
+    assert_optimal(instance, optima(image, instance))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_shared_g0_with_times_by_layers_equals_exhaustive_search(seed):
+    """One model for each precision: by layers if all its students' are known, else by FLOPs."""
+    image, instance = small_instance(seed)
+    image, instance = sharing((image, with_layers(seed, image, instance)))
+    assert_optimal(instance, optima(image, instance), UNFAILING[seed % 2 :: 2])
+
+
+def test_instances_differ_where_students_share_g0():
+    """In most of them some best plan is another one."""
+    differ = precisions = 0
+    for seed in range(40):
+        image, instance = small_instance(seed)
+        known = optima(image, instance)
+        differ += bool(known) and known != optima(*sharing((image, instance)))
+        precisions += len({mode.precision for mode in instance.modes}) > 1
+    assert differ >= 20
+    assert precisions >= 3
 
 
 @pytest.mark.parametrize("build", ["slots", None])
@@ -159,12 +212,13 @@ MODELS = {
 }
 
 
+@pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("seed", [*range(8), 12, 16, 92])
-def test_the_quick_enumeration_equals_the_slow_one(seed):
+def test_the_quick_enumeration_equals_the_slow_one(seed, share):
     """All send orders, all divisions, one plan after the other."""
     image, instance = small_instance(seed)
     instance = replace(
-        instance, capacities=instance.capacities[:3], modes=instance.modes[:3],
+        instance, shares_stem=share, capacities=instance.capacities[:3], modes=instance.modes[:3],
         drop_choices=instance.drop_choices[:2], sizes=instance.sizes[:4], max_students=3,
         min_students=min(3, instance.min_students),
     )  # fmt: skip

@@ -85,7 +85,7 @@ def nonn_params(plan: PlanDocument) -> int:
     copies = 0 if plan.group0 else len(plan.students) - 1
     group0_params = group0_cost(spec, plan.question.image_shape).params
     features = sum(len(student.filters) for student in plan.students)
-    students = plan.decision.params - copies * group0_params
+    students = sum(model.params for model in plan.decision.models) - copies * group0_params
     return students + classifier_params(features, plan.question.classes)
 
 

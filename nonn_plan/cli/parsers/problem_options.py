@@ -145,6 +145,14 @@ class ProblemOptions:
             "or either.",
         ),
     ] = "replicated"
+    group0_copies: Annotated[
+        str,
+        typer.Option(
+            "--group0-copies",
+            help="Copies of it: per-board (students of one board and precision share one), or "
+            "per-student, as published.",
+        ),
+    ] = "per-student"
     survive: Annotated[
         int | None,
         typer.Option(
@@ -214,6 +222,7 @@ class ProblemOptions:
             classes=count,
             **self._networks(teacher),
             group0=self.group0,
+            group0_copies=self.group0_copies,
             max_copies=self.copies or (self.survive or 0) + 1,
             failures=parse_failure_chances(
                 fleet, self.failure or [], self.outage or [], self.target, self.subsets

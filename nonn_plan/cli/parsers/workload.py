@@ -234,9 +234,11 @@ def plan_request(plan: PlanDocument, sending: Sending = "per-board") -> Simulati
 
     The plan's own host sends per board; `sending` per-student shows what more messages cost.
     """
-    workload, used = replace(plan_workload(plan), sending=sending), plan.decision.used
+    workload, used = plan_workload(plan), plan.decision.used
+    each = sending == "per-student"
+    workload = workload.per_student() if each else workload
     reached = tuple(board for board in workload.boards if board.name in used)
-    title = f"the plan{EACH * (sending != 'per-board')}"
+    title = f"the plan{EACH * each}{' and a G0' * (each and bool(plan.joint_models))}"
     return SimulationRequest(workload, title, _latency_model(workload), reached=reached)
 
 

@@ -12,6 +12,7 @@ from planner.accuracy import AccuracyEstimate
 from planner.data.relaxable_constraint import round_loosely
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import (
+    JointModel,
     LevelResult,
     PlanDocument,
     PlannedGroup0,
@@ -129,6 +130,8 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
     )
     if plan.group0 is not None:
         _show_group0(output, plan.group0)
+    for model in plan.joint_models:
+        _show_joint_model(output, model)
     _show_budgets(output, plan)
     _show_times(output, plan)
     cost = plan.predicted
@@ -232,6 +235,15 @@ def _show_group0(output: Output, group0: PlannedGroup0) -> None:
         f"G0 has a board of its own, {group0.board}: {format_count(group0.params)} parameters, "
         f"{format_flops(group0.macs)}, {format_bytes(group0.memory_bytes)}; it sends "
         f"{format_bytes(group0.maps_bytes)} of maps to each student's board"
+    )
+
+
+def _show_joint_model(output: Output, model: JointModel) -> None:
+    """Show the students that share a board's G0, and what they cost together."""
+    output.say(
+        f"{', '.join(model.students)} share one G0 on {model.board}; together they are "
+        f"{format_count(model.params)} parameters, {format_flops(model.macs)}, "
+        f"{format_bytes(model.memory_bytes)}"
     )
 
 

@@ -1,0 +1,273 @@
+"""Costs of modes on boards, also where students share their copy of G0.
+
+Students of one board and precision are one joint model then: G0, and a head for each.  A board runs
+such a model for each precision of its students, and pays for G0, and for what a model begins with,
+once in each::
+
+    busy = slowdown of the models * sum over models (G0 + heads)
+
+What the students know together counts G0 once for a board, whatever its precisions.  Of a student
+on several boards one counts; which one, is chosen so that most copies of G0 do.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import product
+from typing import Literal
+
+from nonn_core.networks.network_cost import (
+    Cost,
+    Precision,
+    StudentCostLine,
+    StudentOutline,
+    group0_cost,
+    group0_table,
+    joint_cost,
+)
+from planner.data.modes import (
+    SEVERAL,
+    UNITS_PER_MJ,
+    UNITS_PER_MS,
+    Affine,
+    BoardCapacity,
+    Mode,
+    UnitCost,
+    busy_units,
+    energy_units,
+    round_up,
+)
+from planner.data.problem_data import ProblemData, late_cost, late_units
+from profiles.device import DeviceProfile, compute_mj, compute_ms, quantity_value, slowdown
+from simulator.workloads.fan_out import CopiedGroup
+from simulator.workloads.layer_parts import time_line
+
+Spent = Literal["busy", "energy", "late"]
+"""Time, energy, or time as latencies count it, in solver units."""
+
+
+def spent_units(spent: Spent, capacity: BoardCapacity) -> UnitCost:
+    """Cost of a student that is a model of its own."""
+    return {"busy": busy_units, "energy": energy_units, "late": late_units(capacity)}[spent]
+
+
+def copied_group(
+    device: DeviceProfile, outline: StudentOutline, precision: Precision
+) -> CopiedGroup:
+    """Work of a student's copy of G0, timed where the student's layers are known."""
+    times, time = time_line(device, outline), None
+    if times is not None:
+        own_ms = times.predictor.total_ms(group0_table(outline.spec, outline.image))
+        time = None if own_ms is None else times.predictor.predicted(own_ms)
+    return CopiedGroup(precision, group0_cost(outline.spec, outline.image).macs, time)
+
+
+@dataclass(frozen=True, slots=True)
+class JointUnits:
+    """Cost of a joint model in solver units: G0 with the beginning, and a head."""
+
+    stem: int
+    head: Affine
+
+
+def stem_cost(mode: Mode) -> Cost:
+    """Cost of the G0 that a mode has a copy of."""
+    outline = mode.line.outline
+    return group0_cost(outline.spec, outline.image)
+
+
+def knows_layers(device: DeviceProfile, mode: Mode) -> bool:
+    """Whether the layers of such a student predict its time; else its FLOPs do."""
+    return time_line(device, mode.line.outline) is not None
+
+
+def joint_units(
+    spent: Spent, capacity: BoardCapacity, mode: Mode, *, several: bool, by_layers: bool
+) -> JointUnits:
+    """Cost of such a student in a joint model, alone or among several models.
+
+    `by_layers` where the layers of all students of the model are known.  Energy is 0 where no power
+    is known.
+    """
+    device = capacity.board.device
+    if spent == "energy" and not device.power_known:
+        return JointUnits(0, Affine(0, 0))
+    units = UNITS_PER_MJ if spent == "energy" else UNITS_PER_MS
+    factor = slowdown(device, SEVERAL) if several else 1.0
+    parts = _parts_by_layers if by_layers else _parts_by_flops
+    stem, *head = (
+        round_up(factor * part, units) for part in parts(device, mode.line, spent == "energy")
+    )
+    if spent != "late":
+        return JointUnits(stem, Affine(*head))
+    later = late_cost(capacity, Affine(stem, 0)).constant
+    return JointUnits(later, late_cost(capacity, Affine(*head)))
+
+
+def joint_ways(spent: Spent, capacity: BoardCapacity, mode: Mode) -> Iterator[JointUnits]:
+    """Yield the cost of a student in a joint model, for each way of timing."""
+    device = capacity.board.device
+    ways = [True] if knows_layers(device, mode) else []
+    ways += [False] if device.compute_ms_per_mmac is not None else []
+    for several, by_layers in product((False, True), ways):
+        yield joint_units(spent, capacity, mode, several=several, by_layers=by_layers)
+
+
+Parts = tuple[float, float, float]
+"""ms or mJ of G0 and the beginning, of a head without filters, and of each of its filters."""
+
+
+def _parts_by_layers(device: DeviceProfile, line: StudentCostLine, energy: bool) -> Parts:
+    outline = line.outline
+    times = time_line(device, outline)
+    table = group0_table(outline.spec, outline.image)
+    stem_ms = times.predictor.total_ms(table) if times else None
+    assert times is not None and stem_ms is not None  # noqa: S101  (asked only where known)
+    power = quantity_value(device, "power_busy_w") if energy else 1.0
+    return power * stem_ms, power * (times.fixed_ms - stem_ms), power * times.ms_per_filter
+
+
+def _parts_by_flops(device: DeviceProfile, line: StudentCostLine, energy: bool) -> Parts:
+    macs = group0_cost(line.outline.spec, line.outline.image).macs
+    rate = quantity_value(device, "compute_ms_per_mmac") / 1e6
+    rate *= quantity_value(device, "power_busy_w") if energy else 1.0
+    stem = (compute_mj if energy else compute_ms)(device, macs)
+    return stem, rate * (line.macs - macs), rate * line.macs_per_filter
+
+
+StudentLoad = tuple[int, int]
+"""A student as a board sees it: place of its mode in the problem data, and its filters."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudentsCost:
+    """Cost of a board's students together: bytes, MACs, parameters, and solver units.
+
+    `params` and `known_macs` count a shared G0 once for the board.
+    """
+
+    memory_bytes: int
+    macs: int
+    params: int
+    known_macs: int
+    busy: int
+    energy: int
+    late: int
+
+
+def students_cost(data: ProblemData) -> Callable[[int, Sequence[StudentLoad]], StudentsCost]:
+    """Function of a board's place and its students to their cost; it remembers units."""
+    if data.shares_stem:
+        units: _UnitsOf = cache(partial(_joint_units_at, data))
+        return lambda board, tasks: _joint_load(data, board, tasks, units)
+    spent = cache(partial(_spent_units_at, data))
+    return lambda board, tasks: _separate_load(data, board, tasks, spent)
+
+
+_SpentOf = Callable[[int, int, bool], tuple[Affine, Affine, Affine]]
+"""Time, energy and late time of a board's place, a mode's place, and whether it has company."""
+
+
+def _spent_units_at(
+    data: ProblemData, board: int, mode: int, several: bool
+) -> tuple[Affine, Affine, Affine]:
+    capacity, line = data.capacities[board], data.modes[mode].line
+    busy = busy_units(capacity.board.device, line, several)
+    energy = energy_units(capacity.board.device, line, several)
+    return busy, energy, late_cost(capacity, busy)
+
+
+def _separate_load(
+    data: ProblemData, board: int, tasks: Sequence[StudentLoad], spent: _SpentOf
+) -> StudentsCost:
+    """Cost of students that are a model each."""
+    units = [(spent(board, mode, len(tasks) > 1), filters) for mode, filters in tasks]
+    students = [(data.modes[o], filters) for o, filters in tasks]
+    costs = [mode.line.at(filters) for mode, filters in students]
+    macs = sum(cost.macs for cost in costs)
+    return StudentsCost(
+        memory_bytes=sum(mode.memory_bytes(filters) for mode, filters in students),
+        macs=macs,
+        params=sum(cost.params for cost in costs),
+        known_macs=macs,
+        busy=sum(busy.at(filters) for (busy, _, _), filters in units),
+        energy=sum(energy.at(filters) for (_, energy, _), filters in units),
+        late=sum(late.at(filters) for (_, _, late), filters in units),
+    )
+
+
+_UnitsOf = Callable[[Spent, int, int, bool, bool], JointUnits]
+"""Joint units of a board's place, a mode's place, among several models, by layers."""
+
+
+def _joint_units_at(
+    data: ProblemData, spent: Spent, board: int, mode: int, several: bool, by_layers: bool
+) -> JointUnits:
+    capacity = data.capacities[board]
+    return joint_units(spent, capacity, data.modes[mode], several=several, by_layers=by_layers)
+
+
+def _joint_load(
+    data: ProblemData, board: int, tasks: Sequence[StudentLoad], units: _UnitsOf
+) -> StudentsCost:
+    """Cost of students that are a joint model for each precision."""
+    device = data.capacities[board].board.device
+    models: dict[str, list[StudentLoad]] = defaultdict(list)
+    for mode, filters in tasks:
+        models[data.modes[mode].precision].append((mode, filters))
+    memory_bytes = macs = 0
+    spent: dict[Spent, int] = {"busy": 0, "energy": 0, "late": 0}
+    for students in models.values():
+        cost = _joint_cost(data, students)
+        memory_bytes += cost.memory_bytes(data.modes[students[0][0]].precision)
+        macs += cost.macs
+        by_layers = all(knows_layers(device, data.modes[mode]) for mode, _ in students)
+        for what in spent:
+            parts = [units(what, board, mode, len(models) > 1, by_layers) for mode, _ in students]
+            spent[what] += max(part.stem for part in parts)
+            spent[what] += sum(
+                part.head.at(filters) for part, (_, filters) in zip(parts, students, strict=True)
+            )
+    known = _joint_cost(data, tasks)
+    return StudentsCost(
+        memory_bytes=memory_bytes,
+        macs=macs,
+        params=known.params,
+        known_macs=known.macs,
+        busy=spent["busy"],
+        energy=spent["energy"],
+        late=spent["late"],
+    )
+
+
+def joint_models(students: Sequence[tuple[Mode, int]]) -> list[tuple[Precision, Cost]]:
+    """Precision and cost of each joint model of a board with students of these filters."""
+    models: dict[Precision, list[tuple[StudentCostLine, int]]] = defaultdict(list)
+    for mode, filters in students:
+        models[mode.precision].append((mode.line, filters))
+    return [(precision, joint_cost(joined)) for precision, joined in models.items()]
+
+
+def _joint_cost(data: ProblemData, tasks: Sequence[tuple[int, int]]) -> Cost:
+    return joint_cost([(data.modes[mode].line, filters) for mode, filters in tasks])
+
+
+def counted_copies(replica_sets: Sequence[Collection[Hashable]]) -> int:
+    """Number of boards whose copy of G0 counts as knowledge.
+
+    It is the most that students can be on, where each is on one of its boards: a largest matching
+    of students and boards.
+    """
+    taken: dict[Hashable, int] = {}
+
+    def place(student: int, tried: set[Hashable]) -> bool:
+        for board in replica_sets[student]:
+            if board not in tried:
+                tried.add(board)
+                if board not in taken or place(taken[board], tried):
+                    taken[board] = student
+                    return True
+        return False
+
+    return sum(place(student, set()) for student in range(len(replica_sets)))
