@@ -5,27 +5,46 @@ bind on some boards.  Alike: one community of one size for each student.  Each r
 solved to optimality for one objective; seconds of one core, start of the interpreter not counted.
 
     python benchmarks/planning_scale.py [--seeds 5] [--json]
+
+With a baseline, a revision of this repository, both builds answer the same questions through the
+command line, one after the other, and the ratio of their processor times is shown (user and system
+time of the child, imports included; 1 is the baseline).  The dependencies are those installed here.
+Options that the baseline does not know are given to the other build alone, so that both are asked
+for the same: a copy of G0 for each student, and no bound on how unlike partitions are.
+
+    python benchmarks/planning_scale.py --baseline 8f2e3c0 [--parts proof,size,front,shell] [--json]
 """
 
 import argparse
 import json
+import os
 import platform
+import resource
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "planner"))
 from drawn_problems import alike_question, unlike_question
+from planner_questions import PUBLISHED_SIZES, partition
 
+from nonn_common.document import Document
 from nonn_common.errors import NonnError
+from nonn_common.units import FLOPS_PER_MAC
 from planner.problem.goals import ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.solve import solve
 
+HERE = Path(__file__).parent.parent
 OBJECTIVES = (
     "latency",
     "capacity",
@@ -68,26 +87,226 @@ def solved(question: Problem, objective: str) -> tuple[str, float]:
     return found, time.perf_counter() - begun
 
 
+def run(
+    command: Sequence[str | Path], folder: Path = HERE, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, with so much beside the environment."""
+    return subprocess.run(  # noqa: S603  (this program, and git)
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build of the program, by where its code is."""
+
+    name: str
+    root: Path
+
+    def run(self, arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+        """Run a command of the program on one core."""
+        own = {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        return run([sys.executable, "-m", "nonn_plan", *arguments], folder, **own)
+
+    def timed(self, arguments: Sequence[str], folder: Path) -> tuple[float, float]:
+        """Run a command; its processor time and user time, in seconds."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = self.run(arguments, folder)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if done.returncode not in (0, 4):
+            raise SystemExit(f"{self.name}: {' '.join(arguments)}\n{done.stderr}")
+        user = after.ru_utime - before.ru_utime
+        return user + after.ru_stime - before.ru_stime, user
+
+    def own_options(self, folder: Path) -> list[str]:
+        """Options with which it means what builds meant before there were these options."""
+        said = self.run(["plan", "--help"], folder).stdout
+        return [part for option in AS_BEFORE if option[0] in said for part in option]
+
+
+AS_BEFORE = (("--group0-copies", "per-student"), ("--balance", "off"))
+"""Options of builds that would ask for something else without them."""
+PARTS = ("proof", "size", "front", "shell")
+QUICKSTART_SIZES = (35, 27, 25, 20, 19, 2)
+"""Communities that `quickstart` finds with seed 0."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, its files, how often it is run, and which deterministic limit it has."""
+
+    part: str
+    name: str
+    arguments: tuple[str, ...]
+    files: dict[str, Document]
+    runs: int = 1
+
+    def measured(self, build: Build, own: Sequence[str]) -> "Measurement":
+        """Run it so often in a folder of its own."""
+        seconds, answer = [], ""
+        for _ in range(self.runs):
+            with tempfile.TemporaryDirectory() as made:
+                folder = Path(made)
+                for name, content in self.files.items():
+                    text = json.dumps(content.model_dump(mode="json", exclude_defaults=True))
+                    (folder / name).write_text(text)
+                seconds.append(build.timed([*self.arguments, *own], folder))
+                answer = answered(folder)
+        each, user = (median(column) for column in zip(*seconds, strict=True))
+        return Measurement(answer, each, user)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """An answer, and processor and user time in seconds."""
+
+    answer: str
+    seconds: float
+    user: float
+
+
+def answered(folder: Path) -> str:
+    """Read from what a command wrote how it answered."""
+    if (folder / "plan.json").exists():
+        plan = json.loads((folder / "plan.json").read_text())
+        gaps = [stage["gap_pct"] for stage in plan["stages"] if not stage["proven"]]
+        return f"gap {max(gap or 0.0 for gap in gaps):.2f} %" if gaps else str(plan["status"])
+    if (folder / "explore" / "explore.json").exists():
+        found = json.loads((folder / "explore" / "explore.json").read_text())["cells"][-1]["found"]
+        return f"{found['status']}, {len(found['points'])} points"
+    return "no plan"
+
+
+def typed(question: Problem, objective: str, limit: float, students: str) -> tuple[str, ...]:
+    """Return a question as people type it, but for its files."""
+    budgets = question.budgets
+    return (
+        *("plan", "partition.json", "--fleet", "fleet.json", "--objective", objective),
+        *("--students", students, "--limit", f"{limit:g}", "--epsilon", "1"),
+        *("--precision", ",".join(question.precisions)),
+        *("--image", question.image, "--classes", str(question.classes)),
+        *(part for name in question.networks for part in ("--student", name)),
+        *(part for one in budgets for part in ("--memory", f"{one.board}={one.memory_bytes}")),
+        *(
+            part
+            for one in budgets
+            for part in ("--flops", f"{one.board}={FLOPS_PER_MAC * (one.macs or 0)}")
+        ),
+    )
+
+
+def cases() -> Iterator[Case]:
+    """Yield the questions that both builds are asked."""
+    staged = "dropped,capacity:5%,imbalance,latency"
+
+    def unlike(part: str, count: int, objective: str, limit: float = LIMIT, seed: int = 0) -> Case:
+        same = (count, count)
+        asked = unlike_question(seed, boards=same, students=same, communities=same)
+        files = {"partition.json": asked.partition, "fleet.json": asked.fleet}
+        name = f"{count}x{count}, seed {seed}, limit {limit:g}: {objective}"
+        return Case(part, name, typed(asked, objective, limit, str(count)), files)
+
+    yield unlike("proof", 16, staged, 3)
+    yield unlike("proof", 16, staged, 3, seed=1)
+    yield unlike("proof", 24, staged)
+    yield unlike("proof", 32, staged)
+    yield unlike("size", 48, "capacity")
+    yield unlike("size", 64, "capacity")
+    many = unlike_question(0, boards=(8, 8), students=(8, 8), communities=(20, 20))
+    files = {"partition.json": many.partition, "fleet.json": many.fleet}
+    for students in ("8", "1:8"):
+        arguments = typed(many, "latency", LIMIT, students)
+        yield Case("size", f"{students} students, 20 communities: latency", arguments, files)
+    widths = [f"wrn10:{a},{b},{c}" for a in (8, 16) for b in (16, 24, 32) for c in (16, 32, 48, 64)]
+    yield Case(
+        "front",
+        "the quickstart's front: capacity,latency,students",
+        (
+            *("explore", "partition.json", "--fleet", "mixed", "--objective", "latency"),
+            *("--memory", "250KB", "--memory", "odroid-xu4s-1=400KB", "--jobs", "1"),
+            *("--flops", "5M", "--flops", "odroid-xu4s-1=8M", "--limit", "1000"),
+            *("--image", "1x16x16", "--classes", "10", "--epsilon", "1"),
+            *("--pareto", "capacity,latency,students"),
+            *(part for name in widths for part in ("--student", name)),
+        ),
+        {"partition.json": partition(QUICKSTART_SIZES)},
+    )
+    yield Case(
+        "shell",
+        "the published case, from the shell",
+        (
+            *("plan", "partition.json", "--fleet", "rpi3x2", "--teacher-network", "wrn40-4"),
+            *("--image", "3x32x32", "--classes", "10", "--memory", "500KB", "--flops", "200M"),
+            *("--precision", "int8"),
+        ),
+        {"partition.json": partition(PUBLISHED_SIZES)},
+        runs=5,
+    )
+
+
+BESIDE = ("case", "baseline", "now", "baseline, s", "now, s", "ratio", "ratio of user time")
+
+
+def compared(revision: str, parts: Sequence[str], progress: Console) -> list[tuple[str, ...]]:
+    """Measure both builds on each case; the baseline is checked out, and removed afterwards."""
+    rows = []
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made) / "baseline"
+        done = run(["git", "worktree", "add", "--detach", root, revision])
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        try:
+            builds = (Build(revision, root), Build("now", HERE))
+            own = [build.own_options(Path(made)) for build in builds]
+            for case in cases():
+                if case.part not in parts:
+                    continue
+                old, new = (case.measured(b, o) for b, o in zip(builds, own, strict=True))
+                times = (f"{old.seconds:.2f}", f"{new.seconds:.2f}")
+                ratios = (f"{new.seconds / old.seconds:.3f}", f"{new.user / old.user:.3f}")
+                rows.append((case.name, old.answer, new.answer, *times, *ratios))
+                progress.print(": ".join(rows[-1][:1]), " | ".join(rows[-1][1:]), style="dim")
+        finally:
+            run(["git", "worktree", "remove", "--force", root])
+    return rows
+
+
+def shown(
+    columns: Sequence[str], rows: Sequence[tuple[str, ...]], title: str, as_json: bool
+) -> None:
+    """Print rows as a table, or as JSON."""
+    if as_json:
+        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
+        return
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=140).print(table)
+
+
 def main() -> None:
     """Print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--baseline", metavar="REV", help="a revision to compare with")
+    parser.add_argument("--parts", default=",".join(PARTS), help="of the comparison")
     given = parser.parse_args()
-    rows = []
     progress = Console(stderr=True)
+    if given.baseline:
+        parts = given.parts.split(",")
+        if unknown := set(parts) - set(PARTS):
+            parser.error(f"--parts: {min(unknown)}; allowed: {', '.join(PARTS)}")
+        title = f"Processor time beside {given.baseline} ({platform.machine()})"
+        shown(BESIDE, compared(given.baseline, parts, progress), title, given.json)
+        return
+    rows = []
     for name, question in questions(given.seeds):
         for objective in OBJECTIVES[:1] if name.startswith("32 ") else OBJECTIVES:
             answer, seconds = solved(question, objective)
             progress.print(f"{name}: {objective}: {answer}, {seconds:.2f} s", style="dim")
             rows.append((name, objective, answer, f"{seconds:.2f}"))
-    if given.json:
-        print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=2))
-        return
-    table = Table(*COLUMNS, title=f"Seconds to the proof, one core ({platform.machine()})")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=140).print(table)
+    shown(COLUMNS, rows, f"Seconds to the proof, one core ({platform.machine()})", given.json)
 
 
 if __name__ == "__main__":
