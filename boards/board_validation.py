@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
+from boards.host.connection import working_boards
 from boards.host.inference import Answer, BoardTiming
 from nonn_common.document import Document, Record, write_atomic
 from nonn_common.errors import BoardError
@@ -58,6 +59,14 @@ class AnswerTimes:
                 computing[each.inference, each.actor] += (each.start_ms, each.end_ms)
         timings: defaultdict[int, list[BoardTiming]] = defaultdict(list)
         sent_ms = {(row.inference, row.receiver): row.received_ms for row in found.messages}
+        replying = {row.sender for row in found.messages if row.receiver == HOST}
+        for (image, board), moments in computing.items():
+            if board != HOST and board not in replying:
+                # The board of G0, which replies to nobody.
+                begun_ms, ended_ms = (each(moments) - started_ms[image] for each in (min, max))
+                timings[image].append(
+                    BoardTiming(board, begun_ms, ended_ms, None, ended_ms - begun_ms)
+                )
         for reply in found.messages:
             image, board = reply.inference, reply.sender
             if reply.receiver == HOST and reply.received_ms <= found.inferences[image].end_ms:
@@ -146,7 +155,10 @@ class BoardComparison(Record):
     device: str = Field(description="Its device.")
     wire: str = Field(description="How it was spoken to: frames or standard.")
     computed_ms: Comparison = Field(description="How long its students computed.")
-    replied_ms: Comparison = Field(description="When its features were there.")
+    replied_ms: Comparison = Field(
+        description="When its features were there.  Of the board of G0, where it has its own, "
+        "nothing is predicted: it only says that the maps are sent."
+    )
     energy_mj: Comparison = Field(
         description="Energy of computing, in mJ per image.  Measured is a proxy: the power that "
         "its profile predicts, for as long as it computed."
@@ -202,8 +214,14 @@ def compare_with_plan(
     rows = {row.board: row for row in result.boards}
     predicted, measured = AnswerTimes.simulated(result), AnswerTimes(whole)
     boards = tuple(
-        _board(rows[board], predicted, measured, protocols.get(board, ""))
-        for board in plan.send_order
+        _board(
+            rows[board],
+            predicted,
+            measured,
+            protocols.get(board, ""),
+            replies=board in plan.send_order,
+        )
+        for board in working_boards(plan)
     )
     total = _medians(predicted.total_ms, measured.total_ms)
     compute = _medians(predicted.compute_ms, measured.compute_ms)
@@ -238,18 +256,19 @@ def _p95(values: Sequence[float]) -> float:
 
 
 def _board(
-    row: BoardRow, predicted: AnswerTimes, measured: AnswerTimes, wire: str
+    row: BoardRow, predicted: AnswerTimes, measured: AnswerTimes, wire: str, *, replies: bool
 ) -> BoardComparison:
     def compared(figure: Callable[[BoardTiming], float | None]) -> Comparison:
         return _medians(predicted.of(row.board, figure), measured.of(row.board, figure))
 
     computed = compared(lambda timing: timing.computed_ms)
+    replied = compared(lambda timing: timing.replied_ms)
     return BoardComparison(
         board=row.board,
         device=row.device,
         wire=wire,
         computed_ms=computed,
-        replied_ms=compared(lambda timing: timing.replied_ms),
+        replied_ms=replied if replies else Comparison.of(None, replied.measured),
         energy_mj=_energy_compared(row, computed.measured),
     )
 

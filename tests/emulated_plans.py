@@ -61,11 +61,11 @@ def made_fleet(links, compute_ms=5.0, message_ms=0.0, sharing_slowdown=1.0):
     )
 
 
-def made_plan(fleet, boards=None, image="3x32x32", width=3, precisions=None, **asked):
+def made_plan(fleet, boards=None, image="3x32x32", width=3, precisions=None, alone="", **asked):
     """One student for each entry of `boards`, the names of those that run it; one on each board.
 
-    `precisions` are those of the students, fp32 unless given; `asked` are further fields of the
-    question.
+    `precisions` are those of the students, fp32 unless given; `alone` is the board of G0, where it
+    has its own; `asked` are further fields of the question.
     """
     placed = boards or [(board.name,) for board in fleet.boards]
     question = Problem.check(
@@ -79,6 +79,7 @@ def made_plan(fleet, boards=None, image="3x32x32", width=3, precisions=None, **a
             "objective": ({"objective": "students"},),
             "max_copies": max(map(len, placed)),
             "partition": _partition(len(placed), width),
+            "group0": "own-board" if alone else "replicated",
             "precisions": tuple(dict.fromkeys(precisions or ("fp32",))),
             **asked,
         },
@@ -95,14 +96,16 @@ def made_plan(fleet, boards=None, image="3x32x32", width=3, precisions=None, **a
         )
         for k, (home, *copies) in enumerate(placed)
     }
-    made = evaluate_decision(question, students, ())
-    order = tuple(board.name for board in fleet.boards if board.name in made.used)
+    made = evaluate_decision(question, students, (), (alone, "fp32") if alone else None)
+    used = {board for student in made.students for board in student.boards}
+    order = tuple(board.name for board in fleet.boards if board.name in used)
     evaluation = PlanEvaluation(question, made, order)
     return PlanDocument(
         question=question,
         status="feasible",
         students=made.students,
         joint_models=made.joint,
+        group0=made.group0,
         dropped=(),
         dropped_filters=0,
         delta_val_pct=None,
@@ -137,6 +140,7 @@ def bundle_of(plan: PlanDocument, folder: Path, joint=None) -> Path:
         folder,
         filters=tuple(len(student.filters) for student in plan.students),
         image=(image.channels, image.height, image.width),
+        alone=plan.group0 is not None,
         joint={
             name: tuple(places[member] for member in members)
             for name, members in plan.joint_students.items()

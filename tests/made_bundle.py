@@ -36,25 +36,35 @@ def make_bundle(
     convolutions: int = 1,
     seed: int = 0,
     joint: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    alone: bool = False,
 ) -> Manifest:
     """Write a bundle of one student for each number of `filters`, and its FC layer.
 
-    With `joint`, the numbers of students by a joint model's name, all students share one G0.
+    With `joint`, the numbers of students by a joint model's name, all students share one G0; with
+    `alone` it is a model by itself, and the students are heads that read its maps.
     """
     rng = np.random.default_rng(seed)
     contents: dict[str, bytes] = {}
     models: list[BundledModel] = []
     offset = 0
-    shared = _convolutions(rng, image[0], channels, convolutions) if joint else []
+    shared = _convolutions(rng, image[0], channels, convolutions) if joint or alone else []
+    maps = (channels, *image[1:])
     heads = []
     for number, width in enumerate(filters):
         name = f"student-{number}"
         group0 = shared or _convolutions(rng, image[0], channels, convolutions)
         heads.append(_head(rng, channels, width))
-        content = _model(group0, heads[-1:], image)
+        content = _model([] if alone else group0, heads[-1:], maps if alone else image)
         contents[f"{name}.fp32.onnx"] = content
-        models.append(_described(name, image, width, offset, content))
+        made = _described(name, maps if alone else image, width, offset, content)
+        models.append(made.model_copy(update={"role": "head"}) if alone else made)
         offset += width
+    if alone:
+        content = contents["group0.fp32.onnx"] = _model(shared, [], image)
+        whole = _described("group0", image, 1, 0, content)
+        own = {"role": "group0", "filters": (), "fc_offset": None}
+        own["answers"] = Port(name="features", shape=maps)
+        models.insert(0, whole.model_copy(update=own))
     for name, members in joint.items():
         content = _model(shared, [heads[number] for number in members], image)
         contents[f"{name}.fp32.onnx"] = content
@@ -158,14 +168,14 @@ def _model(group0: list[Weights], heads: list[Weights], image: tuple[int, int, i
         own = convolved(f"h{number}", values, last)
         nodes.append(helper.make_node("GlobalAveragePool", [own], [f"pooled {number}"]))
         nodes.append(helper.make_node("Flatten", [f"pooled {number}"], [f"vector {number}"]))
-    vectors = [f"vector {number}" for number in range(len(heads))]
+    vectors = [f"vector {number}" for number in range(len(heads))] or [last]
     nodes.append(helper.make_node("Concat", vectors, ["features"], axis=1))
-    width = sum(len(values) for values in heads)
+    answers = [sum(map(len, heads))] if heads else [len(group0[-1]), *image[1:]]
     graph = helper.make_graph(
         nodes,
         "student",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *image])],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", width])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", *answers])],
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

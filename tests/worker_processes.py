@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -68,9 +69,10 @@ class WorkerProcess:
         return self.process.returncode
 
 
-def keys_for(folder: Path, *boards: str) -> Path:
-    """Make an authority and keys for a host and these boards."""
-    make_keys(folder, [board_subject(name, ["127.0.0.1"]) for name in boards])
+def keys_for(folder: Path, *boards: str, sender: str = "") -> Path:
+    """Make an authority and keys for a host and these boards, of which one may send maps."""
+    subjects = [board_subject(name, ["127.0.0.1"]) for name in boards]
+    make_keys(folder, [replace(each, sends=each.name == sender) for each in subjects])
     return folder
 
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -155,11 +155,13 @@ def emulated(
     workloads = board_workloads(plan, Manifest.read(bundle / MANIFEST))
     host, _ = resolve(plan.question.fleet)
     can = detect() if capabilities is None else capabilities
+    if plan.group0 is not None:
+        can = Capabilities(refused=("G0's board sends to boards, whose networks do not meet",))
     links = link_emulations(workloads, can, own_message_ms)
     undo = ExitStack()
     try:
         folder = _folder(undo)
-        keys = keys or _made_keys(folder / "keys", workloads)
+        keys = keys or _made_keys(folder / "keys", plan, workloads)
         spawner = undo.enter_context(Spawner())
         endpoints = _endpoints(workloads, can, undo)
         relay = (
@@ -204,8 +206,10 @@ def _folder(undo: ExitStack) -> Path:
     return folder
 
 
-def _made_keys(keys: Path, workloads: Sequence[BoardWorkload]) -> Path:
-    make_keys(keys, [board_subject(workload.board.name) for workload in workloads])
+def _made_keys(keys: Path, plan: PlanDocument, workloads: Sequence[BoardWorkload]) -> Path:
+    sender = plan.group0.board if plan.group0 else ""
+    names = [workload.board.name for workload in workloads]
+    make_keys(keys, [replace(board_subject(name), sends=name == sender) for name in names])
     return keys
 
 

@@ -11,11 +11,11 @@ from boards.emulation.namespace import Capabilities, carrier_name
 from boards.emulation.relay import LinkDirection
 from nonn_common.errors import InputError
 from nonn_core.export.bundle import Manifest, ModelPrecision
-from planner.plan_file.evaluation import plan_workload
-from planner.plan_file.plan_document import PlanDocument, PlannedStudent, require_students
+from planner.plan_file.decision_workload import works_by_board
+from planner.plan_file.plan_document import PlanDocument, PlannedModel, require_students
 from profiles.device import DeviceProfile, quantity_value
 from profiles.fleet import Board, resolve
-from profiles.link import wire_ms
+from profiles.link import LinkProfile, wire_ms
 from simulator.graph_builder import join_ms
 from simulator.workloads.fan_out import busy_ms
 
@@ -29,7 +29,8 @@ class BoardWorkload:
     """A board, its students, and their compute and message times.
 
     An answer is ready `holds_ms` after its computation began.  An image, a message of
-    `image_bytes`, costs the host's sender `message_ms` on top of its time on the wire.
+    `image_bytes`, costs the host's sender `message_ms` on top of its time on the wire; or maps of
+    G0 that of their `sender`, another board, whose link they pass as well.
     """
 
     board: Board
@@ -37,49 +38,52 @@ class BoardWorkload:
     precision: ModelPrecision | None
     image_bytes: int
     message_ms: float
+    sender: Board | None = None
 
     @property
     def students(self) -> tuple[str, ...]:
         """Names of its students."""
         return tuple(self.holds_ms)
 
+    @property
+    def links(self) -> tuple[LinkProfile, ...]:
+        """Links that its input passes: its own, and that of the sender of maps."""
+        return (self.board.link, *((self.sender.link,) if self.sender else ()))
+
 
 def board_workloads(plan: PlanDocument, bundle: Manifest) -> tuple[BoardWorkload, ...]:
     """Workload of each board that has a student, in the fleet's order.
 
-    Students of one board run at once, so that each is done when all are: the simulator's busy_ms.
-    Raises InputError for a plan without students or with G0 on a board of its own, and for a bundle
-    that lacks a student.
+    Models of one board run at once, so that each is done when all are: the simulator's busy_ms.
+    Raises InputError for a plan without students, and for a bundle that lacks a student.
     """
     require_students(plan)
-    if plan.group0 is not None:
-        raise InputError(
-            "no worker sends maps of G0 to other boards",
-            where="plan",
-            found=f"G0 on {plan.group0.board}",
-            fix="plan with --group0 replicated",
-        )
     _require_students_of(plan, bundle)
     _, boards = resolve(plan.question.fleet)
     return tuple(
-        _workload(plan, bundle, board) for board in boards if board.name in plan.decision.used
+        _workload(plan, bundle, board, boards)
+        for board in boards
+        if board.name in plan.decision.used
     )
 
 
-def _workload(plan: PlanDocument, bundle: Manifest, board: Board) -> BoardWorkload:
-    students = [student for student in plan.students if board.name in student.boards]
-    works = [one.work for one in plan_workload(plan).students if one.board == board.name]
-    together_ms = busy_ms(board.device, works)
+def _workload(
+    plan: PlanDocument, bundle: Manifest, board: Board, boards: Sequence[Board]
+) -> BoardWorkload:
+    here = [model for model in plan.decision.models if board.name in model.boards]
+    together_ms = busy_ms(board.device, works_by_board(plan.question, plan.decision)[board.name])
+    sender = plan.group0 if plan.group0 and plan.group0.board != board.name else None
     return BoardWorkload(
         board=board,
-        holds_ms={student.name: together_ms for student in students},
-        precision=_precision(students, bundle),
-        image_bytes=plan.question.image_shape.size_bytes,
+        holds_ms={model.name: together_ms for model in here},
+        precision=_precision(here, bundle),
+        image_bytes=sender.maps_bytes if sender else plan.question.image_shape.size_bytes,
         message_ms=quantity_value(board.device, "message_ms"),
+        sender=next((each for each in boards if sender and each.name == sender.board), None),
     )
 
 
-def _precision(students: list[PlannedStudent], bundle: Manifest) -> ModelPrecision | None:
+def _precision(students: list[PlannedModel], bundle: Manifest) -> ModelPrecision | None:
     """Find the precision that a board's students share in plan and bundle."""
     names = {student.name for student in students}
     common = {student.precision for student in students}
@@ -140,21 +144,29 @@ def _needed(
     shared_channels: bool,
     own_message_ms: float,
 ) -> bool:
-    link = workload.board.link
-    late_ms = link.jitter_ms.value + (0.0 if can.delays else link.latency_ms.value)
-    alone = boards == 1 and link.duplex == "full"
+    late_ms = sum(
+        link.jitter_ms.value + (0.0 if can.delays else link.latency_ms.value)
+        for link in workload.links
+    )
+    alone = boards == 1 and workload.board.link.duplex == "full"
     by_kernel = shared_channels or (can.rates and alone)
     serial = _wire_counts(workload) and not by_kernel
     return late_ms > 0 or serial or workload.message_ms > own_message_ms
 
 
 def _down(workload: BoardWorkload, can: Capabilities, own_message_ms: float) -> LinkDirection:
-    """Direction to the board, which occupies the host's card and unsupported channels."""
+    """Direction to the board, which occupies the host's card and unsupported channels.
+
+    Maps occupy their sender's link in place of the card, and are late by both links.
+    """
+    source = _CARD if workload.sender is None else f"up {workload.sender.name}"
     carriers = dict.fromkeys(
-        [_CARD] if can.shared_channels else [_CARD, carrier_name(workload.board)]
+        [source] if can.shared_channels else [source, carrier_name(workload.board)]
     )
+    if workload.sender is not None:
+        carriers.pop(_CARD, None)
     return replace(
-        _direction(workload, can, tuple(carriers), _wire_ms_per_byte(workload, can)),
+        _direction(can, tuple(carriers), _wire_ms_per_byte(workload, can), workload.links),
         message_ms=max(0.0, workload.message_ms - own_message_ms),
         message_bytes=workload.image_bytes,
     )
@@ -163,31 +175,35 @@ def _down(workload: BoardWorkload, can: Capabilities, own_message_ms: float) -> 
 def _up(workload: BoardWorkload, can: Capabilities) -> LinkDirection:
     full = workload.board.link.duplex == "full"
     if can.shared_channels or (can.rates and full):
-        return _direction(workload, can, (), 0.0)
+        return _direction(can, (), 0.0, workload.links[:1])
     own = f"up {workload.board.name}" if full else carrier_name(workload.board)
-    return _direction(workload, can, (own,), _wire_ms_per_byte(workload, can))
+    links = workload.links[:1]
+    counts = can.rates or _wire_counts(workload)
+    return _direction(can, (own,), wire_ms(links[0], 1) if counts else 0.0, links)
 
 
 def _direction(
-    workload: BoardWorkload, can: Capabilities, carriers: tuple[str, ...], on_wire_ms: float
+    can: Capabilities,
+    carriers: tuple[str, ...],
+    on_wire_ms: float,
+    links: Sequence[LinkProfile],
 ) -> LinkDirection:
-    link = workload.board.link
     return LinkDirection(
         carriers=carriers,
         wire_ms_per_byte=on_wire_ms,
         wire_by_kernel=can.rates,
-        latency_ms=0.0 if can.delays else link.latency_ms.value,
-        jitter_ms=link.jitter_ms.value,
+        latency_ms=0.0 if can.delays else sum(link.latency_ms.value for link in links),
+        jitter_ms=sum(link.jitter_ms.value for link in links),
     )
 
 
 def _wire_ms_per_byte(workload: BoardWorkload, can: Capabilities) -> float:
     counts = can.rates or _wire_counts(workload)
-    return wire_ms(workload.board.link, 1) if counts else 0.0
+    return max(wire_ms(link, 1) for link in workload.links) if counts else 0.0
 
 
 def _wire_counts(workload: BoardWorkload) -> bool:
-    return wire_ms(workload.board.link, workload.image_bytes) >= RELAY_COST_MS
+    return max(wire_ms(link, workload.image_bytes) for link in workload.links) >= RELAY_COST_MS
 
 
 def emulation_methods(can: Capabilities, links: Mapping[str, LinkEmulation]) -> tuple[str, ...]:

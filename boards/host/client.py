@@ -25,10 +25,8 @@ from boards.protocol.frames import Values
 
 _UNRESPONSIVE_S = 10.0
 """A board with outstanding answers that is silent for so long, or a deadline, is reconnected."""
-
 _CHECK_INTERVAL_NS = 100_000_000
 """Interval of the check for such boards."""
-
 _MAX_OUTSTANDING = 256
 
 
@@ -75,7 +73,7 @@ class InferenceClient:
         self._next = 1
         self._next_check_ns = 0
         self._gone_since_ns = time.perf_counter_ns()
-        """Last moment from which on no board was connected."""
+        """Last moment from which on no board could be asked."""
         self._selector = selectors.DefaultSelector()
         self._selector.register(reconnector, selectors.EVENT_READ, None)
         for task in tasks:
@@ -157,16 +155,22 @@ class InferenceClient:
             self._drain_events()
             now_ns = time.perf_counter_ns()
             silent_ns = self._silent_ns(now_ns)
-            able = self.protocols.keys() - silent_ns
+            up = self._reached()
+            able = {n for n in up - silent_ns.keys() if self._tasks[n].sender not in silent_ns}
             if len({each for name in able for each in self._tasks[name].students}) >= self._quorum:
                 return True
             late = any(quiet_ns < 2 * deadline_ns for quiet_ns in silent_ns.values())
-            gone_s = 0.0 if self.protocols else (now_ns - self._gone_since_ns) / 1e9
+            gone_s = 0.0 if up else (now_ns - self._gone_since_ns) / 1e9
             if gone_s > self._patience_s or (able and not late) or now_ns >= end_ns:
                 return True
             if self._pending:
                 return False
             self._poll(end_ns)
+
+    def _reached(self) -> set[str]:
+        """Connected boards that get images, or maps of a connected board of G0."""
+        up = self.protocols.keys()
+        return {name for name in up if self._tasks[name].sender in ("", *up)}
 
     def _send(self, images: Values) -> int:
         """Send to every board that is there, in the plan's order; return the request's number."""
@@ -179,6 +183,9 @@ class InferenceClient:
                 pending.mark_failed(name, state.down)
             elif name in unresponsive or name in lagging:
                 pending.mark_failed(name, f"{state.outstanding} answers are outstanding")
+            elif state.task.sender and state.task.sender not in pending.outstanding:
+                # Its board of G0 was before it, and has failed.
+                pending.mark_failed(name, pending.failures[state.task.sender])
             else:
                 self._send_to(name, state, state.connection, pending)
         pending.standby |= lagging
@@ -231,9 +238,14 @@ class InferenceClient:
             name: now_ns - state.last_heard_ns
             for name, state in self._states.items()
             if state.connection is not None
-            and state.outstanding
+            and self._owes(state)
             and now_ns - state.last_heard_ns >= self._policy.deadline_ms * 1e6
         }
+
+    def _owes(self, state: _ConnectionState) -> bool:
+        """Whether a board has to answer an image, or maps that were sent to it."""
+        sender = self._states.get(state.task.sender)
+        return state.outstanding > 0 and (sender is None or not sender.outstanding)
 
     @property
     def _patience_s(self) -> float:
@@ -285,8 +297,13 @@ class InferenceClient:
         now_ns = time.perf_counter_ns()
         state.outstanding, state.last_heard_ns = max(0, state.outstanding - 1), now_ns
         pending = self._pending.get(reply.number)
+        refused = [each.name for each in state.task.receivers if reply.features is None]
+        for board in (*reply.unsent, *refused):
+            self._states[board].outstanding = max(0, self._states[board].outstanding - 1)
         if pending is None or name not in pending.outstanding:
             return
+        for board, why in reply.unsent.items():
+            pending.mark_failed(board, why)
         if reply.features is None:
             pending.mark_failed(name, reply.refusal)
             self._fall_back(pending)
@@ -329,7 +346,9 @@ class InferenceClient:
         self._selector.unregister(state.connection)
         state.connection.close()
         state.connection, state.outstanding, state.down = None, 0, reason
-        if not self.protocols:
+        for fed in state.task.receivers:
+            self._states[fed.name].outstanding = 0
+        if not self._reached():
             self._gone_since_ns = time.perf_counter_ns()
         for pending in self._pending.values():
             if name in pending.outstanding:
@@ -340,7 +359,7 @@ class InferenceClient:
     def _disconnect_unresponsive(self, now_ns: int) -> None:
         for name, state in self._states.items():
             quiet_s = (now_ns - state.last_heard_ns) / 1e9
-            if state.outstanding and quiet_s > self._patience_s:
+            if self._owes(state) and quiet_s > self._patience_s:
                 self._disconnect(name, f"said nothing for {quiet_s:.0f} s")
 
     def _deadline_ns(self) -> int:

@@ -5,21 +5,31 @@ order.  A thread for each board that is wanted connects beside the work until th
 """
 
 import os
+import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 from boards.protocol import frames
 from boards.protocol.address import BoardAddress, BoardAddresses
-from boards.protocol.frames import Features, Values
+from boards.protocol.frames import (
+    Expectation,
+    Features,
+    Frame,
+    Route,
+    Values,
+    expect_frame,
+    route_frame,
+)
 from nonn_common.errors import InputError
 from nonn_core.export.bundle import BundledModel, Manifest
-from planner.plan_file.plan_document import PlanDocument, require_students
+from planner.plan_file.plan_document import PlanDocument, PlannedGroup0, require_students
 
 ProtocolName = Literal["frames", "standard"]
 
@@ -31,12 +41,17 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 2.0
 class BoardTask:
     """A board, and the students whose features it answers, side by side in this order.
 
-    `joint` are the bundle's models of several of them, with one G0.
+    `joint` are the bundle's models of several of them, with one G0.  Where G0 has a board of its
+    own, this board's task has `receivers`, the other boards, and theirs have it as `sender`; all
+    have one `session`.
     """
 
     board: BoardAddress
     models: tuple[BundledModel, ...]
     joint: tuple[BundledModel, ...] = ()
+    receivers: tuple[BoardAddress, ...] = ()
+    sender: str = ""
+    session: str = ""
 
     @property
     def name(self) -> str:
@@ -45,8 +60,8 @@ class BoardTask:
 
     @cached_property
     def students(self) -> tuple[str, ...]:
-        """Names of its students."""
-        return tuple(model.name for model in self.models)
+        """Names of its students; none of G0 alone."""
+        return tuple(model.name for model in self.models if model.role != "group0")
 
     @property
     def image_values(self) -> int:
@@ -56,7 +71,18 @@ class BoardTask:
     @property
     def answer_values(self) -> int:
         """Values of all its features of an image."""
-        return sum(prod(model.answers.shape) for model in self.models)
+        return sum(prod(m.answers.shape) for m in self.models if m.role != "group0")
+
+    def opening(self, ports: Mapping[str, int]) -> Frame:
+        """First frame of a connection; `ports` are those of the receivers' frames."""
+        if self.sender:
+            return expect_frame(Expectation(self.session, self.sender, self.students))
+        if not self.receivers:
+            return frames.hello_frame(self.students)
+        places = {
+            each.name: str(each.endpoint.with_port(ports[each.name])) for each in self.receivers
+        }
+        return route_frame(Route(self.session, self.models[0].name, places))
 
 
 def board_tasks(
@@ -64,18 +90,13 @@ def board_tasks(
 ) -> tuple[BoardTask, ...]:
     """Task of each board of the plan, in the sending order.
 
-    `where` names the file of addresses.  Raises InputError for a plan without students or with G0
-    on a board of its own, a bundle of other students, and a board without an address.
+    The board of G0 is the first, where it has one of its own.  `where` names the file of addresses.
+    Raises InputError for a plan without students, a bundle of other students, a board without an
+    address, and one that is asked by the standard protocol where boards exchange maps.
     """
     require_students(plan)
-    if plan.group0 is not None:
-        raise InputError(
-            "this host sends images to students alone, not maps of G0 from board to board",
-            where="plan",
-            found=f"G0 on {plan.group0.board}",
-            fix="plan with --group0 replicated",
-        )
-    models = {model.name: model for model in bundle.models if model.role == "student"}
+    role = "student" if plan.group0 is None else "head"
+    models = {model.name: model for model in bundle.models if model.role == role}
     planned = {student.name: student.filters for student in plan.students}
     found = {name: model.filters for name, model in models.items()}
     if found != planned:
@@ -91,7 +112,40 @@ def board_tasks(
         here = [student.name for student in plan.students if board in student.boards]
         students = tuple(models[name] for name in here)
         tasks.append(BoardTask(addresses.of(board, where), students, bundle.joint_models(here)))
-    return tuple(tasks)
+    return (
+        tuple(tasks)
+        if plan.group0 is None
+        else _exchanging(plan.group0, bundle, tasks, addresses, where)
+    )
+
+
+def _exchanging(
+    group0: PlannedGroup0,
+    bundle: Manifest,
+    heads: Sequence[BoardTask],
+    addresses: BoardAddresses,
+    where: str,
+) -> tuple[BoardTask, ...]:
+    """Tasks of one session: of G0's board, and of those that read its maps."""
+    session, source = secrets.token_hex(16), addresses.of(group0.board, where)
+    receivers = tuple(task.board for task in heads)
+    for each in (source, *receivers):
+        if each.protocol == "standard":
+            raise InputError(
+                "the standard protocol carries no maps from board to board",
+                where=f"{where}, board {each.name}",
+                found="protocol: standard",
+                allowed="fastest",
+                fix="plan with --group0 replicated",
+            )
+    model = next(model for model in bundle.models if model.role == "group0")
+    first = BoardTask(source, (model,), receivers=receivers, session=session)
+    return (first, *(replace(task, sender=source.name, session=session) for task in heads))
+
+
+def working_boards(plan: PlanDocument) -> tuple[str, ...]:
+    """Boards that work: that of G0, where it is alone, then the send order."""
+    return (*((plan.group0.board,) if plan.group0 else ()), *plan.send_order)
 
 
 def separate_copies(plan: PlanDocument, bundle: Manifest) -> tuple[str, ...]:
@@ -111,7 +165,8 @@ def _described(filters: Mapping[str, Sequence[int]]) -> str:
 
 def all_students(all_tasks: Sequence[BoardTask]) -> tuple[BundledModel, ...]:
     """Return every student once, in the order of the FC layer's inputs."""
-    found = {model.name: model for task in all_tasks for model in task.models}
+    models = (model for task in all_tasks for model in task.models if model.role != "group0")
+    found = {model.name: model for model in models}
     return tuple(sorted(found.values(), key=lambda model: model.fc_offset or 0))
 
 
@@ -135,13 +190,15 @@ class Request:
 class Reply(NamedTuple):
     """A worker's reply to one request: features, or the reason of refusal.
 
-    `timed` is whether it reports how long it waited and computed, which other servers do not.
+    `timed` is whether it reports how long it waited and computed, which other servers do not;
+    `unsent` are boards that G0's maps did not go to, and why.
     """
 
     number: int
     features: Features | None
     refusal: str = ""
     timed: bool = True
+    unsent: Mapping[str, str] = MappingProxyType({})
 
 
 class Connection(Protocol):

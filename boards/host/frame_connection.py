@@ -2,7 +2,9 @@
 
 import socket
 import ssl
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from types import MappingProxyType
 
 from cryptography.x509 import load_der_x509_certificate
 
@@ -18,6 +20,8 @@ from boards.protocol.frames import (
 )
 from boards.tls.credential import CERTIFICATE_FILE, Identity
 
+_OTHER_BYTES = 64 * 1024
+"""Most that a frame has beside features."""
 _CHUNK_BYTES = 32 * 1024
 """More than TLS takes at once (16 KiB): nothing stays in it that a selector would not see."""
 
@@ -34,7 +38,8 @@ class FrameConnection:
     def __init__(self, connection: socket.socket, task: BoardTask) -> None:
         self._socket = connection
         self._answer_values = task.answer_values
-        self._assembler = FrameAssembler(64 + 4 * 1024 * task.answer_values)
+        self._reads_maps = bool(task.sender)
+        self._assembler = FrameAssembler(_OTHER_BYTES + 4 * 1024 * task.answer_values)
         self._send_buffer = bytearray()
 
     def fileno(self) -> int:
@@ -47,9 +52,13 @@ class FrameConnection:
         return bool(self._send_buffer)
 
     def send(self, request: Request) -> None:
-        """Ask for features; sends at once as far as there is room."""
-        self._send_buffer += request.frame
-        self.flush()
+        """Ask for features; sends at once as far as there is room.
+
+        A board that reads maps gets them from that of G0.
+        """
+        if not self._reads_maps:
+            self._send_buffer += request.frame
+            self.flush()
 
     def flush(self) -> None:
         """Send waiting bytes, as far as there is room."""
@@ -100,20 +109,28 @@ class FrameConnection:
             return Reply(frame.number, frames.parse_features(frame, self._answer_values))
         if frame.kind == FrameKind.REFUSED:
             return Reply(frame.number, None, frames.parse_refusal(frame))
+        if frame.kind == FrameKind.SENT:
+            times, unsent = frames.parse_sent(frame)
+            return Reply(frame.number, times, unsent=unsent)
         raise MalformedFrameError(f"{frame.kind.name} in place of FEATURES")
 
 
 def connect_frames(
-    address: Address, task: BoardTask, context: ssl.SSLContext | None, seconds: float
+    address: Address,
+    task: BoardTask,
+    context: ssl.SSLContext | None,
+    seconds: float,
+    ports: Mapping[str, int] = MappingProxyType({}),
 ) -> FrameConnection:
     """Connect, prove who is who, and agree on the students.
 
-    Raises FramesUnreachableError where nothing answers there, ConnectionLostError for all else.
+    `ports` are those of the frames of boards that G0's maps go on to.  Raises
+    FramesUnreachableError where nothing answers there, ConnectionLostError for all else.
     """
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(_open_socket(address, task, context, seconds))
-            connection.sendall(frames.hello_frame(task.students).encoded())
+            connection.sendall(task.opening(ports).encoded())
             _check_welcome(_read_frame(connection), task)
             connection.setblocking(False)
         except (OSError, MalformedFrameError) as error:

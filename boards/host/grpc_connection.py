@@ -6,8 +6,8 @@ advertises them; where their port cannot be reached, these calls are slower, but
 
 import threading
 from collections import deque
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
@@ -29,13 +29,14 @@ from boards.host.frame_connection import (
     certificate_fault,
     connect_frames,
 )
-from boards.protocol.address import Address
+from boards.protocol.address import Address, BoardAddress
 from boards.protocol.frames import Features, RefusalReason, Values, advertised_port
 from boards.protocol.open_inference import METHODS, SERVICE, message_class
 from boards.tls.credential import Identity
 from nonn_core.export.bundle import BundledModel
 
 CONNECT_TIMEOUT_S = 5.0
+_ASKED_S = 1.0
 
 _LARGEST_BYTES = 64 * 1024 * 1024
 
@@ -312,8 +313,13 @@ def connect(task: BoardTask, identity: Identity | None) -> Connection:
         port = advertised_port(server.extensions)
         if port is not None and task.board.protocol == "fastest":
             context = None if identity is None else identity.client_context()
-            with suppress(FramesUnreachableError):
-                return connect_frames(address.with_port(port), task, context, CONNECT_TIMEOUT_S)
+            ports = {each.name: _frames_port(each, identity) for each in task.receivers}
+            with _frames_or_calls(task):
+                return connect_frames(
+                    address.with_port(port), task, context, CONNECT_TIMEOUT_S, ports
+                )
+        if task.session:
+            raise ConnectionLostError(f"{address}: maps of G0 go by frames, which are not there")
         joint = tuple(model for model in task.joint if _serves(channel, model.name))
         joined = {name for model in joint for name in model.members}
         for name in task.students:
@@ -323,6 +329,29 @@ def connect(task: BoardTask, identity: Identity | None) -> Connection:
         # What is open stays open.
         stack.pop_all()
     return connection
+
+
+@contextmanager
+def _frames_or_calls(task: BoardTask) -> Iterator[None]:
+    """Go on with calls where frames are not reached, unless boards exchange maps."""
+    try:
+        yield
+    except FramesUnreachableError:
+        if task.session:
+            raise
+
+
+def _frames_port(board: BoardAddress, identity: Identity | None) -> int:
+    """Port of a board's frames; that after the standard one's, where it does not say."""
+    channel = GrpcChannel(board.endpoint, board.name, identity)
+    try:
+        server = channel.call("ServerMetadata", message_class("ServerMetadataRequest")(), _ASKED_S)
+        found = advertised_port(server.extensions)
+    except ConnectionLostError:
+        found = None
+    finally:
+        channel.close()
+    return found or board.endpoint.port + 1
 
 
 def _serves(channel: GrpcChannel, model: str) -> bool:

@@ -89,22 +89,34 @@ class PendingRequest:
     """Boards that were sent the images and may still answer, and when that was done."""
     features: dict[str, Values] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Boards that will not answer, and the first reason."""
     timings: list[BoardTiming] = field(default_factory=list)
-    failed: bool = False
-    """Whether any board will not answer."""
 
     def mark_failed(self, board: str, reason: str) -> None:
-        """Note that a board's answer will not come."""
+        """Note that a board's answer will not come.
+
+        Nor will those of boards that wait for its maps.
+        """
         self.outstanding.pop(board, None)
-        self.failed = True
-        for student in self.tasks[board].students:
-            self.reasons.setdefault(student, f"{board}: {reason}")
+        task = self.tasks[board]
+        why = f"{board}, which computes G0: {reason}" if task.receivers else f"{board}: {reason}"
+        self.failures.setdefault(board, reason)
+        for student in task.students:
+            self.reasons.setdefault(student, why)
+        for fed in task.receivers:
+            if fed.name in self.outstanding:
+                del self.outstanding[fed.name]
+                self.failures.setdefault(fed.name, reason)
+            for student in self.tasks[fed.name].students:
+                self.reasons.setdefault(student, why)
 
     def add_reply(self, board: str, features: Features, now_ns: int, *, timed: bool) -> None:
         """Take a board's features; the first of replicas count."""
         sent_ns = self.outstanding.pop(board)
         start = 0
-        for model in self.tasks[board].models:
+        task = self.tasks[board]
+        for model in task.models if not task.receivers else ():
             width = len(model.filters)
             self.features.setdefault(model.name, features.values[:, start : start + width])
             start += width
@@ -123,7 +135,7 @@ class PendingRequest:
         if len(self.features) >= needed:
             return True
         # Without a failure what is not there is still coming.
-        return (self.failed or not self.outstanding) and not self._still_expected()
+        return bool(self.failures or not self.outstanding) and not self._still_expected()
 
     def fallbacks(self) -> list[str]:
         """Standby boards with a student that no other board will answer."""
@@ -139,7 +151,12 @@ class PendingRequest:
         return self.tasks[board].students
 
     def missing(self, students: Sequence[str], otherwise: str) -> dict[str, str]:
-        """Missing students, each with a reason; `otherwise` where none is known."""
+        """Missing students, each with a reason; `otherwise` where none is known.
+
+        A board of G0 that has not answered is named: no other board could.
+        """
+        late = [board for board in self.outstanding if self.tasks[board].receivers]
+        otherwise = f"{late[0]}, which computes G0: {otherwise}" if late else otherwise
         return {
             student: self.reasons.get(student, otherwise)
             for student in students

@@ -11,16 +11,23 @@ answered by FEATURES (uint64 ns waited, uint64 ns computed, uint32 images, float
 after student for each image) or by REFUSED (byte reason, UTF-8 text) of the same number.  The image
 goes once to a board, however many students it has.
 
+Where G0 has a board of its own, the host opens with ROUTE there, which names the boards that G0's
+maps go on to, and with EXPECT on these, which names the students, the sender, and the session of
+both.  Each IMAGES is then answered by SENT (the times, and which boards it could not be sent to);
+MAPS (16 bytes of session, uint32 images, float32 values) go from board to board, and the FEATURES
+that they make to the host that expects them.  ROUTE, EXPECT and the end of SENT are JSON.
+
 Workers advertise frames among the extensions of the Open Inference Protocol's ServerMetadata.
 Reasons of refusal are the same over both protocols.
 """
 
+import json
 import re
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +38,7 @@ _MAGIC = b"NoNN"
 _WELCOME = struct.Struct("<II")
 _IMAGES = struct.Struct("<I")
 _FEATURES = struct.Struct("<QQI")
+_MAPS = struct.Struct("<16sI")
 _EXTENSION = re.compile(rf"nonn_frames/{VERSION}\(port=(\d+)\)")
 
 
@@ -39,6 +47,7 @@ class RefusalReason(IntEnum):
 
     INVALID_ARGUMENT = 3
     NOT_FOUND = 5
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     INTERNAL = 13
     UNAVAILABLE = 14
@@ -63,6 +72,10 @@ class FrameKind(IntEnum):
     IMAGES = 3
     FEATURES = 4
     REFUSED = 5
+    ROUTE = 6
+    EXPECT = 7
+    MAPS = 8
+    SENT = 9
 
 
 _KINDS = {int(kind): kind for kind in FrameKind}
@@ -164,6 +177,102 @@ def parse_features(frame: Frame, answer_values: int) -> Features:
     """Return the features of a frame; raises MalformedFrameError."""
     waited_ns, computed_ns, count = _FEATURES.unpack_from(_require_length(frame, _FEATURES))
     return Features(_rows(frame, _FEATURES.size, count, answer_values), waited_ns, computed_ns)
+
+
+class Route(NamedTuple):
+    """Boards that maps of G0 go on to, and the addresses of their frames."""
+
+    session: str
+    group0: str
+    receivers: Mapping[str, str]
+
+
+class Expectation(NamedTuple):
+    """Students whose features are wanted for maps of a session, which a board sends."""
+
+    session: str
+    sender: str
+    students: Sequence[str]
+
+
+def route_frame(route: Route) -> Frame:
+    """ROUTE for the board of G0."""
+    return Frame(FrameKind.ROUTE, 0, json.dumps(route._asdict()).encode())
+
+
+def parse_route(frame: Frame) -> Route:
+    """Parse the receivers of maps; raises MalformedFrameError."""
+    found = Route(**_fields(frame, Route._fields))
+    texts = isinstance(found.receivers, dict) and all(
+        isinstance(each, str) for each in found.receivers.values()
+    )
+    if not texts or not isinstance(found.group0, str):
+        raise MalformedFrameError("a route of another form")
+    return found
+
+
+def expect_frame(expectation: Expectation) -> Frame:
+    """EXPECT for a board that is sent maps."""
+    return Frame(FrameKind.EXPECT, 0, json.dumps(expectation._asdict()).encode())
+
+
+def parse_expectation(frame: Frame) -> Expectation:
+    """Parse what is expected of maps; raises MalformedFrameError."""
+    found = Expectation(**_fields(frame, Expectation._fields))
+    students = found.students
+    if not (isinstance(students, list) and all(isinstance(each, str) for each in students)):
+        raise MalformedFrameError("an expectation of another form")
+    return found
+
+
+def _fields(frame: Frame, names: tuple[str, ...]) -> dict[str, Any]:
+    """Fields of a JSON payload, with a session among them; raises MalformedFrameError."""
+    try:
+        found = json.loads(frame.payload)
+    except ValueError:
+        raise MalformedFrameError(f"{frame.kind.name} that is no JSON") from None
+    if not isinstance(found, dict) or sorted(found) != sorted(names):
+        raise MalformedFrameError(f"{frame.kind.name} of other fields than {', '.join(names)}")
+    if not re.fullmatch("[0-9a-f]{32}", str(found["session"])):
+        raise MalformedFrameError("a session that is not 16 bytes in hexadecimal")
+    return found
+
+
+def maps_frame(number: int, session: str, values: Values) -> Frame:
+    """MAPS frame of `(n, ...)` values."""
+    head = bytes.fromhex(session) + _IMAGES.pack(len(values))
+    return Frame(FrameKind.MAPS, number, head + _float32(values))
+
+
+def maps_session(frame: Frame) -> str:
+    """Session of a MAPS frame; raises MalformedFrameError."""
+    return _require_length(frame, _MAPS)[: _MAPS.size - _IMAGES.size].hex()
+
+
+def parse_maps(frame: Frame, map_values: int) -> Values:
+    """Return the maps of a frame as `(n, map_values)`; raises MalformedFrameError."""
+    _, count = _MAPS.unpack_from(_require_length(frame, _MAPS))
+    return _rows(frame, _MAPS.size, count, map_values)
+
+
+def sent_frame(number: int, answer: Features, unsent: Mapping[str, str]) -> Frame:
+    """SENT frame: times of G0, and why its maps did not go to some boards."""
+    head = _FEATURES.pack(answer.waited_ns, answer.computed_ns, len(answer.values))
+    return Frame(FrameKind.SENT, number, head + json.dumps(unsent).encode())
+
+
+def parse_sent(frame: Frame) -> tuple[Features, dict[str, str]]:
+    """Return times, without values, and reasons by board; raises MalformedFrameError."""
+    waited_ns, computed_ns, count = _FEATURES.unpack_from(_require_length(frame, _FEATURES))
+    try:
+        unsent = json.loads(frame.payload[_FEATURES.size :])
+    except ValueError:
+        unsent = None
+    if not isinstance(unsent, dict) or count < 1:
+        raise MalformedFrameError("SENT of another form")
+    nothing = np.zeros((count, 0), np.float32)
+    reasons = {str(board): str(why) for board, why in unsent.items()}
+    return Features(nothing, waited_ns, computed_ns), reasons
 
 
 def refused_frame(number: int, reason: RefusalReason, text: str) -> Frame:

@@ -1,7 +1,8 @@
 """The certificate authority of a fleet, and the keyring folder of all its keys.
 
 X.509 v3, EC keys on P-256.  Each certificate is good for one end: a host's only calls, a board's
-only answers, so that a board whose key was stolen cannot command the others.
+only answers, so that a board whose key was stolen cannot command the others.  A board that hands
+maps of G0 on is good for both; boards take maps from it, and nothing else.
 
 ::
 
@@ -118,7 +119,8 @@ class CertificateAuthority:
         """Make a key and a certificate for `subject`, which never outlives the authority's."""
         key = ec.generate_private_key(ec.SECP256R1())
         until = min(now + LEAF_LIFE, self.certificate.not_valid_after_utc)
-        usage = USAGES["host" if subject.name == HOST_NAME else "board"]
+        usages = [USAGES["host" if subject.name == HOST_NAME else "board"]]
+        usages += [USAGES["host"]] if subject.sends else []
         own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         built = (
             _certificate_builder(
@@ -126,7 +128,7 @@ class CertificateAuthority:
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectAlternativeName(_alternative_names(subject)), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own), critical=False
@@ -271,6 +273,12 @@ def _require_matching(keys: Path, subject: Subject) -> None:
             Path(where),
         )
     found = certificate_info(certificate)
+    if subject.sends and not credential.sending_board(certificate):
+        raise InputError(
+            "is there and cannot send maps of G0 to other boards; it is not replaced",
+            where=where,
+            fix=credential.NEW_KEYS,
+        )
     if found.name != subject.name:
         raise InputError("is the certificate of another", where=where, found=found.name)
     if not set(subject.addresses) <= set(found.addresses):

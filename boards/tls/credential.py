@@ -39,10 +39,14 @@ AUTHORITY_FILE = "authority.pem"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Subject of a certificate; `addresses` are IP addresses and host names."""
+    """Subject of a certificate; `addresses` are IP addresses and host names.
+
+    A board that `sends` may hand maps of G0 on.
+    """
 
     name: str
     addresses: tuple[str, ...] = ()
+    sends: bool = False
 
 
 HOST_SUBJECT = Subject(HOST_NAME)
@@ -160,6 +164,13 @@ def purposes(certificate: x509.Certificate) -> tuple[Purpose, ...]:
     usage = _extension(certificate, x509.ExtendedKeyUsage)
     ends: tuple[Purpose, ...] = ("host", "board")
     return tuple(end for end in ends if usage is None or USAGES[end] in usage)
+
+
+def sending_board(certificate: x509.Certificate) -> str:
+    """Name of a calling board, whose certificate names both ends; nothing for a host."""
+    usage = _extension(certificate, x509.ExtendedKeyUsage)
+    both = usage is not None and all(each in usage for each in USAGES.values())
+    return _common_name(certificate) if both else ""
 
 
 def _common_name(certificate: x509.Certificate) -> str:
@@ -319,6 +330,20 @@ class Identity:
         self.require("host")
         return self._context(ssl.PROTOCOL_TLS_CLIENT)
 
+    def sender_context(self) -> ssl.SSLContext:
+        """TLS settings of a board that hands maps on, as those of a host.
+
+        Raises InputError where the certificate lets it call nobody.
+        """
+        where = self.folder / CERTIFICATE_FILE
+        if not sending_board(parse_certificate(self.certificate, where)):
+            raise InputError(
+                "this board's certificate does not let it send maps of G0 to other boards",
+                where=str(where),
+                fix=f"make its keys with `nonn-plan keys init --plan`: {NEW_KEYS}",
+            )
+        return self._context(ssl.PROTOCOL_TLS_CLIENT)
+
     def fault_of_board(self, shown: x509.Certificate, board: str) -> str:
         """Reason why `shown` is not the certificate of `board`; nothing where it is."""
         where = self.folder / AUTHORITY_FILE
@@ -349,7 +374,8 @@ class Identity:
     def require(self, purpose: Purpose) -> None:
         """Make sure that the certificate is good for `purpose`; raises InputError."""
         where = self.folder / CERTIFICATE_FILE
-        found = purposes(parse_certificate(self.certificate, where))
+        certificate = parse_certificate(self.certificate, where)
+        found = ("board",) if sending_board(certificate) else purposes(certificate)
         if purpose not in found:
             raise InputError(
                 f"is not the certificate of a {purpose}",

@@ -8,25 +8,33 @@ unauthenticated clients keep no host out.
 """
 
 import logging
+import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from math import prod
 
+from cryptography.x509 import load_der_x509_certificate
+
 from boards.protocol import frames
 from boards.protocol.frames import (
+    Expectation,
     Frame,
     FrameAssembler,
     FrameKind,
     MalformedFrameError,
     RefusalReason,
     RequestRefused,
+    Route,
     configure_socket,
 )
+from boards.tls.credential import Identity, sending_board
+from boards.worker.map_exchange import MapSessions, open_senders
 from boards.worker.student_pool import RequestObserver, StudentPool
+from nonn_common.errors import InputError
 
 TIMEOUT_S = 10.0
 """Limit of a handshake, of a pause within a frame, and of sending an answer."""
@@ -38,23 +46,26 @@ _PAUSE_S = 0.1
 """After a connection that could not be taken, as where no descriptor is left."""
 _DRAIN_S = 1.0
 _CHUNK_BYTES = 32 * 1024
+_FIRST = (FrameKind.HELLO, FrameKind.ROUTE, FrameKind.EXPECT, FrameKind.MAPS)
 
 log = logging.getLogger(__name__)
 
 
 class FrameServer:
-    """Listens for frames; plain ones where there is no TLS context."""
+    """Listens for frames; plain ones where there is no identity."""
 
     def __init__(
         self,
         listener: socket.socket,
-        context: ssl.SSLContext | None,
+        identity: Identity | None,
         pool: StudentPool,
         largest_bytes: int,
         observer: RequestObserver,
     ) -> None:
         self._listener = listener
-        self._context = context
+        self._identity = identity
+        self._context = None if identity is None else identity.server_context()
+        self._sessions = MapSessions()
         self._pool = pool
         self._largest_bytes = largest_bytes
         self._observer = observer
@@ -117,7 +128,14 @@ class FrameServer:
                 self._slot(),
                 self._registered(connection),
             ):
-                _Connection(connection, self._pool, self._largest_bytes, self._observer).run()
+                _Connection(
+                    connection,
+                    self._pool,
+                    self._largest_bytes,
+                    self._observer,
+                    self._sessions,
+                    self._identity,
+                ).run()
         except MalformedFrameError as error:
             self._observer.count("frames", "MALFORMED")
             log.warning("a connection was closed: %s", error)
@@ -175,6 +193,14 @@ class FrameServer:
                 del self._connections[connection]
 
 
+def _sending_board(connection: socket.socket) -> str:
+    """Name of the board at the other end; nothing where it is a host."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return ""
+    shown = connection.getpeercert(binary_form=True)
+    return sending_board(load_der_x509_certificate(shown)) if shown else ""
+
+
 def _shut_down(connection: socket.socket, how: int) -> None:
     # The plain socket's: that of an SSLSocket would take off the encryption as well.
     with suppress(OSError):
@@ -190,40 +216,143 @@ class _Connection:
         pool: StudentPool,
         largest_bytes: int,
         observer: RequestObserver,
+        sessions: MapSessions,
+        identity: Identity | None,
     ) -> None:
         self._connection = connection
         self._pool = pool
         self._observer = observer
+        self._sessions = sessions
+        self._identity = identity
         self._assembler = FrameAssembler(largest_bytes)
+        self._writing = threading.Lock()
 
     def run(self) -> None:
-        """Answer HELLO and then images, until the client closes or sends what is no frame."""
-        names = frames.parse_hello(self._read(FrameKind.HELLO, begun=True))
+        """Serve what the first frame asks for, until the client closes or sends no frame.
+
+        A board may send maps, and ask for nothing.
+        """
+        sender = _sending_board(self._connection)
+        allowed = (FrameKind.MAPS,) if sender else _FIRST
+        first = self._read(*allowed, begun=True)
         try:
-            models = [self._pool.model(name) for name in names]
+            if first.kind == FrameKind.MAPS:
+                self._take_maps(first, sender)
+            elif first.kind == FrameKind.ROUTE:
+                self._send_maps(frames.parse_route(first))
+            elif first.kind == FrameKind.EXPECT:
+                self._expect_maps(frames.parse_expectation(first))
+            else:
+                self._answer_images(frames.parse_hello(first))
         except RequestRefused as error:
             self._write(frames.refused_frame(0, error.reason, str(error)))
-            return
-        image_values = prod(models[0].reads.shape)
-        answer_values = sum(prod(model.answers.shape) for model in models)
-        self._write(frames.welcome_frame(image_values, answer_values))
+
+    def _answer_images(self, names: Sequence[str]) -> None:
+        """Answer images with the features of these students; raises RequestRefused at first."""
+        image_values = self._welcome(names)
         while True:
-            answer, outcome = self._answered(self._read(FrameKind.IMAGES), names, image_values)
+            frame = self._read(FrameKind.IMAGES)
+
+            def features(frame: Frame = frame) -> Frame:
+                images = frames.parse_images(frame, image_values)
+                return frames.features_frame(frame.number, self._pool.answer(names, images))
+
+            answer, outcome = self._answered(frame.number, features)
             self._write(answer)
             self._observer.count("frames", outcome)
 
-    def _answered(self, frame: Frame, names: list[str], image_values: int) -> tuple[Frame, str]:
+    def _welcome(self, names: Sequence[str], *, sends: bool = False) -> int:
+        """Welcome who asks for these students; return the values that they read.
+
+        A board that sends maps answers no values.  Raises RequestRefused for an unknown student.
+        """
+        models = [self._pool.model(name) for name in names]
+        read_values = prod(models[0].reads.shape)
+        answer_values = sum(prod(model.answers.shape) for model in models)
+        self._write(frames.welcome_frame(read_values, 0 if sends else answer_values))
+        return read_values
+
+    def _expect_maps(self, expectation: Expectation) -> None:
+        """Answer the maps of a session over this connection, until the host closes it."""
+        answer = self._write
+        # Before the welcome: the next image's maps may come at once.
+        self._sessions.open(expectation, answer)
+        try:
+            self._welcome(expectation.students)
+            # Another thread writes: this one may read only where there is something.
+            select.select([self._connection], [], [])
+            with self._writing:
+                said = self._connection.recv(1)
+            if said:
+                raise MalformedFrameError("a host that expects maps says nothing more")
+        finally:
+            self._sessions.close(expectation.session, answer)
+
+    def _take_maps(self, frame: Frame, sender: str) -> None:
+        """Compute the features of maps; they go to the host that expects them."""
+        while True:
+            self._answer_maps(frame, sender)
+            frame = self._read(FrameKind.MAPS)
+
+    def _answer_maps(self, frame: Frame, sender: str) -> None:
+        found = self._sessions.find(frames.maps_session(frame), sender)
+        if found is None:
+            self._observer.count("frames", RefusalReason.NOT_FOUND.name)
+            return
+        expectation, write = found
+
+        def features() -> Frame:
+            values = prod(self._pool.model(expectation.students[0]).reads.shape)
+            maps = frames.parse_maps(frame, values)
+            return frames.features_frame(
+                frame.number, self._pool.answer(expectation.students, maps)
+            )
+
+        answer, outcome = self._answered(frame.number, features)
+        # A host that is gone connects anew, and its next images count.
+        with suppress(OSError):
+            write(answer)
+        self._observer.count("frames", outcome)
+
+    def _send_maps(self, route: Route) -> None:
+        """Compute G0 of images, and hand its maps on in the route's order."""
+        self._pool.model(route.group0)
+        try:
+            context = None if self._identity is None else self._identity.sender_context()
+            senders = open_senders(route.receivers, context)
+        except InputError as error:
+            raise RequestRefused(RefusalReason.PERMISSION_DENIED, str(error)) from None
+        try:
+            image_values = self._welcome([route.group0], sends=True)
+            while True:
+                frame = self._read(FrameKind.IMAGES)
+
+                def sent(frame: Frame = frame) -> Frame:
+                    images = frames.parse_images(frame, image_values)
+                    maps = self._pool.answer([route.group0], images)
+                    content = frames.maps_frame(frame.number, route.session, maps.values).encoded()
+                    failed = {name: each.send(content) for name, each in senders.items()}
+                    unsent = {name: why for name, why in failed.items() if why}
+                    return frames.sent_frame(frame.number, maps, unsent)
+
+                answer, outcome = self._answered(frame.number, sent)
+                self._write(answer)
+                self._observer.count("frames", outcome)
+        finally:
+            for sender in senders.values():
+                sender.close()
+
+    def _answered(self, number: int, made: Callable[[], Frame]) -> tuple[Frame, str]:
         """Answer to a frame, and the outcome that is counted."""
         try:
-            images = frames.parse_images(frame, image_values)
-            return frames.features_frame(frame.number, self._pool.answer(names, images)), "OK"
+            return made(), "OK"
         except MalformedFrameError as error:
             reason, text = RefusalReason.INVALID_ARGUMENT, str(error)
         except RequestRefused as error:
             reason, text = error.reason, str(error)
-        return frames.refused_frame(frame.number, reason, text), reason.name
+        return frames.refused_frame(number, reason, text), reason.name
 
-    def _read(self, expected: FrameKind, *, begun: bool = False) -> Frame:
+    def _read(self, *expected: FrameKind, begun: bool = False) -> Frame:
         """Wait for a frame without limit; once it has `begun`, only for a while.
 
         Raises MalformedFrameError, EOFError and what sockets raise.
@@ -238,9 +367,16 @@ class _Connection:
             if not chunk:
                 raise EOFError("the client closed it")
             self._assembler.add(chunk)
-        if frame.kind != expected:
-            raise MalformedFrameError(f"{frame.kind.name} in place of {expected.name}")
+        if frame.kind not in expected:
+            wanted = " or ".join(kind.name for kind in expected)
+            raise MalformedFrameError(f"{frame.kind.name} in place of {wanted}")
         return frame
 
     def _write(self, frame: Frame) -> None:
-        self._connection.sendall(frame.encoded())
+        with self._writing:
+            try:
+                self._connection.sendall(frame.encoded())
+            except OSError:
+                # What was sent in part can have no successor.
+                _shut_down(self._connection, socket.SHUT_RDWR)
+                raise

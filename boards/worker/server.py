@@ -10,9 +10,11 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from itertools import product
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,7 +25,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from boards.protocol.address import Address
 from boards.protocol.frames import Features, RefusalReason, RequestRefused, Values, format_extension
 from boards.protocol.open_inference import METHODS, SERVICE, message_class
-from boards.tls.credential import Identity
+from boards.tls.credential import Identity, parse_certificate, sending_board
 from boards.worker.frame_server import FrameServer
 from boards.worker.model_runtime import LoadedModel
 from boards.worker.student_pool import NullObserver, RequestObserver, ServedModel, StudentPool
@@ -108,6 +110,7 @@ class InferenceService:
 
         def respond(content: bytes, context: grpc.ServicerContext) -> bytes:
             try:
+                _refuse_boards(context)
                 response: bytes = answer(_parse(f"{name}Request", content)).SerializeToString()
             except RequestRefused as error:
                 self._observer.count("standard", error.reason.name)
@@ -157,6 +160,18 @@ class InferenceService:
                 f"no version {asked!r} of a model; allowed: {MODEL_VERSION}",
             )
         return self._students.model(name)
+
+
+def _refuse_boards(context: grpc.ServicerContext) -> None:
+    """Refuse a board that may call others, but for sending maps; raises RequestRefused."""
+    shown = context.auth_context().get("x509_pem_cert", ())
+    if any(_sending_board(each) for each in shown):
+        raise RequestRefused(RefusalReason.PERMISSION_DENIED, "a board may send maps alone")
+
+
+@lru_cache(maxsize=64)
+def _sending_board(pem: bytes) -> str:
+    return sending_board(parse_certificate(pem, Path("the caller's certificate")))
 
 
 def _parse(name: str, content: bytes) -> Any:
@@ -249,7 +264,7 @@ class Worker:
         self.address = settings.listen.with_port(self._bind())
         self._frames = FrameServer(
             _listener(self.address),
-            None if settings.identity is None else settings.identity.server_context(),
+            settings.identity,
             self._students,
             settings.largest_bytes,
             observer,

@@ -6,12 +6,16 @@ import pytest
 from emulated_plans import bundle_of, made_fleet, made_plan
 
 from boards.emulation.iproute import link_lines, packet_bytes, rate_line
-from boards.emulation.link_emulation import board_workloads, emulation_methods, limitations
-from boards.emulation.namespace import Capabilities
+from boards.emulation.link_emulation import (
+    board_workloads,
+    emulation_methods,
+    limitations,
+    link_emulations,
+)
+from boards.emulation.namespace import LOOPBACK_ONLY, Capabilities
 from boards.emulation.worker_process import worker_command
 from nonn_common.errors import InputError
 from nonn_core.export.bundle import MANIFEST, Manifest
-from planner.plan_file.plan_document import PlannedGroup0
 from profiles.fleet import resolve
 
 LINK = "wired-100mbit"
@@ -67,19 +71,26 @@ def test_the_bundle_of_another_plan_is_refused(tmp_path):
         board_workloads(large, manifest_of(small, tmp_path))
 
 
-def test_g0_on_a_board_of_its_own_is_refused(tmp_path):
-    plan = made_plan(made_fleet([LINK] * 2), [("b0",)])
-    group0 = PlannedGroup0(
-        board="b1",
-        precision="fp32",
-        params=1,
-        macs=1,
-        peak_elements=1,
-        memory_bytes=1,
-        maps_bytes=1,
-    )
-    with pytest.raises(InputError, match="G0 on b1"):
-        board_workloads(plan.model_copy(update={"group0": group0}), manifest_of(plan, tmp_path))
+def test_maps_of_g0_take_the_sender_s_link_and_that_of_the_board(tmp_path):
+    """Exchanges as the simulator has them: the slower rate, and both latencies."""
+    quick = {"name": "quick", "bits_per_s": 1e8, "latency_ms": 1.0}
+    slow = {"name": "slow", "bits_per_s": 1e6, "latency_ms": 20.0}
+    fleet = made_fleet([slow, quick, quick], compute_ms=10.0, message_ms=3.0)
+    plan = made_plan(fleet, [("b1",), ("b2",)], alone="b0", image="1x8x8")
+    work = board_workloads(plan, manifest_of(plan, tmp_path))
+    assert [each.holds_ms for each in work] == [
+        {"group0": 10.0},
+        {"student-0": 10.0},
+        {"student-1": 10.0},
+    ]
+    maps_bytes = 4 * 4 * 8 * 8
+    assert [each.image_bytes for each in work] == [4 * 8 * 8, maps_bytes, maps_bytes]
+    links = link_emulations(work, LOOPBACK_ONLY, own_message_ms=1.0)
+    image, maps = links["b0"].down, links["b1"].down
+    assert (image.carriers, image.latency_ms, image.message_ms) == (("card",), 20.0, 2.0)
+    assert (maps.carriers, maps.latency_ms, maps.message_ms) == (("up b0",), 21.0, 2.0)
+    assert maps.wire_ms_per_byte == pytest.approx(8e-3)
+    assert (links["b1"].up.carriers, links["b1"].up.latency_ms) == (("up b1",), 1.0)
 
 
 @pytest.mark.parametrize(

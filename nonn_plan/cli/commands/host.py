@@ -90,7 +90,7 @@ def host(
 ) -> None:
     """Send images to all boards, join their answers, and report accuracy and latency."""
     from boards.host.client import QuorumPolicy
-    from boards.host.connection import separate_copies
+    from boards.host.connection import separate_copies, working_boards
     from boards.host.host_report import AnswerLog
     from boards.host.session import connected
     from boards.protocol.address import BoardAddresses
@@ -115,7 +115,7 @@ def host(
     ):
         source = _images_to_send(manifest, data, images, progress)
         wait_connected(output, client)
-        log = AnswerLog(plan.send_order, manifest.class_names)
+        log = AnswerLog(working_boards(plan), manifest.class_names)
         sent = _first(source.images, limit)
         report = _classify(client, sent, log, len(plan.students), progress)
     output.warn(*separate_copies(plan, manifest), *source.warnings())

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -47,13 +47,14 @@ def keys_init(
 ) -> None:
     """Make the keys that are missing; what exists is never replaced."""
     from boards.tls.authority import list_keys, make_keys
-    from boards.tls.credential import HOST_NAME, parse_board_subject
+    from boards.tls.credential import HOST_NAME, Subject, parse_board_subject
 
     output = Output(as_json)
-    typed = [parse_board_subject(text) for text in boards or ()]
-    names = {each.name for each in typed}
-    planned = [each for each in _planned_boards(plan_file) if each.name not in names]
-    made = make_keys(keys, [*typed, *planned])
+    planned, typed = {each.name: each for each in _planned_boards(plan_file)}, list[Subject]()
+    for each in map(parse_board_subject, boards or ()):
+        sends = each.name in planned and planned.pop(each.name).sends
+        typed.append(replace(each, sends=sends))
+    made = make_keys(keys, [*typed, *planned.values()])
     found = list_keys(keys)
     show_certificates(output, found)
     output.say(f"made: {', '.join(made) or 'nothing, all of it was there'}")
@@ -91,7 +92,11 @@ def _planned_boards(plan_file: Path | None) -> "Sequence[Subject]":
 
     plan = read_plan(plan_file)
     require_students(plan)
-    return [board_subject(name, where=str(plan_file)) for name in sorted(plan.decision.used)]
+    sender = plan.group0.board if plan.group0 else ""
+    return [
+        replace(board_subject(name, where=str(plan_file)), sends=name == sender)
+        for name in sorted(plan.decision.used)
+    ]
 
 
 def _certificate_documents(found: "Sequence[CertificateInfo]") -> list[dict[str, object]]:
@@ -115,7 +120,9 @@ def worker(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `export` wrote.")],
     student: Annotated[
         list[str],
-        typer.Option("--student", help="Number or name of a student of this board. Repeatable."),
+        typer.Option(
+            "--student", help="Number or name of a student of this board, or group0. Repeatable."
+        ),
     ],
     listen: Annotated[
         str, typer.Option("--listen", help="HOST:PORT; frames use the port after it.")
