@@ -18,7 +18,8 @@ from itertools import product
 
 import numpy as np
 
-from planner.data.mode_costs import StudentLoad
+from nonn_core.networks.network_cost import head_peaks
+from planner.data.mode_costs import StudentLoad, knows_layers, stem_cost
 from planner.data.objective_function import (
     OBJECTIVE_FUNCTIONS,
     ObjectiveBound,
@@ -35,7 +36,7 @@ from planner.exploration.plan_chunk import (
     plan_chunks,
     undominated_rows,
 )
-from planner.heuristics.solution import cached_loads
+from planner.heuristics.solution import BoardLoad, cached_loads
 from planner.problem.goals import Objective
 
 MOST_PLANS = 10**8
@@ -54,7 +55,7 @@ Counted = tuple[tuple[str, int], ...]
 """Figures of a set of students on a board; 1 where less is better, else -1."""
 
 _COUNTS: dict[Objective, Counted] = {
-    "accuracy": (("params", -1), ("macs", -1)),
+    "accuracy": (("params", -1), ("known_macs", -1)),
     "capacity": (("params", -1),),
     "imbalance": (),
     "dropped": (),
@@ -71,7 +72,9 @@ _COUNTS: dict[Objective, Counted] = {
 }
 """Figures that each objective counts."""
 
-_FIGURES = ("memory_bytes", "macs", "params", "value_bytes", "busy", "energy", "late")
+_FIGURES = (
+    *("memory_bytes", "macs", "params", "known_macs", "value_bytes", "busy", "energy", "late"),
+)
 
 
 def divisions(data: ProblemData) -> list[Grouping] | None:
@@ -113,8 +116,6 @@ def supports(data: ProblemData, measures: Sequence[ObjectiveFunction]) -> bool:
     boards share a medium or draw their times for a percentile.
     """
     known = [OBJECTIVE_FUNCTIONS[name] for name in _COUNTS]
-    if data.shares_stem:  # students that share G0 cost less together
-        return False
     if data.has_copies or data.reuse or data.stems or data.stem or not data.copies_stem:
         return False
     if any(measure not in known for measure in measures):
@@ -223,7 +224,7 @@ class Enumeration:
 
     def _kept_sets(
         self,
-        priced: "_PricedSets",
+        priced: "PricedSets",
         board: int,
         modes: tuple[int, ...],
         sizes: tuple[int, ...],
@@ -264,11 +265,11 @@ def _counted(measures: Sequence[ObjectiveFunction]) -> Counted:
     return tuple(dict.fromkeys(every))
 
 
-class _PricedSets:
+class PricedSets:
     """Figures of sets of students on boards, whatever the budgets, each computed once."""
 
     def __init__(self, data: ProblemData) -> None:
-        self._load = cached_loads(data)
+        self._data, self._load = data, cached_loads(data)
         self._found: dict[object, StudentSets | None] = {}
 
     def of(
@@ -318,19 +319,58 @@ class _PricedSets:
         )
 
     def _figures(self, board: int, chosen: Units, sizes: tuple[int, ...]) -> dict[str, Units]:
-        """Figures of each row of modes: the sum over its students, alone or in company.
+        """Figures of each row of modes."""
+        modes = [self._data.modes[mode] for mode in np.unique(chosen)]
+        device = self._data.capacities[board].board.device
+        kinds = {(mode.precision, knows_layers(device, mode)) for mode in modes}
+        if not self._data.shares_stem or len(sizes) == 1:
+            return self._sums(board, chosen, sizes)
+        if len(kinds) == 1:
+            found = self._sums(board, chosen, sizes)
+            return found | {"memory_bytes": self._joint_memory(found["params"], chosen, sizes)}
+        loads = [self._load(board, _tasks(row, sizes)) for row in chosen]
+        return {name: _column(loads, name) for name in _FIGURES}
 
-        The share of a student in company is half of what two such students take.
+    def _sums(self, board: int, chosen: Units, sizes: tuple[int, ...]) -> dict[str, Units]:
+        """Figures that each student adds to as much, whichever others there are.
+
+        That of company is what a third such student adds to two; two of them less twice that is
+        what all students share, if anything.
         """
         found = {name: np.zeros(len(chosen), dtype=np.int64) for name in _FIGURES}
-        copies = min(2, len(sizes))
+        for number, (column, size) in enumerate(zip(chosen.T, sizes, strict=True)):
+            modes, place = np.unique(column, return_inverse=True)
+            one, two, three = (
+                [self._load(board, ((int(mode), size),) * copies) for mode in modes]
+                for copies in (1, 2, 3)
+            )
+            for name, values in found.items():
+                added = _column(three, name) - _column(two, name)
+                if len(sizes) == 1:
+                    added = _column(one, name)
+                elif number == 0:
+                    values += _column(two, name)[0] - 2 * added[0]
+                values += added[place]
+        return found
+
+    def _joint_memory(self, params: Units, chosen: Units, sizes: tuple[int, ...]) -> Units:
+        """Bytes of joint models of several students (`network_cost.joint_cost`), all alike stored.
+
+        The peak is that of G0, or the largest of a head and the features of all students.
+        """
+        highest = np.zeros(len(chosen), dtype=np.int64)
         for column, size in zip(chosen.T, sizes, strict=True):
             modes, place = np.unique(column, return_inverse=True)
-            loads = [self._load(board, ((int(mode), size),) * copies) for mode in modes]
-            for name, values in found.items():
-                each = np.array([getattr(load, name) for load in loads], dtype=np.int64)
-                values += (each // copies)[place]
-        return found
+            lines = [head_peaks(self._data.modes[mode].line.outline) for mode in modes]
+            peaks = [max(fixed + slope * size for fixed, slope in each) for each in lines]
+            highest = np.maximum(highest, np.array(peaks, dtype=np.int64)[place])
+        mode = self._data.modes[int(chosen[0, 0])]
+        peak = np.maximum(stem_cost(mode).peak_elements, highest + sum(sizes))
+        return mode.value_bytes * (params + peak)
+
+
+def _column(loads: Sequence[BoardLoad], name: str) -> Units:
+    return np.array([getattr(load, name) for load in loads], dtype=np.int64)
 
 
 def _tasks(modes: Units, sizes: tuple[int, ...]) -> tuple[StudentLoad, ...]:
@@ -339,9 +379,9 @@ def _tasks(modes: Units, sizes: tuple[int, ...]) -> tuple[StudentLoad, ...]:
 
 
 @lru_cache(maxsize=2)
-def _priced_sets(data: ProblemData) -> _PricedSets:
+def _priced_sets(data: ProblemData) -> PricedSets:
     """Priced sets of all questions that differ in budgets only."""
-    return _PricedSets(data)
+    return PricedSets(data)
 
 
 def _without_budgets(data: ProblemData) -> ProblemData:

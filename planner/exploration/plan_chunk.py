@@ -98,13 +98,16 @@ class PlanChunk:
             for axis, (_, one) in enumerate(self.sets)
         ]
 
-    def total(self, figure: Resource) -> Units:
-        """Return a figure, added up over all boards."""
+    def _sum(self, figure: str) -> Units:
         return sum(self._each(figure), np.zeros((), dtype=np.int64))
 
+    def total(self, figure: Resource) -> Units:
+        """Return a figure, added up over all boards."""
+        return self._sum(figure)
+
     def knowledge(self, figure: StudentQuantity) -> Units:
-        """Return a figure, added up over all students."""
-        return self.total(figure)
+        """Return a figure, added up over all students, a G0 that they share counted once."""
+        return self._sum("known_macs" if figure == "macs" else figure)
 
     def highest(self, figure: Resource) -> Units:
         """Return a figure of the board where it is highest."""

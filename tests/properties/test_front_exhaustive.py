@@ -1,17 +1,20 @@
 """A Pareto front equals the undominated ones of all plans, enumerated without a solver."""
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
-from drawn_instances import small_instance, with_layers
+from drawn_instances import random_instance, small_instance, with_layers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from listed_plans import all_plans
 from test_planner_exhaustive import UNFAILING, instances, on_media, slack_of
 
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
-from planner.exploration.enumeration import Enumeration
+from planner.exploration.enumeration import Enumeration, PricedSets
 from planner.exploration.plan_chunk import undominated_rows
 from planner.exploration.trade_offs import pareto_front_of
-from planner.heuristics.solution import evaluate_assignment
+from planner.heuristics.solution import cached_loads, evaluate_assignment
 from planner.solvers.search import TimeBudget, search
 
 EXACT = [
@@ -30,6 +33,12 @@ def layered(seed):
     """Boards that know layers, for students in one round, each with its own copy of G0."""
     image, instance = small_instance(4 * seed + 2 + seed % 2)
     return image, with_layers(seed, image, instance)
+
+
+def sharing(seed):
+    """The same, and students of one board and precision share G0."""
+    image, instance = layered(seed) if seed % 3 else random_instance(seed)
+    return image, replace(instance, shares_stem=True)
 
 
 def front(instance, names):
@@ -91,8 +100,11 @@ def test_of_all_objectives_it_is_the_same_up_to_rounding(case, names):
         assert any(as_good(one, moved(plan, 2)) for one in found), "none is missing"
 
 
-@settings(max_examples=16, deadline=None, derandomize=True)
-@given(instances | st.integers(0, 2**32 - 1).map(layered), several)
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    instances | st.integers(0, 2**32 - 1).map(layered) | st.integers(0, 2**32 - 1).map(sharing),
+    several,
+)
 def test_enumerated_it_is_the_solvers_row_for_row(case, names):
     _, instance = case
     goals = [OBJECTIVE_FUNCTIONS[name] for name in names]
@@ -135,3 +147,26 @@ def test_undominated_rows_are_those_that_no_other_row_is_as_good_as(columns, cou
     best = {one for one in every if not any(as_good(o, one) for o in every - {one})}
     assert len(kept) == len(best)
     assert {tuple(row) for row in rows[kept].tolist()} == best
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([layered, sharing]))
+def test_a_set_of_students_costs_what_the_searches_charge_for_it(seed, made):
+    _, instance = made(seed)
+    free = replace(
+        instance,
+        capacities=tuple(
+            replace(one, memory_bytes=None, macs=None, busy=None, energy=None)
+            for one in instance.capacities
+        ),
+    )
+    priced, load = PricedSets(free), cached_loads(free)
+    for modes, board in product(Enumeration(free, ()).shapes.values(), free.boards):
+        for count in (1, 2, 3):
+            sizes = tuple(sorted(free.sizes)[:count])
+            sets = priced.of(board, modes, sizes, (None, None))
+            for row, chosen in enumerate(sets.modes.tolist()):
+                one = load(board, tuple(sorted(zip(chosen, sizes, strict=False))))
+                for name, figures in sets.figures.items():
+                    assert figures[row] == getattr(one, name)
+                assert (sets.send, sets.reply, sets.delay) == (one.send, one.reply, one.delay)
