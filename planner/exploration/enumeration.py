@@ -25,7 +25,7 @@ from planner.data.objective_function import (
     ObjectiveBound,
     ObjectiveFunction,
 )
-from planner.data.problem_data import ProblemData, kept_communities
+from planner.data.problem_data import ProblemData
 from planner.exploration.plan_chunk import (
     Grouping,
     PlanArchive,
@@ -33,6 +33,7 @@ from planner.exploration.plan_chunk import (
     StudentSets,
     UndominatedPlans,
     Units,
+    groupings,
     plan_chunks,
     undominated_rows,
 )
@@ -43,8 +44,6 @@ MOST_PLANS = 10**8
 """Of more plans, budgets not counted, none is enumerated."""
 MOST_PLACEMENTS = 50_000
 """Of more placements of divisions none is enumerated, however few modes there are."""
-MOST_DIVISIONS = 20_000
-"""Divisions are not counted beyond this."""
 PLANS_PER_UNIT = 10**7
 """Plans that are taken for a unit of deterministic time."""
 PLACEMENTS_PER_UNIT = 5_000
@@ -77,38 +76,6 @@ _FIGURES = (
 )
 
 
-def divisions(data: ProblemData) -> list[Grouping] | None:
-    """Every division of communities that differs in sizes; None for too many."""
-    found: list[Grouping] = []
-    for drop, choice in enumerate(data.drop_choices):
-        every: dict[tuple[int, ...], tuple[tuple[int, ...], ...]] = {(): ()}
-        for community in kept_communities(data, choice):
-            grown: dict[tuple[int, ...], tuple[tuple[int, ...], ...]] = {}
-            for groups in every.values():
-                for after in _with_community(groups, community, data.max_students):
-                    sizes = tuple(sum(data.sizes[c] for c in group) for group in after)
-                    key = tuple(sorted(sizes))
-                    grown.setdefault(key, after)
-            every = grown
-            if len(every) + len(found) > MOST_DIVISIONS:
-                return None
-        for groups in every.values():
-            if data.min_students <= len(groups):
-                ordered = sorted(groups, key=lambda g: sum(data.sizes[c] for c in g))
-                sizes = tuple(sum(data.sizes[c] for c in group) for group in ordered)
-                found.append(Grouping(drop, tuple(ordered), sizes))
-    return found
-
-
-def _with_community(
-    groups: tuple[tuple[int, ...], ...], community: int, most: int
-) -> Iterator[tuple[tuple[int, ...], ...]]:
-    for place, group in enumerate(groups):
-        yield (*groups[:place], (*group, community), *groups[place + 1 :])
-    if len(groups) < most:
-        yield (*groups, (community,))
-
-
 def supports(data: ProblemData, measures: Sequence[ObjectiveFunction]) -> bool:
     """Whether plans of this kind can be enumerated for these measures.
 
@@ -137,7 +104,7 @@ class Enumeration:
         """Return the enumeration; None where it is not possible, or of too many plans."""
         if not supports(data, measures):
             return None
-        found = divisions(data)
+        found = groupings(data)
         if found is None:
             return None
         made = cls(data, tuple(found))

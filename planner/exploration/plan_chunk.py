@@ -17,10 +17,12 @@ from planner.data.objective_function import (
     ObjectiveFunction,
     StudentQuantity,
 )
-from planner.data.problem_data import ProblemData
+from planner.data.problem_data import ProblemData, kept_communities
 from planner.solvers.level_solver import SearchOutcome
 from simulator.graph_builder import downlink, uplink
 
+MOST_DIVISIONS = 20_000
+"""Divisions are not counted beyond this."""
 CHUNK = 2**17
 """Plans that are held at once; then those that are dominated go."""
 BLOCK = 128
@@ -61,6 +63,38 @@ class Grouping:
     drop: int
     groups: tuple[tuple[int, ...], ...]
     sizes: tuple[int, ...]
+
+
+def groupings(data: ProblemData) -> list[Grouping] | None:
+    """Divisions of the communities that differ in sizes; None for too many."""
+    found: list[Grouping] = []
+    for drop, choice in enumerate(data.drop_choices):
+        every: dict[tuple[int, ...], tuple[tuple[int, ...], ...]] = {(): ()}
+        for community in kept_communities(data, choice):
+            grown: dict[tuple[int, ...], tuple[tuple[int, ...], ...]] = {}
+            for groups in every.values():
+                for after in _with_community(groups, community, data.max_students):
+                    sizes = tuple(sum(data.sizes[c] for c in group) for group in after)
+                    key = tuple(sorted(sizes))
+                    grown.setdefault(key, after)
+            every = grown
+            if len(every) + len(found) > MOST_DIVISIONS:
+                return None
+        for groups in every.values():
+            if data.min_students <= len(groups):
+                ordered = sorted(groups, key=lambda g: sum(data.sizes[c] for c in g))
+                sizes = tuple(sum(data.sizes[c] for c in group) for group in ordered)
+                found.append(Grouping(drop, tuple(ordered), sizes))
+    return found
+
+
+def _with_community(
+    groups: tuple[tuple[int, ...], ...], community: int, most: int
+) -> Iterator[tuple[tuple[int, ...], ...]]:
+    for place, group in enumerate(groups):
+        yield (*groups[:place], (*group, community), *groups[place + 1 :])
+    if len(groups) < most:
+        yield (*groups, (community,))
 
 
 @dataclass(frozen=True, slots=True)
