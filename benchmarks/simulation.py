@@ -8,28 +8,17 @@ simulator with a trace, it keeps what each hop did: it as tuples, the simulator 
 rows are made when somebody asks (not timed).  With failures, both let a hop that falls into a down
 time queue anew after it.
 
-Where cimba is installed (a C engine under Python code that numba compiles), a second table has its
-model of the NoNN with Poisson arrivals beside ours, compiled and in Python.  There, processor time
-is measured, in turns, the least of several runs; start is what a new process takes until the first
-image, everything being compiled already where that can be kept on disk.
-
-All ways to a result are compared before any time is shown: each hop of each image, with cimba each
-image's latency, compiled and not compiled to the last bit.  The worst difference is printed.
+Each hop of each image is compared before any time is shown.  Beside cimba: `cimba_fan_out.py`.
 """
 
 import json
 import platform
-import subprocess
-import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
 from importlib.metadata import version
-from importlib.util import find_spec
 from itertools import islice
 from operator import itemgetter
-from pathlib import Path as FilePath
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -41,7 +30,6 @@ from rich.table import Table
 from profiles.fleet import Board, parse_fleet, resolve
 from simulator.engine.simulation import Path, simulate
 from simulator.graph_builder import GraphBuilder, join_ms, send_ms
-from simulator.results.simulation_result import SimulationResult
 from simulator.scenario import UNDISTURBED, Poisson, Scenario, TimedFailure, random_stream
 from simulator.task_graph import HOST, Step, TaskGraph
 from simulator.workloads.fan_out import FanOut, StudentWork, busy_ms, reply_ms
@@ -51,7 +39,6 @@ Story = Generator[simpy.Event, Any, None]
 Hop = tuple[int, str, str, float, float]
 """Image, actor, activity, start and end in ms."""
 
-HERE = FilePath(__file__).parent
 BOARDS = 8
 PER_S = 5.0  # of images; a board is busy for half of the time
 MEAN_UP_MS, MEAN_DOWN_MS = 60_000.0, 2_000.0
@@ -340,7 +327,7 @@ def fan_out_rows(images: int, repeats: int, seed: int) -> list[dict[str, object]
 
 def all_to_all_rows(images: int, repeats: int) -> list[dict[str, object]]:
     """Forty layers, after each of which eight boards send to all others."""
-    _, boards = resolve(parse_fleet(f"rpi-3b*{BOARDS}"))
+    boards = eight_boards().boards
     wire_ms = 8000 * MAPS_BYTES / boards[0].link.bits_per_s.value
     return compare(
         f"all-to-all, {LAYERS} layers",
@@ -355,98 +342,9 @@ def all_to_all_rows(images: int, repeats: int) -> list[dict[str, object]]:
     )
 
 
-STARTS = {
-    "cimba": """
-import numpy, simulation as here
-t = here.time.process_time()
-workload = here.eight_boards()
-from cimba_fan_out import CimbaFanOut
-CimbaFanOut(workload, [0.0, 1.0]).mean_ms()
-print(here.time.process_time() - t)
-""",
-    "compiled": """
-import numpy, simulation as here
-t = here.time.process_time()
-from simulator.engine import compiled_run
-assert compiled_run.load()
-print(here.time.process_time() - t)
-""",
-}
-
-
-def start_s(way: str, repeats: int) -> float:
-    """Return the processor time of a new process until its first image, in s."""
-    found = (
-        subprocess.run(  # noqa: S603
-            [sys.executable, "-c", STARTS[way]],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=HERE,
-        )
-        for _ in range(repeats)
-    )
-    return min(float(each.stdout) for each in found)
-
-
 def eight_boards() -> FanOut:
     """Return the NoNN on eight Raspberry Pi."""
     return nonn(resolve(parse_fleet(f"rpi-3b*{BOARDS}"))[1], [83_500_000] * BOARDS)
-
-
-def told(result: SimulationResult) -> tuple[str, list[bytes]]:
-    """Return all that a result says, and the bytes of its recording."""
-    batch = result.recording.batch
-    columns = [getattr(batch, name).tobytes() for name in type(batch).__slots__]
-    return repr(replace(result, recording=None, inferences=())), columns
-
-
-def cimba_rows(images: int, repeats: int, seed: int) -> list[dict[str, object]]:
-    """Return processor time per image of cimba and of ours, of one run."""
-    from cimba_fan_out import CimbaFanOut
-
-    workload, world = eight_boards(), Scenario(Poisson(PER_S), seed=seed)
-    graph = workload.graph()
-    poisson = Poisson(PER_S).times(random_stream(seed, "arrivals"))
-    theirs = CimbaFanOut(workload, list(islice(poisson, images)))
-    latencies_ms = theirs.latencies_ms()
-    ours = simulate(graph, images, world, compiled=True)
-    plain = simulate(graph, images, world, compiled=False)
-    if told(ours) != told(plain):
-        raise AssertionError("compiled and other runs differ")
-    found_ms = np.array([row.latency_ms for row in ours.inferences])
-    worst_ms = float(np.abs(found_ms - latencies_ms).max())
-    if worst_ms > TOLERANCE_MS:
-        raise AssertionError(f"the simulator and cimba differ by {worst_ms:g} ms")
-    ways: dict[str, Callable[[], object]] = {
-        "cimba": theirs.mean_ms,
-        "summary, compiled": lambda: simulate(graph, images, world, "totals", compiled=True),
-        "trace, compiled": lambda: simulate(graph, images, world, compiled=True),
-        "summary, Python": lambda: simulate(graph, images, world, "totals", compiled=False),
-    }
-    least_s = dict.fromkeys(ways, float("inf"))
-    for _ in range(repeats):
-        for way, run in ways.items():
-            began = time.process_time()
-            run()
-            least_s[way] = min(least_s[way], time.process_time() - began)
-    begin_s = {way: start_s(way, repeats) for way in STARTS}
-    whole_s = {
-        way: each + begin_s.get("cimba" if way == "cimba" else way.split(", ")[1], 0.0)
-        for way, each in least_s.items()
-    }
-    return [
-        {
-            "way": way,
-            "images": images,
-            "us": 1e6 * each / images,
-            "cimba_over_it": least_s["cimba"] / each,
-            "start_s": whole_s[way] - each,
-            "cimba_over_it_with_start": whole_s["cimba"] / whole_s[way],
-            "worst_difference_ms": worst_ms,
-        }
-        for way, each in least_s.items()
-    ]
 
 
 def _row(
@@ -468,10 +366,8 @@ def main(
     repeats: Annotated[int, typer.Option(help="Runs of each; the quickest counts.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
     seed: int = 0,
-    cimba_images: Annotated[int, typer.Option(help="Images of a run beside cimba.")] = 100_000,
 ) -> None:
     """Simulate the same workloads both ways, and compare results and times."""
-    beside = cimba_rows(cimba_images, repeats, seed) if find_spec("cimba") else []
     rows = [
         *fan_out_rows(images, repeats, seed),
         *all_to_all_rows(max(1, images // 40), repeats),
@@ -482,7 +378,7 @@ def main(
     )
     console = Console()
     if as_json:
-        console.print_json(json.dumps({"machine": machine, "rows": rows, "cimba": beside}))
+        console.print_json(json.dumps({"machine": machine, "rows": rows}))
         return
     table = Table(title=f"Microseconds per image, one core ({machine})")
     table.add_column("workload")
@@ -498,29 +394,6 @@ def main(
             f"{row['worst_difference_ms']:.1g}",
         )
     console.print(table)
-    if beside:
-        console.print(_beside(beside))
-    else:
-        console.print("cimba is not installed: pip install cimba")
-
-
-def _beside(rows: list[dict[str, object]]) -> Table:
-    """Table of the ways beside cimba."""
-    title = f"Beside cimba {version('cimba')}, {rows[0]['images']:,} images, processor time"
-    table = Table(title=title)
-    table.add_column("way")
-    for name in ("us an image", "cimba / it", "start, s", "with start", "worst difference, ms"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(
-            str(row["way"]),
-            f"{row['us']:.3f}",
-            f"{row['cimba_over_it']:.1f}",
-            f"{row['start_s']:.2f}",
-            f"{row['cimba_over_it_with_start']:.1f}",
-            f"{row['worst_difference_ms']:.1g}",
-        )
-    return table
 
 
 if __name__ == "__main__":

@@ -239,12 +239,12 @@ class Availability:
     """
 
     def __init__(self, downs: tuple[DownTimes, ...]) -> None:
-        self._downs = downs
+        self.downs = downs
         self.quiet_from_ms = self.quiet_to_ms = 0.0
 
     def touched(self, start_ms: float, end_ms: float) -> tuple[float, float] | None:
         """First down time (from, to) that touches [start, end), or None."""
-        down_ms, up_ms = min(downs.next(start_ms) for downs in self._downs)
+        down_ms, up_ms = min(downs.next(start_ms) for downs in self.downs)
         if down_ms < end_ms:
             return down_ms, up_ms
         self.quiet_from_ms, self.quiet_to_ms = start_ms, down_ms
@@ -255,7 +255,7 @@ class FailureTimes:
     """The availability of any set of places, all from the same failures."""
 
     def __init__(self, failures: Sequence[Failure], seed: int) -> None:
-        self._downs = [
+        self.downs = [
             DownTimes(failure, random_stream(seed, "failures", index))
             for index, failure in enumerate(failures)
         ]
@@ -264,7 +264,7 @@ class FailureTimes:
     def of(self, places: frozenset[str]) -> Availability | None:
         """Availability of all `places` together; None where none of them ever fails."""
         if places not in self._made:
-            downs = tuple(each for each in self._downs if each.boards & places)
+            downs = tuple(each for each in self.downs if each.boards & places)
             self._made[places] = Availability(downs) if downs else None
         return self._made[places]
 

@@ -1,156 +1,25 @@
-"""The recurrence in compiled code: the same times as in Python, to the last bit.
+"""The recurrence in native code: the same times as in Python, to the last bit.
 
-This module loads numba and is itself loaded only where a long run pays for it.
+Where images keep their order, step after step is computed for some images at a time; in a closed
+loop, where an image begins when the one before it is answered, image after image.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nonn_common.errors import NonnError
-from simulator.engine.kernel import NumberStream
-from simulator.results.image_sums import (
-    BY_STEP,
-    IS_KEPT,
-    QUANTITIES,
-    WIDTH,
-    add_images,
-    kept_on_disk,
-    part,
-)
-from simulator.results.recording import TraceBatch, brought_names
-from simulator.results.statistics import LANES, Recorder, Statistics
-from simulator.task_graph import Step, TaskGraph
+from simulator.engine import ImageBlocks
+from simulator.engine import compiled_events as ev
+from simulator.engine.kernel import DownTable, NumberStream, is_constant, sample_batches
+from simulator.native_code import Floats, Kernel, Tables, Wholes, WholeTables, flat_lists, part
+from simulator.results import image_sums as sums
+from simulator.results.image_sums import BY_STEP, ENDS, OWN_NUMBERS, STEPS, WIDTH, add_chunk
+from simulator.results.statistics import Recorder
+from simulator.scenario import Scenario
+from simulator.task_graph import TaskGraph
 
-Floats = NDArray[np.float64]
-
-BLOCK_VALUES = 2**18
-"""How many values of one kind are computed before they are added up: 2 MiB."""
-
-_NONE = np.nan
-
-
-def flat_lists(lists: Iterable[Iterable[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lists in one array: list i is items[begins[i]:begins[i + 1]]; begins, and items."""
-    made = [list(each) for each in lists]
-    begins = np.cumsum([0, *map(len, made)], dtype=np.int64)
-    return begins, np.array([item for each in made for item in each], dtype=np.int64)
-
-
-class CompiledSums:
-    """Adds images to statistics in compiled code."""
-
-    def __init__(self, statistics: Statistics) -> None:
-        self._statistics = statistics
-        graph, boards = statistics.graph, [board.steps for board in statistics.boards]
-        kinds = ("computing", "queueing", "concerning", "receiving")
-        of_boards = (getattr(board, kind) for kind in kinds for board in boards)
-        after = (step.after for step in graph.steps)
-        lists = flat_lists([*after, *graph.followers, *of_boards, graph.students])
-        needed = np.array([step.needed for step in graph.steps], dtype=np.int64)
-        deadlines = [step.deadline_ms for step in graph.steps]
-        due_ms = np.array([_NONE if each is None else each for each in deadlines])
-        form = (graph.sink, len(boards), graph.waits_for_all, graph.delays)
-        self._plan = (*lists, needed, due_ms, form)
-        rows = (BY_STEP - 3) * len(needed) + QUANTITIES + len(statistics.sums.totals) + 4
-        self._rows = np.full((rows, WIDTH), _NONE)
-        self._sorting = np.empty((2, 1 + sum(len(step.after) + 1 for step in graph.steps)))
-
-    def add(self, batch: TraceBatch) -> None:
-        """Take all images of a batch."""
-        statistics, students = self._statistics, self._statistics.graph.students
-        latencies_ms = np.empty(len(batch.inferences))
-        brought = np.zeros((len(latencies_ms), len(students)), dtype=np.uint8)
-        image_ms, sums = (batch.start_ms, batch.end_ms), statistics.sums
-        times, scratch = _matrices(batch), (self._rows, self._sorting)
-        first, found = statistics.images % LANES, (latencies_ms, brought)
-        last_ms = add_images(
-            *self._plan, image_ms, times, scratch, first, (sums.totals, sums.counts), found
-        )
-        answered = ~np.isnan(latencies_ms)
-        if students:
-            if statistics.graph.waits_for_all:
-                brought[answered] = 1
-            self._count(brought)
-        statistics.count(len(answered), last_ms, latencies_ms[answered])
-
-    def _count(self, brought: NDArray[np.uint8]) -> None:
-        """Count survivors; after the first image with all of them, such are counted at once."""
-        survivors, graph = self._statistics.survivors, self._statistics.graph
-        everybody = brought_names(graph, [True] * len(graph.students))
-        if brought.all():
-            survivors[everybody] += len(brought)
-            return
-        if everybody in survivors:
-            whole = brought.all(axis=1)
-            survivors[everybody] += int(whole.sum())
-            brought = brought[~whole]
-        for row, count in Counter(map(bytes, brought)).items():
-            survivors[brought_names(graph, row)] += count
-
-
-def _matrices(batch: TraceBatch) -> tuple[Floats, Floats, Floats]:
-    return batch.starts_ms, batch.frees_ms, batch.ends_ms
-
-
-class TraceBlocks:
-    """Blocks of images that become known, kept whole if the recorder keeps them."""
-
-    def __init__(self, recorder: Recorder, images: int) -> None:
-        self.block = max(1, BLOCK_VALUES // len(recorder.graph.steps))
-        self._recorder, self._sums = recorder, CompiledSums(recorder.statistics)
-        rows = images if recorder.keeps else min(images, self.block)
-        steps = len(recorder.graph.steps)
-        ends_ms = np.empty((rows, steps))
-        self._batch = TraceBatch(
-            inferences=np.arange(rows),
-            start_ms=np.empty(rows),
-            end_ms=np.empty(rows),
-            starts_ms=np.empty((rows, steps)),
-            frees_ms=np.empty((rows, steps)) if recorder.graph.delays else ends_ms,
-            ends_ms=ends_ms,
-        )
-        recorder.keep(self._batch)
-
-    def at(self, first: int, count: int) -> TraceBatch:
-        """Room for images from `first` on."""
-        first = first if self._recorder.keeps else 0
-        columns = (getattr(self._batch, name) for name in TraceBatch.__slots__)
-        return TraceBatch(*(column[first : first + count] for column in columns))
-
-    def done(self, batch: TraceBatch) -> None:
-        """Add up a block that is filled."""
-        self._sums.add(batch)
-        self._recorder.tell()
-
-
-def is_loaded() -> bool:
-    """Whether everything is compiled, or found on disk, in this process."""
-    return bool(_pass.signatures)
-
-
-def is_kept() -> bool:
-    """Whether there is a place where numba keeps what it compiles."""
-    return IS_KEPT
-
-
-def load() -> bool:
-    """Whether a run of one image, which compiles or finds everything, succeeds.
-
-    It may fail in many ways: a file that is cut off, a folder that cannot be read any more.
-    """
-    graph = TaskGraph((Step("one", "compute", ("one.cpu",), 1.0),), 0)
-    row: RecurrenceRow = (0, (1,), 1, (0,), 1.0, 0.0, None)
-    try:
-        run_recurrence([row], None, 1, 1, Recorder(graph, "totals"))
-    except NonnError:  # somebody stops the program
-        raise
-    except Exception:  # errors of numba and of its cache share no other base
-        return False
-    return True
-
+SOME, DOWNS = 2**14, 128
+"""How many numbers of a stream, and down times of a failure, are drawn ahead of the clock."""
 
 RecurrenceRow = tuple[int, Sequence[int], int, Sequence[int], float, float, Iterator[Floats] | None]
 """A step: its index, what it waits for and how many of it, its resources, ms, and draws if any."""
@@ -167,128 +36,271 @@ def run_recurrence(
 
     A step may wait for step number `steps`: that is the image's start.
     """
-    graph = recorder.graph
-    blocks = TraceBlocks(recorder, images)
-    lists = flat_lists([*(row[1] for row in rows), *(row[3] for row in rows)])
-    streams = [NumberStream(row[6]) for row in rows if row[6] is not None]
-    kinds = np.array([_kind(row) for row in rows])
-    needed = np.array([row[2] for row in rows])
-    places = np.array([(row[0], row[1][0], *_first_and_last(row[3])) for row in rows], np.uint64)
-    times_ms = np.array([(row[4], row[5]) for row in rows])
+    blocks, steps = ImageBlocks(recorder, images), len(rows)
+    groups = [list(range(steps))] if arrivals is None else _groups(rows)
+    order = [row for group in groups for row in group]
+    drawn = [row for row in order if rows[row][6] is not None]
+    streams = [NumberStream(draws) for row in drawn if (draws := rows[row][6]) is not None]
+    began = BY_STEP * steps + sums.BEGAN
+    after = ([began if i == steps else ENDS * steps + i for i in rows[row][1]] for row in order)
+    lists = flat_lists([*after, *(rows[row][3] for row in order)])
+    plan = [(rows[r][0], rows[r][2], drawn.index(r) if r in drawn else -1) for r in order]
+    begins, _ = flat_lists(groups)
+    simple = [arrivals is not None and _is_simple([rows[row] for row in group]) for group in groups]
+    wholes = [*blocks.wholes, *lists, np.array(plan), begins, np.array(simple, dtype=np.int64)]
+    times_ms = np.array([rows[row][4:6] for row in order], dtype=np.float64)
     came = None if arrivals is None else NumberStream(arrivals)
-    free_ms, ends_ms = np.zeros(resources), np.zeros(len(rows) + 1)
-    longest = max(len(row[1]) for row in rows)
+    free_ms = np.zeros(resources + 1)
+    blocks.numbers[OWN_NUMBERS : OWN_NUMBERS + 5] = (0, 0, came is None, len(groups), resources)
     for first in range(0, images, blocks.block):
-        batch = blocks.at(first, min(blocks.block, images - first))
-        count = len(batch.inferences)
-        if came is not None:
-            batch.start_ms[:] = came.take(count)
-        draws = np.zeros((len(streams), 2, count))
+        count = min(blocks.block, images - first)
+        starts_ms = np.empty(0) if came is None else np.ascontiguousarray(came.take(count))
+        draws_ms = np.zeros((len(streams), 2, count))
         for place, stream in enumerate(streams):
-            draws[place] = stream.take(count)
-        _pass(
-            *lists,
-            kinds,
-            needed,
-            places,
-            times_ms,
-            draws,
-            (came is None, graph.sink, graph.delays),
-            (batch.start_ms, batch.end_ms),
-            _matrices(batch),
-            free_ms,
-            ends_ms,
-            np.empty(longest),
+            draws_ms[place] = stream.take(count)
+        blocks.numbers[OWN_NUMBERS : OWN_NUMBERS + 2] = (count, blocks.next_lane)
+        floats = [*blocks.tables(first, count), starts_ms, free_ms, times_ms, draws_ms]
+        RECURRENCE(blocks.numbers, floats, wholes)
+        blocks.done()
+
+
+def _groups(rows: Sequence[RecurrenceRow]) -> list[list[int]]:
+    """Rows that share resources, which become ready together; each after what it waits for."""
+    users: dict[int, list[int]] = {}
+    groups: list[list[int]] = []
+    for number, row in enumerate(rows):
+        mine = [number]
+        for other in {id(users[each]): users[each] for each in row[3] if each in users}.values():
+            mine = sorted(other + mine)
+            groups.remove(other)
+        groups.append(mine)
+        for member in mine:
+            users.update(dict.fromkeys(rows[member][3], mine))
+    return sorted(groups)
+
+
+def _is_simple(rows: Sequence[RecurrenceRow]) -> bool:
+    """Whether all wait for one and the same step and hold one resource for a constant time."""
+    return all(
+        len(row[1]) == len(row[3]) == 1
+        and (row[1], row[3]) == (rows[0][1], rows[0][3])
+        and row[5] == 0
+        and row[6] is None
+        for row in rows
+    )
+
+
+class EventRun:
+    """One run by events in native code; its arrays grow with the images under way."""
+
+    def __init__(
+        self, graph: TaskGraph, images: int, scenario: Scenario, recorder: Recorder
+    ) -> None:
+        self._recorder, self._images, steps = recorder, images, graph.steps
+        self._blocks, failures = ImageBlocks(recorder, images), scenario.failure_times()
+        arrivals, self._downs = scenario.arrival_batches(), DownTable(failures.downs)
+        self._arrivals = NumberStream(arrivals or iter((np.empty(0),)))
+        drawn = [index for index, step in enumerate(steps) if not is_constant(step)]
+        draws = (sample_batches(steps[index], index, scenario.seed) for index in drawn)
+        self._streams = [NumberStream(each) for each in draws]
+        plan, *lists = ev.event_plan(graph, scenario, failures, drawn)
+        loses, closed = scenario.on_failure == "lose", arrivals is None
+        self._blocks.numbers[ev.EVENT : ev.ROOTS + 1] = (
+            0,
+            images,
+            loses,
+            closed,
+            len(lists[0]) - 3,
         )
-        blocks.done(batch)
+        self._blocks.numbers[ev.SAMPLES] = SOME if drawn else 2**62
+        times_ms = [(s.duration_ms, s.transit.latency_ms, s.deadline_ms or 0.0) for s in steps]
+        can, empty = np.zeros(1 + len(steps) + max(len(s.after) for s in steps)), np.empty(0)
+        self._draws, self._taken = np.empty((len(drawn), 2, SOME)), np.full(len(drawn), SOME)
+        self._now, self._broken = np.array([0.0, 0.0, 0.0, -1.0]), np.empty((2 * ev.MOST_BREAKS, 4))
+        quiet, free_ms = np.zeros(2 * len(lists[0])), np.zeros(len(graph.resources))
+        self._plan, self._lists = plan, lists
+        self._floats = [empty, empty, np.array(times_ms, float), free_ms, empty, self._draws]
+        self._floats += [empty, empty, quiet, self._now, self._broken, can]
+        none = np.empty(0, dtype=np.int64)
+        self._wholes = [none, none, none, none, plan, *lists, none, self._taken, none]
+
+    def run(self) -> bool:
+        """Whether all images are through; not where one event asked for more than was drawn."""
+        numbers, broken, done = self._blocks.numbers, self._broken, 0
+        while numbers[ev.HEAP] or not done:
+            self._make_room()
+            numbers[ev.ROOM] = count = min(self._blocks.block, self._images - done)
+            self._wholes[-1] = self._blocks.inferences(done, count)
+            floats = [*self._blocks.tables(done, count), *self._floats]
+            ev.EVENTS(numbers, floats, [*self._blocks.wholes, *self._wholes])
+            if numbers[ev.STATUS] == ev.GIVES_UP:
+                return False
+            for image, step, start_ms, end_ms in broken[: numbers[ev.BREAKS]].tolist():
+                lasted_ms = end_ms - start_ms
+                self._recorder.broke(int(image), int(step), start_ms, end_ms, lasted_ms)
+            if numbers[sums.DONE]:
+                self._blocks.done()
+            done += int(numbers[sums.DONE])
+        return True
+
+    def _make_room(self) -> None:
+        """Draw numbers and down times, and let arrays grow, where little is left."""
+        numbers, now_ms = self._blocks.numbers, self._now
+        numbers[ev.STATUS] = numbers[ev.BREAKS] = numbers[ev.SPARE] = 0
+        for place, stream in enumerate(self._streams):
+            left = self._draws[place, :, self._taken[place] :]
+            self._draws[place] = np.concatenate(
+                [left, stream.take(int(self._taken[place]))], axis=1
+            )
+        self._taken[:] = 0
+        came = self._floats[ev.CAME - sums.OWN_FLOATS][numbers[ev.ARRIVED] :]
+        came = np.concatenate([came, self._arrivals.take(SOME - len(came))])
+        self._floats[ev.CAME - sums.OWN_FLOATS] = came
+        numbers[ev.ARRIVED], numbers[ev.COMES] = 0, len(came)
+        if now_ms[ev.HORIZON] >= now_ms[ev.SAFE]:
+            downs, ups, rows, now_ms[ev.SAFE] = self._downs.ahead(
+                now_ms[ev.CLOCK], now_ms[ev.HORIZON], DOWNS
+            )
+            at = ev.DOWNS - sums.OWN_FLOATS
+            self._floats[at : at + 2] = downs, ups
+            self._wholes[ev.FAILURES - sums.OWN_WHOLES] = np.array(rows, np.int64)
+        if not numbers[ev.SLOTS]:
+            self._grow()
+
+    def _grow(self) -> None:
+        """Make room for twice as many images under way; each awaits two moments a step at most."""
+        cells, stack = len(self._plan) + 1, ev.STACK - sums.OWN_WHOLES
+        images = len(self._wholes[stack])
+        more = max(64, images)
+        for at, each in ((ev.AT, 2 * cells), (ev.CELLS, cells * ev.OF_CELL)):
+            array = self._floats[at - sums.OWN_FLOATS]
+            self._floats[at - sums.OWN_FLOATS] = np.append(array, np.zeros(more * each))
+        rows = ((ev.KEY, 2 * cells), (ev.CODE, 2 * cells), (ev.WAITING, cells * ev.OF_WAIT))
+        for at, each in rows:
+            wholes = self._wholes[at - sums.OWN_WHOLES]
+            self._wholes[at - sums.OWN_WHOLES] = np.append(wholes, np.zeros(more * each, np.int64))
+        self._wholes[stack] = np.arange(images, 2 * images + more) * cells
+        self._blocks.numbers[ev.SLOTS] = more
 
 
-def _kind(row: RecurrenceRow) -> int:
-    """Kind of a step, by what `_pass` must do for it."""
-    plain = len(row[1]) == 1 and row[5] == 0 and row[6] is None and 1 <= len(row[3]) <= 2
-    return len(row[3]) - 1 if plain else 2 if row[6] is None else 3
+# What the kernel gets beside what sums need.
+COUNT, LANE, CLOSED, GROUPS, RESOURCES = range(OWN_NUMBERS, OWN_NUMBERS + 5)
+CAME, FREE, TIMES, DRAWS = range(sums.OWN_FLOATS, sums.OWN_FLOATS + 4)
+LISTS, MEMBERS, PLAN, FROM, SIMPLE = range(sums.OWN_WHOLES, sums.OWN_WHOLES + 5)
 
 
-def _first_and_last(resources: Sequence[int]) -> tuple[int, int]:
-    return (resources[0], resources[-1]) if resources else (0, 0)
-
-
-@kept_on_disk
-def _pass(  # type: ignore[no-untyped-def]
-    begins,
-    items,
-    kinds,
-    needed,
-    places,
-    times_ms,
-    draws,
-    form,
-    image_ms,
-    times,
-    free,
-    ends,
-    sorting,
-):
-    """Let images pass through all steps, one after the other."""
-    closed, sink, delays = form
-    (start_ms, end_ms), (starts_ms, frees_ms, ends_ms) = image_ms, times
-    number = len(kinds)
-    for image in range(len(start_ms)):
-        if closed:
-            start_ms[image] = ends[sink]
-        ends[number] = start_ms[image]
-        draw = 0
-        for row in range(number):
-            step, hold, delay = places[row, 0], times_ms[row, 0], 0.0
-            if kinds[row] < 2:
-                start, resource = ends[places[row, 1]], places[row, 2]
-                start = free[resource] if start < free[resource] else start
-                through = start + hold
-                if kinds[row]:
-                    other = places[row, 3]
-                    start = free[other] if start < free[other] else start
-                    through = start + hold
-                    free[other] = through
-                free[resource] = through
+def recurrence(numbers: Wholes, floats: Tables, wholes: WholeTables) -> None:
+    """Kernel: let images pass through all steps, and add them up."""
+    rows, steps, count = floats[sums.ROWS], numbers[STEPS], numbers[COUNT]
+    began, ended = BY_STEP * steps * WIDTH, (BY_STEP * steps + sums.ENDED) * WIDTH
+    sink = (ENDS * steps + numbers[sums.SINK]) * WIDTH
+    done, lane = 0, numbers[LANE]
+    while done < count:
+        width = min(WIDTH - lane, count - done)
+        if not numbers[CLOSED]:
+            for place in range(width):
+                rows[began + lane + place] = floats[CAME][done + place]
+        for group in range(numbers[GROUPS]):
+            if wholes[SIMPLE][group]:
+                _serve(numbers, floats, wholes, group, lane, lane + width)
             else:
-                delay = times_ms[row, 1]
-                if kinds[row] == 3:
-                    hold, delay = draws[draw, 0, image], draws[draw, 1, image]
-                    draw += 1
-                start = _gathered(begins, items, row, needed[row], ends, sorting)
-                start = _queued(begins, items, number + row, free, start)
-                through = start + hold
-                for place in range(begins[number + row], begins[number + row + 1]):
-                    free[items[place]] = through
-            starts_ms[image, step] = start
-            if delays:
-                frees_ms[image, step] = through
-            ends_ms[image, step] = ends[step] = through + delay
-        end_ms[image] = ends[sink]
+                _pass(numbers, floats, wholes, group, done, lane, width)
+        for j in range(lane, lane + width):
+            rows[ended + j] = rows[sink + j]
+        add_chunk(numbers, floats, wholes, lane, width)
+        done, lane = done + width, 0
 
 
 @part
-def _queued(begins, items, row, free, start):  # type: ignore[no-untyped-def]
-    """Time at which the resources are free, too."""
-    for place in range(begins[row], begins[row + 1]):
-        until = free[items[place]]
-        start = until if start < until else start
-    return start
+def _serve(
+    numbers: Wholes, floats: Tables, wholes: WholeTables, group: int, first: int, last: int
+) -> None:
+    """Let images pass through steps that wait for one step and hold one resource."""
+    rows, holds, plan, ends = floats[sums.ROWS], floats[TIMES], wholes[PLAN], ENDS * numbers[STEPS]
+    begin, end, at = wholes[FROM][group], wholes[FROM][group + 1], wholes[LISTS]
+    ready = wholes[MEMBERS][at[begin]] * WIDTH
+    resource = wholes[MEMBERS][at[numbers[STEPS] + begin]]
+    free = floats[FREE][resource]
+    if end - begin == 1:
+        step, hold = plan[3 * begin] * WIDTH, holds[2 * begin]
+        for j in range(first, last):
+            start = rows[ready + j]
+            start = free if start < free else start
+            free = start + hold
+            rows[step + j] = start
+            rows[ends * WIDTH + step + j] = free
+    else:
+        for j in range(first, last):
+            came = rows[ready + j]
+            for row in range(begin, end):
+                step = plan[3 * row] * WIDTH
+                start = free if came < free else came
+                free = start + holds[2 * row]
+                rows[step + j] = start
+                rows[ends * WIDTH + step + j] = free
+    floats[FREE][resource] = free
+    for row in range(begin, end if numbers[sums.DELAYS] else begin):
+        freed = (sums.FREES * numbers[STEPS] + plan[3 * row]) * WIDTH
+        for j in range(first, last):
+            rows[freed + j] = rows[(ends + plan[3 * row]) * WIDTH + j]
 
 
 @part
-def _gathered(begins, items, row, needed, ends, sorting):  # type: ignore[no-untyped-def]
+def _pass(
+    numbers: Wholes,
+    floats: Tables,
+    wholes: WholeTables,
+    group: int,
+    done: int,
+    lane: int,
+    width: int,
+) -> None:
+    """Let image after image pass through a group of steps of any kind."""
+    rows, free, steps = floats[sums.ROWS], floats[FREE], numbers[STEPS]
+    plan, at, members, count = wholes[PLAN], wholes[LISTS], wholes[MEMBERS], numbers[COUNT]
+    for place in range(width):
+        j = lane + place
+        if numbers[CLOSED]:
+            rows[BY_STEP * steps * WIDTH + j] = free[numbers[RESOURCES]]
+        for row in range(wholes[FROM][group], wholes[FROM][group + 1]):
+            step, draw = plan[3 * row], plan[3 * row + 2]
+            hold, delay = floats[TIMES][2 * row], floats[TIMES][2 * row + 1]
+            if draw >= 0:
+                hold = floats[DRAWS][2 * draw * count + done + place]
+                delay = floats[DRAWS][(2 * draw + 1) * count + done + place]
+            begin, end = at[row], at[row + 1]
+            start = _gathered(floats, members, begin, end, plan[3 * row + 1], j)
+            for each in range(at[steps + row], at[steps + row + 1]):
+                until = free[members[each]]
+                start = until if start < until else start
+            through = start + hold
+            for each in range(at[steps + row], at[steps + row + 1]):
+                free[members[each]] = through
+            rows[step * WIDTH + j] = start
+            rows[(ENDS * steps + step) * WIDTH + j] = through + delay
+            if numbers[sums.DELAYS]:
+                rows[(sums.FREES * steps + step) * WIDTH + j] = through
+        if numbers[CLOSED]:
+            free[numbers[RESOURCES]] = rows[(ENDS * steps + numbers[sums.SINK]) * WIDTH + j]
+
+
+@part
+def _gathered(floats: Tables, members: Wholes, begin: int, end: int, needed: int, j: int) -> float:
     """Time at which so many of those before a step have ended."""
-    begin, end = begins[row], begins[row + 1]
-    found = ends[items[begin]]
+    rows, sorting = floats[sums.ROWS], floats[sums.SORTING]
+    found: float = rows[members[begin] * WIDTH + j]
     if needed == end - begin:
         for place in range(begin + 1, end):
-            found = max(found, ends[items[place]])
+            found = max(found, rows[members[place] * WIDTH + j])
         return found
     for place in range(end - begin):
-        ended, at = ends[items[begin + place]], place
+        ended, at = rows[members[begin + place] * WIDTH + j], place
         while at and sorting[at - 1] > ended:
             sorting[at] = sorting[at - 1]
             at -= 1
         sorting[at] = ended
-    return sorting[needed - 1]
+    return float(sorting[needed - 1])
+
+
+RECURRENCE = Kernel(recurrence, "simulator.results.image_sums")
+"""The recurrence; loaded where a run is long enough."""

@@ -25,8 +25,10 @@ from simpy.events import NORMAL, Event
 
 from nonn_common.errors import SimulationError
 from profiles.time_spread import MEAN_BEYOND, SCALE_PER_DEVIATION
-from simulator.scenario import Availability, ClockSpeed, random_stream
+from simulator.scenario import Availability, ClockSpeed, DownTimes, random_stream
 from simulator.task_graph import Step, TaskGraph
+
+Floats = NDArray[np.float64]
 
 SampledTimes = Iterator[tuple[float, float]]
 """Per image: how long a step holds its resources, and how long its message is then under way."""
@@ -212,6 +214,39 @@ class StepRetry(StepEnd):
 
 MOST_TRIES = 10_000
 """A step that failures interrupt more often than this is taken never to end."""
+
+
+class DownTable:
+    """Down times of failures as arrays, some ahead of the clock; DownTimes makes them."""
+
+    def __init__(self, failures: Sequence[DownTimes]) -> None:
+        self._failures = failures
+
+    def ahead(
+        self, now_ms: float, until_ms: float, some: int
+    ) -> tuple[Floats, Floats, list[tuple[int, ...]], float]:
+        """Intervals that end after `now_ms`: when each begins and ends, failure by failure.
+
+        For each failure: where its intervals begin, how many there are, 0, and whether there are
+        more.  Last comes a time after `until_ms` to which each has at least `some` more, or all.
+        """
+        downs_ms: list[float] = []
+        ups_ms: list[float] = []
+        rows: list[tuple[int, ...]] = []
+        safe_ms = math.inf
+        for failure in self._failures:
+            first, beyond, up_ms = len(ups_ms), 0, now_ms
+            while beyond < 2 * some:
+                down_ms, up_ms = failure.next(up_ms)
+                if down_ms == math.inf:
+                    break
+                downs_ms.append(down_ms)
+                ups_ms.append(up_ms)
+                beyond += up_ms > until_ms
+            renews = beyond == 2 * some
+            safe_ms = min(safe_ms, ups_ms[-some - 1]) if renews else safe_ms
+            rows.append((first, len(ups_ms) - first, 0, renews))
+        return np.array(downs_ms, float), np.array(ups_ms, float), rows, safe_ms
 
 
 class QueuedStep(StepEnd):

@@ -13,17 +13,15 @@ Time is SimPy's, in ms.  In a closed loop without randomness every inference tak
 """
 
 import math
-import os
-import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from importlib.util import find_spec
 from operator import itemgetter
 from typing import Literal
 
 from nonn_common.errors import SimulationError
+from simulator.engine.compiled_events import EVENTS
+from simulator.engine.compiled_run import RECURRENCE, EventRun, RecurrenceRow, run_recurrence
 from simulator.engine.event_engine import EventSimulation
 from simulator.engine.kernel import (
     CallbackEvent,
@@ -34,6 +32,7 @@ from simulator.engine.kernel import (
     sample_batches,
     sample_times,
 )
+from simulator.native_code import Kernel, has_place
 from simulator.results.simulation_result import SimulationResult, summarise
 from simulator.results.statistics import ImageProgress, Keep, Recorder
 from simulator.scenario import (
@@ -79,12 +78,14 @@ def simulate(
     _check(graph, inferences, scenario)
     if path is None:
         path = "recurrence" if inferences > 1 and recurrence_applies(graph, scenario) else "events"
+    kernel = RECURRENCE if path == "recurrence" else _event_kernel(graph, scenario)
     if compiled is None:
-        compiled = _pays(inferences * len(graph.steps), path)
+        compiled = kernel is not None and _pays(inferences * len(graph.steps), kernel)
+    if compiled and kernel and not kernel.make():
+        raise SimulationError("numba cannot compile here; leave `compiled` out")
     recorder = Recorder(graph, keep, progress)
-    if compiled and path == "recurrence":
-        _run_compiled(graph, inferences, scenario, recorder)
-    else:
+    if not (compiled and kernel and _run_compiled(graph, inferences, scenario, recorder, path)):
+        recorder = Recorder(graph, keep, progress)
         run = _Recurrence if path == "recurrence" else EventSimulation
         run(graph, inferences, scenario, recorder).run()
     recording = recorder.finish()
@@ -92,36 +93,22 @@ def simulate(
     return replace(found, warnings=overload(graph, inferences, scenario))
 
 
-_COMPILED = "simulator.engine.compiled_run"
 _PYTHON_S = 0.2e-6
 """Time of a step of an image in Python, at least, statistics included."""
-_CALL_S, _START_S, _ONCE_S, _COMPILE_S = 0.01, 0.7, 2.5, 10.0
+_CALL_S, _START_S, _ONCE_S, _COMPILE_S = 0.01, 0.2, 2.5, 20.0
 """Time that compiled code must save: when it is loaded; when it is on disk; when it is not, so that
 the first long run compiles for all later ones; and where there is no place to keep it."""
 
 
-def _pays(steps: int, path: Path) -> bool:
+def _pays(steps: int, kernel: Kernel) -> bool:
     """Whether compiled code saves more time than it takes until it is there."""
     python_s = _PYTHON_S * steps
-    if path != "recurrence" or python_s < _CALL_S:
+    if python_s < (_CALL_S if kernel.is_loaded else _START_S):
         return False
-    if _COMPILED in sys.modules and import_module(_COMPILED).is_loaded():
+    if kernel.find():
         return True
-    if python_s < (_START_S if _is_on_disk() else _ONCE_S) or find_spec("numba") is None:
-        return False
-    loaded = import_module(_COMPILED)
-    return bool((loaded.is_kept() or python_s > _COMPILE_S) and loaded.load())
-
-
-def _is_on_disk() -> bool:
-    """Whether numba has compiled this version; a guess, made without numba, which takes time."""
-    source = pathlib.Path(__file__).with_name("compiled_run.py")
-    name = f"compiled_run.*.py{sys.version_info.major}{sys.version_info.minor}.nbi"
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    shared = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    folders = [chosen] if chosen else [source.parent / "__pycache__", shared / "numba"]
-    found = (made for each in folders for made in pathlib.Path(each).glob(f"**/{name}"))
-    return any(made.stat().st_mtime >= source.stat().st_mtime for made in found)
+    once_s = _ONCE_S if has_place() else _COMPILE_S
+    return python_s >= once_s and find_spec("numba") is not None and kernel.make()
 
 
 def _check(graph: TaskGraph, inferences: int, scenario: Scenario) -> None:
@@ -326,12 +313,17 @@ class _Recurrence:
         self._next_image(answer_ms)
 
 
-def _run_compiled(
-    graph: TaskGraph, inferences: int, scenario: Scenario, recorder: Recorder
-) -> None:
-    """The recurrence in compiled code."""
-    from simulator.engine.compiled_run import RecurrenceRow, run_recurrence
+def _event_kernel(graph: TaskGraph, scenario: Scenario) -> Kernel | None:
+    """The compiled event loop, which knows no shared processor and no throttling."""
+    return None if graph.processors or scenario.throttling else EVENTS
 
+
+def _run_compiled(
+    graph: TaskGraph, inferences: int, scenario: Scenario, recorder: Recorder, path: Path
+) -> bool:
+    """Run in compiled code; return whether that found a result, as the recurrence always does."""
+    if path == "events":
+        return EventRun(graph, inferences, scenario, recorder).run()
     order, held_ms = list(range(len(graph.steps))), [step.duration_ms for step in graph.steps]
     if not keeps_order(graph):
         first = _Rehearsal(graph)
@@ -350,6 +342,7 @@ def _run_compiled(
         rows.append((index, after, needed, graph.held[index], *times_ms, drawn))
     arrivals = scenario.arrival_batches()
     run_recurrence(rows, arrivals, inferences, len(graph.resources), recorder)
+    return True
 
 
 class _Rehearsal(EventSimulation):

@@ -1,400 +1,399 @@
-"""Sums over images in compiled code: what `Statistics.add` does with numpy, to the same bits.
+"""Sums over images in native code: what `Statistics.add` does with numpy, to the same bits.
 
-Images are taken some at a time, a row of an array for each quantity and a column for each image,
-so that one instruction works on several of them.  No fast-math: nothing is fused or reordered.
-
-This module loads numba and is itself loaded only where a long run pays for it.
+Images are taken some at a time, a row of an array for each quantity and a column for each image, so
+that one instruction works on several of them.  An engine writes its times into the rows of starts
+and ends; then `add_chunk` adds up.  Columns that hold no image are NaN, as is what never happened.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from simulator.results.statistics import LANES, BoardStatistics
+from simulator.native_code import Floats, Tables, Wholes, WholeTables, part
 
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}  # nothing is allocated
+LANES = 8
+WIDTH = 9 * LANES
+"""Columns; an odd number of lanes: rows of 2**n bytes would share few lines of the cache."""
 
-_INSIDE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-part: Any = njit(**_OPTIONS, **_INSIDE)
-"""Decorator of a function that only compiled code calls."""
+# What a kernel gets: numbers, arrays of floats and of whole numbers; an engine's own come after.
+(DONE, STEPS, SINK, BOARDS, WAITS, DELAYS, REPLIES, QUANTITIES, KEEPS, OWN_NUMBERS) = range(10)
+(ROWS, TOTALS, COUNTS, DUE, SORTING, LATENCIES, LAST, BEGAN_MS, ENDED_MS) = range(9)
+(STARTS_MS, FREES_MS, ENDS_MS, SORTED, OWN_FLOATS) = range(9, 14)
+(BEGINS, ITEMS, NEEDED, READY_AT, PAIRS, SEEN, BROUGHT, OWN_WHOLES) = range(8)
 
+# Rows: one of each of these for a step, then those for the image, then those for a board.
+STARTS, ENDS, FREES, READY, PATH, UNTIL, BY_STEP = range(7)
+(BEGAN, ENDED, ZERO, LATENCY, LONGEST, REACHED, ORDER, FOUND, WAITED, LASTED, LATE) = range(11)
+OF_IMAGE = 11
+FIRST, FINISHED, QUEUED, CONCERNED, BUSY, OF_BOARD = range(6)
 
-def kept_on_disk(function: Callable[..., Any]) -> Any:
-    """Function compiled when first called; kept on disk where there is a place for it."""
-    return njit(cache=IS_KEPT, **_OPTIONS)(function)
+Span = tuple[int, int]
+"""Rows of a step's times: whether it begins when it is ready, and the first row of ends."""
 
-
-def _has_place() -> bool:
-    """Whether numba finds a folder that it may write to."""
-    try:
-        njit(cache=True)(_has_place)
-    except RuntimeError:
-        return False
-    return True
-
-
-IS_KEPT = _has_place()
-"""Whether compiled code is kept on disk, for processes to come."""
-
-# What is compiled is found again on disk until this file changes: so it takes no constant from
-# another file.
-_LANES = 8
-WIDTH = 17 * _LANES  # odd: rows of 2**n bytes would share few lines of the cache
-_OF_BOARD = 5
-_SENT, _BUSY, _DONE, _QUEUED, _WAITED = range(_OF_BOARD)
 _NONE = np.nan
-if (LANES, len(BoardStatistics.QUANTITIES)) != (_LANES, _OF_BOARD):
-    raise AssertionError("compiled sums and those of numpy have different layouts")
-
-# Rows: one of each of these for a step, then those for the image, then one for each quantity.
-_STARTS, _ENDS, _FREES, _READY, _QUEUE, _UNTIL, _USED, _PATH = range(8)
-_BEGAN, _ENDED, _FOUND, _LAST, _LONGEST, _LATENCY, QUANTITIES = range(7)
-BY_STEP = 8
-
-
-@kept_on_disk
-def add_images(begins, items, needed, due, form, image_ms, times, scratch, lane, sums, found):  # type: ignore[no-untyped-def]
-    """Add all images; return the time until which something went on."""
-    (sink, boards, waits_for_all, delays), (rows, sorting) = form, scratch
-    (totals, counts), (latencies, brought) = sums, found
-    steps, last, done = len(needed), 0.0, 0
-    quantities = len(totals) - 3 * steps
-    while done < len(latencies):
-        count = min(rows.shape[1] - lane, len(latencies) - done)
-        if count < rows.shape[1]:
-            _forget(rows, steps)
-        _load(image_ms, times, done, lane, count, rows, steps, delays)
-        last = max(last, _last(rows, steps, due))
-        _ready(begins, items, needed, due, rows, sorting)
-        _find_boards(begins, items, rows, steps, boards, waits_for_all, sorting, delays)
-        _find_rest(rows, steps, delays, _OF_BOARD * boards)
-        for quantity in range(quantities):
-            _sum(rows, BY_STEP * steps + QUANTITIES + quantity, totals, counts, quantity)
-        _add_paths(begins, items, rows, steps, sink, sums, quantities)
-        if brought.shape[1] and not waits_for_all:
-            _survive(begins, items, rows, steps, sink)
-            _bring(items, rows, _USED * steps, done, lane, count, brought)
-        for place in range(count):
-            latencies[done + place] = rows[BY_STEP * steps + _LATENCY, lane + place]
-        done += count
-        lane = 0
-    return last
 
 
 @part
-def _load(image_ms, times, done, lane, count, rows, steps, delays):  # type: ignore[no-untyped-def]
-    """Copy images into their columns."""
-    image, (start, end), (starts, frees, ends) = BY_STEP * steps, image_ms, times
+def add_chunk(numbers: Wholes, floats: Tables, wholes: WholeTables, first: int, count: int) -> None:
+    """Add the images of `count` columns from `first` on, and hand out what is kept of each."""
+    rows, steps = floats[ROWS], numbers[STEPS]
+    if count < WIDTH:
+        _forget(rows, BY_STEP * steps, READY * steps, first, first + count)
+    last = floats[LAST]
+    last[0] = max(last[0], _last(numbers, rows, floats[DUE]))
+    image = BY_STEP * steps
+    latency, ended, began = (image + LATENCY) * WIDTH, (image + ENDED) * WIDTH, image * WIDTH
+    for j in range(WIDTH):
+        rows[latency + j] = rows[ended + j] - rows[began + j]
+    _find_ready(numbers, floats, wholes)
+    _find_boards(numbers, floats, wholes)
+    for at in range(numbers[QUANTITIES]):
+        one, other = wholes[PAIRS][2 * at], wholes[PAIRS][2 * at + 1]
+        _sum(rows, one, other, floats[TOTALS], at)
+        _count(rows, one, other, floats[COUNTS], at)
+    _add_paths(numbers, floats, wholes)
+    if numbers[REPLIES] and not numbers[WAITS]:
+        _survive(numbers, rows, wholes)
+        _bring(numbers, rows, wholes, first, count)
     for place in range(count):
-        row, j = done + place, lane + place
-        rows[image + _BEGAN, j], rows[image + _ENDED, j] = start[row], end[row]
+        floats[LATENCIES][numbers[DONE] + place] = rows[latency + first + place]
+    if numbers[KEEPS]:
+        _keep(numbers, floats, first, count)
+    numbers[DONE] += count
+
+
+@part
+def _keep(numbers: Wholes, floats: Tables, first: int, count: int) -> None:
+    """Write all times of the images into the matrices of a recording."""
+    rows, steps, done = floats[ROWS], numbers[STEPS], numbers[DONE]
+    starts, frees, ends = floats[STARTS_MS], floats[FREES_MS], floats[ENDS_MS]
+    began, ended = BY_STEP * steps + BEGAN, BY_STEP * steps + ENDED
+    for place in range(count):
+        j, at = first + place, (done + place) * steps
+        floats[BEGAN_MS][done + place] = rows[began * WIDTH + j]
+        floats[ENDED_MS][done + place] = rows[ended * WIDTH + j]
         for step in range(steps):
-            rows[_STARTS * steps + step, j] = starts[row, step]
-            rows[_ENDS * steps + step, j] = ends[row, step]
-        if delays:
+            starts[at + step] = rows[(STARTS * steps + step) * WIDTH + j]
+            ends[at + step] = rows[(ENDS * steps + step) * WIDTH + j]
+        if numbers[DELAYS]:
             for step in range(steps):
-                rows[_FREES * steps + step, j] = frees[row, step]
+                frees[at + step] = rows[(FREES * steps + step) * WIDTH + j]
 
 
 @part
-def _bring(items, rows, used, done, lane, count, brought):  # type: ignore[no-untyped-def]
+def _bring(numbers: Wholes, rows: Floats, wholes: WholeTables, first: int, count: int) -> None:
     """Note which replies are in the answers."""
-    replies = brought.shape[1]
+    replies, lists, done = numbers[REPLIES], 2 * numbers[STEPS] + 4 * numbers[BOARDS], numbers[DONE]
     for number in range(replies):
-        row = used + items[len(items) - replies + number]
+        step = wholes[ITEMS][wholes[BEGINS][lists] + number]
+        row = (PATH * numbers[STEPS] + step) * WIDTH + first
         for place in range(count):
-            brought[done + place, number] = rows[row, lane + place] > 0.0
+            wholes[BROUGHT][(done + place) * replies + number] = rows[row + place] > 0.0
 
 
 @part
-def _forget(rows, steps):  # type: ignore[no-untyped-def]
-    """Let the columns be of no image."""
-    for row in range(_READY * steps):
-        for j in range(rows.shape[1]):
-            rows[row, j] = _NONE
-    for row in range(BY_STEP * steps + _BEGAN, BY_STEP * steps + _ENDED + 1):
-        for j in range(rows.shape[1]):
-            rows[row, j] = _NONE
+def _forget(rows: Floats, image: int, times: int, first: int, end: int) -> None:
+    """Let the columns before `first` and from `end` on be of no image."""
+    for row in range(times + 2):
+        at = (row if row < times else image + BEGAN + row - times) * WIDTH
+        for j in range(first):
+            rows[at + j] = _NONE
+        for j in range(end, WIDTH):
+            rows[at + j] = _NONE
 
 
 @part
-def _last(rows, steps, due):  # type: ignore[no-untyped-def]
+def _last(numbers: Wholes, rows: Floats, due: Floats) -> float:
     """Time at which the last step ended, or a lost image was given up."""
-    image, latest, longest = BY_STEP * steps, BY_STEP * steps + _LAST, 0.0
-    for j in range(rows.shape[1]):
-        rows[latest, j] = 0.0
+    steps, lost, last, image = numbers[STEPS], 0, 0.0, BY_STEP * numbers[STEPS]
+    began, ended, reached = image * WIDTH, (image + ENDED) * WIDTH, (image + REACHED) * WIDTH
+    for j in range(WIDTH):
+        lost += rows[ended + j] != rows[ended + j]
+    if numbers[WAITS] and not lost:
+        for j in range(WIDTH):
+            last = max(last, rows[ended + j])
+        return last
+    for j in range(WIDTH):
+        rows[reached + j] = 0.0
+    longest = 0.0
     for step in range(steps):
         longest = due[step] if due[step] > longest else longest
-        for j in range(rows.shape[1]):
-            ended = rows[_ENDS * steps + step, j]
-            rows[latest, j] = ended if ended > rows[latest, j] else rows[latest, j]
-    last = 0.0
-    for j in range(rows.shape[1]):
-        lost = rows[image + _ENDED, j] != rows[image + _ENDED, j]
-        given_up = rows[image + _BEGAN, j] + (longest if lost else 0.0)
-        last = max(last, rows[latest, j])
+        for j in range(WIDTH):
+            time, before = rows[(ENDS * steps + step) * WIDTH + j], rows[reached + j]
+            rows[reached + j] = time if time > before else before
+    for j in range(WIDTH):
+        given_up = rows[began + j] + (longest if rows[ended + j] != rows[ended + j] else 0.0)
+        last = max(last, rows[reached + j])
         last = given_up if given_up > last else last
     return last
 
 
 @part
-def _ready(begins, items, needed, due, rows, sorting):  # type: ignore[no-untyped-def]
-    """Find when each step was ready, and how long it queued."""
-    steps = len(needed)
-    image = BY_STEP * steps
+def _find_ready(numbers: Wholes, floats: Tables, wholes: WholeTables) -> None:
+    """Find when each step was ready, where that is not when the only step before it ended."""
+    steps, rows, begins, items = numbers[STEPS], floats[ROWS], wholes[BEGINS], wholes[ITEMS]
     for step in range(steps):
-        begin, end, ready = begins[step], begins[step + 1], _READY * steps + step
-        if needed[step] == end - begin:
-            first = image + _BEGAN if begin == end else _ENDS * steps + items[begin]
-            for j in range(rows.shape[1]):
-                rows[ready, j] = rows[first, j]
-            for place in range(begin + 1, end):
-                _later(rows, _ENDS * steps + items[place], ready)
+        begin, end, needed = begins[step], begins[step + 1], wholes[NEEDED][step]
+        ready = (READY * steps + step) * WIDTH
+        if wholes[READY_AT][step] != READY * steps + step:
+            continue
+        if needed == end - begin:
+            for place in range(begin, end):
+                ends = (ENDS * steps + items[place]) * WIDTH
+                for j in range(WIDTH):
+                    time, latest = rows[ends + j], rows[ready + j]
+                    kept = (place > begin) & ((time <= latest) | (latest != latest))
+                    rows[ready + j] = latest if kept else time
         else:
-            for j in range(rows.shape[1]):
-                rows[ready, j] = _nth(items, begin, end, rows, steps, j, needed[step], sorting)
-        if due[step] == due[step]:
-            for j in range(rows.shape[1]):
-                latest = rows[image + _BEGAN, j] + due[step]
-                rows[ready, j] = rows[ready, j] if rows[ready, j] <= latest else latest
-        for j in range(rows.shape[1]):
-            waited = rows[_STARTS * steps + step, j] - rows[ready, j]
-            rows[_QUEUE * steps + step, j] = waited if waited == waited else 0.0
+            for j in range(WIDTH):
+                rows[ready + j] = _nth(items, begin, end, floats, ENDS * steps, j, needed)
+        if floats[DUE][step] == floats[DUE][step]:
+            began = (BY_STEP * steps + BEGAN) * WIDTH
+            for j in range(WIDTH):
+                latest = rows[began + j] + floats[DUE][step]
+                rows[ready + j] = rows[ready + j] if rows[ready + j] <= latest else latest
 
 
 @part
-def _later(rows, one, found):  # type: ignore[no-untyped-def]
-    for j in range(rows.shape[1]):
-        time, latest = rows[one, j], rows[found, j]
-        rows[found, j] = latest if (time <= latest) | (latest != latest) else time
-
-
-@part
-def _nth(items, begin, end, rows, steps, j, needed, sorting):  # type: ignore[no-untyped-def]
+def _nth(
+    items: Wholes, begin: int, end: int, floats: Tables, ends: int, j: int, needed: int
+) -> float:
     """Time at which `needed` have ended; NaN if so many never did."""
-    count = 0
+    rows, sorting, count = floats[ROWS], floats[SORTING], 0
     for place in range(begin, end):
-        ended = rows[_ENDS * steps + items[place], j]
+        ended = rows[(ends + items[place]) * WIDTH + j]
         if ended == ended:
             at = count
-            while at and sorting[0, at - 1] > ended:
-                sorting[0, at] = sorting[0, at - 1]
+            while at and sorting[at - 1] > ended:
+                sorting[at] = sorting[at - 1]
                 at -= 1
-            sorting[0, at] = ended
+            sorting[at] = ended
             count += 1
-    return sorting[0, needed - 1] if needed <= count else _NONE
+    return sorting[needed - 1] if needed <= count else _NONE
 
 
 @part
-def _sum(rows, row, totals, counts, at):  # type: ignore[no-untyped-def]
-    """Add the values that are there, each to its lane."""
-    width, count = rows.shape[1], 0
-    for j in range(width):
-        value = rows[row, j]
+def _sum(rows: Floats, one: int, other: int, totals: Floats, at: int) -> None:
+    """Add the differences of two rows that are there, each to its lane, which is in a register."""
+    a, b, c, d = totals[8 * at], totals[8 * at + 1], totals[8 * at + 2], totals[8 * at + 3]
+    e, f, g, h = totals[8 * at + 4], totals[8 * at + 5], totals[8 * at + 6], totals[8 * at + 7]
+    for place in range(WIDTH // LANES):
+        p, q = one * WIDTH + LANES * place, other * WIDTH + LANES * place
+        i, j, k = rows[p] - rows[q], rows[p + 1] - rows[q + 1], rows[p + 2] - rows[q + 2]
+        m, w, x = rows[p + 3] - rows[q + 3], rows[p + 4] - rows[q + 4], rows[p + 5] - rows[q + 5]
+        y, z = rows[p + 6] - rows[q + 6], rows[p + 7] - rows[q + 7]
+        a += i if i == i else 0.0
+        b += j if j == j else 0.0
+        c += k if k == k else 0.0
+        d += m if m == m else 0.0
+        e += w if w == w else 0.0
+        f += x if x == x else 0.0
+        g += y if y == y else 0.0
+        h += z if z == z else 0.0
+    totals[8 * at], totals[8 * at + 1], totals[8 * at + 2], totals[8 * at + 3] = a, b, c, d
+    totals[8 * at + 4], totals[8 * at + 5], totals[8 * at + 6], totals[8 * at + 7] = e, f, g, h
+
+
+@part
+def _count(rows: Floats, one: int, other: int, counts: Floats, at: int) -> None:
+    """Count the differences of two rows that are there."""
+    count = 0
+    for j in range(WIDTH):
+        value = rows[one * WIDTH + j] - rows[other * WIDTH + j]
         count += value == value
-        rows[row, j] = value if value == value else 0.0
-    for j in range(_LANES):
-        rows[row, j] += totals[at, j]
-    for j in range(_LANES, width):
-        rows[row, j] += rows[row, j - _LANES]
-    for j in range(_LANES):
-        totals[at, j] = rows[row, width - _LANES + j]
-    counts[at, 0] += count
+    counts[LANES * at] += count
 
 
 @part
-def _find_boards(  # type: ignore[no-untyped-def]
-    begins, items, rows, steps, boards, waits_for_all, sorting, delays
-):
+def _find_boards(numbers: Wholes, floats: Tables, wholes: WholeTables) -> None:
     """Find what concerns each board, and the longest time that one computed."""
-    image, lists, freed = BY_STEP * steps, 2 * steps, _FREES if delays else _ENDS
-    for j in range(rows.shape[1]):
-        rows[image + _LONGEST, j] = 0.0
+    rows, steps, boards, waits = floats[ROWS], numbers[STEPS], numbers[BOARDS], numbers[WAITS]
+    image, lists = BY_STEP * steps, 2 * steps
+    longest, latency = (image + LONGEST) * WIDTH, (image + LATENCY) * WIDTH
+    freed, ended = (FREES if numbers[DELAYS] else ENDS) * steps, ENDS * steps
+    for j in range(WIDTH):
+        rows[longest + j] = 0.0
     for board in range(boards):
-        at = image + QUANTITIES + _OF_BOARD * board
-        for kind in range(3):  # computing; until the answer; concerned until the answer
-            number = lists + board + (2 * boards if kind == 2 else 0)
-            first, last = _READY if kind == 2 else _STARTS, _ENDS if kind == 2 else freed
-            found = at + _WAITED if kind == 2 else at + _BUSY if kind == 0 else image + _FOUND
-            begin, end = begins[number], begins[number + 1]
-            if kind and not waits_for_all:
-                _cut(items, begin, end, rows, steps, last, image + _ENDED)
-                last = _UNTIL
-            if kind != 1 or not waits_for_all:
-                _union(items, begin, end, rows, first * steps, last * steps, sorting, found)
-            if kind == (0 if waits_for_all else 1):
-                for j in range(rows.shape[1]):
-                    one, longest = rows[found, j], rows[image + _LONGEST, j]
-                    rows[image + _LONGEST, j] = one if one > longest else longest
-        for j in range(rows.shape[1]):
-            lasted = rows[image + _ENDED, j] - rows[image + _BEGAN, j]
-            rows[at + _WAITED, j] = lasted - rows[at + _WAITED, j]
-        _find_queue(items, begins, lists + boards + board, rows, steps, at + _QUEUED)
-        for kind in range(2):
-            number, found = lists + (2 + kind) * boards + board, at + (_SENT if kind else _DONE)
-            _find_end(items, begins, number, rows, steps, found, -1.0 if kind else 1.0)
+        at = image + OF_IMAGE + OF_BOARD * board
+        _union(numbers, floats, wholes, lists + board, (0, freed), at + BUSY)
+        busy, until = (at + BUSY) * WIDTH, ended
+        if not waits:  # what goes on after the answer made nobody wait
+            _cut(rows, wholes, lists + board, freed, UNTIL * steps, image + ENDED)
+            _union(numbers, floats, wholes, lists + board, (0, UNTIL * steps), image + FOUND)
+            busy, until = (image + FOUND) * WIDTH, UNTIL * steps
+            _cut(rows, wholes, lists + 2 * boards + board, ended, until, image + ENDED)
+        for j in range(WIDTH):
+            one, before = rows[busy + j], rows[longest + j]
+            rows[longest + j] = one if one > before else before
+        _union(numbers, floats, wholes, lists + 2 * boards + board, (1, until), at + CONCERNED)
+        _find_queue(numbers, rows, wholes, lists + boards + board, at + QUEUED)
+        _find_end(numbers, rows, wholes, lists + 2 * boards + board, at + FINISHED, 1.0)
+        _find_end(numbers, rows, wholes, lists + 3 * boards + board, at + FIRST, -1.0)
+    for j in range(WIDTH):
+        answered = rows[latency + j] == rows[latency + j]
+        rows[longest + j] = rows[longest + j] if answered else _NONE
 
 
 @part
-def _find_queue(items, begins, number, rows, steps, found):  # type: ignore[no-untyped-def]
+def _find_queue(numbers: Wholes, rows: Floats, wholes: WholeTables, number: int, row: int) -> None:
     """Find how long a board's steps queued."""
-    began = BY_STEP * steps + _BEGAN
-    for j in range(rows.shape[1]):
-        rows[found, j] = 0.0 if rows[began, j] == rows[began, j] else _NONE
-    for place in range(begins[number], begins[number + 1]):
-        for j in range(rows.shape[1]):
-            rows[found, j] += rows[_QUEUE * steps + items[place], j]
+    began, found = (BY_STEP * numbers[STEPS] + BEGAN) * WIDTH, row * WIDTH
+    for j in range(WIDTH):
+        rows[found + j] = 0.0 if rows[began + j] == rows[began + j] else _NONE
+    for place in range(wholes[BEGINS][number], wholes[BEGINS][number + 1]):
+        step = wholes[ITEMS][place]
+        start, ready = step * WIDTH, wholes[READY_AT][step] * WIDTH
+        for j in range(WIDTH):
+            waited = rows[start + j] - rows[ready + j]
+            rows[found + j] += waited if waited == waited else 0.0
 
 
 @part
-def _find_end(items, begins, number, rows, steps, found, sign):  # type: ignore[no-untyped-def]
-    """Find the last end of a board's steps, or with a negative sign the first."""
-    began = BY_STEP * steps + _BEGAN
-    for j in range(rows.shape[1]):
-        rows[found, j] = _NONE
-    for place in range(begins[number], begins[number + 1]):
-        ends = _ENDS * steps + items[place]
-        for j in range(rows.shape[1]):
-            one, end = rows[found, j], rows[ends, j]
-            rows[found, j] = one if (sign * one >= sign * end) | (end != end) else end
-    for j in range(rows.shape[1]):
-        rows[found, j] -= rows[began, j]
-
-
-@part
-def _cut(items, begin, end, rows, steps, kind, ended):  # type: ignore[no-untyped-def]
-    """Times of these steps, what is after the image's end cut off."""
-    for place in range(begin, end):
-        one, until = kind * steps + items[place], _UNTIL * steps + items[place]
-        for j in range(rows.shape[1]):
-            time, end = rows[one, j], rows[ended, j]
-            rows[until, j] = time if (time <= end) | (end != end) else end
-
-
-@part
-def _union(items, begin, end, rows, first, last, sorting, found):  # type: ignore[no-untyped-def]
-    """Time in which at least one of the steps lasts, as `union_ms` finds it."""
-    if not _in_order(items, begin, end, rows, first, last):
-        for j in range(rows.shape[1]):
-            rows[found, j] = _sorted_union(items, begin, end, rows, first, last, sorting, j)
+def _find_end(
+    numbers: Wholes, rows: Floats, wholes: WholeTables, number: int, row: int, sign: float
+) -> None:
+    """Find the last end of a board's steps, if several; with a negative sign the first."""
+    begin, end, found = wholes[BEGINS][number], wholes[BEGINS][number + 1], row * WIDTH
+    if end - begin == 1:
         return
-    until = len(rows) - 1
-    for j in range(rows.shape[1]):
-        rows[found, j], rows[until, j] = 0.0, -np.inf
+    for j in range(WIDTH):
+        rows[found + j] = _NONE
     for place in range(begin, end):
-        one, other = first + items[place], last + items[place]
-        for j in range(rows.shape[1]):
-            begun, ended, reached = rows[one, j], rows[other, j], rows[until, j]
-            more = ended - (begun if begun > reached else reached)
-            rows[found, j] += more if more > 0.0 else 0.0
-            rows[until, j] = ended if ended > reached else reached
+        ends = (ENDS * numbers[STEPS] + wholes[ITEMS][place]) * WIDTH
+        for j in range(WIDTH):
+            one, time = rows[found + j], rows[ends + j]
+            rows[found + j] = one if (sign * one >= sign * time) | (time != time) else time
 
 
 @part
-def _in_order(items, begin, end, rows, first, last):  # type: ignore[no-untyped-def]
-    """Whether the steps begin one after the other."""
-    wrong = begin == end
-    for place in range(begin, end):
-        one, other = first + items[place], last + items[place]
-        before, worse = first + items[max(begin, place - 1)], 0
-        for j in range(rows.shape[1]):
-            worse += (rows[before, j] <= rows[one, j]) & (rows[other, j] == rows[other, j])
-        wrong |= worse < rows.shape[1]
-    return not wrong
+def _cut(rows: Floats, wholes: WholeTables, number: int, kind: int, until: int, ended: int) -> None:
+    """Times of these steps, what is after the image's end cut off."""
+    for place in range(wholes[BEGINS][number], wholes[BEGINS][number + 1]):
+        one = (kind + wholes[ITEMS][place]) * WIDTH
+        other = (until + wholes[ITEMS][place]) * WIDTH
+        for j in range(WIDTH):
+            time, end = rows[one + j], rows[ended * WIDTH + j]
+            rows[other + j] = time if (time <= end) | (end != end) else end
 
 
 @part
-def _sorted_union(items, begin, end, rows, first, last, sorting, j):  # type: ignore[no-untyped-def]
+def _union(
+    numbers: Wholes, floats: Tables, wholes: WholeTables, number: int, times: Span, row: int
+) -> None:
+    """Time in which at least one of the steps lasts, as `union_ms` finds it."""
+    rows, image, (by_ready, last) = floats[ROWS], BY_STEP * numbers[STEPS], times
+    begin, end, found = wholes[BEGINS][number], wholes[BEGINS][number + 1], row * WIDTH
+    reached, order = (image + REACHED) * WIDTH, (image + ORDER) * WIDTH
+    for j in range(WIDTH):
+        rows[found + j], rows[reached + j] = 0.0, -np.inf
+        rows[order + j] = 1.0 if begin < end else 0.0
+    before = -1
+    for place in range(begin, end):
+        step = wholes[ITEMS][place]
+        one, other = (wholes[READY_AT][step] if by_ready else step) * WIDTH, (last + step) * WIDTH
+        before = one if before < 0 else before
+        for j in range(WIDTH):
+            begun, ended, until = rows[one + j], rows[other + j], rows[reached + j]
+            more = ended - (begun if begun > until else until)
+            rows[found + j] += more if more > 0.0 else 0.0
+            rows[reached + j] = ended if ended > until else until
+            fine = (rows[before + j] <= begun) & (ended == ended)
+            rows[order + j] = rows[order + j] if fine else 0.0
+        before = one
+    wrong = 0
+    for j in range(WIDTH):
+        wrong += rows[order + j] == 0.0
+    if wrong:
+        for j in range(WIDTH):
+            if rows[order + j] == 0.0:
+                rows[found + j] = _sorted_union(floats, wholes, begin, end, times, j)
+
+
+@part
+def _sorted_union(
+    floats: Tables, wholes: WholeTables, begin: int, end: int, times: Span, j: int
+) -> float:
+    """The same of one image, whose steps are there or not, in any order."""
+    rows, starts, ends, (by_ready, last) = floats[ROWS], floats[SORTING], floats[SORTED], times
     count = 0
     for place in range(begin, end):
-        starts, ends = rows[first + items[place], j], rows[last + items[place], j]
-        if starts == starts and ends == ends:
+        step = wholes[ITEMS][place]
+        start = rows[(wholes[READY_AT][step] if by_ready else step) * WIDTH + j]
+        until = rows[(last + step) * WIDTH + j]
+        if start == start and until == until:
             at = count
-            while at and sorting[0, at - 1] > starts:
-                sorting[0, at], sorting[1, at] = sorting[0, at - 1], sorting[1, at - 1]
+            while at and starts[at - 1] > start:
+                starts[at], ends[at] = starts[at - 1], ends[at - 1]
                 at -= 1
-            sorting[0, at], sorting[1, at] = starts, ends
+            starts[at], ends[at] = start, until
             count += 1
     covered, until = 0.0, -np.inf
     for at in range(count):
-        covered += max(sorting[1, at] - max(sorting[0, at], until), 0.0)
-        until = max(until, sorting[1, at])
+        covered += max(ends[at] - max(starts[at], until), 0.0)
+        until = max(until, ends[at])
     return covered if count else _NONE
 
 
 @part
-def _find_rest(rows, steps, delays, at):  # type: ignore[no-untyped-def]
-    """Find the latency, the longest time that a board computed, and what each step held."""
-    image, freed = BY_STEP * steps, (_FREES if delays else _ENDS) * steps
-    latency = image + QUANTITIES + at
-    for j in range(rows.shape[1]):
-        rows[image + _LATENCY, j] = rows[image + _ENDED, j] - rows[image + _BEGAN, j]
-        rows[latency, j] = rows[image + _LATENCY, j]
-        longest = rows[image + _LONGEST, j]
-        rows[latency + 1, j] = longest if rows[latency, j] == rows[latency, j] else _NONE
-    for step in range(steps):
-        for j in range(rows.shape[1]):
-            rows[latency + 2 + step, j] = rows[freed + step, j] - rows[_STARTS * steps + step, j]
-
-
-@part
-def _add_paths(begins, items, rows, steps, sink, sums, at):  # type: ignore[no-untyped-def]
+def _add_paths(numbers: Wholes, floats: Tables, wholes: WholeTables) -> None:
     """Go back from the answers, as `critical_path` does; a row says which images come by."""
-    image, (totals, counts) = BY_STEP * steps, sums
-    for step in range(sink + 1):
-        for j in range(rows.shape[1]):
-            rows[_PATH * steps + step, j] = 0.0
-    for j in range(rows.shape[1]):
-        answered = rows[image + _ENDED, j] == rows[image + _ENDED, j]
-        rows[_PATH * steps + sink, j] = 1.0 if answered else 0.0
+    rows, steps, sink, seen = floats[ROWS], numbers[STEPS], numbers[SINK], wholes[SEEN]
+    image, came = BY_STEP * steps, 0
+    for step in range(steps):
+        seen[step] = 0
+    here, latency = (PATH * steps + sink) * WIDTH, (image + LATENCY) * WIDTH
+    for j in range(WIDTH):
+        answered = rows[latency + j] == rows[latency + j]
+        rows[here + j] = 1.0 if answered else 0.0
+        came += answered
+    seen[sink] = came
     for step in range(sink, -1, -1):
-        here, came = _PATH * steps + step, 0
-        for j in range(rows.shape[1]):
-            came += rows[here, j] > 0.0
-        if came:
-            _add_turn(begins, items, rows, steps, step)
+        if seen[step]:
+            _add_turn(numbers, floats, wholes, step)
             for kind in range(3):
-                _sum(rows, len(rows) - 4 + kind, totals, counts, at + kind * steps + step)
+                at = numbers[QUANTITIES] + kind * steps + step
+                _sum(rows, image + WAITED + kind, image + ZERO, floats[TOTALS], at)
 
 
 @part
-def _add_turn(begins, items, rows, steps, step):  # type: ignore[no-untyped-def]
+def _add_turn(numbers: Wholes, floats: Tables, wholes: WholeTables, step: int) -> None:
     """Find waits and time of a step on the way, and who was before it."""
-    image, here, ready = BY_STEP * steps, _PATH * steps + step, _READY * steps + step
-    started, ended, wait = _STARTS * steps + step, _ENDS * steps + step, len(rows) - 4
-    began = image + _BEGAN if begins[step] < begins[step + 1] else ready
-    for j in range(rows.shape[1]):
-        there = rows[here, j] > 0.0
-        waited, lasted = rows[started, j] - rows[ready, j], rows[ended, j] - rows[started, j]
-        rows[wait, j] = waited if there else 0.0
-        rows[wait + 1, j] = lasted if there else 0.0
+    rows, steps, begins = floats[ROWS], numbers[STEPS], wholes[BEGINS]
+    here, ready = (PATH * steps + step) * WIDTH, wholes[READY_AT][step] * WIDTH
+    start, end, began = step * WIDTH, (ENDS * steps + step) * WIDTH, BY_STEP * steps * WIDTH
+    waited = (BY_STEP * steps + WAITED) * WIDTH
+    lasted, late = waited + WIDTH, waited + 2 * WIDTH
+    for j in range(WIDTH):
+        there = rows[here + j] > 0.0
+        rows[waited + j] = rows[start + j] - rows[ready + j] if there else 0.0
+        rows[lasted + j] = rows[end + j] - rows[start + j] if there else 0.0
     for place in range(begins[step], begins[step + 1]):
-        before, earlier = _PATH * steps + items[place], _ENDS * steps + items[place]
-        for j in range(rows.shape[1]):
-            last = (rows[here, j] > 0.0) & (rows[earlier, j] == rows[ready, j])
-            was, is_here = rows[before, j], rows[here, j]
-            rows[before, j] = 1.0 if last else was
-            rows[here, j] = 0.0 if last else is_here
-    for j in range(rows.shape[1]):
-        since, is_here = rows[ready, j] - rows[began, j], rows[here, j]
-        rows[wait + 2, j] = since if is_here > 0.0 else 0.0
+        earlier = wholes[ITEMS][place]
+        before, ended = (PATH * steps + earlier) * WIDTH, (ENDS * steps + earlier) * WIDTH
+        known, came = 1.0 if wholes[SEEN][earlier] else 0.0, 0
+        for j in range(WIDTH):
+            last = (rows[here + j] > 0.0) & (rows[ended + j] == rows[ready + j])
+            was = rows[before + j] if known > 0.0 else 0.0
+            rows[before + j] = 1.0 if last else was
+            rows[here + j] = 0.0 if last else rows[here + j]
+            came += last
+        wholes[SEEN][earlier] += came
+    for j in range(WIDTH):
+        since = rows[ready + j] - rows[began + j]
+        rows[late + j] = since if rows[here + j] > 0.0 else 0.0
 
 
 @part
-def _survive(begins, items, rows, steps, sink):  # type: ignore[no-untyped-def]
+def _survive(numbers: Wholes, rows: Floats, wholes: WholeTables) -> None:
     """Find the steps whose ends are in the answer, as `survivors` does; 1 if so."""
-    ended = BY_STEP * steps + _ENDED
+    steps, sink, begins = numbers[STEPS], numbers[SINK], wholes[BEGINS]
+    ended = (BY_STEP * steps + ENDED) * WIDTH
     for step in range(steps - 1, -1, -1):
-        used, ends = _USED * steps + step, _ENDS * steps + step
-        for j in range(rows.shape[1]):
-            there = (step == sink) & (rows[ended, j] == rows[ended, j])
-            rows[used, j] = 1.0 if there else 0.0
-        if step >= sink:
-            continue
-        for place in range(begins[steps + step], begins[steps + step + 1]):
-            follower, ready = _USED * steps + items[place], _READY * steps + items[place]
-            for j in range(rows.shape[1]):
-                in_time = rows[follower, j] if rows[ends, j] <= rows[ready, j] else 0.0
-                rows[used, j] = in_time if in_time > rows[used, j] else rows[used, j]
+        used, ends = (PATH * steps + step) * WIDTH, (ENDS * steps + step) * WIDTH
+        for j in range(WIDTH):
+            there = (step == sink) & (rows[ended + j] == rows[ended + j])
+            rows[used + j] = 1.0 if there else 0.0
+        for place in range(begins[steps + step], begins[steps + step + 1] if step < sink else 0):
+            follower = wholes[ITEMS][place]
+            later, ready = (PATH * steps + follower) * WIDTH, wholes[READY_AT][follower] * WIDTH
+            for j in range(WIDTH):
+                in_time = rows[later + j] if rows[ends + j] <= rows[ready + j] else 0.0
+                rows[used + j] = in_time if in_time > rows[used + j] else rows[used + j]

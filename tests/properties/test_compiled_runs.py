@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from made_hardware import device
 from test_simulator_runs import bytes_of, disturbed, jobs, open_scenarios
 
-from simulator.engine.compiled_run import CompiledSums
+from simulator.engine import ImageBlocks
 from simulator.engine.simulation import recurrence_applies, simulate
-from simulator.results.statistics import Statistics
-from simulator.scenario import UNDISTURBED, Poisson, Scenario
+from simulator.results import image_sums
+from simulator.results.statistics import Recorder, Statistics
+from simulator.scenario import UNDISTURBED, Poisson, RenewalFailure, Scenario, TimedFailure
 from simulator.task_graph import Node, TaskGraph
 
 poisson = st.builds(
@@ -69,19 +70,77 @@ def test_a_compiled_recurrence_is_the_same(graph, scenario, keep):
         assert one.inferences == other.inferences
 
 
+@st.composite
+def failing(draw, graph):
+    """Failures that come once or again and again; images in a closed loop or by chance."""
+    boards = st.sampled_from(tuple(sorted(graph.places))).map(lambda name: (name,))
+    once = st.builds(
+        lambda who, at, lasts: TimedFailure(who, at, None if lasts is None else at + lasts),
+        boards,
+        st.integers(0, 400).map(float),
+        st.sampled_from((None, 3.0, 40.0)),
+    )
+    often = st.builds(
+        RenewalFailure, boards, st.sampled_from((7.0, 60.0)), st.sampled_from((1.0, 9.0))
+    )
+    return Scenario(
+        draw(st.just(UNDISTURBED.arrivals) | st.sampled_from((2.0, 80.0, 900.0)).map(Poisson)),
+        tuple(draw(st.lists(often | once, max_size=3))),
+        on_failure=draw(st.sampled_from(("wait", "lose"))),
+        seed=draw(st.integers(0, 9)),
+    )
+
+
 @settings(max_examples=60)
+@given(st.data(), st.sampled_from(("all", "totals")))
+def test_a_compiled_event_loop_is_the_same(data, keep):
+    graph = data.draw(fleets())
+    scenario = data.draw(failing(graph))
+    one, other = (
+        simulate(graph, 200, scenario, keep, path="events", compiled=compiled)
+        for compiled in (False, True)
+    )
+    assert told(one) == told(other)
+    if keep == "all":
+        assert bytes_of(one) == bytes_of(other)
+        assert one.recording.breaks == other.recording.breaks
+
+
+def add(blocks, batch):
+    """Give images to the parts of a kernel, as Python functions; some columns are of no image."""
+    steps = len(batch.ends_ms[0])
+    image = image_sums.BY_STEP * steps
+    first, done = blocks.next_lane, 0
+    floats = blocks.tables(0, len(batch.inferences))
+    rows = floats[image_sums.ROWS]
+    while done < len(batch.inferences):
+        count = min(image_sums.WIDTH - first, len(batch.inferences) - done)
+        here, images = slice(first, first + count), slice(done, done + count)
+        rows[image + image_sums.BEGAN, here] = batch.start_ms[images]
+        rows[image + image_sums.ENDED, here] = batch.end_ms[images]
+        for kind, times in enumerate((batch.starts_ms, batch.ends_ms, batch.frees_ms)):
+            rows[kind * steps : (kind + 1) * steps, here] = times[images].T
+        flat = [each.reshape(-1) for each in floats]
+        wholes = [each.reshape(-1) for each in blocks.wholes]
+        image_sums.add_chunk(blocks.numbers, flat, wholes, first, count)
+        first, done = 0, done + count
+    blocks.done()
+
+
+@settings(max_examples=40)
 @given(st.data())
-def test_compiled_sums_are_the_same_whatever_became_of_the_images(data):
+def test_sums_are_the_same_whatever_became_of_the_images(data):
     graph = data.draw(fleets())
     batch = simulate(graph, 6, data.draw(disturbed(graph))).recording.batch
-    times = data.draw(st.integers(1, 30))
+    times = data.draw(st.integers(1, 16))
     columns = (getattr(batch, name) for name in type(batch).__slots__)
     batch = type(batch)(*(np.concatenate([column] * times) for column in columns))
-    one, other = Statistics(graph, exact=True), Statistics(graph, exact=True)
-    sums = CompiledSums(other)
+    recorder = Recorder(graph, "all")
+    one, other = Statistics(graph, exact=True), recorder.statistics
+    blocks = ImageBlocks(recorder, len(batch.inferences))
     for _ in range(2):
         one.add(batch)
-        sums.add(batch)
+        add(blocks, batch)
     assert one.sums.totals.tobytes() == other.sums.totals.tobytes()
     counts = other.at_image + 2 + len(graph.steps)
     assert [one.sums.count(at) for at in range(counts)] == [
