@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from simulation import MEAN_DOWN_MS, MEAN_UP_MS, PER_S, TOLERANCE_MS, eight_boards
 
-from simulator.engine.simulation import simulate
+from simulator.engine.simulation import EVENTS, RECURRENCE, simulate
 from simulator.graph_builder import join_ms, send_ms
 from simulator.results.simulation_result import SimulationResult
 from simulator.scenario import Poisson, RenewalFailure, Scenario, random_stream
@@ -42,7 +42,6 @@ from simulator.workloads.fan_out import FanOut, busy_ms, reply_ms
 HERE = Path(__file__).parent
 DEADLINE_MS = 250.0
 """Of the join, since an image came; a tenth of the images wait longer."""
-
 
 Downs = list[tuple[float, float]]
 """Times at which a board is down, and up again; the last ones are never."""
@@ -220,6 +219,8 @@ def main(
     seed: int = 0,
 ) -> None:
     """Simulate the same fan-out with cimba and here, and compare latencies and times."""
+    if not (RECURRENCE.make() and EVENTS.make()):
+        raise SystemExit("numba cannot compile here")
     workload, poisson = eight_boards(), Poisson(PER_S)
     late = replace(workload, deadline_ms=DEADLINE_MS)
     starts_ms = list(islice(poisson.times(random_stream(seed, "arrivals")), images))

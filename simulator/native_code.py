@@ -206,7 +206,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _keep(name: str, machine_code: bytes) -> None:
-    """Write machine code into the first folder that takes it, in place of an older version's."""
+    """Write machine code into the first folder, in place of an older version's."""
     for folder in filter(_is_writable, _folders()):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / name, sha256(machine_code).digest() + machine_code)

@@ -105,7 +105,7 @@ class ImageBlocks:
 
 
 def _ready_at(graph: TaskGraph) -> Wholes:
-    """For each step, the row that holds when it was ready: its own, if that must be found."""
+    """For each step, the row of its ready times; its own, if still unknown."""
     steps = len(graph.steps)
     rows = []
     for index, step in enumerate(graph.steps):

@@ -33,7 +33,7 @@ CLOCK, COMING, HORIZON, SAFE = range(4)
 TAKE_UP, ENDED, DUE, GONE, AGAIN, KINDS = range(6)
 GOES_ON, WANTS, GIVES_UP = range(3)
 MOST_TRIES, MOST_BREAKS = 1000, 4096
-"""Where one step, or one event, breaks off more often, nothing is found."""
+"""Tries of a step, and broken ones of an event, that are left to Python."""
 
 State = tuple[Wholes, Tables, WholeTables]
 
@@ -41,7 +41,7 @@ _NONE = np.nan
 
 
 def events(numbers: Wholes, floats: Tables, wholes: WholeTables) -> None:
-    """Kernel: let events happen as long as there is room for whatever the next one does."""
+    """Kernel: let events happen as long as there is room for one more."""
     state, now = (numbers, floats, wholes), floats[NOW]
     if numbers[EVENT] == 0:
         _call_next(state, 0.0)
@@ -68,7 +68,7 @@ def events(numbers: Wholes, floats: Tables, wholes: WholeTables) -> None:
 
 @part
 def _has_room(state: State) -> bool:
-    """Whether whatever the next event does finds room and numbers; else the caller is to see."""
+    """Whether the next event finds room and numbers, whatever it does."""
     numbers, floats, wholes = state
     filled = numbers[sums.DONE] + numbers[FILLED] - numbers[FIRST]
     room = numbers[SLOTS] > 0 and filled < numbers[ROOM] and numbers[BREAKS] < MOST_BREAKS
@@ -89,7 +89,7 @@ def _has_room(state: State) -> bool:
 
 @part
 def _push(state: State, time: float, late: int, code: int) -> None:
-    """Let an event happen, after those of that time that came before, `late` ones last."""
+    """Let an event happen, after earlier ones of its time, `late` ones last."""
     numbers, floats, wholes = state
     key = late * 2**60 + numbers[EVENT]
     push((floats[AT], wholes[KEY], wholes[CODE]), numbers[HEAP], time, key, code)
@@ -192,7 +192,7 @@ def _queue(
 def _hold(
     state: State, image: int, step: int, start: float, hold: float
 ) -> tuple[float, float, float]:
-    """Start and end of the last try, and its repair if it failed; NaN if not."""
+    """Start and end of the last try, and its repair, NaN if none."""
     numbers, floats, wholes = state
     where, quiet = wholes[PLAN][OF_PLAN * step + WHERE], floats[QUIET]
     for _ in range(MOST_TRIES):
@@ -343,7 +343,7 @@ def _write(state: State, image: int) -> None:
 
 @part
 def _close(state: State) -> None:
-    """Add the images that are in the columns; the next one goes on in its lane."""
+    """Add the images of the columns; the next one goes into its lane."""
     numbers, floats, wholes = state
     add_chunk(numbers, floats, wholes, numbers[FIRST], numbers[FILLED] - numbers[FIRST])
     numbers[FIRST] = numbers[FILLED] = numbers[FILLED] % sums.LANES

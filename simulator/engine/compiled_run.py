@@ -80,7 +80,7 @@ def _groups(rows: Sequence[RecurrenceRow]) -> list[list[int]]:
 
 
 def _is_simple(rows: Sequence[RecurrenceRow]) -> bool:
-    """Whether all wait for one and the same step and hold one resource for a constant time."""
+    """Whether all wait for one step and hold one resource, for constant times."""
     return all(
         len(row[1]) == len(row[3]) == 1
         and (row[1], row[3]) == (rows[0][1], rows[0][3])
@@ -168,7 +168,7 @@ class EventRun:
             self._grow()
 
     def _grow(self) -> None:
-        """Make room for twice as many images under way; each awaits two moments a step at most."""
+        """Make room for twice as many images; each awaits two moments a step."""
         cells, stack = len(self._plan) + 1, ev.STACK - sums.OWN_WHOLES
         images = len(self._wholes[stack])
         more = max(64, images)

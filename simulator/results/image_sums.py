@@ -33,7 +33,7 @@ _NONE = np.nan
 
 @part
 def add_chunk(numbers: Wholes, floats: Tables, wholes: WholeTables, first: int, count: int) -> None:
-    """Add the images of `count` columns from `first` on, and hand out what is kept of each."""
+    """Add the images of `count` columns from `first` on."""
     rows, steps = floats[ROWS], numbers[STEPS]
     if count < WIDTH:
         _forget(rows, BY_STEP * steps, READY * steps, first, first + count)
@@ -128,7 +128,7 @@ def _last(numbers: Wholes, rows: Floats, due: Floats) -> float:
 
 @part
 def _find_ready(numbers: Wholes, floats: Tables, wholes: WholeTables) -> None:
-    """Find when each step was ready, where that is not when the only step before it ended."""
+    """Find when each step was ready, if it waits for several."""
     steps, rows, begins, items = numbers[STEPS], floats[ROWS], wholes[BEGINS], wholes[ITEMS]
     for step in range(steps):
         begin, end, needed = begins[step], begins[step + 1], wholes[NEEDED][step]
@@ -172,7 +172,7 @@ def _nth(
 
 @part
 def _sum(rows: Floats, one: int, other: int, totals: Floats, at: int) -> None:
-    """Add the differences of two rows that are there, each to its lane, which is in a register."""
+    """Add the differences of two rows to their lanes, which are registers."""
     a, b, c, d = totals[8 * at], totals[8 * at + 1], totals[8 * at + 2], totals[8 * at + 3]
     e, f, g, h = totals[8 * at + 4], totals[8 * at + 5], totals[8 * at + 6], totals[8 * at + 7]
     for place in range(WIDTH // LANES):
@@ -250,7 +250,7 @@ def _find_queue(numbers: Wholes, rows: Floats, wholes: WholeTables, number: int,
 def _find_end(
     numbers: Wholes, rows: Floats, wholes: WholeTables, number: int, row: int, sign: float
 ) -> None:
-    """Find the last end of a board's steps, if several; with a negative sign the first."""
+    """Find the last end of several steps; with a negative sign the first."""
     begin, end, found = wholes[BEGINS][number], wholes[BEGINS][number + 1], row * WIDTH
     if end - begin == 1:
         return
