@@ -4,8 +4,7 @@ The planner promises this from closed forms, with one value for each parameter; 
 modules are measured, and the files are weighed: they also hold scales, biases and the graph.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -17,7 +16,12 @@ from nonn_core.export.bundle import Manifest, ModelPrecision
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import BYTES_PER_VALUE, Cost, group0_maps
-from planner.plan_file.plan_document import PlanDocument, PlannedModel, require_students
+from planner.plan_file.plan_document import (
+    JointModel,
+    PlanDocument,
+    PlannedModel,
+    require_students,
+)
 from planner.problem.goals import BoardBudget
 
 if TYPE_CHECKING:
@@ -52,15 +56,19 @@ def check_board_fit(plan: PlanDocument, network: "Nonn") -> tuple[BoardFit, ...]
     require_students(plan)
     if len(plan.students) != len(network.heads):
         raise BoardError(f"{len(network.heads)} students were built, {len(plan.students)} planned")
-    models: dict[str, list[tuple[PlannedModel, Cost]]] = defaultdict(list)
-    for planned, cost in zip(plan.decision.models, _built(plan, network), strict=True):
-        _check_as_planned(planned, cost)
-        for board in planned.boards:
-            models[board].append((planned, cost))
+    built = dict(zip(plan.decision.models, _built(plan, network), strict=True))
+    for planned, cost in built.items():
+        _check_as_planned(planned.name, planned, cost)
     fits = tuple(
-        _added_up(budget, models[budget.board])
+        _added_up(
+            budget,
+            [
+                (one, _joint(plan, one, network) if isinstance(one, JointModel) else built[one])
+                for one in plan.decision.on(budget.board)
+            ],
+        )
         for budget in plan.question.budgets
-        if budget.board in models
+        if budget.board in plan.decision.used
     )
     for fit in fits:
         _check(fit)
@@ -81,11 +89,28 @@ def _built(plan: PlanDocument, network: "Nonn") -> Iterator[Cost]:
     yield from (measured_cost(built, reads) for built in network.deployed_heads())
 
 
-def _added_up(budget: BoardBudget, models: list[tuple[PlannedModel, Cost]]) -> BoardFit:
+def _joint(plan: PlanDocument, planned: JointModel, network: "Nonn") -> Cost:
+    """Measure students of one board as one model, with one G0."""
+    from nonn_core.teacher.inspection import measured_cost
+
+    places = [student.name for student in plan.students]
+    joint = network.joint(places.index(name) for name in planned.students)
+    cost = measured_cost(joint, plan.question.image_shape)
+    _check_as_planned(", ".join(planned.students), planned, cost)
+    return cost
+
+
+def _names(model: PlannedModel | JointModel) -> tuple[str, ...]:
+    return model.students if isinstance(model, JointModel) else (model.name,)
+
+
+def _added_up(
+    budget: BoardBudget, models: Sequence[tuple[PlannedModel | JointModel, Cost]]
+) -> BoardFit:
     costs = [cost for _, cost in models]
     return BoardFit(
         board=budget.board,
-        students=tuple(planned.name for planned, _ in models),
+        students=tuple(name for planned, _ in models for name in _names(planned)),
         params=sum(cost.params for cost in costs),
         macs=sum(cost.macs for cost in costs),
         memory_bytes=sum(cost.memory_bytes(one.precision) for one, cost in models),
@@ -94,11 +119,11 @@ def _added_up(budget: BoardBudget, models: list[tuple[PlannedModel, Cost]]) -> B
     )
 
 
-def _check_as_planned(planned: PlannedModel, cost: Cost) -> None:
+def _check_as_planned(name: str, planned: PlannedModel | JointModel, cost: Cost) -> None:
     promised = Cost(planned.params, planned.macs, planned.peak_elements)
     if cost != promised:
         raise BoardError(
-            f"{planned.name} was built as {cost}, but planned as {promised}; "
+            f"{name} was built as {cost}, but planned as {promised}; "
             "train the recipe that `nonn-plan config` writes for this plan"
         )
 
@@ -134,39 +159,52 @@ class BundleFit(Record):
 def bundle_fits(plan: PlanDocument, bundle: Manifest) -> tuple[BundleFit, ...]:
     """Add up a bundle's models board by board, for each of its precisions.
 
-    Raises InputError where the plan has no students.
+    Students that share a G0 in the plan are one model, where the bundle has it.  Raises InputError
+    where the plan has no students.
     """
     require_students(plan)
     sizes = {
-        (model.name, one.precision): one.size_bytes
+        (model.members or (model.name,), one.precision): one.size_bytes
         for model in bundle.models
         for one in model.files
     }
-    models: dict[str, list[PlannedModel]] = defaultdict(list)
-    for model in plan.decision.models:
-        for board in model.boards:
-            models[board].append(model)
     return tuple(
-        _bundle_fit(budget.board, models[budget.board], precision, sizes, budget.room_bytes)
+        _bundle_fit(
+            budget.board, _exported(plan, budget.board, bundle), precision, sizes, budget.room_bytes
+        )
         for budget in plan.question.budgets
-        if budget.board in models
+        if budget.board in plan.decision.used
         for precision in dict.fromkeys(row.precision for row in bundle.agreement)
     )
 
 
+def _exported(
+    plan: PlanDocument, board: str, bundle: Manifest
+) -> tuple[PlannedModel | JointModel, ...]:
+    """Models that a board runs of a bundle: joint ones, else their students alone."""
+    known = {model.members for model in bundle.models}
+    found: list[PlannedModel | JointModel] = []
+    for model in plan.decision.on(board):
+        if not isinstance(model, JointModel) or model.students in known:
+            found.append(model)
+        else:
+            found += [student for student in plan.students if student.name in model.students]
+    return tuple(found)
+
+
 def _bundle_fit(
     board: str,
-    models: list[PlannedModel],
+    models: Sequence[PlannedModel | JointModel],
     precision: ModelPrecision,
-    sizes: dict[tuple[str, ModelPrecision], int],
+    sizes: dict[tuple[tuple[str, ...], ModelPrecision], int],
     limit_bytes: int,
 ) -> BundleFit:
     value_bytes = BYTES_PER_VALUE[precision]
-    file_bytes = sum(sizes[model.name, precision] for model in models)
+    file_bytes = sum(sizes[_names(model), precision] for model in models)
     activation_bytes = sum(model.peak_elements for model in models) * value_bytes
     return BundleFit(
         board=board,
-        students=tuple(model.name for model in models),
+        students=tuple(name for model in models for name in _names(model)),
         precision=precision,
         file_bytes=file_bytes,
         activation_bytes=activation_bytes,

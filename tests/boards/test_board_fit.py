@@ -1,9 +1,11 @@
 """Built students against their boards' budgets, with real modules and a real plan."""
 
 import pytest
+from emulated_plans import bundle_of, made_fleet, made_plan
 
-from boards.board_fit import check_board_fit
+from boards.board_fit import bundle_fits, check_board_fit
 from nonn_common.errors import BoardError
+from nonn_core.export.bundle import MANIFEST, Manifest
 from nonn_core.networks.modules import StudentShape, build_nonn
 from nonn_core.partition import Community, DropStep, Partition
 from planner.problem.goals import BudgetLimits, board_budgets
@@ -82,6 +84,59 @@ def test_g0_alone_and_what_follows_it_are_measured(plan):
     assert fits[alone.group0.board].students == ("group0",)
     assert fits[alone.group0.board].memory_bytes == alone.group0.memory_bytes
     assert len(fits) == len(alone.decision.used)
+
+
+@pytest.fixture(scope="module")
+def shared(plan):
+    """The same three students on two boards, of which one has two with one G0."""
+    changes = {"group0_copies": "per-board", "objective": ({"objective": "boards"},)}
+    question = Problem.check(plan.question.model_dump(mode="json") | changes, where="this test")
+    return solve(question)
+
+
+def test_students_that_share_a_g0_are_measured_as_one_model(shared):
+    network = _built(shared)
+    fits = {fit.board: fit for fit in check_board_fit(shared, network)}
+    assert shared.joint_models
+    for joint in shared.joint_models:
+        here = [one for one in shared.students if joint.board in one.boards]
+        heads = sum(sum(p.numel() for p in head.parameters()) for head in network.heads)
+        group0 = sum(p.numel() for p in network.group0.parameters())
+        fit = fits[joint.board]
+        assert set(fit.students) == {one.name for one in here}
+        assert fit.params < sum(one.params for one in here)
+        if len(here) == len(shared.students):
+            assert fit.params == group0 + heads
+        assert (fit.memory_bytes, fit.macs) == (joint.memory_bytes, joint.macs)
+        assert fit.fits
+
+
+def test_a_joint_model_that_was_planned_otherwise_is_refused(shared):
+    (joint, *_) = shared.joint_models
+    wrong = joint.model_copy(update={"peak_elements": joint.peak_elements - 1})
+    with pytest.raises(BoardError, match=r"student-1, .* was built as .* but planned as"):
+        check_board_fit(shared.model_copy(update={"joint_models": (wrong,)}), _built(shared))
+
+
+def test_files_of_a_board_are_those_of_its_joint_model_where_the_bundle_has_it(tmp_path):
+    fleet = made_fleet(["wired-100mbit"] * 2)
+    boards = [("b0",), ("b1",), ("b0",)]
+    shared = made_plan(fleet, boards, image="1x8x8", group0_copies="per-board")
+    assert [joint.students for joint in shared.joint_models] == [("student-0", "student-2")]
+    for names in (None, ()):
+        bundle = Manifest.read(bundle_of(shared, tmp_path / str(names), names) / MANIFEST)
+        fits = {fit.board: fit for fit in bundle_fits(shared, bundle)}
+        sizes = {m.members or (m.name,): m.files[0].size_bytes for m in bundle.models}
+        for joint in shared.joint_models:
+            fit = fits[joint.board]
+            assert fit.students == joint.students
+            if names is None:
+                assert fit.file_bytes == sizes[joint.students]
+                assert fit.planned_bytes == joint.memory_bytes
+                assert fit.activation_bytes == 4 * joint.peak_elements
+            else:
+                assert fit.file_bytes == sum(sizes[name,] for name in joint.students)
+                assert fit.planned_bytes > joint.memory_bytes
 
 
 def test_students_that_were_not_planned_are_refused(plan):

@@ -38,6 +38,16 @@ def test_students_that_share_a_board_are_done_together_and_a_replica_runs_on_all
     assert second.precision == "fp32"
 
 
+def test_students_that_share_a_g0_take_the_time_of_one_model(tmp_path):
+    fleet = made_fleet([LINK] * 2, compute_ms=10.0, sharing_slowdown=1.5)
+    boards = [("b0",), ("b0",), ("b1",)]
+    for copies, together_ms in (("per-board", 10.0), ("per-student", 30.0)):
+        plan = made_plan(fleet, boards, image="1x8x8", group0_copies=copies)
+        first, second = board_workloads(plan, manifest_of(plan, tmp_path / copies))
+        assert first.holds_ms == dict.fromkeys(("student-0", "student-1"), together_ms)
+        assert second.holds_ms == {"student-2": 10.0}
+
+
 def test_a_worker_is_told_its_students_their_times_and_its_keys(tmp_path):
     plan = made_plan(made_fleet([LINK], compute_ms=12.5))
     (duty,) = board_workloads(plan, manifest_of(plan, tmp_path / "bundle"))
