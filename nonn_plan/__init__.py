@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nonn_plan.api import read_plan as read_plan
     from nonn_plan.api import simulate as simulate
     from nonn_plan.api import state_problem as state_problem
+    from nonn_plan.api import verify as verify
     from nonn_plan.api import write_recipe as write_recipe
     from planner.diagnosis.explanation import Explanation as Explanation
     from planner.diagnosis.explanation import explain as explain
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from planner.problem.problem import Problem as Problem
     from planner.reliability.failures import Failures as Failures
     from planner.solve import solve as solve
+    from planner.solvers.certificate_search import with_certificates as with_certificates
     from profiles.fleet import Fleet as Fleet
     from profiles.fleet import FleetBoard as FleetBoard
     from profiles.fleet import parse_fleet as parse_fleet
@@ -86,6 +88,7 @@ _MODULES = {
         "read_plan",
         "simulate",
         "state_problem",
+        "verify",
         "write_recipe",
     ),
     "planner.diagnosis.explanation": (
@@ -110,6 +113,7 @@ _MODULES = {
     "planner.reliability.failures": ("Failures",),
     "planner.heuristics.baselines": ("solve_by_baseline",),
     "planner.solve": ("solve",),
+    "planner.solvers.certificate_search": ("with_certificates",),
     "profiles.fleet": (
         "Fleet",
         "FleetBoard",

@@ -37,12 +37,18 @@ from simulator.workloads.layer_parts import time_line, work_mj, work_ms
 
 if TYPE_CHECKING:
     from planner.accuracy.rows import AccuracyRow
+    from planner.certificates.verification import Verification
     from planner.exploration.exploration import Cell, Exploration, PlannedCell
     from simulator.results.simulation_result import SimulationResult
     from simulator.results.statistics import ImageProgress, Keep
     from simulator.scenario import Scenario
     from simulator.task_graph import TaskGraph
     from simulator.workloads.fan_out import Workload
+
+
+CONFIRMED = "certified: prices in whole numbers prove it, which `nonn-plan verify` checks"
+NOT_CONFIRMED = "not confirmed: OR-Tools CP-SAT alone says so"
+"""Standings of a refusal."""
 
 
 def state_problem(
@@ -237,6 +243,20 @@ def read_plan(path: Path | str) -> PlanDocument:
     return plan
 
 
+def verify(plan: PlanDocument) -> "Verification":
+    """Check all that a plan says: figures, limits, and each proof by its certificate.
+
+    Prices are checked in whole numbers; no solver is loaded.
+    """
+    from planner.certificates.verification import verify_plan
+    from planner.plan_file.validation import violations
+
+    plain = plan.model_dump(mode="json")
+    found = verify_plan(plan.question, plain)
+    untrue = (*violations(plan), *found.untrue)
+    return found.model_copy(update={"untrue": tuple(dict.fromkeys(untrue))})
+
+
 def require_feasible(plan: PlanDocument, then: str = "") -> None:
     """Raise InfeasibleError, with the conflict, where the solver proved that there is no plan.
 
@@ -245,6 +265,7 @@ def require_feasible(plan: PlanDocument, then: str = "") -> None:
     if plan.status == "infeasible":
         lines = ["proven infeasible; these cannot hold together:"]
         lines += [f"  - {sentence}" for sentence in plan.conflict]
+        lines.append(CONFIRMED if plan.refutation is not None else NOT_CONFIRMED)
         raise InfeasibleError("\n".join([*lines, *filter(None, [then])]))
 
 

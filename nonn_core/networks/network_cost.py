@@ -229,6 +229,7 @@ def classifier_params(features: int, classes: int) -> int:
     return features * classes + classes
 
 
+@cache
 def student_cost_line(
     spec: NetworkSpec, image: ImageShape, own_group0: bool = True
 ) -> StudentCostLine:

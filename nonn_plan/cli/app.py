@@ -32,6 +32,7 @@ COMMANDS = {
     "partition": "teacher:partition",
     "plan": "plan:plan",
     "config": "plan:config",
+    "verify": "plan:verify",
     "explain": "plan:explain",
     "explore": "explore:explore",
     "simulate": "simulate:simulate",

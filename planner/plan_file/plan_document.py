@@ -13,6 +13,7 @@ from nonn_common.errors import InputError
 from nonn_core.networks.network_cost import Cost, Precision
 from nonn_core.partition import Filters
 from planner.accuracy import AccuracyEstimate
+from planner.certificates import Certificate
 from planner.data.mode_costs import counted_copies
 from planner.pipelines.segmentation import Segmentation
 from planner.problem.goals import BudgetName, Objective
@@ -303,6 +304,7 @@ class LevelResult(Record):
         description="The solver proved `best` optimal, up to its rounding and, "
         "for a latency, to how much latencies of boards on one shared medium differ."
     )
+    certificate: Certificate | None = Field(default=None, description="Proof of `bound`, if any.")
 
 
 class SolverRun(Record):
@@ -311,9 +313,7 @@ class SolverRun(Record):
     name: str = Field(description="Name of the solver.")
     version: str = Field(description="Version of the solver.")
     seed: int = Field(ge=0, description="Seed.")
-    deterministic_time: float = Field(
-        ge=0, description="Deterministic time of all stages together, in the solver's unit."
-    )
+    deterministic_time: float = Field(ge=0, description="Deterministic time of all stages.")
 
 
 class PlanDocument(Document):
@@ -366,6 +366,7 @@ class PlanDocument(Document):
         description="If infeasible: requirements that cannot hold together, none of which can be "
         "left out; else empty."
     )
+    refutation: Certificate | None = Field(default=None, description="Proof of no plan, if any.")
 
     @property
     def decision(self) -> Decision:

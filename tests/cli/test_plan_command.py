@@ -87,8 +87,9 @@ def test_why_there_is_no_plan_comes_before_where_the_proof_is(nonn_plan, changed
     said = nonn_plan(*changed("--memory", "50KB"))
     assert said.code == 3
     assert said.out == ""
-    first, *reasons, last = said.err.splitlines()
+    first, *reasons, standing, last = said.err.splitlines()
     assert first == "nonn-plan: proven infeasible; these cannot hold together:"
+    assert standing.startswith("certified: ")
     assert [line[:30] for line in reasons] == [f"  - memory budget of rpi-3b-{n}:" for n in (1, 2)]
     place = tmp_path / "plan.json"
     assert last == f"written to {place}; next: nonn-plan explain {place}"

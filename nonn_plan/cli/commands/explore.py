@@ -158,7 +158,8 @@ def _require_answers(exploration: "Exploration", limit: float) -> None:
         )
     if exploration.with_status("infeasible") == len(exploration.cells):
         raise InfeasibleError(
-            "proven infeasible: every cell; --json and index.html say why of each"
+            "proven infeasible: every cell; --json and index.html say why of each; not confirmed: "
+            "OR-Tools CP-SAT alone says so, and `nonn-plan plan` certifies a single question"
         )
 
 

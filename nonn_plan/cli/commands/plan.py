@@ -8,12 +8,12 @@ import typer
 
 import nonn_plan
 from nonn_common.document import check_place
-from nonn_common.errors import UnprovenError
+from nonn_common.errors import PlanningError, UnprovenError
 from nonn_core.evidence import partition_warnings
 from nonn_core.partition import Partition
 from nonn_core.recipe import DistillationRecipe, OptimiserRecipe
 from nonn_plan.api import read_plan, require_feasible, write_recipe
-from nonn_plan.cli.output import Output
+from nonn_plan.cli.output import UNCHANGED, Output
 from nonn_plan.cli.parsers.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
 from nonn_plan.cli.parsers.problem_options import (
     PROPOSED,
@@ -28,6 +28,13 @@ from profiles.fleet import parse_fleet
 
 if TYPE_CHECKING:
     from planner.diagnosis.explanation import Explanation, Flip, Sensitivity
+
+
+STANDINGS = {
+    "certified": "certified: prices, checked in whole numbers without a solver",
+    "claimed": "claimed: OR-Tools CP-SAT alone",
+}
+"""Standings of a claim, for people."""
 
 
 @with_problem_options
@@ -62,7 +69,8 @@ def plan(
         if method:
             plan = nonn_plan.solve_by_baseline(problem, method)
         else:
-            plan = nonn_plan.with_alternatives(nonn_plan.solve(problem, progress))
+            plan = nonn_plan.with_certificates(nonn_plan.solve(problem, progress))
+            plan = nonn_plan.with_alternatives(plan)
     plan.write(out)
     output.warn(*partition_warnings(partition, problem.epsilon_pct))
     show_plan(output, plan)
@@ -76,6 +84,25 @@ def plan(
             f"the limit of {options.limit:g} stopped the proof: {out} holds a plan that keeps "
             "every requirement and may not be the best; raise --limit"
         )
+
+
+def verify(plan_file: PlanFile, as_json: AsJson = False) -> None:
+    """Check a plan's figures, and its proofs without a solver where it has certificates."""
+    output = Output(as_json)
+    plan = PlanDocument.read(plan_file)
+    with output.progress(UNCHANGED):
+        found = nonn_plan.verify(plan)
+    output.table(
+        "What each stage stands on",
+        ("stage", "stands on"),
+        [(one.objective, STANDINGS[one.standing]) for one in found.stages],
+    )
+    for sentence in found.untrue:
+        output.say(f"untrue: {sentence}")
+    output.result(found.model_dump(mode="json"))
+    if found.untrue:
+        raise PlanningError(f"{plan_file} says what is untrue: {found.untrue[0]}")
+    output.say("all that is written there holds")
 
 
 def config(

@@ -258,7 +258,7 @@ def _plan(
         },
         where="quickstart",
     )
-    plan = nonn_plan.solve(problem, progress)
+    plan = nonn_plan.with_certificates(nonn_plan.solve(problem, progress))
     plan.write(files.plan)
     show_plan(output, plan)
     require_feasible(plan)

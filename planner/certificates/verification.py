@@ -1,0 +1,270 @@
+"""Verification of certificates: what follows from prices, case by case, in plain integers.
+
+For any prices p of communities and u of students, and any weights w of demands and prices y of due
+dates that are not negative, a plan with r rounds that keeps its demands m_j >= G_j has
+
+    0 <= sum_j w_j (m_j - G_j) + sum_t y_t (t - sends due by t)
+      <= sum_c max(r p_c, (r-1) p_c) + max(u fewest, u most) - sum_j w_j G_j + sum_t y_t t
+         + sum_b best[b],
+
+with sum_c p_c for r = 1; best[b] is the most that a set of students which board b can run is worth:
+its weighted measures, less the prices of its communities, its students and its send.  Where the
+right side is negative there is no such plan; without the demand on the goal it bounds the goal.
+What is due by t on one sender is sent by t (Jackson 1955).  Copies and shared media make nothing
+better; they are left out.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from nonn_common.document import Record
+from planner.certificates import (
+    NOTHING,
+    PRODUCT,
+    SUMS,
+    Case,
+    Certificate,
+    Demands,
+    PriceLeaf,
+    complete,
+    is_covered,
+    remaining_cases,
+)
+from planner.certificates.figures import CostTables, PlanReplay
+from planner.certificates.listing import PlanListing
+from planner.certificates.pricing import BoardPricing, Trace, WorkExceededError, WorkLimit
+from planner.problem.problem import Problem
+
+REFUTED = ("latency", "throughput", "energy-node", "imbalance", "dropped")
+"""Objectives of which it is refuted that there is more, as they are no sums."""
+
+MOST_WORK = 4_000_000
+"""Labels that one certificate may take to check."""
+
+
+class LeafBound(BoardPricing):
+    """Right side of the inequality for one leaf."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether weights are known and not negative, and each community has a price."""
+        leaf = self.leaf
+        return (
+            set(leaf.weights) <= {*SUMS, *PRODUCT}
+            and min(leaf.weights.values(), default=0) >= 0
+            and all(min(row) >= 0 for row in leaf.due)
+            and len(leaf.prices) == len(self.tables.sizes)
+            and not (leaf.path and self.case.rounds > 1)
+            and all(one.known for one in leaf.path)
+        )
+
+    def total(self, goal: str | None = None) -> int | None:
+        """The right side, without the goal's own demand; None where a forced choice is impossible.
+
+        Raises WorkExceededError.
+        """
+        fewest, most = self.students
+        if fewest > most:
+            return None
+        fixed, worth = self.fixed(goal), 0
+        known: dict[object, tuple[int, Trace] | None] = {}
+        for place in range(len(self.tables.boards)):
+            key = self.tables.alike(place), self.choices(place)
+            if key not in known:
+                known[key] = self.best(place)
+            found = known[key]
+            if found is None:
+                return None
+            worth += found[0]
+        return fixed + worth
+
+    def fixed(self, goal: str | None) -> int:
+        """All of the right side but what boards are worth."""
+        leaf, case, demands = self.leaf, self.case, self.demands
+        fewest = max(1, case.rounds - 1)
+        total = sum(max(case.rounds * leaf.prices[c], fewest * leaf.prices[c]) for c in case.kept)
+        total += max(leaf.student_price * n for n in self.students)
+        total += sum(date * price for date, price in leaf.due)
+        for name, least in demands.sums.items():
+            total -= leaf.weights.get(name, 0) * least if name != goal else 0
+        if demands.product and goal != "accuracy":
+            a, b = (leaf.weights.get(name, 0) for name in PRODUCT)
+            total -= math.isqrt(4 * a * b * demands.product)
+        return total
+
+    @property
+    def students(self) -> tuple[int, int]:
+        """Fewest and most students; more than the most where there are none."""
+        case, window = self.case, self.window
+        if window is None:
+            return case.fewest, case.most
+        return max(case.fewest, -(-self.filters // max(1, window[1]))), min(
+            case.most, self.filters // window[0]
+        )
+
+
+def leaf_bound(
+    tables: CostTables,
+    case: Case,
+    demands: Demands,
+    goal: str | None,
+    leaf: PriceLeaf,
+    work: WorkLimit,
+) -> int | None:
+    """Bound of a leaf, as `PriceLeaf.implied` has it; None for none.
+
+    Raises WorkExceededError.
+    """
+    bound = LeafBound(tables, case, demands, leaf, work)
+    if leaf.listed:
+        return PlanListing(bound, goal).bound() if case.rounds == 1 and not leaf.path else None
+    return leaf.implied(bound.total(goal), goal) if bound.sound else None
+
+
+def certified_bound(
+    tables: CostTables, demands: Demands, goal: str | None, certificate: Certificate
+) -> int | None:
+    """Bound of all leaves of all cases; None where one is missing.
+
+    Raises WorkExceededError.
+    """
+    if not is_covered(tables.problem):
+        return None
+    work, found = WorkLimit(MOST_WORK), NOTHING
+    for case in remaining_cases(tables.problem, demands):
+        leaves = [leaf for leaf in certificate.leaves if case.has(leaf)]
+        if not complete(leaves):
+            return None
+        for leaf in leaves:
+            bound = leaf_bound(tables, case, demands, goal, leaf, work)
+            if bound is None:
+                return None
+            found = max(found, bound)
+    return found
+
+
+ACCURACY_NOISE = 1e-6
+"""Points that are taken for noise of logarithms."""
+
+
+def accuracy_of(problem: Problem, product: int) -> float:
+    """Accuracy of a plan by the product of its parameters and MACs."""
+    return problem.accuracy_model.accuracy_pct(math.log(max(1, product)) / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A stage's claim: no plan within the demands is better than `bound`; `best` was found."""
+
+    demands: Demands
+    goal: str
+    bound: float
+    best: float
+
+    def holds(self, tables: CostTables, certificate: Certificate) -> bool:
+        """Whether a certificate proves it, up to rounding.
+
+        Raises ValueError where the certificate proves that `best` cannot be.
+        """
+        problem, goal = tables.problem, self.goal
+        if goal not in SUMS and goal != "accuracy":
+            beyond = self.demands.also(problem, goal, self.bound, beyond=True)
+            refuted = certified_bound(tables, beyond, None, certificate) == NOTHING
+            return goal in REFUTED and refuted
+        bound = certified_bound(tables, self.demands, goal, certificate)
+        if bound is None:
+            return False
+        if goal == "accuracy":
+            most = accuracy_of(problem, bound)
+            too_good = most < self.best - ACCURACY_NOISE
+            holds = most <= self.bound + ACCURACY_NOISE
+        else:
+            one = Demands(self.demands.hidden)
+            holds = bound < one.also(problem, goal, self.bound, beyond=True).sums[goal]
+            too_good = bound < one.also(problem, goal, self.best).sums[goal]
+        if too_good:
+            raise ValueError(f"{goal}: its prices prove that no plan reaches {self.best:g}")
+        return holds
+
+
+Standing = Literal["certified", "claimed"]
+"""Prices that were checked, or one solver's word."""
+
+
+class StageStanding(Record):
+    """Standing of the claim of one stage."""
+
+    objective: str = Field(description="What was optimised; `no plan` of an infeasible question.")
+    standing: Standing = Field(
+        description="certified: its prices were checked in whole numbers; claimed: one solver's "
+        "word."
+    )
+
+
+class Verification(Record):
+    """All that is untrue in a plan file, and the standing of the rest."""
+
+    untrue: tuple[str, ...] = Field(description="Sentences; empty where all holds.")
+    stages: tuple[StageStanding, ...] = Field(description="One row per stage with a bound.")
+
+
+def verify_plan(problem: Problem, plan: Mapping[str, Any]) -> Verification:
+    """Verify a plan file's plain content: its figures, and each claim by its certificate."""
+    tables, rows = CostTables(problem), []
+    untrue: list[str] = []
+    if plan["status"] == "infeasible":
+        claims: list[tuple[str, Claim | Demands, Any]] = [
+            ("no plan", Demands.of(problem), plan.get("refutation"))
+        ]
+    else:
+        if problem.group0_copies == "per-student":
+            untrue += PlanReplay(problem, plan).false_claims()
+        untrue += _wrong_gaps(plan["stages"])
+        claims = list(_claims(problem, plan["stages"]))
+    for name, claim, content in claims:
+        standing: Standing = "claimed"
+        try:
+            if _certified(tables, claim, content):
+                standing = "certified"
+        except ValueError as error:
+            untrue.append(str(error))
+        rows.append(StageStanding(objective=name, standing=standing))
+    return Verification(untrue=tuple(untrue), stages=tuple(rows))
+
+
+def _wrong_gaps(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Gaps that are not the distance from best to bound."""
+    for one in stages:
+        best, bound, gap_pct = one["best"], one["bound"], one["gap_pct"]
+        right = None if bound is None else 100 * abs(best - bound) / max(abs(best), 1e-9)
+        if (gap_pct is None) is not (right is None) or (
+            right is not None and not math.isclose(gap_pct, right, rel_tol=1e-9, abs_tol=1e-12)
+        ):
+            yield f"{one['objective']}: the gap is {right} %, not {gap_pct}"
+
+
+def _claims(
+    problem: Problem, stages: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, Claim, Any]]:
+    """Claim of each stage that has a bound, and its certificate's content."""
+    base = Demands.of(problem)
+    for place, one in enumerate(stages):
+        if one["bound"] is not None:
+            earlier = [(s["objective"], s["best"], s["tolerance_pct"]) for s in stages[:place]]
+            claim = Claim(base.after(problem, earlier), one["objective"], one["bound"], one["best"])
+            yield one["objective"], claim, one.get("certificate")
+
+
+def _certified(tables: CostTables, claim: Claim | Demands, content: Any) -> bool:
+    """Whether the claim's certificate, or else an empty one, proves it within the work."""
+    certificate = Certificate.model_validate(content or {})
+    try:
+        if isinstance(claim, Demands):
+            return certified_bound(tables, claim, None, certificate) == NOTHING
+        return claim.holds(tables, certificate)
+    except WorkExceededError:
+        return False

@@ -1,0 +1,264 @@
+"""Certificates of bounds: what prices prove, and what they cannot prove."""
+
+import subprocess
+import sys
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_problems import unlike_question
+from planner_questions import partition, question, stages
+
+from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import student_cost
+from planner.certificates import NOTHING, BranchStep, Certificate, Demands, PriceLeaf
+from planner.certificates.figures import CostTables
+from planner.certificates.verification import Claim, certified_bound, verify_plan
+from planner.solve import solve
+from planner.solvers.certificate_search import with_certificates
+
+NETWORKS = ("wrn10:4,8,8", "wrn10:4,8,16")
+SHAPE = "wrn:1x4"
+
+
+def asked(**fields):
+    """Two boards, communities of 3, 4 and 5 filters, a student for each of them."""
+    return question(
+        networks=NETWORKS, min_students=3, max_students=3, objective=stages("capacity"), **fields
+    )
+
+
+def leaf(prices, **fields):
+    return PriceLeaf(
+        drop=0, rounds=1, group0=SHAPE, weights={"capacity": 1}, prices=prices, **fields
+    )
+
+
+def bound_of(problem, *leaves, goal="capacity"):
+    tables, certificate = CostTables(problem), Certificate(leaves=leaves)
+    return certified_bound(tables, Demands.of(problem), goal, certificate)
+
+
+def cost(network, filters):
+    return student_cost(parse_network(network), ImageShape.parse("1x8x8"), filters)
+
+
+def best_set_by_hand(prices, room):
+    """Most parameters less prices of students of one community each that fit in `room` bytes."""
+    sizes, best = (3, 4, 5), 0
+    for count in range(1, 4):
+        for chosen in combinations(range(3), count):
+            for networks in product(NETWORKS, repeat=count):
+                costs = [cost(n, sizes[c]) for n, c in zip(networks, chosen, strict=True)]
+                if sum(one.memory_bytes("fp32") for one in costs) <= room:
+                    worth = sum(one.params for one in costs) - sum(prices[c] for c in chosen)
+                    best = max(best, worth)
+    return best
+
+
+@pytest.mark.parametrize("prices", [(0, 0, 0), (700, 800, 900), (1400, 1400, 1500), (-5, 0, 3000)])
+def test_the_bound_is_the_prices_and_the_best_set_of_each_board(prices):
+    room = 2 * cost(NETWORKS[1], 5).memory_bytes("fp32")
+    problem = asked(memory=room)
+    by_hand = sum(prices) + 2 * best_set_by_hand(prices, room)
+    assert bound_of(problem, leaf(prices)) == by_hand
+
+
+def test_prices_as_large_as_any_student_leave_their_sum():
+    assert bound_of(asked(), leaf((10**6, 10**6, 10**6))) == 3 * 10**6
+
+
+def test_a_weight_scales_prices():
+    room = cost(NETWORKS[1], 5).memory_bytes("fp32") * 2
+    once = bound_of(asked(memory=room), leaf((700, 800, 900)))
+    scaled = leaf((7000, 8000, 9000)).model_copy(update={"weights": {"capacity": 10}})
+    assert bound_of(asked(memory=room), scaled) == once
+
+
+def test_each_case_needs_a_leaf_and_each_choice_both_ways():
+    problem, prices = asked(), (10**6,) * 3
+    step = {"board": 0, "community": 1}
+    ways = [leaf(prices, path=(BranchStep(**step, holds=holds),)) for holds in (True, False)]
+    assert bound_of(problem) is None
+    assert bound_of(problem, ways[0]) is None
+    assert bound_of(problem, *ways) == 3 * 10**6
+    other = leaf(prices, path=(BranchStep(board=1, community=1, holds=False),))
+    assert bound_of(problem, ways[0], other) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"weights": {"capacity": -1}},
+        {"weights": {"capacity": 1, "latency": 1}},
+        {"prices": (0, 0)},
+        {"due": ((5, -1),)},
+        {"path": (BranchStep(board=0, holds=True), BranchStep(board=0, holds=False))},
+    ],
+)
+def test_a_leaf_that_means_nothing_proves_nothing(wrong):
+    assert bound_of(asked(), leaf((10**6,) * 3).model_copy(update=wrong)) is None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_prices_prove_more_than_is_true(seed):
+    """Whatever whole numbers, the bound is no less than what a plan has."""
+    draw = np.random.default_rng(seed)
+    merged = seed % 2 == 0
+    problem = unlike_question(
+        seed,
+        boards=(2, 4),
+        students=(2, 3),
+        communities=(3, 5) if merged else (3, 3),
+        objective=stages("capacity"),
+    )
+    plan = solve(problem)
+    assert plan.students
+    tables = CostTables(problem)
+    best = int(plan.stages[0].best)
+    for _ in range(20):
+        spread = int(draw.integers(1, 2 * best))
+        prices = tuple(map(int, draw.integers(-spread, spread, len(tables.sizes))))
+        leaves = [
+            PriceLeaf(
+                drop=drop,
+                rounds=1,
+                group0=parse_network(problem.networks[0]).group0,
+                weights={"capacity": 1},
+                prices=prices,
+                student_price=int(draw.integers(-spread, spread)),
+            )
+            for drop in range(len(problem.partition.drop_steps))
+        ]
+        assert bound_of(problem, *leaves) >= best
+
+
+OBJECTIVES = (
+    "capacity",
+    "latency",
+    "energy",
+    "energy-node",
+    "throughput",
+    "memory",
+    "flops",
+    "boards",
+    "accuracy",
+    "imbalance",
+    "dropped,capacity:5%,imbalance,latency",
+)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_stage_of_small_questions_is_certified(objective):
+    """And what the certificate proves is not proven of anything better."""
+    for seed in range(3):
+        problem = unlike_question(
+            seed,
+            boards=(2, 3),
+            students=(2, 3),
+            communities=(3, 5),
+            objective=stages(*objective.split(",")),
+        )
+        plan = with_certificates(solve(problem))
+        found = verify_plan(problem, plan.model_dump(mode="json"))
+        assert not found.untrue
+        assert [one.standing for one in found.stages] == ["certified"] * len(plan.stages)
+        tables, demands = CostTables(problem), Demands.of(problem)
+        last = plan.stages[-1]
+        earlier = [(one.objective, one.best, one.tolerance_pct) for one in plan.stages[:-1]]
+        sign = 1 if last.objective in ("capacity", "throughput", "accuracy") else -1
+        better = last.best - sign * max(1.0, 0.01 * abs(last.best))
+        claim = Claim(demands.after(problem, earlier), last.objective, better, better)
+        assert not claim.holds(tables, last.certificate)
+
+
+@pytest.mark.parametrize(("count", "seed"), [(4, 0), (4, 1), (8, 0), (8, 1)])
+def test_as_many_students_as_boards_are_certified_at_the_root(count, seed):
+    problem = unlike_question(
+        seed,
+        boards=(count, count),
+        students=(count, count),
+        communities=(count, count),
+        objective=stages("capacity"),
+    )
+    plan = with_certificates(solve(problem))
+    (one,) = plan.stages[0].certificate.leaves
+    assert not one.path
+    assert len(one.model_dump_json()) < 400
+    assert verify_plan(problem, plan.model_dump(mode="json")).stages[0].standing == "certified"
+
+
+def test_copies_are_certified():
+    problem = question(
+        "rpi-3b*3", sizes=(3, 4, 5), max_copies=2, max_students=2, objective=stages("capacity")
+    )
+    plan = with_certificates(solve(problem))
+    assert verify_plan(problem, plan.model_dump(mode="json")).stages[0].standing == "certified"
+
+
+def test_further_rounds_are_certified():
+    problem = question(
+        "rpi-3b*2", sizes=(3, 4), max_students=5, reuse=True, objective=stages("capacity")
+    )
+    plan = with_certificates(solve(problem))
+    assert len(plan.students) == 5
+    assert verify_plan(problem, plan.model_dump(mode="json")).stages[0].standing == "certified"
+
+
+def test_that_there_is_no_plan_is_certified():
+    least = cost(NETWORKS[0], 3).memory_bytes("fp32")
+    problem = asked(memory=int(1.5 * least), partition=partition((3, 3, 3)))
+    plan = with_certificates(solve(problem))
+    assert plan.status == "infeasible"
+    found = verify_plan(problem, plan.model_dump(mode="json"))
+    assert [(one.objective, one.standing) for one in found.stages] == [("no plan", "certified")]
+    roomier = asked(memory=4 * least, partition=partition((3, 3, 3)))
+    content = plan.model_copy(update={"question": roomier}).model_dump(mode="json")
+    assert verify_plan(roomier, content).stages[0].standing == "claimed"
+
+
+def test_a_certificate_that_takes_too_much_work_proves_nothing():
+    """Prices under which nothing is superfluous; the work is counted, not the time."""
+    problem = unlike_question(
+        0, boards=(8, 8), students=(24, 24), communities=(24, 24), objective=stages("capacity")
+    )
+    problem = problem.model_copy(
+        update={
+            "budgets": tuple(
+                one.model_copy(update={"memory_bytes": 10**9, "macs": 10**7 + 10**6 * n})
+                for n, one in enumerate(problem.budgets)
+            )
+        }
+    )
+    draw = np.random.default_rng(0)
+    hostile = Certificate(
+        leaves=(
+            PriceLeaf(
+                drop=0,
+                rounds=1,
+                group0=parse_network(problem.networks[0]).group0,
+                weights={"capacity": 1000},
+                prices=tuple(map(int, draw.integers(-(10**15), 10**15, 24))),
+            ),
+        )
+        * 2000
+    )
+    claim = Claim(Demands.of(problem), "capacity", 1.0, 1.0)
+    tables = CostTables(problem)
+    assert certified_bound(tables, claim.demands, "capacity", hostile) is None
+
+
+def test_nothing_bounds_what_is_infeasible():
+    assert NOTHING < -(10**20)
+
+
+def test_who_checks_loads_no_solver():
+    code = (
+        "import sys; from planner.certificates import verification; "
+        "sys.exit(any(name.split('.')[0] in ('ortools', 'torch') or name.startswith("
+        "('planner.data', 'planner.solvers', 'scipy.optimize')) for name in sys.modules))"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

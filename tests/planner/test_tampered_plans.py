@@ -1,0 +1,137 @@
+"""Plans and certificates that were tampered with: no untruth passes, and no checksum helps."""
+
+import copy
+
+import numpy as np
+import pytest
+from drawn_problems import unlike_question
+from planner_questions import published, stages
+
+from nonn_common.errors import NonnError
+from nonn_plan import PlanDocument, solve, verify, with_certificates
+
+CHANGES = 50
+"""Of each kind."""
+
+
+@pytest.fixture(scope="module")
+def plans():
+    """The published question, and drawn ones: merged, and as many students as boards."""
+    drawn = {"boards": (3, 3), "students": (3, 3), "communities": (3, 4)}
+    default = stages("dropped", "capacity:5%", "imbalance", "latency")
+    questions = [published(objective=default, max_students=2)]
+    questions += [unlike_question(seed, objective=default, **drawn) for seed in (0, 1)]
+    return [with_certificates(solve(one)).model_dump(mode="json") for one in questions]
+
+
+def refused(content):
+    """Whether a plan file is refused: not a plan at all, or untrue."""
+    try:
+        plan = PlanDocument.model_validate(content)
+        return bool(verify(plan).untrue)
+    except (ValueError, NonnError):
+        return True
+
+
+def figures(content, place=()):
+    """Places of all numbers, but those of the question, the solver and the certificates."""
+    rows = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in rows:
+        if key in ("question", "solver", "certificate", "schema_version", "proven"):
+            continue
+        if isinstance(value, dict | list):
+            yield from figures(value, (*place, key))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*place, key)
+
+
+def changed(content, place, change):
+    tampered = copy.deepcopy(content)
+    part = tampered
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = change(part[place[-1]])
+    return tampered
+
+
+def test_untouched_plans_hold(plans):
+    assert not any(map(refused, plans))
+
+
+def test_a_changed_figure_is_refused(plans):
+    draw = np.random.default_rng(1)
+    for number in range(CHANGES):
+        content = plans[number % len(plans)]
+        places = list(figures(content))
+        place = places[draw.integers(len(places))]
+        step = (-1, 1)[draw.integers(2)]
+        tampered = changed(
+            content, place, lambda old, step=step: old + step if isinstance(old, int) else
+            old * (1 + 0.001 * step) + 0.001 * step,
+        )  # fmt: skip
+        assert refused(tampered), place
+
+
+def test_a_moved_student_is_refused(plans):
+    draw = np.random.default_rng(2)
+    for number in range(CHANGES):
+        content = plans[number % len(plans)]
+        boards = [one["name"] for one in content["question"]["fleet"]["boards"]]
+        student = int(draw.integers(len(content["students"])))
+        there = content["students"][student]["board"]
+        to = str(draw.choice([name for name in boards if name != there]))
+        assert refused(changed(content, ("students", student, "board"), lambda _, to=to: to))
+
+
+def test_a_byte_of_budget_is_refused(plans):
+    draw = np.random.default_rng(3)
+    for number in range(CHANGES):
+        content = plans[number % len(plans)]
+        budgets = content["question"]["budgets"]
+        place = int(draw.integers(len(budgets)))
+        step = (-1, 1)[number % 2]
+        tampered = changed(
+            content, ("question", "budgets", place, "memory_bytes"), lambda old, s=step: old + s
+        )
+        assert refused(tampered)
+
+
+def test_a_changed_price_proves_no_more_than_is_true():
+    """A price less or more: the bound is computed anew, and what it does not prove is claimed."""
+    draw = np.random.default_rng(4)
+    problem = unlike_question(
+        0, boards=(6, 6), students=(6, 6), communities=(6, 6), objective=stages("capacity")
+    )
+    plan = with_certificates(solve(problem)).model_dump(mode="json")
+    prices = plan["stages"][0]["certificate"]["leaves"][0]["prices"]
+    assert prices
+    standings = set()
+    for _ in range(CHANGES):
+        place = ("stages", 0, "certificate", "leaves", 0, "prices", int(draw.integers(len(prices))))
+        step = int(draw.integers(-(10**6), 10**6) // 10 ** int(draw.integers(0, 6)))
+        found = verify(
+            PlanDocument.model_validate(changed(plan, place, lambda old, s=step: old + s))
+        )
+        assert not found.untrue
+        standings.add(found.stages[0].standing)
+        better = changed(plan, ("stages", 0, "bound"), lambda old: old - 1)
+        better = changed(better, ("stages", 0, "best"), lambda old: old - 1)
+        better = changed(better, place, lambda old, s=step: old + s)
+        assert refused(better)
+    assert standings == {"certified", "claimed"}
+
+
+def test_a_better_value_than_there_is_is_refused_by_its_own_prices():
+    """Best and bound raised together, so that nothing else contradicts them."""
+    problem = unlike_question(
+        0,
+        boards=(6, 6),
+        students=(6, 6),
+        communities=(6, 6),
+        objective=stages("capacity:5%", "latency"),
+    )
+    plan = with_certificates(solve(problem)).model_dump(mode="json")
+    first = plan["stages"][0]
+    raised = first["best"] + 1000
+    plan["stages"][0] = first | {"best": raised, "bound": raised, "gap_pct": 0.0}
+    assert any("prices prove" in text for text in verify(PlanDocument.model_validate(plan)).untrue)
