@@ -14,8 +14,9 @@ goes once to a board, however many students it has.
 Where G0 has a board of its own, the host opens with ROUTE there, which names the boards that G0's
 maps go on to, and with EXPECT on these, which names the students, the sender, and the session of
 both.  Each IMAGES is then answered by SENT (the times, and which boards it could not be sent to);
-MAPS (16 bytes of session, uint32 images, float32 values) go from board to board, and the FEATURES
-that they make to the host that expects them.  ROUTE, EXPECT and the end of SENT are JSON.
+MAPS (16 bytes of session, uint32 images, float32 values) go from board to board, on a connection
+that an empty one opens, and the FEATURES that they make to the host that expects them.  ROUTE,
+EXPECT and the end of SENT are JSON.
 
 Workers advertise frames among the extensions of the Open Inference Protocol's ServerMetadata.
 Reasons of refusal are the same over both protocols.
@@ -242,6 +243,11 @@ def maps_frame(number: int, session: str, values: Values) -> Frame:
     """MAPS frame of `(n, ...)` values."""
     head = bytes.fromhex(session) + _IMAGES.pack(len(values))
     return Frame(FrameKind.MAPS, number, head + _float32(values))
+
+
+def opening_maps_frame() -> Frame:
+    """Empty MAPS frame, with which a board opens a connection before there are any."""
+    return Frame(FrameKind.MAPS, 0)
 
 
 def maps_session(frame: Frame) -> str:

@@ -237,7 +237,7 @@ class _Connection:
         first = self._read(*allowed, begun=True)
         try:
             if first.kind == FrameKind.MAPS:
-                self._take_maps(first, sender)
+                self._take_maps(sender)
             elif first.kind == FrameKind.ROUTE:
                 self._send_maps(frames.parse_route(first))
             elif first.kind == FrameKind.EXPECT:
@@ -288,11 +288,10 @@ class _Connection:
         finally:
             self._sessions.close(expectation.session, answer)
 
-    def _take_maps(self, frame: Frame, sender: str) -> None:
+    def _take_maps(self, sender: str) -> None:
         """Compute the features of maps; they go to the host that expects them."""
         while True:
-            self._answer_maps(frame, sender)
-            frame = self._read(FrameKind.MAPS)
+            self._answer_maps(self._read(FrameKind.MAPS), sender)
 
     def _answer_maps(self, frame: Frame, sender: str) -> None:
         found = self._sessions.find(frames.maps_session(frame), sender)

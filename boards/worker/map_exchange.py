@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from boards.protocol.address import Address
-from boards.protocol.frames import Expectation, Frame, configure_socket
+from boards.protocol.frames import Expectation, Frame, configure_socket, opening_maps_frame
 from nonn_common.errors import InputError
 
 MOST_WAITING = 16
@@ -109,10 +109,13 @@ class MapSender:
         plain = socket.create_connection(place, timeout=_TIMEOUT_S)
         try:
             configure_socket(plain)
-            if self._context is None:
-                return plain
-            # A board is known by its name, wherever it is.
-            return self._context.wrap_socket(plain, server_hostname=self._board)
+            connection = plain
+            if self._context is not None:
+                # A board is known by its name, wherever it is.
+                connection = self._context.wrap_socket(plain, server_hostname=self._board)
+            # Or the other end takes it for a stranger's, and closes it before the first image.
+            connection.sendall(opening_maps_frame().encoded())
+            return connection
         except OSError:
             plain.close()
             raise

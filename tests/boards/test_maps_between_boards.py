@@ -19,10 +19,14 @@ from boards.host.connection import BoardTask, ConnectionLostError, Reconnector
 from boards.host.grpc_connection import GrpcChannel, connect
 from boards.host.inference import FeatureClassifier
 from boards.protocol import frames
-from boards.protocol.address import BoardAddress
+from boards.protocol.address import Address, BoardAddress
 from boards.protocol.frames import Expectation, FrameKind
 from boards.protocol.open_inference import message_class
 from boards.tls.credential import Identity, parse_certificate, sending_board
+from boards.worker import frame_server
+from boards.worker.map_exchange import MapSender
+from boards.worker.model_runtime import load_models
+from boards.worker.student_pool import NullObserver, StudentPool
 from nonn_common.errors import InputError
 
 IMAGE = (2, 8, 8)
@@ -124,6 +128,40 @@ def test_the_host_sends_to_one_board_and_all_others_answer_it(made, workers):
             assert all(each.computed_ms > 0 for each in times.values())
 
 
+def frame_from(connection, assembler):
+    while (frame := assembler.frame()) is None:
+        chunk = connection.recv(4096)
+        assert chunk
+        assembler.add(chunk)
+    return frame
+
+
+def test_a_connection_of_maps_waits_for_the_first_image(made, monkeypatch):
+    """A worker closes a connection on which nothing comes for a while, but not this one."""
+    bundle, _, _ = made
+    monkeypatch.setattr(frame_server, "TIMEOUT_S", 0.2)
+    listener = socket.create_server(("127.0.0.1", 0))
+    pool = StudentPool(load_models(bundle, ["student-1"]))
+    server = frame_server.FrameServer(listener, None, pool, 1 << 20, NullObserver())
+    server.start()
+    sender = MapSender("pi-2", Address("127.0.0.1", server.port), None)
+    maps = np.random.default_rng(0).normal(size=(2, 4, 8, 8)).astype(np.float32)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as host:
+        assembler = frames.FrameAssembler(1 << 20)
+        host.sendall(frames.expect_frame(Expectation(SESSION, "g", ["student-1"])).encoded())
+        assert frames.parse_welcome(frame_from(host, assembler)) == (4 * 8 * 8, 3)
+        sender.wait_tried(time.monotonic() + 10)
+        time.sleep(0.8)
+        assert len(server._connections) == 2
+        assert sender.send(frames.maps_frame(7, SESSION, maps).encoded()) == ""
+        answer = frame_from(host, assembler)
+    assert (answer.kind, answer.number) == (FrameKind.FEATURES, 7)
+    features = frames.parse_features(answer, 3).values
+    assert features == pytest.approx(run(bundle, "student-1", maps), rel=1e-5, abs=1e-6)
+    sender.close()
+    server.stop()
+
+
 def test_a_head_that_is_down_is_a_missing_student_and_comes_back(made, workers):
     bundle, _, _ = made
     with asking(made, workers) as client:
@@ -219,9 +257,11 @@ def test_maps_of_a_stranger_or_of_no_session_are_dropped(made, workers):
         until_whole(client)
         with board_socket(keys, "pi-1", workers["pi-2"]) as connection:
             with suppress(ssl.SSLError, ConnectionError):
+                connection.sendall(frames.opening_maps_frame().encoded())
                 connection.sendall(frames.maps_frame(1, SESSION, maps).encoded())
             assert said(connection) == b""
         with board_socket(keys, "g", workers["pi-2"]) as connection:
+            connection.sendall(frames.opening_maps_frame().encoded())
             connection.sendall(frames.maps_frame(1, "0" * 32, maps).encoded())
             until_whole(client)
 
