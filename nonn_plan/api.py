@@ -31,7 +31,7 @@ from planner.problem.goals import (
     ObjectiveLevel,
     board_budgets,
 )
-from planner.problem.problem import Problem
+from planner.problem.problem import BALANCED, Problem
 from profiles.fleet import Board, Fleet, parse_fleet, resolve
 from simulator.workloads.layer_parts import time_line, work_mj, work_ms
 
@@ -75,6 +75,7 @@ def state_problem(
         "fleet": parse_fleet(fleet) if isinstance(fleet, str) else fleet,
         "reuse": True,
         "timing": "per-layer",
+        **BALANCED,
         "epsilon_pct": partition.bound_pct,
         "partition": partition.for_planning,
     }

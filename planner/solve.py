@@ -30,8 +30,8 @@ from planner.plan_file.validation import broken_exactly, violations
 from planner.problem.goals import ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
-from planner.solvers.lexicographic import lexicographic
-from planner.solvers.search import TimeBudget, search
+from planner.solvers.lexicographic import lexicographic, with_least_inversion
+from planner.solvers.search import SolverSession, TimeBudget, search
 
 SOLVER = "OR-Tools CP-SAT"
 VERSION: str = vars(ortools)["__version__"]  # which its stubs leave out
@@ -59,12 +59,15 @@ class _SolvedLevel:
 def solve(problem: Problem, progress: Progress = silent) -> PlanDocument:
     """Answer a problem, with a proof for each level.
 
+    Where limits force that a wider student has fewer filters than a narrower one, the plan's
+    question allows the least of that.
     An infeasible question gets a plan with status `infeasible` and the conflict.  Raises
     UnprovenError where the limit stops the solver before a plan or a proof that there is none, and
     ProfileError for devices or links that the library does not have.
     """
     time_budget = TimeBudget(problem.deterministic_limit)
     plan = _answer(problem, time_budget, progress)
+    problem = plan.question
     if near := _broken(plan):
         # Of plans that are as good, one may keep by its own figures what this one breaks.
         plan = _answer(problem, time_budget, progress, [one.tightness for one in near])
@@ -108,6 +111,10 @@ def _answer(
         if outcome.infeasible and not solved:
             if not loosened:
                 raise UnprovenError(_WITHIN_ROUNDING)
+            if problem.inversion is not None:
+                # A limit forces that some wider student knows less: as little as can be.
+                eased = with_least_inversion(SolverSession(problem, time_budget))
+                return _answer(eased, time_budget, progress, then)
             return _no_plan(problem, outcome)
         best = _best_known(problem, outcome, solved)
         solved.append(_SolvedLevel(level, outcome, PlanEvaluation.of(problem, best), best))

@@ -151,6 +151,27 @@ def small_instance(seed):
     )
 
 
+def like_communities(seed):
+    """Two to four communities, all of which stay, for networks whose width and MACs disagree."""
+    image, instance = random_instance(seed)
+    rng = np.random.default_rng((1, seed))
+    names = ("wrn10:4,8,8", "wrn10:4,4,16", "wrn10:4,12,8", "wrn10:4,8,16", "wrn10:4,16,4")
+    specs = [parse_network(name) for name in rng.permutation(names)[:3]]
+    precisions = [("fp32",), ("int8", "fp32")][rng.random() < 0.4]
+    modes = tuple(Mode.of(spec, precision, image) for spec in specs for precision in precisions)
+    sizes = tuple(rng.integers(3, 30, rng.integers(2, 5)).tolist())
+    sites = [random_site(rng, site.board, modes, sizes) for site in instance.capacities]
+    return image, replace(
+        instance,
+        modes=modes,
+        sizes=sizes,
+        capacities=tuple(sites),
+        drop_choices=(DropChoice(frozenset(), 0, 0.0),),
+        min_students=2,
+        max_students=3,
+    )
+
+
 def with_layers(seed, image, instance):
     """The instance on devices that know layers: one by rates, the other by some or by measuring.
 

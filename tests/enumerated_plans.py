@@ -49,6 +49,13 @@ def behind_group0(name, image, filters):
 
 
 @cache
+def body_params(name, image):
+    """Parameters of a student but its last layer, which has so many for each filter."""
+    few, many = (cost_of(name, image, filters).params for filters in (5, 9))
+    return few - 5 * (many - few) / 4
+
+
+@cache
 def layers_ms(device, name, image, filters, behind_group0=False):
     """A student's time by its whole tables of 5 and 9 filters; None where FLOPs predict it."""
     spec = parse_network(name)
@@ -92,6 +99,34 @@ def divisions(instance, kept):
         full, left = divmod(students, len(each))
         for last in combinations(each, left):
             yield full * each + list(last)
+
+
+@cache
+def least_spreads(sizes):
+    """The least of largest minus smallest, of all ways to divide whole communities, by students."""
+    spreads = {}
+    for groups in set_partitions(list(sizes)):
+        sums = [sum(group) for group in groups]
+        best = spreads.get(len(sums), max(sums))
+        spreads[len(sums)] = min(best, max(sums) - min(sums))
+    return spreads
+
+
+def unevenness_pct(instance, drop, filters):
+    """How far beyond the least possible, in percent of the mean, a division's spread is."""
+    kept = tuple(n for c, n in enumerate(instance.sizes) if c not in drop.communities)
+    if len(filters) > len(kept):
+        return 0.0
+    over = max(filters) - min(filters) - least_spreads(tuple(sorted(kept)))[len(filters)]
+    return 100 * over * len(filters) / sum(kept)
+
+
+def widest_filters_missing(widths, filters):
+    """Most filters that a wider student has fewer than a narrower one, over all pairs."""
+    pairs = product(zip(widths, filters, strict=True), repeat=2)
+    return max(
+        m - n for (wide, n), (narrow, m) in pairs if wide > narrow or (wide, n) == (narrow, m)
+    )
 
 
 def plan_values(image, instance):
@@ -243,6 +278,8 @@ class _Division:
             "accuracy": log_size(sums["params"], known_macs),
             "capacity": sums["params"],
             "imbalance": same * (self.filters.max() - self.filters.min()),
+            "unevenness": same * unevenness_pct(self.instance, self.drop, self.filters.tolist()),
+            "inversion": self._inversions()[v],
             "dropped": same * (self.drop.delta_val_pct - self.drop.filters) * UNITS_PER_POINT,
             "latency": self._latency(on > 0, send, busy + reply) * UNITS_PER_MS,
             "throughput": self._period(send, busy, reply) * UNITS_PER_MS,
@@ -254,6 +291,16 @@ class _Division:
             "students": same * len(self.filters),
             "precision": sums["bytes"],
         })  # fmt: skip
+
+    def _inversions(self):
+        """By choice of networks: how many filters more narrower students have than wider ones."""
+        names = [option.name for option in self.instance.modes]
+        bodies = [body_params(name, self.image) for name in names]
+        filters = self.filters.tolist()
+        return np.array([
+            widest_filters_missing([bodies[o] for o in chosen], filters)
+            for chosen in self.chosen_modes.tolist()
+        ])  # fmt: skip
 
     def _input_ms(self, board):
         if self.alone is None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from nonn_common.units import FLOPS_PER_MAC
 from planner.accuracy.model import UNITS_PER_INDEX
+from planner.data.balance import PCT_UNITS
 from planner.data.modes import (
     LATEST_UNITS,
     UNITS_PER_MJ,
@@ -68,6 +69,12 @@ class PlanQuantities(Protocol[Amount_co]):
 
     def spread(self) -> Amount_co:
         """Return the filters of the largest student less those of the smallest."""
+
+    def unevenness(self) -> Amount_co:
+        """Return how much less alike partitions are than they can be (`planner.data.balance`)."""
+
+    def inversion(self) -> Amount_co:
+        """Return most filters that a wider student has fewer than a narrower one."""
 
     def dropped(self, worth: Callable[[DropChoice], int]) -> Amount_co:
         """Return the worth of the chosen drop."""
@@ -268,6 +275,12 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
         nonlinear=True,
     ),
 }
+
+
+UNEVENNESS = ObjectiveFunction(lambda view: view.unevenness(), scale=_linear_scale(PCT_UNITS))
+"""How much less alike partitions are than they can be, in percent of the mean; no objective."""
+INVERSION = ObjectiveFunction(lambda view: view.inversion())
+"""Filters that wider students have fewer than narrower ones, at most; no objective."""
 
 
 def bound_at(problem: Problem, objective: Objective, value: float) -> ObjectiveBound:

@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 from itertools import chain, combinations
 from typing import Literal
 
+from planner.data.balance import balanced_range, divisions, width_ranks
 from planner.data.modes import (
     UNITS_PER_MJ,
     UNITS_PER_MS,
@@ -37,9 +38,8 @@ from simulator.graph_builder import exchange_ms, join_ms
 class ProblemData:
     """Boards, networks, communities (by size) and drop steps; all that the model reads.
 
-    `own` is G0 on a board of its own, if it is; where that is open, `group0s` are those that may be
-    so, and `replicates` says whether students may have copies of G0 as well.  With `shares_stem`
-    students of one board and precision share theirs (`planner.data.mode_costs`).
+    `stem` is G0 on a board of its own, `stems` may be; with `shares_stem` students of one board and
+    precision share theirs (`planner.data.mode_costs`).  `most_uneven` bounds unevenness.
     """
 
     host: DeviceProfile
@@ -58,6 +58,7 @@ class ProblemData:
     stems: tuple[Stem, ...] = ()
     stem: DedicatedStem | None = None
     shares_stem: bool = False
+    most_uneven: int | None = None
 
     @cached_property
     def communities(self) -> tuple[int, ...]:
@@ -126,7 +127,19 @@ class ProblemData:
         """
         sizes = sorted(self.sizes, reverse=True)
         last = min(slot + len(sizes) - self.fewest_students, len(sizes) - 1)
-        return sizes[last], sum(sizes[slot : slot + 1 + max(0, self.spare_communities)])
+        most = sum(sizes[slot : slot + 1 + max(0, self.spare_communities)])
+        fewest_filters, most_filters = self.partition_range
+        return max(sizes[last], fewest_filters), min(most, most_filters)
+
+    @cached_property
+    def width_ranks(self) -> tuple[int, ...]:
+        """Rank of each mode by its width."""
+        return width_ranks(self)
+
+    @cached_property
+    def partition_range(self) -> tuple[int, int]:
+        """Fewest and most filters that a partition may have by balance."""
+        return balanced_range(divisions(self), self.most_uneven, self.filters)
 
     @property
     def filters(self) -> int:
@@ -366,19 +379,6 @@ def community_classes(data: ProblemData) -> tuple[tuple[int, ...], ...]:
         taken = tuple(community in drop.communities for drop in data.drop_choices)
         classes[data.sizes[community], taken].append(community)
     return tuple(map(tuple, classes.values()))
-
-
-def student_counts(data: ProblemData, most: int) -> range:
-    """Possible numbers of students, up to `most`, larger ones first."""
-    return range(min(data.slots, most), data.min_students - 1, -1)
-
-
-def largest_drop(data: ProblemData, students: int) -> DropChoice:
-    """Return the largest P0 that leaves each student a community; dropping nothing always does."""
-    return max(
-        (drop for drop in data.drop_choices if len(kept_communities(data, drop)) >= students),
-        key=lambda drop: drop.filters,
-    )
 
 
 def kept_communities(data: ProblemData, drop: DropChoice) -> tuple[int, ...]:

@@ -7,10 +7,9 @@ off and typed in again is never tighter than the one that was meant.
 import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any, Literal, cast, get_args
 
-from nonn_common.units import FLOPS_PER_MAC
+from planner.data.balance import PCT_UNITS
 from planner.data.modes import (
     UNITS_PER_MJ,
     UNITS_PER_MS,
@@ -19,21 +18,35 @@ from planner.data.modes import (
     DropChoice,
     Resource,
     drop_choice,
+    round_down,
     round_up,
     rounding_bound,
 )
 from planner.data.objective_function import (
+    INVERSION,
     OBJECTIVE_FUNCTIONS,
+    UNEVENNESS,
     ObjectiveBound,
     ObjectiveFunction,
     bound_at,
     rounding_units,
 )
 from planner.data.problem_data import ProblemData, resolve_problem
-from planner.problem.goals import BUDGETS, MAXIMISED, BudgetName, Objective, Requirement
+from planner.problem.goals import (
+    BUDGETS,
+    MAXIMISED,
+    BudgetName,
+    Objective,
+    Requirement,
+    format_budget,
+    round_loosely,
+)
 from planner.problem.problem import Problem
 
-ConstraintKind = BudgetName | Literal["min_students", "max_students", "epsilon", "requirement"]
+ConstraintKind = (
+    BudgetName
+    | Literal["min_students", "max_students", "epsilon", "requirement", "balance", "inversion"]
+)
 
 UNLIMITED = 10**15
 """No board needs more of anything, in solver units; a limit that only one board has."""
@@ -57,7 +70,7 @@ _UNITS: dict[BudgetName, int] = {"busy_ms": UNITS_PER_MS, "energy_mj": UNITS_PER
 
 @dataclass(frozen=True, slots=True)
 class RelaxableConstraint:
-    """A board's budget, a bound on the number of students, epsilon, or a requirement."""
+    """A board's budget, a bound on students or partitions, epsilon, or a requirement."""
 
     kind: ConstraintKind
     board: int = -1
@@ -80,11 +93,18 @@ class RelaxableConstraint:
             )
         if self.objective is not None:
             return OBJECTIVE_FUNCTIONS[self.objective]
+        if self.kind in ("balance", "inversion"):
+            return UNEVENNESS if self.kind == "balance" else INVERSION
         if self.kind == "min_students":
             return OBJECTIVE_FUNCTIONS["students"]
         if self.kind == "max_students":
             return ObjectiveFunction(lambda view: view.students())
         return ObjectiveFunction(lambda view: view.dropped(lambda drop: drop.worst_units))
+
+    @property
+    def of_plans(self) -> bool:
+        """Whether it bounds a measure of plans, of which problem data know nothing."""
+        return self.kind in ("requirement", "balance", "inversion")
 
     @property
     def from_below(self) -> bool:
@@ -106,6 +126,10 @@ def budget_resource(budget: BudgetName) -> Resource:
 
 def relaxable_constraints(problem: Problem) -> Iterator[RelaxableConstraint]:
     """Yield all that may be relaxed; without any of it there is always a plan."""
+    if problem.inversion is not None:
+        yield RelaxableConstraint("inversion")
+    if problem.balance_pct is not None:
+        yield RelaxableConstraint("balance")
     yield RelaxableConstraint("epsilon")
     yield RelaxableConstraint("max_students")
     yield RelaxableConstraint("min_students")
@@ -224,12 +248,20 @@ def _measured_drops(problem: Problem) -> tuple[DropChoice, ...]:
 def requirement_bounds(
     problem: Problem, lifted: Collection[RelaxableConstraint] = (), *, loosened: bool = False
 ) -> list[ObjectiveBound]:
-    """Return the limits of the problem's requirements, but those that are lifted.
+    """Return the limits of the problem's requirements and balance, but those that are lifted.
 
     Where `loosened`, each allows what rounding may hide: no plan that keeps it is beyond, and a
     proof that there is none holds for exact figures.
     """
+    balance = [
+        (RelaxableConstraint("balance"), round_down(problem.balance_pct, PCT_UNITS)),
+        (RelaxableConstraint("inversion"), problem.inversion),
+    ]
     return [
+        ObjectiveBound(one.tightness, bound)
+        for one, bound in balance
+        if bound is not None and one not in lifted
+    ] + [
         _with_slack(bound, rounding_units(problem, bound.measure) if loosened else 0)
         for one in problem.requirements
         if RelaxableConstraint("requirement", objective=one.objective) not in lifted
@@ -254,6 +286,10 @@ def current_limit(problem: Problem, constraint: RelaxableConstraint) -> int | fl
         return constraint_requirement(problem, constraint).bound
     if constraint.kind == "epsilon":
         return problem.epsilon_pct
+    if constraint.kind == "balance":
+        return problem.balance_pct or 0.0
+    if constraint.kind == "inversion":
+        return problem.inversion or 0
     return problem.min_students if constraint.kind == "min_students" else problem.most_students
 
 
@@ -266,6 +302,8 @@ def readable_limit(problem: Problem, constraint: RelaxableConstraint, value: int
         return value / _UNITS[constraint.budget]
     if constraint.objective is not None:
         return OBJECTIVE_FUNCTIONS[constraint.objective].scale.read(problem, value)
+    if constraint.kind == "balance":
+        return value / PCT_UNITS
     return value / UNITS_PER_POINT if constraint.kind == "epsilon" else value
 
 
@@ -277,7 +315,9 @@ def with_limit(problem: Problem, constraint: RelaxableConstraint, to: float) -> 
     if constraint.budget is not None:
         return _with_budget(problem, constraint.budget, constraint.board, to)
     update: dict[str, object] = {constraint.kind: round(to)}
-    if constraint.kind == "epsilon":
+    if constraint.kind == "balance":
+        update = {"balance_pct": to}
+    elif constraint.kind == "epsilon":
         update = {"epsilon_pct": _epsilon_above(problem, to)}
     elif constraint.kind == "requirement":
         update = {
@@ -313,10 +353,8 @@ def constraint_label(problem: Problem, constraint: RelaxableConstraint) -> str:
     if constraint.objective is not None:
         return constraint.objective
     names = {"min_students": "fewest students", "max_students": "most students"}
+    names |= {"balance": "balance, %", "inversion": "filters wider ones lack"}
     return names.get(constraint.kind, constraint.kind)
-
-
-_SIGNIFICANT_DIGITS = 6
 
 
 def format_limit(constraint: RelaxableConstraint, value: float) -> str:
@@ -331,28 +369,6 @@ def format_amount(constraint: RelaxableConstraint, value: float) -> str:
     return f"{value:g}" if constraint.budget is None else BUDGETS[constraint.budget].text(value)
 
 
-def format_budget(budget: BudgetName, value: float) -> str:
-    """Write a budget, rounded up to the digits that people read."""
-    if budget == "memory_bytes":
-        return BUDGETS[budget].text(_to_tenths(round(value)))
-    if budget == "macs":
-        return BUDGETS[budget].text(_to_tenths(FLOPS_PER_MAC * round(value)) // FLOPS_PER_MAC)
-    return BUDGETS[budget].text(round_loosely(value))
-
-
-def round_loosely(value: float, *, down: bool = False, digits: int = _SIGNIFICANT_DIGITS) -> float:
-    """Round up, or down, to six digits; what has fewer stays."""
-    near = float(f"{value:.12g}")
-    context = Context(prec=digits, rounding=ROUND_FLOOR if down else ROUND_CEILING)
-    return float(context.create_decimal(repr(near)))
-
-
 def format_students(count: float) -> str:
     """Write a number of students."""
     return f"{count:g} student{'s' * (count != 1)}"
-
-
-def _to_tenths(quantity: int) -> int:
-    """Round up to a tenth of the prefix (thousand, million ...) that is written."""
-    step = 10 ** (3 * ((len(str(quantity)) - 1) // 3) - 1) if quantity >= 1000 else 1
-    return -(-quantity // step) * step

@@ -118,6 +118,8 @@ def _would(problem: Problem, one: RelaxableConstraint, value: int) -> str:
     to = format_limit(one, readable_limit(problem, one, value))
     if one.objective is not None:
         return f"{constraint_requirement(problem, one).relation} {to}"
+    if one.kind == "balance":
+        return f"{to} %, or balance off,"
     return f"more than {to}" if one.kind == "epsilon" else to
 
 
@@ -132,6 +134,11 @@ def _found(problem: Problem, one: RelaxableConstraint) -> tuple[str, str]:
         return f"at least {format_students(problem.min_students)}", cause
     if one.kind == "max_students":
         return f"at most {format_students(problem.most_students)}", ""
+    if one.kind == "balance":
+        return (
+            "balance: partitions as alike as whole communities allow, and "
+            f"{problem.balance_pct:g} % of the mean"
+        ), ""
     if one.kind == "epsilon":
         bounded = any(step.loss_bound_pct for step in problem.partition.drop_steps)
         what = "the loss that dropping filters may cost" if bounded else "|delta_val|"

@@ -109,7 +109,7 @@ def thresholds(
     """Find both thresholds of a constraint."""
     tight, tight_proven = _tight(session, best, constraint)
     lifted = lift_constraints(session.problem, {constraint})
-    if lifted == resolve_problem(session.problem) and not constraint.objective:
+    if lifted == resolve_problem(session.problem) and not constraint.of_plans:
         return Thresholds(tight, None, None, best.proven and tight_proven)
     loose, improves, loose_proven = _loose(session, best, constraint)
     return Thresholds(tight, loose, improves, best.proven and tight_proven and loose_proven)
@@ -374,6 +374,8 @@ def _uses(plan: PlanDocument) -> Iterator[tuple[RelaxableConstraint, float]]:
             yield one, evaluation.value(one.objective)
         elif one.kind == "epsilon":
             yield one, evaluation.drop_step.worst_pct or 0.0
+        elif (found := evaluation.balance) and one.kind in ("balance", "inversion"):
+            yield one, found.unevenness_pct if one.kind == "balance" else found.inversion
         else:
             yield one, len(plan.students)
 

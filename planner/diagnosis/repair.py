@@ -26,7 +26,6 @@ from planner.data.relaxable_constraint import (
     budget_resource,
     constraint_requirement,
     current_limit,
-    format_budget,
     format_limit,
     format_students,
     interchangeable,
@@ -39,7 +38,7 @@ from planner.data.relaxable_constraint import (
 from planner.heuristics.solution import EvaluatedSolution
 from planner.plan_file.evaluation import unproven_plan
 from planner.plan_file.validation import violations
-from planner.problem.goals import BUDGETS, BudgetName, Objective
+from planner.problem.goals import BUDGETS, BudgetName, Objective, format_budget
 from planner.problem.problem import Problem
 from planner.reliability.failures import with_added_board
 from planner.solvers.search import SolverSession
@@ -164,6 +163,8 @@ def _sentence(
         return f"at least {format_students(to)} in place of {now:g}"
     if constraint.kind == "max_students":
         return f"at most {format_students(to)} in place of {now:g}"
+    if constraint.kind == "balance":
+        return f"balance off, or {format_limit(constraint, to)} % in place of {now:g} %"
     if constraint.kind == "epsilon":
         return f"epsilon above {format_limit(constraint, to)} points in place of {now:g}"
     relation = constraint_requirement(problem, constraint).relation

@@ -21,7 +21,9 @@ import numpy as np
 from nonn_core.networks.network_cost import head_peaks
 from planner.data.mode_costs import StudentLoad, knows_layers, stem_cost
 from planner.data.objective_function import (
+    INVERSION,
     OBJECTIVE_FUNCTIONS,
+    UNEVENNESS,
     ObjectiveBound,
     ObjectiveFunction,
 )
@@ -33,6 +35,7 @@ from planner.exploration.plan_chunk import (
     StudentSets,
     UndominatedPlans,
     Units,
+    even_groupings,
     groupings,
     plan_chunks,
     undominated_rows,
@@ -53,6 +56,7 @@ PLACEMENTS_PER_UNIT = 5_000
 Counted = tuple[tuple[str, int], ...]
 """Figures of a set of students on a board; 1 where less is better, else -1."""
 
+_WIDTH = ("width", 0)
 _COUNTS: dict[Objective, Counted] = {
     "accuracy": (("params", -1), ("known_macs", -1)),
     "capacity": (("params", -1),),
@@ -82,7 +86,7 @@ def supports(data: ProblemData, measures: Sequence[ObjectiveFunction]) -> bool:
     Not with copies, students of further rounds, or G0 on a board of its own; nor by latency where
     boards share a medium or draw their times for a percentile.
     """
-    known = [OBJECTIVE_FUNCTIONS[name] for name in _COUNTS]
+    known = [UNEVENNESS, INVERSION, *(OBJECTIVE_FUNCTIONS[name] for name in _COUNTS)]
     if data.has_copies or data.reuse or data.stems or data.stem or not data.copies_stem:
         return False
     if any(measure not in known for measure in measures):
@@ -145,7 +149,7 @@ class Enumeration:
         signs = [-1 if goal.maximise else 1 for goal in goals]
         wanted = [*goals, *(limit.measure for limit in limits)]
         kept = PlanArchive(len(goals))
-        for chunk in self._chunks(_counted(wanted)):
+        for chunk in self._chunks(_counted(wanted), limits):
             allowed = np.ones(chunk.shape, dtype=bool)
             for limit in limits:
                 value = limit.measure.read(chunk)
@@ -158,11 +162,12 @@ class Enumeration:
             kept.add(chunk, np.stack(costs, axis=1), np.flatnonzero(allowed.ravel()))
         return UndominatedPlans(tuple(goals), *kept.plans())
 
-    def _chunks(self, counted: Counted) -> Iterator["PlanChunk"]:
+    def _chunks(self, counted: Counted, limits: Sequence[ObjectiveBound]) -> Iterator["PlanChunk"]:
         """Yield plans of one division on one placement, so many at once."""
+        even = even_groupings(self.data, self.divisions, limits)
         chosen: dict[tuple[str, int, tuple[int, ...]], StudentSets | None] = {}
         priced = _priced_sets(_without_budgets(self.data))
-        for (shape, modes), division in product(self.shapes.items(), self.divisions):
+        for (shape, modes), division in product(self.shapes.items(), even):
             for placed in self._placed(division.sizes):
                 sets = []
                 for board, sizes in placed:
@@ -214,10 +219,13 @@ class Enumeration:
         rows = np.flatnonzero(fits)
         if not rows.size:
             return None
-        if not counted:
+        costs = [sign * found.figures[name][rows] for name, sign in counted if sign]
+        if _WIDTH in counted:  # only sets whose students are as wide replace each other
+            ranks = np.array(self.data.width_ranks)[found.modes[rows]]
+            costs += [*ranks.T, *-ranks.T]
+        if not costs:
             return found.rows(rows[:1])
-        costs = np.stack([sign * found.figures[name][rows] for name, sign in counted], 1)
-        return found.rows(rows[undominated_rows(costs)])
+        return found.rows(rows[undominated_rows(np.stack(costs, 1))])
 
 
 def _counted(measures: Sequence[ObjectiveFunction]) -> Counted:
@@ -229,7 +237,7 @@ def _counted(measures: Sequence[ObjectiveFunction]) -> Counted:
         if OBJECTIVE_FUNCTIONS[name] is measure
         for counted in own
     )
-    return tuple(dict.fromkeys(every))
+    return (*dict.fromkeys(every), *([_WIDTH] if INVERSION in measures else []))
 
 
 class PricedSets:

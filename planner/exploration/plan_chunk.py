@@ -5,14 +5,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from planner.data.balance import kept_sizes, uneven_units
 from planner.data.modes import Assignment, DropChoice, Resource, log_units
 from planner.data.objective_function import (
     SENDER,
+    UNEVENNESS,
     ObjectiveBound,
     ObjectiveFunction,
     StudentQuantity,
@@ -63,6 +66,19 @@ class Grouping:
     drop: int
     groups: tuple[tuple[int, ...], ...]
     sizes: tuple[int, ...]
+
+    def unevenness(self, data: ProblemData) -> int:
+        """How much less alike the groups are than they can be, in solver units."""
+        spread = max(self.sizes) - min(self.sizes)
+        return uneven_units(spread, kept_sizes(data, self.drop), len(self.sizes))
+
+
+def even_groupings(
+    data: ProblemData, every: Sequence[Grouping], limits: Sequence[ObjectiveBound]
+) -> list[Grouping]:
+    """Groupings that keep the limits on unevenness."""
+    most = [limit.bound for limit in limits if limit.measure is UNEVENNESS]
+    return [one for one in every if not most or one.unevenness(data) <= min(most)]
 
 
 def groupings(data: ProblemData) -> list[Grouping] | None:
@@ -158,6 +174,25 @@ class PlanChunk:
     def spread(self) -> int:
         """Return the largest partition less the smallest."""
         return max(self.division.sizes) - min(self.division.sizes)
+
+    def unevenness(self) -> int:
+        """Return how much less alike partitions are than they can be."""
+        return self.division.unevenness(self.data)
+
+    def inversion(self) -> Units:
+        """Return most filters that a wider student has fewer than a narrower one."""
+        count, rank = len(self.sets), np.array(self.data.width_ranks)
+        students = [
+            (size, rank[column].reshape([-1 if axis == other else 1 for other in range(count)]))
+            for axis, (_, one) in enumerate(self.sets)
+            for column, size in zip(one.modes.T, one.sizes, strict=True)
+        ]
+        lacking = [
+            (more - fewer) * (wide > narrow)
+            for (fewer, wide), (more, narrow) in permutations(students, 2)
+            if more > fewer
+        ]
+        return _largest(lacking) if lacking else np.zeros((), dtype=np.int64)
 
     def dropped(self, worth: Callable[[DropChoice], int]) -> int:
         """Return the worth of the chosen drop."""

@@ -51,6 +51,7 @@ from planner.solvers.lexicographic import (
     OptimalLevel,
     lexicographic,
     lexicographic_optimum,
+    with_least_inversion,
 )
 from planner.solvers.search import SolverSession
 
@@ -320,9 +321,12 @@ def find_breakpoints(session: SolverSession, over: BudgetRange) -> BreakpointSer
     amount = over.most
     try:
         while amount >= over.least:
-            least, values = _step(
-                session.for_problem(over.problem_with(session.problem, amount)), over, amount
-            )
+            problem = over.problem_with(session.problem, amount)
+            least, values = _step(session.for_problem(problem), over, amount)
+            if values is None and session.problem.inversion is not None:
+                # Below this, limits force that some wider student knows less.
+                session = session.for_problem(with_least_inversion(session.for_problem(problem)))
+                continue
             if values is None:
                 break
             unit = FLOPS_PER_MAC if over.budget == "macs" else 1

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from nonn_core.partition import largest_first
 from planner.data.mode_costs import copied_group, joint_models
-from planner.data.modes import Assignment, Mode, student_work
-from planner.data.problem_data import ProblemData, kept_communities, largest_drop, student_counts
+from planner.data.modes import Assignment, DropChoice, Mode, student_work
+from planner.data.problem_data import ProblemData, kept_communities
 from planner.plan_file.validation import best_assignment
 from planner.problem.problem import Problem
 from simulator.graph_builder import send_ms
@@ -133,6 +133,19 @@ class CommunityMerge:
 
     shares: tuple[tuple[int, ...], ...]
     dropped: tuple[int, ...]
+
+
+def student_counts(data: ProblemData, most: int) -> range:
+    """Possible numbers of students, up to `most`, larger ones first."""
+    return range(min(data.slots, most), data.min_students - 1, -1)
+
+
+def largest_drop(data: ProblemData, students: int) -> DropChoice:
+    """Return the largest P0 that leaves each student a community; dropping nothing always does."""
+    return max(
+        (drop for drop in data.drop_choices if len(kept_communities(data, drop)) >= students),
+        key=lambda drop: drop.filters,
+    )
 
 
 def community_merges(data: ProblemData, most: int) -> Iterator[CommunityMerge]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+from planner.data.balance import kept_sizes, most_inversion, uneven_units
 from planner.data.mode_costs import (
     StudentLoad,
     StudentsCost,
@@ -363,6 +364,17 @@ class EvaluatedSolution:
     def spread(self) -> int:
         """Return the largest partition less the smallest."""
         return max(self._sizes) - min(self._sizes)
+
+    def unevenness(self) -> int:
+        """Return how much less alike partitions are than they can be."""
+        students = len(self._solution.first_round)
+        kept = kept_sizes(self._data, self._solution.drop)
+        return uneven_units(self.spread(), kept, students)
+
+    def inversion(self) -> int:
+        """Return most filters that a wider student has fewer than a narrower one."""
+        ranks = (self._data.width_ranks[o] for o in self._solution.modes)
+        return most_inversion(zip(ranks, self._sizes, strict=True))
 
     def dropped(self, worth: Callable[[DropChoice], int]) -> int:
         """Return the worth of the chosen drop."""

@@ -15,8 +15,16 @@ from nonn_core.networks.network_cost import (
     student_cost_line,
 )
 from nonn_core.partition import Filters, reshuffle_filters
+from planner.data.balance import (
+    PCT_UNITS,
+    PartitionBalance,
+    least_spread,
+    most_inversion,
+    most_spread,
+    uneven_units,
+)
 from planner.data.mode_costs import copied_group
-from planner.data.modes import AssignedStudent, Stem
+from planner.data.modes import AssignedStudent, Stem, round_down
 from planner.data.problem_data import host_device
 from planner.plan_file.plan_document import (
     BoardTime,
@@ -140,6 +148,46 @@ def student_filters(
     return reshuffle_filters(parts, number * len(kept), problem.seed)[
         (number - 1) * len(kept) + place
     ]
+
+
+def partition_balance(problem: Problem, decision: Decision) -> PartitionBalance | None:
+    """Balance of a decision; None where the problem asks nothing of it."""
+    if problem.balance_pct is None and problem.inversion is None:
+        return None
+    students, communities = decision.students, problem.partition.communities
+    kept = tuple(len(one.filters) for one in communities if one.id not in decision.dropped)
+    first = [len(one.filters) for one in students if one.round == 1]
+    spread, least = max(first) - min(first), least_spread(kept, len(first))
+    most = round_down(problem.balance_pct, PCT_UNITS)
+    image = problem.image_shape
+    widths = [student_cost_line(parse_network(one.network), image).params for one in students]
+    filters = [len(one.filters) for one in students]
+    return PartitionBalance(
+        smallest=min(first),
+        largest=max(first),
+        least_spread=least.filters,
+        least_proven=least.proven,
+        most_spread=None if most is None else most_spread(most, kept, len(first)),
+        unevenness_pct=uneven_units(spread, kept, len(first)) / PCT_UNITS,
+        inversion=most_inversion(zip(widths, filters, strict=True)),
+    )
+
+
+def broken_balance(problem: Problem, found: PartitionBalance | None) -> Iterator[str]:
+    """Partitions that are less alike than asked, and wider students that know too little."""
+    if found is None:
+        return
+    spread, most = found.largest - found.smallest, found.most_spread
+    if most is not None and spread > most:
+        yield (
+            f"partitions of {found.smallest} to {found.largest} filters are {spread} apart; "
+            f"balance allows {most}"
+        )
+    if problem.inversion is not None and found.inversion > problem.inversion:
+        yield (
+            f"a wider student has {found.inversion} filters fewer than a narrower one; "
+            f"allowed: {problem.inversion}"
+        )
 
 
 def decision_workload(

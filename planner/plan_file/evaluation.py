@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from nonn_core.partition import DropStep
 from planner.accuracy import AccuracyEstimate
+from planner.data.balance import PartitionBalance
 from planner.data.modes import Assignment
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.data.problem_data import host_device
@@ -16,6 +17,7 @@ from planner.plan_file.decision_workload import (
     board_time,
     decision_workload,
     evaluate_decision,
+    partition_balance,
     student_works,
     works_by_board,
 )
@@ -199,6 +201,11 @@ class PlanEvaluation:
         places = {name: place for place, name in enumerate(_board_names(self.problem))}
         return [frozenset(places[b] for b in one.boards) for one in self.decision.students]
 
+    @cached_property
+    def balance(self) -> PartitionBalance | None:
+        """How alike partitions are, and who knows more; None where the problem asks nothing."""
+        return partition_balance(self.problem, self.decision)
+
     @property
     def delta_val_pct(self) -> float | None:
         """Measured delta_val of dropping P0; null if unmeasured."""
@@ -317,6 +324,7 @@ def build_plan(
         board_times=evaluation.board_times,
         predicted=evaluation.predicted,
         accuracy=evaluation.accuracy,
+        balance=evaluation.balance,
         stages=stages,
         solver=solver,
         conflict=(),

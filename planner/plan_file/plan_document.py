@@ -14,6 +14,7 @@ from nonn_core.networks.network_cost import Cost, Precision
 from nonn_core.partition import Filters
 from planner.accuracy import AccuracyEstimate
 from planner.certificates import Certificate
+from planner.data.balance import PartitionBalance
 from planner.data.mode_costs import counted_copies
 from planner.pipelines.segmentation import Segmentation
 from planner.problem.goals import BudgetName, Objective
@@ -352,14 +353,13 @@ class PlanDocument(Document):
         default=None,
         description="Predicted accuracy; null where the question says nothing of the teacher.",
     )
+    balance: PartitionBalance | None = Field(default=None, description="Balance, if asked for.")
     alternatives: tuple[Alternative, ...] = Field(
         default=(),
         description="The NoNN, and one network whole or cut by layers over the same boards, each "
         "at its best; empty where they were not compared.",
     )
-    verdict: Verdict | None = Field(
-        default=None, description="Which alternative wins; null where they were not compared."
-    )
+    verdict: Verdict | None = Field(default=None, description="Who wins; null: not compared.")
     stages: tuple[LevelResult, ...] = Field(description="The objective's stages, in order.")
     solver: SolverRun = Field(description="How the answer was found.")
     conflict: tuple[str, ...] = Field(

@@ -17,7 +17,7 @@ from planner.data.problem_data import host_device
 from planner.data.relaxable_constraint import RelaxableConstraint
 from planner.pipelines.segmentation import recompute_segmentation
 from planner.plan_file.alternatives import judge_alternatives
-from planner.plan_file.decision_workload import evaluate_decision
+from planner.plan_file.decision_workload import broken_balance, evaluate_decision
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import BoardTime, LevelResult, PlanDocument, Prediction
 from planner.problem.goals import BUDGETS, MAXIMISED
@@ -225,6 +225,9 @@ def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
     if plan.host != host_device(problem).name:
         yield f"the host is {plan.host}; the question gives {host_device(problem).name}"
     yield from _broken_requirements(computed_plan)
+    yield from broken_balance(problem, computed_plan.balance)
+    if plan.balance != computed_plan.balance:
+        yield "the balance is not what the students' partitions give"
     yield from _wrong_alternatives(plan)
     yield from _wrong_stages(plan, computed_plan)
 
@@ -384,6 +387,8 @@ def keeps_limits(evaluation: PlanEvaluation) -> bool:
     if any(row.slack is not None and row.slack < 0 for row in evaluation.budgets):
         return False
     problem = evaluation.problem
+    if any(broken_balance(problem, evaluation.balance)):
+        return False
     return all(
         satisfies(problem, one, evaluation.value(one.objective)) for one in problem.requirements
     )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from functools import lru_cache
 from typing import Literal, Self, get_args
 
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from nonn_common.document import Record
 from nonn_common.errors import InputError
-from nonn_common.units import LARGEST, format_bytes, format_flops
+from nonn_common.units import FLOPS_PER_MAC, LARGEST, format_bytes, format_flops
 from planner.accuracy.model import AccuracyModel, fit_accuracy_model
 from planner.accuracy.rows import AccuracyRow, TeacherFacts
 from profiles.fleet import Board, Fleet, resolve
@@ -169,6 +170,31 @@ BUDGETS: dict[BudgetName, BudgetFormat] = {
     "busy_ms": BudgetFormat("time", lambda time_ms: f"{time_ms:g} ms"),
     "energy_mj": BudgetFormat("energy", lambda energy_mj: f"{energy_mj:g} mJ"),
 }
+
+
+_SIGNIFICANT_DIGITS = 6
+
+
+def format_budget(budget: BudgetName, value: float) -> str:
+    """Write a budget, rounded up to the digits that people read."""
+    if budget == "memory_bytes":
+        return BUDGETS[budget].text(_to_tenths(round(value)))
+    if budget == "macs":
+        return BUDGETS[budget].text(_to_tenths(FLOPS_PER_MAC * round(value)) // FLOPS_PER_MAC)
+    return BUDGETS[budget].text(round_loosely(value))
+
+
+def round_loosely(value: float, *, down: bool = False, digits: int = _SIGNIFICANT_DIGITS) -> float:
+    """Round up, or down, to six digits; what has fewer stays."""
+    near = float(f"{value:.12g}")
+    context = Context(prec=digits, rounding=ROUND_FLOOR if down else ROUND_CEILING)
+    return float(context.create_decimal(repr(near)))
+
+
+def _to_tenths(quantity: int) -> int:
+    """Round up to a tenth of the prefix (thousand, million ...) that is written."""
+    step = 10 ** (3 * ((len(str(quantity)) - 1) // 3) - 1) if quantity >= 1000 else 1
+    return -(-quantity // step) * step
 
 
 class BoardBudget(Record):

@@ -5,7 +5,7 @@ checked, simulated and trained from its own file alone.  Loads no solver.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal, Self
@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from nonn_common.document import Record
 from nonn_common.errors import ProfileError
+from nonn_common.units import LARGEST
 from nonn_core.networks.blueprint import ImageShape, ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
 from nonn_core.networks.network_cost import Cost, Precision, group0_cost
@@ -37,6 +38,10 @@ DEFAULT_OBJECTIVE = (
     ObjectiveLevel(objective="imbalance"),
     ObjectiveLevel(objective="latency"),
 )
+
+
+BALANCED: Mapping[str, float] = {"balance_pct": 10.0, "inversion": 0}
+"""Balance that new problems ask for, unless it is switched off."""
 
 
 def _repeated_names(values: Sequence[str]) -> str:
@@ -129,6 +134,21 @@ class Problem(Record):
     )
     requirements: tuple[Requirement, ...] = Field(
         default=(), description="What must hold of the whole plan."
+    )
+    balance_pct: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e6,
+        description="How far, in percent of the mean partition, the largest less the smallest may "
+        "be above the least that whole communities allow for that number of students and what is "
+        "dropped (|P1| ~ ... ~ |Pk| of Eq. 2); null: however far.",
+    )
+    inversion: int | None = Field(
+        default=None,
+        ge=0,
+        le=LARGEST,
+        description="Most filters that a wider student (more parameters beside its last layer) may "
+        "have fewer than a narrower one; null: any number.",
     )
     timing: Timing = Field(
         default="flop-affine",

@@ -29,9 +29,12 @@ from planner.solvers.board_costs import (
     head_costs,
     known_macs_on,
     macs_on,
+    macs_within_budget,
     memory_on,
+    memory_within_budget,
     params_on,
     slowed_on,
+    time_and_energy_within_budget,
 )
 from planner.solvers.latency import model_latency, ordered_boards, reply_time
 from planner.solvers.reliability_model import (
@@ -137,9 +140,9 @@ class AssignmentModel:
         rules.students_share_group0(model, v, data)
         rules.boards_in_use(model, v)
         rules.copies_of_group0(model, v, data)
-        rules.memory_within_budget(model, v, data)
-        rules.macs_within_budget(model, v, data)
-        rules.time_and_energy_within_budget(model, v, data)
+        memory_within_budget(model, v, data)
+        macs_within_budget(model, v, data)
+        time_and_energy_within_budget(model, v, data)
         rules.students_in_order(model, v, data)
         rules.twin_communities_in_order(model, v, data)
         if timed:
@@ -282,6 +285,14 @@ class AssignmentModel:
             self.model.add(low <= size + most * (1 - self._v.active[s]))
         self.model.add(high >= low)
         return high - low
+
+    def unevenness(self) -> Expr:
+        """Return how much less alike partitions are than they can be."""
+        return rules.unevenness_of_students(self.model, self._v, self._data, self.spread())
+
+    def inversion(self) -> Expr:
+        """Return most filters that a wider student has fewer than a narrower one."""
+        return rules.inversion_of_students(self.model, self._v, self._data)
 
     def dropped(self, worth: Callable[[DropChoice], int]) -> Expr:
         """Return the worth of the chosen drop."""

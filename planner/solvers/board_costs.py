@@ -351,3 +351,38 @@ def _several_students_on(
     model.add(count >= 2 * several)
     model.add(count <= 1 + (most - 1) * several)
     return several
+
+
+def memory_within_budget(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
+    """Keep weights and peak activations of a board's students within its memory.
+
+    sum_{s on b} bytes of (params + peak) <= B_mem[b] less the runtime (h of Eq. 2).
+    """
+    for b in data.boards:
+        limit = data.capacities[b].memory_bytes
+        if limit is not None:
+            model.add(memory_on(model, v, data, b) <= limit)
+
+
+def macs_within_budget(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
+    """Keep the MACs per image of a board's students within its budget.
+
+    sum_{s on b} macs <= B_FLOP[b] (f of arXiv:1907.11804, Eq. 2).
+    """
+    for b in data.boards:
+        limit = data.capacities[b].macs
+        if limit is not None:
+            model.add(macs_on(v, data, b) <= limit)
+
+
+def time_and_energy_within_budget(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
+    """Keep what a board computes per image within its time and its energy.
+
+    busy[b] <= B_ms[b] and energy[b] <= B_mj[b].
+    """
+    for b in data.boards:
+        capacity = data.capacities[b]
+        limits: dict[Spent, int | None] = {"busy": capacity.busy, "energy": capacity.energy}
+        for spent, limit in limits.items():
+            if limit is not None:
+                model.add(slowed_on(model, v, data, b, spent) <= limit)

@@ -5,17 +5,21 @@ with n_c filters, d drop step.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from planner import solvers as cp_model
-from planner.data.mode_costs import Spent
+from planner.data.balance import PCT_UNITS, Division, divisions, least_spread, most_spread
 from planner.data.modes import CostSlope
 from planner.data.problem_data import ProblemData
-from planner.solvers.board_costs import macs_on, memory_on, slowed_on
-from planner.solvers.variables import Variables, sum_of
+from planner.solvers.variables import Expr, Variables, sum_of
 
 Model = cp_model.CpModel
+Literal = cp_model.BoolVarT
+Cases = Sequence[tuple[Division, Sequence[Literal]]]
+
+MOST_UNEVEN = 10**12
+"""Unevenness, in solver units, that no plan has."""
 
 
 def one_drop_step(model: Model, v: Variables) -> None:
@@ -265,39 +269,80 @@ def copies_that_count(model: Model, v: Variables, data: ProblemData) -> dict[str
     return counted
 
 
-def memory_within_budget(model: Model, v: Variables, data: ProblemData) -> None:
-    """Keep weights and peak activations of a board's students within its memory.
+def most_unevenness(model: Model, data: ProblemData, spread: Expr, cases: Cases) -> Expr:
+    """Bound how much less alike partitions are than they can be (`planner.data.balance`).
 
-    sum_{s on b} bytes of (params + peak) <= B_mem[b] less the runtime (h of Eq. 2).
+    unevenness >= (spread - least[d,k]) k / F_d where k students share the F_d filters that d keeps.
     """
-    for b in data.boards:
-        limit = data.capacities[b].memory_bytes
-        if limit is not None:
-            model.add(memory_on(model, v, data, b) <= limit)
+    unevenness = model.new_int_var(0, MOST_UNEVEN, "unevenness")
+    for one, literals in cases:
+        if one.students in (1, len(one.kept)):
+            continue
+        over = spread - least_spread(one.kept, one.students).filters
+        scaled = 100 * PCT_UNITS * one.students * over
+        model.add(sum(one.kept) * unevenness >= scaled).only_enforce_if(literals)
+        if data.most_uneven is not None:
+            most = most_spread(data.most_uneven, one.kept, one.students)
+            model.add(spread <= most).only_enforce_if(literals)
+    return sum_of([unevenness])
 
 
-def macs_within_budget(model: Model, v: Variables, data: ProblemData) -> None:
-    """Keep the MACs per image of a board's students within its budget.
+def wider_students_know_more(
+    model: Model, data: ProblemData, students: Sequence[tuple[int, Expr | int, Expr | int, Expr]]
+) -> Expr:
+    """Bound on the most filters that a wider student lacks of a narrower one's.
 
-    sum_{s on b} macs <= B_FLOP[b] (f of arXiv:1907.11804, Eq. 2).
+    With steps edge[0] <= edge[1] <= ..., a student of width r that is there has at least
+    edge[r] - inversion and at most edge[r+1] filters.  `students` are the rank of a width, fewest
+    and most filters, and an expression that is 1 where students of these are there, else 0.
     """
-    for b in data.boards:
-        limit = data.capacities[b].macs
-        if limit is not None:
-            model.add(macs_on(v, data, b) <= limit)
+    if len(set(data.width_ranks)) < 2:
+        return sum_of([0])
+    inversion = model.new_int_var(0, data.filters, "inversion")
+    steps = range(max(data.width_ranks) + 2)
+    edges = [model.new_int_var(0, data.filters, f"edge{rank}") for rank in steps]
+    for lower, higher in pairwise(edges):
+        model.add(lower <= higher)
+    for rank, fewest, most, there in students:
+        absent = data.filters * (1 - there)
+        model.add(edges[rank] - inversion <= fewest + absent)
+        model.add(edges[rank + 1] >= most - absent)
+    return sum_of([inversion])
 
 
-def time_and_energy_within_budget(model: Model, v: Variables, data: ProblemData) -> None:
-    """Keep what a board computes per image within its time and its energy.
+def unevenness_of_students(model: Model, v: Variables, data: ProblemData, spread: Expr) -> Expr:
+    """Bound on unevenness: the first k slots are the students, where there are k."""
+    cases: list[tuple[Division, list[Literal]]] = []
+    for one in divisions(data):
+        further = [~v.active[one.students]] if one.students < data.slots else []
+        cases.append((one, [v.drop[one.drop], v.active[one.students - 1], *further]))
+    return most_unevenness(model, data, spread, cases)
 
-    busy[b] <= B_ms[b] and energy[b] <= B_mj[b].
-    """
-    for b in data.boards:
-        capacity = data.capacities[b]
-        limits: dict[Spent, int | None] = {"busy": capacity.busy, "energy": capacity.energy}
-        for spent, limit in limits.items():
-            if limit is not None:
-                model.add(slowed_on(model, v, data, b, spent) <= limit)
+
+def inversion_of_students(model: Model, v: Variables, data: ProblemData) -> Expr:
+    """Bound on inversion; a student with copies is one network wherever it is."""
+    of_rank: dict[tuple[int, int], list[cp_model.IntVar]] = defaultdict(list)
+    chosen = [((s, o), one) for (s, _, o), one in v.runs.items()]
+    for (s, o), there in v.picks.items() if data.has_copies else chosen:
+        of_rank[s, data.width_ranks[o]].append(there)
+    sizes = [
+        v.size(data, s) if s in v.first_round else sum_of([v.least_filters[s]])
+        for s in range(len(v.active))
+    ]
+    students = [(rank, sizes[s], sizes[s], sum_of(one)) for (s, rank), one in of_rank.items()]
+    return wider_students_know_more(model, data, students)
+
+
+def inversion_of_counts(
+    model: Model, data: ProblemData, counts: Mapping[tuple[int, int], Expr], most: int
+) -> Expr:
+    """Bound on inversion where students are counted by mode and filters, `most` of each."""
+    students: list[tuple[int, Expr | int, Expr | int, Expr]] = []
+    for (mode, filters), count in counts.items():
+        there = model.new_bool_var(f"there{mode},{filters}")
+        model.add(count <= most * there)
+        students.append((data.width_ranks[mode], filters, filters, there))
+    return wider_students_know_more(model, data, students)
 
 
 def students_in_order(model: Model, v: Variables, data: ProblemData) -> None:

@@ -35,6 +35,7 @@ from planner.data.modes import (
 )
 from planner.data.objective_function import ObjectiveBound, ObjectiveFunction, StudentQuantity
 from planner.data.problem_data import ProblemData, kept_communities
+from planner.solvers.constraints import inversion_of_counts
 from planner.solvers.level_solver import SearchOutcome, SolverRuns, SolverTask, new_solver
 from planner.solvers.reliability_model import LOGARITHMS, Logarithm, size_logarithms
 from planner.solvers.variables import Expr, sum_of
@@ -259,11 +260,8 @@ class FurtherRounds:
         data = self._data
         latency = self.model.new_int_var(data.fixed_latency, LATEST_UNITS, "latency")
         for board in () if data.has_copies else data.boards:
-            reply = sum_of(
-                self._uses[key].reply * count
-                for key, count in self._counts.items()
-                if key[0] == board
-            )
+            here = [(key, count) for key, count in self._counts.items() if key[0] == board]
+            reply = sum_of(self._uses[key].reply * count for key, count in here)
             self.model.add(latency >= self.on(board, "busy") + reply + data.fixed_latency)
         return latency
 
@@ -278,9 +276,17 @@ class FurtherRounds:
         self.logarithms = self.logarithms or size_logarithms(self.model, self, data)
         return sum_of(one.value for one in self.logarithms)
 
+    def unevenness(self) -> Expr:
+        """Return 0: as many communities as students."""
+        return sum_of([0])
+
     def spread(self) -> Expr:
         """Return the largest community less the smallest, of those that are kept."""
         return sum_of([max(self._sizes) - min(self._sizes)])
+
+    def inversion(self) -> Expr:
+        """Return most filters that a wider student has fewer than a narrower one."""
+        return inversion_of_counts(self.model, self._data, self._students, MOST_STUDENTS)
 
     def dropped(self, worth: Callable[[DropChoice], int]) -> Expr:
         """Return the worth of the drop step."""
@@ -291,12 +297,10 @@ class FurtherRounds:
         return sum_of([self._data.max_copies - 1])
 
     def robustness(self) -> Expr:
-        """Return any expected accuracy."""
+        """Return any expected accuracy, or chance of an accuracy."""
         return self.model.new_int_var(0, ANYTHING, "robustness")
 
-    def reliability(self) -> Expr:
-        """Return any chance."""
-        return self.model.new_int_var(0, ANYTHING, "reliability")
+    reliability = robustness
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from nonn_common.errors import PlanningError
 from planner import solvers as cp_model
 from planner.data.modes import AssignedStudent, Assignment, Mode
-from planner.data.objective_function import ObjectiveBound, ObjectiveFunction
+from planner.data.objective_function import UNEVENNESS, ObjectiveBound, ObjectiveFunction
 from planner.data.problem_data import ProblemData, community_classes
 from planner.heuristics.solution import cached_loads, evaluate_assignment
 from planner.solvers.assignment_model import AssignmentModel
@@ -350,6 +350,7 @@ class LevelSolver:
         data = self.data
         if not (self._timed and data.order_matters):
             data = _within_latency(data, bounds)
+        data = _within_balance(data, bounds)
         model = _model(data, timed=self._timed, told_apart=told_apart)
         for bound in bounds:
             _add_limit(model, bound)
@@ -360,6 +361,12 @@ def _within_latency(data: ProblemData, bounds: Sequence[ObjectiveBound]) -> Prob
     """Leave out what alone would break a bound on the latency."""
     latencies = [bound.bound for bound in bounds if bound.measure.timed]
     return data.within_latency(min(latencies)) if latencies else data
+
+
+def _within_balance(data: ProblemData, bounds: Sequence[ObjectiveBound]) -> ProblemData:
+    """Leave out partitions that alone would break a bound on unevenness."""
+    known = [bound.bound for bound in bounds if bound.measure is UNEVENNESS]
+    return replace(data, most_uneven=min(known)) if known else data
 
 
 def _model(data: ProblemData, *, timed: bool, told_apart: bool) -> PlanModel:

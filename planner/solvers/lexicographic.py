@@ -15,8 +15,13 @@ from planner.data.objective_function import (
     rounding_units,
 )
 from planner.data.problem_data import resolve_problem
-from planner.data.relaxable_constraint import loosened_budgets, requirement_bounds
+from planner.data.relaxable_constraint import (
+    RelaxableConstraint,
+    loosened_budgets,
+    requirement_bounds,
+)
 from planner.problem.goals import ObjectiveLevel
+from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.search import SolverSession
 
@@ -101,6 +106,16 @@ class LexicographicOptimum:
     def kept(self) -> tuple[OptimalLevel, ...]:
         """Stages whose best values no later level's optimum has by itself."""
         return tuple(one for one in self.levels[:-1] if one.level.tolerance_pct) + self.levels[-1:]
+
+
+def with_least_inversion(session: SolverSession) -> Problem:
+    """The problem where wider students know less than narrower ones as little as limits force.
+
+    Of a problem without any such plan, or where the time limit stopped the search for one, they
+    may know whatever there is.
+    """
+    found = session.tightest(RelaxableConstraint("inversion")).value
+    return session.problem.model_copy(update={"inversion": found})
 
 
 def lexicographic_optimum(session: SolverSession) -> LexicographicOptimum:

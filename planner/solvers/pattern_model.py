@@ -17,11 +17,13 @@ from functools import cached_property
 from itertools import islice, product
 
 from planner import solvers as cp_model
+from planner.data.balance import divisions
 from planner.data.mode_costs import StudentLoad
 from planner.data.modes import LATEST_UNITS, Assignment, BoardCapacity, DropChoice, Resource
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData, community_classes
 from planner.heuristics.solution import BoardLoad, cached_loads
+from planner.solvers import constraints as rules
 from planner.solvers.reliability_model import Logarithm, size_logarithms
 from planner.solvers.variables import Expr, sum_of
 from profiles.device import slowdown
@@ -90,6 +92,7 @@ def _student_types(
 ) -> dict[str, list[StudentType]] | None:
     """Student types by the shape of their G0; None for too many."""
     sizes = [data.sizes[ids[0]] for ids in classes]
+    fewest, most = data.partition_range
     together = data.spare_communities + 1
     shares: list[tuple[int, ...]] = [()]
     for ids in classes:
@@ -100,7 +103,7 @@ def _student_types(
     types: dict[str, list[StudentType]] = defaultdict(list)
     for share in shares:
         filters = sum(n * size for n, size in zip(share, sizes, strict=True))
-        for o, mode in enumerate(data.modes if filters else ()):
+        for o, mode in enumerate(data.modes if fewest <= filters <= most else ()):
             types[mode.group0].append(StudentType(share, (o, filters)))
     return types if sum(map(len, types.values())) <= MOST_TYPES else None
 
@@ -296,6 +299,26 @@ class PatternModel:
             self.model.add(low <= most - (most - min(sizes)) * there)
         self.model.add(high >= low)
         return high - low
+
+    def unevenness(self) -> Expr:
+        """Return how much less alike partitions are; number[k] says that there are k students."""
+        counts = range(max(1, self._data.min_students), self._data.max_students + 1)
+        number = {count: self.model.new_bool_var(f"number{count}") for count in counts}
+        self.model.add_exactly_one(number.values())
+        self.model.add(self.students() == sum_of(n * there for n, there in number.items()))
+        every = [one for one in divisions(self._data) if one.students in number]
+        cases = [(one, [self._dealt[one.drop, 1], number[one.students]]) for one in every]
+        return rules.most_unevenness(self.model, self._data, self.spread(), cases)
+
+    def inversion(self) -> Expr:
+        """Return most filters that a wider student has fewer than a narrower one."""
+        found = []
+        for pattern, there in zip(self._patterns, self._there, strict=True):
+            sizes: dict[int, list[int]] = defaultdict(list)
+            for mode, filters in pattern.loading.tasks:
+                sizes[self._data.width_ranks[mode]].append(filters)
+            found += [(rank, min(own), max(own), there) for rank, own in sizes.items()]
+        return rules.wider_students_know_more(self.model, self._data, found)
 
     def latency(self) -> Expr:
         """Return the latency of one image, the same expression however often it is read."""

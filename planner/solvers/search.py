@@ -11,6 +11,7 @@ from typing import TypeVar
 from planner import solvers as cp_model
 from planner.data.modes import Assignment, BoardCapacity, DedicatedStem, Stem
 from planner.data.objective_function import (
+    INVERSION,
     OBJECTIVE_FUNCTIONS,
     ModeCriterion,
     ObjectiveBound,
@@ -186,7 +187,7 @@ def _runs(
         kept = incumbent if each.stem == stem and most in (None, used) else None
         few = () if most is None else (ObjectiveBound(OBJECTIVE_FUNCTIONS["boards"], most),)
         outcome = yield from _placement_runs(
-            remove_dominated_modes(each, criteria, kept),
+            remove_dominated_modes(each, criteria, kept, by_width=INVERSION in measures),
             goal,
             [*limits, *few, *_at_least_as_good(goal, found)],
             seed=seed,

@@ -7,10 +7,12 @@ before.
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 from nonn_core.networks.network_cost import group0_maps, head_peaks
 from planner import solvers as cp_model
+from planner.data.balance import keep_order_of_widths
 from planner.data.mode_costs import joint_units, knows_layers
 from planner.data.modes import (
     SEVERAL,
@@ -27,7 +29,11 @@ from profiles.device import slowdown
 
 
 def remove_dominated_modes(
-    data: ProblemData, criteria: Collection[ModeCriterion], known: Assignment | None = None
+    data: ProblemData,
+    criteria: Collection[ModeCriterion],
+    known: Assignment | None = None,
+    *,
+    by_width: bool = False,
 ) -> ProblemData:
     """Remove each option that another one with the same G0 replaces without a loss.
 
@@ -37,6 +43,8 @@ def remove_dominated_modes(
     no more MACs always; in parameters, MACs or bytes per value where a level asks for more of them;
     in memory where a level asks for less or where a budget can bind.  Where students share G0, it
     must be of the same precision, so that no board runs a model more; or of one that all may have.
+    Where it matters which of two students is wider (`by_width`), no replacement of all modes that
+    go may change that.
     """
     data = _narrowest(data, criteria, known)
     counts = {*criteria, *(("memory",) if _memory_can_bind(data) else ())}
@@ -47,6 +55,8 @@ def remove_dominated_modes(
         chosen = (mode.name, mode.precision) in used
         if chosen or not any(_dominates(data, worth, other, mode) for other in kept):
             kept.append(mode)
+    if by_width:
+        keep_order_of_widths(data, kept, partial(_dominates, data, worth))
     return replace(data, modes=tuple(mode for mode in data.modes if mode in kept))
 
 
@@ -323,7 +333,7 @@ def mode_choices(data: ProblemData) -> dict[tuple[int, int, int], int]:
         for o, mode in enumerate(data.modes):
             fits = data.capacities[b].most_filters(mode, data.filters)
             for s, (least, most) in enumerate(extents):
-                if fits >= least:
+                if min(fits, most) >= least:
                     found[s, b, o] = min(fits, most)
     return dict(sorted(found.items()))
 

@@ -10,6 +10,7 @@ def test_explain_has_a_row_for_each_board_and_budget(nonn_plan, plan_file):
     assert {(row["board"], row["kind"]) for row in said.document["sensitivities"]} == {
         *((board, kind) for board in ("rpi-3b-1", "rpi-3b-2") for kind in ("memory_bytes", "macs")),
         *((None, kind) for kind in ("min_students", "max_students", "epsilon")),
+        *((None, kind) for kind in ("balance", "inversion")),
     }
 
 

@@ -31,7 +31,7 @@ from nonn_plan.cli.views.training_report import show_evaluation, show_fits
 from planner.plan_file.evaluation import plan_workload
 from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.training_recipe import training_recipe
-from planner.problem.problem import Problem
+from planner.problem.problem import BALANCED, Problem
 from profiles.device import DeviceProfile, compute_ms
 from profiles.fleet import parse_fleet, resolve
 from simulator.workloads import closed_form
@@ -255,6 +255,7 @@ def _plan(
             "teacher": reference.path,
             "data": reference.data,
             "seed": seed,
+            **BALANCED,
         },
         where="quickstart",
     )

@@ -20,6 +20,7 @@ from nonn_core.partition import Partition, TeacherReference
 from nonn_plan.api import state_problem
 from nonn_plan.cli.parsers.options import Seed
 from nonn_plan.cli.parsers.requirements import (
+    parse_balance,
     parse_budgets,
     parse_failure_chances,
     parse_objective,
@@ -27,7 +28,7 @@ from nonn_plan.cli.parsers.requirements import (
     parse_student_range,
 )
 from planner.problem.goals import Objective
-from planner.problem.problem import DEFAULT_OBJECTIVE, Problem
+from planner.problem.problem import BALANCED, DEFAULT_OBJECTIVE, Problem
 from profiles.fleet import Fleet
 
 T = TypeVar("T")
@@ -121,6 +122,14 @@ class ProblemOptions:
         list[str] | None,
         typer.Option("--at-most", help="Require: latency=50ms, energy=900mJ. Repeatable."),
     ] = None
+    balance: Annotated[
+        str,
+        typer.Option(
+            "--balance",
+            help="How unlike partitions may be: largest less smallest at most the least that whole "
+            "communities allow, and this part of the mean; off: any, whoever is wider.",
+        ),
+    ] = f"{BALANCED['balance_pct']:g}%"
     host: Annotated[
         list[str] | None,
         typer.Option("--host", help="A device that may be the host; default: the fleet's."),
@@ -234,6 +243,7 @@ class ProblemOptions:
             requirements=parse_requirements(
                 [*(self.at_least or []), *survived], self.at_most or []
             ),
+            **parse_balance(self.balance),
             timing="upper-end" if self.robust else "per-layer",
             deterministic_limit=self.limit,
             seed=self.seed,

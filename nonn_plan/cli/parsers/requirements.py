@@ -19,6 +19,7 @@ from planner.problem.goals import (
     Requirement,
     board_budgets,
 )
+from planner.problem.problem import BALANCED
 from profiles.fleet import Fleet
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _RANGE = re.compile(r"(\d{1,4})(?::(\d{1,4}))?")
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
+_PERCENT = re.compile(r"([0-9]{1,6}|[0-9]{0,5}\.[0-9]+) ?%")
 
 
 def parse_budgets(
@@ -86,6 +88,17 @@ def parse_student_range(text: str | None) -> tuple[int, int | None]:
         raise InputError("--students", found=text, allowed="a number, 4, or a range, 2:8")
     fewest, most = match.groups()
     return int(fewest), int(most or fewest)
+
+
+def parse_balance(text: str) -> dict[str, float | None]:
+    """Read `10%` or `off` of --balance, as fields of a problem; raises InputError."""
+    if text.strip().lower() == "off":
+        return dict.fromkeys(BALANCED)
+    match = _PERCENT.fullmatch(text.strip())
+    if match is None:
+        allowed = "off, or a percentage of the mean partition, such as 10%"
+        raise InputError("--balance", found=text, allowed=allowed)
+    return {**BALANCED, "balance_pct": float(match[1])}
 
 
 def parse_requirements(at_least: Sequence[str], at_most: Sequence[str]) -> tuple[Requirement, ...]:

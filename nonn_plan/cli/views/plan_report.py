@@ -9,7 +9,6 @@ from nonn_core.evidence import counted_images, partition_warnings, student_warni
 from nonn_core.partition import Community, Partition
 from nonn_plan.cli.output import Output, format_estimate, format_pct
 from planner.accuracy import AccuracyEstimate
-from planner.data.relaxable_constraint import round_loosely
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import (
     JointModel,
@@ -18,7 +17,7 @@ from planner.plan_file.plan_document import (
     PlannedGroup0,
     Prediction,
 )
-from planner.problem.goals import BUDGETS, MAXIMISED
+from planner.problem.goals import BUDGETS, MAXIMISED, round_loosely
 from planner.problem.problem import Problem
 from profiles.device import TimingMethod
 from profiles.fleet import noisy_links, resolve
@@ -132,6 +131,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
         _show_group0(output, plan.group0)
     for model in plan.joint_models:
         _show_joint_model(output, model)
+    _show_balance(output, plan)
     _show_budgets(output, plan)
     _show_times(output, plan)
     cost = plan.predicted
@@ -227,6 +227,29 @@ def _show_interval(output: Output, plan: PlanDocument, cost: Prediction) -> None
     }
     if untold:
         output.warn(f"energy is not known: no power is known of {', '.join(sorted(untold))}")
+
+
+def _show_balance(output: Output, plan: PlanDocument) -> None:
+    """Say how alike the partitions are, and how alike they have to be."""
+    found = plan.balance
+    if found is None:
+        return
+    if len(plan.students) > 1 and found.most_spread is not None:
+        output.say(
+            f"partitions are {found.largest - found.smallest} filters apart, of at most "
+            f"{found.most_spread}: the least possible, {found.least_spread}, and "
+            f"{plan.question.balance_pct:g} % of the mean"
+        )
+    if not found.least_proven:
+        output.warn(
+            f"the least possible difference of partitions is not proven: {found.least_spread} "
+            "filters are the least that was found"
+        )
+    if plan.question.inversion != 0:
+        output.warn(
+            "no plan within the limits gives each wider student as many filters as narrower ones: "
+            f"here up to {found.inversion} fewer"
+        )
 
 
 def _show_group0(output: Output, group0: PlannedGroup0) -> None:
