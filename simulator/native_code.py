@@ -62,29 +62,33 @@ class Kernel:
 
     def find(self) -> bool:
         """Whether it is loaded, or was found on disk and loaded now, without numba."""
-        if not self.is_loaded and find_spec("llvmlite") is not None:
-            name = self._name()
-            found = (_content(folder / name) for folder in _folders())
-            machine_code = next((each for each in found if each is not None), None)
-            if machine_code is not None:
-                self._load(machine_code)
-        return self.is_loaded
+        return self.is_loaded or (find_spec("llvmlite") is not None and self._succeeds(self._seek))
 
     def make(self) -> bool:
-        """Whether it is loaded, found on disk or compiled now, which takes some ten seconds.
+        """Whether it is loaded, found on disk or compiled now, which takes some ten seconds."""
+        return self.find() or self._succeeds(self._compile)
 
-        It may fail in many ways, of numba and of LLVM; then nothing is loaded.
-        """
+    def _succeeds(self, step: Callable[[], None]) -> bool:
+        """Whether it is loaded after a step, which may fail in many ways."""
         try:
-            if not self.find():
-                machine_code = _machine_code(self._entry)
-                _keep(self._name(), machine_code)
-                self._load(machine_code)
+            step()
         except NonnError:  # somebody stops the program
             raise
-        except Exception:  # errors of numba and LLVM share no other base
+        except Exception:  # errors of files, numba and LLVM share no other base
             return False
         return self.is_loaded
+
+    def _seek(self) -> None:
+        name = self._name()
+        found = (_content(folder / name) for folder in _folders())
+        machine_code = next((each for each in found if each is not None), None)
+        if machine_code is not None:
+            self._load(machine_code)
+
+    def _compile(self) -> None:
+        machine_code = _machine_code(self._entry)
+        _keep(self._name(), machine_code)
+        self._load(machine_code)
 
     def __call__(self, numbers: Wholes, floats: Tables, wholes: WholeTables) -> None:
         """Run it; raises TypeError for an array of another kind."""

@@ -110,6 +110,13 @@ def test_without_a_folder_it_runs_and_is_not_kept(monkeypatch, tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
+def test_code_whose_source_cannot_be_read_is_neither_found_nor_made(folder):
+    lost = Kernel(doubling, "a_module_that_is_not_there")
+    assert not lost.find()
+    assert not lost.make()
+    assert not lost.is_loaded
+
+
 @pytest.mark.parametrize("wrong", [np.zeros(3, dtype=np.float32), np.zeros((3, 2))[:, 0]])
 def test_arrays_of_another_kind_are_refused(folder, wrong):
     made = kernel()
