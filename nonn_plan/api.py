@@ -74,6 +74,7 @@ def state_problem(
     known: dict[str, Any] = {
         "fleet": parse_fleet(fleet) if isinstance(fleet, str) else fleet,
         "reuse": True,
+        "group0_copies": "per-board",
         "timing": "per-layer",
         **BALANCED,
         "epsilon_pct": partition.bound_pct,

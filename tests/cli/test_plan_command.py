@@ -28,6 +28,19 @@ def test_people_see_students_budgets_and_proof(nonn_plan, plan_arguments):
         assert word in said.out
 
 
+@pytest.mark.parametrize("copies", [(), ("--group0-copies", "per-student")])
+def test_students_of_one_board_share_its_g0_unless_asked_otherwise(nonn_plan, changed, copies):
+    options = ["--fleet", "rpi-3b", "--students", "2", "--memory", "1MB", "--flops", "400M"]
+    said = nonn_plan(*changed(*options), *copies, "--objective", "memory")
+    assert said.code == 0
+    assert ("student-1, student-2 share one G0 on rpi-3b-1" in said.out) == (not copies)
+    plan = nonn_plan(*changed(*options), *copies, "--objective", "memory", "--json").document
+    assert plan["question"]["group0_copies"] == ("per-student" if copies else "per-board")
+    assert [one["students"] for one in plan["joint_models"]] == (
+        [] if copies else [["student-1", "student-2"]]
+    )
+
+
 def test_boards_on_one_medium_are_predicted_as_they_are_simulated(nonn_plan, changed, tmp_path):
     """Four boards on one medium of 200 kbit/s, where replies wait for each other."""
     fleet = on_air(2e5, *[("odroid-xu4s", "air")] * 4)
@@ -84,7 +97,7 @@ def test_an_infeasible_question_names_the_budget(nonn_plan, changed, tmp_path):
 
 
 def test_why_there_is_no_plan_comes_before_where_the_proof_is(nonn_plan, changed, tmp_path):
-    said = nonn_plan(*changed("--memory", "50KB"))
+    said = nonn_plan(*changed("--memory", "50KB"), "--group0-copies", "per-student")
     assert said.code == 3
     assert said.out == ""
     first, *reasons, standing, last = said.err.splitlines()
@@ -332,6 +345,7 @@ def test_people_see_how_times_are_predicted_and_their_intervals(
     made = {"name": "made", "title": "Made", "devices": ["lit.yaml", "dark.yaml"]}
     (tmp_path / "fleet.yaml").write_text(json.dumps(made | {"boards": boards}))
     asked = replaced(plan_arguments, "--fleet", tmp_path / "fleet.yaml", "--students", "3")
+    asked += ["--group0-copies", "per-student"]  # so that every board has a student
     said = nonn_plan(*asked, "--minimise", "latency")
     assert said.code == 0, said.err
     assert "layer by layer" in said.out

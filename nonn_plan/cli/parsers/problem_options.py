@@ -161,7 +161,7 @@ class ProblemOptions:
             help="Copies of it: per-board (students of one board and precision share one), or "
             "per-student, as published.",
         ),
-    ] = "per-student"
+    ] = "per-board"
     survive: Annotated[
         int | None,
         typer.Option(
