@@ -10,7 +10,8 @@ With a baseline, a revision of this repository, both builds answer the same ques
 command line, one after the other, and the ratio of their processor times is shown (user and system
 time of the child, imports included; 1 is the baseline).  The dependencies are those installed here.
 Options that the baseline does not know are given to the other build alone, so that both are asked
-for the same: a copy of G0 for each student, and no bound on how unlike partitions are.
+for the same: a copy of G0 for each student, and no bound on how unlike partitions are.  Fields of
+drawn devices that the baseline does not know are left out for both.
 
     python benchmarks/planning_scale.py --baseline 8f2e3c0 [--parts proof,size,front,shell] [--json]
 """
@@ -28,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -141,15 +143,16 @@ class Case:
     files: dict[str, Document]
     runs: int = 1
 
-    def measured(self, build: Build, own: Sequence[str]) -> "Measurement":
-        """Run it so often in a folder of its own."""
+    def measured(self, build: Build, own: Sequence[str], schemas: Path) -> "Measurement":
+        """Run it so often in a folder of its own; its files have what `schemas` know."""
         seconds, answer = [], ""
         for _ in range(self.runs):
             with tempfile.TemporaryDirectory() as made:
                 folder = Path(made)
                 for name, content in self.files.items():
-                    text = json.dumps(content.model_dump(mode="json", exclude_defaults=True))
-                    (folder / name).write_text(text)
+                    schema = json.loads((schemas / name.replace(".", ".schema.")).read_text())
+                    written = content.model_dump(mode="json", exclude_defaults=True)
+                    (folder / name).write_text(json.dumps(known_fields(written, schema, schema)))
                 seconds.append(build.timed([*self.arguments, *own], folder))
                 answer = answered(folder)
         each, user = (median(column) for column in zip(*seconds, strict=True))
@@ -163,6 +166,22 @@ class Measurement:
     answer: str
     seconds: float
     user: float
+
+
+def known_fields(content: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    """Leave out fields that a schema does not know, such as rates of layers of a device."""
+    for one in (schema, *schema.get("anyOf", ())):
+        while "$ref" in one:
+            one = root["$defs"][one["$ref"].split("/")[-1]]
+        if isinstance(content, dict) and "properties" in one:
+            return {
+                name: known_fields(value, one["properties"][name], root)
+                for name, value in content.items()
+                if name in one["properties"]
+            }
+        if isinstance(content, list) and isinstance(one.get("items"), dict):
+            return [known_fields(value, one["items"], root) for value in content]
+    return content
 
 
 def answered(folder: Path) -> str:
@@ -186,11 +205,11 @@ def typed(question: Problem, objective: str, limit: float, students: str) -> tup
         *("--precision", ",".join(question.precisions)),
         *("--image", question.image, "--classes", str(question.classes)),
         *(part for name in question.networks for part in ("--student", name)),
-        *(part for one in budgets for part in ("--memory", f"{one.board}={one.memory_bytes}")),
+        *(part for one in budgets for part in ("--memory", f"{one.board}={one.memory_bytes}B")),
         *(
             part
             for one in budgets
-            for part in ("--flops", f"{one.board}={FLOPS_PER_MAC * (one.macs or 0)}")
+            for part in ("--flops", f"{one.board}={FLOPS_PER_MAC * (one.macs or 0) / 1e6:f}M")
         ),
     )
 
@@ -257,11 +276,12 @@ def compared(revision: str, parts: Sequence[str], progress: Console) -> list[tup
             raise SystemExit(done.stderr)
         try:
             builds = (Build(revision, root), Build("now", HERE))
+            schemas = root / "docs" / "schemas"
             own = [build.own_options(Path(made)) for build in builds]
             for case in cases():
                 if case.part not in parts:
                     continue
-                old, new = (case.measured(b, o) for b, o in zip(builds, own, strict=True))
+                old, new = (case.measured(b, o, schemas) for b, o in zip(builds, own, strict=True))
                 times = (f"{old.seconds:.2f}", f"{new.seconds:.2f}")
                 ratios = (f"{new.seconds / old.seconds:.3f}", f"{new.user / old.user:.3f}")
                 rows.append((case.name, old.answer, new.answer, *times, *ratios))
