@@ -87,7 +87,7 @@ def supports(data: ProblemData, measures: Sequence[ObjectiveFunction]) -> bool:
     boards share a medium or draw their times for a percentile.
     """
     known = [UNEVENNESS, INVERSION, *(OBJECTIVE_FUNCTIONS[name] for name in _COUNTS)]
-    if data.has_copies or data.reuse or data.stems or data.stem or not data.copies_stem:
+    if data.has_copies or data.rounds > 1 or data.stems or data.stem or not data.copies_stem:
         return False
     if any(measure not in known for measure in measures):
         return False

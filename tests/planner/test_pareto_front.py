@@ -68,7 +68,10 @@ def test_what_the_limit_stops_is_not_called_complete(limit):
 def test_plans_that_can_be_counted_are_enumerated():
     # One student 3 (2 + 1) ways, two of 3 divisions 3^2 (2^2 + 1) ways, three 3^3 (2^3 + 1) ways.
     everything = 3 * 3 + 3 * 9 * 5 + 27 * 9
-    assert found(objective=stages("boards", "latency")).enumerated == everything
+    asked = {"objective": stages("boards", "latency")}
+    assert found(**asked).enumerated == everything
+    assert found(**asked, reuse=True).enumerated == everything  # communities for all students
+    assert found(**asked, reuse=True, max_students=4).enumerated is None
 
 
 def test_a_front_is_the_same_when_it_is_solved(monkeypatch):

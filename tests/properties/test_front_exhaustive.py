@@ -38,7 +38,10 @@ def layered(seed):
 def sharing(seed):
     """The same, and students of one board and precision share G0."""
     image, instance = layered(seed) if seed % 3 else random_instance(seed)
-    return image, replace(instance, shares_stem=True)
+    reuse = instance.max_students <= min(
+        len(instance.sizes) - len(one.communities) for one in instance.drop_choices
+    )
+    return image, replace(instance, shares_stem=True, reuse=reuse)
 
 
 def front(instance, names):

@@ -241,7 +241,8 @@ def _show_steps(output: Output, title: str, names: Sequence[str], cells: "Sequen
     counts = [count for cell in cells if (count := cell.found.enumerated_plans) is not None]
     if counts:
         of = f"{len(counts)} of {len(cells)} fronts" if len(cells) > 1 else "the front"
-        output.say(f"{of}: proven by enumeration, of {max(counts):,} plans each at most")
+        most = f"up to {max(counts):,}" if len(counts) > 1 else f"{counts[0]:,}"
+        output.say(f"{of}: proven by enumeration of {most} plans")
 
 
 def _budget_cells(place: "CellPlace") -> tuple[str, str]:
