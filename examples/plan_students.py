@@ -36,8 +36,9 @@ def main():
         print(f"  {level.objective}: {level.best:g}, proven {level.proven}")
     cost = plan.predicted
     print(f"one image: {cost.total_ms:.1f} ms, {cost.energy_fleet_mj:.0f} mJ on all boards")
-    for sentence in plan.verdict.why:
-        print(sentence)
+    for one in plan.alternatives:
+        latency = "no latency" if one.total_ms is None else f"{one.total_ms:.1f} ms"
+        print(f"  {one.kind}: {latency}, {one.status}")
 
 
 if __name__ == "__main__":

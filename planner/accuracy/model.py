@@ -223,7 +223,7 @@ class AccuracyModel:
         chance_pct = 100 / self.teacher.classes
         if self.teacher_accuracy_pct is None:
             return chance_pct
-        return min(chance_pct, self._teacher_interval_pct()[1])
+        return min(chance_pct, self.teacher_interval_pct()[1])
 
     @property
     def slope(self) -> float:
@@ -289,7 +289,7 @@ class AccuracyModel:
         Where the teacher's accuracy was measured on a number of images, its own interval is added
         in squares (Zou and Donner 2008, Statistics in Medicine 27, 1693-1702).
         """
-        known, (low, high) = self._teacher_pct(), self._teacher_interval_pct()
+        known, (low, high) = self._teacher_pct(), self.teacher_interval_pct()
         value = known - drop
         return (
             value,
@@ -297,7 +297,7 @@ class AccuracyModel:
             value + hypot(high - known, drop - least),
         )
 
-    def _teacher_interval_pct(self) -> tuple[float, float]:
+    def teacher_interval_pct(self) -> tuple[float, float]:
         """Interval of the teacher's accuracy (Wilson 1927); a point of unknown images."""
         known = self._teacher_pct()
         if self.teacher_images is None:

@@ -1,47 +1,48 @@
-"""Alternatives to a NoNN: one network, whole or cut, on the same boards.
+"""Alternatives to a NoNN: one network, whole or cut, and the teacher alone.
 
     nonn        students that never talk to each other, as planned
-    segmented   the teacher as it is, cut by layers over boards (or whole, where one board holds it)
     compressed  one of the problem's networks as a single model, whole on one board
     both        one of these networks, cut by layers over two boards or more
+    segmented   the teacher as it is, cut by layers over boards (or whole, where one board holds it)
+    teacher     the teacher whole on the board where it answers soonest, whether it fits or not
 
 As in JointCS (Li et al. 2021, ICPADS), compression and cut are chosen together: network, cuts,
-boards and their order are the best there are for the problem's objective.
+boards and their order are the best there are for the problem's objective.  No alternative is called
+the best of all: what latency, accuracy, energy and boards are worth is the user's to say.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 from nonn_common.errors import UnprovenError
-from nonn_common.units import FLOPS_PER_MAC, format_bytes, format_count
+from nonn_common.units import FLOPS_PER_MAC, format_bytes
 from nonn_core.networks.blueprint import NetworkSpec
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import Cost, teacher_cost
+from planner.accuracy import AccuracyEstimate
 from planner.accuracy.rows import Method
 from planner.data.objective_function import satisfies
-from planner.pipelines.segment_costs import CutObjective, PartCount
+from planner.data.problem_data import host_device
+from planner.pipelines.segment_costs import CutObjective, PartCount, cut_model
 from planner.pipelines.segmentation import (
     SLACK,
     AccuracyEstimator,
     Segmentation,
     best_segmentation,
+    describe_segmentation,
     infeasibility_reason,
 )
 from planner.plan_file.evaluation import PlanEvaluation, all_up_probability
-from planner.plan_file.plan_document import Alternative, AlternativeKind, PlanDocument, Verdict
-from planner.problem.goals import OBJECTIVES, Objective, ObjectiveLevel
+from planner.plan_file.plan_document import Alternative, AlternativeKind, PlanDocument
+from planner.problem.goals import BUDGETS, BudgetName, Objective, Requirement
 from planner.problem.problem import Problem
 from profiles.layer import BYTES_PER_VALUE
-
-_LABELS: Mapping[AlternativeKind, str] = {
-    "nonn": "the NoNN",
-    "segmented": "the teacher",
-    "compressed": "one network whole",
-    "both": "one network cut by layers",
-}
+from simulator.task_graph import period_ms
+from simulator.workloads.closed_form import fan_out_breakdown
+from simulator.workloads.fan_out import FanOut, StudentWork
 
 
 def find_alternatives(plan: PlanDocument) -> tuple[Alternative, ...]:
-    """Return the four ways, each at its best for the problem's objective and requirements.
+    """Return the five ways, the first four each at its best for the objective.
 
     A smaller network is taken to be trained by attention transfer (ATKD), which the rows do not
     tell from a NoNN of its size.  Raises ProfileError for unknown devices.
@@ -52,9 +53,10 @@ def find_alternatives(plan: PlanDocument) -> tuple[Alternative, ...]:
     teacher = (parse_network(named),) if named is not None else ()
     return (
         _nonn(plan),
-        _single("segmented", problem, teacher, "any", lambda *_: _teacher_pct(problem)),
         _single("compressed", problem, smaller, "one", _estimate(problem)),
         _single("both", problem, smaller, "several", _estimate(problem)),
+        _single("segmented", problem, teacher, "any", lambda *_: _teacher_pct(problem)),
+        teacher_alone(problem),
     )
 
 
@@ -68,42 +70,6 @@ def _estimate(problem: Problem) -> AccuracyEstimator:
         return problem.accuracy_model.estimate(params, macs, method).value_pct
 
     return estimated
-
-
-def judge_alternatives(found: Sequence[Alternative], stages: Sequence[ObjectiveLevel]) -> Verdict:
-    """Compare alternatives level by level, each within the tolerance of those before it.
-
-    Stages that mean nothing to a single network (dropped, imbalance, students), those that are not
-    compared (memory, flops, precision, survival, reliability), and those whose figure is not known
-    for all, are passed over.  Ties go to the least latency, then to
-    the first in the list.
-    """
-    left = [each for each in found if each.status == "feasible"]
-    if not left:
-        return Verdict(winner=None, why=(_joined_sentence(map(_unfit_sentence, found)),))
-    asked = [(str(level.objective), level.tolerance_pct) for level in stages]
-    losses: list[str] = []
-    for objective, tolerance_pct in (*asked, ("latency", 0.0)):
-        values = [_value(each, objective) for each in left]
-        known = [value for value in values if value is not None]
-        if len(known) < len(left):
-            continue
-        best = min(known)
-        limit = best + abs(best) * (tolerance_pct / 100 + SLACK)
-        winner = left[known.index(best)]
-        losses += [
-            _loss_sentence(each, winner, objective)
-            for each, value in zip(left, known, strict=True)
-            if value > limit
-        ]
-        left = [each for each, value in zip(left, known, strict=True) if value <= limit]
-    losses += [f"{_label(each)} is its equal" for each in left[1:]]
-    unfit = [_unfit_sentence(each) for each in found if each.status != "feasible"]
-    rivals = _joined_sentence((*losses, *unfit))
-    return Verdict(
-        winner=left[0].kind,
-        why=(f"Best is {_description(left[0])}.", *([rivals] if rivals else [])),
-    )
 
 
 def _nonn(plan: PlanDocument) -> Alternative:
@@ -126,7 +92,7 @@ def _nonn(plan: PlanDocument) -> Alternative:
         memory_highest_bytes=max(
             int(row.used) for row in plan.budgets if row.budget == "memory_bytes"
         ),
-        accuracy_pct=plan.accuracy.value_pct if plan.accuracy else None,
+        **_accuracies(plan.accuracy),
         robustness_pct=worth.expected_accuracy_pct if worth else None,
     )
 
@@ -174,7 +140,7 @@ def _single(
         throughput_per_s=best.throughput_per_s,
         params=best.params,
         memory_highest_bytes=best.memory_highest_bytes,
-        accuracy_pct=accuracy(best.params, best.macs, 1),
+        **_accuracies_of_network(problem, kind, best.params, best.macs),
         robustness_pct=_robustness_pct(problem, best, accuracy),
         segmentation=best,
     )
@@ -242,75 +208,147 @@ def _cost(problem: Problem, network: NetworkSpec) -> Cost:
     return teacher_cost(network, problem.image_shape, problem.classes)
 
 
+def _accuracies(known: AccuracyEstimate | None) -> dict[str, float | None]:
+    """Accuracy and its interval, as fields of an alternative."""
+    if known is None:
+        return {}
+    return {f"accuracy_{name}": getattr(known, name) for name in ("low_pct", "high_pct")} | {
+        "accuracy_pct": known.value_pct
+    }
+
+
+def _accuracies_of_network(
+    problem: Problem, kind: AlternativeKind, params: int, macs: int
+) -> dict[str, float | None]:
+    """Accuracy of one network and its interval; the teacher's as it was measured."""
+    if problem.accuracy is None or not problem.accuracy.known:
+        return {}
+    model = problem.accuracy_model
+    if kind not in ("segmented", "teacher"):
+        return _accuracies(model.estimate(params, macs, "atkd"))
+    low, high = model.teacher_interval_pct()
+    return {
+        "accuracy_pct": _teacher_pct(problem),
+        "accuracy_low_pct": low,
+        "accuracy_high_pct": high,
+    }
+
+
+def teacher_alone(problem: Problem) -> Alternative:
+    """Teacher alone on the board where it answers soonest, also where it does not fit.
+
+    Of boards that are as quick it is one that holds it, if any does.  The layers of a teacher of no
+    family known here are not known, so that its time follows from its MACs.
+    """
+    if problem.accuracy is None:
+        return Alternative(
+            kind="teacher", networks=(), status="undecided", reason="the teacher is not known"
+        )
+    times: dict[tuple[str, str], float] = {}
+    rows = []
+    for place, board in enumerate(problem.pipeline_boards):
+        key = board.device.name, board.link.name
+        if key not in times:
+            times[key] = _teacher_on(problem, place).total_ms or 0.0
+        rows.append((times[key], place))
+    quickest = min(rows)[0]
+    places = [place for total_ms, place in rows if total_ms <= quickest * (1 + SLACK)]
+    found = [_teacher_on(problem, place) for place in places]
+    return next((one for one in found if one.status == "feasible"), found[0])
+
+
+def _teacher_on(problem: Problem, place: int) -> Alternative:
+    """Teacher whole on the board of this place; raises ValueError where unknown."""
+    if problem.accuracy is None:
+        raise ValueError("the question says nothing of a teacher")
+    facts, board, budget = (
+        problem.accuracy.teacher,
+        problem.pipeline_boards[place],
+        problem.budgets[place],
+    )
+    size = BYTES_PER_VALUE[problem.smallest_precision]
+    whole, figures = None, {}
+    if facts.network is not None:
+        spec = parse_network(facts.network)
+        model = cut_model(spec, problem.image_shape, problem.classes, problem.smallest_precision)
+        whole = describe_segmentation(problem, model, (board,), ())
+        memory_bytes, busy_ms = whole.memory_highest_bytes, whole.compute_ms
+        figures = {
+            "total_ms": whole.total_ms,
+            "energy_fleet_mj": whole.energy_fleet_mj,
+            "throughput_per_s": whole.throughput_per_s,
+        }
+    else:
+        work = StudentWork("teacher", board.name, round(facts.macs), problem.classes)
+        image_bytes = problem.image_shape.size_bytes
+        alone = FanOut(host_device(problem), (board,), (work,), (board.name,), image_bytes)
+        told = fan_out_breakdown(alone)
+        peak = problem.partition.teacher.peak_elements if problem.partition.teacher else None
+        memory_bytes, busy_ms = size * (round(facts.params) + (peak or 0)), told.compute_ms
+        figures = {
+            "total_ms": told.total_ms,
+            "energy_fleet_mj": told.energy_total_mj if board.device.power_known else None,
+            "throughput_per_s": 1000 / period_ms(alone.graph()),
+        }
+    row = Alternative(
+        kind="teacher",
+        networks=() if facts.network is None else (facts.network,),
+        status="feasible",
+        boards=1,
+        energy_highest_mj=figures["energy_fleet_mj"],
+        params=round(facts.params),
+        memory_highest_bytes=memory_bytes,
+        on=board.name,
+        robustness_pct=_survived(problem, board.name),
+        segmentation=whole,
+        **_accuracies_of_network(problem, "teacher", round(facts.params), round(facts.macs)),
+        **figures,
+    )
+    needs: tuple[tuple[BudgetName, float | None, float | None], ...] = (
+        ("memory_bytes", memory_bytes, budget.room_bytes),
+        ("macs", facts.macs, budget.macs),
+        ("busy_ms", busy_ms, budget.busy_ms),
+        ("energy_mj", row.energy_fleet_mj, budget.energy_mj),
+    )
+    reasons = [
+        f"it needs {BUDGETS[kind].text(need)}, {board.name} has {BUDGETS[kind].text(limit)}"
+        for kind, need, limit in needs
+        if need is not None and limit is not None and need > limit
+    ] + [f"{one} is required" for one in problem.requirements if _breaks(problem, one, row)]
+    return row.model_copy(update={"status": "infeasible", "reason": reasons[0]}) if reasons else row
+
+
+def _breaks(problem: Problem, required: Requirement, row: Alternative) -> bool:
+    """Whether one network on one board breaks a requirement, as far as that is known."""
+    known: dict[Objective, float | None] = {
+        "accuracy": row.accuracy_pct,
+        "capacity": row.params,
+        "latency": row.total_ms,
+        "throughput": row.throughput_per_s,
+        "energy": row.energy_fleet_mj,
+        "energy-node": row.energy_highest_mj,
+        "memory": row.memory_highest_bytes,
+        "boards": row.boards,
+        "robustness": row.robustness_pct,
+        "survival": 0,
+    }
+    value = known.get(required.objective)
+    return value is not None and not satisfies(problem, required, value)
+
+
+def _survived(problem: Problem, board: str) -> float | None:
+    """Expected accuracy of the teacher on one board that may fail."""
+    accuracy_pct = _teacher_pct(problem)
+    if problem.failures is None or accuracy_pct is None:
+        return None
+    return accuracy_pct * all_up_probability(problem, [board])
+
+
 def _teacher_pct(problem: Problem) -> float | None:
     """Return the teacher's accuracy, if it is known."""
     return problem.accuracy_model.teacher_accuracy_pct if problem.accuracy else None
 
 
-def _value(one: Alternative, objective: str) -> float | None:
-    """Value of an objective, negated where more is better."""
-    less: dict[str, float | None] = {
-        "latency": one.total_ms,
-        "energy": one.energy_fleet_mj,
-        "energy-node": one.energy_highest_mj,
-        "boards": one.boards,
-    }
-    more: dict[str, float | None] = {
-        "accuracy": one.accuracy_pct,
-        "capacity": one.params,
-        "throughput": one.throughput_per_s,
-        "robustness": one.robustness_pct,
-    }
-    worth = more.get(objective)
-    return less.get(objective) if worth is None else -worth
-
-
-def _figure(one: Alternative, objective: str) -> str:
-    """Write an objective's value for people."""
-    figure = abs(_value(one, objective) or 0.0)
-    if objective == "capacity":
-        return f"{format_count(figure)} parameters"
-    return f"{figure:.4g} {OBJECTIVES[objective].phrase}"
-
-
-def _label(one: Alternative) -> str:
-    """Name an alternative and, where it is one, its network."""
-    network = f" ({one.networks[0]})" if one.segmentation else ""
-    return f"{_LABELS[one.kind]}{network}"
-
-
-def _board_phrase(one: Alternative) -> str:
-    """Say how many boards work, and how full the fullest is."""
-    fullest = format_bytes(one.memory_highest_bytes or 0)
-    return f"1 board ({fullest})" if one.boards == 1 else f"{one.boards} boards (up to {fullest})"
-
-
-def _description(one: Alternative) -> str:
-    """Describe an alternative that is feasible."""
-    known = ("latency", "energy") if one.energy_fleet_mj is not None else ("latency",)
-    cost = " and ".join(_figure(one, objective) for objective in known)
-    return f"{_label(one)} on {_board_phrase(one)} with {cost}"
-
-
-def _loss_sentence(one: Alternative, winner: Alternative, objective: str) -> str:
-    """Say what an alternative loses by."""
-    figures = f"{_figure(one, objective)} against {_figure(winner, objective)}"
-    return f"{_label(one)} on {_board_phrase(one)} loses by {objective}, {figures}"
-
-
-def _unfit_sentence(one: Alternative) -> str:
-    """Say why an alternative is none."""
-    verb = "does not fit" if one.status == "infeasible" else "is undecided"
-    return f"{_LABELS[one.kind]} {verb} ({one.reason})"
-
-
-def _joined_sentence(sentences: Iterable[str]) -> str:
-    text = "; ".join(sentences)
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
-
-
 def with_alternatives(plan: PlanDocument) -> PlanDocument:
-    """Return the plan with its alternatives and the verdict on them."""
-    found = find_alternatives(plan)
-    judged = judge_alternatives(found, plan.question.objective)
-    return plan.model_copy(update={"alternatives": found, "verdict": judged})
+    """Return the plan with its alternatives."""
+    return plan.model_copy(update={"alternatives": find_alternatives(plan)})

@@ -6,7 +6,7 @@ Written by `nonn-plan plan`; enough, on its own, to simulate, train and check.  
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError
@@ -21,13 +21,16 @@ from planner.problem.goals import BudgetName, Objective
 from planner.problem.problem import Problem
 from profiles.device import TimingMethod
 
-AlternativeKind = Literal["nonn", "segmented", "compressed", "both"]
+AlternativeKind = Literal["nonn", "segmented", "compressed", "both", "teacher"]
 
 
 class Alternative(Record):
     """One way to answer on these boards; figures are null without any."""
 
-    kind: AlternativeKind = Field(description="Which way.")
+    kind: AlternativeKind = Field(
+        description="nonn: as planned. compressed, both: one network, whole or cut by layers. "
+        "segmented: the teacher cut. teacher: it alone where it is soonest, if it fits or not."
+    )
     networks: tuple[str, ...] = Field(description="Its network, or that of each student.")
     status: Literal["feasible", "infeasible", "undecided"] = Field(
         description="infeasible: nothing of this kind is within the budgets, proven; undecided: "
@@ -53,18 +56,14 @@ class Alternative(Record):
         default=None,
         description="The teacher's measured validation accuracy, or an estimate; null if unknown.",
     )
+    accuracy_low_pct: float | None = Field(default=None, description="Low end of its 95 % range.")
+    accuracy_high_pct: float | None = Field(default=None, description="High end of it.")
+    on: str | None = Field(default=None, description="Board of the teacher alone.")
     robustness_pct: float | None = Field(
         default=None,
         description="Expected accuracy when boards fail, where the question says how; else null.",
     )
     segmentation: Segmentation | None = Field(default=None, description="Parts; null for a NoNN.")
-
-
-class Verdict(Record):
-    """Which alternative wins, and why."""
-
-    winner: AlternativeKind | None = Field(description="Null where none is feasible.")
-    why: tuple[str, ...] = Field(min_length=1, description="Sentences for people.")
 
 
 class PlannedStudent(Record):
@@ -356,10 +355,10 @@ class PlanDocument(Document):
     balance: PartitionBalance | None = Field(default=None, description="Balance, if asked for.")
     alternatives: tuple[Alternative, ...] = Field(
         default=(),
-        description="The NoNN, and one network whole or cut by layers over the same boards, each "
-        "at its best; empty where they were not compared.",
+        description="The NoNN, one network whole or cut by layers over the same boards, each at "
+        "its best, and the teacher alone; empty where they were not compared.",
     )
-    verdict: Verdict | None = Field(default=None, description="Who wins; null: not compared.")
+    verdict: JsonValue = Field(default=None, description="Of old files; null in new ones.")
     stages: tuple[LevelResult, ...] = Field(description="The objective's stages, in order.")
     solver: SolverRun = Field(description="How the answer was found.")
     conflict: tuple[str, ...] = Field(

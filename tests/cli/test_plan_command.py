@@ -290,7 +290,25 @@ def test_an_accuracy_out_of_reach_is_infeasible_and_says_what_would_do(
     assert said.code == 3
     assert f"accuracy >= {accuracy}; accuracy >= 9" in said.err
     written = json.loads((tmp_path / "plan.json").read_text())
-    assert written["verdict"]["winner"] in (None, "segmented")
+    assert written["verdict"] is None
+    assert written["alternatives"][-1]["kind"] == "teacher"
+
+
+def test_people_see_a_trade_off_with_the_teacher_alone_in_eighty_columns(
+    nonn_plan, plan_arguments, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = nonn_plan(*plan_arguments, "--teacher-network", "wrn40-4")
+    assert said.code == 0, said.err
+    lines = said.out.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("Trade-off"))
+    table = lines[start : start + 9]
+    assert max(map(len, table)) <= 80
+    (row,) = [line for line in table if " teacher on rpi-3b-1 " in line]
+    assert row.split()[-1] == "no"
+    assert [word for word in row.split() if word == "-"] == []
+    assert "teacher on rpi-3b-1 does not fit: it needs " in said.out
+    assert "Best is" not in said.out
 
 
 def test_points_of_delta_val_less_filters_are_below_0(nonn_plan, plan_arguments):

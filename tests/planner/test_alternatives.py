@@ -1,4 +1,4 @@
-"""Compress or segment: four ways side by side, and which wins."""
+"""Compress or segment: ways side by side, and the teacher alone."""
 
 import subprocess
 import sys
@@ -12,16 +12,19 @@ from nonn_core.networks.family import parse_network
 from planner.accuracy.rows import TeacherFacts
 from planner.pipelines.segment_costs import cut_model
 from planner.pipelines.segmentation import describe_segmentation
-from planner.plan_file.alternatives import find_alternatives, judge_alternatives, with_alternatives
+from planner.plan_file.alternatives import find_alternatives, teacher_alone, with_alternatives
 from planner.plan_file.evaluation import plan_workload
-from planner.plan_file.plan_document import Alternative
+from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.validation import violations
-from planner.problem.goals import AccuracyBasis, ObjectiveLevel, Requirement
+from planner.problem.goals import AccuracyBasis, Requirement
 from planner.solve import solve
+from profiles.device import compute_mj, compute_ms
 from profiles.fleet import resolve
 from simulator.engine.simulation import simulate
+from simulator.graph_builder import join_ms, send_ms
 from simulator.scenario import Scenario, Times
 from simulator.task_graph import period_ms
+from simulator.workloads.fan_out import reply_ms
 
 TEACHER = parse_network("wrn40-4")
 KNOWN = AccuracyBasis(teacher=TeacherFacts.of_network("wrn40-4", ImageShape(3, 32, 32), 10))
@@ -47,9 +50,9 @@ def asked(memory, fleet="rpi3x2", **fields):
 
 
 def ways(one, plan=None):
-    found = find_alternatives(plan or solve(one))
-    assert [each.kind for each in found] == ["nonn", "segmented", "compressed", "both"]
-    return found
+    found = {each.kind: each for each in find_alternatives(plan or solve(one))}
+    assert list(found) == ["nonn", "compressed", "both", "segmented", "teacher"]
+    return found["nonn"], found["segmented"], found["compressed"], found["both"]
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +85,7 @@ def test_a_nonn_beats_the_teacher_on_two_boards(roomy):
     assert teacher.boards == both.boards == 2
     assert compressed.boards == 1
     assert teacher.memory_highest_bytes <= 5_500_000
-    told = judge_alternatives((nonn, teacher), LATENCY)
-    assert told.winner == "nonn"
-    assert told.why[0].startswith("Best is the NoNN on 2 boards (up to ")
-    assert "The teacher (wrn40:64,128,256) on 2 boards" in told.why[1]
-    assert (
-        f"loses by latency, {teacher.total_ms:.4g} ms against {nonn.total_ms:.4g} ms" in told.why[1]
-    )
+    assert teacher.total_ms > 2 * nonn.total_ms
 
 
 def test_a_compressed_network_is_the_best_of_all_on_all_boards():
@@ -116,16 +113,17 @@ def test_what_does_not_fit_says_why():
     assert "needs 639.0 KB, the largest board has 80.0 KB" in teacher
     assert compressed == "wrn16:16,32,64: it needs 224.2 KB, the largest board has 80.0 KB"
     assert "wrn16:16,32,64: its weights need 175.1 KB, all boards together have 160.0 KB" in both
-    told = judge_alternatives(found, LATENCY)
-    assert told.winner is None
-    assert told.why[0].startswith("The NoNN does not fit (")
 
 
 def test_a_teacher_that_nobody_names_is_undecided():
     found = ways(asked(500_000, accuracy=None))
     assert (found[1].status, found[1].networks) == ("undecided", ())
-    assert "The teacher is undecided" not in judge_alternatives(found, LATENCY).why[0]
-    assert "the teacher is undecided (" in judge_alternatives(found, LATENCY).why[1]
+    alone = teacher_alone(asked(500_000, accuracy=None))
+    assert (alone.status, alone.total_ms, alone.reason) == (
+        "undecided",
+        None,
+        "the teacher is not known",
+    )
 
 
 def test_a_search_that_is_too_large_is_undecided(monkeypatch, roomy):
@@ -145,8 +143,10 @@ def test_accuracy_is_known_or_estimated(roomy):
         cut = each.segmentation
         estimate = one.accuracy_model.estimate(cut.params, cut.macs, "atkd")
         assert accuracy_pct == estimate.value_pct
-    assert judge_alternatives(found, (stage("accuracy", 4), stage("latency"))).winner != "segmented"
-    assert judge_alternatives(found, (stage("accuracy"),)).winner == "segmented"
+        assert (each.accuracy_low_pct, each.accuracy_high_pct) == (
+            estimate.low_pct,
+            estimate.high_pct,
+        )
     unknown = ways(asked(5_500_000, accuracy=None))
     assert {each.accuracy_pct for each in unknown} == {None}
 
@@ -167,54 +167,87 @@ def test_what_is_required_holds_for_every_alternative():
 def test_a_plan_with_wrong_alternatives_is_refused(roomy):
     plan = with_alternatives(roomy[1])
     assert violations(plan) == []
-    _, teacher, *_ = plan.alternatives
-    quicker = teacher.segmentation.model_copy(update={"total_ms": 1.0})
-    changed = teacher.model_copy(update={"segmentation": quicker})
+    *_, cut, alone = plan.alternatives
+    quicker = cut.segmentation.model_copy(update={"total_ms": 1.0})
+    changed = cut.model_copy(update={"segmentation": quicker})
     wrong = plan.model_copy(update={"alternatives": (changed,)})
     assert any("figures are not those of its cut" in each for each in violations(wrong))
-    assert any("verdict does not follow" in each for each in violations(wrong))
+    quick = plan.model_copy(update={"alternatives": (alone.model_copy(update={"total_ms": 1.0}),)})
+    assert any("not those of its board" in each for each in violations(quick))
 
 
-def stage(objective, tolerance_pct=0):
-    return ObjectiveLevel.model_construct(objective=objective, tolerance_pct=tolerance_pct)
+def test_a_plan_of_before_keeps_its_verdict_and_is_valid(roomy):
+    plan = with_alternatives(roomy[1])
+    told = {"winner": "nonn", "why": ["Best is the NoNN."]}
+    old = plan.model_dump(mode="json") | {"verdict": told}
+    old["alternatives"] = old["alternatives"][:4]
+    for one in old["alternatives"]:
+        del one["accuracy_low_pct"], one["accuracy_high_pct"], one["on"]
+    assert violations(PlanDocument.check(old, where="test")) == []
 
 
-def made(kind, **figures):
-    plain = {"total_ms": 100.0, "energy_fleet_mj": 50.0, "energy_highest_mj": 20.0, "boards": 2}
-    more = {"throughput_per_s": 10.0, "params": 1000, "memory_highest_bytes": 4000}
-    return Alternative(kind=kind, networks=(), status="feasible", **plain | more | figures)
+MIXED = "odroid-xu4s,rpi-3b,rpi-zero-2w@wired-100mbit"
 
 
-@pytest.mark.parametrize(
-    ("asked_for", "winner"),
-    [
-        ((stage("latency"),), "nonn"),
-        ((stage("latency", 50), stage("energy")), "segmented"),
-        ((stage("latency", 30), stage("energy")), "nonn"),
-        ((stage("boards"),), "compressed"),
-        ((stage("throughput"),), "segmented"),
-        ((stage("throughput", 20), stage("boards")), "compressed"),
-        ((stage("energy-node"),), "compressed"),
-        ((stage("capacity"),), "segmented"),
-        ((stage("imbalance"), stage("students"), stage("dropped")), "nonn"),
-        ((stage("accuracy"), stage("energy")), "segmented"),
-    ],
-)
-def test_the_verdict_is_lexicographic(asked_for, winner):
-    found = (
-        made("nonn", accuracy_pct=93.0),
-        made("segmented", total_ms=140.0, energy_fleet_mj=30.0, throughput_per_s=20, params=9000),
-        made("compressed", total_ms=200.0, boards=1, energy_highest_mj=5.0, throughput_per_s=17),
+@pytest.mark.parametrize(("memory", "status"), [(30_000_000, "feasible"), (400_000, "infeasible")])
+def test_the_teacher_alone_is_on_the_board_where_it_answers_soonest(memory, status):
+    one = asked(memory, MIXED)
+    model = cut_model(TEACHER, one.image_shape, one.classes, "int8")
+    every = [describe_segmentation(one, model, (board,), ()) for board in resolve(one.fleet)[1]]
+    soonest = min(every, key=lambda each: each.total_ms)
+    alone = teacher_alone(one)
+    assert (alone.status, alone.boards, alone.on) == (status, 1, soonest.boards[0])
+    assert (alone.total_ms, alone.energy_fleet_mj) == (soonest.total_ms, soonest.energy_fleet_mj)
+    assert simulate(segmentation_graph(one, alone.segmentation)).total_ms == pytest.approx(
+        alone.total_ms, abs=1e-6
     )
-    told = judge_alternatives(found, asked_for)
-    assert told.winner == winner
-    assert told.why[1].count(" loses by ") == 2
+    needs = f"it needs 9.1 MB, {alone.on} has 400.0 KB"
+    assert alone.reason == (None if status == "feasible" else needs)
 
 
-def test_equals_go_to_the_first():
-    told = judge_alternatives((made("nonn"), made("compressed")), LATENCY)
-    assert told.winner == "nonn"
-    assert told.why[1] == "One network whole is its equal."
+def test_of_boards_as_quick_the_teacher_is_on_one_that_holds_it():
+    one = asked(400_000, own={"rpi-3b-2": (30_000_000, None)})
+    assert (teacher_alone(one).on, teacher_alone(one).status) == ("rpi-3b-2", "feasible")
+
+
+def test_a_teacher_that_keeps_budgets_and_breaks_a_requirement_does_not_fit():
+    late = Requirement(objective="latency", bound=100.0)
+    alone = teacher_alone(asked(30_000_000, requirements=(late,)))
+    assert (alone.status, alone.reason) == ("infeasible", "latency <= 100 is required")
+    assert alone.total_ms > 1000
+
+
+def test_a_teacher_of_the_user_s_own_has_the_latency_of_its_macs():
+    """Sent to, computed, answered with ten values, and joined: each from the profiles, by hand."""
+    own = TeacherFacts(None, "3x32x32", 10, 2_000_000.0, 300_000_000.0)
+    one = asked(30_000_000, accuracy=AccuracyBasis(teacher=own, teacher_accuracy_pct=97.0,
+                                                   teacher_images=135))  # fmt: skip
+    host, (board, *_) = resolve(one.fleet)
+    known_ms = (
+        send_ms(board, one.image_shape.size_bytes)
+        + compute_ms(board.device, 300_000_000)
+        + reply_ms(board, 10)
+        + 2 * board.link.latency_ms.value
+        + join_ms(host)
+    )
+    alone = teacher_alone(one)
+    assert alone.total_ms == pytest.approx(known_ms)
+    assert alone.energy_fleet_mj == pytest.approx(compute_mj(board.device, 300_000_000))
+    assert (alone.networks, alone.segmentation, alone.params) == ((), None, 2_000_000)
+    # 135 images: Wilson's interval of 97 %.
+    assert (alone.accuracy_low_pct, alone.accuracy_pct, alone.accuracy_high_pct) == (
+        pytest.approx(92.6, abs=0.1),
+        97.0,
+        pytest.approx(98.8, abs=0.1),
+    )
+
+
+def test_no_alternative_is_less_accurate_than_chance():
+    own = TeacherFacts(None, "3x32x32", 10, 2e6, 3e8)
+    basis = AccuracyBasis(teacher=own, teacher_accuracy_pct=12.0, teacher_images=100)
+    for each in find_alternatives(solve(asked(5_500_000, accuracy=basis))):
+        if each.accuracy_pct is not None:
+            assert each.accuracy_pct >= 10.0
 
 
 def test_images_of_a_nonn_leave_at_its_throughput():

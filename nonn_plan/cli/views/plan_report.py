@@ -11,6 +11,7 @@ from nonn_plan.cli.output import Output, format_estimate, format_pct
 from planner.accuracy import AccuracyEstimate
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import (
+    Alternative,
     JointModel,
     LevelResult,
     PlanDocument,
@@ -154,9 +155,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
     if plan.accuracy is not None:
         _show_accuracy(output, plan.accuracy)
     _show_failures(output, plan)
-    for sentence in plan.verdict.why if plan.verdict else ():
-        for clause in _CLAUSES.split(sentence):
-            output.say(f"{clause[:1].upper()}{clause[1:].removesuffix('.')}.")
+    _show_alternatives(output, plan)
     _, boards = resolve(plan.question.fleet)
     used = [board for board in boards if board.name in plan.decision.used]
     if noisy := noisy_links(used):
@@ -290,6 +289,58 @@ def _show_failures(output: Output, plan: PlanDocument) -> None:
         )
         expected = f"{robustness.expected_accuracy_pct:.3f} %"
         output.say(f"expected accuracy with failures {expected}{reliability}")
+
+
+def _show_alternatives(output: Output, plan: PlanDocument) -> None:
+    """Show costs of the plan, one network and the teacher, and why some fail."""
+    if not plan.alternatives:
+        return
+    names = {one.kind: _alternative_name(plan, one) for one in plan.alternatives}
+    # The teacher in one piece is the teacher alone.
+    shown = [one for one in plan.alternatives if one.kind != "segmented" or one.boards != 1]
+    fits = {"feasible": "yes", "infeasible": "no", "undecided": "not known"}
+    output.table(
+        "Trade-off: students, one network, or the teacher",
+        ("way", "latency", "accuracy", "energy", "boards", "fits"),
+        [
+            (
+                names[one.kind],
+                "-" if one.total_ms is None else f"{one.total_ms:.1f} ms",
+                _alternative_accuracy(one),
+                "-" if one.energy_fleet_mj is None else f"{one.energy_fleet_mj:.1f} mJ",
+                "-" if one.boards is None else str(one.boards),
+                fits[one.status],
+            )
+            for one in shown
+        ],
+    )
+    for one in shown:
+        if one.status != "feasible":
+            verb = "does not fit" if one.status == "infeasible" else "is not known"
+            output.say(f"{names[one.kind]} {verb}: {one.reason}")
+        if one.kind == "teacher" and one.total_ms is not None and one.segmentation is None:
+            output.say("the teacher's latency is predicted by its FLOPs alone")
+
+
+def _alternative_name(plan: PlanDocument, one: Alternative) -> str:
+    """Short name of an alternative, with its network or its board."""
+    network = one.networks[0] if one.networks else "one network"
+    return {
+        "nonn": f"NoNN of {len(plan.students)}",
+        "compressed": f"{network} whole",
+        "both": f"{network} cut",
+        "segmented": "teacher cut",
+        "teacher": f"teacher on {one.on}" if one.on else "teacher alone",
+    }[one.kind]
+
+
+def _alternative_accuracy(one: Alternative) -> str:
+    """Accuracy with the digits that its interval bears."""
+    value, low, high = one.accuracy_pct, one.accuracy_low_pct, one.accuracy_high_pct
+    if value is None:
+        return "-"
+    known = (value, value if low is None else low, value if high is None else high)
+    return f"{format_estimate(*known)[0]} %"
 
 
 def _show_accuracy(output: Output, accuracy: AccuracyEstimate) -> None:
