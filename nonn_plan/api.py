@@ -46,11 +46,6 @@ if TYPE_CHECKING:
     from simulator.workloads.fan_out import Workload
 
 
-CONFIRMED = "certified: prices in whole numbers prove it, which `nonn-plan verify` checks"
-NOT_CONFIRMED = "not confirmed: OR-Tools CP-SAT alone says so"
-"""Standings of a refusal."""
-
-
 def state_problem(
     partition: Partition,
     fleet: Fleet | str,
@@ -248,13 +243,15 @@ def read_plan(path: Path | str) -> PlanDocument:
 def verify(plan: PlanDocument) -> "Verification":
     """Check all that a plan says: figures, limits, and each proof by its certificate.
 
-    Prices are checked in whole numbers; no solver is loaded.
+    Prices are checked in whole numbers, without a solver; where there are none, another engine is
+    asked.  Loads no OR-Tools.
     """
     from planner.certificates.verification import verify_plan
     from planner.plan_file.validation import violations
+    from planner.solvers.second_opinion import second_opinion
 
     plain = plan.model_dump(mode="json")
-    found = verify_plan(plan.question, plain)
+    found = verify_plan(plan.question, plain, second_opinion)
     untrue = (*violations(plan), *found.untrue)
     return found.model_copy(update={"untrue": tuple(dict.fromkeys(untrue))})
 
@@ -265,9 +262,11 @@ def require_feasible(plan: PlanDocument, then: str = "") -> None:
     `then` is a last line behind the reason, such as where the proof was written.
     """
     if plan.status == "infeasible":
+        from planner.solvers.second_opinion import refusal_standing
+
         lines = ["proven infeasible; these cannot hold together:"]
         lines += [f"  - {sentence}" for sentence in plan.conflict]
-        lines.append(CONFIRMED if plan.refutation is not None else NOT_CONFIRMED)
+        lines.append(refusal_standing(plan))
         raise InfeasibleError("\n".join([*lines, *filter(None, [then])]))
 
 

@@ -15,7 +15,7 @@ better; they are left out.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -191,8 +191,11 @@ class Claim:
         return holds
 
 
-Standing = Literal["certified", "claimed"]
-"""Prices that were checked, or one solver's word."""
+Standing = Literal["certified", "seconded", "claimed"]
+"""Prices that were checked, a second engine's opinion, or one solver's word."""
+
+SecondOpinion = Callable[[CostTables, Claim | Demands], bool | None]
+"""Another engine's answer to a claim, or to whether demands leave no plan; None for none."""
 
 
 class StageStanding(Record):
@@ -200,8 +203,8 @@ class StageStanding(Record):
 
     objective: str = Field(description="What was optimised; `no plan` of an infeasible question.")
     standing: Standing = Field(
-        description="certified: its prices were checked in whole numbers; claimed: one solver's "
-        "word."
+        description="certified: its prices were checked in whole numbers; seconded: another "
+        "engine agrees, which is no proof; claimed: one solver's word."
     )
 
 
@@ -212,7 +215,9 @@ class Verification(Record):
     stages: tuple[StageStanding, ...] = Field(description="One row per stage with a bound.")
 
 
-def verify_plan(problem: Problem, plan: Mapping[str, Any]) -> Verification:
+def verify_plan(
+    problem: Problem, plan: Mapping[str, Any], second: SecondOpinion = lambda *_: None
+) -> Verification:
     """Verify a plan file's plain content: its figures, and each claim by its certificate."""
     tables, rows = CostTables(problem), []
     untrue: list[str] = []
@@ -230,6 +235,8 @@ def verify_plan(problem: Problem, plan: Mapping[str, Any]) -> Verification:
         try:
             if _certified(tables, claim, content):
                 standing = "certified"
+            elif second(tables, claim):
+                standing = "seconded"
         except ValueError as error:
             untrue.append(str(error))
         rows.append(StageStanding(objective=name, standing=standing))

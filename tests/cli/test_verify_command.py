@@ -31,7 +31,9 @@ def test_an_untrue_plan_ends_with_1(nonn_plan, plan_arguments, tmp_path, change)
     assert "says what is untrue" in said.err
 
 
-def test_a_plan_from_before_there_were_certificates_is_claimed(nonn_plan, plan_arguments, tmp_path):
+def test_a_plan_from_before_there_were_certificates_gets_a_second_opinion(
+    nonn_plan, plan_arguments, tmp_path
+):
     assert nonn_plan(*plan_arguments, *OWN_G0).code == 0
     content = json.loads((tmp_path / "plan.json").read_text())
     content.pop("refutation")
@@ -41,7 +43,7 @@ def test_a_plan_from_before_there_were_certificates_is_claimed(nonn_plan, plan_a
     said = nonn_plan("verify", tmp_path / "plan.json", "--json")
     assert said.code == 0
     standings = {one["objective"]: one["standing"] for one in said.document["stages"]}
-    assert standings["capacity"] == "claimed"
+    assert standings["capacity"] == "seconded"
 
 
 def test_a_refusal_says_what_it_rests_on(nonn_plan, changed, tmp_path):

@@ -18,6 +18,7 @@ from planner.certificates.figures import CostTables
 from planner.certificates.verification import Claim, certified_bound, verify_plan
 from planner.solve import solve
 from planner.solvers.certificate_search import with_certificates
+from planner.solvers.second_opinion import second_opinion
 
 NETWORKS = ("wrn10:4,8,8", "wrn10:4,8,16")
 SHAPE = "wrn:1x4"
@@ -188,6 +189,24 @@ def test_as_many_students_as_boards_are_certified_at_the_root(count, seed):
     assert not one.path
     assert len(one.model_dump_json()) < 400
     assert verify_plan(problem, plan.model_dump(mode="json")).stages[0].standing == "certified"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_second_engine_agrees_with_what_is_true_alone(seed):
+    problem = unlike_question(
+        seed, boards=(2, 4), students=(2, 3), communities=(3, 6), objective=stages("capacity")
+    )
+    best = solve(problem).stages[0].best
+    tables, demands = CostTables(problem), Demands.of(problem)
+    assert second_opinion(tables, Claim(demands, "capacity", best, best))
+    assert not second_opinion(tables, Claim(demands, "capacity", best - 1, best - 1))
+    assert not second_opinion(tables, demands)
+
+
+def test_a_second_engine_agrees_that_there_is_no_plan():
+    least = cost(NETWORKS[0], 3).memory_bytes("fp32")
+    problem = asked(memory=int(1.5 * least), partition=partition((3, 3, 3)))
+    assert second_opinion(CostTables(problem), Demands.of(problem))
 
 
 def test_copies_are_certified():

@@ -118,7 +118,7 @@ def test_a_changed_price_proves_no_more_than_is_true():
         better = changed(better, ("stages", 0, "best"), lambda old: old - 1)
         better = changed(better, place, lambda old, s=step: old + s)
         assert refused(better)
-    assert standings == {"certified", "claimed"}
+    assert standings == {"certified", "seconded"}
 
 
 def test_a_better_value_than_there_is_is_refused_by_its_own_prices():

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 STANDINGS = {
     "certified": "certified: prices, checked in whole numbers without a solver",
+    "seconded": "second opinion, not a proof: HiGHS, on a model of its own",
     "claimed": "claimed: OR-Tools CP-SAT alone",
 }
 """Standings of a claim, for people."""
