@@ -51,8 +51,9 @@ class _Rows:
 
 
 def second_opinion(tables: CostTables, claim: Claim | Demands) -> bool | None:
-    """Whether HiGHS agrees that nothing is better, or that there is no plan; None for no answer.
+    """Whether HiGHS agrees with a claim, or that there is no plan.
 
+    None where it does not, or has no answer.
     It is asked of sums over boards and of whether there is a plan, without times.
     """
     demands = claim.demands if isinstance(claim, Claim) else claim
@@ -88,7 +89,7 @@ def refusal_standing(plan: PlanDocument) -> str:
 
 
 def _bound(tables: CostTables, case: Case, demands: Demands, goal: str | None) -> int | None:
-    """Most of the goal, or of communities that are placed, by HiGHS; None for no answer."""
+    """Most of the goal, or of communities that are placed; None for no answer."""
     students = range(min(case.most, len(case.kept)))
     modes = [one.mode for one in tables.first(0, 0, case.group0, "any", False)]
     runs: list[Column] = [
@@ -115,7 +116,7 @@ def _bound(tables: CostTables, case: Case, demands: Demands, goal: str | None) -
 
 
 def _place(rows: _Rows, case: Case, columns: Sequence[Column], *, whole: bool) -> None:
-    """Each community in one place, all of them where `whole`; each student in one, with some.
+    """Place each community, all of them where `whole`, and each student, once.
 
     knows[c,s,b,m] <= runs[s,b,m] <= sum_c knows[c,s,b,m].
     """
