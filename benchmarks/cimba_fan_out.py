@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import islice
@@ -212,13 +212,8 @@ def table_of(title: str, rows: list[dict[str, object]]) -> Table:
     return table
 
 
-def main(
-    images: Annotated[int, typer.Option(help="Images of a run.")] = 100_000,
-    repeats: Annotated[int, typer.Option(help="Runs of each; the quickest counts.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
-    seed: int = 0,
-) -> None:
-    """Simulate the same fan-out with cimba and here, and compare latencies and times."""
+def beside_cimba(images: int, repeats: int, seed: int) -> dict[str, list[dict[str, object]]]:
+    """Rows of all ways, undisturbed and with failures; SystemExit where numba cannot compile."""
     if not (RECURRENCE.make() and EVENTS.make()):
         raise SystemExit("numba cannot compile here")
     workload, poisson = eight_boards(), Poisson(PER_S)
@@ -231,18 +226,33 @@ def main(
         "undisturbed": (workload, Scenario(poisson, seed=seed), None),
         "failures, deadline, losses": (late, disturbed, downs),
     }
-    found = {
+    return {
         name: rows_of(work, world, CimbaFanOut(work, starts_ms, fails), images, repeats)
         for name, (work, world, fails) in worlds.items()
     }
-    console = Console()
-    if as_json:
-        console.print_json(json.dumps({"cimba": version("cimba"), **found}))
-        return
+
+
+def tables_of(found: dict[str, list[dict[str, object]]], images: int) -> Iterator[Table]:
+    """Tables of what `beside_cimba` found, one for each scenario."""
     for name, rows in found.items():
         lost = f", {rows[0]['lost']} lost" if rows[0]["lost"] else ""
         title = f"Beside cimba {version('cimba')}, {name}: {images:,} images{lost}, processor time"
-        console.print(table_of(title, rows))
+        yield table_of(title, rows)
+
+
+def main(
+    images: Annotated[int, typer.Option(help="Images of a run.")] = 100_000,
+    repeats: Annotated[int, typer.Option(help="Runs of each; the quickest counts.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    seed: int = 0,
+) -> None:
+    """Simulate the same fan-out with cimba and here, and compare latencies and times."""
+    found, console = beside_cimba(images, repeats, seed), Console()
+    if as_json:
+        console.print_json(json.dumps({"cimba": version("cimba"), **found}))
+        return
+    for table in tables_of(found, images):
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ simulator with a trace, it keeps what each hop did: it as tuples, the simulator 
 rows are made when somebody asks (not timed).  With failures, both let a hop that falls into a down
 time queue anew after it.
 
-Each hop of each image is compared before any time is shown.  Beside cimba: `cimba_fan_out.py`.
+Each hop of each image is compared before any time is shown.  Where cimba is installed, the tables
+of `cimba_fan_out.py` follow, measured in the same run.
 """
 
 import json
@@ -17,6 +18,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice
 from operator import itemgetter
 from typing import Annotated, Any, TypeVar
@@ -44,6 +46,7 @@ PER_S = 5.0  # of images; a board is busy for half of the time
 MEAN_UP_MS, MEAN_DOWN_MS = 60_000.0, 2_000.0
 LAYERS, EXCHANGE_MS, MESSAGE_MS, SHARE_MS, MAPS_BYTES = 40, 1.5, 0.8, 2.5, 4096
 TOLERANCE_MS = 1e-6
+CIMBA_IMAGES = 100_000
 
 
 class Textbook:
@@ -283,6 +286,11 @@ def compare(
     return rows
 
 
+def both_ways(world: Scenario) -> dict[str, tuple[Path, Scenario]]:
+    """Ways of the simulator for a scenario without failures."""
+    return {way: (way, world) for way in ("events", "recurrence")}
+
+
 def fan_out_rows(images: int, repeats: int, seed: int) -> list[dict[str, object]]:
     """Eight Raspberry Pi with a student each: open and closed, with and without failures."""
     workload = eight_boards()
@@ -303,10 +311,7 @@ def fan_out_rows(images: int, repeats: int, seed: int) -> list[dict[str, object]
         *compare(
             "NoNN, Poisson",
             lambda: textbook_fan_out(workload, images, starts_ms),
-            {
-                "events": ("events", Scenario(poisson, seed=seed)),
-                "recurrence": ("recurrence", Scenario(poisson, seed=seed)),
-            },
+            both_ways(Scenario(poisson, seed=seed)),
             graph,
             images,
             repeats,
@@ -314,10 +319,7 @@ def fan_out_rows(images: int, repeats: int, seed: int) -> list[dict[str, object]
         *compare(
             "NoNN, closed loop",
             lambda: textbook_fan_out(workload, images),
-            {
-                "events": ("events", UNDISTURBED),
-                "recurrence": ("recurrence", UNDISTURBED),
-            },
+            both_ways(UNDISTURBED),
             graph,
             images,
             repeats,
@@ -332,10 +334,7 @@ def all_to_all_rows(images: int, repeats: int) -> list[dict[str, object]]:
     return compare(
         f"all-to-all, {LAYERS} layers",
         lambda: textbook_all_to_all([board.name for board in boards], wire_ms, images),
-        {
-            "events": ("events", UNDISTURBED),
-            "recurrence": ("recurrence", UNDISTURBED),
-        },
+        both_ways(UNDISTURBED),
         all_to_all(boards),
         images,
         repeats,
@@ -368,20 +367,18 @@ def main(
     seed: int = 0,
 ) -> None:
     """Simulate the same workloads both ways, and compare results and times."""
-    rows = [
-        *fan_out_rows(images, repeats, seed),
-        *all_to_all_rows(max(1, images // 40), repeats),
-    ]
-    machine = (
-        f"{platform.machine()}, Python {platform.python_version()}, "
-        f"simpy {version('simpy')}, numpy {np.__version__}"
-    )
-    console = Console()
+    rows = fan_out_rows(images, repeats, seed) + all_to_all_rows(max(1, images // 40), repeats)
+    python = f"{platform.machine()}, Python {platform.python_version()}"
+    machine = f"{python}, simpy {version('simpy')}, numpy {np.__version__}"
+    console, cimba = Console(), dict[str, list[dict[str, object]]]()
+    if find_spec("cimba"):
+        from cimba_fan_out import beside_cimba, tables_of
+
+        cimba = beside_cimba(CIMBA_IMAGES, repeats, seed)
     if as_json:
-        console.print_json(json.dumps({"machine": machine, "rows": rows}))
+        console.print_json(json.dumps({"machine": machine, "rows": rows, "cimba": cimba}))
         return
-    table = Table(title=f"Microseconds per image, one core ({machine})")
-    table.add_column("workload")
+    table = Table("workload", title=f"Microseconds per image, one core ({machine})")
     for name in ("way", "textbook", "ours", "textbook / ours", "worst difference, ms"):
         table.add_column(name, justify="right")
     for row in rows:
@@ -394,6 +391,8 @@ def main(
             f"{row['worst_difference_ms']:.1g}",
         )
     console.print(table)
+    for beside in tables_of(cimba, CIMBA_IMAGES) if cimba else ():
+        console.print(beside)
 
 
 if __name__ == "__main__":
