@@ -75,14 +75,14 @@ def solve_model(
         status = yield SolverTask(model.model, solver)
         took += solver.deterministic_time
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            if not _tighten(model, solver):
+            if not tighten_logarithms(model, solver):
                 incumbent = model.assignment(solver), round(solver.objective_value)
             elif status == cp_model.OPTIMAL:
                 continue
         return _outcome(solver, status, goal, incumbent, took)
 
 
-def _tighten(model: PlanModel, solver: cp_model.CpSolver) -> bool:
+def tighten_logarithms(model: PlanModel, solver: cp_model.CpSolver) -> bool:
     """Add tangents wherever the solution is too optimistic; say whether it was anywhere."""
     refined: list[Logarithm | AccuracyCurve | ReliabilityModel] = [
         *model.logarithms,
@@ -263,7 +263,7 @@ class LevelSolver:
                     solver = new_solver(self.seed, deterministic_limit, 1)
                     plan = yield from pack_communities(self.data, modes[0], choices, solver)
                     took += solver.deterministic_time
-                    incumbent = self._better(goal, incumbent, plan)
+                    incumbent = self.better(goal, incumbent, plan)
                 break
             low, high = (middle + 1, high) if refuted else (low, min(middle, incumbent[1]))
         return low, incumbent, took
@@ -294,7 +294,7 @@ class LevelSolver:
         asked = [(modes, LatencyRelaxation(self.data, modes)) for modes in alike]
         return [] if any(one.too_many for _, one in asked) else asked
 
-    def _better(
+    def better(
         self, goal: ObjectiveFunction, incumbent: Incumbent, plan: Assignment | None
     ) -> Incumbent:
         """The plan, where it is feasible and better than the incumbent, else this."""
@@ -353,7 +353,7 @@ class LevelSolver:
         data = _within_balance(data, bounds)
         model = _model(data, timed=self._timed, told_apart=told_apart)
         for bound in bounds:
-            _add_limit(model, bound)
+            add_limit(model, bound)
         return model
 
 
@@ -376,7 +376,7 @@ def _model(data: ProblemData, *, timed: bool, told_apart: bool) -> PlanModel:
     return AssignmentModel(data, timed=timed) if patterns is None else PatternModel(data, patterns)
 
 
-def _add_limit(model: PlanModel, limit: ObjectiveBound) -> None:
+def add_limit(model: PlanModel, limit: ObjectiveBound) -> None:
     """Keep a bound: measure >= bound where more is better, else <= bound."""
     value = limit.measure.read(model)
     model.model.add(value >= limit.bound if limit.measure.maximise else value <= limit.bound)

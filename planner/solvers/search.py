@@ -26,6 +26,7 @@ from planner.data.relaxable_constraint import (
 )
 from planner.heuristics.local_search import MOST_SOLUTIONS, local_search
 from planner.problem.problem import Problem
+from planner.solvers.due_date_model import RELAXED_SHARE, first_proofs
 from planner.solvers.further_rounds import least_students, with_more_students
 from planner.solvers.level_solver import LevelSolver, SearchOutcome, SolverRuns, SolverTask
 from planner.solvers.variables import remove_dominated_modes
@@ -76,12 +77,8 @@ def _fits(stem: DedicatedStem, capacity: BoardCapacity) -> bool:
     return all(limit is None or need <= limit for need, limit in needs)
 
 
-FIRST_SHARE = 0.2
-"""Part of the time after which an unproven latency is bracketed first."""
 PROBES_SHARE = 0.4
 """Part of the time for asking whether less is possible."""
-RELAXED_SHARE = 0.02
-"""Part of the time for one question to the relaxation, or one packing."""
 ROUNDS_SHARE = 0.05
 """Part of the time for asking how many students more than those allowed can be of use."""
 _T = TypeVar("_T")
@@ -284,21 +281,12 @@ def _placement_runs(
     if goal is None or found is None or not goal.timed or data.order_matters:
         outcome = yield from level_solver.run(found, deterministic_limit - took)
         return replace(outcome, deterministic_time=outcome.deterministic_time + took)
-    relaxed, found, asked = yield from level_solver.bound_by_relaxation(
-        goal, found, RELAXED_SHARE * deterministic_limit
-    )
-    took += asked
-    if relaxed >= found[1]:
-        return SearchOutcome(
-            *found, bound=relaxed, proven=True, infeasible=False, deterministic_time=took
-        )
-    first = yield from level_solver.run(found, FIRST_SHARE * deterministic_limit, low=relaxed)
+    first = yield from first_proofs(level_solver, goal, found, deterministic_limit - took)
     took += first.deterministic_time
     if first.proven or first.assignment is None or first.value is None:
         return replace(first, deterministic_time=took)
-    best = (first.assignment, first.value)
-    probing = PROBES_SHARE * deterministic_limit
-    bound = max(relaxed, first.bound or relaxed)
+    best, bound = (first.assignment, first.value), first.bound or 0
+    probing = min(PROBES_SHARE * deterministic_limit, deterministic_limit - took)
     low, best, probed = yield from level_solver.bisect(goal, best, bound, probing)
     took += probed
     last = yield from level_solver.run(best, deterministic_limit - took, low=low)

@@ -1,0 +1,103 @@
+"""Latencies under limits of earlier levels, proven by patterns and due dates."""
+
+import math
+
+import pytest
+from drawn_instances import random_instance
+from drawn_problems import unlike_question
+from listed_plans import all_plans
+from ortools.sat.python import cp_model
+from planner_questions import question
+
+from planner.data.modes import least_within, rounding_bound
+from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
+from planner.data.problem_data import resolve_problem
+from planner.heuristics.solution import evaluate_assignment
+from planner.solvers import due_date_model
+from planner.solvers.assignment_model import AssignmentModel
+from planner.solvers.due_date_model import DueDateModel
+from planner.solvers.pattern_model import enumerate_patterns
+from planner.solvers.search import TimeBudget, search
+
+LATENCY, CAPACITY, IMBALANCE, ENERGY = (
+    OBJECTIVE_FUNCTIONS[name] for name in ("latency", "capacity", "imbalance", "energy")
+)
+FLEETS = ("rpi-3b*3", "rpi-3b,odroid-xu4s*2", "rpi-4b,rpi-3b,odroid-xu4s")
+
+
+def solved(model):
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    return solver, solver.solve(model.model)
+
+
+@pytest.mark.parametrize("limit", [None, (CAPACITY, 9_000), (ENERGY, 10**8), (IMBALANCE, 2)])
+@pytest.mark.parametrize("sizes", [(4, 4, 4, 4), (3, 3, 5)])
+@pytest.mark.parametrize("fleet", FLEETS)
+def test_the_earliest_deadline_is_the_optimum_of_the_other_model(fleet, sizes, limit):
+    """At the optimum there is a plan, which is in time; a unit before it there is none."""
+    asked = resolve_problem(question(fleet, sizes, memory=60_000, min_students=2))
+    limits = [ObjectiveBound(*limit)] if limit else []
+    slots = AssignmentModel(asked, timed=True)
+    for one in limits:
+        value = one.measure.read(slots)
+        slots.model.add(value >= one.bound if one.measure.maximise else value <= one.bound)
+    slots.model.minimize(LATENCY.read(slots))
+    solver, status = solved(slots)
+    assert status == cp_model.OPTIMAL
+    optimum = round(solver.objective_value)
+    patterns = enumerate_patterns(asked, most=10**6)
+    model = DueDateModel(asked, patterns, limits, optimum)
+    solver, status = solved(model)
+    assert status == cp_model.OPTIMAL
+    view = evaluate_assignment(asked, model.assignment(solver))
+    assert view.latency() == optimum
+    assert not view.violation()
+    assert not any(one.violation(one.measure.read(view)) for one in limits)
+    assert solved(DueDateModel(asked, patterns, limits, optimum - 1))[1] == cp_model.INFEASIBLE
+
+
+def test_under_a_kept_capacity_the_latency_equals_exhaustive_search(monkeypatch):
+    """The relaxation is not asked, so that due dates prove what they can."""
+    built = []
+
+    class Counted(DueDateModel):
+        def __init__(self, *parts):
+            built.append(parts)
+            super().__init__(*parts)
+
+    monkeypatch.setattr("planner.solvers.level_solver.relaxes", lambda _: False)
+    monkeypatch.setattr(due_date_model, "FEW_CLASSES", 0)
+    monkeypatch.setattr(due_date_model, "DueDateModel", Counted)
+    settled = 0
+    for seed in range(16):
+        image, instance = random_instance(seed)
+        plans = list(all_plans(image, instance))
+        if not plans:
+            continue
+        most = max(plan["capacity"] for plan in plans)
+        worst = least_within(most, 10)
+        limits = [ObjectiveBound(CAPACITY, worst)]
+        before = len(built)
+        outcome = search(instance, LATENCY, limits, seed=0, time_budget=TimeBudget(60))
+        slack = rounding_bound(len(instance.capacities), instance.max_students, instance.filters)
+        top = min(plan["latency"] for plan in plans if plan["capacity"] >= worst)
+        assert outcome.proven
+        assert outcome.bound == outcome.value == pytest.approx(top, abs=slack)
+        settled += len(built) > before
+    assert settled >= 8
+
+
+def test_sixteen_unlike_boards_with_a_kept_capacity_are_proven_within_three_units():
+    """Capacity within 5 % of its best, 4,065,656, and the least imbalance; then latency."""
+    same = (16, 16)
+    asked = resolve_problem(unlike_question(1, boards=same, students=same, communities=same))
+    limits = [
+        ObjectiveBound(CAPACITY, math.ceil(0.95 * 4_065_656)),
+        ObjectiveBound(IMBALANCE, 32),
+    ]
+    outcome = search(
+        asked, LATENCY, limits, seed=0, time_budget=TimeBudget(3), most_solutions=2_000
+    )
+    assert outcome.proven
+    assert outcome.value == 77_937_417
