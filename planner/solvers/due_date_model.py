@@ -134,7 +134,7 @@ def first_proofs(
     incumbent: Incumbent,
     deterministic_limit: float,
 ) -> SolverRuns[SearchOutcome]:
-    """Best plan and bound by the relaxation, by due dates, and by a model of all plans.
+    """Best plan and bound by the relaxation, due dates, and a model of all plans.
 
     Far from its bound a plan is soon improved within deadlines; near to it, the other models are
     often quicker, so that these come first.
@@ -168,7 +168,7 @@ def _outcome(low: int, best: Incumbent, took: float) -> SearchOutcome:
 
 @dataclass(slots=True)
 class _DeadlineSearch:
-    """Search for the earliest deadline that a plan keeps, between `low` and the best plan's."""
+    """Search for the earliest deadline that a plan keeps, from `low` to the best plan's."""
 
     level_solver: LevelSolver
     goal: ObjectiveFunction
