@@ -5,7 +5,9 @@ would be worse need not be modelled.  The same instance and seed find the same p
 the machine.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations, cycle, islice, product
 
 import numpy as np
@@ -13,7 +15,8 @@ import numpy as np
 from planner.data.modes import Assignment
 from planner.data.objective_function import ObjectiveBound, ObjectiveFunction
 from planner.data.problem_data import ProblemData, community_classes
-from planner.heuristics.solution import DROPPED, CostEvaluator, Solution
+from planner.heuristics import DROPPED, Solution
+from planner.heuristics.solution import CostEvaluator, EvaluatedSolution
 
 Move = tuple[str, int, int]
 """Kind of a move, and the two numbers of its students, communities, boards or modes."""
@@ -177,6 +180,27 @@ once: little to choose is soon proven."""
 KICKS = 20
 """The search ends when this many kicks in a row lead to nothing better."""
 
+UNITS_PER_SOLUTION, UNITS_PER_STUDENT = 2e-5, 2e-6
+"""Deterministic time of a draft, and of each of its students: about seconds."""
+
+
+@dataclass(slots=True)
+class SearchEffort:
+    """Deterministic time that a local search may take, and what it took."""
+
+    limit: float = math.inf
+    spent: float = 0.0
+
+    def add(self, students: int) -> None:
+        """Count a draft of so many students."""
+        self.spent += UNITS_PER_SOLUTION + students * UNITS_PER_STUDENT
+
+    @property
+    def over(self) -> bool:
+        """Whether the limit is reached."""
+        return self.spent >= self.limit
+
+
 Score = tuple[float, int, int]
 """Violation of the rules; value of the goal, less being better; tie-breaker."""
 
@@ -189,12 +213,15 @@ def local_search(
     seed: int,
     incumbent: Assignment | None = None,
     most_solutions: int = MOST_SOLUTIONS,
+    effort: SearchEffort | None = None,
 ) -> tuple[Assignment, int] | None:
     """Good assignment and its value in solver units; None if none was found.
 
-    `known` is one that keeps all rules and limits, and where the search begins.
+    `incumbent` is one that keeps all rules and limits, and where the search begins.  It ends at the
+    limit of the `effort`.
     """
-    return _LocalSearch(data, goal, limits, seed, most_solutions).run(incumbent)
+    effort = effort or SearchEffort()
+    return _LocalSearch(data, goal, limits, seed, most_solutions, effort).run(incumbent)
 
 
 class _LocalSearch:
@@ -205,7 +232,9 @@ class _LocalSearch:
         limits: Sequence[ObjectiveBound],
         seed: int,
         most_solutions: int,
+        effort: SearchEffort,
     ) -> None:
+        self._effort = effort
         self._data, self._goal, self._limits = data, goal, limits
         self._appraiser = CostEvaluator(data)
         self._random = np.random.default_rng(seed)
@@ -214,15 +243,14 @@ class _LocalSearch:
         self._left = min(most_solutions, SOLUTIONS_PER_CHOICE * choices)
 
     def run(self, incumbent: Assignment | None) -> tuple[Assignment, int] | None:
-        starts = [self._appraiser.solution_of(incumbent)] if incumbent else list(self._starts())
-        found = [self._descend(solution, self._score(solution)) for solution in starts]
+        starts = [self._appraiser.solution_of(incumbent)] if incumbent else self._starts()
+        found = [self._descend(solution) for solution in list(starts)]
         if not found:
             return None
         solution, score = min(found, key=lambda one: one[1])
         failed = 0
-        while failed < KICKS and self._left > 0:
-            kicked = self._kicked(solution)
-            other, better = self._descend(kicked, self._score(kicked))
+        while failed < KICKS and self._goes_on:
+            other, better = self._descend(self._kicked(solution))
             failed += 1
             if better < score:
                 solution, score, failed = other, better, 0
@@ -232,14 +260,21 @@ class _LocalSearch:
             self._appraiser.evaluate(solution)
         )
 
-    def _score(self, solution: Solution) -> Score:
+    def _value(
+        self, solution: Solution, near: EvaluatedSolution | None = None
+    ) -> tuple[Score, EvaluatedSolution]:
         self._left -= 1
-        view = self._appraiser.evaluate(solution)
+        self._effort.add(len(solution.modes))
+        view = self._appraiser.evaluate(solution, near)
         over = view.violation() + sum(
             limit.violation(limit.measure.read(view)) for limit in self._limits
         )
         sign = -1 if self._goal.maximise else 1
-        return over, sign * self._goal.read(view), view.tie_breaker()
+        return (over, sign * self._goal.read(view), view.tie_breaker()), view
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._left > 0 and not self._effort.over
 
     # Where it begins.
 
@@ -249,10 +284,13 @@ class _LocalSearch:
         shapes = sorted({mode.group0 for mode in data.modes})
         counts = {data.slots, max(1, data.min_students), (data.slots + 1) // 2}
         counts.add(data.most_students)
-        drops = range(len(data.drop_choices))
+        drops, begun = range(len(data.drop_choices)), False
         for shape, drop, count in product(shapes, drops, sorted(counts)):
             kept = len(data.sizes) - len(data.drop_choices[drop].communities)
+            if self._effort.over and begun:
+                return
             if count >= data.min_students and (count <= kept or data.reuse):
+                begun = True
                 yield self._dealt(shape, drop, count)
 
     def _dealt(self, shape: str, drop: int, students: int) -> Solution:
@@ -281,30 +319,50 @@ class _LocalSearch:
         )
 
     def _placed(self, solution: Solution) -> Solution:
-        """Put each student where the score is best, one after the other."""
+        """Put each student where the score is best, one after the other.
+
+        Of boards that are alike and hold the same, the first one is tried.  At the limit those that
+        are left go to one board after the other.
+        """
+        data, boards_in_turn = self._data, cycle(self._data.boards)
+        held: dict[int, object] = {}
         for s in range(len(solution.boards)):
+            if self._effort.over:
+                solution.boards[s] = next(boards_in_turn)
+                continue
             owners = [owner if owner <= s else DROPPED for owner in solution.owners]
             again = solution.extra_communities[: max(0, s + 1 - len(solution.first_round))]
             modes, boards = solution.modes[: s + 1], solution.boards[: s + 1]
             first = Solution(owners, modes, boards, solution.drop, again)
-            scores = [(self._score(_put_last(first, b)), b) for b in self._data.boards]
-            solution.boards[s] = min(scores)[1]
+            views: list[tuple[Score, int, EvaluatedSolution]] = []
+            tried: dict[object, int] = {}
+            for b in data.boards:
+                tried.setdefault((data.board_class(b), held.get(b)), b)
+            for b in tried.values():
+                score, view = self._value(_put_last(first, b), views[-1][2] if views else None)
+                views.append((score, b, view))
+            _, best, view = min(views, key=lambda one: one[:2])
+            solution.boards[s] = best
+            held[best] = view.loads[best].load.tasks
         return solution
 
     # How it goes on.
 
-    def _descend(self, solution: Solution, score: Score) -> tuple[Solution, Score]:
+    def _descend(self, solution: Solution) -> tuple[Solution, Score]:
         """Take each move that helps, until none does."""
+        score, view = self._value(solution)
         helped = True
-        while helped and self._left > 0:
+        while helped and self._goes_on:
             helped = False
             for move in self._moves(solution):
                 other = apply_move(self._data, solution, move)
-                if other is None or self._left <= 0:
+                if not self._goes_on:
+                    break
+                if other is None:
                     continue
-                better = self._score(other)
+                better, there = self._value(other, view)
                 if better < score:
-                    solution, score, helped = other, better, True
+                    solution, score, view, helped = other, better, there, True
         return solution, score
 
     def _kicked(self, solution: Solution) -> Solution:

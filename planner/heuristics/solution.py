@@ -6,8 +6,10 @@ All costs are in solver units (`planner.scaling`), the same that the models use.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
+from typing import NamedTuple
 
 from planner.data.balance import kept_sizes, most_inversion, uneven_units
 from planner.data.mode_costs import (
@@ -29,6 +31,7 @@ from planner.data.modes import (
 )
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData
+from planner.heuristics import DROPPED, Solution
 from planner.reliability.robustness import (
     UNITS_PER_ACCURACY_POINT,
     UNITS_PER_CERTAINTY,
@@ -109,46 +112,12 @@ def _board_load(
     )
 
 
-DROPPED = -1
+class ValuedLoad(NamedTuple):
+    """Load of a board, the part by which it exceeds budgets, and its tail."""
 
-
-@dataclass(slots=True)
-class Solution:
-    """Owner of each community (or `DROPPED`), mode and board of each student, drop choice.
-
-    The last students, one for each in `again`, are of further rounds: they mimic as many filters
-    as these communities have.  `copies` are further boards of each student.
-    """
-
-    owners: list[int]
-    modes: list[int]
-    boards: list[int]
-    drop: int
-    extra_communities: list[int] = field(default_factory=list)
-    copies: list[tuple[int, ...]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.copies = self.copies or [()] * len(self.modes)
-
-    def copy(self) -> "Solution":
-        """Return a solution of its own."""
-        return Solution(
-            self.owners[:],
-            self.modes[:],
-            self.boards[:],
-            self.drop,
-            self.extra_communities[:],
-            self.copies[:],
-        )
-
-    def replica_sets(self) -> list[tuple[int, ...]]:
-        """Return all boards of each student; the host waits for the first one."""
-        return [(board, *copies) for board, copies in zip(self.boards, self.copies, strict=True)]
-
-    @property
-    def first_round(self) -> range:
-        """The students that own communities."""
-        return range(len(self.modes) - len(self.extra_communities))
+    load: BoardLoad
+    over: float
+    tail: int
 
 
 class CostEvaluator:
@@ -156,24 +125,43 @@ class CostEvaluator:
 
     def __init__(self, data: ProblemData) -> None:
         self.data = data
-        self._load = cached_loads(data)
+        load, limits = cached_loads(data), data.capacities
+        self._valued = cache(
+            lambda b, tasks: ValuedLoad(one := load(b, tasks), one.violation(limits[b]), one.tail)
+        )
         self._places = {(one.name, one.precision): o for o, one in enumerate(data.modes)}
 
-    def evaluate(self, solution: Solution) -> "EvaluatedSolution":
-        """Evaluate a solution, each of whose students must have a community."""
-        sizes = [0] * len(solution.first_round)
-        for community, owner in enumerate(solution.owners):
-            if owner != DROPPED:
-                sizes[owner] += self.data.sizes[community]
-        sizes += [self.data.sizes[community] for community in solution.extra_communities]
+    def evaluate(
+        self, solution: Solution, near: "EvaluatedSolution | None" = None
+    ) -> "EvaluatedSolution":
+        """Evaluate a solution, each of whose students must have a community.
+
+        Of one that differs little from another, `near`, only the boards are valued that changed.
+        """
+        sizes = self._sizes(solution)
+        students = zip(solution.replica_sets(), solution.modes, sizes, strict=True)
+        placed = [(board, mode, size) for boards, mode, size in students for board in boards]
+        loads: dict[int, ValuedLoad] = {}
+        pairs = zip_longest(placed, near.placed if near else ())
+        unlike = [pair for pair in pairs if pair[0] != pair[1]]
+        changed = {row[0] for pair in unlike for row in pair if row is not None}
+        if near:
+            loads = {board: one for board, one in near.loads.items() if board not in changed}
         tasks: dict[int, list[StudentLoad]] = defaultdict(list)
-        for replica_sets, mode, size in zip(
-            solution.replica_sets(), solution.modes, sizes, strict=True
-        ):
-            for board in replica_sets:
+        for board, mode, size in placed:
+            if board in changed:
                 tasks[board].append((mode, size))
-        loads = {b: self._load(b, tuple(sorted(here))) for b, here in tasks.items()}
-        return EvaluatedSolution(self.data, solution, sizes, loads)
+        for board, here in tasks.items():
+            loads[board] = self._valued(board, tuple(sorted(here)))
+        return EvaluatedSolution(self.data, solution, sizes, placed, loads)
+
+    def _sizes(self, solution: Solution) -> list[int]:
+        """Filters of each student."""
+        sizes = [0] * len(solution.first_round)
+        for filters, owner in zip(self.data.sizes, solution.owners, strict=True):
+            if owner != DROPPED:
+                sizes[owner] += filters
+        return sizes + [self.data.sizes[community] for community in solution.extra_communities]
 
     def solution_of(self, found: Assignment) -> Solution:
         """Return an assignment as a solution."""
@@ -217,23 +205,23 @@ class CostEvaluator:
 class EvaluatedSolution:
     """A draft as a view: all amounts are whole numbers of solver units."""
 
-    __slots__ = ("_data", "_loads", "_sizes", "_solution")
-
     def __init__(
         self,
         data: ProblemData,
         solution: Solution,
         sizes: list[int],
-        loads: Mapping[int, BoardLoad],
+        placed: list[tuple[int, int, int]],
+        loads: dict[int, ValuedLoad],
     ) -> None:
         self._data, self._solution, self._sizes = data, solution, sizes
-        self._loads = loads
+        self.placed, self.loads = placed, loads
+        self._loads = {board: one.load for board, one in loads.items()}
 
     def violation(self) -> float:
         """Violation of budgets, shared G0 and number of students; 0 if none."""
         data = self._data
-        over = sum(one.violation(data.capacities[b]) for b, one in self._loads.items())
-        over += len({data.modes[o].group0 for o in self._solution.modes}) - 1
+        over = sum([one.over for one in self.loads.values()])
+        over += len({data.modes[o].group0 for o in set(self._solution.modes)}) - 1
         over += self._unfilled()
         count = len(self._sizes)
         return over + max(0, count - data.max_students, data.min_students - count)
@@ -249,17 +237,13 @@ class EvaluatedSolution:
         missing = sum(max(0, full - times[c]) for c in kept)
         return missing + len(kept) - len(solution.first_round)
 
-    def tails(self) -> dict[int, int]:
-        """Time from the send to each used board until its reply is there."""
-        return {board: one.tail for board, one in self._loads.items()}
-
     def tie_breaker(self) -> int:
         """Tie-breaker among plans of one latency: lower where work is spread."""
-        return sum(one.tail * one.tail for one in self._loads.values())
+        return sum([one.tail * one.tail for one in self.loads.values()])
 
     def total(self, figure: Resource) -> int:
         """Return a figure, added up over all boards."""
-        students = sum(int(getattr(one, figure)) for one in self._loads.values())
+        students: int = sum([getattr(one, figure) for one in self._loads.values()])
         return students + self._data.stem_usage(figure)
 
     def knowledge(self, figure: StudentQuantity) -> int:
@@ -342,10 +326,10 @@ class EvaluatedSolution:
         """
         clock = longest = 0
         sent: dict[int, int] = {}
-        for board in sorted(set(self._solution.boards), key=lambda b: -self._loads[b].tail):
+        for board in sorted(set(self._solution.boards), key=lambda b: -self.loads[b].tail):
             clock += self._loads[board].send
             sent[board] = clock
-            longest = max(longest, clock + self._loads[board].tail)
+            longest = max(longest, clock + self.loads[board].tail)
         for sharing in self._data.shared_media.values():
             if used := [board for board in sharing if board in sent]:
                 longest = max(longest, self._cleared(used, sent))

@@ -1,7 +1,7 @@
 """Goals of a plan: levels of its objective, requirements, budgets of boards, basis of accuracy."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from functools import lru_cache
@@ -209,6 +209,9 @@ class BoardBudget(Record):
     runtime_bytes: int = Field(
         default=0, ge=0, le=LARGEST, description="Bytes that the runtime takes of memory_bytes."
     )
+    asked_bytes: int | None = Field(
+        default=None, gt=0, description="Budget asked for, where the device has less memory."
+    )
     macs: int | None = Field(
         default=None, gt=0, le=LARGEST, description="MACs per image, B_FLOP of Eq. 2."
     )
@@ -257,7 +260,8 @@ def board_budgets(
     """Return one budget per board of `fleet`: its own limits, or else those of everywhere.
 
     Where nothing is said, memory is what the device may use (`usable_bytes`), the runtime takes
-    nothing of it, and nothing else is limited.  Raises InputError for an unknown board.
+    nothing of it, and nothing else is limited.  No budget is more than the memory of the device,
+    where that is told.  Raises InputError for an unknown board.
     """
     own = own or {}
     _, boards = resolve(fleet)
@@ -272,10 +276,13 @@ def board_budgets(
     rows = []
     for board in boards:
         limits = own.get(board.name, NO_LIMITS).over(everywhere)
+        asked_bytes = _memory_bytes(board, limits, f"fleet {fleet.name}: {board.name}")
+        memory_bytes = min(asked_bytes, board.device.ram_bytes or asked_bytes)
         rows.append(
             BoardBudget(
                 board=board.name,
-                memory_bytes=_memory_bytes(board, limits, f"fleet {fleet.name}: {board.name}"),
+                memory_bytes=memory_bytes,
+                asked_bytes=asked_bytes if asked_bytes > memory_bytes else None,
                 runtime_bytes=limits.runtime_bytes or 0,
                 macs=limits.macs,
                 busy_ms=limits.busy_ms,
@@ -283,6 +290,19 @@ def board_budgets(
             )
         )
     return tuple(rows)
+
+
+def memory_notes(budgets: Sequence[BoardBudget]) -> tuple[str, ...]:
+    """Sentences on budgets of more memory than their boards have, alike ones in one."""
+    alike: dict[tuple[int, int], list[str]] = {}
+    for row in budgets:
+        if row.asked_bytes is not None:
+            alike.setdefault((row.asked_bytes, row.memory_bytes), []).append(row.board)
+    return tuple(
+        f"planned with {format_bytes(has)} on {', '.join(boards)}, all memory that there is, in "
+        f"place of the {format_bytes(asked)} asked for"
+        for (asked, has), boards in alike.items()
+    )
 
 
 def _memory_bytes(board: Board, limits: BudgetLimits, where: str) -> int:

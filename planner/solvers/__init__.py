@@ -6,11 +6,13 @@ each stays in memory until Python looks for garbage.
 """
 
 from collections.abc import Iterable
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, cast
 
 from ortools.sat.python import cp_model_helper as helper
 from ortools.util.python.sorted_interval_list import Domain
+
+from planner.data.problem_data import ProblemData
 
 IntVar = helper.IntVar
 LinearExpr = helper.LinearExpr
@@ -20,6 +22,9 @@ CpSolverStatus = helper.CpSolverStatus
 OPTIMAL = CpSolverStatus.OPTIMAL
 FEASIBLE = CpSolverStatus.FEASIBLE
 INFEASIBLE = CpSolverStatus.INFEASIBLE
+
+UNITS_PER_MODEL, UNITS_PER_ROW = 1e-3, 5e-6
+"""Deterministic time of a model, and of each of its rows, that the solver does not count."""
 
 _KINDS = helper.BoolArgumentConstraint
 _BOOLEANS = Domain(0, 1)
@@ -116,6 +121,7 @@ class CpSolver:
     def __init__(self) -> None:
         self.parameters = helper.SatParameters()
         self._response: Any = None
+        self._model_time = 0.0
         self._running: Any = None
         self._lock = Lock()
 
@@ -124,11 +130,38 @@ class CpSolver:
         with self._lock:
             running: Any = helper.SolveWrapper()
             self._running = running
+        rows = len(model.model_proto.variables) + len(model.model_proto.constraints)
+        self._model_time = UNITS_PER_MODEL + UNITS_PER_ROW * rows
         running.set_parameters(self.parameters)
         self._response = running.solve(model.model_proto)
         with self._lock:
             self._running = None
         return cast(CpSolverStatus, self._response.status)
+
+    def solve_interruptibly(self, model: CpModel) -> CpSolverStatus:
+        """Solve in a thread of its own, so that a signal ends it."""
+        found: list[CpSolverStatus] = []
+        failed: list[BaseException] = []
+
+        def solve() -> None:
+            try:
+                found.append(self.solve(model))
+            except BaseException as error:
+                failed.append(error)
+
+        solving = Thread(target=solve)
+        solving.start()
+        try:
+            solving.join()
+        except BaseException:
+            # Again and again: a search that has not begun yet does not hear it.
+            while solving.is_alive():
+                self.stop_search()
+                solving.join(0.05)
+            raise
+        if failed:
+            raise failed[0]
+        return found[0]
 
     def stop_search(self) -> None:
         """End a search that another thread runs."""
@@ -156,5 +189,30 @@ class CpSolver:
 
     @property
     def deterministic_time(self) -> float:
-        """Count of the solver's work, about seconds."""
-        return float(self._response.deterministic_time)
+        """Count of the solver's work, and of making and reading the model, about seconds."""
+        return float(self._response.deterministic_time) + self._model_time
+
+
+TERMS_PER_CHOICE = 12
+"""Terms that a student on a board as a network has in the rules that know it, about."""
+MOST_PATTERNS = 50_000
+"""Of more patterns of boards there is no model."""
+MOST_TERMS = 4_000_000
+"""Of more terms there is no model: some 100 bytes each, several times over in the solver."""
+
+
+def is_modelled(data: ProblemData, choices: int, *, timed: bool) -> bool:
+    """Whether all rules of so many choices have few enough terms, by a rough count.
+
+    Choices are those of `planner.solvers.variables.mode_choices`.  The order of sends takes one
+    term for each three boards that are not alike, that of alike boards one for each two students,
+    that of students one for each two communities.
+    """
+    students, boards = data.slots + len(data.extra_students), len(data.boards)
+    kinds, communities = len(data.board_classes), len(data.sizes)
+    terms = TERMS_PER_CHOICE * choices + data.slots * communities * (communities + data.slots)
+    if timed:
+        alike = sum(len(kind) ** 3 for kind in data.board_classes)
+        return terms + 3 * (boards**3 - alike) <= MOST_TERMS
+    on_a_board = choices // max(1, boards)
+    return terms + (boards - kinds) * students * on_a_board // 2 <= MOST_TERMS

@@ -78,8 +78,8 @@ def _interchangeable_boards(data: ProblemData, board: int, other: int) -> bool:
 
 def _longest_first(data: ProblemData, plan: Assignment) -> tuple[int, ...]:
     appraiser = CostEvaluator(data)
-    tails = appraiser.evaluate(appraiser.solution_of(plan)).tails()
-    return tuple(sorted(tails, key=lambda board: -tails[board]))
+    loads = appraiser.evaluate(appraiser.solution_of(plan)).loads
+    return tuple(sorted(loads, key=lambda board: -loads[board].tail))
 
 
 def _turn(rank: Mapping[int, int], student: AssignedStudent) -> tuple[int, int]:

@@ -121,14 +121,16 @@ def one_network_and_boards(model: Model, v: Variables, data: ProblemData) -> Non
     sum_o picks[s,o] = active[s], runs[s,b,o] <= picks[s,o] <= sum_b runs[s,b,o], and
     sum_{b,o} runs[s,b,o] <= copies, for each s, b, o.
     """
+    runs_of: dict[tuple[int, int], list[cp_model.IntVar]] = defaultdict(list)
+    for (s, _, o), runs in v.runs.items():
+        runs_of[s, o].append(runs)
     for s, active in enumerate(v.active):
         picks = {o: pick for (student, o), pick in v.picks.items() if student == s}
         model.add_exactly_one([*picks.values(), ~active])
         model.add(sum_of(v.replica_sets(s)) <= data.max_copies)
         for o, pick in picks.items():
-            here = [r for (student, _, mode), r in v.runs.items() if (student, mode) == (s, o)]
-            model.add_bool_or([*here, ~pick])
-            for runs in here:
+            model.add_bool_or([*runs_of[s, o], ~pick])
+            for runs in runs_of[s, o]:
                 model.add_implication(runs, pick)
 
 
@@ -189,14 +191,12 @@ def students_share_group0(model: Model, v: Variables, data: ProblemData) -> None
     model.add_exactly_one(v.group0.values())
     if len(v.group0) == 1:
         return
+    choices: dict[tuple[int, str], list[cp_model.IntVar]] = defaultdict(list)
+    for (s, _, o), runs in v.runs.items():
+        choices[s, data.modes[o].group0].append(runs)
     for s in range(len(v.active)):
         for shape, shared in v.group0.items():
-            choices = [
-                runs
-                for (student, _, o), runs in v.runs.items()
-                if student == s and data.modes[o].group0 == shape
-            ]
-            model.add(sum_of(choices) <= data.max_copies * shared)
+            model.add(sum_of(choices[s, shape]) <= data.max_copies * shared)
 
 
 def boards_in_use(model: Model, v: Variables) -> None:

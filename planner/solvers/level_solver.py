@@ -216,7 +216,9 @@ class LevelSolver:
         # Of a shared medium, or copies, the model and the local search have bounds of their own.
         if self.goal and incumbent and not (self._timed and self.data.order_matters):
             bounds.append(ObjectiveBound(self.goal, incumbent[1]))
-        model = self._model(bounds)
+        if (model := self._model(bounds)) is None:
+            plan, value = incumbent or (None, None)
+            return SearchOutcome(plan, value, None, False, False, 0.0)
         if self.goal:
             value = _add_goal(model, self.goal)
             if low is not None:
@@ -322,7 +324,8 @@ class LevelSolver:
         stuck = incumbent[1]
         while stuck - low > BISECTION_GAP * incumbent[1] and took < deterministic_limit:
             middle = (low + stuck) // 2
-            model = self._model([*self.limits, ObjectiveBound(goal, middle)])
+            if (model := self._model([*self.limits, ObjectiveBound(goal, middle)])) is None:
+                break
             found = yield from solve_model(
                 model, None, None, self.seed, deterministic_limit / 8, timed=self._timed
             )
@@ -344,16 +347,17 @@ class LevelSolver:
     def _measures(self) -> tuple[ObjectiveFunction, ...]:
         return (*(limit.measure for limit in self.limits), *([self.goal] if self.goal else []))
 
-    def _model(self, bounds: Sequence[ObjectiveBound]) -> PlanModel:
-        """Model all plans within the bounds."""
+    def _model(self, bounds: Sequence[ObjectiveBound]) -> PlanModel | None:
+        """Model all plans within the bounds; None where it would be too large."""
         told_apart = any(measure.per_board for measure in self._measures)
         data = self.data
         if not (self._timed and data.order_matters):
             data = _within_latency(data, bounds)
         data = _within_balance(data, bounds)
         model = _model(data, timed=self._timed, told_apart=told_apart)
-        for bound in bounds:
-            add_limit(model, bound)
+        if model is not None:
+            for bound in bounds:
+                add_limit(model, bound)
         return model
 
 
@@ -369,11 +373,15 @@ def _within_balance(data: ProblemData, bounds: Sequence[ObjectiveBound]) -> Prob
     return replace(data, most_uneven=min(known)) if known else data
 
 
-def _model(data: ProblemData, *, timed: bool, told_apart: bool) -> PlanModel:
+def _model(data: ProblemData, *, timed: bool, told_apart: bool) -> PlanModel | None:
     """Count where that leaves fewer choices, and where no medium mixes the boards' times."""
     told_apart = told_apart or data.has_copies or (timed and bool(data.shared_media))
-    patterns = None if told_apart else enumerate_patterns(data, most=len(mode_choices(data)))
-    return AssignmentModel(data, timed=timed) if patterns is None else PatternModel(data, patterns)
+    choices = len(mode_choices(data))
+    most = min(choices, cp_model.MOST_PATTERNS)
+    if not told_apart and (patterns := enumerate_patterns(data, most=most)) is not None:
+        return PatternModel(data, patterns)
+    fits = cp_model.is_modelled(data, choices, timed=timed)
+    return AssignmentModel(data, timed=timed) if fits else None
 
 
 def add_limit(model: PlanModel, limit: ObjectiveBound) -> None:

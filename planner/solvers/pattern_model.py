@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice, product
+from itertools import chain, islice, product
 
 from planner import solvers as cp_model
 from planner.data.balance import divisions
@@ -83,7 +83,13 @@ def enumerate_patterns(data: ProblemData, most: int) -> PatternCatalogue | None:
     types = _student_types(data, classes)
     if types is None:
         return None
-    patterns = tuple(islice(_patterns(data, classes, types), most + 1))
+    load = cached_loads(data)
+    # One and two students on a board tell most often, and sooner than one board after the other.
+    alone = _patterns(data, classes, types, load, 1)
+    pairs = (row for row in _patterns(data, classes, types, load, 2) if len(row.types) > 1)
+    if sum(1 for _ in islice(chain(alone, pairs), most + 1)) > most:
+        return None
+    patterns = tuple(islice(_patterns(data, classes, types, load), most + 1))
     return PatternCatalogue(classes, patterns) if len(patterns) <= most else None
 
 
@@ -112,9 +118,10 @@ def _patterns(
     data: ProblemData,
     classes: Sequence[Sequence[int]],
     types: Mapping[str, Sequence[StudentType]],
+    load: Callable[[int, tuple[StudentLoad, ...]], BoardLoad],
+    most_students: int = 10**9,
 ) -> Iterator[Pattern]:
-    """Yield every entry that keeps the budgets."""
-    load = cached_loads(data)
+    """Yield every entry of so many students that keeps the budgets."""
     limits = [data.rounds * len(ids) for ids in classes]
     for kind, (board, *_) in enumerate(data.board_classes):
         capacity = data.capacities[board]
@@ -132,7 +139,7 @@ def _patterns(
             return within and loading(row).violation(room) <= 0
 
         for group0, all_types in types.items():
-            for row in _student_rows(all_types, keeps):
+            for row in _student_rows(all_types, keeps, most_students):
                 if loading(row).violation(capacity) <= 0:
                     yield Pattern(kind, row, loading(row), group0)
 
@@ -140,15 +147,16 @@ def _patterns(
 def _student_rows(
     types: Sequence[StudentType],
     keeps: Callable[[PatternStudents], bool],
+    most: int,
     row: PatternStudents = (),
     start: int = 0,
 ) -> Iterator[PatternStudents]:
-    """Yield all rows of types that never go back, and that `keeps` lets grow."""
-    for place in range(start, len(types)):
+    """Yield all rows of types that never go back, and that `keeps` lets grow to `most`."""
+    for place in range(start, len(types)) if len(row) < most else ():
         longer = (*row, types[place])
         if keeps(longer):
             yield longer
-            yield from _student_rows(types, keeps, longer, place)
+            yield from _student_rows(types, keeps, most, longer, place)
 
 
 class PatternModel:
@@ -158,7 +166,7 @@ class PatternModel:
 
     def __init__(self, data: ProblemData, patterns: PatternCatalogue) -> None:
         self.model = cp_model.CpModel()
-        self._data, self._catalogue = data, patterns
+        self._data, self._catalogue, self._patterns = data, patterns, patterns.entries
         self._boards = [self._count(pattern, e) for e, pattern in enumerate(patterns.entries)]
         self._there = [self._presence(e) for e in range(len(self._boards))]
         self._dealt = {
@@ -207,13 +215,10 @@ class PatternModel:
             full = (max(1, r - 1) * kept[d] * one for (d, r), one in self._dealt.items())
             self.model.add(held >= sum_of(full))
             self.model.add(held <= sum_of(r * kept[d] * one for (d, r), one in self._dealt.items()))
+        once = sum_of(one for (_, r), one in self._dealt.items() if r == 1)
         for pattern, there in zip(self._patterns, self._there, strict=True):
             if pattern.merges:
-                self.model.add(there <= sum_of(self._dealt_once()))
-
-    def _dealt_once(self) -> list[cp_model.IntVar]:
-        """Return dealt[d,1] of each drop step."""
-        return [one for (_, r), one in self._dealt.items() if r == 1]
+                self.model.add(there <= once)
 
     def _number_of_students(self) -> None:
         """Min <= sum_e students(e) boards[e] <= max."""
@@ -390,10 +395,6 @@ class PatternModel:
     def _first(self, pattern: Pattern) -> int:
         """Return the place of the first board of an entry's kind."""
         return self._data.board_classes[pattern.kind][0]
-
-    @property
-    def _patterns(self) -> tuple[Pattern, ...]:
-        return self._catalogue.entries
 
     def _sum(self, weights: Iterable[int]) -> Expr:
         return sum_of(w * boards for w, boards in zip(weights, self._boards, strict=True) if w)

@@ -5,10 +5,8 @@ A session runs searches, one after the other, under one limit on deterministic t
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from threading import Thread
 from typing import TypeVar
 
-from planner import solvers as cp_model
 from planner.data.modes import Assignment, BoardCapacity, DedicatedStem, Stem
 from planner.data.objective_function import (
     INVERSION,
@@ -24,11 +22,11 @@ from planner.data.relaxable_constraint import (
     lift_constraints,
     requirement_bounds,
 )
-from planner.heuristics.local_search import MOST_SOLUTIONS, local_search
+from planner.heuristics.local_search import MOST_SOLUTIONS, SearchEffort, local_search
 from planner.problem.problem import Problem
 from planner.solvers.due_date_model import RELAXED_SHARE, first_proofs
 from planner.solvers.further_rounds import least_students, with_more_students
-from planner.solvers.level_solver import LevelSolver, SearchOutcome, SolverRuns, SolverTask
+from planner.solvers.level_solver import LevelSolver, SearchOutcome, SolverRuns
 from planner.solvers.variables import remove_dominated_modes
 from profiles.layer import BYTES_PER_VALUE
 
@@ -79,6 +77,8 @@ def _fits(stem: DedicatedStem, capacity: BoardCapacity) -> bool:
 
 PROBES_SHARE = 0.4
 """Part of the time for asking whether less is possible."""
+LOCAL_SHARE, LOCAL_LEAST = 0.2, 1.0
+"""Part of the time for the local search, and the least that it has; it is seldom used up."""
 ROUNDS_SHARE = 0.05
 """Part of the time for asking how many students more than those allowed can be of use."""
 _T = TypeVar("_T")
@@ -125,37 +125,11 @@ def _finished(runs: SolverRuns[_T]) -> _T:
     try:
         task = next(runs)
         while True:
-            status = task.solver.solve(task.model) if task.brief else _solve_interruptibly(task)
-            task = runs.send(status)
+            solve = task.solver.solve if task.brief else task.solver.solve_interruptibly
+            task = runs.send(solve(task.model))
     except StopIteration as end:
         found: _T = end.value
         return found
-
-
-def _solve_interruptibly(task: SolverTask) -> cp_model.CpSolverStatus:
-    """Solve in a thread of its own, so that a signal ends it."""
-    found: list[cp_model.CpSolverStatus] = []
-    failed: list[BaseException] = []
-
-    def solve() -> None:
-        try:
-            found.append(task.solver.solve(task.model))
-        except BaseException as error:
-            failed.append(error)
-
-    solving = Thread(target=solve)
-    solving.start()
-    try:
-        solving.join()
-    except BaseException:
-        # Again and again: a search that has not begun yet does not hear it.
-        while solving.is_alive():
-            task.solver.stop_search()
-            solving.join(0.05)
-        raise
-    if failed:
-        raise failed[0]
-    return found[0]
 
 
 def _runs(
@@ -275,9 +249,17 @@ def _placement_runs(
                 None, None, None, proven=False, infeasible=True, deterministic_time=took
             )
     if goal is not None:
+        effort = SearchEffort(max(LOCAL_LEAST, LOCAL_SHARE * deterministic_limit))
         found = local_search(
-            data, goal, limits, seed=seed, incumbent=incumbent, most_solutions=most_solutions
+            data,
+            goal,
+            limits,
+            seed=seed,
+            incumbent=incumbent,
+            most_solutions=most_solutions,
+            effort=effort,
         )
+        took += effort.spent
     if goal is None or found is None or not goal.timed or data.order_matters:
         outcome = yield from level_solver.run(found, deterministic_limit - took)
         return replace(outcome, deterministic_time=outcome.deterministic_time + took)

@@ -5,9 +5,10 @@ the smallest community, has no variable there, and modes that no optimal plan ne
 before.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 
 from nonn_core.networks.network_cost import group0_maps, head_peaks
@@ -178,7 +179,7 @@ def sum_of(terms: Iterable[Expr | int]) -> Expr:
     return cp_model.LinearExpr.sum(list(terms))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Variables:
     """Students are slots 0 .. slots-1, then those of `further` rounds, in their order.
 
@@ -243,13 +244,26 @@ class Variables:
 
     def replica_sets(self, student: int, out: Collection[int] = ()) -> list[cp_model.IntVar]:
         """Return runs[s,b,o] of a student, but on the boards that are out."""
-        return [runs for (s, b, _), runs in self.runs.items() if s == student and b not in out]
+        return [runs for b, runs in self._runs_of[student] if b not in out]
 
-    def on(self, board: int) -> Iterator[tuple[int, int, cp_model.IntVar]]:
-        """Yield (student, option, variable) of everything that may run on a board."""
-        for (student, where, mode), runs in self.runs.items():
-            if where == board:
-                yield student, mode, runs
+    @cached_property
+    def _runs_of(self) -> dict[int, list[tuple[int, cp_model.IntVar]]]:
+        """(board, variable) of everything that each student may run."""
+        found: dict[int, list[tuple[int, cp_model.IntVar]]] = defaultdict(list)
+        for (student, board, _), runs in self.runs.items():
+            found[student].append((board, runs))
+        return found
+
+    def on(self, board: int) -> Sequence[tuple[int, int, cp_model.IntVar]]:
+        """(student, option, variable) of everything that may run on a board."""
+        return self._runs_on[board]
+
+    @cached_property
+    def _runs_on(self) -> dict[int, list[tuple[int, int, cp_model.IntVar]]]:
+        found: dict[int, list[tuple[int, int, cp_model.IntVar]]] = defaultdict(list)
+        for (student, board, mode), runs in self.runs.items():
+            found[board].append((student, mode, runs))
+        return found
 
     def students_on(self, board: int) -> list[Expr]:
         """Return at[s,b] for each student s: 1 where it runs on the board, else 0."""
@@ -258,11 +272,16 @@ class Variables:
             at[student].append(runs)
         return [sum_of(choices) for choices in at]
 
-    def filters_on(self, board: int) -> Iterator[tuple[int, CostSlope, cp_model.IntVar]]:
-        """Yield (student, head, filters) of everything that may run on a board."""
-        for (student, where, head), filters in self.filters.items():
-            if where == board:
-                yield student, head, filters
+    def filters_on(self, board: int) -> Sequence[tuple[int, CostSlope, cp_model.IntVar]]:
+        """(student, head, filters) of everything that may run on a board."""
+        return self._filters_on[board]
+
+    @cached_property
+    def _filters_on(self) -> dict[int, list[tuple[int, CostSlope, cp_model.IntVar]]]:
+        found: dict[int, list[tuple[int, CostSlope, cp_model.IntVar]]] = defaultdict(list)
+        for (student, board, head), filters in self.filters.items():
+            found[board].append((student, head, filters))
+        return found
 
 
 def create_variables(model: cp_model.CpModel, data: ProblemData) -> Variables:
@@ -329,9 +348,13 @@ def mode_choices(data: ProblemData) -> dict[tuple[int, int, int], int]:
     """Return the most filters of each (student, board, option) that fits with the fewest."""
     found = {}
     extents = _filter_ranges(data)
+    known: dict[tuple[int, int], int] = {}
     for b in data.boards:
         for o, mode in enumerate(data.modes):
-            fits = data.capacities[b].most_filters(mode, data.filters)
+            kind = data.board_class(b), o
+            if kind not in known:
+                known[kind] = data.capacities[b].most_filters(mode, data.filters)
+            fits = known[kind]
             for s, (least, most) in enumerate(extents):
                 if min(fits, most) >= least:
                     found[s, b, o] = min(fits, most)

@@ -2,9 +2,16 @@ import pytest
 from planner_questions import bounded, partition, question, stages
 
 from nonn_common.errors import InputError, ProfileError
-from planner.problem.goals import BudgetLimits, ObjectiveLevel, board_budgets
+from planner.problem.goals import (
+    BoardBudget,
+    BudgetLimits,
+    ObjectiveLevel,
+    board_budgets,
+    memory_notes,
+)
 from planner.problem.problem import Problem
-from profiles.fleet import parse_fleet
+from profiles.device import DEVICES
+from profiles.fleet import Fleet, parse_fleet
 
 
 @pytest.mark.parametrize(
@@ -31,6 +38,29 @@ def test_a_budget_is_the_devices_own_unless_somebody_says_otherwise():
         ("rpi-3b-1", 2**30, 7),
         ("rpi-3b-2", 1000, 7),
     ]
+
+
+def test_no_budget_is_more_than_the_memory_that_a_device_has():
+    tiny = DEVICES.get("rpi-3b").model_copy(update={"name": "tiny", "ram_bytes": 8192})
+    untold = tiny.model_copy(update={"name": "untold", "ram_bytes": None})
+    boards = [{"name": f"b{n}", "device": one.name} for n, one in enumerate((tiny, tiny, untold))]
+    content = {"name": "made", "title": "Made", "boards": boards}
+    fleet = Fleet.check(content | {"devices": [tiny.model_dump(), untold.model_dump()]}, "test")
+    budgets = board_budgets(fleet, BudgetLimits(250_000))
+    assert [row.memory_bytes for row in budgets] == [8192, 8192, 250_000]
+    (note,) = memory_notes(budgets)
+    assert note == (
+        "planned with 8.2 KB on b0, b1, all memory that there is, in place of the 250.0 KB "
+        "asked for"
+    )
+    within = board_budgets(fleet, BudgetLimits(8000))
+    assert [row.memory_bytes for row in within] == [8000, 8000, 8000]
+    assert memory_notes(within) == ()
+
+
+def test_a_budget_of_a_file_from_before_was_asked_for_as_it_stands():
+    row = BoardBudget.check({"board": "b", "memory_bytes": 250_000}, "old file")
+    assert (row.memory_bytes, row.asked_bytes) == (250_000, None)
 
 
 def test_a_budget_for_an_unknown_board_is_refused():

@@ -24,7 +24,7 @@ from nonn_plan.cli.parsers.problem_options import (
     with_problem_options,
 )
 from nonn_plan.cli.views.plan_report import unknown_spread
-from planner.problem.goals import ObjectiveLevel
+from planner.problem.goals import ObjectiveLevel, memory_notes
 
 if TYPE_CHECKING:
     from planner.exploration.exploration import Cell, CellPlace, Exploration, PlannedCell
@@ -122,7 +122,9 @@ def explore(
     if reused:
         output.say(f"{reused} of {len(solved)} cells had been solved before")
     exploration = write_exploration(solved, out, shlex.join(["nonn-plan", *sys.argv[1:]]))
+    notes = [note for cell in cells for note in memory_notes(cell.asked.problem.budgets)]
     output.warn(*partition_warnings(partition, options.epsilon), *_unknown_spreads(cells))
+    output.warn(*dict.fromkeys(notes))
     _show_exploration(output, exploration)
     parquet = ", cells.parquet" if HAS_PARQUET else f"; Parquet is left out; {GET_PARQUET}"
     output.say(f"written to {out}: index.html, explore.json, cells.csv{parquet}")

@@ -24,6 +24,7 @@ from nonn_plan.cli.parsers.problem_options import (
 from nonn_plan.cli.views.plan_report import show_plan
 from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.training_recipe import training_recipe
+from planner.problem.goals import memory_notes
 from profiles.fleet import parse_fleet
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def plan(
             plan = nonn_plan.with_certificates(nonn_plan.solve(problem, progress))
             plan = nonn_plan.with_alternatives(plan)
     plan.write(out)
-    output.warn(*partition_warnings(partition, problem.epsilon_pct))
+    output.warn(*partition_warnings(partition, problem.epsilon_pct), *memory_notes(problem.budgets))
     show_plan(output, plan)
     # Where something went wrong, the reason comes first, and behind it where the plan is.
     if plan.status == "optimal" or (method and plan.status == "feasible"):
@@ -81,10 +82,18 @@ def plan(
     output.result(plan.model_dump(mode="json"))
     require_feasible(plan, f"written to {out}; next: nonn-plan explain {out}")
     if plan.status == "feasible" and not method:
+        stopped = plan.solver.deterministic_time >= options.limit
+        cause = f"the limit of {options.limit:g} stopped the proof" if stopped else _TOO_LARGE
         raise UnprovenError(
-            f"the limit of {options.limit:g} stopped the proof: {out} holds a plan that keeps "
-            "every requirement and may not be the best; raise --limit"
+            f"{cause}: {out} holds a plan that keeps every requirement and may not be the best"
+            + ("; raise --limit" if stopped else "")
         )
+
+
+_TOO_LARGE = (
+    "there is no proof, and no limit is the cause: too many students, boards and networks for a "
+    "model, or a requirement nearer than rounding tells"
+)
 
 
 def verify(plan_file: PlanFile, as_json: AsJson = False) -> None:
