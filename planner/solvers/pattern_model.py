@@ -121,7 +121,7 @@ def _patterns(
     load: Callable[[int, tuple[StudentLoad, ...]], BoardLoad],
     most_students: int = 10**9,
 ) -> Iterator[Pattern]:
-    """Yield every entry of so many students that keeps the budgets."""
+    """Yield every entry, of at most so many students, within the budgets."""
     limits = [data.rounds * len(ids) for ids in classes]
     for kind, (board, *_) in enumerate(data.board_classes):
         capacity = data.capacities[board]
@@ -151,7 +151,7 @@ def _student_rows(
     row: PatternStudents = (),
     start: int = 0,
 ) -> Iterator[PatternStudents]:
-    """Yield all rows of types that never go back, and that `keeps` lets grow to `most`."""
+    """Yield all rows of types in order that `keeps` lets grow."""
     for place in range(start, len(types)) if len(row) < most else ():
         longer = (*row, types[place])
         if keeps(longer):

@@ -1,4 +1,4 @@
-"""What a limit counts, and questions that are too large for a model."""
+"""Limits: the time they count, and questions that are too large for a model."""
 
 import numpy as np
 import pytest
