@@ -159,10 +159,12 @@ class Demands:
     def of(cls, problem: Problem) -> "Demands":
         """Demands of a problem's requirements.
 
-        Each send and student, each filter's compute and reply, and the join are rounded once, by
-        less than a unit; what that may hide is allowed.
+        Each send, student and G0 of a joint model, each filter's compute and reply, and the join
+        are rounded once, by less than a unit; what that may hide is allowed.
         """
+        models = len(problem.boards) * len(problem.precisions)
         figures = 2 * len(problem.boards) + problem.most_students + 2 * problem.most_filters + 2
+        figures += models if problem.group0_copies == "per-board" else 0
         demands = cls(problem.max_copies * figures)
         for one in problem.requirements:
             demands = demands.also(problem, one.objective, one.bound)
@@ -239,8 +241,13 @@ class Case:
 
 
 def is_covered(problem: Problem) -> bool:
-    """Whether certificates know all plans: each student has a copy of G0 of its own."""
-    return problem.group0 == "replicated" and problem.group0_copies == "per-student"
+    """Whether certificates know all plans: boards with a student have a copy of G0.
+
+    Where students of a board share it, copies of students do not count: which of a student's boards
+    counts G0 is not bounded here.
+    """
+    shares = problem.group0_copies == "per-board"
+    return problem.group0 == "replicated" and not (shares and problem.max_copies > 1)
 
 
 def remaining_cases(problem: Problem, demands: Demands) -> Iterator[Case]:

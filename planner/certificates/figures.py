@@ -1,18 +1,25 @@
-"""Figures of a question and of a plan, rebuilt in plain integers.
+"""Figures of a question in whole numbers: what students need and gain on boards.
 
-Times and energies are rounded down, so that they bound exact ones from below.  What a plan file
-says of its own plan is replayed.  Knows no solver and nothing of the planner's models.
+Times and energies are rounded down, so that they bound exact ones from below.  Knows no solver and
+nothing of the planner's models.
 """
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
-from nonn_core.networks.family import parse_network
-from nonn_core.networks.network_cost import Precision, StudentCostLine, student_cost_line
+from nonn_core.networks.network_cost import (
+    Cost,
+    Precision,
+    StudentCostLine,
+    group0_cost,
+    group0_table,
+    head_peaks,
+    student_cost_line,
+)
 from planner.certificates import PRODUCT, SUMS, UNITS
 from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
@@ -40,7 +47,10 @@ def signed_measure(objective: str, gains: Sequence[int]) -> int:
 
 
 Company = Literal["alone", "several", "any"]
-"""Whether a board has one student or more: `any` takes the lesser cost of both."""
+"""Whether a board has one student or more: `any` takes the lesser cost of both.
+
+Where several share G0, each figure is that of the one that pays for it; `following` has the others.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +80,29 @@ class StudentMode:
         """Bytes of a parameter or activation."""
         return BYTES_PER_VALUE[self.precision]
 
-    def work(self, device: DeviceProfile, filters: int) -> Work:
-        """Time on a device that knows its layers, else its MACs."""
-        times = time_line(device, self.line.outline)
-        return self.line.at(filters).macs if times is None else times.at(filters)
+    @property
+    def stem(self) -> Cost:
+        """Cost of its G0."""
+        return group0_cost(self.line.outline.spec, self.line.outline.image)
+
+    def joint_peak(self, filters: int) -> int:
+        """Peak elements of a joint model with this student, the others' features not counted."""
+        behind = max(fixed + slope * filters for fixed, slope in head_peaks(self.line.outline))
+        return max(self.stem.peak_elements, behind)
+
+    def works(self, device: DeviceProfile, filters: int) -> tuple[Work, Work] | None:
+        """Times of a student and its G0 by layers; None where unknown."""
+        outline = self.line.outline
+        times = time_line(device, outline)
+        if times is None:
+            return None
+        stem_ms = times.predictor.total_ms(group0_table(outline.spec, outline.image))
+        return None if stem_ms is None else (times.at(filters), times.predictor.predicted(stem_ms))
 
 
 PartKey = tuple[str, Company, bool]
 """Shape of G0, company, and whether times count."""
+Parts = tuple[StudentPart, ...]
 
 
 class CostTables:
@@ -131,9 +156,7 @@ class CostTables:
         budget = self.problem.budgets[place].model_copy(update={"board": "one"})
         return self.boards[place].device, self.boards[place].link, budget
 
-    def first(
-        self, place: int, filters: int, group0: str, company: Company, timed: bool
-    ) -> tuple[StudentPart, ...]:
+    def first(self, place: int, filters: int, group0: str, company: Company, timed: bool) -> Parts:
         """Students of so many filters, one for each mode of a shape of G0."""
         key = (place, filters, group0, company, timed, "first")
         if key not in self._parts:
@@ -146,7 +169,7 @@ class CostTables:
 
     def joining(
         self, place: int, filters: int, group0: str, company: Company, timed: bool
-    ) -> tuple[StudentPart, ...]:
+    ) -> Parts:
         """Costs of so many filters more of a student, one for each slope."""
         key = (place, filters, group0, company, timed, "joining")
         if key not in self._parts:
@@ -157,6 +180,27 @@ class CostTables:
                     found.setdefault(part.slope, part)
             self._parts[key] = tuple(found.values())
         return self._parts[key]
+
+    def following(self, place: int, filters: int, group0: str, timed: bool) -> Parts:
+        """Students whose G0 another one pays for, one for each mode."""
+        key = (place, filters, group0, timed, "following")
+        if key not in self._parts:
+            self._parts[key] = tuple(
+                self._follower(place, number, filters, timed)
+                for number, mode in enumerate(self.modes)
+                if mode.group0 == group0
+            )
+        return self._parts[key]
+
+    def peak_bytes(self, number: int) -> int:
+        """Peak of a joint model with a mode, as far as no filter counts."""
+        mode = self.modes[number]
+        return mode.value_bytes * mode.joint_peak(0)
+
+    @cached_property
+    def shares_group0(self) -> bool:
+        """Whether students of a board and a precision share its copy of G0."""
+        return self.problem.group0_copies == "per-board"
 
     def binding(
         self, place: int, kept: tuple[int, ...], limits: tuple[int | None, ...], key: PartKey
@@ -182,6 +226,8 @@ class CostTables:
         mode = self.modes[number]
         cost = mode.line.at(filters)
         size = cost.memory_bytes(mode.precision)
+        if self.shares_group0 and company == "several":
+            size = mode.value_bytes * (cost.params + mode.joint_peak(filters))
         busy = energy = late = 0
         if timed:
             busy, energy = self._spent(place, number, filters, company)
@@ -206,15 +252,54 @@ class CostTables:
         gains = (params, macs, size, 0, energy, 0)
         return StudentPart(number, self._slope(place, number), needs, gains)
 
-    def _spent(self, place: int, number: int, filters: int, company: Company) -> tuple[int, int]:
-        """Time and energy of one student, rounded down."""
-        device = self.boards[place].device
-        factor = 1.0 if company == "alone" else slowdown(device, 2)
-        if company == "any":
-            factor = min(1.0, factor)
-        work = self.modes[number].work(device, filters)
-        energy = factor * work_mj(device, work) if device.power_known else 0.0
-        return _down(factor * work_ms(device, work)), _down(energy)
+    def _follower(self, place: int, number: int, filters: int, timed: bool) -> StudentPart:
+        """Cost of a head: that of a joint model with it, less that without."""
+        mode = self.modes[number]
+        cost, stem = mode.line.at(filters), mode.stem
+        params, macs = cost.params - stem.params, cost.macs - stem.macs
+        size = mode.value_bytes * params
+        busy = energy = late = 0
+        if timed:
+            busy, energy = self._spent(place, number, filters, "several", head=True)
+            late = busy + _down(reply_ms(self.boards[place], filters))
+        needs = (size, macs, busy, energy, late)
+        gains = (params, macs, size, mode.value_bytes, energy, 1)
+        return StudentPart(number, self._slope(place, number), needs, gains)
+
+    def _factor(self, place: int, company: Company) -> float:
+        """Least slowdown of a board with so many models."""
+        factor = 1.0 if company == "alone" else slowdown(self.boards[place].device, 2)
+        one_model = self.shares_group0 and company == "several"
+        if company == "any" or (one_model and len(self.problem.precisions) > 1):
+            return min(1.0, factor)
+        return 1.0 if one_model else factor
+
+    def _spent(
+        self, place: int, number: int, filters: int, company: Company, head: bool = False
+    ) -> tuple[int, int]:
+        """Time and energy of one student, or of its head alone, rounded down.
+
+        A joint model goes by FLOPs where the layers of one of its students are unknown.
+        """
+        device, mode = self.boards[place].device, self.modes[number]
+        by_layers = mode.works(device, filters)
+        ways = [] if by_layers is None else [by_layers]
+        if by_layers is None or (company == "several" and self._mixed(device)):
+            ways.append((mode.line.at(filters).macs, mode.stem.macs))
+        ms, mj = (
+            min(cost(device, whole) - (cost(device, stem) if head else 0.0) for whole, stem in ways)
+            if cost is work_ms or device.power_known
+            else 0.0
+            for cost in (work_ms, work_mj)
+        )
+        factor = self._factor(place, company)
+        return _down(factor * ms), _down(factor * mj)
+
+    def _mixed(self, device: DeviceProfile) -> bool:
+        """Whether students share G0, and the layers of some are known alone."""
+        return (
+            self.shares_group0 and len({mode.works(device, 1) is None for mode in self.modes}) > 1
+        )
 
     def _slope(self, place: int, number: int) -> int:
         """Number of a slope, of which modes have equal costs per filter."""
@@ -233,105 +318,3 @@ def _hosts(problem: Problem) -> Iterable[DeviceProfile]:
 def _down(value: float) -> int:
     """Millionths, rounded down; a thousandth of one is noise."""
     return math.floor(value * UNITS - NOISE) if value > 0 else 0
-
-
-@dataclass(frozen=True)
-class PlanReplay:
-    """A plan file's plain content, replayed in whole numbers from its question."""
-
-    problem: Problem
-    plan: Mapping[str, Any]
-
-    def false_claims(self) -> Iterator[str]:
-        """Sentences for all that is untrue of students, budgets, counts and requirements."""
-        yield from self._wrong_students()
-        yield from self._misplaced()
-        yield from self._wrong_budgets()
-        values = self._values()
-        for stage in self.plan["stages"]:
-            value = values.get(stage["objective"], stage["value"])
-            if stage["value"] != value:
-                yield f"{stage['objective']} is {value:g}, not {stage['value']:g}"
-        for asked in self.problem.requirements:
-            value = values.get(asked.objective, asked.bound)
-            sign = -1 if asked.objective in MAXIMISED else 1
-            if sign * value > sign * asked.bound:
-                yield f"{asked} is required; the plan has {value:g}"
-
-    def _wrong_students(self) -> Iterator[str]:
-        """Figures that are not those of a student's network and number of filters."""
-        problem = self.problem
-        for one in self.plan["students"]:
-            if one["network"] not in problem.networks or one["precision"] not in problem.precisions:
-                yield f"{one['name']}: {one['network']} {one['precision']} is not asked for"
-            spec, own = parse_network(one["network"]), self.plan["group0"] is None
-            cost = student_cost_line(spec, problem.image_shape, own).at(len(one["filters"]))
-            rights = (
-                ("params", cost.params),
-                ("macs", cost.macs),
-                ("peak_elements", cost.peak_elements),
-                ("memory_bytes", cost.memory_bytes(one["precision"])),
-            )
-            for name, right in rights:
-                if one[name] != right:
-                    yield f"{one['name']}: {name} is {one[name]}; it should be {right}"
-
-    def _misplaced(self) -> Iterator[str]:
-        """Communities that are not in one place, and students that are not allowed."""
-        problem, plan = self.problem, self.plan
-        known = {one.id: one.filters for one in problem.partition.communities}
-        first = [one for one in plan["students"] if one["round"] == 1]
-        held = Counter(c for one in first for c in one["communities"])
-        held.update(plan["dropped"])
-        yield from (f"community {c} is in {held[c]} places" for c in known if held[c] != 1)
-        steps = (one for one in problem.partition.drop_steps if problem.allows(one))
-        if not any(set(one.communities) == set(plan["dropped"]) for one in steps):
-            yield f"communities {plan['dropped']} may not be dropped"
-        for one in first:
-            if set(one["filters"]) != {n for c in one["communities"] for n in known.get(c, ())}:
-                yield f"{one['name']}: its filters are not those of its communities"
-        if not problem.min_students <= len(plan["students"]) <= problem.most_students:
-            yield f"{len(plan['students'])} students are not asked for"
-        if len({parse_network(one["network"]).group0 for one in plan["students"]}) > 1:
-            yield "students differ in G0, which they share"
-
-    def _wrong_budgets(self) -> Iterator[str]:
-        """Use of memory and MACs that is above a budget, or not as written."""
-        rows = {(row["board"], row["budget"]): row["used"] for row in self.plan["budgets"]}
-        for budget in self.problem.budgets:
-            here = [one for one in self._models() if budget.board in _boards(one)]
-            runtime = budget.runtime_bytes if here else 0
-            for name, limit, fixed in (
-                ("memory_bytes", budget.memory_bytes, runtime),
-                ("macs", budget.macs, 0),
-            ):
-                used = fixed + sum(one[name] for one in here)
-                if limit is not None and used > limit:
-                    yield f"{budget.board} uses {used} of {limit} {name}"
-                if rows.get((budget.board, name)) != used:
-                    yield f"{budget.board} uses {used} {name}; the file says otherwise"
-
-    def _models(self) -> list[Mapping[str, Any]]:
-        alone = self.plan["group0"]
-        return [*self.plan["students"], *([] if alone is None else [alone])]
-
-    def _values(self) -> dict[str, float]:
-        """Values of the objectives that are counted."""
-        plan, models = self.plan, self._models()
-        sizes = [len(one["filters"]) for one in plan["students"]]
-        known = {one.id: len(one.filters) for one in self.problem.partition.communities}
-        lost = sum(known.get(c, 0) for c in plan["dropped"])
-        return {
-            "capacity": sum(one["params"] for one in models),
-            "memory": sum(one["memory_bytes"] * len(_boards(one)) for one in models),
-            "flops": 2 * sum(one["macs"] * len(_boards(one)) for one in models),
-            "students": len(sizes),
-            "imbalance": max(sizes) - min(sizes),
-            "boards": len({board for one in models for board in _boards(one)}),
-            "precision": sum(BYTES_PER_VALUE[one["precision"]] for one in plan["students"]),
-            "dropped": abs(plan["delta_val_pct"] or 0.0) - lost,
-        }
-
-
-def _boards(model: Mapping[str, Any]) -> list[str]:
-    return [model["board"], *model.get("replicas", ())]

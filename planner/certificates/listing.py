@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from planner.certificates import NOTHING, PRODUCT, SUMS
+from planner.certificates.board_pricing import BoardPricing
 from planner.certificates.figures import LATE, Company, signed_measure
-from planner.certificates.pricing import BoardPricing, WorkExceededError
+from planner.certificates.pricing import WorkExceededError
 
 MOST_BOARDS = 100
-"""Of more boards no plans are listed."""
+"""Of more boards no plans are listed, nor where students share G0: prices bound what they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class PlanListing:
     """All plans of a small case, each student with its exact figures."""
 
     def __init__(self, pricing: BoardPricing, goal: str | None) -> None:
-        if len(pricing.tables.boards) > MOST_BOARDS:
+        if len(pricing.tables.boards) > MOST_BOARDS or pricing.tables.shares_group0:
             raise WorkExceededError
         self._pricing, self._goal = pricing, goal
         sums = dict.fromkeys((*pricing.demands.sums, *([goal] if goal in SUMS else ())))

@@ -34,11 +34,13 @@ Rows = dict[tuple[int, Missing], list[Row]]
 class MergedSearch:
     """Search for the set of most worth; `limits` are of the needs that count.
 
+    Where students share G0, one of the `payers` is among them, and the others are of `modes`.
     `required` are bits of modes that the set must have; `window` bounds each student's filters;
     `last` is what a set's needs take off in the end.
     """
 
     modes: Sequence[PricedPart]
+    payers: Sequence[PricedPart]
     items: Sequence[PricedItem]
     limits: Sequence[int]
     company: Company
@@ -73,7 +75,7 @@ class MergedSearch:
         most = 1 if self.company == "alone" else min(most, len(self.items))
         found: list[tuple[PricedPart, ...]] = []
         rows: list[tuple[int, tuple[PricedPart, ...], tuple[int, ...]]]
-        rows = [(0, (), (0,) * len(self.limits))]
+        rows = [(0, (one,), one.needs) for one in self.payers] or [(0, (), (0,) * len(self.limits))]
         while rows:
             begin, chosen, needs = rows.pop()
             for n in range(begin, len(self.modes)):

@@ -34,9 +34,11 @@ from planner.certificates import (
     is_covered,
     remaining_cases,
 )
-from planner.certificates.figures import CostTables, PlanReplay
+from planner.certificates.board_pricing import BoardPricing
+from planner.certificates.figures import CostTables
 from planner.certificates.listing import PlanListing
-from planner.certificates.pricing import BoardPricing, Trace, WorkExceededError, WorkLimit
+from planner.certificates.pricing import Trace, WorkExceededError, WorkLimit
+from planner.certificates.replay import PlanReplay
 from planner.problem.problem import Problem
 
 REFUTED = ("latency", "throughput", "energy-node", "imbalance", "dropped")
@@ -226,8 +228,7 @@ def verify_plan(
             ("no plan", Demands.of(problem), plan.get("refutation"))
         ]
     else:
-        if problem.group0_copies == "per-student":
-            untrue += PlanReplay(problem, plan).false_claims()
+        untrue += PlanReplay(problem, plan).false_claims()
         untrue += _wrong_gaps(plan["stages"])
         claims = list(_claims(problem, plan["stages"]))
     for name, claim, content in claims:

@@ -25,8 +25,9 @@ from planner.certificates import (
     is_covered,
     remaining_cases,
 )
+from planner.certificates.board_pricing import PricedSet
 from planner.certificates.figures import GAINS, CostTables, signed_measure
-from planner.certificates.pricing import PricedSet, WorkExceededError, WorkLimit
+from planner.certificates.pricing import WorkExceededError, WorkLimit
 from planner.certificates.verification import (
     ACCURACY_NOISE,
     REFUTED,

@@ -59,7 +59,11 @@ def second_opinion(tables: CostTables, claim: Claim | Demands) -> bool | None:
     demands = claim.demands if isinstance(claim, Claim) else claim
     goal = claim.goal if isinstance(claim, Claim) else None
     timed = demands.latest, demands.period, demands.node_energy, demands.spread, demands.product
-    if not is_covered(tables.problem) or any(one is not None for one in timed):
+    if (
+        not is_covered(tables.problem)
+        or tables.shares_group0
+        or any(one is not None for one in timed)
+    ):
         return None
     if "energy" in {goal, *demands.sums} or (goal is not None and goal not in SUMS):
         return None

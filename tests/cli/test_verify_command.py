@@ -5,11 +5,12 @@ import json
 import pytest
 
 OWN_G0 = ("--group0-copies", "per-student")
-"""Certificates know students that have a copy of G0 each."""
+"""The second engine knows students that have a copy of G0 each."""
 
 
-def test_a_plan_is_certified_stage_by_stage(nonn_plan, plan_arguments, tmp_path):
-    assert nonn_plan(*plan_arguments, *OWN_G0).code == 0
+@pytest.mark.parametrize("copies", [(), OWN_G0], ids=["shared", "own"])
+def test_a_plan_is_certified_stage_by_stage(nonn_plan, plan_arguments, tmp_path, copies):
+    assert nonn_plan(*plan_arguments, *copies).code == 0
     said = nonn_plan("verify", tmp_path / "plan.json")
     assert said.code == 0
     assert "all that is written there holds" in said.out
@@ -20,7 +21,7 @@ def test_a_plan_is_certified_stage_by_stage(nonn_plan, plan_arguments, tmp_path)
 
 @pytest.mark.parametrize("change", ["capacity", "latency"])
 def test_an_untrue_plan_ends_with_1(nonn_plan, plan_arguments, tmp_path, change):
-    assert nonn_plan(*plan_arguments, *OWN_G0).code == 0
+    assert nonn_plan(*plan_arguments).code == 0
     content = json.loads((tmp_path / "plan.json").read_text())
     (stage,) = (one for one in content["stages"] if one["objective"] == change)
     stage["value"] += 1
@@ -47,7 +48,7 @@ def test_a_plan_from_before_there_were_certificates_gets_a_second_opinion(
 
 
 def test_a_refusal_says_what_it_rests_on(nonn_plan, changed, tmp_path):
-    said = nonn_plan(*changed("--memory", "100KB"), *OWN_G0)
+    said = nonn_plan(*changed("--memory", "100KB"))
     assert said.code == 3
     assert "certified: prices in whole numbers prove it" in said.err
     found = nonn_plan("verify", tmp_path / "plan.json", "--json")

@@ -12,7 +12,7 @@ from planner_questions import partition, question, stages
 
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
-from nonn_core.networks.network_cost import student_cost
+from nonn_core.networks.network_cost import joint_cost, student_cost, student_cost_line
 from planner.certificates import NOTHING, BranchStep, Certificate, Demands, PriceLeaf
 from planner.certificates.figures import CostTables
 from planner.certificates.verification import Claim, certified_bound, verify_plan
@@ -22,6 +22,7 @@ from planner.solvers.second_opinion import second_opinion
 
 NETWORKS = ("wrn10:4,8,8", "wrn10:4,8,16")
 SHAPE = "wrn:1x4"
+COPIES = ("per-student", "per-board")
 
 
 def asked(**fields):
@@ -46,24 +47,34 @@ def cost(network, filters):
     return student_cost(parse_network(network), ImageShape.parse("1x8x8"), filters)
 
 
-def best_set_by_hand(prices, room):
+def joint(networks, filters):
+    image = ImageShape.parse("1x8x8")
+    lines = [student_cost_line(parse_network(each), image) for each in networks]
+    return joint_cost(list(zip(lines, filters, strict=True)))
+
+
+def best_set_by_hand(prices, room, copies):
     """Most parameters less prices of students of one community each that fit in `room` bytes."""
     sizes, best = (3, 4, 5), 0
     for count in range(1, 4):
         for chosen in combinations(range(3), count):
             for networks in product(NETWORKS, repeat=count):
-                costs = [cost(n, sizes[c]) for n, c in zip(networks, chosen, strict=True)]
+                filters = [sizes[c] for c in chosen]
+                costs = [cost(n, size) for n, size in zip(networks, filters, strict=True)]
+                if copies == "per-board":
+                    costs = [joint(networks, filters)]
                 if sum(one.memory_bytes("fp32") for one in costs) <= room:
                     worth = sum(one.params for one in costs) - sum(prices[c] for c in chosen)
                     best = max(best, worth)
     return best
 
 
+@pytest.mark.parametrize("copies", COPIES)
 @pytest.mark.parametrize("prices", [(0, 0, 0), (700, 800, 900), (1400, 1400, 1500), (-5, 0, 3000)])
-def test_the_bound_is_the_prices_and_the_best_set_of_each_board(prices):
+def test_the_bound_is_the_prices_and_the_best_set_of_each_board(prices, copies):
     room = 2 * cost(NETWORKS[1], 5).memory_bytes("fp32")
-    problem = asked(memory=room)
-    by_hand = sum(prices) + 2 * best_set_by_hand(prices, room)
+    problem = asked(memory=room, group0_copies=copies)
+    by_hand = sum(prices) + 2 * best_set_by_hand(prices, room, copies)
     assert bound_of(problem, leaf(prices)) == by_hand
 
 
@@ -103,8 +114,9 @@ def test_a_leaf_that_means_nothing_proves_nothing(wrong):
     assert bound_of(asked(), leaf((10**6,) * 3).model_copy(update=wrong)) is None
 
 
+@pytest.mark.parametrize("copies", COPIES)
 @pytest.mark.parametrize("seed", range(12))
-def test_no_prices_prove_more_than_is_true(seed):
+def test_no_prices_prove_more_than_is_true(seed, copies):
     """Whatever whole numbers, the bound is no less than what a plan has."""
     draw = np.random.default_rng(seed)
     merged = seed % 2 == 0
@@ -114,7 +126,7 @@ def test_no_prices_prove_more_than_is_true(seed):
         students=(2, 3),
         communities=(3, 5) if merged else (3, 3),
         objective=stages("capacity"),
-    )
+    ).model_copy(update={"group0_copies": copies})
     plan = solve(problem)
     assert plan.students
     tables = CostTables(problem)
@@ -151,8 +163,13 @@ OBJECTIVES = (
 )
 
 
+OPEN_WHERE_SHARED = ("memory", "imbalance")
+"""Not every one closes there: features of heads are left out, and no plan is listed."""
+
+
+@pytest.mark.parametrize("copies", COPIES)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_every_stage_of_small_questions_is_certified(objective):
+def test_every_stage_of_small_questions_is_certified(objective, copies):
     """And what the certificate proves is not proven of anything better."""
     for seed in range(3):
         problem = unlike_question(
@@ -161,10 +178,12 @@ def test_every_stage_of_small_questions_is_certified(objective):
             students=(2, 3),
             communities=(3, 5),
             objective=stages(*objective.split(",")),
-        )
+        ).model_copy(update={"group0_copies": copies})
         plan = with_certificates(solve(problem))
         found = verify_plan(problem, plan.model_dump(mode="json"))
         assert not found.untrue
+        if copies == "per-board" and objective in OPEN_WHERE_SHARED:
+            continue
         assert [one.standing for one in found.stages] == ["certified"] * len(plan.stages)
         tables, demands = CostTables(problem), Demands.of(problem)
         last = plan.stages[-1]

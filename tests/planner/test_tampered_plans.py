@@ -14,14 +14,17 @@ CHANGES = 50
 """Of each kind."""
 
 
-@pytest.fixture(scope="module")
-def plans():
+@pytest.fixture(scope="module", params=["per-student", "per-board"])
+def plans(request):
     """The published question, and drawn ones: merged, and as many students as boards."""
     drawn = {"boards": (3, 3), "students": (3, 3), "communities": (3, 4)}
     default = stages("dropped", "capacity:5%", "imbalance", "latency")
     questions = [published(objective=default, max_students=2)]
     questions += [unlike_question(seed, objective=default, **drawn) for seed in (0, 1)]
-    return [with_certificates(solve(one)).model_dump(mode="json") for one in questions]
+    copies = {"group0_copies": request.param}
+    solved = [solve(one.model_copy(update=copies)) for one in questions]
+    assert any(one.joint_models for one in solved) is (request.param == "per-board")
+    return [with_certificates(one).model_dump(mode="json") for one in solved]
 
 
 def refused(content):

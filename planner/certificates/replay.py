@@ -1,0 +1,181 @@
+"""Replay of a plan file: each count once more, in whole numbers, from its question.
+
+Knows no solver and nothing of the planner's models.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from nonn_core.networks.family import parse_network
+from nonn_core.networks.network_cost import (
+    Cost,
+    Precision,
+    group0_cost,
+    joint_cost,
+    student_cost_line,
+)
+from planner.problem.goals import MAXIMISED
+from planner.problem.problem import Problem
+from profiles.layer import BYTES_PER_VALUE
+
+
+@dataclass(frozen=True)
+class PlanReplay:
+    """A plan file's plain content, replayed in whole numbers from its question."""
+
+    problem: Problem
+    plan: Mapping[str, Any]
+
+    def false_claims(self) -> Iterator[str]:
+        """Sentences for all that is untrue of students, budgets, counts and requirements."""
+        yield from self._wrong_students()
+        yield from self._wrong_joint_models()
+        yield from self._misplaced()
+        yield from self._wrong_budgets()
+        values = self._values()
+        for stage in self.plan["stages"]:
+            value = values.get(stage["objective"], stage["value"])
+            if stage["value"] != value:
+                yield f"{stage['objective']} is {value:g}, not {stage['value']:g}"
+        for asked in self.problem.requirements:
+            value = values.get(asked.objective, asked.bound)
+            sign = -1 if asked.objective in MAXIMISED else 1
+            if sign * value > sign * asked.bound:
+                yield f"{asked} is required; the plan has {value:g}"
+
+    def _wrong_students(self) -> Iterator[str]:
+        """Figures that are not those of a student's network and number of filters."""
+        problem = self.problem
+        for one in self.plan["students"]:
+            if one["network"] not in problem.networks or one["precision"] not in problem.precisions:
+                yield f"{one['name']}: {one['network']} {one['precision']} is not asked for"
+            spec, own = parse_network(one["network"]), self.plan["group0"] is None
+            cost = student_cost_line(spec, problem.image_shape, own).at(len(one["filters"]))
+            rights = (
+                ("params", cost.params),
+                ("macs", cost.macs),
+                ("peak_elements", cost.peak_elements),
+                ("memory_bytes", cost.memory_bytes(one["precision"])),
+            )
+            for name, right in rights:
+                if one[name] != right:
+                    yield f"{one['name']}: {name} is {one[name]}; it should be {right}"
+
+    def _misplaced(self) -> Iterator[str]:
+        """Communities that are not in one place, and students that are not allowed."""
+        problem, plan = self.problem, self.plan
+        known = {one.id: one.filters for one in problem.partition.communities}
+        first = [one for one in plan["students"] if one["round"] == 1]
+        held = Counter(c for one in first for c in one["communities"])
+        held.update(plan["dropped"])
+        yield from (f"community {c} is in {held[c]} places" for c in known if held[c] != 1)
+        steps = (one for one in problem.partition.drop_steps if problem.allows(one))
+        if not any(set(one.communities) == set(plan["dropped"]) for one in steps):
+            yield f"communities {plan['dropped']} may not be dropped"
+        for one in first:
+            if set(one["filters"]) != {n for c in one["communities"] for n in known.get(c, ())}:
+                yield f"{one['name']}: its filters are not those of its communities"
+        if not problem.min_students <= len(plan["students"]) <= problem.most_students:
+            yield f"{len(plan['students'])} students are not asked for"
+        if len({parse_network(one["network"]).group0 for one in plan["students"]}) > 1:
+            yield "students differ in G0, which they share"
+
+    def _wrong_budgets(self) -> Iterator[str]:
+        """Use of memory and MACs that is above a budget, or not as written."""
+        rows = {(row["board"], row["budget"]): row["used"] for row in self.plan["budgets"]}
+        for budget in self.problem.budgets:
+            here = self._loads.get(budget.board, [])
+            runtime = budget.runtime_bytes if here else 0
+            for name, limit, used in (
+                ("memory_bytes", budget.memory_bytes, runtime + sum(size for size, _ in here)),
+                ("macs", budget.macs, sum(macs for _, macs in here)),
+            ):
+                if limit is not None and used > limit:
+                    yield f"{budget.board} uses {used} of {limit} {name}"
+                if rows.get((budget.board, name)) != used:
+                    yield f"{budget.board} uses {used} {name}; the file says otherwise"
+
+    @cached_property
+    def _loads(self) -> dict[str, list[tuple[int, int]]]:
+        """Bytes and MACs of each model that a board runs, by its name."""
+        found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        alone = self.plan["group0"]
+        if alone is not None:
+            found[alone["board"]].append((alone["memory_bytes"], alone["macs"]))
+        joined: dict[tuple[str, Precision], list[Mapping[str, Any]]] = defaultdict(list)
+        for one in self.plan["students"]:
+            for board in _boards(one):
+                if self._shares:
+                    joined[board, one["precision"]].append(one)
+                else:
+                    found[board].append((one["memory_bytes"], one["macs"]))
+        for (board, precision), members in joined.items():
+            cost = self._joint(members)
+            found[board].append((cost.memory_bytes(precision), cost.macs))
+        return dict(found)
+
+    @property
+    def _shares(self) -> bool:
+        """Whether students of a board and a precision share its copy of G0."""
+        return self.problem.group0_copies == "per-board" and self.plan["group0"] is None
+
+    def _joint(self, students: Sequence[Mapping[str, Any]]) -> Cost:
+        """Cost of one model of these students."""
+        image = self.problem.image_shape
+        return joint_cost(
+            [
+                (student_cost_line(parse_network(one["network"]), image), len(one["filters"]))
+                for one in students
+            ]
+        )
+
+    def _wrong_joint_models(self) -> Iterator[str]:
+        """Joint models whose cost is not that of their students."""
+        students = {one["name"]: one for one in self.plan["students"]}
+        for one in self.plan["joint_models"]:
+            cost = self._joint([students[name] for name in one["students"]])
+            for name, right in (
+                ("params", cost.params),
+                ("macs", cost.macs),
+                ("peak_elements", cost.peak_elements),
+                ("memory_bytes", cost.memory_bytes(one["precision"])),
+            ):
+                if one[name] != right:
+                    yield f"the joint model on {one['board']}: {name} is {one[name]}, not {right}"
+
+    def _known_params(self) -> int:
+        """Parameters of all students, the G0 of each board counted once; no copies of students."""
+        students = self.plan["students"]
+        params = sum(one["params"] for one in students)
+        if self.plan["group0"] is not None:
+            return int(params + self.plan["group0"]["params"])
+        if self._shares:
+            spec, image = parse_network(students[0]["network"]), self.problem.image_shape
+            shared = len(students) - len({one["board"] for one in students})
+            params -= shared * group0_cost(spec, image).params
+        return int(params)
+
+    def _values(self) -> dict[str, float]:
+        """Values of the objectives that are counted."""
+        plan = self.plan
+        sizes = [len(one["filters"]) for one in plan["students"]]
+        known = {one.id: len(one.filters) for one in self.problem.partition.communities}
+        lost = sum(known.get(c, 0) for c in plan["dropped"])
+        loads = [load for loads in self._loads.values() for load in loads]
+        copied = self._shares and any(one["replicas"] for one in plan["students"])
+        return ({} if copied else {"capacity": self._known_params()}) | {
+            "memory": sum(size for size, _ in loads),
+            "flops": 2 * sum(macs for _, macs in loads),
+            "students": len(sizes),
+            "imbalance": max(sizes) - min(sizes),
+            "boards": len(self._loads),
+            "precision": sum(BYTES_PER_VALUE[one["precision"]] for one in plan["students"]),
+            "dropped": abs(plan["delta_val_pct"] or 0.0) - lost,
+        }
+
+
+def _boards(model: Mapping[str, Any]) -> list[str]:
+    return [model["board"], *model.get("replicas", ())]
