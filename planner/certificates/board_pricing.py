@@ -5,7 +5,8 @@ activations: the others cost their heads alone, so that costs of a set still add
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from planner.certificates import PRODUCT, SUMS, Case, Demands, PriceLeaf
 from planner.certificates.figures import (
@@ -84,9 +85,15 @@ class BoardPricing:
     demands: Demands
     leaf: PriceLeaf
     work: WorkLimit
+    _choices: dict[int, BoardChoices] = field(default_factory=dict, init=False, repr=False)
 
-    def choices(self, place: int) -> "BoardChoices":
+    def choices(self, place: int) -> BoardChoices:
         """Choices of a board on the leaf's path."""
+        if place not in self._choices:
+            self._choices[place] = self._chosen(place)
+        return self._choices[place]
+
+    def _chosen(self, place: int) -> BoardChoices:
         path = self.leaf.path
         steps = [(one.community, one.holds, one.board == place) for one in path]
         modes = [(one.mode, one.holds) for one in path if one.board == place]
@@ -151,18 +158,18 @@ class BoardPricing:
         counted = self.tables.binding(place, kept, tuple(limits), key)
         if self.leaf.due and LATE not in counted:
             counted = (*counted, LATE)
-        peaks = [None] if company != "several" else self._peaks
+        peaks = [None] if company != "several" else self.peaks
         found = (self._best_below(place, company, counted, peak) for peak in peaks)
         return max((one for one in found if one), key=lambda one: one[0], default=None)
 
-    @property
-    def _peaks(self) -> Sequence[int | None]:
+    @cached_property
+    def peaks(self) -> Sequence[int | None]:
         """Peaks of joint models: the student with the largest one pays for the shared G0."""
         tables = self.tables
         if not tables.shares_group0:
             return [None]
         modes = (n for n, mode in enumerate(tables.modes) if mode.group0 == self.case.group0)
-        return sorted({tables.peak_bytes(n) for n in modes}, reverse=True)
+        return sorted({tables.peak_bytes[n] for n in modes}, reverse=True)
 
     def _best_below(
         self, place: int, company: Company, counted: Sequence[int], peak: int | None
@@ -271,11 +278,11 @@ class BoardPricing:
             yield from (self._priced(place, part, price, counted) for part in whole)
             return
         for part in whole:
-            if tables.peak_bytes(part.mode) == peak:
+            if tables.peak_bytes[part.mode] == peak:
                 one = self._priced(place, part, price, counted)
                 yield one._replace(bits=one.bits | PAYS)
         for part in tables.following(place, filters, case.group0, self.timed):
-            if tables.peak_bytes(part.mode) <= peak:
+            if tables.peak_bytes[part.mode] <= peak:
                 yield self._priced(place, part, price, counted)
 
     def _bits(self, place: int, part: StudentPart) -> int:
@@ -292,7 +299,7 @@ class BoardPricing:
         bits = 2 << part.slope if self.case.merges else 2 | self._bits(place, part)
         return PricedPart(worth - students * self.leaf.student_price, needs, bits, part)
 
-    @property
+    @cached_property
     def _gain_weights(self) -> tuple[int, ...]:
         """Weight of each measure, negative where less is better."""
         weights = dict.fromkeys(GAINS, 0)

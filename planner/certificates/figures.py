@@ -192,10 +192,10 @@ class CostTables:
             )
         return self._parts[key]
 
-    def peak_bytes(self, number: int) -> int:
-        """Peak of a joint model with a mode, as far as no filter counts."""
-        mode = self.modes[number]
-        return mode.value_bytes * mode.joint_peak(0)
+    @cached_property
+    def peak_bytes(self) -> tuple[int, ...]:
+        """Peak of a joint model with each mode, as far as no filter counts."""
+        return tuple(mode.value_bytes * mode.joint_peak(0) for mode in self.modes)
 
     @cached_property
     def shares_group0(self) -> bool:

@@ -4,17 +4,17 @@ Where there are few plans, to look at each is quicker than any prices, and prove
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from planner.certificates import NOTHING, PRODUCT, SUMS
 from planner.certificates.board_pricing import BoardPricing
-from planner.certificates.figures import LATE, Company, signed_measure
+from planner.certificates.figures import LATE, Company, Parts, signed_measure
 from planner.certificates.pricing import WorkExceededError
 
 MOST_BOARDS = 100
-"""Of more boards no plans are listed, nor where students share G0: prices bound what they need."""
+"""Of more boards no plans are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class PlanListing:
     """All plans of a small case, each student with its exact figures."""
 
     def __init__(self, pricing: BoardPricing, goal: str | None) -> None:
-        if len(pricing.tables.boards) > MOST_BOARDS or pricing.tables.shares_group0:
+        if len(pricing.tables.boards) > MOST_BOARDS:
             raise WorkExceededError
         self._pricing, self._goal = pricing, goal
         sums = dict.fromkeys((*pricing.demands.sums, *([goal] if goal in SUMS else ())))
@@ -87,9 +87,8 @@ class PlanListing:
         counted = [need for need, limit in enumerate(found) if limit is not None]
         limits = [found[need] or 0 for need in counted]
         alike: dict[tuple[int, ...], list[ListedSet]] = defaultdict(list)
-        for company in pricing.companies(place):
-            students = self._students(place, company, [*counted, LATE], limits)
-            rows: list[tuple[int, int, Row]] = [(0, 0, ())]
+        for company, starts, students in self._companies(place, [*counted, LATE], limits):
+            rows = [(0, sum(one.communities for one in start), start) for start in starts]
             while rows:
                 begin, taken, parts = rows.pop()
                 used = sum(one.needs[0] for one in parts)
@@ -113,6 +112,34 @@ class PlanListing:
                             others[:] = [two for two in others if not one.replaces(two)] + [one]
         return [one for others in alike.values() for one in others]
 
+    def _companies(
+        self, place: int, counted: Sequence[int], limits: Sequence[int]
+    ) -> Iterator[tuple[Company, list[Row], list[ListedStudent]]]:
+        """Yield each company with what its sets begin with, and the students that follow.
+
+        That is nothing, or the one that pays for the G0 which they share.
+        """
+        pricing, tables = self._pricing, self._pricing.tables
+        key = pricing.case.group0, pricing.timed
+        for company in pricing.companies(place):
+
+            def first(filters: int, company: Company = company) -> Parts:
+                return tables.first(place, filters, key[0], company, key[1])
+
+            def following(filters: int) -> Parts:
+                return tables.following(place, filters, *key)
+
+            for peak in pricing.peaks if company == "several" else [None]:
+                if peak is None:
+                    yield company, [()], self._students(first, counted, limits)
+                    continue
+                modes = [mode for mode, own in enumerate(tables.peak_bytes) if own <= peak]
+                paying = [mode for mode in modes if tables.peak_bytes[mode] == peak]
+                starts: list[Row] = [
+                    (one,) for one in self._students(first, counted, limits, paying)
+                ]
+                yield company, starts, self._students(following, counted, limits, modes)
+
     def _joined(self, students: Sequence[ListedStudent], late: int) -> ListedSet:
         """Set of students; its board counts once."""
         sizes = [one.filters for one in students]
@@ -125,12 +152,15 @@ class PlanListing:
         return ListedSet(communities, len(students), min(sizes), max(sizes), measures, late)
 
     def _students(
-        self, place: int, company: Company, counted: Sequence[int], limits: Sequence[int]
-    ) -> list["ListedStudent"]:
+        self,
+        parts: Callable[[int], Parts],
+        counted: Sequence[int],
+        limits: Sequence[int],
+        modes: Collection[int] | None = None,
+    ) -> list[ListedStudent]:
         """Students that fit alone, less those that others replace; the least memory first."""
         pricing, case = self._pricing, self._pricing.case
         sizes = [pricing.tables.sizes[c] for c in case.kept]
-        key = case.group0, company, pricing.timed
         kept: list[ListedStudent] = []
         for group in range(1, 1 << len(sizes)):
             pricing.work.spend(1)
@@ -138,7 +168,9 @@ class PlanListing:
                 continue
             filters = sum(size for n, size in enumerate(sizes) if group >> n & 1)
             own: list[ListedStudent] = []
-            for part in pricing.tables.first(place, filters, *key):
+            for part in parts(filters):
+                if modes is not None and part.mode not in modes:
+                    continue
                 needs = tuple(part.needs[need] for need in counted)
                 measures = tuple(
                     0 if name == "boards" else signed_measure(name, part.gains)

@@ -164,7 +164,7 @@ OBJECTIVES = (
 
 
 OPEN_WHERE_SHARED = ("memory", "imbalance")
-"""Not every one closes there: features of heads are left out, and no plan is listed."""
+"""Not every one closes there: what the features of other heads take is left out."""
 
 
 @pytest.mark.parametrize("copies", COPIES)
