@@ -17,14 +17,16 @@ LONGEST = (
     *("test_accelerator_processes", "test_train_command", "test_loop", "test_copies_exhaustive"),
     *("test_export_command", "test_host_command", "test_planner_exhaustive", "test_quickstart"),
     *("test_explore_command", "test_worker_server", "test_worker_conformance", "test_slow_link"),
+    "test_balance_exhaustive",
 )
 """Files that start first, so that all processes end at about the same time."""
 
 
 UNTRACED = (
     *("test_planner_exhaustive", "test_copies_exhaustive", "test_front_exhaustive"),
-    *("test_breakpoints_exhaustive", "test_planner_plans"),
-    *("test_simulator_runs", "test_fan_out_properties", "test_split_properties"),
+    *("test_breakpoints_exhaustive", "test_balance_exhaustive", "test_planner_plans"),
+    *("test_simulator_runs", "test_compiled_runs", "test_fan_out_properties"),
+    "test_split_properties",
 )
 """Files that compare thousands of cases: a tracer would take as long again.  The coverage that is
 asked for is that of all other tests."""
