@@ -105,16 +105,21 @@ class PlanReplay:
         alone = self.plan["group0"]
         if alone is not None:
             found[alone["board"]].append((alone["memory_bytes"], alone["macs"]))
-        joined: dict[tuple[str, Precision], list[Mapping[str, Any]]] = defaultdict(list)
-        for one in self.plan["students"]:
-            for board in _boards(one):
-                if self._shares:
-                    joined[board, one["precision"]].append(one)
-                else:
-                    found[board].append((one["memory_bytes"], one["macs"]))
-        for (board, precision), members in joined.items():
+        for (board, precision), members in self._joined.items():
             cost = self._joint(members)
             found[board].append((cost.memory_bytes(precision), cost.macs))
+        for one in () if self._shares else self.plan["students"]:
+            for board in _boards(one):
+                found[board].append((one["memory_bytes"], one["macs"]))
+        return dict(found)
+
+    @cached_property
+    def _joined(self) -> dict[tuple[str, Precision], list[Mapping[str, Any]]]:
+        """Students that share a copy of G0, by its board and precision."""
+        found: dict[tuple[str, Precision], list[Mapping[str, Any]]] = defaultdict(list)
+        for one in self.plan["students"] if self._shares else ():
+            for board in _boards(one):
+                found[board, one["precision"]].append(one)
         return dict(found)
 
     @property
@@ -133,18 +138,23 @@ class PlanReplay:
         )
 
     def _wrong_joint_models(self) -> Iterator[str]:
-        """Joint models whose cost is not that of their students."""
-        students = {one["name"]: one for one in self.plan["students"]}
-        for one in self.plan["joint_models"]:
-            cost = self._joint([students[name] for name in one["students"]])
+        """Joint models that differ from those of the students, or in cost."""
+        listed = {(one["board"], one["precision"]): one for one in self.plan["joint_models"]}
+        joined = {key: members for key, members in self._joined.items() if len(members) > 1}
+        if listed.keys() != joined.keys() or len(listed) != len(self.plan["joint_models"]):
+            yield f"there are {len(joined)} joint models: {sorted(joined)}, not {sorted(listed)}"
+        for key in listed.keys() & joined.keys():
+            one, cost = listed[key], self._joint(joined[key])
             for name, right in (
+                ("students", tuple(member["name"] for member in joined[key])),
                 ("params", cost.params),
                 ("macs", cost.macs),
                 ("peak_elements", cost.peak_elements),
                 ("memory_bytes", cost.memory_bytes(one["precision"])),
             ):
-                if one[name] != right:
-                    yield f"the joint model on {one['board']}: {name} is {one[name]}, not {right}"
+                found = tuple(one[name]) if name == "students" else one[name]
+                if found != right:
+                    yield f"the joint model on {one['board']}: {name} is {found}, not {right}"
 
     def _known_params(self) -> int:
         """Parameters of all students, the G0 of each board counted once; no copies of students."""

@@ -9,6 +9,7 @@ from planner_questions import published, stages
 
 from nonn_common.errors import NonnError
 from nonn_plan import PlanDocument, solve, verify, with_certificates
+from planner.certificates.replay import PlanReplay
 
 CHANGES = 50
 """Of each kind."""
@@ -73,6 +74,27 @@ def test_a_changed_figure_is_refused(plans):
             old * (1 + 0.001 * step) + 0.001 * step,
         )  # fmt: skip
         assert refused(tampered), place
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda models: models[1:],
+        lambda models: [*models, models[0]],
+        lambda models: [models[0] | {"students": models[0]["students"][:1]}, *models[1:]],
+        lambda models: [models[0] | {"students": ["nobody"]}, *models[1:]],
+        lambda models: [models[0] | {"board": "nowhere"}, *models[1:]],
+    ],
+    ids=["left out", "twice", "a student less", "a stranger", "elsewhere"],
+)
+def test_a_changed_joint_model_is_refused(change):
+    question = unlike_question(0, boards=(2, 2), students=(3, 3), communities=(3, 3))
+    plan = solve(question.model_copy(update={"group0_copies": "per-board"}))
+    content = plan.model_dump(mode="json")
+    assert not any(PlanReplay(plan.question, content).false_claims())
+    changed_models = change(content["joint_models"])
+    replay = PlanReplay(plan.question, content | {"joint_models": changed_models})
+    assert any("joint model" in text for text in replay.false_claims())
 
 
 def test_a_moved_student_is_refused(plans):

@@ -6,7 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 from drawn_instances import like_communities, random_instance, small_instance
-from enumerated_plans import least_spreads, plan_values
+from enumerated_balance import least_spreads
+from enumerated_plans import plan_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_planner_exhaustive import MAXIMISED, MODELS, UNFAILING, slack_of, without_hints

@@ -9,7 +9,7 @@ from math import exp, log
 import numpy as np
 import pytest
 from drawn_instances import random_instance
-from enumerated_plans import set_partitions
+from enumerated_balance import set_partitions
 from listed_plans import fits, known, models_of, values
 from test_planner_exhaustive import best, slack_of, solved
 
