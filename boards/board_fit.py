@@ -22,7 +22,7 @@ from planner.plan_file.plan_document import (
     PlannedModel,
     require_students,
 )
-from planner.problem.goals import BoardBudget
+from planner.problem.budgets import BoardBudget
 
 if TYPE_CHECKING:
     from nonn_core.networks.modules import Nonn

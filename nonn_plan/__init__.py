@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from planner.plan_file.alternatives import with_alternatives as with_alternatives
     from planner.plan_file.plan_document import PlanDocument as PlanDocument
     from planner.plan_file.training_recipe import training_recipe as training_recipe
-    from planner.problem.goals import BoardBudget as BoardBudget
-    from planner.problem.goals import BudgetLimits as BudgetLimits
+    from planner.problem.budgets import BoardBudget as BoardBudget
+    from planner.problem.budgets import BudgetLimits as BudgetLimits
+    from planner.problem.budgets import board_budgets as board_budgets
     from planner.problem.goals import ObjectiveLevel as ObjectiveLevel
     from planner.problem.goals import Requirement as Requirement
-    from planner.problem.goals import board_budgets as board_budgets
     from planner.problem.problem import Problem as Problem
     from planner.reliability.failures import Failures as Failures
     from planner.solve import solve as solve
@@ -102,13 +102,8 @@ _MODULES = {
     "planner.plan_file.alternatives": ("with_alternatives",),
     "planner.plan_file.plan_document": ("PlanDocument",),
     "planner.plan_file.training_recipe": ("training_recipe",),
-    "planner.problem.goals": (
-        "BoardBudget",
-        "BudgetLimits",
-        "ObjectiveLevel",
-        "Requirement",
-        "board_budgets",
-    ),
+    "planner.problem.budgets": ("BoardBudget", "BudgetLimits", "board_budgets"),
+    "planner.problem.goals": ("ObjectiveLevel", "Requirement"),
     "planner.problem.problem": ("Problem",),
     "planner.reliability.failures": ("Failures",),
     "planner.heuristics.baselines": ("solve_by_baseline",),

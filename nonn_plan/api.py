@@ -24,13 +24,8 @@ from nonn_core.partition import Partition
 from nonn_core.recipe import TrainingRecipe
 from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.validation import require_valid
-from planner.problem.goals import (
-    OBJECTIVES,
-    AccuracyBasis,
-    BoardBudget,
-    ObjectiveLevel,
-    board_budgets,
-)
+from planner.problem.budgets import BoardBudget, BudgetName, board_budgets
+from planner.problem.goals import OBJECTIVES, AccuracyBasis, ObjectiveLevel
 from planner.problem.problem import BALANCED, Problem
 from profiles.fleet import Board, Fleet, parse_fleet, resolve
 from simulator.workloads.layer_parts import time_line, work_mj, work_ms
@@ -147,15 +142,14 @@ def propose_students(
         line = student_cost_line(widest, image)
         cost, times = line.at(share), time_line(board.device, line.outline)
         work = cost.macs if times is None else times.at(share)
-        if cost.memory_bytes(precision) > budget.room_bytes:
-            return False
-        if cost.params * TEACHER_SHARE > teacher_params:
-            return False
-        if budget.macs is not None and cost.macs > budget.macs:
-            return False
-        if budget.busy_ms is not None and work_ms(board.device, work) > budget.busy_ms:
-            return False
-        return budget.energy_mj is None or work_mj(board.device, work) <= budget.energy_mj
+        uses: dict[BudgetName, float | None] = {
+            "memory_bytes": cost.memory_bytes(precision),
+            "macs": cost.macs,
+            "busy_ms": work_ms(board.device, work),
+        }
+        if budget.energy_mj is not None:
+            uses["energy_mj"] = work_mj(board.device, work)
+        return cost.params * TEACHER_SHARE <= teacher_params and not budget.exceeded(uses)
 
     largest = [
         max((scale for scale in _SCALES if fits(scale, *each)), default=_SCALES[0])

@@ -7,10 +7,10 @@ from made_hardware import device, figure, link
 
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
+from planner.data.board_capacity import BoardCapacity
 from planner.data.modes import (
     UNITS_PER_MJ,
     UNITS_PER_MS,
-    BoardCapacity,
     DropChoice,
     Mode,
     Stem,

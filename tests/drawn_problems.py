@@ -13,13 +13,8 @@ from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import Precision, student_cost
 from nonn_core.partition import Community, DropStep, Partition
 from planner.accuracy.rows import TeacherFacts
-from planner.problem.goals import (
-    AccuracyBasis,
-    BoardBudget,
-    BudgetLimits,
-    ObjectiveLevel,
-    board_budgets,
-)
+from planner.problem.budgets import BoardBudget, BudgetLimits, board_budgets
+from planner.problem.goals import AccuracyBasis, ObjectiveLevel
 from planner.problem.problem import Problem
 from profiles import Quantity
 from profiles.device import DEVICES, DeviceProfile

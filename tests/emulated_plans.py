@@ -11,7 +11,7 @@ from planner.plan_file.evaluation import (
     evaluate_decision,
 )
 from planner.plan_file.plan_document import LevelResult, PlanDocument, SolverRun
-from planner.problem.goals import board_budgets
+from planner.problem.budgets import board_budgets
 from planner.problem.problem import Problem
 from profiles.fleet import Fleet
 from profiles.link import LINKS

@@ -26,12 +26,12 @@ from nonn_core.networks.network_cost import (
     group0_table,
     joint_cost,
 )
+from planner.data.board_capacity import BoardCapacity
 from planner.data.modes import (
     SEVERAL,
     UNITS_PER_MJ,
     UNITS_PER_MS,
     Affine,
-    BoardCapacity,
     Mode,
     UnitCost,
     busy_units,

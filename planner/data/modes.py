@@ -1,4 +1,4 @@
-"""Modes of a student, its assignment to a board, and that board's capacity.
+"""Modes of a student, and its assignment to a board.
 
 A mode is a network at a precision.  Where G0 has a board of its own, the host sends the image to
 this board alone, which runs G0 and sends its maps on to each board that has a student
@@ -9,7 +9,6 @@ travel as fp32, as features do.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from nonn_core.networks.blueprint import ImageShape, NetworkSpec
 from nonn_core.networks.network_cost import (
@@ -23,6 +22,7 @@ from nonn_core.networks.network_cost import (
 )
 from nonn_core.partition import DropStep
 from planner.accuracy.model import UNITS_PER_INDEX
+from planner.problem.budgets import MILLIONTHS, Resource
 from profiles.device import DeviceProfile, known_time
 from profiles.fleet import Board
 from profiles.layer import BYTES_PER_VALUE, LayerTable
@@ -31,11 +31,7 @@ from simulator.graph_builder import send_ms
 from simulator.workloads.fan_out import busy_mj, busy_ms, reply_ms
 from simulator.workloads.layer_parts import Work, time_line, work_mj, work_ms
 
-Resource = Literal["params", "memory_bytes", "macs", "value_bytes", "busy", "energy"]
-"""Cost of a board's students together, in solver units."""
-
-UNITS_PER_MS = 10**6
-UNITS_PER_MJ = 10**6
+UNITS_PER_MS = UNITS_PER_MJ = MILLIONTHS
 UNITS_PER_POINT = 10**6
 
 LATEST_UNITS = 10**9 * UNITS_PER_MS
@@ -339,62 +335,3 @@ def drop_choice(step: DropStep) -> DropChoice:
     return DropChoice(
         frozenset(step.communities), step.filters, delta_val_pct, step.loss_bound_pct or 0.0
     )
-
-
-@dataclass(frozen=True, slots=True)
-class BoardCapacity:
-    """A board with what one plan may put on it; None is no limit.
-
-    `busy`, `energy` and `latest` are in solver units; the last bounds the time that computing and
-    replying take.  Latencies count computing `slow` times, where they are those of a percentile.
-    """
-
-    board: Board
-    memory_bytes: int | None
-    macs: int | None
-    busy: int | None = None
-    energy: int | None = None
-    latest: int | None = None
-    slow: float = 1.0
-
-    @property
-    def class_key(self) -> tuple[object, ...]:
-        """Key of interchangeable boards: device, link and budgets."""
-        limits = (self.memory_bytes, self.macs, self.busy, self.energy)
-        return self.board.device, self.board.link, *limits
-
-    def most_filters(self, mode: Mode, at_most: int) -> int:
-        """Most filters, up to `at_most`, of such a student here; -1 for none.
-
-        Alone or not: the least cost counts.  Costs grow with filters, so that bisection finds it.
-        """
-        timed = self.busy is not None or self.latest is not None
-        busy = self._units(busy_units, mode) if timed else []
-        energy = self._units(energy_units, mode) if self.energy is not None else []
-        low, high = -1, at_most
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = self._fits(mode, middle, busy, energy)
-            low, high = (middle, high) if fits else (low, middle - 1)
-        return low
-
-    def _fits(
-        self, mode: Mode, filters: int, busy: Sequence[Affine], energy: Sequence[Affine]
-    ) -> bool:
-        """Fit of a student of this size, at the least of these costs."""
-        if self.memory_bytes is not None and mode.memory_bytes(filters) > self.memory_bytes:
-            return False
-        if self.macs is not None and mode.line.at(filters).macs > self.macs:
-            return False
-        if self.energy is not None and min(each.at(filters) for each in energy) > self.energy:
-            return False
-        least = min((each.at(filters) for each in busy), default=0)
-        replied = least + filters * reply_units(self.board)
-        return (self.busy is None or least <= self.busy) and (
-            self.latest is None or replied <= self.latest
-        )
-
-    def _units(self, units: UnitCost, mode: Mode) -> list[Affine]:
-        """Cost of one student by its filters, alone and as its share among several."""
-        device = self.board.device
-        return [units(device, mode.line, several) for several in (False, True)]

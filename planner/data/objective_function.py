@@ -15,12 +15,12 @@ from planner.data.modes import (
     UNITS_PER_MS,
     UNITS_PER_POINT,
     DropChoice,
-    Resource,
     least_within,
     most_within,
     one_way_units,
     rounding_bound,
 )
+from planner.problem.budgets import Resource
 from planner.problem.goals import MAXIMISED, Objective, Requirement
 from planner.problem.problem import Problem
 from planner.reliability.robustness import UNITS_PER_ACCURACY_POINT, UNITS_PER_CERTAINTY

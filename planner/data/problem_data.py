@@ -8,15 +8,13 @@ from itertools import chain, combinations
 from typing import Literal
 
 from planner.data.balance import balanced_range, divisions, width_ranks
+from planner.data.board_capacity import BoardCapacity
 from planner.data.modes import (
-    UNITS_PER_MJ,
     UNITS_PER_MS,
     Affine,
-    BoardCapacity,
     DedicatedStem,
     DropChoice,
     Mode,
-    Resource,
     Stem,
     UnitCost,
     busy_units,
@@ -26,6 +24,7 @@ from planner.data.modes import (
     round_up,
     send_units,
 )
+from planner.problem.budgets import BUDGETS, Resource
 from planner.problem.problem import Problem
 from planner.reliability.robustness import FailureScenarios
 from profiles.device import DEVICES, DeviceProfile, spread_cv
@@ -388,13 +387,10 @@ def kept_communities(data: ProblemData, drop: DropChoice) -> tuple[int, ...]:
 
 def board_capacities(problem: Problem, boards: Sequence[Board]) -> tuple[BoardCapacity, ...]:
     """Boards of the problem, with their budgets."""
+    rows = BUDGETS.items()
     return tuple(
-        BoardCapacity(
-            board,
-            budget.room_bytes,
-            budget.macs,
-            busy=round_down(budget.busy_ms, UNITS_PER_MS),
-            energy=round_down(budget.energy_mj, UNITS_PER_MJ),
+        BoardCapacity(board).limited(
+            {row.figure: round_down(budget.room(name), row.units) for name, row in rows}
         )
         for board, budget in zip(boards, problem.budgets, strict=True)
     )

@@ -10,13 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from planner.data.balance import PCT_UNITS
+from planner.data.board_capacity import BoardCapacity
 from planner.data.modes import (
-    UNITS_PER_MJ,
-    UNITS_PER_MS,
     UNITS_PER_POINT,
-    BoardCapacity,
     DropChoice,
-    Resource,
     drop_choice,
     round_down,
     round_up,
@@ -32,15 +29,8 @@ from planner.data.objective_function import (
     rounding_units,
 )
 from planner.data.problem_data import ProblemData, resolve_problem
-from planner.problem.goals import (
-    BUDGETS,
-    MAXIMISED,
-    BudgetName,
-    Objective,
-    Requirement,
-    format_budget,
-    round_loosely,
-)
+from planner.problem.budgets import BUDGETS, BudgetName, Resource, format_budget, round_loosely
+from planner.problem.goals import MAXIMISED, Objective, Requirement
 from planner.problem.problem import Problem
 
 ConstraintKind = (
@@ -58,14 +48,6 @@ GROWING_OBJECTIVES: frozenset[Objective] = frozenset(
 
 EXTRA_STUDENTS = 2
 """Students beyond those allowed that are tried where more of them can be of use without end."""
-
-_RESOURCES: dict[BudgetName, Resource] = {
-    "memory_bytes": "memory_bytes",
-    "macs": "macs",
-    "busy_ms": "busy",
-    "energy_mj": "energy",
-}
-_UNITS: dict[BudgetName, int] = {"busy_ms": UNITS_PER_MS, "energy_mj": UNITS_PER_MJ}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +67,7 @@ class RelaxableConstraint:
     def tightness(self) -> ObjectiveFunction:
         """The measure whose best value is the tightest that this constraint can be."""
         if self.budget is not None:
-            figure, board = _RESOURCES[self.budget], self.board
+            figure, board = BUDGETS[self.budget].figure, self.board
             return ObjectiveFunction(
                 lambda view: view.on(board, figure),
                 criteria=budget_criteria(self.budget),
@@ -117,11 +99,6 @@ class RelaxableConstraint:
 def budget_criteria(budget: BudgetName) -> frozenset[Any]:
     """Criteria of a better mode where a board is to use little."""
     return frozenset({"memory"} if budget == "memory_bytes" else ())
-
-
-def budget_resource(budget: BudgetName) -> Resource:
-    """Return the figure of a board that a budget limits."""
-    return _RESOURCES[budget]
 
 
 def relaxable_constraints(problem: Problem) -> Iterator[RelaxableConstraint]:
@@ -220,18 +197,14 @@ def _lift(
     lifted: Collection[RelaxableConstraint],
     measured: Collection[RelaxableConstraint],
 ) -> BoardCapacity:
-    changes: dict[str, int | None] = {}
-    for budget in _RESOURCES:
+    changes: dict[Resource, int | None] = {}
+    for budget, row in BUDGETS.items():
         one = RelaxableConstraint(budget, board)
         if one in measured:
-            changes[_field(budget)] = UNLIMITED
+            changes[row.figure] = UNLIMITED
         elif one in lifted:
-            changes[_field(budget)] = None
-    return replace(capacity, **cast(Any, changes))
-
-
-def _field(budget: BudgetName) -> str:
-    return {"busy_ms": "busy", "energy_mj": "energy"}.get(budget, budget)
+            changes[row.figure] = None
+    return capacity.limited(changes)
 
 
 def _measured_drops(problem: Problem) -> tuple[DropChoice, ...]:
@@ -295,11 +268,10 @@ def current_limit(problem: Problem, constraint: RelaxableConstraint) -> int | fl
 
 def readable_limit(problem: Problem, constraint: RelaxableConstraint, value: int) -> int | float:
     """Return a value of a constraint's relaxation, in solver units, as people read it."""
-    if constraint.budget == "memory_bytes":
-        runtime_bytes = problem.budgets[constraint.board].runtime_bytes
-        return value + (runtime_bytes if value else 0)
-    if constraint.budget is not None and constraint.budget in _UNITS:
-        return value / _UNITS[constraint.budget]
+    if constraint.budget is not None:
+        row = BUDGETS[constraint.budget]
+        allowance = problem.budgets[constraint.board].allowance(constraint.budget)
+        return value + (allowance if value else 0) if row.whole else value / row.units
     if constraint.objective is not None:
         return OBJECTIVE_FUNCTIONS[constraint.objective].scale.read(problem, value)
     if constraint.kind == "balance":
@@ -332,7 +304,7 @@ def with_limit(problem: Problem, constraint: RelaxableConstraint, to: float) -> 
 
 
 def _with_budget(problem: Problem, budget: BudgetName, board: int, to: float) -> Problem:
-    whole = budget in ("memory_bytes", "macs")
+    whole = BUDGETS[budget].whole
     rows = list(problem.budgets)
     rows[board] = rows[board].model_copy(update={budget: round(to) if whole else to})
     return problem.model_copy(update={"budgets": tuple(rows)})

@@ -16,7 +16,7 @@ from planner.data.relaxable_constraint import (
     readable_limit,
     relaxable_constraints,
 )
-from planner.problem.goals import BUDGETS, BudgetName
+from planner.problem.budgets import BUDGETS, BudgetName
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.search import SolverSession, TimeBudget
@@ -150,9 +150,8 @@ def _budget(problem: Problem, kind: BudgetName, board: int) -> tuple[str, str]:
     budget, noun = problem.budgets[board], BUDGETS[kind].noun
     limit = getattr(budget, kind)
     cause = ""
-    if kind in ("memory_bytes", "macs"):
-        least = _smallest_student(problem, kind)
-        room = budget.room_bytes if kind == "memory_bytes" else limit
+    if BUDGETS[kind].whole:
+        least, room = _smallest_student(problem, kind), budget.room(kind) or 0
         cause = f"; the smallest student needs {BUDGETS[kind].text(least)}" if least > room else ""
     return f"{noun} budget of {budget.board}: {BUDGETS[kind].text(limit)}", cause
 

@@ -23,7 +23,6 @@ from planner.data.relaxable_constraint import (
     ConstraintKind,
     RelaxableConstraint,
     budget_criteria,
-    budget_resource,
     constraint_requirement,
     current_limit,
     format_limit,
@@ -38,7 +37,8 @@ from planner.data.relaxable_constraint import (
 from planner.heuristics.solution import EvaluatedSolution
 from planner.plan_file.evaluation import unproven_plan
 from planner.plan_file.validation import violations
-from planner.problem.goals import BUDGETS, BudgetName, Objective, format_budget
+from planner.problem.budgets import BUDGETS, BudgetName, format_budget
+from planner.problem.goals import Objective
 from planner.problem.problem import Problem
 from planner.reliability.failures import with_added_board
 from planner.solvers.search import SolverSession
@@ -229,7 +229,7 @@ def _raised(
 
 def _highest(view: Any, boards: Sequence[int], budget: BudgetName) -> Any:
     """Maximum use over these boards; of a model, an upper-bound variable."""
-    uses = [view.on(board, budget_resource(budget)) for board in boards]
+    uses = [view.on(board, BUDGETS[budget].figure) for board in boards]
     if isinstance(view, EvaluatedSolution):
         return max(uses)
     highest = view.model.new_int_var(0, LATEST_UNITS, "highest use")

@@ -41,6 +41,7 @@ from planner.exploration.plan_chunk import (
     undominated_rows,
 )
 from planner.heuristics.solution import BoardLoad, cached_loads
+from planner.problem.budgets import LIMITED
 from planner.problem.goals import Objective
 
 MOST_PLANS = 10**8
@@ -208,12 +209,7 @@ class Enumeration:
         if found is None:
             return None
         fits = np.ones(len(found), dtype=bool)
-        for name, limit in (
-            ("memory_bytes", capacity.memory_bytes),
-            ("macs", capacity.macs),
-            ("busy", capacity.busy),
-            ("energy", capacity.energy),
-        ):
+        for name, limit in capacity.limits:
             if limit is not None:
                 fits &= found.figures[name] <= limit
         rows = np.flatnonzero(fits)
@@ -360,8 +356,5 @@ def _priced_sets(data: ProblemData) -> PricedSets:
 
 
 def _without_budgets(data: ProblemData) -> ProblemData:
-    free = (
-        replace(one, memory_bytes=None, macs=None, busy=None, energy=None, latest=None)
-        for one in data.capacities
-    )
+    free = (replace(one, latest=None).limited(dict.fromkeys(LIMITED)) for one in data.capacities)
     return replace(data, capacities=tuple(free))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.data.balance import kept_sizes, uneven_units
-from planner.data.modes import Assignment, DropChoice, Resource, log_units
+from planner.data.modes import Assignment, DropChoice, log_units
 from planner.data.objective_function import (
     SENDER,
     UNEVENNESS,
@@ -21,6 +21,7 @@ from planner.data.objective_function import (
     StudentQuantity,
 )
 from planner.data.problem_data import ProblemData, kept_communities
+from planner.problem.budgets import Resource
 from planner.solvers.level_solver import SearchOutcome
 from simulator.graph_builder import downlink, uplink
 

@@ -24,7 +24,7 @@ from nonn_common import Progress, silent
 from nonn_common.document import Record
 from nonn_common.errors import InfeasibleError, UnprovenError
 from nonn_common.units import FLOPS_PER_MAC
-from planner.data.modes import LATEST_UNITS, Assignment, Resource
+from planner.data.modes import LATEST_UNITS, Assignment
 from planner.data.objective_function import (
     OBJECTIVE_FUNCTIONS,
     ObjectiveBound,
@@ -35,7 +35,6 @@ from planner.data.problem_data import ProblemData, resolve_problem
 from planner.data.relaxable_constraint import (
     UNLIMITED,
     budget_criteria,
-    budget_resource,
     loosened_budgets,
     requirement_bounds,
 )
@@ -43,7 +42,8 @@ from planner.exploration.enumeration import Enumeration
 from planner.heuristics.solution import EvaluatedSolution
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.validation import broken_exactly
-from planner.problem.goals import MAXIMISED, BudgetName
+from planner.problem.budgets import BUDGETS, BudgetName, Resource
+from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.lexicographic import (
@@ -275,24 +275,16 @@ class BudgetRange:
         not matter which of them needs how much.
         """
         data = resolve_problem(problem)
-        figure, wanted = budget_resource(self.budget), budget_criteria(self.budget)
-        extra = {board: self._runtime(problem, board) for board in self.boards}
+        figure, wanted = BUDGETS[self.budget].figure, budget_criteria(self.budget)
+        extra = {board: problem.budgets[board].allowance(self.budget) for board in self.boards}
         if len(extra) == len(data.capacities) and not any(extra.values()):
             return data, ObjectiveFunction(lambda view: view.highest(figure), criteria=wanted)
         capacities = list(data.capacities)
         for board, more in extra.items():
-            limit = UNLIMITED + more
-            capacities[board] = (
-                replace(capacities[board], memory_bytes=limit)
-                if self.budget == "memory_bytes"
-                else replace(capacities[board], macs=limit)
-            )
+            capacities[board] = capacities[board].limited({figure: UNLIMITED + more})
         return replace(data, capacities=tuple(capacities)), ObjectiveFunction(
             lambda view: _highest_need(view, figure, extra), criteria=wanted, per_board=True
         )
-
-    def _runtime(self, problem: Problem, board: int) -> int:
-        return problem.budgets[board].runtime_bytes if self.budget == "memory_bytes" else 0
 
 
 class Breakpoint(Record):

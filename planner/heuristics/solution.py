@@ -12,6 +12,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from planner.data.balance import kept_sizes, most_inversion, uneven_units
+from planner.data.board_capacity import BoardCapacity
 from planner.data.mode_costs import (
     StudentLoad,
     StudentsCost,
@@ -21,9 +22,7 @@ from planner.data.mode_costs import (
 )
 from planner.data.modes import (
     Assignment,
-    BoardCapacity,
     DropChoice,
-    Resource,
     delay_units,
     log_units,
     one_way_units,
@@ -32,6 +31,7 @@ from planner.data.modes import (
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData
 from planner.heuristics import DROPPED, Solution
+from planner.problem.budgets import Resource
 from planner.reliability.robustness import (
     UNITS_PER_ACCURACY_POINT,
     UNITS_PER_CERTAINTY,
@@ -69,13 +69,10 @@ class BoardLoad:
 
     def violation(self, capacity: BoardCapacity) -> float:
         """Return by which part of them the budgets of `site` are exceeded, added up."""
-        needs = (
-            (self.memory_bytes, capacity.memory_bytes),
-            (self.macs, capacity.macs),
-            (self.busy, capacity.busy),
-            (self.energy, capacity.energy),
-            (self.busy + self.reply, capacity.latest),
-        )
+        needs: list[tuple[int, int | None]] = [
+            (getattr(self, name), limit) for name, limit in capacity.limits
+        ]
+        needs.append((self.busy + self.reply, capacity.latest))
         return sum(
             (need - limit) / max(1, limit)
             for need, limit in needs

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from nonn_common.errors import UnprovenError
 from nonn_core.networks.blueprint import ImageShape, NetworkSpec
 from nonn_core.networks.network_cost import Precision, teacher_layers, teacher_table
-from planner.data.modes import UNITS_PER_MJ, UNITS_PER_MS, BoardCapacity
+from planner.data.board_capacity import BoardCapacity
+from planner.data.modes import UNITS_PER_MJ, UNITS_PER_MS
 from profiles.device import DeviceProfile, quantity_value
 from profiles.layer import BYTES_PER_VALUE, LayerTable
 from profiles.link import wire_ms

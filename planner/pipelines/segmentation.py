@@ -20,7 +20,7 @@ from nonn_common.units import format_bytes, format_flops
 from nonn_core.networks.blueprint import NetworkSpec
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import Precision
-from planner.data.modes import BoardCapacity
+from planner.data.board_capacity import BoardCapacity
 from planner.data.problem_data import board_capacities, host_device
 from planner.pipelines.label_search import CutSearch
 from planner.pipelines.segment_costs import (

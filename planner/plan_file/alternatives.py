@@ -33,7 +33,8 @@ from planner.pipelines.segmentation import (
 )
 from planner.plan_file.evaluation import PlanEvaluation, all_up_probability
 from planner.plan_file.plan_document import Alternative, AlternativeKind, PlanDocument
-from planner.problem.goals import BUDGETS, BudgetName, Objective, Requirement
+from planner.problem.budgets import BUDGETS, BudgetName
+from planner.problem.goals import Objective, Requirement
 from planner.problem.problem import Problem
 from profiles.layer import BYTES_PER_VALUE
 from simulator.task_graph import period_ms
@@ -304,16 +305,16 @@ def _teacher_on(problem: Problem, place: int) -> Alternative:
         **_accuracies_of_network(problem, "teacher", round(facts.params), round(facts.macs)),
         **figures,
     )
-    needs: tuple[tuple[BudgetName, float | None, float | None], ...] = (
-        ("memory_bytes", memory_bytes, budget.room_bytes),
-        ("macs", facts.macs, budget.macs),
-        ("busy_ms", busy_ms, budget.busy_ms),
-        ("energy_mj", row.energy_fleet_mj, budget.energy_mj),
-    )
+    uses: dict[BudgetName, float | None] = {
+        "memory_bytes": memory_bytes,
+        "macs": facts.macs,
+        "busy_ms": busy_ms,
+        "energy_mj": row.energy_fleet_mj,
+    }
     reasons = [
-        f"it needs {BUDGETS[kind].text(need)}, {board.name} has {BUDGETS[kind].text(limit)}"
-        for kind, need, limit in needs
-        if need is not None and limit is not None and need > limit
+        f"it needs {BUDGETS[kind].text(uses[kind] or 0)}, "
+        f"{board.name} has {BUDGETS[kind].text(budget.room(kind) or 0)}"
+        for kind in budget.exceeded(uses)
     ] + [f"{one} is required" for one in problem.requirements if _breaks(problem, one, row)]
     return row.model_copy(update={"status": "infeasible", "reason": reasons[0]}) if reasons else row
 

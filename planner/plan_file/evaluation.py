@@ -31,7 +31,8 @@ from planner.plan_file.plan_document import (
     SolverRun,
     require_students,
 )
-from planner.problem.goals import BudgetName, Objective
+from planner.problem.budgets import BudgetName
+from planner.problem.goals import Objective
 from planner.problem.problem import Problem
 from planner.reliability.failures import Failures
 from planner.reliability.robustness import RobustnessEstimate, RobustnessEvaluator, survives
@@ -239,27 +240,21 @@ class PlanEvaluation:
         rows = []
         for board, budget in zip(self.problem.boards, self.problem.budgets, strict=True):
             here = self.decision.on(budget.board)
-            memory_bytes = sum(model.memory_bytes for model in here)
-            memory_bytes += budget.runtime_bytes if here else 0
-            uses: list[tuple[BudgetName, float, float | None]] = [
-                ("memory_bytes", memory_bytes, budget.memory_bytes),
-                ("macs", sum(model.macs for model in here), budget.macs),
-            ]
             works = self._works.get(board.name, [])
+            uses: dict[BudgetName, float] = {
+                "memory_bytes": sum(model.memory_bytes for model in here),
+                "macs": sum(model.macs for model in here),
+            }
             if budget.busy_ms is not None:
-                uses.append(("busy_ms", busy_ms(board.device, works), budget.busy_ms))
+                uses["busy_ms"] = busy_ms(board.device, works)
             if budget.energy_mj is not None:
-                uses.append(("energy_mj", busy_mj(board.device, works), budget.energy_mj))
-            rows += [
-                BudgetRow(
-                    board=budget.board,
-                    budget=name,
-                    used=used,
-                    limit=limit,
-                    slack=None if limit is None else limit - used,
+                uses["energy_mj"] = busy_mj(board.device, works)
+            for name, amount in uses.items():
+                used, limit = amount + (budget.allowance(name) if here else 0), budget.limit(name)
+                slack = None if limit is None else limit - used
+                rows.append(
+                    BudgetRow(board=board.name, budget=name, used=used, limit=limit, slack=slack)
                 )
-                for name, used, limit in uses
-            ]
         return tuple(rows)
 
 

@@ -17,7 +17,8 @@ from planner.certificates import Certificate
 from planner.data.balance import PartitionBalance
 from planner.data.mode_costs import counted_copies
 from planner.pipelines.segmentation import Segmentation
-from planner.problem.goals import BudgetName, Objective
+from planner.problem.budgets import BudgetName
+from planner.problem.goals import Objective
 from planner.problem.problem import Problem
 from profiles.device import TimingMethod
 

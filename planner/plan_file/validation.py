@@ -20,7 +20,8 @@ from planner.plan_file.alternatives import teacher_alone
 from planner.plan_file.decision_workload import broken_balance, evaluate_decision
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import BoardTime, LevelResult, PlanDocument, Prediction
-from planner.problem.goals import BUDGETS, MAXIMISED
+from planner.problem.budgets import BUDGETS
+from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
 
 FRACTION = 1e-9

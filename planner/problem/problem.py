@@ -20,13 +20,8 @@ from nonn_core.networks.family import NetworkName, parse_network
 from nonn_core.networks.network_cost import Cost, Precision, group0_cost
 from nonn_core.partition import DropStep, Partition
 from planner.accuracy.model import AccuracyModel
-from planner.problem.goals import (
-    AccuracyBasis,
-    BoardBudget,
-    Objective,
-    ObjectiveLevel,
-    Requirement,
-)
+from planner.problem.budgets import BoardBudget
+from planner.problem.goals import AccuracyBasis, Objective, ObjectiveLevel, Requirement
 from planner.reliability.failures import Failures, check_boards
 from profiles.device import DEVICES, DeviceProfile, End, at_end, without_layers
 from profiles.fleet import Board, Fleet, resolve

@@ -18,24 +18,14 @@ from planner.data.modes import (
     AssignedStudent,
     Assignment,
     DropChoice,
-    Resource,
     log_units,
 )
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData, community_classes
 from planner.heuristics.solution import CostEvaluator
+from planner.problem.budgets import Resource
 from planner.solvers import constraints as rules
-from planner.solvers.board_costs import (
-    head_costs,
-    known_macs_on,
-    macs_on,
-    macs_within_budget,
-    memory_on,
-    memory_within_budget,
-    params_on,
-    slowed_on,
-    time_and_energy_within_budget,
-)
+from planner.solvers.board_costs import budgets_hold, head_costs, known_macs_on, use_on
 from planner.solvers.latency import model_latency, ordered_boards, reply_time
 from planner.solvers.reliability_model import (
     LOGARITHMS,
@@ -140,9 +130,7 @@ class AssignmentModel:
         rules.students_share_group0(model, v, data)
         rules.boards_in_use(model, v)
         rules.copies_of_group0(model, v, data)
-        memory_within_budget(model, v, data)
-        macs_within_budget(model, v, data)
-        time_and_energy_within_budget(model, v, data)
+        budgets_hold(model, v, data)
         rules.students_in_order(model, v, data)
         rules.twin_communities_in_order(model, v, data)
         if timed:
@@ -211,18 +199,7 @@ class AssignmentModel:
 
     def on(self, board: int, figure: Resource) -> Expr:
         """Return a figure of one board."""
-        model, v, data = self.model, self._v, self._data
-        if board not in v.used:
-            return sum_of([data.stem_usage_on(board, figure)])
-        if figure == "params":
-            return params_on(v, data, board)
-        if figure == "macs":
-            return macs_on(v, data, board)
-        if figure == "memory_bytes":
-            return memory_on(model, v, data, board)
-        if figure == "value_bytes":
-            return sum_of(data.modes[o].value_bytes * runs for _, o, runs in v.on(board))
-        return slowed_on(model, v, data, board, figure)
+        return use_on(self.model, self._v, self._data, board, figure)
 
     def boards(self) -> Expr:
         """Return how many boards have a student, or G0 alone."""

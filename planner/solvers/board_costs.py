@@ -20,6 +20,7 @@ from planner.data.mode_costs import (
 )
 from planner.data.modes import LATEST_UNITS, Affine, CostSlope, Mode, busy_units, reply_units
 from planner.data.problem_data import ProblemData
+from planner.problem.budgets import LIMITED, Resource
 from planner.solvers.variables import Expr, Variables, sum_of
 
 
@@ -353,36 +354,30 @@ def _several_students_on(
     return several
 
 
-def memory_within_budget(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
-    """Keep weights and peak activations of a board's students within its memory.
+def use_on(
+    model: cp_model.CpModel, v: Variables, data: ProblemData, board: int, figure: Resource
+) -> Expr:
+    """Use of a resource by a board's students, or by G0 alone there."""
+    if board not in v.used:
+        return sum_of([data.stem_usage_on(board, figure)])
+    if figure == "params":
+        return params_on(v, data, board)
+    if figure == "macs":
+        return macs_on(v, data, board)
+    if figure == "memory_bytes":
+        return memory_on(model, v, data, board)
+    if figure == "value_bytes":
+        return sum_of(data.modes[o].value_bytes * runs for _, o, runs in v.on(board))
+    return slowed_on(model, v, data, board, figure)
 
-    sum_{s on b} bytes of (params + peak) <= B_mem[b] less the runtime (h of Eq. 2).
+
+def budgets_hold(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
+    """Keep what a board's students use of each limited resource within its budget.
+
+    use[b] <= B[b]: h and f of arXiv:1907.11804, Eq. 2, and time and energy of an image.
     """
-    for b in data.boards:
-        limit = data.capacities[b].memory_bytes
-        if limit is not None:
-            model.add(memory_on(model, v, data, b) <= limit)
-
-
-def macs_within_budget(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
-    """Keep the MACs per image of a board's students within its budget.
-
-    sum_{s on b} macs <= B_FLOP[b] (f of arXiv:1907.11804, Eq. 2).
-    """
-    for b in data.boards:
-        limit = data.capacities[b].macs
-        if limit is not None:
-            model.add(macs_on(v, data, b) <= limit)
-
-
-def time_and_energy_within_budget(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
-    """Keep what a board computes per image within its time and its energy.
-
-    busy[b] <= B_ms[b] and energy[b] <= B_mj[b].
-    """
-    for b in data.boards:
-        capacity = data.capacities[b]
-        limits: dict[Spent, int | None] = {"busy": capacity.busy, "energy": capacity.energy}
-        for spent, limit in limits.items():
+    for figure in LIMITED:
+        for b in data.boards:
+            limit = dict(data.capacities[b].limits)[figure]
             if limit is not None:
-                model.add(slowed_on(model, v, data, b, spent) <= limit)
+                model.add(use_on(model, v, data, b, figure) <= limit)

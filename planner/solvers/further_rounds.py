@@ -21,13 +21,12 @@ from functools import cached_property
 from typing import Protocol
 
 from planner import solvers as cp_model
+from planner.data.board_capacity import BoardCapacity
 from planner.data.mode_costs import joint_ways, stem_cost
 from planner.data.modes import (
     LATEST_UNITS,
-    BoardCapacity,
     DropChoice,
     Mode,
-    Resource,
     UnitCost,
     busy_units,
     energy_units,
@@ -35,6 +34,7 @@ from planner.data.modes import (
 )
 from planner.data.objective_function import ObjectiveBound, ObjectiveFunction, StudentQuantity
 from planner.data.problem_data import ProblemData, kept_communities
+from planner.problem.budgets import Resource
 from planner.solvers.constraints import inversion_of_counts
 from planner.solvers.level_solver import SearchOutcome, SolverRuns, SolverTask, new_solver
 from planner.solvers.reliability_model import LOGARITHMS, Logarithm, size_logarithms
@@ -110,12 +110,7 @@ class LeastUse:
 
     def most(self, capacity: BoardCapacity) -> int:
         """Most such students within the budgets of a board."""
-        needs = (
-            (self.memory_bytes, capacity.memory_bytes),
-            (self.macs, capacity.macs),
-            (self.busy, capacity.busy),
-            (self.energy, capacity.energy),
-        )
+        needs = [(getattr(self, name), limit) for name, limit in capacity.limits]
         rooms = (limit // need for need, limit in needs if limit is not None and need > 0)
         return min(rooms, default=MOST_STUDENTS)
 
@@ -186,15 +181,8 @@ class FurtherRounds:
             held = sum_of(count for (_, n), count in self._students.items() if n == size)
             self.model.add(held >= kept * full)
             self.model.add(held <= kept * full + kept)
-        budgets: tuple[tuple[Resource, Callable[[BoardCapacity], int | None]], ...] = (
-            ("memory_bytes", lambda one: one.memory_bytes),
-            ("macs", lambda one: one.macs),
-            ("busy", lambda one: one.busy),
-            ("energy", lambda one: one.energy),
-        )
         for board in data.boards:
-            for figure, limit_of in budgets:
-                limit = limit_of(data.capacities[board])
+            for figure, limit in data.capacities[board].limits:
                 if limit is not None:
                     self.model.add(self.on(board, figure) <= limit)
 

@@ -30,16 +30,9 @@ from itertools import combinations, permutations, product
 
 from nonn_core.networks.network_cost import head_peaks
 from planner import solvers as cp_model
+from planner.data.board_capacity import BoardCapacity
 from planner.data.mode_costs import Spent, joint_units, knows_layers, spent_units, stem_cost
-from planner.data.modes import (
-    LATEST_UNITS,
-    Affine,
-    BoardCapacity,
-    Mode,
-    delay_units,
-    one_way_units,
-    reply_units,
-)
+from planner.data.modes import LATEST_UNITS, Affine, Mode, delay_units, one_way_units, reply_units
 from planner.data.problem_data import ProblemData
 from planner.solvers.board_costs import slowed_on
 from planner.solvers.variables import Expr, Variables, sum_of

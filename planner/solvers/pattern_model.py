@@ -18,11 +18,13 @@ from itertools import chain, islice, product
 
 from planner import solvers as cp_model
 from planner.data.balance import divisions
+from planner.data.board_capacity import BoardCapacity
 from planner.data.mode_costs import StudentLoad
-from planner.data.modes import LATEST_UNITS, Assignment, BoardCapacity, DropChoice, Resource
+from planner.data.modes import LATEST_UNITS, Assignment, DropChoice
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData, community_classes
 from planner.heuristics.solution import BoardLoad, cached_loads
+from planner.problem.budgets import Resource
 from planner.solvers import constraints as rules
 from planner.solvers.reliability_model import Logarithm, size_logarithms
 from planner.solvers.variables import Expr, sum_of
@@ -279,7 +281,8 @@ class PatternModel:
         period = self.model.new_int_var(self._data.fixed_period, LATEST_UNITS, "period")
         media: dict[str, list[Expr]] = defaultdict(list)
         for pattern, boards, there in zip(self._patterns, self._boards, self._there, strict=True):
-            one, capacity = pattern.loading, self._data.capacities[self._first(pattern)].board
+            first, *_ = self._data.board_classes[pattern.kind]
+            one, capacity = pattern.loading, self._data.capacities[first].board
             wire = one.send + one.reply if downlink(capacity) == uplink(capacity) else one.reply
             self.model.add(period >= max(one.busy, wire) * there)
             media[SENDER].append(one.send * boards)
@@ -391,10 +394,6 @@ class PatternModel:
             rows[student.board].append(StudentType(share, task))
         for board, types in rows.items():
             yield board_classes[board], tuple(sorted(types))
-
-    def _first(self, pattern: Pattern) -> int:
-        """Return the place of the first board of an entry's kind."""
-        return self._data.board_classes[pattern.kind][0]
 
     def _sum(self, weights: Iterable[int]) -> Expr:
         return sum_of(w * boards for w, boards in zip(weights, self._boards, strict=True) if w)

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from planner.data.modes import Assignment, BoardCapacity, DedicatedStem, Stem
+from planner.data.board_capacity import BoardCapacity
+from planner.data.modes import Assignment, DedicatedStem, Stem
 from planner.data.objective_function import (
     INVERSION,
     OBJECTIVE_FUNCTIONS,
@@ -66,13 +67,7 @@ def _with_stem_on(
 
 def _fits(stem: DedicatedStem, capacity: BoardCapacity) -> bool:
     """Say whether G0 keeps the budgets of its board."""
-    needs = (
-        (stem.memory_bytes, capacity.memory_bytes),
-        (stem.macs, capacity.macs),
-        (stem.busy, capacity.busy),
-        (stem.energy, capacity.energy),
-    )
-    return all(limit is None or need <= limit for need, limit in needs)
+    return all(limit is None or stem.of(figure) <= limit for figure, limit in capacity.limits)
 
 
 PROBES_SHARE = 0.4

@@ -14,16 +14,9 @@ from itertools import product
 from nonn_core.networks.network_cost import group0_maps, head_peaks
 from planner import solvers as cp_model
 from planner.data.balance import keep_order_of_widths
+from planner.data.board_capacity import BoardCapacity
 from planner.data.mode_costs import joint_units, knows_layers
-from planner.data.modes import (
-    SEVERAL,
-    Assignment,
-    BoardCapacity,
-    CostSlope,
-    Mode,
-    busy_units,
-    energy_units,
-)
+from planner.data.modes import SEVERAL, Assignment, CostSlope, Mode, busy_units, energy_units
 from planner.data.objective_function import ModeCriterion
 from planner.data.problem_data import ProblemData
 from profiles.device import slowdown

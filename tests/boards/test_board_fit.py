@@ -8,7 +8,7 @@ from nonn_common.errors import BoardError
 from nonn_core.export.bundle import MANIFEST, Manifest
 from nonn_core.networks.modules import StudentShape, build_nonn
 from nonn_core.partition import Community, DropStep, Partition
-from planner.problem.goals import BudgetLimits, board_budgets
+from planner.problem.budgets import BudgetLimits, board_budgets
 from planner.problem.problem import Problem
 from planner.solve import solve
 from profiles.fleet import parse_fleet

@@ -11,7 +11,7 @@ from boards.board_fit import bundle_fits
 from boards.worker.model_runtime import load_models
 from nonn_core.export.bundle import read_bundle
 from planner.plan_file.plan_document import PlanDocument
-from planner.problem.goals import BoardBudget
+from planner.problem.budgets import BoardBudget
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,7 +1,7 @@
 """Questions for the planner's tests: small ones, and the published one."""
 
 from nonn_core.partition import Partition
-from planner.problem.goals import BudgetLimits, board_budgets
+from planner.problem.budgets import BudgetLimits, board_budgets
 from planner.problem.problem import Problem
 from profiles.fleet import parse_fleet
 

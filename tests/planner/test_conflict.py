@@ -5,7 +5,7 @@ from nonn_common.units import format_bytes, format_flops
 from planner.data.problem_data import resolve_problem
 from planner.data.relaxable_constraint import RelaxableConstraint
 from planner.diagnosis.conflict import irreducible_conflict
-from planner.problem.goals import BudgetLimits, board_budgets
+from planner.problem.budgets import BudgetLimits, board_budgets
 from planner.solve import solve
 from planner.solvers.search import SolverSession, TimeBudget
 

@@ -8,7 +8,7 @@ from made_hardware import device, figure
 from split_models import conv, fc
 
 from nonn_common.errors import UnprovenError
-from planner.data.modes import BoardCapacity
+from planner.data.board_capacity import BoardCapacity
 from planner.pipelines.label_search import CutSearch, undominated
 from planner.pipelines.segment_costs import MOST_KINDS, CutModel, SegmentCosts
 from profiles.device import Hosting

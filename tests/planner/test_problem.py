@@ -2,13 +2,8 @@ import pytest
 from planner_questions import bounded, partition, question, stages
 
 from nonn_common.errors import InputError, ProfileError
-from planner.problem.goals import (
-    BoardBudget,
-    BudgetLimits,
-    ObjectiveLevel,
-    board_budgets,
-    memory_notes,
-)
+from planner.problem.budgets import BoardBudget, BudgetLimits, board_budgets, memory_notes
+from planner.problem.goals import ObjectiveLevel
 from planner.problem.problem import Problem
 from profiles.device import DEVICES
 from profiles.fleet import Fleet, parse_fleet

@@ -6,7 +6,7 @@ from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import student_cost
 from nonn_plan.api import propose_students
-from planner.problem.goals import BudgetLimits, board_budgets
+from planner.problem.budgets import BudgetLimits, board_budgets
 from profiles.device import compute_mj, compute_ms
 from profiles.fleet import parse_fleet, resolve
 

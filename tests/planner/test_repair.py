@@ -9,7 +9,8 @@ from planner.accuracy.rows import TeacherFacts
 from planner.data.problem_data import resolve_problem
 from planner.diagnosis.explanation import explain
 from planner.diagnosis.repair import _with_one_more
-from planner.problem.goals import MAXIMISED, AccuracyBasis, BudgetLimits, board_budgets
+from planner.problem.budgets import BudgetLimits, board_budgets
+from planner.problem.goals import MAXIMISED, AccuracyBasis
 from planner.problem.problem import Problem
 from planner.reliability.failures import BoardFailure
 from planner.solve import solve

@@ -11,7 +11,7 @@ from nonn_common.errors import InputError
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import student_table
-from planner.problem.goals import BudgetLimits, board_budgets
+from planner.problem.budgets import BudgetLimits, board_budgets
 from profiles import Quantity
 from profiles.board_library import clock_hz, network_macs
 from profiles.calibration import DEVICES_FOLDER, board_library

@@ -12,7 +12,8 @@ from nonn_core.partition import Partition
 from planner.data.modes import UNITS_PER_MJ, UNITS_PER_MS
 from planner.data.problem_data import resolve_problem
 from planner.exploration.trade_offs import BudgetRange, find_breakpoints
-from planner.problem.goals import ObjectiveLevel, board_budgets
+from planner.problem.budgets import board_budgets
+from planner.problem.goals import ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.solvers.search import SolverSession, TimeBudget
 from profiles.fleet import parse_fleet

@@ -9,7 +9,8 @@ from made_hardware import on_air
 from nonn_core.partition import Partition
 from planner.plan_file.evaluation import plan_workload
 from planner.plan_file.validation import violations
-from planner.problem.goals import BudgetLimits, ObjectiveLevel, board_budgets
+from planner.problem.budgets import BudgetLimits, board_budgets
+from planner.problem.goals import ObjectiveLevel
 from planner.problem.problem import DEFAULT_OBJECTIVE, Problem
 from planner.solve import solve
 from profiles.fleet import parse_fleet

@@ -24,7 +24,8 @@ from nonn_plan.cli.parsers.problem_options import (
     with_problem_options,
 )
 from nonn_plan.cli.views.plan_report import unknown_spread
-from planner.problem.goals import ObjectiveLevel, memory_notes
+from planner.problem.budgets import memory_notes
+from planner.problem.goals import ObjectiveLevel
 
 if TYPE_CHECKING:
     from planner.exploration.exploration import Cell, CellPlace, Exploration, PlannedCell

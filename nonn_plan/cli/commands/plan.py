@@ -24,7 +24,7 @@ from nonn_plan.cli.parsers.problem_options import (
 from nonn_plan.cli.views.plan_report import show_plan
 from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.training_recipe import training_recipe
-from planner.problem.goals import memory_notes
+from planner.problem.budgets import memory_notes
 from profiles.fleet import parse_fleet
 
 if TYPE_CHECKING:

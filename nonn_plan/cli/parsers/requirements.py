@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from nonn_common.errors import InputError
 from nonn_common.units import parse_bytes, parse_macs, parse_mj, parse_ms, parse_pct, parse_per_s
-from planner.problem.goals import (
-    MAXIMISED,
-    NO_LIMITS,
-    OBJECTIVES,
-    BoardBudget,
-    BudgetLimits,
-    Objective,
-    ObjectiveLevel,
-    Requirement,
-    board_budgets,
-)
+from planner.problem.budgets import NO_LIMITS, BoardBudget, BudgetLimits, board_budgets
+from planner.problem.goals import MAXIMISED, OBJECTIVES, Objective, ObjectiveLevel, Requirement
 from planner.problem.problem import BALANCED
 from profiles.fleet import Fleet
 

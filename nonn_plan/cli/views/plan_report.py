@@ -18,7 +18,8 @@ from planner.plan_file.plan_document import (
     PlannedGroup0,
     Prediction,
 )
-from planner.problem.goals import BUDGETS, MAXIMISED, round_loosely
+from planner.problem.budgets import BUDGETS, round_loosely
+from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
 from profiles.device import TimingMethod
 from profiles.fleet import noisy_links, resolve

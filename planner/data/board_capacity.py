@@ -1,0 +1,77 @@
+"""Capacity of a board: what one plan may put on it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from planner.data.modes import Affine, Mode, UnitCost, busy_units, energy_units, reply_units
+from planner.problem.budgets import LIMITED, Resource
+from profiles.fleet import Board
+
+
+@dataclass(frozen=True, slots=True)
+class BoardCapacity:
+    """A board with what one plan may put on it; None is no limit.
+
+    `busy`, `energy` and `latest` are in solver units; the last bounds the time that computing and
+    replying take.  Latencies count computing `slow` times, where they are those of a percentile.
+    """
+
+    board: Board
+    memory_bytes: int | None = None
+    macs: int | None = None
+    busy: int | None = None
+    energy: int | None = None
+    latest: int | None = None
+    slow: float = 1.0
+
+    @property
+    def class_key(self) -> tuple[object, ...]:
+        """Key of interchangeable boards: device, link and budgets."""
+        return self.board.device, self.board.link, *(limit for _, limit in self.limits)
+
+    @property
+    def limits(self) -> tuple[tuple[Resource, int | None], ...]:
+        """Each limited resource and its limit, in solver units."""
+        return tuple([(name, getattr(self, name)) for name in LIMITED])
+
+    def limited(self, limits: Mapping[Resource, int | None]) -> "BoardCapacity":
+        """The board with other limits of these resources."""
+        changes: dict[str, Any] = dict(limits.items())
+        return replace(self, **changes)
+
+    def most_filters(self, mode: Mode, at_most: int) -> int:
+        """Most filters, up to `at_most`, of such a student here; -1 for none.
+
+        Alone or not: the least cost counts.  Costs grow with filters, so that bisection finds it.
+        """
+        timed = self.busy is not None or self.latest is not None
+        busy = self._units(busy_units, mode) if timed else []
+        energy = self._units(energy_units, mode) if self.energy is not None else []
+        low, high = -1, at_most
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = self._fits(mode, middle, busy, energy)
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
+    def _fits(
+        self, mode: Mode, filters: int, busy: Sequence[Affine], energy: Sequence[Affine]
+    ) -> bool:
+        """Fit of a student of this size, at the least of these costs."""
+        if self.memory_bytes is not None and mode.memory_bytes(filters) > self.memory_bytes:
+            return False
+        if self.macs is not None and mode.line.at(filters).macs > self.macs:
+            return False
+        if self.energy is not None and min(each.at(filters) for each in energy) > self.energy:
+            return False
+        least = min((each.at(filters) for each in busy), default=0)
+        replied = least + filters * reply_units(self.board)
+        return (self.busy is None or least <= self.busy) and (
+            self.latest is None or replied <= self.latest
+        )
+
+    def _units(self, units: UnitCost, mode: Mode) -> list[Affine]:
+        """Cost of one student by its filters, alone and as its share among several."""
+        device = self.board.device
+        return [units(device, mode.line, several) for several in (False, True)]
