@@ -1,6 +1,6 @@
 """The solution of a problem: level by level, each with its proof, then validated."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -27,7 +27,7 @@ from planner.data.relaxable_constraint import (
 from planner.plan_file.evaluation import PlanEvaluation, build_plan
 from planner.plan_file.plan_document import LevelResult, PlanDocument, SolverRun
 from planner.plan_file.validation import broken_exactly, violations
-from planner.problem.goals import ObjectiveLevel
+from planner.problem.goals import Objective, ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.lexicographic import lexicographic, with_least_inversion
@@ -56,8 +56,19 @@ class _SolvedLevel:
         return OBJECTIVE_FUNCTIONS[self.level.objective]
 
 
-def solve(problem: Problem, progress: Progress = silent) -> PlanDocument:
+PlanWatch = Callable[[Objective, float | None, float], None]
+"""Called with the objective of a level, the value of a better plan, and the proven bound.
+
+The value is None where only the bound is new; both are in the unit that people read.
+"""
+
+
+def solve(
+    problem: Problem, progress: Progress = silent, watch: PlanWatch | None = None
+) -> PlanDocument:
     """Answer a problem, with a proof for each level.
+
+    `watch` hears, from the solver's thread, of better plans and bounds; it changes nothing.
 
     Where limits force that a wider student has fewer filters than a narrower one, the plan's
     question allows the least of that.
@@ -66,11 +77,11 @@ def solve(problem: Problem, progress: Progress = silent) -> PlanDocument:
     ProfileError for devices or links that the library does not have.
     """
     time_budget = TimeBudget(problem.deterministic_limit)
-    plan = _answer(problem, time_budget, progress)
+    plan = _answer(problem, time_budget, progress, watch=watch)
     problem = plan.question
     if near := _broken(plan):
         # Of plans that are as good, one may keep by its own figures what this one breaks.
-        plan = _answer(problem, time_budget, progress, [one.tightness for one in near])
+        plan = _answer(problem, time_budget, progress, [one.tightness for one in near], watch=watch)
     if _broken(plan):
         plan = _within_rounding(problem, time_budget, progress)
     if problems := violations(plan):
@@ -93,6 +104,7 @@ def _answer(
     then: Sequence[ObjectiveFunction] = (),
     *,
     loosened: bool = True,
+    watch: PlanWatch | None = None,
 ) -> PlanDocument:
     """Plan, or proof that there is none, with limits loosened for rounding, or not.
 
@@ -102,7 +114,13 @@ def _answer(
     data = loosened_budgets(problem) if loosened else resolve_problem(problem)
     solved: list[_SolvedLevel] = []
     outcomes = lexicographic(
-        partial(search, data, seed=problem.seed, time_budget=time_budget),
+        partial(
+            search,
+            data,
+            seed=problem.seed,
+            time_budget=time_budget,
+            watch=watch and partial(_tell, problem, watch),
+        ),
         chain(_announced(problem, progress), then),
         requirement_bounds(problem, loosened=loosened),
         lambda: _limit(problem, solved[-1]),
@@ -114,7 +132,7 @@ def _answer(
             if problem.inversion is not None:
                 # A limit forces that some wider student knows less: as little as can be.
                 eased = with_least_inversion(SolverSession(problem, time_budget))
-                return _answer(eased, time_budget, progress, then)
+                return _answer(eased, time_budget, progress, then, watch=watch)
             return _no_plan(problem, outcome)
         best = _best_known(problem, outcome, solved)
         solved.append(_SolvedLevel(level, outcome, PlanEvaluation.of(problem, best), best))
@@ -122,6 +140,21 @@ def _answer(
     for outcome in outcomes:
         final = outcome.assignment or final
     return _plan(problem, solved, PlanEvaluation.of(problem, final))
+
+
+def _tell(
+    problem: Problem,
+    watch: PlanWatch,
+    goal: ObjectiveFunction,
+    value: float | None,
+    bound: float,
+) -> None:
+    """Tell of a better plan or bound of a level, as people read them."""
+    named = (one.objective for one in problem.objective)
+    objective = next((one for one in named if OBJECTIVE_FUNCTIONS[one] is goal), None)
+    if objective is not None:
+        read = partial(goal.scale.read, problem)
+        watch(objective, None if value is None else read(round(value)), read(round(bound)))
 
 
 _WITHIN_ROUNDING = (

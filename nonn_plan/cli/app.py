@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": "plan:verify",
     "explain": "plan:explain",
     "explore": "explore:explore",
+    "ui": "plan:ui",
     "simulate": "simulate:simulate",
     "sweep": "simulate:sweep",
     "reproduce": "published:reproduce",
@@ -55,6 +56,7 @@ PARTS_OF_COMMANDS = {
     **dict.fromkeys(("quickstart", "download", "train-teacher", "train", "evaluate"), "train"),
     **dict.fromkeys(("tune", "partition", "export", "quantise", "table"), "train"),
     **dict.fromkeys(("keys", "worker", "host", "emulate", "profile", "validate"), "boards"),
+    "ui": "ui",
 }
 """Part of the installation that a command needs; all others need the base alone."""
 
@@ -63,6 +65,7 @@ PARTS_OF_PACKAGES = {
     **dict.fromkeys(("cryptography", "grpc", "grpc_health", "prometheus_client"), "boards"),
     **dict.fromkeys(("google", "psutil"), "boards"),
     "pyarrow": "parquet",
+    **dict.fromkeys(("starlette", "uvicorn"), "ui"),
     **dict.fromkeys(("dask", "distributed"), "dask"),
     **dict.fromkeys(("ncnn", "pnnx"), "ncnn"),
 }

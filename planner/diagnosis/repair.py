@@ -65,6 +65,10 @@ class Repair(Record):
         description="The new limit (what epsilon must allow), the further precision, or the "
         "board that the further one is like; null where several demands change.",
     )
+    parts: tuple["Repair", ...] = Field(
+        default=(),
+        description="The changes, where several are needed; each by itself is no repair.",
+    )
     least: bool = Field(description="Proven: no smaller change of this kind alone does.")
 
 
@@ -137,16 +141,27 @@ def _relaxed(
     if outcome.value is None:
         return
     to, now = readable_limit(problem, constraint, outcome.value), current_limit(problem, constraint)
-    boards = _boards_of(problem, twins)
-    repair = Repair(
+    repair = _change(problem, constraint, to, _boards_of(problem, twins), least=outcome.proven)
+    yield _RepairCandidate(repair, with_limit(problem, constraint, to), abs(to - now))
+
+
+def _change(
+    problem: Problem,
+    constraint: RelaxableConstraint,
+    to: float,
+    boards: tuple[str, ...],
+    *,
+    least: bool,
+) -> Repair:
+    """One constraint relaxed, on any one of these boards where it is a budget."""
+    return Repair(
         kind=constraint.kind,
         text=_sentence(problem, constraint, to, boards),
         boards=boards,
         objective=constraint.objective,
         value=to,
-        least=outcome.proven,
+        least=least,
     )
-    yield _RepairCandidate(repair, with_limit(problem, constraint, to), abs(to - now))
 
 
 def _boards_of(problem: Problem, of: Sequence[RelaxableConstraint]) -> tuple[str, ...]:
@@ -304,15 +319,16 @@ def _together(session: SolverSession) -> Iterator[Repair]:
         others = [other for other in lifted if other != one]
         if session.plan_without(others).assignment is not None:
             lifted = others
-    texts, least = [], True
+    parts: list[Repair] = []
     for place, one in enumerate(lifted):
         problem = session.problem
         outcome = session.tightest(one, lifted=lifted[place + 1 :])
         if outcome.value is None:
             return
-        least = least and outcome.proven
-        to = readable_limit(problem, one, outcome.value)
-        texts.append(_sentence(problem, one, to, _boards_of(problem, [one])))
+        to, boards = readable_limit(problem, one, outcome.value), _boards_of(problem, [one])
+        parts.append(_change(problem, one, to, boards, least=outcome.proven))
         session = session.for_problem(with_limit(problem, one, to))
     if has_plan(session):
-        yield Repair(kind="together", text="together: " + "; ".join(texts), least=least)
+        text = "together: " + "; ".join(one.text for one in parts)
+        least = all(one.least for one in parts)
+        yield Repair(kind="together", text=text, parts=tuple(parts), least=least)

@@ -5,7 +5,7 @@ module loads pandas, which takes longer than a plan to find, and its models hold
 each stays in memory until Python looks for garbage.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, cast
 
@@ -88,6 +88,11 @@ class CpModel(helper.CpBaseModel):
         kind = helper.LinearArgumentConstraint.prod
         return self._add_linear_argument_constraint(kind, target, list(parts))
 
+    @property
+    def has_goal(self) -> bool:
+        """Whether there is something to minimise or maximise."""
+        return bool(self.model_proto.has_objective())
+
     def minimize(self, value: Any) -> None:
         """Let an expression be as small as possible."""
         self._set_objective(value, 1)
@@ -115,10 +120,29 @@ class CpModel(helper.CpBaseModel):
         hints.values.append(int(value))
 
 
+Watch = Callable[[float | None, float], None]
+"""Called with the objective of each better solution (None: no new one) and the best bound."""
+
+
+class _SolutionWatch(helper.SolutionCallback):
+    """Callback of the solver that tells of each better solution."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def OnSolutionCallback(self) -> None:  # noqa: N802
+        self._watch(self.ObjectiveValue(), self.BestObjectiveBound())
+
+
 class CpSolver:
-    """Solver of one model after the other; figures are those of the last one."""
+    """Solver of one model after the other; figures are those of the last one.
+
+    `watch` hears of better solutions and bounds while a model is solved; it changes nothing.
+    """
 
     def __init__(self) -> None:
+        self.watch: Watch | None = None
         self.parameters = helper.SatParameters()
         self._response: Any = None
         self._model_time = 0.0
@@ -133,6 +157,10 @@ class CpSolver:
         rows = len(model.model_proto.variables) + len(model.model_proto.constraints)
         self._model_time = UNITS_PER_MODEL + UNITS_PER_ROW * rows
         running.set_parameters(self.parameters)
+        if (watch := self.watch) is not None:
+            heard = _SolutionWatch(watch)  # which has to live as long as the search
+            running.add_solution_callback(heard)
+            running.add_best_bound_callback(lambda bound: watch(None, bound))
         self._response = running.solve(model.model_proto)
         with self._lock:
             self._running = None

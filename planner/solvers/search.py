@@ -3,8 +3,9 @@
 A session runs searches, one after the other, under one limit on deterministic time.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from planner.data.board_capacity import BoardCapacity
@@ -25,6 +26,7 @@ from planner.data.relaxable_constraint import (
 )
 from planner.heuristics.local_search import MOST_SOLUTIONS, SearchEffort, local_search
 from planner.problem.problem import Problem
+from planner.solvers import Watch
 from planner.solvers.due_date_model import RELAXED_SHARE, first_proofs
 from planner.solvers.further_rounds import least_students, with_more_students
 from planner.solvers.level_solver import LevelSolver, SearchOutcome, SolverRuns
@@ -78,6 +80,9 @@ ROUNDS_SHARE = 0.05
 """Part of the time for asking how many students more than those allowed can be of use."""
 _T = TypeVar("_T")
 
+GoalWatch = Callable[[ObjectiveFunction, float | None, float], None]
+"""Called with the goal, the value of a better plan (None: no new one) and the bound, in units."""
+
 
 @dataclass(slots=True)
 class TimeBudget:
@@ -101,25 +106,32 @@ def search(
     seed: int,
     time_budget: TimeBudget,
     most_solutions: int = MOST_SOLUTIONS,
+    watch: GoalWatch | None = None,
 ) -> SearchOutcome:
     """Find the best assignment for `goal`, or any where it is None, and prove it.
 
-    `incumbent` keeps all limits; `most_solutions` bounds the local search that comes first.  One
-    worker, a fixed seed and a limit on deterministic time, from which the time that this takes is
-    taken: the same call gives the same outcome on every machine.
+    `incumbent` keeps all limits; `most_solutions` bounds the local search that comes first; `watch`
+    hears of better plans and bounds.  One worker, a fixed seed and a limit on deterministic time,
+    from which the time that this takes is taken: the same call gives the same outcome on every
+    machine.
     """
     runs = _runs(data, goal, limits, incumbent, seed, time_budget.remaining, most_solutions)
-    outcome = _finished(runs)
+    outcome = _finished(runs, partial(watch, goal) if watch and goal else None)
     settled = outcome.proven or outcome.infeasible or (goal is None and bool(outcome.assignment))
     time_budget.spend(outcome.deterministic_time, settled=settled)
     return outcome
 
 
-def _finished(runs: SolverRuns[_T]) -> _T:
-    """Outcome of runs, each of whose models is solved."""
+def _finished(runs: SolverRuns[_T], watch: Watch | None = None) -> _T:
+    """Outcome of runs, each of whose models is solved.
+
+    Brief models are questions on the way, of which nobody hears.
+    """
     try:
         task = next(runs)
         while True:
+            if not task.brief and task.model.has_goal:
+                task.solver.watch = watch
             solve = task.solver.solve if task.brief else task.solver.solve_interruptibly
             task = runs.send(solve(task.model))
     except StopIteration as end:

@@ -54,6 +54,7 @@ def base(tmp_path):
         (("download", "mnist"), "train"),
         (("keys", "show", "keys"), "boards"),
         (("worker", "bundle", "--student", 0, "--insecure"), "boards"),
+        (("ui",), "ui"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )

@@ -63,7 +63,7 @@ def list_devices(
     found = [
         device
         for device in every
-        if (all(word in _searched(device) for word in words) if words else _is_listed(device))
+        if (all(word in searched_text(device) for word in words) if words else _is_listed(device))
     ]
     if not found:
         raise InputError(
@@ -87,7 +87,8 @@ def _is_listed(device: DeviceProfile) -> bool:
     return device.name in DEVICES.names() or device.name == device.board
 
 
-def _searched(device: DeviceProfile) -> str:
+def searched_text(device: DeviceProfile) -> str:
+    """Text that `--search` looks in, in lower case."""
     words = (device.name, device.title, device.core, device.runtime, device.precision)
     return " ".join(filter(None, words)).lower()
 

@@ -1,4 +1,4 @@
-"""`plan`, `config`, `explain`: a proven plan, its recipe, and why it is so; no torch."""
+"""`plan`, `ui`, `config`, `explain`: a proven plan, its page and recipe, and why; no torch."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import nonn_plan
-from nonn_common.document import check_place
+from nonn_common.document import check_place, read_plain
 from nonn_common.errors import PlanningError, UnprovenError
 from nonn_core.evidence import partition_warnings
 from nonn_core.partition import Partition
@@ -113,6 +113,26 @@ def verify(plan_file: PlanFile, as_json: AsJson = False) -> None:
     if found.untrue:
         raise PlanningError(f"{plan_file} says what is untrue: {found.untrue[0]}")
     output.say("all that is written there holds")
+
+
+def ui(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PLAN | PARTITION]", help="plan.json or partition.json."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask what if on a page of this machine: budgets, boards, objective; each change is solved."""
+    from nonn_plan.ui.server import PageServer, serve
+
+    output = Output(as_json)
+    server = PageServer.with_file(None if file is None else read_plain(file), str(file))
+
+    def announce(address: str) -> None:
+        output.say(f"{address}\nopen it in a browser of this machine; Ctrl-C ends it")
+        output.result({"address": address})
+
+    serve(server, announce)
 
 
 def config(

@@ -296,7 +296,7 @@ def _show_alternatives(output: Output, plan: PlanDocument) -> None:
     """Show costs of the plan, one network and the teacher, and why some fail."""
     if not plan.alternatives:
         return
-    names = {one.kind: _alternative_name(plan, one) for one in plan.alternatives}
+    names = {one.kind: alternative_name(plan, one) for one in plan.alternatives}
     # The teacher in one piece is the teacher alone.
     shown = [one for one in plan.alternatives if one.kind != "segmented" or one.boards != 1]
     fits = {"feasible": "yes", "infeasible": "no", "undecided": "not known"}
@@ -323,7 +323,7 @@ def _show_alternatives(output: Output, plan: PlanDocument) -> None:
             output.say("the teacher's latency is predicted by its FLOPs alone")
 
 
-def _alternative_name(plan: PlanDocument, one: Alternative) -> str:
+def alternative_name(plan: PlanDocument, one: Alternative) -> str:
     """Short name of an alternative, with its network or its board."""
     network = one.networks[0] if one.networks else "one network"
     return {

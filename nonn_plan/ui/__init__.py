@@ -1,0 +1,1 @@
+"""The local page of `nonn-plan ui`: its server, its solver processes, questions and answers."""

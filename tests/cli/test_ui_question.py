@@ -1,0 +1,174 @@
+"""The page's question: its command asks the same, a plan becomes one, and repairs repair it."""
+
+import shlex
+
+import pytest
+
+from nonn_common.errors import InputError, NonnError
+from nonn_plan import solve
+from nonn_plan.ui.answer import answer_question
+from nonn_plan.ui.question import Question, budget_fields, library, matching_devices
+from nonn_plan.ui.source import open_source, question_of
+from planner.problem.goals import BoardBudget
+
+TEACHER = {"teacher_network": "wrn40-4", "image": "3x32x32", "classes": "10"}
+BUDGETS = {"memory": "500KB", "flops": "200M"}
+
+
+def asked(source, boards=(), options=None, **budgets):
+    """Question on two Raspberry Pis, or on other boards, with these budgets on each."""
+    plain = source.question.model_dump(mode="json")
+    plain["boards"] = [{**row} for row in (boards or plain["boards"])]
+    for row in plain["boards"]:
+        row["budgets"] = row.get("budgets") or (budgets or BUDGETS)
+    plain["options"] = {**TEACHER, "precision": "int8", **(options or {})}
+    return Question.check(plain, where="test")
+
+
+@pytest.fixture
+def source(partition_document, tmp_path):
+    return open_source(partition_document, str(tmp_path / "partition.json"), "1")
+
+
+def board(device, number, link="wired-100mbit", **budgets):
+    return {"name": f"{device}-{number}", "device": device, "link": link, "budgets": budgets}
+
+
+QUESTIONS = {
+    "a library fleet": {},
+    "a list": {"boards": [board("rpi-3b", 1), board("rpi-3b", 2, "wifi"), board("rpi-4b", 1)]},
+    "budgets of their own": {
+        "boards": [
+            board("rpi-3b", 1, memory="1MB", flops="20M", time="80ms"),
+            board("rpi-3b", 2, memory="0.3MB", energy="0.25J", runtime="40KB"),
+        ]
+    },
+    "names of their own": {"boards": [{**board("rpi-3b", 1), "name": "attic"}]},
+    "failures": {
+        "boards": [{**board("rpi-3b", n), "failure": f"{n}%"} for n in (1, 2, 3)],
+        "options": {
+            "survive": "1",
+            "outage": ["rpi-3b-1,rpi-3b-2=0.5%"],
+            "target": "90%",
+            "objective": "robustness,latency",
+        },
+    },
+    "all kinds of options": {
+        "options": {
+            "students": "1:2",
+            "balance": "25%",
+            "epsilon": "0.5",
+            "robust": True,
+            "seed": "3",
+            "at_least": ["accuracy=90%"],
+            "at_most": ["latency=200ms"],
+            "limit": "33.5",
+            "objective": "capacity:5%,latency",
+            "precision": "fp32,int8",
+            "host": ["x86-host"],
+            "student": ["wrn16:16,32,64"],
+            "group0_copies": "per-student",
+        }
+    },
+}
+
+
+class HeardError(NonnError):
+    """The problem that the command states, in place of its plan."""
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_the_command_that_is_shown_asks_the_same(
+    name, source, partition_document, tmp_path, monkeypatch, nonn_plan
+):
+    source.partition.write(tmp_path / "partition.json")
+    monkeypatch.chdir(tmp_path)
+    question = asked(source, **QUESTIONS[name])
+    heard = []
+
+    def hear(problem, progress):
+        heard.append(problem)
+        raise HeardError
+
+    monkeypatch.setattr("nonn_plan.solve", hear)
+    if fleet := source.fleet_file(question):
+        (tmp_path / "fleet.json").write_text(fleet)
+    words = shlex.split(source.command(question))
+    assert words[:2] == ["nonn-plan", "plan"]
+    assert nonn_plan(*words[1:]).code == 1
+    (typed,) = heard
+    assert typed == source.problem(question)
+    # And the plan's own problem becomes the same question again.
+    again, notes = question_of(typed, "1")
+    assert notes == ()
+    assert source.problem(again) == typed
+
+
+def test_a_fleet_is_called_as_short_as_it_can_be(source):
+    assert "--fleet rpi3x2 " in source.command(asked(source))
+    listed = asked(
+        source, [board("rpi-3b", 1), board("rpi-4b", 1, "wifi"), board("rpi-4b", 2, "wifi")]
+    )
+    assert "--fleet 'rpi-3b,rpi-4b@wifi*2' " in source.command(listed)
+    assert source.fleet_file(listed) is None
+
+
+def test_budgets_are_those_that_the_command_has_options_for():
+    """A further budget of boards appears by itself, or has to be named."""
+    assert {one.field for one in budget_fields()} == {*BoardBudget.model_fields} - {
+        "board",
+        "asked_bytes",
+    }
+
+
+@pytest.mark.parametrize(
+    "options", [{"rows": ["/etc/passwd"]}, {"subsets": "/etc/passwd"}, {"colour": "red"}]
+)
+def test_the_page_names_no_file_and_no_unknown_option(source, options):
+    with pytest.raises(InputError, match="no option of the page"):
+        asked(source, options=options).problem_options()
+
+
+@pytest.mark.parametrize(
+    ("options", "budgets"),
+    [
+        ({}, {"memory": "100KB"}),
+        ({}, {"memory": "500KB", "flops": "20M"}),
+        ({"at_most": ["latency=30ms"]}, {"memory": "500KB"}),
+        ({"at_least": ["accuracy=95.4%"]}, {"memory": "500KB"}),
+        ({"at_most": ["latency=30ms"], "at_least": ["accuracy=94%"]}, {"memory": "140KB"}),
+        ({"students": "3", "at_most": ["boards=1"]}, {"memory": "140KB"}),
+        ({"balance": "0%", "student": ["wrn16:16,32,64"]}, {"memory": "140KB"}),
+    ],
+)
+def test_each_repair_that_is_shown_has_a_plan(source, options, budgets):
+    heard = []
+    question = asked(source, options={"objective": "latency", **options}, **budgets)
+    plan = answer_question(source, question, heard.append)
+    assert plan.status == "infeasible"
+    answer = heard[-1]
+    assert answer["conflict"] and answer["repairs"]
+    for repair in answer["repairs"]:
+        repaired = Question.check(repair["question"], where="repair")
+        assert repaired != question
+        assert solve(source.problem(repaired)).students, repair["text"]
+
+
+def test_a_search_that_is_watched_gives_the_same_plan(source):
+    problem = source.problem(asked(source))
+    heard = []
+    watched = solve(problem, watch=lambda *told: heard.append(told))
+    assert watched == solve(problem)
+    for level in watched.stages:
+        values = [
+            value for name, value, _ in heard if name == level.objective and value is not None
+        ]
+        bounds = [bound for name, _, bound in heard if name == level.objective]
+        assert values and bounds
+        assert values[-1] == pytest.approx(level.best, rel=1e-4)
+
+
+def test_devices_are_found_by_what_they_are():
+    assert matching_devices("a53")["found"] > 5
+    assert "rpi-4b" in {row["name"] for row in matching_devices("pi 4b")["devices"]}
+    assert {"memory", "flops"} <= {row["option"] for row in library()["budgets"]}
