@@ -1,4 +1,4 @@
-"""The answer that the page draws: a plan, or the proof that there is none, and its repairs.
+"""The answer that the page draws: a plan, or conflict and repairs.
 
 The process that solves runs this module: `python -m nonn_plan.ui.answer` reads a question a line
 and writes messages a line, until its standard input ends.  What people are told are the sentences
@@ -27,7 +27,8 @@ from planner.diagnosis.explanation import explain
 from planner.diagnosis.repair import Repair
 from planner.plan_file.alternatives import with_alternatives
 from planner.plan_file.plan_document import PlanDocument
-from planner.problem.goals import BUDGETS, MAXIMISED, OBJECTIVES, memory_notes
+from planner.problem.budgets import BUDGETS, memory_notes
+from planner.problem.goals import MAXIMISED, OBJECTIVES
 from planner.problem.problem import Problem
 from planner.solve import solve
 from planner.solvers.certificate_search import with_certificates
@@ -257,7 +258,7 @@ def _refusal_message(question: Question, plan: PlanDocument) -> Message:
 
 
 def _repaired(question: Question, problem: Problem, repair: Repair) -> Question:
-    """The question with a repair; of several boards any one of which will do, the first."""
+    """The question with a repair, on the first of boards of which any one will do."""
     for part in repair.parts:
         question = _repaired(question, problem, part)
     if repair.kind == "board":
@@ -324,7 +325,7 @@ def _repaired_option(problem: Problem, repair: Repair) -> Mapping[str, Any]:
 
 
 class Answers:
-    """Answers to one question after the other, from lines of a stream to lines of another."""
+    """Answers to one question after the other, from stream to stream."""
 
     def __init__(self, lines: TextIO, answers: TextIO) -> None:
         self._lines, self._answers = lines, answers

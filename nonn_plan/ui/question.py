@@ -1,4 +1,4 @@
-"""The question that the page asks: boards and options as people type them for `nonn-plan plan`.
+"""The question that the page asks: boards and options as people type them.
 
 Everything is text that the command's own parsers read, so that the page asks what the command it
 shows asks.  A budget is whichever field of `BoardBudget` has an option of `plan`: further ones
@@ -16,9 +16,10 @@ from pydantic import Field
 from nonn_common.document import Record
 from nonn_common.errors import InputError
 from nonn_common.units import FLOPS_PER_MAC
-from nonn_plan.cli.commands.devices import searched_text
 from nonn_plan.cli.parsers.problem_options import ProblemOptions
-from planner.problem.goals import OBJECTIVES, BoardBudget
+from nonn_plan.cli.views.board_report import searched_text
+from planner.problem.budgets import BoardBudget
+from planner.problem.goals import OBJECTIVES
 from profiles.device import DEVICES, DeviceProfile
 from profiles.fleet import FLEETS
 from profiles.link import LINKS
@@ -39,7 +40,7 @@ _SCALES: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class BudgetField:
-    """A budget of a board on the page: option of `plan`, field, unit, and ends of its slider."""
+    """A budget of a board on the page: its option of `plan`, field and unit."""
 
     option: str
     field: str
@@ -219,7 +220,7 @@ def page_options() -> dict[str, Any]:
 
 
 def _texts_of_boards(typed: Mapping[str, str]) -> Iterator[str]:
-    """Texts of an option: one of all boards where each has one, and the ones that differ."""
+    """Texts of an option: one of all boards, if each has one, and others."""
     said = {board: text.strip() for board, text in typed.items() if text.strip()}
     common = None
     if len(said) == len(typed):

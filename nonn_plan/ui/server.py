@@ -1,4 +1,4 @@
-"""The server of the page: this machine alone, with a token, and solver processes kept warm.
+"""The server of the page, for this machine alone, and its warm solver processes.
 
 Who may call: the address has a random token, the Host is this machine's loopback at the server's
 port, and what changes anything or costs time comes from the page itself (Origin).  A question is
@@ -127,11 +127,6 @@ class SolverProcess:
         """Whether the process still runs."""
         return self._process.returncode is None
 
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
     async def ask(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Yield the messages that answer a request, the last one `end`."""
         question, answers = self._process.stdin, self._process.stdout
@@ -169,30 +164,26 @@ class SolverPool:
         self._turns = asyncio.Semaphore(max(2, os.cpu_count() or 1))
         self._refilling: asyncio.Task[None] | None = None
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """Ids of all processes that run."""
-        return tuple(sorted(one.pid for one in self._every if one.alive))
-
     async def answer(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Yield the messages that answer a request.
 
         Where whoever asked stops listening, the process that works for him is killed.
         """
         async with self._turns:
-            process: SolverProcess | None = self._ready.pop() if self._ready else None
-            process = process or await self._start()
+            alive = [one for one in self._ready if one.alive]
+            self._ready = alive[:-1]
+            process = alive[-1] if alive else await self._start()
             self.refill()
             try:
                 async for message in process.ask(request):
                     yield message
             finally:
-                if process.idle:
+                if process.idle:  # the one that was used last is asked next
                     self._ready.append(process)
-                    process = self._ready.pop(0) if len(self._ready) > MOST_READY else None
-                if process is not None:
-                    self._every.discard(process)
-                    await asyncio.shield(process.kill())
+                if not process.idle or len(self._ready) > MOST_READY:
+                    needless = process if not process.idle else self._ready.pop(0)
+                    self._every.discard(needless)
+                    await asyncio.shield(needless.kill())
 
     def refill(self) -> None:
         """Let a process stand ready, started while others work."""
@@ -200,7 +191,6 @@ class SolverPool:
             self._refilling = asyncio.ensure_future(self._refill())
 
     async def _refill(self) -> None:
-        self._ready = [one for one in self._ready if one.alive]
         if not self._ready:
             self._ready.append(await self._start())
 
@@ -317,7 +307,7 @@ class PageServer:
         return _shipped(request.path_params["name"])
 
     async def _library(self, request: Request) -> Response:
-        """What the page offers: budgets, options, links, fleets, objectives."""
+        """Library that the page offers."""
         del request
         return JSONResponse(library())
 
@@ -392,7 +382,7 @@ def _shipped(name: str) -> Response:
 
 
 def serve(server: PageServer, announce: Callable[[str], None]) -> None:
-    """Serve on a free port of the loopback until a signal comes; tells the address first."""
+    """Serve on a free port of the loopback until a signal comes, once announced."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
         listening.bind((LOOPBACK, 0))
         announce(f"http://{LOOPBACK}:{listening.getsockname()[1]}/{server.token}/")

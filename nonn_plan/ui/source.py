@@ -1,4 +1,4 @@
-"""The file that the page was opened with: its partition, and the question that it asks.
+"""The file that the page was opened with: its partition and its question.
 
 A plan states its problem; here that becomes the options that people type, and the command that
 asks the same.  Loads no solver.
@@ -18,7 +18,8 @@ from nonn_core.partition import Partition
 from nonn_plan.cli.parsers.problem_options import ProblemOptions
 from nonn_plan.ui.question import AskedBoard, Question, budget_fields, requirement_text
 from planner.plan_file.plan_document import PlanDocument
-from planner.problem.goals import MAXIMISED, board_budgets
+from planner.problem.budgets import board_budgets
+from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
 from profiles.device import DeviceProfile
 from profiles.fleet import FLEETS, Fleet, FleetBoard, parse_fleet
@@ -107,7 +108,7 @@ class Source:
         return shlex.join(words)
 
     def fleet_file(self, question: Question) -> str | None:
-        """Content of the file that the command needs for the fleet; None where it needs none."""
+        """Content of the fleet file that the command needs; None where it needs none."""
         fleet = self.fleet(question)
         if _fleet_text(fleet) != FLEET_FILE:
             return None
@@ -149,7 +150,7 @@ def first_question(source: str) -> Question:
 
 
 def question_of(problem: Problem, source: str) -> tuple[Question, tuple[str, ...]]:
-    """Question of the page that states a problem, and sentences on what is not carried over."""
+    """Question of the page that states a problem, and sentences on what it leaves out."""
     rows = dict(_budget_texts(problem))
     failing = problem.failures
     chances = {one.board: one.probability for one in failing.boards} if failing else {}

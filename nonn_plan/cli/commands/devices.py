@@ -16,7 +16,12 @@ from nonn_common.errors import InputError
 from nonn_common.units import parse_hertz
 from nonn_plan.cli.output import UNCHANGED, Output
 from nonn_plan.cli.parsers.options import AsJson
-from nonn_plan.cli.views.board_report import show_device_profile, show_devices, show_figures
+from nonn_plan.cli.views.board_report import (
+    searched_text,
+    show_device_profile,
+    show_devices,
+    show_figures,
+)
 from profiles.device import DEVICES, DeviceProfile
 from profiles.fleet import FLEETS, Board, Fleet, parse_fleet, resolve
 
@@ -85,12 +90,6 @@ def list_devices(
 def _is_listed(device: DeviceProfile) -> bool:
     """Whether a device is the one of its board that is listed."""
     return device.name in DEVICES.names() or device.name == device.board
-
-
-def searched_text(device: DeviceProfile) -> str:
-    """Text that `--search` looks in, in lower case."""
-    words = (device.name, device.title, device.core, device.runtime, device.precision)
-    return " ".join(filter(None, words)).lower()
 
 
 def show_device(context: typer.Context, name: Name, as_json: AsJson = False) -> None:

@@ -122,7 +122,7 @@ def ui(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask what if on a page of this machine: budgets, boards, objective; each change is solved."""
+    """Ask what if on a local page, which solves each change of boards, budgets, options."""
     from nonn_plan.ui.server import PageServer, serve
 
     output = Output(as_json)

@@ -23,6 +23,12 @@ _PADDING = 3
 _LEAST_TITLE = 8
 
 
+def searched_text(device: DeviceProfile) -> str:
+    """Text that `--search` looks in, in lower case."""
+    words = (device.name, device.title, device.core, device.runtime, device.precision)
+    return " ".join(filter(None, words)).lower()
+
+
 def show_devices(output: Output, devices: "Sequence[DeviceProfile]") -> None:
     """Show devices, one line each."""
     rows = [
