@@ -258,7 +258,7 @@ def _refusal_message(question: Question, plan: PlanDocument) -> Message:
 
 
 def _repaired(question: Question, problem: Problem, repair: Repair) -> Question:
-    """The question with a repair, on the first of boards of which any one will do."""
+    """The question with a repair, on the first of boards that would do."""
     for part in repair.parts:
         question = _repaired(question, problem, part)
     if repair.kind == "board":

@@ -208,13 +208,11 @@ class SolverPool:
         self._every.clear()
 
 
-class AnswerStream(Response):
-    """Messages of a solver process, a line of JSON each, until the page goes away."""
+class AnswerStream:
+    """Response of a solver process's messages, a line of JSON each, until the page goes away."""
 
     def __init__(self, messages: AsyncIterator[dict[str, Any]]) -> None:
-        super().__init__(media_type="application/x-ndjson")
         self._messages = messages
-        del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send messages as they come; end them where nobody listens any more."""
@@ -229,7 +227,8 @@ class AnswerStream(Response):
             await asyncio.gather(sending, leaving, return_exceptions=True)
 
     async def _send_all(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        headers = [(b"content-type", b"application/x-ndjson")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
             async for message in self._messages:
                 line = json.dumps(message).encode() + b"\n"
@@ -336,7 +335,7 @@ class PageServer:
         except NonnError as error:
             return _refused(400, str(error))
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request) -> Response | AnswerStream:
         """Answer a question, message by message; with `rest` also what takes longer."""
         try:
             asked = await _json(request)

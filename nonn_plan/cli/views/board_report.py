@@ -23,7 +23,7 @@ _PADDING = 3
 _LEAST_TITLE = 8
 
 
-def searched_text(device: DeviceProfile) -> str:
+def searched_text(device: "DeviceProfile") -> str:
     """Text that `--search` looks in, in lower case."""
     words = (device.name, device.title, device.core, device.runtime, device.precision)
     return " ".join(filter(None, words)).lower()
