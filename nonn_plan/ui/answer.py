@@ -233,7 +233,8 @@ def _alternative_rows(plan: PlanDocument) -> list[Message]:
             "energy": one.energy_fleet_mj,
             "boards": one.boards,
             "fits": fits[one.status],
-            "reason": one.reason or "",
+            # Why there is no plan stands above, as the conflict.
+            "reason": "" if one.kind == "nonn" else one.reason or "",
         }
         for one in plan.alternatives
         if one.kind != "segmented" or one.boards != 1

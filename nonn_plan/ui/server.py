@@ -209,7 +209,7 @@ class SolverPool:
 
 
 class AnswerStream:
-    """Response of a solver process's messages, a line of JSON each, until the page goes away."""
+    """Response of a solver's messages, a line of JSON each, while the page listens."""
 
     def __init__(self, messages: AsyncIterator[dict[str, Any]]) -> None:
         self._messages = messages

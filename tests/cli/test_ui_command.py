@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -14,8 +12,7 @@ import pytest
 pytest.importorskip("starlette", reason="the part `ui` is not installed")
 pytest.importorskip("httpx2", reason="httpx2 is not installed")
 
-import httpx2
-import psutil
+from running_page import RunningServer
 from starlette.testclient import TestClient
 
 from nonn_plan.ui.server import PageServer
@@ -108,41 +105,6 @@ def test_a_file_is_opened_and_told_of(page, partition_document, plan_file):
     ]
     assert page.get(f"partition/{opened['id']}").json()["filters"] == 81
     assert page.get("devices", params={"search": "pi 4b"}).json()["found"] >= 1
-
-
-class RunningServer:
-    """`nonn-plan ui` as a process, and a client of it."""
-
-    def __init__(self, file):
-        command = [sys.executable, "-m", "nonn_plan", "ui", str(file), "--json"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        told = ""
-        while "}" not in told:
-            told += self.process.stdout.readline()
-        self.address = json.loads(told)["address"]
-        origin = self.address.rsplit("/", 2)[0]
-        self.client = httpx2.Client(base_url=self.address, headers={"origin": origin}, timeout=120)
-
-    def solvers(self):
-        """Solver processes that run."""
-        try:
-            return psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
-
-    def answer(self, question, rest=False):
-        with self.client.stream(
-            "POST", "answer", json={"question": question, "rest": rest}
-        ) as response:
-            assert response.status_code == 200
-            return [json.loads(line) for line in response.iter_lines()]
-
-    def end(self, number=signal.SIGTERM):
-        self.client.close()
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        self.process.wait(30)
-        self.process.stdout.close()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ export function Plan({ answer, rest }) {
       <div class="boards">${answer.boards.map((board) => html`<${Board} key=${board.name} board=${board} colour=${colour} />`)}</div>
       ${answer.joint.map((one) => html`<p class="quiet">${one.students.join(", ")} share one G0 on ${one.board}</p>`)}</section>
     <section class="card" aria-labelledby="gantt-title"><h2 id="gantt-title">One image</h2><${Gantt} timeline=${answer.timeline} /></section>
-    <section class="card" aria-labelledby="proof-title"><h2 id="proof-title">Proof</h2><${Proof} stages=${answer.stages} /></section>
+    <section class="card" id="proof" aria-labelledby="proof-title"><h2 id="proof-title">Proof</h2><${Proof} stages=${answer.stages} /></section>
     <${TradeOff} rest=${rest} />
     <section class="card"><details><summary>What the command says of it</summary>
       <ul>${answer.sentences.map((one) => html`<li>${one}</li>`)}</ul></details></section>`;
