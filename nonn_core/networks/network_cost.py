@@ -18,7 +18,6 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from nonn_core.networks.blueprint import (
-    Blueprint,
     Conv,
     ImageShape,
     MapShape,
@@ -111,7 +110,7 @@ class StudentOutline:
 
     @property
     def _stages(self) -> tuple[LayerCost, ...]:
-        return _body_layers(self.spec.blueprint(self.image.channels), self.image, self.own_group0)
+        return _body_layers(self.spec, self.image, own_group0=self.own_group0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +236,7 @@ def student_cost_line(
 
     Without `own_group0` it is the cost of what follows G0, where G0 runs on a board of its own.
     """
-    blueprint = spec.blueprint(image.channels)
-    layers = _body_layers(blueprint, image, own_group0)
+    layers = _body_layers(spec, image, own_group0=own_group0)
     body, last = total_cost(layers), layers[-1].outputs
     # The 1x1 convolution reads these maps and writes one per filter, which is normalised and
     # pooled to one value.
@@ -271,9 +269,8 @@ def student_table(spec: NetworkSpec, image: ImageShape, filters: int) -> LayerTa
 
 def teacher_layers(spec: NetworkSpec, image: ImageShape, classes: int) -> Iterator[LayerCost]:
     """Layers of a classifier: its stages, average pool, FC layer."""
-    blueprint = spec.blueprint(image.channels)
-    body = _body_layers(blueprint, image)
-    tail = tuple(_row("tail", blueprint.tail, body[-1].outputs))
+    body = _body_layers(spec, image, own_group0=True)
+    tail = tuple(_row("tail", spec.blueprint(image.channels).tail, body[-1].outputs))
     pool = _average_pool((*body, *tail)[-1].outputs)
     features = pool.outputs.channels
     params, live = classifier_params(features, classes), features + classes
@@ -285,8 +282,7 @@ def teacher_layers(spec: NetworkSpec, image: ImageShape, classes: int) -> Iterat
 
 def student_layers(spec: NetworkSpec, image: ImageShape, filters: int) -> Iterator[LayerCost]:
     """Layers of a student: its stages, 1x1 convolution to its filters, average pool."""
-    blueprint = spec.blueprint(image.channels)
-    body = _body_layers(blueprint, image)
+    body = _body_layers(spec, image, own_group0=True)
     yield from body
     yield from _head_layers(body[-1].outputs, filters)
 
@@ -297,10 +293,12 @@ def _head_layers(last: MapShape, filters: int) -> Iterator[LayerCost]:
     yield _average_pool(MapShape(filters, last.height, last.width))
 
 
+@cache
 def _body_layers(
-    blueprint: Blueprint, image: ImageShape, own_group0: bool = True
+    spec: NetworkSpec, image: ImageShape, *, own_group0: bool
 ) -> tuple[LayerCost, ...]:
     """Layers up to the last stage's output, with or without those of G0."""
+    blueprint = spec.blueprint(image.channels)
     found = tuple(_row("group0", blueprint.group0, _image_maps(image)))
     maps = found[-1].outputs
     if not own_group0:

@@ -274,6 +274,8 @@ class _Round:
         sought = [column.aim == self._aim for column in self._columns]
         limit = max(compress(self._limits, sought))
         least = max(rest.least for rest in compress(self._rests, sought))
+        if least == inf:
+            return None
         for slack in SLACKS:
             near = least * (1 + slack)
             if near < limit and (route := self._best_within(near)) is not None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from nonn_common.errors import UnprovenError
 from nonn_core.networks.blueprint import ImageShape, NetworkSpec
-from nonn_core.networks.network_cost import Precision, teacher_layers, teacher_table
+from nonn_core.networks.network_cost import Precision, teacher_layers
 from planner.data.board_capacity import BoardCapacity
 from planner.data.modes import UNITS_PER_MJ, UNITS_PER_MS
 from profiles.device import DeviceProfile, quantity_value
@@ -74,10 +74,10 @@ def cut_model(
     spec: NetworkSpec, image: ImageShape, classes: int, precision: Precision = "fp32"
 ) -> CutModel:
     """Return the layers of the whole classifier of this network, stored at this precision."""
-    live = tuple(layer.live_elements for layer in teacher_layers(spec, image, classes))
-    return CutModel(
-        str(spec), teacher_table(spec, image, classes), live, BYTES_PER_VALUE[precision]
-    )
+    layers = tuple(teacher_layers(spec, image, classes))
+    live = tuple(layer.live_elements for layer in layers)
+    table = tuple(layer.work() for layer in layers)
+    return CutModel(str(spec), table, live, BYTES_PER_VALUE[precision])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ what earlier levels leave, and only the networks that can be as good go on to th
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import accumulate, pairwise
 from math import inf
 from typing import get_args
@@ -19,7 +20,7 @@ from nonn_common.document import Record
 from nonn_common.units import format_bytes, format_flops
 from nonn_core.networks.blueprint import NetworkSpec
 from nonn_core.networks.family import parse_network
-from nonn_core.networks.network_cost import Precision
+from nonn_core.networks.network_cost import Cost, Precision, teacher_cost
 from planner.data.board_capacity import BoardCapacity
 from planner.data.problem_data import board_capacities, host_device
 from planner.pipelines.label_search import CutSearch
@@ -185,7 +186,8 @@ def best_segmentation(
     least latency.  `limits` bound aims from above, throughput by ms from image to image.  Raises
     UnprovenError where the search is too large, ProfileError for unknown devices.
     """
-    candidates = [_NetworkCandidate(problem, network, parts) for network in networks]
+    site = _host_and_boards(problem)
+    candidates = [_NetworkCandidate(problem, network, parts, *site) for network in networks]
     contest = _NetworkContest(candidates, dict(limits or {}))
     for level in problem.objective if stages is None else stages:
         objective: str = level.objective
@@ -201,32 +203,69 @@ def _network_values(
     candidates: Sequence["_NetworkCandidate"], objective: str, accuracy: AccuracyEstimator | None
 ) -> list[float]:
     """Value of an objective for each network, however cut; nothing: all alike."""
-    models = [candidate.costs.model for candidate in candidates]
+    costs = [candidate.cost for candidate in candidates]
     if objective == "capacity":
-        return [float(model.params) for model in models]
+        return [float(cost.params) for cost in costs]
     if objective == "accuracy" and accuracy is not None:
-        worths = [accuracy(model.params, model.macs, 1) for model in models]
+        worths = [accuracy(cost.params, cost.macs, 1) for cost in costs]
         known = [worth for worth in worths if worth is not None]
         return known if len(known) == len(worths) else []
     return []
 
 
 class _NetworkCandidate:
-    """One network that may be run whole."""
+    """One network that may be run whole; its layers are laid out when it is searched."""
 
-    def __init__(self, problem: Problem, network: NetworkSpec, parts: PartCount) -> None:
-        self._question = problem
-        self._host, self._sites = _host_and_boards(problem)
-        model = cut_model(network, problem.image_shape, problem.classes, problem.smallest_precision)
-        self.costs = SegmentCosts(model, self._sites, self._host, parts)
-        self._search = CutSearch(self.costs)
+    def __init__(
+        self,
+        problem: Problem,
+        network: NetworkSpec,
+        parts: PartCount,
+        host: DeviceProfile,
+        sites: Sequence[BoardCapacity],
+    ) -> None:
+        self._question, self._network, self._parts = problem, network, parts
+        self._host, self._sites = host, sites
+        self._found: dict[object, tuple[float, Segmentation | None]] = {}
+
+    @property
+    def cost(self) -> Cost:
+        """Cost of the whole network."""
+        return teacher_cost(self._network, self._question.image_shape, self._question.classes)
+
+    @cached_property
+    def costs(self) -> SegmentCosts:
+        """Costs of its parts on the boards."""
+        asked = self._question
+        precision = asked.smallest_precision
+        model = cut_model(self._network, asked.image_shape, asked.classes, precision)
+        return SegmentCosts(model, self._sites, self._host, self._parts)
+
+    @cached_property
+    def _search(self) -> CutSearch:
+        return CutSearch(self.costs)
 
     def bound(self, aim: CutObjective) -> float:
         """Lower bound of `aim` over all segmentations."""
         return self._search.bound(aim)
 
     def best(self, aim: CutObjective, limits: Mapping[CutObjective, float]) -> Segmentation | None:
-        """Return the best segmentation of this network within limits; None if there is none."""
+        """Best segmentation of this network within limits; None if there is none.
+
+        What was the best within a looser limit of the same aim is not sought again.
+        """
+        others = {name: limit for name, limit in limits.items() if name != aim}
+        key, limit = (aim, *sorted(others.items())), limits.get(aim, inf)
+        looser, known = self._found.get(key, (-inf, None))
+        if limit <= looser and (known is None or known.value(aim) <= limit):
+            return known
+        found = self._sought(aim, limits)
+        self._found[key] = limit, found
+        return found
+
+    def _sought(
+        self, aim: CutObjective, limits: Mapping[CutObjective, float]
+    ) -> Segmentation | None:
         route = self._search.optimum(aim, limits)
         if route is None:
             return None
