@@ -21,7 +21,6 @@ from nonn_core.networks.family import parse_network, student_candidates
 from nonn_core.networks.network_cost import Precision, student_cost_line
 from nonn_core.networks.resnet import ResNetSpec, WrnSpec
 from nonn_core.partition import Partition
-from nonn_core.recipe import TrainingRecipe
 from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.validation import require_valid
 from planner.problem.budgets import BoardBudget, BudgetName, board_budgets
@@ -31,6 +30,7 @@ from profiles.fleet import Board, Fleet, parse_fleet, resolve
 from simulator.workloads.layer_parts import time_line, work_mj, work_ms
 
 if TYPE_CHECKING:
+    from nonn_core.recipe import TrainingRecipe
     from planner.accuracy.rows import AccuracyRow
     from planner.certificates.verification import Verification
     from planner.exploration.exploration import Cell, Exploration, PlannedCell
@@ -264,9 +264,9 @@ def require_feasible(plan: PlanDocument, then: str = "") -> None:
         raise InfeasibleError("\n".join([*lines, *filter(None, [then])]))
 
 
-def write_recipe(recipe: TrainingRecipe, path: Path) -> None:
+def write_recipe(recipe: "TrainingRecipe", path: Path) -> None:
     """Write a recipe, unless another one is there, which a person may have edited."""
-    if path.exists() and TrainingRecipe.read(path) != recipe:
+    if path.exists() and type(recipe).read(path) != recipe:
         raise InputError(
             "there is another recipe already, and it may have been edited",
             where=str(path),

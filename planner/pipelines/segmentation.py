@@ -214,7 +214,7 @@ def _network_values(
 
 
 class _NetworkCandidate:
-    """One network that may be run whole; its layers are laid out when it is searched."""
+    """One network that may be run whole, its layers laid out when it is searched."""
 
     def __init__(
         self,
@@ -250,10 +250,7 @@ class _NetworkCandidate:
         return self._search.bound(aim)
 
     def best(self, aim: CutObjective, limits: Mapping[CutObjective, float]) -> Segmentation | None:
-        """Best segmentation of this network within limits; None if there is none.
-
-        What was the best within a looser limit of the same aim is not sought again.
-        """
+        """Best segmentation within limits, or None; a looser limit's answer is used again."""
         others = {name: limit for name, limit in limits.items() if name != aim}
         key, limit = (aim, *sorted(others.items())), limits.get(aim, inf)
         looser, known = self._found.get(key, (-inf, None))

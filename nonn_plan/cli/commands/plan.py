@@ -11,7 +11,6 @@ from nonn_common.document import check_place, read_plain
 from nonn_common.errors import PlanningError, UnprovenError
 from nonn_core.evidence import partition_warnings
 from nonn_core.partition import Partition
-from nonn_core.recipe import DistillationRecipe, OptimiserRecipe
 from nonn_plan.api import read_plan, require_feasible, write_recipe
 from nonn_plan.cli.output import UNCHANGED, Output
 from nonn_plan.cli.parsers.options import AsJson, BatchSize, Epochs, LearningRate, PlanFile, Seed
@@ -23,7 +22,6 @@ from nonn_plan.cli.parsers.problem_options import (
 )
 from nonn_plan.cli.views.plan_report import show_plan
 from planner.plan_file.plan_document import PlanDocument
-from planner.plan_file.training_recipe import training_recipe
 from planner.problem.budgets import memory_notes
 from profiles.fleet import parse_fleet
 
@@ -148,8 +146,9 @@ def config(
     batch_size: BatchSize = 128,
     learning_rate: LearningRate = 0.1,
     beta: Annotated[
-        float, typer.Option("--beta", help="Weight of activation transfer, Eq. 6.")
-    ] = DistillationRecipe().beta,
+        float | None,
+        typer.Option("--beta", help="Weight of activation transfer, Eq. 6, if not the usual one."),
+    ] = None,
     students: Annotated[
         int | None,
         typer.Option(
@@ -160,14 +159,18 @@ def config(
     as_json: AsJson = False,
 ) -> None:
     """Write the training recipe of a plan."""
+    from nonn_core.recipe import DistillationRecipe, OptimiserRecipe
+
     output = Output(as_json)
-    recipe = training_recipe(
+    recipe = nonn_plan.training_recipe(
         read_plan(plan_file),
         optimiser=OptimiserRecipe.check(
             {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate},
             where="nonn-plan config",
         ),
-        distillation=DistillationRecipe.check({"beta": beta}, where="nonn-plan config"),
+        distillation=DistillationRecipe.check(
+            {} if beta is None else {"beta": beta}, where="nonn-plan config"
+        ),
         data=data,
         teacher=teacher,
         students=students,
