@@ -7,8 +7,10 @@ solved to optimality for one objective; seconds of one core, start of the interp
     python benchmarks/planning_scale.py [--seeds 5] [--json]
 
 With a baseline, a revision of this repository, both builds answer the same questions through the
-command line, one after the other, and the ratio of their processor times is shown (user and system
-time of the child, imports included; 1 is the baseline).  The dependencies are those installed here.
+command line, in turns, and the ratio of their processor times is shown (user and system time of the
+child, imports included; 1 is the baseline).  The dependencies are those installed here; the code of
+both is compiled beforehand, as that of an installed program is.  What a killed run left of its
+baseline is removed by the next one.
 Options that the baseline does not know are given to the other build alone, so that both are asked
 for the same: a copy of G0 for each student, and no bound on how unlike partitions are.  Fields of
 drawn devices that the baseline does not know are left out for both.
@@ -20,7 +22,10 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -104,11 +109,23 @@ class Build:
 
     name: str
     root: Path
+    compiled: Path
+
+    def compile(self) -> None:
+        """Compile its code to a folder of its own."""
+        rooms = (
+            one.parent for one in self.root.glob("*/__init__.py") if one.parent.name != "tests"
+        )
+        self._python(["-m", "compileall", "-q", *map(str, rooms)], self.root)
 
     def run(self, arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
         """Run a command of the program on one core."""
+        return self._python(["-m", "nonn_plan", *arguments], folder)
+
+    def _python(self, arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
         own = {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        return run([sys.executable, "-m", "nonn_plan", *arguments], folder, **own)
+        compiled = {"PYTHONPYCACHEPREFIX": str(self.compiled), "PYTHONDONTWRITEBYTECODE": ""}
+        return run([sys.executable, *arguments], folder, **own, **compiled)
 
     def timed(self, arguments: Sequence[str], folder: Path) -> tuple[float, float]:
         """Run a command; its processor time and user time, in seconds."""
@@ -143,20 +160,28 @@ class Case:
     files: dict[str, Document]
     runs: int = 1
 
-    def measured(self, build: Build, own: Sequence[str], schemas: Path) -> "Measurement":
-        """Run it so often in a folder of its own; its files have what `schemas` know."""
-        seconds, answer = [], ""
+    def measured(
+        self, builds: Sequence[tuple[Build, Sequence[str]]], schemas: Path
+    ) -> list["Measurement"]:
+        """Run it so often with each build and its own options, in turns.
+
+        Each run has a folder of its own; its files have what `schemas` know.
+        """
+        answers, seconds = [""] * len(builds), [[] for _ in builds]
         for _ in range(self.runs):
-            with tempfile.TemporaryDirectory() as made:
-                folder = Path(made)
-                for name, content in self.files.items():
-                    schema = json.loads((schemas / name.replace(".", ".schema.")).read_text())
-                    written = content.model_dump(mode="json", exclude_defaults=True)
-                    (folder / name).write_text(json.dumps(known_fields(written, schema, schema)))
-                seconds.append(build.timed([*self.arguments, *own], folder))
-                answer = answered(folder)
-        each, user = (median(column) for column in zip(*seconds, strict=True))
-        return Measurement(answer, each, user)
+            for place, (build, own) in enumerate(builds):
+                with tempfile.TemporaryDirectory() as made:
+                    self._write(Path(made), schemas)
+                    seconds[place].append(build.timed([*self.arguments, *own], Path(made)))
+                    answers[place] = answered(Path(made))
+        medians = [[median(column) for column in zip(*rows, strict=True)] for rows in seconds]
+        return [Measurement(one, *row) for one, row in zip(answers, medians, strict=True)]
+
+    def _write(self, folder: Path, schemas: Path) -> None:
+        for name, content in self.files.items():
+            schema = json.loads((schemas / name.replace(".", ".schema.")).read_text())
+            written = content.model_dump(mode="json", exclude_defaults=True)
+            (folder / name).write_text(json.dumps(known_fields(written, schema, schema)))
 
 
 @dataclass(frozen=True)
@@ -259,32 +284,53 @@ def cases() -> Iterator[Case]:
             *("--precision", "int8"),
         ),
         {"partition.json": partition(PUBLISHED_SIZES)},
-        runs=5,
+        runs=15,
     )
 
 
 BESIDE = ("case", "baseline", "now", "baseline, s", "now, s", "ratio", "ratio of user time")
 
 
+MADE = "planning-scale-"
+"""Beginning of the names of folders that runs make; the number of the process follows."""
+
+
+def remove_leftovers() -> None:
+    """Remove the baselines of runs that were killed."""
+    listed = run(["git", "worktree", "list", "--porcelain"]).stdout
+    for name, number in re.findall(rf"^worktree (.*/{MADE}(\d+)-[^/]*)/baseline$", listed, re.M):
+        if not Path(f"/proc/{number}").exists():
+            run(["git", "worktree", "remove", "--force", Path(name) / "baseline"])
+            shutil.rmtree(name, ignore_errors=True)
+    run(["git", "worktree", "prune"])
+
+
 def compared(revision: str, parts: Sequence[str], progress: Console) -> list[tuple[str, ...]]:
     """Measure both builds on each case; the baseline is checked out, and removed afterwards."""
     rows = []
-    with tempfile.TemporaryDirectory() as made:
+    remove_leftovers()
+    # Else a run that is ended does not come to what follows `finally`.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    with tempfile.TemporaryDirectory(prefix=f"{MADE}{os.getpid()}-") as made:
         root = Path(made) / "baseline"
         done = run(["git", "worktree", "add", "--detach", root, revision])
         if done.returncode:
             raise SystemExit(done.stderr)
         try:
-            builds = (Build(revision, root), Build("now", HERE))
+            old = Build(revision, root, Path(made) / "compiled-baseline")
+            new = Build("now", HERE, Path(made) / "compiled-now")
             schemas = root / "docs" / "schemas"
-            own = [build.own_options(Path(made)) for build in builds]
+            builds = []
+            for build in (old, new):
+                build.compile()
+                builds.append((build, build.own_options(Path(made))))
             for case in cases():
                 if case.part not in parts:
                     continue
-                old, new = (case.measured(b, o, schemas) for b, o in zip(builds, own, strict=True))
-                times = (f"{old.seconds:.2f}", f"{new.seconds:.2f}")
-                ratios = (f"{new.seconds / old.seconds:.3f}", f"{new.user / old.user:.3f}")
-                rows.append((case.name, old.answer, new.answer, *times, *ratios))
+                before, now = case.measured(builds, schemas)
+                times = (f"{before.seconds:.2f}", f"{now.seconds:.2f}")
+                ratios = (f"{now.seconds / before.seconds:.3f}", f"{now.user / before.user:.3f}")
+                rows.append((case.name, before.answer, now.answer, *times, *ratios))
                 progress.print(": ".join(rows[-1][:1]), " | ".join(rows[-1][1:]), style="dim")
         finally:
             run(["git", "worktree", "remove", "--force", root])
