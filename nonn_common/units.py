@@ -25,6 +25,7 @@ _FLOPS |= {f"{prefix}flops": scale for prefix, scale in _DECIMAL.items()}
 _HERTZ = {f"{prefix}hz": scale for prefix, scale in _DECIMAL.items()}
 _MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "min": 60e3, "h": 3600e3}
 _MJ = {"mj": 1.0, "j": 1e3}
+_W = {"mw": 1e-3, "w": 1.0}
 _PER_S = {"/s": 1.0}
 _PCT = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*")
 
@@ -55,6 +56,11 @@ def parse_ms(text: str | int, where: str | None = None) -> float:
 def parse_mj(text: str, where: str | None = None) -> float:
     """Read an energy such as `250mJ` or `0.3J` and return millijoules; raises InputError."""
     return _scaled(text, _MJ, "an energy such as 250mJ or 0.3J", where)
+
+
+def parse_w(text: str, where: str | None = None) -> float:
+    """Read a power such as `2W` or `250mW` and return watts; raises InputError."""
+    return _scaled(text, _W, "a power such as 2W or 250mW", where)
 
 
 def parse_per_s(text: str, where: str | None = None) -> float:

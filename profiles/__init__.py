@@ -79,6 +79,11 @@ class Registry(Generic[Profile]):
         """Names of the profiles of the table, in its order."""
         return tuple(_shipped_lines(self.table)) if self.table else ()
 
+    def lines_with(self, text: str) -> tuple[str, ...]:
+        """Names of the profiles of the table in whose line this text stands."""
+        lines = _shipped_lines(self.table) if self.table else {}
+        return tuple(name for name, line in lines.items() if text in line)
+
     def has(self, name: str) -> bool:
         """Whether there is a profile called `name`."""
         return name in self.names() or name in self.further_names()

@@ -17,15 +17,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from nonn_common.document import Document, Record, is_yaml, read_plain
 from nonn_common.errors import InputError, ProfileError
-from profiles import Quantity, Registry, unknown_name
-from profiles.device import DEVICES, DeviceProfile, quantity_value
-from profiles.link import LINKS, LinkProfile, noise_text
+from profiles import Registry, unknown_name
+from profiles.device import DEVICES, DeviceProfile
+from profiles.link import LINKS, LinkProfile, chained_link, noise_text
 
 DEFAULT_HOST = "x86-host"
 DEFAULT_LINK = "wired-100mbit"
@@ -36,6 +36,9 @@ DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 DNS_LABELS = "1 to 63 of a to z, 0 to 9 and -, with no - at either end"
 NO_BOARDS = ("authority", "host")
 """Names of other keys, and of the host in tables."""
+ANY_POINT = ":any"
+"""Behind a device or a fleet: its operating points are left open."""
+_FILES = (".yaml", ".yml", ".json")
 _ITEM = re.compile(
     r"\s*(?P<device>[^\s*@]+)\s*(?:@\s*(?P<link>[^\s*@]+)\s*)?(?:\*\s*(?P<count>[^\s*@]+)\s*)?"
 )
@@ -49,7 +52,15 @@ class FleetBoard(Record):
         description="Name of the board, unique in its fleet: 1 to 63 of a to z, 0 to 9 and -, as "
         "its certificate holds it.",
     )
-    device: str = Field(description="Name of a device of the fleet or of the library.")
+    device: str = Field(
+        description="Name of a device of the fleet or of the library. Of a board with any point, "
+        "one of its points; in a plan, the one that it is to run at."
+    )
+    points: Literal["named", "any"] = Field(
+        default="named",
+        description="named: the board runs as its device says. any: at whichever of its operating "
+        "points a plan decides, profiles of the device's board, runtime and precision.",
+    )
     link: str | None = Field(
         default=None,
         min_length=1,
@@ -199,19 +210,42 @@ def resolve(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
     return _resolved(fleet, f"fleet {fleet.name}")
 
 
+def resolve_named(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
+    """Host and boards of a fleet without a plan; open points raise ProfileError."""
+    if several := [row.name for row in fleet.boards if row.points == "any"]:
+        raise ProfileError(
+            "a plan decides at which operating point a board runs, and here is none",
+            where=f"fleet {fleet.name}",
+            found=f"{', '.join(several)} with points any",
+            fix="name the point: `nonn-plan devices --search NAME` lists the devices of a board",
+        )
+    return resolve(fleet)
+
+
 def parse_fleet(text: str) -> Fleet:
     """Read a fleet from a library name, a file or a list of devices.
 
     A list such as `rpi-3b*2,odroid-xu4s@wifi` gives boards rpi-3b-1 and rpi-3b-2 on their device's
-    default link and odroid-xu4s-1 on Wi-Fi, with the default host.  Raises ProfileError (or
+    default link and odroid-xu4s-1 on Wi-Fi, with the default host.  `:any` behind a device, or
+    behind the name of a fleet or a file, leaves operating points open.  Raises ProfileError (or
     InputError for a file that is missing).
     """
     asked = text.strip()
+    whole = asked.removesuffix(ANY_POINT)
+    if asked != whole and (whole in FLEETS.names() or Path(whole).suffix.lower() in _FILES):
+        return at_any_point(parse_fleet(whole))
     if asked in FLEETS.names():
         return FLEETS.get(asked)
     if is_yaml(asked) or Path(asked).suffix.lower() == ".json":
         return Fleet.read(asked)
     return _typed(asked)
+
+
+def at_any_point(fleet: Fleet) -> Fleet:
+    """The fleet with the operating points of all its boards left open."""
+    boards = [board.model_dump() | {"points": "any"} for board in fleet.boards]
+    content = fleet.model_dump() | {"name": f"{fleet.name}{ANY_POINT}", "boards": boards}
+    return Fleet.check(content, where=f"fleet {fleet.name}{ANY_POINT}")
 
 
 def _resolved(fleet: Fleet, where: str) -> tuple[DeviceProfile, tuple[Board, ...]]:
@@ -233,10 +267,19 @@ def _routed(fleet: Fleet, boards: Sequence[Board], where: str) -> tuple[Board, .
     """Boards with the links in a row and the boards in between."""
     via = {board.name: board.via for board in fleet.boards}
     found = {board.name: board for board in boards}
+    open_boards = {board.name for board in fleet.boards if board.points == "any"}
     for name in route_order(via, where):
         between = via[name]
         if between is not None:
             first = found[between]
+            if between in open_boards:
+                raise ProfileError(
+                    "a board that passes messages on has one operating point, as they take its "
+                    "time",
+                    where=where,
+                    found=f"{between} with points any",
+                    fix=f"name the device that {between} is to run as",
+                )
             link = chained_link(first.link, first.device, found[name].link)
             relay = RelayBoard(first.name, first.device, first.link)
             found[name] = replace(found[name], link=link, via=(*first.via, relay))
@@ -284,9 +327,12 @@ def _typed(text: str) -> Fleet:
         )
     numbers: Counter[str] = Counter()
     boards = []
-    for device, link in counts.elements():
+    for named, link in counts.elements():
+        device = named.removesuffix(ANY_POINT)
         numbers[device] += 1
-        boards.append({"name": f"{device}-{numbers[device]}", "device": device, "link": link})
+        points = "named" if named == device else "any"
+        name = f"{device}-{numbers[device]}"
+        boards.append({"name": name, "device": device, "link": link, "points": points})
     title = " + ".join(
         f"{count} x {device}{f' on {link}' if link else ''}"
         for (device, link), count in counts.items()
@@ -295,7 +341,7 @@ def _typed(text: str) -> Fleet:
 
 
 def _item(item: str, text: str) -> tuple[str, str | None, int]:
-    """Read one `device`, `device*count` or `device@link*count` of the list `text`."""
+    """Read one `device`, `device:any@link*count` and the like of the list `text`."""
     match = _ITEM.fullmatch(item)
     if match is None:
         raise ProfileError(
@@ -304,7 +350,8 @@ def _item(item: str, text: str) -> tuple[str, str | None, int]:
             allowed="a library name, a .yaml or .json file, or a list such as rpi-3b*2,rpi-4b@wifi",
             fix=f"library fleets: {', '.join(FLEETS.names())}",
         )
-    device, link, count = match["device"], match["link"], match["count"] or "1"
+    named, link, count = match["device"], match["link"], match["count"] or "1"
+    device = named.removesuffix(ANY_POINT)
     if not DEVICES.has(device):
         known, further = (*FLEETS.names(), *DEVICES.names()), DEVICES.further_names()
         raise unknown_name("fleet or device", device, known, "fleet", further)
@@ -317,7 +364,7 @@ def _item(item: str, text: str) -> tuple[str, str | None, int]:
             found=count,
             allowed=f"a whole number from 1 to {MOST_BOARDS}",
         )
-    return device, link, int(count)
+    return named, link, int(count)
 
 
 def route_order(via: Mapping[str, str | None], where: str) -> tuple[str, ...]:
@@ -347,29 +394,3 @@ def route_order(via: Mapping[str, str | None], where: str) -> tuple[str, ...]:
             trail.append(between)
         order += [each for each in reversed(trail) if each not in order]
     return tuple(order)
-
-
-def chained_link(first: LinkProfile, between: DeviceProfile, last: LinkProfile) -> LinkProfile:
-    """One link that stands for `first`, the board `between`, and `last`.
-
-    It has the name of the one that shares a medium, so that it shares it too.  Raises ProfileError
-    where the board in between has no message_ms.
-    """
-    note = f"{first.name}, then {last.name}, passed on by {between.name}"
-
-    def assumed(value: float) -> Quantity:
-        return Quantity(value=value, provenance="assumed", source=note)
-
-    passing_ms = quantity_value(between, "message_ms")
-    arriving = (1 - first.loss_pct.value / 100) * (1 - last.loss_pct.value / 100)
-    return LinkProfile(
-        name=first.name if first.shared and not last.shared else last.name,
-        title=note,
-        bits_per_s=assumed(1 / (1 / first.bits_per_s.value + 1 / last.bits_per_s.value)),
-        latency_ms=assumed(first.latency_ms.value + passing_ms + last.latency_ms.value),
-        duplex="half" if "half" in (first.duplex, last.duplex) else "full",
-        shared=first.shared or last.shared,
-        loss_pct=assumed(100 * (1 - arriving)),
-        retransmit_ms=assumed(max(first.retransmit_ms.value, last.retransmit_ms.value)),
-        jitter_ms=assumed(first.jitter_ms.value + last.jitter_ms.value),
-    )

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from nonn_common.document import Document
 from nonn_common.errors import InputError, ProfileError
 from profiles import Quantity, Registry
+from profiles.device import DeviceProfile, quantity_value
 
 BYTES_PER_FEATURE = 4
 """A student's features travel as fp32 values (arXiv:1907.11804, section 6.1)."""
@@ -88,3 +89,29 @@ LINKS = Registry(LinkProfile, "link", "links")
 def wire_ms(link: LinkProfile, size_bytes: int) -> float:
     """Time of `size_bytes` on the wire, in ms: 8 bits per byte over the rate."""
     return 8000.0 * size_bytes / link.bits_per_s.value
+
+
+def chained_link(first: LinkProfile, between: DeviceProfile, last: LinkProfile) -> LinkProfile:
+    """One link that stands for `first`, the board `between`, and `last`.
+
+    It has the name of the one that shares a medium, so that it shares it too.  Raises ProfileError
+    where the board in between has no message_ms.
+    """
+    note = f"{first.name}, then {last.name}, passed on by {between.name}"
+
+    def assumed(value: float) -> Quantity:
+        return Quantity(value=value, provenance="assumed", source=note)
+
+    passing_ms = quantity_value(between, "message_ms")
+    arriving = (1 - first.loss_pct.value / 100) * (1 - last.loss_pct.value / 100)
+    return LinkProfile(
+        name=first.name if first.shared and not last.shared else last.name,
+        title=note,
+        bits_per_s=assumed(1 / (1 / first.bits_per_s.value + 1 / last.bits_per_s.value)),
+        latency_ms=assumed(first.latency_ms.value + passing_ms + last.latency_ms.value),
+        duplex="half" if "half" in (first.duplex, last.duplex) else "full",
+        shared=first.shared or last.shared,
+        loss_pct=assumed(100 * (1 - arriving)),
+        retransmit_ms=assumed(max(first.retransmit_ms.value, last.retransmit_ms.value)),
+        jitter_ms=assumed(first.jitter_ms.value + last.jitter_ms.value),
+    )

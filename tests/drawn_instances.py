@@ -22,6 +22,7 @@ from profiles.device import Hosting
 from profiles.fleet import Board
 from profiles.layer import KindCost, LayerModel, LayerRates
 from profiles.layer_rates import WORKS
+from profiles.operating_point import most_macs_within
 
 IMAGES = (ImageShape(1, 8, 8), ImageShape(3, 2, 2), ImageShape(1, 1, 1))
 NETWORKS = ("wrn10:4,8,8", "wrn10:4,4,16", "wrn10:6,8,8", "wrn16:4,8,8")
@@ -220,6 +221,50 @@ def crowded_media(seed):
     room = max(option.memory_bytes(instance.filters * 2 // 3) for option in instance.modes)
     sites = tuple(replace(site, memory_bytes=room) for site in instance.capacities)
     return image, replace(instance, capacities=sites)
+
+
+def with_points(seed, image, instance):
+    """The instance whose boards run at one to three operating points: slower, and less hungry.
+
+    Three of ten places have a power limit, as MACs that keep it there.
+
+    Boards of one device have the same points.  The order of places mixes boards, and a board may be
+    slower in one thing and quicker in another.
+    """
+    rng = np.random.default_rng((2, seed))
+    points = {}
+    kinds = {one.board.device.name: one.board.device for one in instance.capacities}
+    for kind, first in sorted(kinds.items()):
+        points[kind] = [first, *(_slower(rng, first, k) for k in range(rng.integers(0, 3)))]
+    found = [
+        (site, replace(one, board=Board(f"b{site} at {device.name}", device, one.board.link)))
+        for site, one in enumerate(instance.capacities)
+        for device in points[one.board.device.name]
+    ]
+    limits_w = rng.uniform(0.5, 2.6, len(found))
+    found = [
+        (site, replace(one, power_macs=most_macs_within(one.board.device, power_w)))
+        if rng.random() < 0.3
+        else (site, one)
+        for (site, one), power_w in zip(found[:5], limits_w, strict=False)
+    ]
+    order = rng.permutation(len(found)) if rng.random() < 0.3 else range(len(found))
+    sites, capacities = zip(*(found[k] for k in order), strict=True)
+    return replace(instance, capacities=capacities, sites=sites)
+
+
+def _slower(rng, device, number):
+    factor = float(rng.uniform(1.2, 3.0))
+    changes = {
+        name: figure(getattr(device, name).value * factor)
+        for name in ("compute_fixed_ms", "compute_ms_per_mmac", "message_ms")
+    }
+    power = float(rng.uniform(0.2, 0.9))
+    changes |= {
+        name: figure(getattr(device, name).value * power)
+        for name in ("power_fixed_w", "power_busy_w")
+    }
+    return device.model_copy(update=changes | {"name": f"{device.name} slow {number}"})
 
 
 def company_needed(sizes, budget):

@@ -114,6 +114,7 @@ def alones(image, instance):
         needs = (
             (memory, site.memory_bytes),
             (cost.macs, site.macs),
+            (cost.macs, site.power_macs),
             (spent_ms * UNITS_PER_MS, site.busy),
             (spent_mj * UNITS_PER_MJ, site.energy),
         )
@@ -218,6 +219,7 @@ class _Division:
         fits = np.logical_and.reduce([fits[b][self.mask_on[:, b]] for b in range(len(sites))])
         if self.alone:
             fits &= self.mask_on[:, [self.alone.place]] == 0
+        fits &= self._one_point_each()[:, None]
         p, v = np.nonzero(fits)
         on = self.mask_on[p]
         busy, energy = (
@@ -252,6 +254,15 @@ class _Division:
             "students": same * len(self.filters),
             "precision": sums["bytes"],
         })  # fmt: skip
+
+    def _one_point_each(self):
+        """By choice of boards: no board works at two of its operating points."""
+        works = self.mask_on > 0
+        if self.alone:
+            works[:, self.alone.place] = True
+        sites = self.instance.sites or range(len(self.instance.capacities))
+        at = [[site == each for site in sites] for each in sorted(set(sites))]
+        return np.logical_and.reduce([works[:, here].sum(axis=1) <= 1 for here in at])
 
     def _inversions(self):
         """By choice of networks: how many filters more narrower students have than wider ones."""
@@ -336,6 +347,7 @@ class _Division:
         needs = (
             (self.memory_of, site.memory_bytes),
             (self.macs_of, site.macs),
+            (self.macs_of, site.power_macs),
             (busy * UNITS_PER_MS, site.busy),
             (energy * UNITS_PER_MJ, site.energy),
         )

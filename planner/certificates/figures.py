@@ -26,6 +26,7 @@ from planner.problem.problem import Problem
 from profiles.device import DEVICES, DeviceProfile, slowdown
 from profiles.fleet import Board
 from profiles.layer import BYTES_PER_VALUE
+from profiles.operating_point import most_macs_within
 from simulator.graph_builder import join_ms, send_ms
 from simulator.workloads.fan_out import reply_ms
 from simulator.workloads.layer_parts import Work, time_line, work_mj, work_ms
@@ -149,7 +150,14 @@ class CostTables:
             None if limit is None else math.ceil(limit * UNITS + NOISE)
             for limit in (budget.busy_ms, budget.energy_mj)
         )
-        return [max(0, budget.memory_bytes - budget.runtime_bytes), budget.macs, *times, None]
+        macs = (budget.macs, self._most_macs(place))
+        most = min((limit for limit in macs if limit is not None), default=None)
+        return [max(0, budget.memory_bytes - budget.runtime_bytes), most, *times, None]
+
+    def _most_macs(self, place: int) -> int | None:
+        """MACs with which a board keeps its power limit; None for any number."""
+        power_w = self.problem.budgets[place].power_w
+        return None if power_w is None else most_macs_within(self.boards[place].device, power_w)
 
     def alike(self, place: int) -> object:
         """Key of boards that are alike: device, link and budgets."""

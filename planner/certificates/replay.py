@@ -3,6 +3,7 @@
 Knows no solver and nothing of the planner's models.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from nonn_core.networks.network_cost import (
     joint_cost,
     student_cost_line,
 )
+from planner.problem.budgets import BoardBudget
 from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
 from profiles.layer import BYTES_PER_VALUE
+from profiles.operating_point import computing_w
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,19 @@ class PlanReplay:
                     yield f"{budget.board} uses {used} of {limit} {name}"
                 if rows.get((budget.board, name)) != used:
                     yield f"{budget.board} uses {used} {name}; the file says otherwise"
+            yield from self._wrong_power(budget, rows.get((budget.board, "power_w")))
+
+    def _wrong_power(self, budget: BoardBudget, written: float | None) -> Iterator[str]:
+        """Power while a board computes that is above its limit, or not as written."""
+        if budget.power_w is None:
+            return
+        device = next(one.device for one in self.problem.boards if one.name == budget.board)
+        macs = sum(macs for _, macs in self._loads.get(budget.board, []))
+        used = computing_w(device, macs) if macs else 0.0
+        if used > budget.power_w * (1 + 1e-9):
+            yield f"{budget.board} draws {used:g} of {budget.power_w:g} W"
+        if written is None or not math.isclose(written, used, rel_tol=1e-9):
+            yield f"{budget.board} draws {used:g} W; the file says otherwise"
 
     @cached_property
     def _loads(self) -> dict[str, list[tuple[int, int]]]:

@@ -5,15 +5,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from planner.data.modes import Affine, Mode, UnitCost, busy_units, energy_units, reply_units
-from planner.problem.budgets import LIMITED, Resource
+from planner.problem.budgets import BUDGETS, BudgetName, Resource
 from profiles.fleet import Board
+
+_FIELDS: Mapping[BudgetName, str] = {
+    name: {"power_w": "power_macs"}.get(name, row.figure) for name, row in BUDGETS.items()
+}
+"""Field of a capacity for each budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoardCapacity:
     """A board with what one plan may put on it; None is no limit.
 
-    `busy`, `energy` and `latest` are in solver units; the last bounds the time that computing and
+    `busy`, `energy` and `latest` are in solver units, `power_macs` are the most MACs that keep a
+    power limit; `latest` bounds the time that computing and
     replying take.  Latencies count computing `slow` times, where they are those of a percentile.
     """
 
@@ -22,6 +28,7 @@ class BoardCapacity:
     macs: int | None = None
     busy: int | None = None
     energy: int | None = None
+    power_macs: int | None = None
     latest: int | None = None
     slow: float = 1.0
 
@@ -32,12 +39,12 @@ class BoardCapacity:
 
     @property
     def limits(self) -> tuple[tuple[Resource, int | None], ...]:
-        """Each limited resource and its limit, in solver units."""
-        return tuple([(name, getattr(self, name)) for name in LIMITED])
+        """Each limited figure and its limit, in solver units, one for each budget."""
+        return tuple([(row.figure, getattr(self, _FIELDS[name])) for name, row in BUDGETS.items()])
 
-    def limited(self, limits: Mapping[Resource, int | None]) -> "BoardCapacity":
-        """The board with other limits of these resources."""
-        changes: dict[str, Any] = dict(limits.items())
+    def limited(self, limits: Mapping[BudgetName, int | None]) -> "BoardCapacity":
+        """The board with other limits of these budgets' figures."""
+        changes: dict[str, Any] = {_FIELDS[name]: limit for name, limit in limits.items()}
         return replace(self, **changes)
 
     def most_filters(self, mode: Mode, at_most: int) -> int:
@@ -61,7 +68,8 @@ class BoardCapacity:
         """Fit of a student of this size, at the least of these costs."""
         if self.memory_bytes is not None and mode.memory_bytes(filters) > self.memory_bytes:
             return False
-        if self.macs is not None and mode.line.at(filters).macs > self.macs:
+        macs = mode.line.at(filters).macs
+        if any(limit is not None and macs > limit for limit in (self.macs, self.power_macs)):
             return False
         if self.energy is not None and min(each.at(filters) for each in energy) > self.energy:
             return False

@@ -12,7 +12,7 @@ on several boards one counts; which one, is chosen so that most copies of G0 do.
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
 from typing import Literal
@@ -32,14 +32,18 @@ from planner.data.modes import (
     UNITS_PER_MJ,
     UNITS_PER_MS,
     Affine,
+    DedicatedStem,
     Mode,
+    Stem,
     UnitCost,
     busy_units,
     energy_units,
     round_up,
 )
+from planner.data.objective_function import ModeCriterion
 from planner.data.problem_data import ProblemData, late_cost, late_units
 from profiles.device import DeviceProfile, compute_mj, compute_ms, quantity_value, slowdown
+from profiles.layer import BYTES_PER_VALUE
 from simulator.workloads.fan_out import CopiedGroup
 from simulator.workloads.layer_parts import time_line
 
@@ -271,3 +275,41 @@ def counted_copies(replica_sets: Sequence[Collection[Hashable]]) -> int:
         return False
 
     return sum(place(student, set()) for student in range(len(replica_sets)))
+
+
+def stem_placements(
+    data: ProblemData, criteria: Collection[ModeCriterion]
+) -> Iterator[ProblemData]:
+    """Yield the problem data for each placement of G0, one for boards that are alike.
+
+    On a board of its own, G0 is stored as widely as fits or, where memory counts, as narrowly as
+    may be; nothing else depends on it.
+    """
+    if data.copies_stem:
+        yield replace(data, stems=())
+    board_classes = {
+        data.board_class(place): place for place in reversed(range(len(data.capacities)))
+    }
+    for group0 in data.stems if len(data.places_of) > 1 else ():
+        for place in sorted(board_classes.values()):
+            stem = _with_stem_on(data, group0, place, narrow="memory" in criteria)
+            if stem is not None:
+                yield data.with_stem(stem)
+
+
+def _with_stem_on(
+    data: ProblemData, group0: Stem, place: int, *, narrow: bool
+) -> DedicatedStem | None:
+    """Put G0 on a board; None where it does not fit at any precision."""
+    capacity = data.capacities[place]
+    precisions = {mode.precision for mode in data.modes}
+    every = (
+        group0.on(place, capacity.board, precision, data.image_bytes)
+        for precision in sorted(precisions, key=BYTES_PER_VALUE.__getitem__, reverse=not narrow)
+    )
+    return next((stem for stem in every if _fits(stem, capacity)), None)
+
+
+def _fits(stem: DedicatedStem, capacity: BoardCapacity) -> bool:
+    """Say whether G0 keeps the budgets of its board."""
+    return all(limit is None or stem.of(figure) <= limit for figure, limit in capacity.limits)

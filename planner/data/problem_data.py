@@ -1,14 +1,15 @@
 """Problem data: the problem in numbers, profiles resolved and costs in closed form."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import chain, combinations
+from itertools import combinations
 from typing import Literal
 
 from planner.data.balance import balanced_range, divisions, width_ranks
 from planner.data.board_capacity import BoardCapacity
+from planner.data.board_places import BoardPlaces
 from planner.data.modes import (
     UNITS_PER_MS,
     Affine,
@@ -20,10 +21,10 @@ from planner.data.modes import (
     busy_units,
     delay_units,
     drop_choice,
-    round_down,
     round_up,
     send_units,
 )
+from planner.data.point_choice import places
 from planner.problem.budgets import BUDGETS, Resource
 from planner.problem.problem import Problem
 from planner.reliability.robustness import FailureScenarios
@@ -34,11 +35,13 @@ from simulator.graph_builder import exchange_ms, join_ms
 
 
 @dataclass(frozen=True)
-class ProblemData:
+class ProblemData(BoardPlaces):
     """Boards, networks, communities (by size) and drop steps; all that the model reads.
 
     `stem` is G0 on a board of its own, `stems` may be; with `shares_stem` students of one board and
-    precision share theirs (`planner.data.mode_costs`).  `most_uneven` bounds unevenness.
+    precision share theirs (`planner.data.mode_costs`).  `most_uneven` bounds unevenness.  `sites`
+    are boards of the fleet, of each place of `capacities` one; where there are none, each place is
+    a board's only operating point (`planner.data.point_choice`).
     """
 
     host: DeviceProfile
@@ -58,6 +61,7 @@ class ProblemData:
     stem: DedicatedStem | None = None
     shares_stem: bool = False
     most_uneven: int | None = None
+    sites: tuple[int, ...] = ()
 
     @cached_property
     def communities(self) -> tuple[int, ...]:
@@ -144,41 +148,6 @@ class ProblemData:
     def filters(self) -> int:
         """All filters of fconv."""
         return sum(self.sizes)
-
-    @cached_property
-    def board_classes(self) -> tuple[tuple[int, ...], ...]:
-        """Places of the boards that matter to students, by kind, in the fleet's order.
-
-        Of boards that are alike, no plan needs more than there can be students.
-        """
-        board_classes: dict[object, list[int]] = defaultdict(list)
-        for place in range(len(self.capacities)):
-            if self.stem is None or place != self.stem.board:
-                board_classes[self.board_class(place)].append(place)
-        return tuple(
-            tuple(places[: self.most_students * self.max_copies])
-            for places in board_classes.values()
-        )
-
-    def board_class(self, place: int) -> int:
-        """Return the number of a board's kind; boards of one kind are interchangeable."""
-        return self._numbers[place]
-
-    @cached_property
-    def _numbers(self) -> tuple[int, ...]:
-        """The kind of each board, by what it can do and what takes it down."""
-        numbers: dict[object, int] = {}
-        found = []
-        for place, capacity in enumerate(self.capacities):
-            taking = frozenset(n for n, taken in enumerate(self.outages) if place in taken)
-            alone = self.scenarios.probability_alone(place) if self.scenarios else 0.0
-            found.append(numbers.setdefault((capacity.class_key, taking, alone), len(numbers)))
-        return tuple(found)
-
-    @cached_property
-    def boards(self) -> tuple[int, ...]:
-        """Places of the boards that matter, in the fleet's order."""
-        return tuple(sorted(chain.from_iterable(self.board_classes)))
 
     def usage_range(self, figure: Literal["params", "macs"]) -> tuple[int, int]:
         """Return the least and the most that all students together can have."""
@@ -286,16 +255,6 @@ class ProblemData:
             for taken in combinations(self.outages, number)
         )
 
-    @cached_property
-    def shared_media(self) -> dict[str, tuple[int, ...]]:
-        """Places of the boards that matter, for each medium that several of them share."""
-        media: dict[str, list[int]] = defaultdict(list)
-        for place in self.boards:
-            link = self.capacities[place].board.link
-            if link.shared:
-                media[link.name].append(place)
-        return {name: tuple(places) for name, places in media.items() if len(places) > 1}
-
 
 def late_units(capacity: BoardCapacity) -> UnitCost:
     """Time of one student as latencies count it."""
@@ -312,11 +271,13 @@ def late_cost(capacity: BoardCapacity, busy: Affine) -> Affine:
 @lru_cache(maxsize=16)
 def resolve_problem(problem: Problem) -> ProblemData:
     """Resolve profiles and costs; raises ProfileError for an unknown device or link."""
-    image = problem.image_shape
-    devices = tuple(dict.fromkeys(board.device for board in problem.boards))
+    image, known = problem.image_shape, places(problem)
+    devices = tuple(dict.fromkeys(place.board.device for place in known))
+    sites = tuple(place.site for place in known)
     return ProblemData(
         host=host_device(problem),
-        capacities=board_capacities(problem, problem.boards),
+        capacities=_capacities(problem, ((place.site, place.board) for place in known)),
+        sites=sites if len(sites) > len(problem.fleet.boards) else (),
         modes=tuple(
             Mode.of(spec, precision, image, devices)
             for spec in problem.specs
@@ -348,16 +309,19 @@ def _stems(problem: Problem) -> tuple[Stem, ...]:
 
 
 def _common_causes(problem: Problem) -> tuple[frozenset[int], ...]:
-    places = {board.name: place for place, board in enumerate(problem.fleet.boards)}
+    names = [problem.fleet.boards[place.site].name for place in places(problem)]
     outages = problem.failures.outages if problem.failures else ()
-    return tuple(frozenset(places[board] for board in each.boards) for each in outages)
+    return tuple(
+        frozenset(place for place, name in enumerate(names) if name in each.boards)
+        for each in outages
+    )
 
 
 def _failure_scenarios(problem: Problem) -> FailureScenarios | None:
     """Failure scenarios, if the problem has failures and a known accuracy."""
     if problem.failures is None or problem.accuracy is None or not problem.accuracy.known:
         return None
-    names = tuple(board.name for board in problem.fleet.boards)
+    names = tuple(problem.fleet.boards[place.site].name for place in places(problem))
     return FailureScenarios(problem.failures, names, problem.accuracy_model)
 
 
@@ -387,10 +351,15 @@ def kept_communities(data: ProblemData, drop: DropChoice) -> tuple[int, ...]:
 
 def board_capacities(problem: Problem, boards: Sequence[Board]) -> tuple[BoardCapacity, ...]:
     """Boards of the problem, with their budgets."""
+    return _capacities(problem, enumerate(boards))
+
+
+def _capacities(problem: Problem, boards: Iterable[tuple[int, Board]]) -> tuple[BoardCapacity, ...]:
+    """Boards, each with its place in the fleet, with their budgets."""
     rows = BUDGETS.items()
     return tuple(
         BoardCapacity(board).limited(
-            {row.figure: round_down(budget.room(name), row.units) for name, row in rows}
+            {name: row.limit_at(board.device, budget.room(name)) for name, row in rows}
         )
-        for board, budget in zip(boards, problem.budgets, strict=True)
+        for board, budget in ((board, problem.budgets[site]) for site, board in boards)
     )

@@ -29,7 +29,7 @@ from planner.data.objective_function import (
     rounding_units,
 )
 from planner.data.problem_data import ProblemData, resolve_problem
-from planner.problem.budgets import BUDGETS, BudgetName, Resource, format_budget, round_loosely
+from planner.problem.budgets import BUDGETS, BudgetName, format_budget, round_loosely
 from planner.problem.goals import MAXIMISED, Objective, Requirement
 from planner.problem.problem import Problem
 
@@ -50,6 +50,10 @@ EXTRA_STUDENTS = 2
 """Students beyond those allowed that are tried where more of them can be of use without end."""
 
 
+LEAST_POWER = ObjectiveFunction(lambda _: 0)
+"""Stands for the power limit of boards, in millionths of a W."""
+
+
 @dataclass(frozen=True, slots=True)
 class RelaxableConstraint:
     """A board's budget, a bound on students or partitions, epsilon, or a requirement."""
@@ -65,7 +69,12 @@ class RelaxableConstraint:
 
     @property
     def tightness(self) -> ObjectiveFunction:
-        """The measure whose best value is the tightest that this constraint can be."""
+        """The measure whose best value is the tightest that this constraint can be.
+
+        Of power there is none that models read: `planner.solvers.search` halves the limit.
+        """
+        if self.kind == "power_w":
+            return LEAST_POWER
         if self.budget is not None:
             figure, board = BUDGETS[self.budget].figure, self.board
             return ObjectiveFunction(
@@ -125,10 +134,10 @@ def interchangeable(
     if constraint.budget is None:
         return (constraint,)
     data = resolve_problem(problem)
-    same = data.board_class(constraint.board)
-    boards = range(len(data.capacities))
+    same = data.site_class(constraint.board)
+    boards = range(len(data.places_of))
     return tuple(
-        RelaxableConstraint(constraint.kind, b) for b in boards if data.board_class(b) == same
+        RelaxableConstraint(constraint.kind, b) for b in boards if data.site_class(b) == same
     )
 
 
@@ -154,7 +163,8 @@ def lift_constraints(
     data = resolve_problem(problem)
     out = {*lifted, *measured}
     capacities = tuple(
-        _lift(capacity, b, lifted, measured) for b, capacity in enumerate(data.capacities)
+        _lift(capacity, data.site(b), lifted, measured)
+        for b, capacity in enumerate(data.capacities)
     )
     most = data.max_students + (
         EXTRA_STUDENTS if gains_from_students(problem, problem.goals) else 0
@@ -164,7 +174,7 @@ def lift_constraints(
         capacities=capacities,
         min_students=1 if RelaxableConstraint("min_students") in out else data.min_students,
         max_students=(
-            max(len(data.sizes), len(capacities), most)
+            max(len(data.sizes), len(data.places_of), most)
             if RelaxableConstraint("max_students") in out
             else data.max_students
         ),
@@ -197,13 +207,13 @@ def _lift(
     lifted: Collection[RelaxableConstraint],
     measured: Collection[RelaxableConstraint],
 ) -> BoardCapacity:
-    changes: dict[Resource, int | None] = {}
-    for budget, row in BUDGETS.items():
+    changes: dict[BudgetName, int | None] = {}
+    for budget in BUDGETS:
         one = RelaxableConstraint(budget, board)
         if one in measured:
-            changes[row.figure] = UNLIMITED
+            changes[budget] = UNLIMITED
         elif one in lifted:
-            changes[row.figure] = None
+            changes[budget] = None
     return capacity.limited(changes)
 
 

@@ -20,6 +20,7 @@ from planner.problem.budgets import BUDGETS, BudgetName
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.search import SolverSession, TimeBudget
+from profiles.operating_point import computing_w
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def _interchangeable_limits(
         d
         for d in needed
         if d.kind == one.kind
-        and data.board_class(d.board) == data.board_class(one.board)
+        and data.site_class(d.board) == data.site_class(one.board)
         and asked(d.board) == mine
     ]
 
@@ -104,7 +105,7 @@ def conflict_sentences(session: SolverSession, found: Conflict) -> tuple[str, ..
     least: dict[object, int | None] = {}
     said = []
     for one in found.demands:
-        like = (one.kind, data.board_class(one.board)) if one.board >= 0 else one
+        like = (one.kind, data.site_class(one.board)) if one.board >= 0 else one
         if like not in least:
             least[like] = session.tightest(one).value
         value = least[like]
@@ -150,10 +151,20 @@ def _budget(problem: Problem, kind: BudgetName, board: int) -> tuple[str, str]:
     budget, noun = problem.budgets[board], BUDGETS[kind].noun
     limit = getattr(budget, kind)
     cause = ""
-    if BUDGETS[kind].whole:
+    if kind == "power_w":
+        least_w = _least_power_w(problem, board)
+        cause = f"; the smallest student draws {least_w:.4g} W" if least_w > limit else ""
+    elif BUDGETS[kind].whole:
         least, room = _smallest_student(problem, kind), budget.room(kind) or 0
         cause = f"; the smallest student needs {BUDGETS[kind].text(least)}" if least > room else ""
     return f"{noun} budget of {budget.board}: {BUDGETS[kind].text(limit)}", cause
+
+
+def _least_power_w(problem: Problem, board: int) -> float:
+    """Least power of the smallest student on a board, over its operating points."""
+    macs = _smallest_student(problem, "macs")
+    devices = (one.device for one in problem.points[board])
+    return min(computing_w(device, macs) for device in devices if device.power_known)
 
 
 def _smallest_student(problem: Problem, kind: BudgetName) -> int:

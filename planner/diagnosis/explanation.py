@@ -269,7 +269,7 @@ def _moved_students(plan: PlanDocument, other: Decision) -> tuple[str, ...]:
     A student is as many filters on a network, at a precision, on such boards.
     """
     data = resolve_problem(plan.question)
-    kinds = {board.name: data.board_class(b) for b, board in enumerate(plan.question.boards)}
+    kinds = {board.name: data.site_class(b) for b, board in enumerate(plan.question.boards)}
 
     def key(student: PlannedStudent) -> tuple[object, ...]:
         on = tuple(sorted(kinds[board] for board in student.boards))

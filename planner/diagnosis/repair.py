@@ -220,9 +220,11 @@ def _raised(
         criteria=budget_criteria(budget),
         per_board=True,
     )
-    outcome = session.search(
-        lift_constraints(problem, (), group), measure, requirement_bounds(problem)
-    )
+    if budget == "power_w":
+        outcome = session.least_power(group)
+    else:
+        data = lift_constraints(problem, (), group)
+        outcome = session.search(data, measure, requirement_bounds(problem))
     if outcome.value is None:
         return
     to, now = readable_limit(problem, group[0], outcome.value), current_limit(problem, group[0])
@@ -269,8 +271,8 @@ def _boards(problem: Problem) -> Iterator[_RepairCandidate]:
     """Add one board more, like one that is there, with its link and budgets."""
     data = resolve_problem(problem)
     board_classes: dict[object, int] = {}
-    for place in range(len(data.capacities)):
-        board_classes.setdefault(data.board_class(place), place)
+    for place in range(len(data.places_of)):
+        board_classes.setdefault(data.site_class(place), place)
     for place in board_classes.values():
         like = problem.fleet.boards[place]
         repair = Repair(

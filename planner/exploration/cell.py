@@ -19,6 +19,7 @@ from pydantic import Field
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError, NonnError, UnprovenError
 from planner.data.modes import Assignment
+from planner.data.point_choice import settle
 from planner.exploration.trade_offs import Breakpoint, BudgetRange, find_breakpoints
 from planner.exploration.trade_offs import find_pareto_front as front_of
 from planner.plan_file.evaluation import PlanEvaluation
@@ -51,6 +52,10 @@ class FrontPoint(Record):
     values: dict[str, float] = Field(description="Value of each measure, in its unit.")
     networks: tuple[str, ...] = Field(description="Networks of the students.")
     boards: tuple[str, ...] = Field(description="Boards of the students, in the same order.")
+    points: tuple[str, ...] = Field(
+        default=(),
+        description="Operating points of these boards, devices by name; empty where all are named.",
+    )
 
 
 class CellResult(Document):
@@ -183,10 +188,13 @@ def _front(asked: CellRequest) -> CellResult:
 
 def _point(problem: Problem, assignment: Assignment) -> FrontPoint:
     evaluation = PlanEvaluation.of(problem, assignment)
+    settled, placed = settle(problem, assignment)
+    rows = [settled.fleet.boards[one.board] for one in placed.students]
     return FrontPoint(
         values={level.objective: evaluation.value(level.objective) for level in problem.objective},
         networks=tuple(student.network for student in assignment.students),
-        boards=tuple(problem.fleet.boards[one.board].name for one in assignment.students),
+        boards=tuple(row.name for row in rows),
+        points=tuple(row.device for row in rows) if settled is not problem else (),
     )
 
 

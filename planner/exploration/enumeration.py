@@ -191,7 +191,7 @@ class Enumeration:
                 for board in sorted(set(boards))
             }
             key = tuple(sorted((self.data.board_class(board), own) for board, own in on.items()))
-            if key not in seen:
+            if key not in seen and not self.data.points_too_many(on):
                 seen.add(key)
                 yield tuple(on.items())
 

@@ -26,6 +26,9 @@ class CellPlace(Record):
     )
     flops: int | None = Field(description="Budget of FLOPs per image, likewise; null is no limit.")
     objective: str = Field(description="Stages, the measures of a front, or whose break-points.")
+    power_w: float | None = Field(
+        default=None, description="Power limit of boards while they compute; null is none."
+    )
     axis: str | None = Field(default=None, description="Of break-points: memory or flops.")
 
 
@@ -161,6 +164,7 @@ def _place(cell: Cell) -> dict[str, Any]:
         "fleet": place.fleet,
         "memory_bytes": place.memory_bytes,
         "flops": place.flops,
+        **({} if place.power_w is None else {"power_w": place.power_w}),
         "objective": place.objective,
     }
 

@@ -4,7 +4,8 @@ import base64
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -37,11 +38,13 @@ def draw_pictures(exploration: Exploration) -> dict[str, bytes]:
     """Return the pictures, PNG by file name."""
     found: dict[str, bytes] = {}
     for kind, draw in (("plan", heat_maps), ("front", fronts)):
-        groups: dict[tuple[str, str], list[Cell]] = {}
+        groups: dict[tuple[str, str, float | None], list[Cell]] = {}
         for cell in exploration.of(kind):
-            groups.setdefault((cell.place.fleet, cell.place.objective), []).append(cell)
+            apart = cell.place.power_w if kind == "plan" and _is_cube(exploration) else None
+            key = (cell.place.fleet, cell.place.objective, apart)
+            groups.setdefault(key, []).append(cell)
         noun = "heat-map" if kind == "plan" else "front"
-        for (fleet, objective), cells in groups.items():
+        for (fleet, objective, _), cells in groups.items():
             words = re.sub(r"[^a-z0-9]+", "-", f"{noun}-{fleet}-{objective}".lower())
             stem = words[:_LONGEST_NAME].strip("-")
             names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
@@ -52,27 +55,35 @@ def draw_pictures(exploration: Exploration) -> dict[str, bytes]:
     return found
 
 
+def _is_cube(exploration: Exploration) -> bool:
+    """Whether three budgets vary, so that there is a map for each power limit."""
+    places = [cell.place for cell in exploration.plans]
+    fields = ("memory_bytes", "flops", "power_w")
+    return all(len({getattr(place, field) for place in places}) > 1 for field in fields)
+
+
 def heat_maps(cells: Sequence[Cell]) -> "Figure":
-    """Picture of maps of each level's value over memory and FLOPs of a fleet."""
+    """Picture of maps of each level's value over two budgets of a fleet."""
     from matplotlib.figure import Figure
 
-    memories = sorted({cell.place.memory_bytes for cell in cells}, key=_sized)
-    flops = sorted({cell.place.flops for cell in cells}, key=_sized)
+    across, up = _two_axes(cells)
     stages = [part.split(":")[0].strip() for part in cells[0].place.objective.split(",")]
     columns = min(2, len(stages))
     height = math.ceil(len(stages) / columns)
     size = (
-        columns * (2.4 + 0.75 * max(2, len(memories))),
-        0.7 + height * (1.5 + 0.42 * max(2, len(flops))),
+        columns * (2.4 + 0.75 * max(2, len(across.values))),
+        0.7 + height * (1.5 + 0.42 * max(2, len(up.values))),
     )
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(height, columns, squeeze=False).ravel()
     for axes, stage in zip(panels, stages, strict=False):
-        _heat_map(axes, cells, stage, memories, flops)
+        _heat_map(axes, cells, stage, across, up)
     for axes in panels[len(stages) :]:
         axes.set_axis_off()
     place = cells[0].place
-    figure.suptitle(f"{place.fleet}: {place.objective}", fontsize=11)
+    limits = {cell.place.power_w for cell in cells}
+    limit = f", {_power(place.power_w)}" if len(limits) == 1 and place.power_w else ""
+    figure.suptitle(f"{place.fleet}: {place.objective}{limit}", fontsize=11)
     marks = []
     if any(cell.found.status == "infeasible" for cell in cells):
         marks.append("hatched: proven infeasible")
@@ -83,14 +94,48 @@ def heat_maps(cells: Sequence[Cell]) -> "Figure":
     return figure
 
 
+@dataclass(frozen=True, slots=True)
+class _GridAxis:
+    """Values of one budget in a map, with their label and texts."""
+
+    field: str
+    label: str
+    text: Callable[[Any], str]
+    values: tuple[Any, ...]
+
+    def place_of(self, cell: Cell) -> int:
+        """Place of a cell along the axis."""
+        return self.values.index(getattr(cell.place, self.field))
+
+    @property
+    def texts(self) -> list[str]:
+        """Values as people read them."""
+        return [self.text(value) for value in self.values]
+
+
+def _two_axes(cells: Sequence[Cell]) -> tuple[_GridAxis, _GridAxis]:
+    """Axes of a map: budgets that differ between cells first."""
+    kinds: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+        ("memory_bytes", "memory per board", _memory),
+        ("flops", "FLOPs per board and image", _flops),
+        ("power_w", "power of a board while it computes", _power),
+    )
+    every = [
+        _GridAxis(*kind, tuple(sorted({getattr(c.place, kind[0]) for c in cells}, key=_sized)))
+        for kind in kinds
+    ]
+    first, second, *_ = sorted(every, key=lambda axis: len(axis.values) == 1)
+    return first, second
+
+
 def _heat_map(
-    axes: "Axes", cells: Sequence[Cell], stage: str, memories: Sequence[Any], flops: Sequence[Any]
+    axes: "Axes", cells: Sequence[Cell], stage: str, across: "_GridAxis", up: "_GridAxis"
 ) -> None:
     from matplotlib.patches import Rectangle
 
-    grid = [[math.nan] * len(memories) for _ in flops]
+    grid = [[math.nan] * len(across.values) for _ in up.values]
     for cell in cells:
-        x, y = memories.index(cell.place.memory_bytes), flops.index(cell.place.flops)
+        x, y = across.place_of(cell), up.place_of(cell)
         grid[y][x] = cell.found.values.get(stage, math.nan)
     known = [value for row in grid for value in row if not math.isnan(value)]
     image = axes.imshow(grid, origin="lower", aspect="auto", cmap="viridis")
@@ -99,7 +144,7 @@ def _heat_map(
         bar.ax.yaxis.set_major_formatter(lambda value, _: _short(value))
     middle = (min(known) + max(known)) / 2 if known else 0.0
     for cell in cells:
-        x, y = memories.index(cell.place.memory_bytes), flops.index(cell.place.flops)
+        x, y = across.place_of(cell), up.place_of(cell)
         if cell.found.status == "infeasible":
             box = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="////", edgecolor="0.6")
             axes.add_patch(box)
@@ -110,10 +155,10 @@ def _heat_map(
         colour = "white" if not math.isnan(value) and value < middle else "black"
         axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
     axes.set_title(labelled(stage), fontsize=10)
-    axes.set_xticks(range(len(memories)), list(map(_memory, memories)), rotation=45, fontsize=8)
-    axes.set_yticks(range(len(flops)), list(map(_flops, flops)), fontsize=8)
-    axes.set_xlabel("memory per board", fontsize=9)
-    axes.set_ylabel("FLOPs per board and image", fontsize=9)
+    axes.set_xticks(range(len(across.values)), across.texts, rotation=45, fontsize=8)
+    axes.set_yticks(range(len(up.values)), up.texts, fontsize=8)
+    axes.set_xlabel(across.label, fontsize=9)
+    axes.set_ylabel(up.label, fontsize=9)
 
 
 def fronts(cells: Sequence[Cell]) -> "Figure":
@@ -140,6 +185,7 @@ def _front(axes: "Axes", cell: Cell) -> None:
     points = cell.found.points
     note = {"infeasible": ": infeasible", "unproven": ": not proven complete"}
     title = f"{_memory(cell.place.memory_bytes)}, {_flops(cell.place.flops)}"
+    title += "" if cell.place.power_w is None else f", {_power(cell.place.power_w)}"
     axes.set_title(title + note.get(cell.found.status, ""), fontsize=9)
     axes.set_xlabel(labelled(names[0]), fontsize=9)
     axes.set_ylabel(labelled(names[1]), fontsize=9)
@@ -182,7 +228,11 @@ def _norm(levels: range) -> "Normalize | None":
     return BoundaryNorm(edges, ncolors=256)
 
 
-def _sized(budget: int | None) -> float:
+def _power(power_w: float | None) -> str:
+    return "no limit" if power_w is None else f"{power_w:g} W"
+
+
+def _sized(budget: float | None) -> float:
     return math.inf if budget is None else budget
 
 

@@ -277,11 +277,13 @@ class BudgetRange:
         data = resolve_problem(problem)
         figure, wanted = BUDGETS[self.budget].figure, budget_criteria(self.budget)
         extra = {board: problem.budgets[board].allowance(self.budget) for board in self.boards}
-        if len(extra) == len(data.capacities) and not any(extra.values()):
+        if len(extra) == len(data.places_of) and not any(extra.values()):
             return data, ObjectiveFunction(lambda view: view.highest(figure), criteria=wanted)
         capacities = list(data.capacities)
         for board, more in extra.items():
-            capacities[board] = capacities[board].limited({figure: UNLIMITED + more})
+            for place in data.places_of[board]:
+                limits = {self.budget: UNLIMITED + more}
+                capacities[place] = capacities[place].limited(limits)
         return replace(data, capacities=tuple(capacities)), ObjectiveFunction(
             lambda view: _highest_need(view, figure, extra), criteria=wanted, per_board=True
         )

@@ -7,6 +7,7 @@ import numpy as np
 
 from nonn_common.errors import InputError, UnprovenError
 from planner.data.modes import Assignment, Mode
+from planner.data.point_choice import at_quickest_points
 from planner.data.problem_data import ProblemData, kept_communities, resolve_problem
 from planner.heuristics.partial_placement import CommunityMerge, PartialPlacement, best_by_rule
 from planner.plan_file.evaluation import unproven_plan
@@ -248,6 +249,17 @@ def _network(
     return next(fitting, menu[-1])
 
 
+def with_open_points(plan: PlanDocument, problem: Problem) -> PlanDocument:
+    """The plan as the answer to a problem whose boards' operating points are open."""
+    asked, run = problem.fleet.boards, plan.question.fleet.boards
+    rows = tuple(
+        row.model_copy(update={"points": one.points}) for row, one in zip(run, asked, strict=True)
+    )
+    fleet = plan.question.fleet.model_copy(update={"boards": rows})
+    question = plan.question.model_copy(update={"fleet": fleet})
+    return plan.model_copy(update={"question": question})
+
+
 Baseline = Callable[[Problem], Assignment | None]
 """Answers a question; None where it finds nothing within the budgets, which proves nothing."""
 
@@ -270,7 +282,8 @@ def find_baseline(name: str) -> Baseline:
 def solve_by_baseline(problem: Problem, method: str) -> PlanDocument:
     """Answer a problem by a baseline.
 
-    Raises InputError for an unknown method and for a G0 that is to be alone, UnprovenError where it
+    Boards run at the quickest operating points that their power limits allow.  Raises InputError
+    for an unknown method and for a G0 that is to be alone, UnprovenError where it
     finds nothing within the budgets and requirements, which proves nothing.
     """
     rule = find_baseline(method)
@@ -281,12 +294,13 @@ def solve_by_baseline(problem: Problem, method: str) -> PlanDocument:
             found="--group0 own-board",
             allowed="--group0 replicated or either",
         )
-    found = rule(problem)
+    fixed = at_quickest_points(problem)
+    found = rule(fixed)
     if found is None:
         raise UnprovenError(
             f"{method} found no plan within the budgets; that does not prove that there is none: "
             "plan without --method"
         )
-    plan = unproven_plan(problem, found, method)
+    plan = with_open_points(unproven_plan(fixed, found, method), problem)
     require_valid(plan, where=f"--method {method}")
     return plan

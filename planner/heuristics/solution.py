@@ -5,7 +5,7 @@ All costs are in solver units (`planner.scaling`), the same that the models use.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
@@ -37,6 +37,7 @@ from planner.reliability.robustness import (
     UNITS_PER_CERTAINTY,
     RobustnessEstimate,
 )
+from profiles.operating_point import computing_w
 from simulator.graph_builder import downlink, uplink
 
 
@@ -219,7 +220,7 @@ class EvaluatedSolution:
         data = self._data
         over = sum([one.over for one in self.loads.values()])
         over += len({data.modes[o].group0 for o in set(self._solution.modes)}) - 1
-        over += self._unfilled()
+        over += self._unfilled() + data.points_too_many(self.loads)
         count = len(self._sizes)
         return over + max(0, count - data.max_students, data.min_students - count)
 
@@ -283,10 +284,11 @@ class EvaluatedSolution:
         )
 
     def on(self, board: int, figure: Resource) -> int:
-        """Return a figure of one board."""
-        if board in self._loads:
-            return int(getattr(self._loads[board], figure))
-        return self._data.stem_usage_on(board, figure)
+        """Return a figure of one board, at whichever of its operating points."""
+        places = self._data.places_of[board]
+        loads = [self._loads[place] for place in places if place in self._loads]
+        alone = sum(self._data.stem_usage_on(place, figure) for place in places)
+        return alone + sum(int(getattr(load, figure)) for load in loads)
 
     def highest(self, figure: Resource) -> int:
         """Return a figure of the board where it is highest."""
@@ -366,3 +368,18 @@ def evaluate_assignment(data: ProblemData, plan: Assignment) -> EvaluatedSolutio
     """Return an assignment as a view."""
     appraiser = CostEvaluator(data)
     return appraiser.evaluate(appraiser.solution_of(plan))
+
+
+def highest_draw_w(data: ProblemData, found: Assignment, boards: Collection[int]) -> float:
+    """Power, in W, of the one of these boards that draws most while computing.
+
+    It is 0 where none works.  Boards are counted as in the fleet.
+    """
+    appraiser = CostEvaluator(data)
+    loads = appraiser.evaluate(appraiser.solution_of(found)).loads
+    drawn = [
+        computing_w(data.capacities[place].board.device, one.load.macs)
+        for place, one in loads.items()
+        if data.site(place) in boards
+    ]
+    return max(drawn, default=0.0)

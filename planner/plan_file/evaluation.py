@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from math import isnan
+from math import isclose, isnan
 from typing import Literal, Self
 
 from nonn_core.partition import DropStep
@@ -12,6 +12,7 @@ from planner.accuracy import AccuracyEstimate
 from planner.data.balance import PartitionBalance
 from planner.data.modes import Assignment
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
+from planner.data.point_choice import settle
 from planner.data.problem_data import host_device
 from planner.plan_file.decision_workload import (
     board_time,
@@ -36,7 +37,8 @@ from planner.problem.goals import Objective
 from planner.problem.problem import Problem
 from planner.reliability.failures import Failures
 from planner.reliability.robustness import RobustnessEstimate, RobustnessEvaluator, survives
-from profiles.device import End, spread_cv
+from profiles.device import DeviceProfile, End, spread_cv
+from profiles.operating_point import computing_w
 from profiles.time_spread import quantile_factor
 from simulator.task_graph import period_ms
 from simulator.workloads.closed_form import P95, fan_out_breakdown, known_join_spread
@@ -56,7 +58,11 @@ class PlanEvaluation:
 
     @classmethod
     def of(cls, problem: Problem, assignment: Assignment) -> Self:
-        """Evaluate an assignment; students are numbered by round, then by board."""
+        """Evaluate an assignment of places; students are numbered by round, then by board.
+
+        Boards run at the operating points of their places in the evaluation's problem.
+        """
+        problem, assignment = settle(problem, assignment)
         placed = sorted(
             assignment.students, key=lambda one: (one.round, one.board, one.communities)
         )
@@ -249,6 +255,8 @@ class PlanEvaluation:
                 uses["busy_ms"] = busy_ms(board.device, works)
             if budget.energy_mj is not None:
                 uses["energy_mj"] = busy_mj(board.device, works)
+            if budget.power_w is not None:
+                uses["power_w"] = _computing_w(board.device, int(uses["macs"]), budget.power_w)
             for name, amount in uses.items():
                 used, limit = amount + (budget.allowance(name) if here else 0), budget.limit(name)
                 slack = None if limit is None else limit - used
@@ -256,6 +264,12 @@ class PlanEvaluation:
                     BudgetRow(board=board.name, budget=name, used=used, limit=limit, slack=slack)
                 )
         return tuple(rows)
+
+
+def _computing_w(device: DeviceProfile, macs: int, limit_w: float) -> float:
+    """Power while a board computes; the limit itself where binary fractions alone differ."""
+    power_w = computing_w(device, macs) if macs else 0.0
+    return limit_w if isclose(power_w, limit_w, rel_tol=1e-12) else power_w
 
 
 def _best_send_order(problem: Problem, decision: Decision, found: Sequence[int]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Budgets of boards: the resources that they limit, and how students share them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
@@ -10,9 +11,11 @@ from pydantic import Field
 from nonn_common.document import Record
 from nonn_common.errors import InputError
 from nonn_common.units import FLOPS_PER_MAC, LARGEST, format_bytes, format_flops
+from profiles.device import DeviceProfile
 from profiles.fleet import Board, Fleet, resolve
+from profiles.operating_point import most_macs_within
 
-BudgetName = Literal["memory_bytes", "macs", "busy_ms", "energy_mj"]
+BudgetName = Literal["memory_bytes", "macs", "busy_ms", "energy_mj", "power_w"]
 Resource = Literal["params", "memory_bytes", "macs", "value_bytes", "busy", "energy"]
 """Cost of a board's students together, in solver units."""
 
@@ -25,7 +28,8 @@ class LimitedResource:
     """A resource that boards have a budget of: a row of `BUDGETS`.
 
     `figure` is its use in solver units, of which the budget's unit has `units`; `together` says how
-    students of one board combine; `allowance` is the budget's field of what the runtime takes.
+    students of one board combine; `allowance` is the budget's field of what the runtime takes;
+    `at_device` turns a budget of another quantity into a limit of the figure on a device.
     Time and energy are limited where they are asked for alone, the others are counted always.
     """
 
@@ -35,11 +39,18 @@ class LimitedResource:
     units: int = 1
     together: Literal["sum", "largest"] = "sum"
     allowance: str | None = None
+    at_device: Callable[[DeviceProfile, float], int | None] | None = None
 
     @property
     def whole(self) -> bool:
         """Whether it is counted, exactly, in whole numbers."""
         return self.units == 1
+
+    def limit_at(self, device: DeviceProfile, room: float | None) -> int | None:
+        """Limit of the figure on a device with so much room; None is no limit."""
+        if room is None or self.at_device is not None:
+            return self.at_device(device, room) if self.at_device and room is not None else None
+        return math.floor(room * self.units + 1e-3)
 
 
 BUDGETS: Mapping[BudgetName, LimitedResource] = {
@@ -52,10 +63,13 @@ BUDGETS: Mapping[BudgetName, LimitedResource] = {
     "macs": LimitedResource("FLOP", lambda macs: format_flops(int(macs)), "macs"),
     "busy_ms": LimitedResource("time", lambda ms: f"{ms:g} ms", "busy", units=MILLIONTHS),
     "energy_mj": LimitedResource("energy", lambda mj: f"{mj:g} mJ", "energy", units=MILLIONTHS),
+    "power_w": LimitedResource(
+        "power", lambda w: f"{w:g} W", "macs", units=MILLIONTHS, at_device=most_macs_within
+    ),
 }
 """Resources of boards; a further one is a row here, a field of budgets and loads, and its cost."""
 
-LIMITED: tuple[Resource, ...] = tuple(row.figure for row in BUDGETS.values())
+LIMITED: tuple[BudgetName, ...] = tuple(BUDGETS)
 
 
 _SIGNIFICANT_DIGITS = 6
@@ -106,6 +120,13 @@ class BoardBudget(Record):
     energy_mj: float | None = Field(
         default=None, gt=0, le=1e9, description="Energy it may compute with per image, in mJ."
     )
+    power_w: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        description="Power it may draw while it computes, in W: energy over time of an image's "
+        "computing, its fixed part once.",
+    )
 
     @property
     def room_bytes(self) -> int:
@@ -146,6 +167,7 @@ class BudgetLimits:
     macs: int | None = None
     busy_ms: float | None = None
     energy_mj: float | None = None
+    power_w: float | None = None
 
     def over(self, other: "BudgetLimits") -> "BudgetLimits":
         """Return these limits, and the other's where these say nothing."""
@@ -155,6 +177,7 @@ class BudgetLimits:
             self.macs or other.macs,
             self.busy_ms or other.busy_ms,
             self.energy_mj or other.energy_mj,
+            self.power_w or other.power_w,
         )
 
 
@@ -196,6 +219,7 @@ def board_budgets(
                 macs=limits.macs,
                 busy_ms=limits.busy_ms,
                 energy_mj=limits.energy_mj,
+                power_w=limits.power_w,
             )
         )
     return tuple(rows)

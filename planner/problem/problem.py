@@ -6,8 +6,6 @@ checked, simulated and trained from its own file alone.  Loads no solver.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -23,9 +21,10 @@ from planner.accuracy.model import AccuracyModel
 from planner.problem.budgets import BoardBudget
 from planner.problem.goals import AccuracyBasis, Objective, ObjectiveLevel, Requirement
 from planner.reliability.failures import Failures, check_boards
-from profiles.device import DEVICES, DeviceProfile, End, at_end, without_layers
-from profiles.fleet import Board, Fleet, resolve
+from profiles.device import DEVICES, DeviceProfile, End, at_end
+from profiles.fleet import Board, Fleet
 from profiles.layer import BYTES_PER_VALUE
+from profiles.operating_point import resolved, timed_boards, timed_points
 
 DEFAULT_OBJECTIVE = (
     ObjectiveLevel(objective="dropped"),
@@ -45,24 +44,6 @@ def _repeated_names(values: Sequence[str]) -> str:
 
 Timing = Literal["flop-affine", "per-layer", "upper-end"]
 """How times of models are predicted."""
-
-
-@lru_cache(maxsize=64)
-def _resolved(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
-    return resolve(fleet)
-
-
-@lru_cache(maxsize=64)
-def _boards_at(fleet: Fleet, end: End, by_layer: bool) -> tuple[Board, ...]:
-    """Boards of a fleet with times at an end, or by FLOPs alone."""
-    found: dict[DeviceProfile, DeviceProfile] = {}
-    boards = []
-    for board in _resolved(fleet)[1]:
-        device = board.device
-        if device not in found:
-            found[device] = at_end(device, end) if by_layer else without_layers(device)
-        boards.append(replace(board, device=found[device]))
-    return tuple(boards)
 
 
 class Problem(Record):
@@ -263,18 +244,27 @@ class Problem(Record):
 
     @model_validator(mode="after")
     def _energy_is_known(self) -> Self:
-        named = {level.objective for level in self.objective}
-        named |= {requirement.objective for requirement in self.requirements}
-        asked = bool(named & {"energy", "energy-node"})
-        for board, budget in zip(self.boards, self.budgets, strict=True):
-            if (asked or budget.energy_mj is not None) and not board.device.power_known:
+        for site, (points, budget) in enumerate(zip(self.points, self.budgets, strict=True)):
+            asked = self.counts_energy(site) or budget.power_w is not None
+            if asked and not any(one.device.power_known for one in points):
+                what = "power" if budget.power_w is not None else "energy"
                 raise ProfileError(
-                    "energy is asked for, and the power of a board is not known",
-                    where=f"board {board.name}",
-                    found=f"device {board.device.name} without power",
+                    f"{what} is asked for, and the power of a board is not known",
+                    where=f"board {points[0].name}",
+                    found=f"device {points[0].device.name} without power",
                     fix="measure it (nonn-plan profile), give power_fixed_w and power_busy_w in a "
-                    "profile of your own, or ask for no energy",
+                    "profile of your own, or ask for no energy and no power",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _failing_boards_have_one_point(self) -> Self:
+        several = [row[0].name for row in self.points if len(row) > 1]
+        if several and self.goals & {"robustness", "reliability"}:
+            raise ValueError(
+                "robustness and reliability are planned for boards whose operating points are "
+                f"named; name those of {', '.join(several)}"
+            )
         return self
 
     @property
@@ -294,14 +284,25 @@ class Problem(Record):
 
     def boards_at(self, end: End) -> tuple[Board, ...]:
         """Boards whose times lie at an end of their intervals."""
-        return _boards_at(self.fleet, end, self.timing != "flop-affine")
+        return timed_boards(self.fleet, end, by_layer=self.timing != "flop-affine")
+
+    @property
+    def points(self) -> tuple[tuple[Board, ...], ...]:
+        """Each board at each operating point that it may run at."""
+        end: End = "high" if self.timing == "upper-end" else "middle"
+        return timed_points(self.fleet, end, by_layer=self.timing != "flop-affine")
+
+    def counts_energy(self, board: int) -> bool:
+        """Whether energy is asked of all boards, or of this one."""
+        asked = self.goals & {"energy", "energy-node"}
+        return bool(asked) or self.budgets[board].energy_mj is not None
 
     def at_end(self, end: End, board: str | None = None) -> "Problem":
         """The problem where one board, or each, is at an end of its interval.
 
         All others take what is predicted.
         """
-        _, boards = _resolved(self.fleet)
+        _, boards = resolved(self.fleet)
         moved = {
             one.device.name: at_end(one.device, end).model_copy(
                 update={"name": f"{one.device.name} at its {end} end"}
@@ -310,7 +311,7 @@ class Problem(Record):
             if one.device.layer_rates is not None and board in (None, one.name)
         }
         rows = tuple(
-            row.model_copy(update={"device": moved[row.device].name})
+            row.model_copy(update={"device": moved[row.device].name, "points": "named"})
             if row.device in moved and board in (None, row.name)
             else row
             for row in self.fleet.boards
@@ -322,12 +323,12 @@ class Problem(Record):
     @property
     def pipeline_boards(self) -> tuple[Board, ...]:
         """Boards as they run whole networks, of which layers were always known."""
-        return _resolved(self.fleet)[1] if self.timing == "flop-affine" else self.boards
+        return resolved(self.fleet)[1] if self.timing == "flop-affine" else self.boards
 
     @property
     def fleet_host(self) -> DeviceProfile:
         """Host that the fleet names."""
-        return _resolved(self.fleet)[0]
+        return resolved(self.fleet)[0]
 
     @property
     def most_students(self) -> int:

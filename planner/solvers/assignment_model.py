@@ -34,7 +34,7 @@ from planner.solvers.reliability_model import (
     ReliabilityModel,
     size_logarithms,
 )
-from planner.solvers.variables import Expr, create_variables, sum_of
+from planner.solvers.variables import Expr, create_variables, one_point_per_board, sum_of
 from simulator.graph_builder import downlink, uplink
 
 
@@ -129,6 +129,7 @@ class AssignmentModel:
         rules.filters_follow_students(model, v, data)
         rules.students_share_group0(model, v, data)
         rules.boards_in_use(model, v)
+        one_point_per_board(model, v, data)
         rules.copies_of_group0(model, v, data)
         budgets_hold(model, v, data)
         rules.students_in_order(model, v, data)
@@ -140,7 +141,7 @@ class AssignmentModel:
 
     def total(self, figure: Resource) -> Expr:
         """Return a figure, added up over all boards."""
-        students = (self.on(b, figure) for b in self._data.boards)
+        students = (self._at(b, figure) for b in self._data.boards)
         return sum_of([*students, self._data.stem_usage(figure)])
 
     def knowledge(self, figure: StudentQuantity) -> Expr:
@@ -198,8 +199,11 @@ class AssignmentModel:
         return answers
 
     def on(self, board: int, figure: Resource) -> Expr:
-        """Return a figure of one board."""
-        return use_on(self.model, self._v, self._data, board, figure)
+        """Return a figure of one board, at whichever of its operating points."""
+        return sum_of(self._at(place, figure) for place in self._data.places_of[board])
+
+    def _at(self, place: int, figure: Resource) -> Expr:
+        return use_on(self.model, self._v, self._data, place, figure)
 
     def boards(self) -> Expr:
         """Return how many boards have a student, or G0 alone."""
@@ -227,7 +231,7 @@ class AssignmentModel:
             self._data.stem_usage(figure), LATEST_UNITS, f"highest {figure}"
         )
         for b in self._data.boards:
-            self.model.add(highest >= self.on(b, figure))
+            self.model.add(highest >= self._at(b, figure))
         return highest
 
     def period(self) -> Expr:
@@ -241,7 +245,7 @@ class AssignmentModel:
             held[SENDER].append(send)
             held[downlink(capacity)].append(send)
             held[uplink(capacity)].append(reply_time(v, data, b))
-            held[f"{capacity.name}.cpu"].append(self.on(b, "busy"))
+            held[f"{capacity.name}.cpu"].append(self._at(b, "busy"))
         for times in held.values():
             self.model.add(period >= sum_of(times))
         return period

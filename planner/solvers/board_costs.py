@@ -20,7 +20,7 @@ from planner.data.mode_costs import (
 )
 from planner.data.modes import LATEST_UNITS, Affine, CostSlope, Mode, busy_units, reply_units
 from planner.data.problem_data import ProblemData
-from planner.problem.budgets import LIMITED, Resource
+from planner.problem.budgets import Resource
 from planner.solvers.variables import Expr, Variables, sum_of
 
 
@@ -376,8 +376,7 @@ def budgets_hold(model: cp_model.CpModel, v: Variables, data: ProblemData) -> No
 
     use[b] <= B[b]: h and f of arXiv:1907.11804, Eq. 2, and time and energy of an image.
     """
-    for figure in LIMITED:
-        for b in data.boards:
-            limit = dict(data.capacities[b].limits)[figure]
+    for b in data.boards:
+        for figure, limit in data.capacities[b].limits:
             if limit is not None:
                 model.add(use_on(model, v, data, b, figure) <= limit)

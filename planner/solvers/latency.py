@@ -236,9 +236,9 @@ class LatencyRelaxation:
             model.new_int_var(0, len(data.board_classes[e.kind]), f"boards{e.kind},{e.students}")
             for e in choices
         ]
-        for kind, alike in enumerate(data.board_classes):
-            here = [count for e, count in zip(choices, boards, strict=True) if e.kind == kind]
-            model.add(sum_of(here) <= len(alike))
+        for kinds, most in data.together:
+            here = [count for e, count in zip(choices, boards, strict=True) if e.kind in kinds]
+            model.add(sum_of(here) <= most)
         weighted = cp_model.LinearExpr.weighted_sum
         students = weighted(boards, [e.students for e in choices])
         filters = weighted(boards, [e.filters for e in choices])

@@ -199,10 +199,10 @@ class PatternModel:
     # The rules.
 
     def _each_board_runs_one_loading(self) -> None:
-        """sum_{e of kind k} boards[e] <= boards of kind k."""
-        for kind, boards in enumerate(self._data.board_classes):
-            here = self._sum(int(pattern.kind == kind) for pattern in self._patterns)
-            self.model.add(here <= len(boards))
+        """sum_{e of kind k} boards[e] <= boards of kind k, at one operating point each."""
+        for kinds, boards in self._data.together:
+            here = self._sum(int(pattern.kind in kinds) for pattern in self._patterns)
+            self.model.add(here <= boards)
 
     def _each_community_has_one_place(self) -> None:
         """Sum up for each class c, with kept[c,d] communities of c that d keeps.

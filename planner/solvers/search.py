@@ -3,13 +3,14 @@
 A session runs searches, one after the other, under one limit on deterministic time.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from planner.data.board_capacity import BoardCapacity
-from planner.data.modes import Assignment, DedicatedStem, Stem
+from planner.data.mode_costs import stem_placements
+from planner.data.modes import Assignment, DedicatedStem
 from planner.data.objective_function import (
     INVERSION,
     OBJECTIVE_FUNCTIONS,
@@ -17,60 +18,24 @@ from planner.data.objective_function import (
     ObjectiveBound,
     ObjectiveFunction,
 )
-from planner.data.problem_data import ProblemData
+from planner.data.point_choice import highest_power_w
+from planner.data.problem_data import ProblemData, resolve_problem
 from planner.data.relaxable_constraint import (
+    LEAST_POWER,
     RelaxableConstraint,
     gains_from_students,
     lift_constraints,
     requirement_bounds,
+    with_limit,
 )
 from planner.heuristics.local_search import MOST_SOLUTIONS, SearchEffort, local_search
+from planner.heuristics.solution import highest_draw_w
 from planner.problem.problem import Problem
 from planner.solvers import Watch
 from planner.solvers.due_date_model import RELAXED_SHARE, first_proofs
 from planner.solvers.further_rounds import least_students, with_more_students
 from planner.solvers.level_solver import LevelSolver, SearchOutcome, SolverRuns
 from planner.solvers.variables import remove_dominated_modes
-from profiles.layer import BYTES_PER_VALUE
-
-
-def stem_placements(
-    data: ProblemData, criteria: Collection[ModeCriterion]
-) -> Iterator[ProblemData]:
-    """Yield the problem data for each placement of G0, one for boards that are alike.
-
-    On a board of its own, G0 is stored as widely as fits or, where memory counts, as narrowly as
-    may be; nothing else depends on it.
-    """
-    if data.copies_stem:
-        yield replace(data, stems=())
-    board_classes = {
-        data.board_class(place): place for place in reversed(range(len(data.capacities)))
-    }
-    for group0 in data.stems if len(data.capacities) > 1 else ():
-        for place in sorted(board_classes.values()):
-            stem = _with_stem_on(data, group0, place, narrow="memory" in criteria)
-            if stem is not None:
-                yield data.with_stem(stem)
-
-
-def _with_stem_on(
-    data: ProblemData, group0: Stem, place: int, *, narrow: bool
-) -> DedicatedStem | None:
-    """Put G0 on a board; None where it does not fit at any precision."""
-    capacity = data.capacities[place]
-    precisions = {mode.precision for mode in data.modes}
-    every = (
-        group0.on(place, capacity.board, precision, data.image_bytes)
-        for precision in sorted(precisions, key=BYTES_PER_VALUE.__getitem__, reverse=not narrow)
-    )
-    return next((stem for stem in every if _fits(stem, capacity)), None)
-
-
-def _fits(stem: DedicatedStem, capacity: BoardCapacity) -> bool:
-    """Say whether G0 keeps the budgets of its board."""
-    return all(limit is None or stem.of(figure) <= limit for figure, limit in capacity.limits)
-
 
 PROBES_SHARE = 0.4
 """Part of the time for asking whether less is possible."""
@@ -194,7 +159,7 @@ def _percentile_cases(
         yield data, None
         return
     alone = int(data.stem is not None)
-    for boards in range(1, len(data.boards) + 1):
+    for boards in range(1, data.most_boards + 1):
         case = data.at_percentile(max(shares), boards + alone)
         yield case.with_late_stem(), boards + alone
 
@@ -283,6 +248,10 @@ def _placement_runs(
     return replace(last, bound=bound, deterministic_time=last.deterministic_time + took)
 
 
+POWER_GAP = 1e-6
+"""Part of a power limit up to which the least one is sought."""
+
+
 _STOPPED = SearchOutcome(None, None, None, proven=False, infeasible=False, deterministic_time=0.0)
 
 
@@ -323,9 +292,12 @@ class SolverSession:
         """Look for any plan."""
         return self.plan_without(())
 
-    def plan_without(self, lifted: Collection[RelaxableConstraint]) -> SearchOutcome:
-        """Look for any plan where these constraints are lifted."""
-        return self._relaxed(lifted, (), None, requirement_bounds(self.problem, lifted), None)
+    def plan_without(
+        self, lifted: Collection[RelaxableConstraint], limits: Sequence[ObjectiveBound] = ()
+    ) -> SearchOutcome:
+        """Look for any plan within limits where these constraints are lifted."""
+        bounds = [*requirement_bounds(self.problem, lifted), *limits]
+        return self._relaxed(lifted, (), None, bounds, None)
 
     def tightest(
         self,
@@ -335,9 +307,50 @@ class SolverSession:
         incumbent: Assignment | None = None,
     ) -> SearchOutcome:
         """Find the tightest that a constraint can be under limits, others being lifted."""
+        if constraint.kind == "power_w":
+            return self.least_power([constraint], limits, lifted)
         required = requirement_bounds(self.problem, {constraint, *lifted})
         bounds, goal = [*required, *limits], constraint.tightness
         return self._relaxed(lifted, {constraint}, goal, bounds, incumbent)
+
+    def least_power(
+        self,
+        group: Sequence[RelaxableConstraint],
+        limits: Sequence[ObjectiveBound] = (),
+        lifted: Collection[RelaxableConstraint] = (),
+    ) -> SearchOutcome:
+        """Find the least power limit of these boards, in millionths of a W.
+
+        More power is never worse, so that what lies between plans and proofs of none narrows down.
+        """
+        boards = [one.board for one in group]
+        least_w, power_w = 0.0, highest_power_w(self.problem, boards)
+        power_w = min([power_w, *(n.bound / 1e6 for n in limits if n.measure is LEAST_POWER)])
+        further = [one for one in limits if one.measure is not LEAST_POWER]
+        known: SearchOutcome | None = None
+        asked_w, took = power_w, 0.0
+        while True:
+            problem = self.problem
+            for one in group:
+                problem = with_limit(problem, one, asked_w)
+            found = self.for_problem(problem).plan_without(lifted, further)
+            took += found.deterministic_time
+            if found.assignment is not None:
+                known = found
+                power_w = min(
+                    asked_w, highest_draw_w(resolve_problem(problem), found.assignment, boards)
+                )
+            elif known is None or not found.infeasible:
+                break
+            else:
+                least_w = asked_w
+            if power_w - least_w <= POWER_GAP * power_w:
+                break
+            asked_w = (least_w + power_w) / 2
+        if known is None:
+            return found
+        value, proven = math.ceil(1e6 * power_w), power_w - least_w <= POWER_GAP * power_w
+        return SearchOutcome(None, value, None, proven, False, took)
 
     def _relaxed(
         self,

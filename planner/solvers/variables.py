@@ -358,3 +358,12 @@ def _filter_ranges(data: ProblemData) -> list[tuple[int, int]]:
     """Fewest and most filters of each student; equal in extra rounds."""
     first = [data.filter_range_of_slot(s) for s in range(data.slots)]
     return first + [(data.sizes[c], data.sizes[c]) for _, c in data.extra_students]
+
+
+def one_point_per_board(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
+    """Let a board work at one of its operating points.
+
+    sum_{b of kinds K} used[b] <= boards[K] for the kinds K that are points of the same boards.
+    """
+    for kinds, boards in data.rivals:
+        model.add(sum_of(v.used[b] for k in kinds for b in data.board_classes[k]) <= boards)

@@ -54,9 +54,30 @@ def test_a_grid_over_two_fleets(nonn_plan, arguments, tmp_path):
     (alike,) = [
         cell["found"]["values"]["latency"]
         for cell in said.document["cells"]
-        if cell["place"] == place | {"objective": "latency", "axis": None}
+        if cell["place"] == place | {"objective": "latency", "axis": None, "power_w": None}
     ]
     assert alike == pytest.approx(plan.document["stages"][0]["value"])
+
+
+def test_a_grid_over_power_limits_of_boards_whose_clocks_are_open(nonn_plan, arguments, tmp_path):
+    said = nonn_plan(
+        *arguments, "--fleet", "rpi3x2:any", "--power", "2W:4W:1W", "--objective", "latency",
+        "--pareto", "latency,energy", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    plans = [cell for cell in said.document["cells"] if cell["found"]["kind"] == "plan"]
+    assert [(cell["place"]["power_w"], cell["found"]["status"]) for cell in plans] == [
+        (2.0, "infeasible"),
+        (3.0, "optimal"),
+        (4.0, "optimal"),
+    ]
+    slow, quick = (cell["found"]["values"]["latency"] for cell in plans[1:])
+    assert quick < 0.5 * slow
+    table = pyarrow.csv.read_csv(tmp_path / "explore" / "cells.csv")
+    assert table.column("power_w").to_pylist() == [2.0, 3.0, 4.0]
+    fronts = [cell["found"]["points"] for cell in said.document["cells"][3:]]
+    at = [{name for point in front for name in point["points"]} for front in fronts]
+    assert at == [set(), {"rpi-3b"}, {"rpi-3b-1200mhz"}]
 
 
 def test_infeasible_cells_are_results(nonn_plan, arguments):

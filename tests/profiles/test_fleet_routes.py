@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from nonn_common.errors import ProfileError
 from profiles import Quantity
 from profiles.device import DEVICES
-from profiles.fleet import chained_link, route_order
-from profiles.link import LINKS, LinkProfile, wire_ms
+from profiles.fleet import route_order
+from profiles.link import LINKS, LinkProfile, chained_link, wire_ms
 
 
 def link(name, rate, loss, jitter):

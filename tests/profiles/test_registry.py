@@ -19,6 +19,8 @@ def test_the_library_has_what_the_documentation_names():
         "rpi-5",
         "rpi-zero-2w",
         "odroid-xu4s",
+        "odroid-xu4s-1400mhz",
+        "odroid-xu4s-1000mhz",
         "jetson-nano",
         "stm32l4r5zi",
         "stm32h7a3zi",

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from made_hardware import device, figure, link
 
 from profiles.device import Hosting
-from profiles.fleet import Board, RelayBoard, chained_link
-from profiles.link import wire_ms
+from profiles.fleet import Board, RelayBoard
+from profiles.link import chained_link, wire_ms
 from simulator.engine.simulation import simulate
 from simulator.graph_builder import radio_parts, relay_path
 from simulator.results.perfetto import trace_json

@@ -14,7 +14,13 @@ from nonn_core.evidence import partition_warnings
 from nonn_core.partition import Partition
 from nonn_plan.api import check_exploration_folder, solve_cells, write_exploration
 from nonn_plan.cli.output import Output
-from nonn_plan.cli.parsers.cell_grid import CellGrid, GridFleet, check_own_boards, parse_axis
+from nonn_plan.cli.parsers.cell_grid import (
+    CellGrid,
+    GridFleet,
+    check_own_boards,
+    parse_axis,
+    parse_mw,
+)
 from nonn_plan.cli.parsers.options import AsJson
 from nonn_plan.cli.parsers.problem_options import (
     OBJECTIVE_HELP,
@@ -100,6 +106,7 @@ def explore(
     axes = {
         "memory": parse_axis("--memory", memory or [], parse_bytes, ends=breakpoints == "memory"),
         "flops": parse_axis("--flops", flops or [], parse_macs, ends=breakpoints == "flops"),
+        "power": parse_axis("--power", options.power or [], parse_mw, ends=False),
     }
     fleets = [GridFleet.of(text, axes) for text in dict.fromkeys(fleet)]
     check_own_boards(fleets, axes)
@@ -199,10 +206,10 @@ def _show_plans(output: Output, title: str, names: Sequence[str], cells: "Sequen
 
     output.table(
         title,
-        ("memory", "FLOPs", *map(labelled, names), "students", "status"),
+        (*_budget_names(cells), *map(labelled, names), "students", "status"),
         [
             (
-                *_budget_cells(cell.place),
+                *_budget_cells(cell.place)[: len(_budget_names(cells))],
                 *(_value(cell.found.values.get(name)) for name in names),
                 _value(cell.found.values.get("students")),
                 cell.found.status,
@@ -212,7 +219,7 @@ def _show_plans(output: Output, title: str, names: Sequence[str], cells: "Sequen
     )
     refused = [cell for cell in cells if cell.found.conflict]
     if refused:
-        budgets = zip(("memory", "FLOPs"), _budget_cells(refused[-1].place), strict=True)
+        budgets = zip(_budget_names(cells), _budget_cells(refused[-1].place), strict=False)
         given = " and ".join(f"{name} {value}" for name, value in budgets if value != "-")
         output.say(
             f"{len(refused)} of {len(cells)} infeasible; {f'with {given} ' if given else ''}"
@@ -229,18 +236,22 @@ def _show_steps(output: Output, title: str, names: Sequence[str], cells: "Sequen
     for cell in cells:
         found = [(_budget_cells(cell.place), one.values) for one in cell.found.points]
         for step in cell.found.breakpoints:
-            memory, flops = _budget_cells(cell.place)
+            memory, flops, power = _budget_cells(cell.place)
             below = " or less" if step.below_range else ""
             if cell.place.axis == "memory":
                 memory = f"{step.least:,} B{below}"
             else:
                 flops = f"{step.least:,} FLOP{below}"
-            found.append(((memory, flops), step.values))
+            found.append(((memory, flops, power), step.values))
         rows += [
-            (*budgets, *(_value(values.get(name)) for name in names), cell.found.status)
+            (
+                *budgets[: len(_budget_names(cells))],
+                *(_value(values.get(name)) for name in names),
+                cell.found.status,
+            )
             for budgets, values in found or [(_budget_cells(cell.place), {})]
         ]
-    output.table(title, ("memory", "FLOPs", *map(labelled, names), "status"), rows)
+    output.table(title, (*_budget_names(cells), *map(labelled, names), "status"), rows)
     counts = [count for cell in cells if (count := cell.found.enumerated_plans) is not None]
     if counts:
         of = f"{len(counts)} of {len(cells)} fronts" if len(cells) > 1 else "the front"
@@ -248,10 +259,16 @@ def _show_steps(output: Output, title: str, names: Sequence[str], cells: "Sequen
         output.say(f"{of}: proven by enumeration of {most} plans")
 
 
-def _budget_cells(place: "CellPlace") -> tuple[str, str]:
+def _budget_names(cells: "Sequence[Cell]") -> tuple[str, ...]:
+    """Names of the budgets of cells; power where one has a limit."""
+    limited = any(cell.place.power_w is not None for cell in cells)
+    return ("memory", "FLOPs", "power") if limited else ("memory", "FLOPs")
+
+
+def _budget_cells(place: "CellPlace") -> tuple[str, str, str]:
     memory = "-" if place.memory_bytes is None else format_bytes(place.memory_bytes)
     flops = "-" if place.flops is None else format_flops(place.flops / FLOPS_PER_MAC)
-    return memory, flops
+    return memory, flops, "-" if place.power_w is None else f"{place.power_w:g} W"
 
 
 def _value(value: float | None) -> str:

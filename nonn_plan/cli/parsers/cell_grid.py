@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, starmap
 from typing import TYPE_CHECKING, Self
 
 from nonn_common.errors import InputError
-from nonn_common.units import FLOPS_PER_MAC
+from nonn_common.units import FLOPS_PER_MAC, parse_w
 from nonn_core.partition import Partition
 from nonn_plan.cli.parsers.problem_options import ProblemOptions
 from planner.problem.goals import ObjectiveLevel
@@ -103,6 +103,25 @@ class GridFleet:
 
 
 @dataclass(frozen=True, slots=True)
+class GridPoint:
+    """Budgets of every board in one cell: bytes, MACs, mW; None where nothing was said."""
+
+    memory: int | None
+    macs: int | None
+    power: int | None
+
+    @property
+    def flops(self) -> int | None:
+        """The budget of MACs as FLOPs."""
+        return None if self.macs is None else FLOPS_PER_MAC * self.macs
+
+
+def parse_mw(text: str, where: str) -> int:
+    """Read a power of an axis in whole mW; raises InputError."""
+    return round(1000 * parse_w(text, where))
+
+
+@dataclass(frozen=True, slots=True)
 class CellGrid:
     """Partition, options and axes that all cells share."""
 
@@ -115,9 +134,8 @@ class CellGrid:
     ) -> "Iterator[PlannedCell]":
         """Yield the cells of the grid."""
         for fleet, objective in product(fleets, objectives):
-            for memory, macs in self._grid():
-                problem = self._problem(fleet, memory, macs, objective)
-                yield self._planned("plan", problem, fleet, memory, macs)
+            for at in self._grid():
+                yield self._planned("plan", self._problem(fleet, at, objective), fleet, at)
 
     def fronts(self, fleets: Sequence[GridFleet], objective: str | None) -> "Iterator[PlannedCell]":
         """Yield a front for each fleet and budget, if there is to be any."""
@@ -125,11 +143,11 @@ class CellGrid:
             return
         levels = tuple(map(ObjectiveLevel.parse, objective.split(",")))
         for fleet in fleets:
-            for memory, macs in self._grid():
+            for at in self._grid():
                 # Of several precisions a plan's last stage prefers more bytes; a front does not.
-                problem = self._problem(fleet, memory, macs, objective)
+                problem = self._problem(fleet, at, objective)
                 problem = problem.model_copy(update={"objective": levels})
-                yield self._planned("front", problem, fleet, memory, macs)
+                yield self._planned("front", problem, fleet, at)
 
     def breakpoints(
         self, fleets: Sequence[GridFleet], objectives: Sequence[str], axis: str | None
@@ -141,22 +159,19 @@ class CellGrid:
         if ends is None or ends[0] == ends[1]:
             raise InputError(f"--breakpoints {axis} needs a range", fix=f"give --{axis} START:STOP")
         for fleet, objective in product(fleets, objectives):
-            for other in self.axes["flops" if axis == "memory" else "memory"].values:
-                memory, macs = (ends[1], other) if axis == "memory" else (other, ends[1])
-                problem = self._problem(fleet, memory, macs, objective)
-                yield self._steps(problem, fleet, axis, ends, memory, macs)
+            for at in self._grid(**{axis: (ends[1],)}):
+                yield self._steps(self._problem(fleet, at, objective), fleet, axis, ends, at)
 
-    def _grid(self) -> Iterator[tuple[int | None, int | None]]:
-        yield from product(self.axes["memory"].values, self.axes["flops"].values)
+    def _grid(self, **fixed: tuple[int | None, ...]) -> "Iterator[GridPoint]":
+        axes = {name: axis.values for name, axis in self.axes.items()} | fixed
+        yield from starmap(GridPoint, product(axes["memory"], axes["flops"], axes["power"]))
 
-    def _problem(
-        self, fleet: GridFleet, memory: int | None, macs: int | None, objective: str
-    ) -> "Problem":
-        flops = None if macs is None else FLOPS_PER_MAC * macs
+    def _problem(self, fleet: GridFleet, at: "GridPoint", objective: str) -> "Problem":
         options = replace(
             self.options,
-            memory=[*([] if memory is None else [f"{memory}B"]), *fleet.own["memory"]],
-            flops=[*([] if flops is None else [f"{flops}"]), *fleet.own["flops"]],
+            memory=[*([] if at.memory is None else [f"{at.memory}B"]), *fleet.own["memory"]],
+            flops=[*([] if at.flops is None else [f"{at.flops}"]), *fleet.own["flops"]],
+            power=[*([] if at.power is None else [f"{at.power}mW"]), *fleet.own["power"]],
             objective=objective,
         )
         return options.problem(self.partition, fleet.boards, where="nonn-plan explore")
@@ -166,16 +181,16 @@ class CellGrid:
         kind: "CellKind",
         problem: "Problem",
         fleet: GridFleet,
-        memory: int | None,
-        macs: int | None,
+        at: "GridPoint",
     ) -> "PlannedCell":
         from planner.exploration.cell import CellRequest
         from planner.exploration.exploration import CellPlace, PlannedCell
 
         place = CellPlace(
             fleet=fleet.text,
-            memory_bytes=memory,
-            flops=None if macs is None else FLOPS_PER_MAC * macs,
+            memory_bytes=at.memory,
+            flops=at.flops,
+            power_w=None if at.power is None else at.power / 1000,
             objective=",".join(map(str, problem.objective)),
         )
         return PlannedCell(place, CellRequest(kind, problem))
@@ -186,8 +201,7 @@ class CellGrid:
         fleet: GridFleet,
         axis: str,
         ends: tuple[int, int],
-        memory: int | None,
-        macs: int | None,
+        at: "GridPoint",
     ) -> "PlannedCell":
         from planner.exploration.cell import CellRequest
         from planner.exploration.trade_offs import BudgetRange
@@ -197,7 +211,7 @@ class CellGrid:
         if not places:
             raise InputError(f"every board of {fleet.text} has its own {axis}: nothing to move")
         span = BudgetRange("memory_bytes" if axis == "memory" else "macs", places, *ends)
-        base = self._planned("breakpoints", problem, fleet, memory, macs)
+        base = self._planned("breakpoints", problem, fleet, at)
         update = {"axis": axis, "memory_bytes" if axis == "memory" else "flops": None}
         return replace(
             base,

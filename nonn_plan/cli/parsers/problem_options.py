@@ -72,6 +72,14 @@ class ProblemOptions:
         list[str] | None,
         typer.Option("--energy", help="Energy of a board per image, 250mJ; BOARD=250mJ."),
     ] = None
+    power: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--power",
+            help="Power of a board while it computes, 2W; BOARD=2W. A fleet such as rpi3x2:any "
+            "leaves clocks open.",
+        ),
+    ] = None
     precision: Annotated[
         str,
         typer.Option(
@@ -224,6 +232,7 @@ class ProblemOptions:
                 self.runtime or [],
                 self.time or [],
                 self.energy or [],
+                self.power or [],
             ),
             precisions=precisions,
             hosts=self.host or (),

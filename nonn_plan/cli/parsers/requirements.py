@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from nonn_common.errors import InputError
-from nonn_common.units import parse_bytes, parse_macs, parse_mj, parse_ms, parse_pct, parse_per_s
+from nonn_common.units import (
+    parse_bytes,
+    parse_macs,
+    parse_mj,
+    parse_ms,
+    parse_pct,
+    parse_per_s,
+    parse_w,
+)
 from planner.problem.budgets import NO_LIMITS, BoardBudget, BudgetLimits, board_budgets
 from planner.problem.goals import MAXIMISED, OBJECTIVES, Objective, ObjectiveLevel, Requirement
 from planner.problem.problem import BALANCED
@@ -29,6 +37,7 @@ def parse_budgets(
     runtime: Sequence[str] = (),
     time: Sequence[str] = (),
     energy: Sequence[str] = (),
+    power: Sequence[str] = (),
 ) -> tuple[BoardBudget, ...]:
     """Read budgets as people type them: `500KB` for all boards, `BOARD=500KB` for one.
 
@@ -41,6 +50,7 @@ def parse_budgets(
         ("runtime_bytes", "--runtime", runtime, parse_bytes),
         ("busy_ms", "--time", time, parse_ms),
         ("energy_mj", "--energy", energy, parse_mj),
+        ("power_w", "--power", power, parse_w),
     )
     for field, option, texts, parse in typed:
         for board, text in _texts_of_boards(option, texts).items():

@@ -22,7 +22,7 @@ from planner.plan_file.decision_workload import student_time
 from planner.plan_file.evaluation import plan_workload
 from planner.plan_file.plan_document import PlanDocument
 from profiles.device import DeviceProfile, PredictedTime, TimingMethod, known_time, model_ms
-from profiles.fleet import Board, parse_fleet, resolve
+from profiles.fleet import Board, parse_fleet, resolve_named
 from simulator.workloads.fan_out import (
     FanOut,
     Sending,
@@ -70,7 +70,7 @@ def model_request(
     """Request of a model alone on the one board of `fleet`, or split."""
     from simulator.workloads import model_split
 
-    host, boards = resolve(parse_fleet(fleet))
+    host, boards = resolve_named(parse_fleet(fleet))
     spec = parse_network(name)
     table = teacher_table(spec, image, classes)
     if split is not None and split not in get_args(model_split.SplitName):
@@ -111,7 +111,7 @@ def students_request(
     sending: Sending = "per-board",
 ) -> SimulationRequest:
     """Request of students on the boards of `fleet`, in turn or by `places`."""
-    host, boards = resolve(parse_fleet(fleet))
+    host, boards = resolve_named(parse_fleet(fleet))
     homes = _homes(boards, count, len(networks), places)
     if len(networks) not in (1, len(homes)):
         raise InputError(

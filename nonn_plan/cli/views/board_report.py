@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from nonn_common.units import format_bytes
 from nonn_plan.cli.output import Output, format_estimate, format_pct
 from profiles import Quantity
+from profiles.operating_point import point_text
 
 if TYPE_CHECKING:
     from boards.board_validation import AccuracyComparison, Comparison, Validation
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from boards.host.host_report import BoardReport, HostReport, Percentiles
     from boards.profiling.profile_report import ProfileReport
     from boards.tls.credential import CertificateInfo
+    from planner.plan_file.plan_document import PlanDocument
     from profiles.device import DeviceProfile
     from profiles.layer import LayerModel, LayerRates
 
@@ -89,6 +91,19 @@ def _figure_row(name: str, figure: Quantity) -> tuple[str, ...]:
     residual = "" if figure.residual_pct is None else f"{figure.residual_pct:.1f} %"
     error = "" if figure.standard_error is None else f"{figure.standard_error:.2g}"
     return name, f"{figure.value:.4g}", error, figure.provenance, residual, figure.source
+
+
+def show_points(output: Output, plan: "PlanDocument") -> None:
+    """Say at which operating points boards run, where the fleet leaves these open."""
+    rows = zip(plan.question.fleet.boards, plan.question.points, strict=True)
+    chosen: dict[str, list[str]] = {}
+    for row, points in rows:
+        if row.points == "any" and row.name in plan.decision.used:
+            device = next(one.device for one in points if one.device.name == row.device)
+            at = f"{point_text(device)} ({device.name}), of {len(points)} operating points"
+            chosen.setdefault(at, []).append(row.name)
+    for at, names in chosen.items():
+        output.say(f"{', '.join(names)}: {at}")
 
 
 def show_certificates(output: Output, certificates: "Sequence[CertificateInfo]") -> None:

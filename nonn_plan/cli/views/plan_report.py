@@ -8,6 +8,7 @@ from nonn_common.units import format_bytes, format_count, format_flops
 from nonn_core.evidence import counted_images, partition_warnings, student_warnings
 from nonn_core.partition import Community, Partition
 from nonn_plan.cli.output import Output, format_estimate, format_pct
+from nonn_plan.cli.views.board_report import show_points
 from planner.accuracy import AccuracyEstimate
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import (
@@ -134,6 +135,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
     for model in plan.joint_models:
         _show_joint_model(output, model)
     _show_balance(output, plan)
+    show_points(output, plan)
     _show_budgets(output, plan)
     _show_times(output, plan)
     cost = plan.predicted

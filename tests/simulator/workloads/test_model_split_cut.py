@@ -7,7 +7,8 @@ from made_hardware import device, figure, link
 from split_models import conv, fc
 
 from nonn_common.errors import SimulationError
-from profiles.fleet import Board, RelayBoard, chained_link
+from profiles.fleet import Board, RelayBoard
+from profiles.link import chained_link
 from simulator.engine.simulation import simulate
 from simulator.workloads import model_split
 from simulator.workloads.model_split import best_cut, layer_cut_board_mj, layer_cut_latency_ms

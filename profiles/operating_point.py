@@ -1,0 +1,145 @@
+"""Operating points of a board, and the power that it draws at one.
+
+An operating point is a clock and the cores in use, with times and watts: a profile of the board.
+Profiles of one board, runtime and precision are its points.  At one point a board that computes
+draws on average, over the fixed part of its time and all MACs of its students::
+
+    power_w = compute_mj / compute_ms
+
+The fixed part counts once, however many models there are: nothing promises that those parts of
+several models do not run while others compute.  Where layers predict times it is power_busy_w.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cache, lru_cache
+
+from profiles.device import (
+    DEVICES,
+    DeviceProfile,
+    End,
+    at_end,
+    compute_mj,
+    compute_ms,
+    quantity_value,
+    without_layers,
+)
+from profiles.fleet import Board, Fleet, resolve
+
+
+def operating_points(
+    device: DeviceProfile, own: Iterable[DeviceProfile] = ()
+) -> tuple[DeviceProfile, ...]:
+    """Operating points of a device's board, the quickest clock first, with most cores first.
+
+    `own` are further profiles beside those of the library.  Points that cannot run students are
+    left out; a device whose board is not told has itself alone.
+    """
+    if device.board is None:
+        return (device,)
+    every = {one.name: one for one in (*_library_points(device.board), *own, device)}
+    alike = [
+        one
+        for one in every.values()
+        if one.name == device.name or (one.key[:3] == device.key[:3] and not one.missing_as_board)
+    ]
+    return tuple(sorted(alike, key=lambda one: (-(one.clock_hz or 0), -one.cores, one.name)))
+
+
+def computing_w(device: DeviceProfile, macs: int) -> float:
+    """Mean power of a board while it computes so many MACs, in W.
+
+    Raises ProfileError where its power is not known.
+    """
+    if device.knows_layers or device.compute_ms_per_mmac is None:
+        return quantity_value(device, "power_busy_w")
+    time_ms = compute_ms(device, macs)
+    if not time_ms:
+        return quantity_value(device, "power_busy_w")
+    return compute_mj(device, macs) / time_ms
+
+
+def most_macs_within(device: DeviceProfile, power_w: float) -> int | None:
+    """Most MACs within a power limit in W; None for any number.
+
+    The fixed part needs less power than MACs do, or as much: more MACs raise the average.  Where it
+    needs more, the fixed part alone must keep the limit.  Raises ProfileError where its power is
+    not known.
+    """
+    busy_w = quantity_value(device, "power_busy_w")
+    if device.knows_layers or device.compute_ms_per_mmac is None:
+        return None if busy_w <= power_w else 0
+    fixed_w = quantity_value(device, "power_fixed_w")
+    fixed_ms = quantity_value(device, "compute_fixed_ms")
+    if max(busy_w, fixed_w if fixed_ms else 0.0) <= power_w:
+        return None
+    if busy_w <= power_w or fixed_w >= power_w:
+        return 0
+    spare_mj = (power_w - fixed_w) * fixed_ms
+    per_mac_mj = (busy_w - power_w) * quantity_value(device, "compute_ms_per_mmac") / 1e6
+    return math.floor(spare_mj / per_mac_mj * (1 + 1e-12)) if per_mac_mj else None
+
+
+def point_text(device: DeviceProfile) -> str:
+    """Name of a point for people: its clock and cores, where they are told."""
+    if device.clock_hz is None:
+        return device.name
+    clock = (
+        f"{device.clock_hz / 1e9:g} GHz"
+        if device.clock_hz >= 1e9
+        else (f"{device.clock_hz / 1e6:g} MHz")
+    )
+    return f"{clock}, {device.cores} core{'s' * (device.cores != 1)}"
+
+
+@cache
+def _library_points(board: str) -> tuple[DeviceProfile, ...]:
+    """Profiles of the library that are of a board."""
+    told = json.dumps({"board": board})[1:-1]
+    files = (DEVICES.get(name) for name in DEVICES.names())
+    lines = (DEVICES.get(name) for name in DEVICES.lines_with(told))
+    return tuple(one for one in (*files, *lines) if one.board == board)
+
+
+@lru_cache(maxsize=64)
+def resolved(fleet: Fleet) -> tuple[DeviceProfile, tuple[Board, ...]]:
+    """Host and boards of a fleet, as `profiles.fleet.resolve`, remembered."""
+    return resolve(fleet)
+
+
+@lru_cache(maxsize=64)
+def board_points(fleet: Fleet) -> tuple[tuple[Board, ...], ...]:
+    """Each board of a fleet at each operating point that it may run at.
+
+    A board whose point is named has that one.  Raises ProfileError as `profiles.fleet.resolve`.
+    """
+    _, boards = resolved(fleet)
+    return tuple(
+        tuple(replace(board, device=one) for one in operating_points(board.device, fleet.devices))
+        if row.points == "any"
+        else (board,)
+        for row, board in zip(fleet.boards, boards, strict=True)
+    )
+
+
+@lru_cache(maxsize=64)
+def timed_boards(fleet: Fleet, end: End, *, by_layer: bool) -> tuple[Board, ...]:
+    """Boards of a fleet with times at an interval's end, or by FLOPs."""
+    return _timed(resolved(fleet)[1], end, by_layer)
+
+
+@lru_cache(maxsize=64)
+def timed_points(fleet: Fleet, end: End, *, by_layer: bool) -> tuple[tuple[Board, ...], ...]:
+    """Each board at each of its operating points, with such times."""
+    if all(row.points == "named" for row in fleet.boards):
+        return tuple((board,) for board in timed_boards(fleet, end, by_layer=by_layer))
+    return tuple(_timed(points, end, by_layer) for points in board_points(fleet))
+
+
+def _timed(boards: Sequence[Board], end: End, by_layer: bool) -> tuple[Board, ...]:
+    found: dict[DeviceProfile, DeviceProfile] = {}
+    for device in dict.fromkeys(board.device for board in boards):
+        found[device] = at_end(device, end) if by_layer else without_layers(device)
+    return tuple(replace(board, device=found[board.device]) for board in boards)
