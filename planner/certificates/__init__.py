@@ -17,10 +17,13 @@ from pydantic import Field
 
 from nonn_common.document import Record
 from planner.problem.goals import MAXIMISED
+from planner.problem.least_spread import PCT_UNITS, most_spread
 from planner.problem.problem import Problem
 
 UNITS = 10**6
 """Whole numbers count millionths of a ms, of a mJ and of a point."""
+NOISE = 1e-3
+"""Part of a unit that is taken for noise of binary fractions."""
 
 SUMS = {
     "capacity": "params",
@@ -221,7 +224,10 @@ class Demands:
 
 @dataclass(frozen=True)
 class Case:
-    """Plans of one drop step, number of rounds and shape of G0."""
+    """Plans of one drop step, number of rounds and shape of G0.
+
+    `spread` is the most between two students of one round, by demands and by balance.
+    """
 
     drop: int
     rounds: int
@@ -229,6 +235,7 @@ class Case:
     kept: tuple[int, ...]
     fewest: int
     most: int
+    spread: int | None = None
 
     @property
     def merges(self) -> bool:
@@ -244,14 +251,9 @@ def is_covered(problem: Problem) -> bool:
     """Whether certificates know all plans: boards with a student have a copy of G0.
 
     Each board runs at the operating point that its fleet names.
-
-    Where students of a board share it, copies of students do not count: which of a student's boards
-    counts G0 is not bounded here.
     """
-    if any(row.points == "any" for row in problem.fleet.boards):
-        return False
-    shares = problem.group0_copies == "per-board"
-    return problem.group0 == "replicated" and not (shares and problem.max_copies > 1)
+    open_points = any(row.points == "any" for row in problem.fleet.boards)
+    return problem.group0 == "replicated" and not open_points
 
 
 def remaining_cases(problem: Problem, demands: Demands) -> Iterator[Case]:
@@ -272,5 +274,19 @@ def remaining_cases(problem: Problem, demands: Demands) -> Iterator[Case]:
             one_each = [sizes[c] for c in kept] if rounds > 1 or fewest == len(kept) else [0]
             uneven = demands.spread is not None and max(one_each) - min(one_each) > demands.spread
             if fewest <= highest and not uneven:
+                spread = demands.spread
+                if rounds == 1:
+                    spread = _balanced(problem, [sizes[c] for c in kept], (fewest, highest), spread)
                 for shape in shapes:
-                    yield Case(place, rounds, shape, kept, fewest, highest)
+                    yield Case(place, rounds, shape, kept, fewest, highest, spread)
+
+
+def _balanced(
+    problem: Problem, kept: Sequence[int], students: tuple[int, int], spread: int | None
+) -> int | None:
+    """Most between two students, by this and by balance, whichever number of students there is."""
+    if problem.balance_pct is None:
+        return spread
+    units = math.floor(problem.balance_pct * PCT_UNITS + NOISE)
+    most = max(most_spread(units, tuple(kept), n) for n in range(students[0], students[1] + 1))
+    return most if spread is None else min(most, spread)

@@ -1,26 +1,29 @@
 """Sets of students of one board: their worth above prices, and the best one.
 
-Where students of a board share its G0, one of them pays for it, the one with the largest peak of
-activations: the others cost their heads alone, so that costs of a set still add up.
+Where students of a board and a precision share its G0, one of them pays for it, the one with the
+largest peak of activations behind it: the others cost their heads and their features alone, so that
+costs of a set still add up.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 
-from planner.certificates import PRODUCT, SUMS, Case, Demands, PriceLeaf
+from planner.certificates import PRODUCT, Case, Demands, PriceLeaf
 from planner.certificates.figures import (
     BUSY,
     ENERGY,
     GAINS,
     LATE,
+    MEASURES,
+    BoardModels,
     Company,
     CostTables,
     StudentPart,
 )
 from planner.certificates.merging import MergedSearch
 from planner.certificates.pricing import (
-    PAYS,
     REQUIRED,
     PricedItem,
     PricedPart,
@@ -107,13 +110,16 @@ class BoardPricing:
     @property
     def window(self) -> Window | None:
         """Least and most filters of a student; None where that is open, or not merged."""
-        spread = self.demands.spread
-        if spread is None or not self.case.merges:
+        case, spread = self.case, self.case.spread
+        if spread is None or not case.merges:
             return None
         steps = [(one.filters, one.holds) for one in self.leaf.path if one.filters is not None]
         least = max((filters for filters, holds in steps if holds), default=1)
         most = min((filters - 1 for filters, holds in steps if not holds), default=self.filters)
-        return least, min(most, self.filters // self.case.fewest) + spread
+        # All others are within the spread of the smallest student, and of the largest.
+        least = max(least, -(-(self.filters - (case.most - 1) * spread) // case.most))
+        largest = (self.filters + (case.fewest - 1) * spread) // case.fewest
+        return least, min(min(most, self.filters // case.fewest) + spread, largest)
 
     @property
     def filters(self) -> int:
@@ -122,20 +128,27 @@ class BoardPricing:
 
     def best(self, place: int) -> tuple[int, Trace] | None:
         """Most worth of a set of a board, and the set; None for no set."""
-        found = (self._best(place, company) for company in self.companies(place))
-        known = [one for one in found if one is not None]
-        if not self.choices(place).forced:
-            known.append((0, None))
-        return max(known, key=lambda one: one[0], default=None)
+        limits = self.limits(place)
+        best: tuple[int, Trace] | None = None if self.choices(place).forced else (0, None)
+        if any(limit is not None and limit < 0 for limit in limits):
+            return best
+        for models in self.models(place):
+            best = self._better(place, models, limits, best)
+        return best
 
-    def companies(self, place: int) -> tuple[Company, ...]:
-        """Company that tells costs apart on a board."""
-        device = self.tables.boards[place].device
-        if self.tables.shares_group0:
-            return "alone", "several"
-        if not self.timed or self.tables.problem.max_copies > 1 or slowdown(device, 2) == 1:
-            return ("any",)
-        return "alone", "several"
+    def models(self, place: int) -> tuple[BoardModels, ...]:
+        """Models that a board may run, all that have to be told apart.
+
+        What copies of students add is left out, so that a board may run fewer than it does.
+        """
+        tables, copied = self.tables, self.tables.problem.max_copies > 1
+        slow = self.timed and not copied and slowdown(tables.boards[place].device, 2) != 1
+        if not tables.shares_group0:
+            ways = [tables.own_models(self.case.group0, way) for way in _COMPANY[slow]]
+            return tuple(ways)
+        # Of a student's copies one counts its G0, and one is first to reply: they may differ.
+        generous = copied and self.demands.latest is not None
+        return tables.joint_models(self.case.group0, slowed=slow, generous=generous)
 
     @property
     def timed(self) -> bool:
@@ -148,52 +161,72 @@ class BoardPricing:
             or any(one.busy_ms is not None or one.energy_mj is not None for one in budgets)
         )
 
-    def _best(self, place: int, company: Company) -> tuple[int, Trace] | None:
-        """Most worth of a set that is not empty."""
-        limits, case = self.limits(place), self.case
-        if any(limit is not None and limit < 0 for limit in limits):
-            return None
-        key = case.group0, company, self.timed
-        kept = case.kept * case.rounds
-        counted = self.tables.binding(place, kept, tuple(limits), key)
-        if self.leaf.due and LATE not in counted:
-            counted = (*counted, LATE)
-        peaks = [None] if company != "several" else self.peaks
-        found = (self._best_below(place, company, counted, peak) for peak in peaks)
-        return max((one for one in found if one), key=lambda one: one[0], default=None)
-
-    @cached_property
-    def peaks(self) -> Sequence[int | None]:
-        """Peaks of joint models: the student with the largest one pays for the shared G0."""
-        tables = self.tables
-        if not tables.shares_group0:
-            return [None]
-        modes = (n for n, mode in enumerate(tables.modes) if mode.group0 == self.case.group0)
-        return sorted({tables.peak_bytes[n] for n in modes}, reverse=True)
-
-    def _best_below(
-        self, place: int, company: Company, counted: Sequence[int], peak: int | None
+    def _better(
+        self,
+        place: int,
+        models: BoardModels,
+        limits: Sequence[int | None],
+        best: tuple[int, Trace] | None,
     ) -> tuple[int, Trace] | None:
-        """Best set whose joint model has such a peak; None for no joint model."""
-        limits, last, case = self.limits(place), self._last(place), self.case
+        """The best set that is no worse than this one, and not empty."""
+        last, case = self._last(place), self.case
+        counted = self._counted(place, models, limits)
         most = [10**18 if limits[n] is None else limits[n] or 0 for n in counted]
         late = counted.index(LATE) if LATE in counted else None
         required = (REQUIRED << len(self.choices(place).modes)) - REQUIRED
-        items = list(self._items(place, company, counted, peak))
+        items = list(self._items(place, counted, models))
 
         def ending(needs: tuple[int, ...]) -> int:
             return last(0 if late is None else needs[late])
 
         if not case.merges:
-            paid = 0 if peak is None else PAYS
-            return best_set(items, most, company, required | paid, ending, self.work)
-        modes = self._modes(place, counted, company, peak)
-        payers = [one for one in modes if one.bits & PAYS]
-        modes = [one for one in modes if not one.bits & PAYS]
+            required |= models.once
+            return best_set(items, most, models, required, ending, self.work, best)
+        modes = self._modes(place, counted, models)
+        payers = ([one for one in modes if one.bits & bit] for bit in single_bits(models.once))
+        starts = list(product(*payers))
+        modes = [one for one in modes if not one.bits & models.once]
         search = MergedSearch(
-            modes, payers, items, most, company, required, self.window, ending, self.work
+            starts, modes, items, most, models.company, required, self.window, ending, self.work
         )
-        return search.best(self.case.most)
+        return search.best(case.most, best)
+
+    def _counted(
+        self, place: int, models: BoardModels, limits: Sequence[int | None]
+    ) -> tuple[int, ...]:
+        """Needs of which all communities together could exceed the limit, and what is priced."""
+        tables, case = self.tables, self.case
+        key = place, case.kept, case.rounds, tuple(limits), models, self.timed
+        if key not in tables.binding:
+            most = [0] * len(limits)
+            for c in case.kept * case.rounds:
+                rows = [part.needs for part, _ in self.parts(place, tables.sizes[c], models)]
+                rows += [part.needs for part in self._growths(place, tables.sizes[c], models)]
+                most = [
+                    a + max(column) for a, column in zip(most, zip(*rows, strict=True), strict=True)
+                ]
+            tables.binding[key] = tuple(
+                need
+                for need, limit in enumerate(limits)
+                if limit is not None and most[need] > limit
+            )
+        counted = tables.binding[key]
+        return (*counted, LATE) if self.leaf.due and LATE not in counted else counted
+
+    def parts(
+        self, place: int, filters: int, models: BoardModels
+    ) -> Iterator[tuple[StudentPart, int]]:
+        """Students of so many filters in all modes and roles, with the bits of their roles."""
+        for number, role, once in models.roles:
+            yield self.tables.student(place, number, filters, role, self.timed), once
+
+    def _growths(self, place: int, filters: int, models: BoardModels) -> Iterable[StudentPart]:
+        """So many filters more of a student, one part for each slope."""
+        found: dict[int, StudentPart] = {}
+        for number, role, _ in models.roles:
+            part = self.tables.growth(place, number, filters, role, self.timed)
+            found.setdefault(part.slope, part)
+        return found.values()
 
     def limits(self, place: int) -> list[int | None]:
         """Budgets of a board, and what a latency or a period leaves."""
@@ -229,7 +262,7 @@ class BoardPricing:
         )
 
     def _items(
-        self, place: int, company: Company, counted: Sequence[int], peak: int | None
+        self, place: int, counted: Sequence[int], models: BoardModels
     ) -> Iterable[PricedItem]:
         """Communities as this board may take them, larger ones first.
 
@@ -239,51 +272,23 @@ class BoardPricing:
         for c in sorted(set(case.kept) - chosen.banned, key=lambda c: -sizes[c]):
             price = self.leaf.prices[c]
             if case.merges:
-                key = case.group0, company, self.timed
-                parts = self.tables.joining(place, sizes[c], *key)
-                found = [self._priced(place, part, price, counted) for part in parts]
+                parts = [(part, 0) for part in self._growths(place, sizes[c], models)]
             else:
-                found = list(self._students(place, sizes[c], price, counted, company, peak))
+                parts = list(self.parts(place, sizes[c], models))
+            found = [self._priced(place, part, once, price, counted) for part, once in parts]
             yield from (
                 [PricedItem(c, sizes[c], undominated(found), c in chosen.communities)] * case.rounds
             )
 
-    def _modes(
-        self, place: int, counted: Sequence[int], company: Company, peak: int | None
-    ) -> list[PricedPart]:
-        """Students without any filter yet, one for each mode that is allowed."""
+    def _modes(self, place: int, counted: Sequence[int], models: BoardModels) -> list[PricedPart]:
+        """Students without any filter yet, one for each mode and role that is allowed."""
         banned = self.choices(place).banned_modes
         return [
-            one._replace(bits=one.bits & PAYS | self._bits(place, one.part) | 2 << one.part.slope)
-            for one in self._students(place, 0, 0, counted, company, peak)
-            if one.part.mode not in banned
+            one._replace(bits=one.bits | self._bits(place, part))
+            for part, once in self.parts(place, 0, models)
+            if part.mode not in banned
+            for one in [self._priced(place, part, once, 0, counted)]
         ]
-
-    def _students(
-        self,
-        place: int,
-        filters: int,
-        price: int,
-        counted: Sequence[int],
-        company: Company,
-        peak: int | None,
-    ) -> Iterable[PricedPart]:
-        """Students of so many filters; with a peak, payers for G0 and others.
-
-        Whoever pays has this peak, and the others no larger one.
-        """
-        tables, case = self.tables, self.case
-        whole = tables.first(place, filters, case.group0, company, self.timed)
-        if peak is None:
-            yield from (self._priced(place, part, price, counted) for part in whole)
-            return
-        for part in whole:
-            if tables.peak_bytes[part.mode] == peak:
-                one = self._priced(place, part, price, counted)
-                yield one._replace(bits=one.bits | PAYS)
-        for part in tables.following(place, filters, case.group0, self.timed):
-            if tables.peak_bytes[part.mode] <= peak:
-                yield self._priced(place, part, price, counted)
 
     def _bits(self, place: int, part: StudentPart) -> int:
         """Bit of a mode that is required."""
@@ -291,20 +296,31 @@ class BoardPricing:
         return REQUIRED << modes.index(part.mode) if part.mode in modes else 0
 
     def _priced(
-        self, place: int, part: StudentPart, price: int, counted: Sequence[int]
+        self, place: int, part: StudentPart, once: int, price: int, counted: Sequence[int]
     ) -> PricedPart:
         students = part.gains[GAINS.index("students")]
         worth = sum(map(int.__mul__, self._gain_weights, part.gains)) - price
         needs = tuple(part.needs[need] for need in counted)
         bits = 2 << part.slope if self.case.merges else 2 | self._bits(place, part)
-        return PricedPart(worth - students * self.leaf.student_price, needs, bits, part)
+        return PricedPart(worth - students * self.leaf.student_price, needs, bits | once, part)
 
     @cached_property
     def _gain_weights(self) -> tuple[int, ...]:
         """Weight of each measure, negative where less is better."""
         weights = dict.fromkeys(GAINS, 0)
         for name, weight in self.leaf.weights.items():
-            measure = SUMS.get(name, name)
+            measure = MEASURES[name]
             if measure in weights:
                 weights[measure] += weight if name in MAXIMISED or name in PRODUCT else -weight
         return tuple(weights.values())
+
+
+_COMPANY: dict[bool, tuple[Company, ...]] = {False: ("any",), True: ("alone", "several")}
+"""Company that tells costs apart, by whether several models are slowed down."""
+
+
+def single_bits(bits: int) -> Iterator[int]:
+    """Bits that are set, one by one, the lowest first."""
+    while bits:
+        yield bits & -bits
+        bits &= bits - 1

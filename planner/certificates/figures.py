@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from itertools import product
+from typing import Literal, NamedTuple
 
 from nonn_core.networks.network_cost import (
     Cost,
@@ -20,7 +21,7 @@ from nonn_core.networks.network_cost import (
     head_peaks,
     student_cost_line,
 )
-from planner.certificates import PRODUCT, SUMS, UNITS
+from planner.certificates import NOISE, PRODUCT, SUMS, UNITS
 from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
 from profiles.device import DEVICES, DeviceProfile, slowdown
@@ -31,27 +32,52 @@ from simulator.graph_builder import join_ms, send_ms
 from simulator.workloads.fan_out import reply_ms
 from simulator.workloads.layer_parts import Work, time_line, work_mj, work_ms
 
-NOISE = 1e-3
-"""Part of a unit that is taken for noise of binary fractions."""
+LEAST_FEATURES = 2
+"""Filters of two students together, at least."""
 
 MEMORY, MACS, BUSY, ENERGY, LATE = range(5)
 """Needs of a set of students: bytes, MACs, time and energy, and time until the reply is there."""
-GAINS = ("params", "macs", "memory_bytes", "value_bytes", "energy", "students")
-"""Measures that a set of students adds to."""
+GAINS = ("params", "known_macs", "macs", "memory_bytes", "value_bytes", "energy", "students")
+"""Measures that a set of students adds to; what it knows counts a shared G0 once for the board."""
+MEASURES = SUMS | {"params": "params", "macs": "known_macs"}
+"""Measure of each weight, those of accuracy among them."""
 
 
 def signed_measure(objective: str, gains: Sequence[int]) -> int:
     """Part of a board's set in an objective, negative where less is better."""
-    name = SUMS.get(objective, objective)
+    name = MEASURES[objective]
     amount = 1 if name == "boards" else gains[GAINS.index(name)]
     return amount if objective in MAXIMISED or objective in PRODUCT else -amount
 
 
 Company = Literal["alone", "several", "any"]
-"""Whether a board has one student or more: `any` takes the lesser cost of both.
+"""Whether a board runs one model or more: `any` takes the lesser cost of both."""
 
-Where several share G0, each figure is that of the one that pays for it; `following` has the others.
-"""
+
+class Role(NamedTuple):
+    """Part of a student in what its board runs.
+
+    It is a model of its own; or it has a head of a joint one, whose first student pays for G0.  Its
+    G0 may be `counted` as knowledge, and its filters as `features`, which stay alive.
+    """
+
+    company: Company
+    share: Literal["own", "first", "further"] = "own"
+    counted: bool = True
+    features: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoardModels:
+    """Models that a board may run together: modes, their roles, and which one student has.
+
+    `roles` are mode, role and, of a role that one student has, its bit; `once` are all these bits.
+    `company` tells students with models of their own apart, where they have them.
+    """
+
+    company: Company
+    roles: tuple[tuple[int, Role, int], ...]
+    once: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +112,9 @@ class StudentMode:
         """Cost of its G0."""
         return group0_cost(self.line.outline.spec, self.line.outline.image)
 
-    def joint_peak(self, filters: int) -> int:
-        """Peak elements of a joint model with this student, the others' features not counted."""
-        behind = max(fixed + slope * filters for fixed, slope in head_peaks(self.line.outline))
-        return max(self.stem.peak_elements, behind)
+    def behind(self, filters: int) -> int:
+        """Peak elements behind G0 in a joint model, its students' features not counted."""
+        return max(fixed + slope * filters for fixed, slope in head_peaks(self.line.outline))
 
     def works(self, device: DeviceProfile, filters: int) -> tuple[Work, Work] | None:
         """Times of a student and its G0 by layers; None where unknown."""
@@ -101,9 +126,8 @@ class StudentMode:
         return None if stem_ms is None else (times.at(filters), times.predictor.predicted(stem_ms))
 
 
-PartKey = tuple[str, Company, bool]
-"""Shape of G0, company, and whether times count."""
-Parts = tuple[StudentPart, ...]
+ONE_STUDENT = 1 << 490
+"""Bit of the first role that one student of a board has."""
 
 
 class CostTables:
@@ -119,8 +143,11 @@ class CostTables:
             for precision in problem.precisions
         )
         self.sizes = tuple(len(one.filters) for one in problem.partition.communities)
-        self._binding: dict[object, tuple[int, ...]] = {}
-        self._parts: dict[object, tuple[StudentPart, ...]] = {}
+        self._students: dict[object, StudentPart] = {}
+        self._growths: dict[object, StudentPart] = {}
+        self._own: dict[object, BoardModels] = {}
+        self._joint: dict[object, tuple[BoardModels, ...]] = {}
+        self.binding: dict[object, tuple[int, ...]] = {}
         self._slopes: dict[int, dict[object, int]] = defaultdict(dict)
 
     @cached_property
@@ -164,144 +191,165 @@ class CostTables:
         budget = self.problem.budgets[place].model_copy(update={"board": "one"})
         return self.boards[place].device, self.boards[place].link, budget
 
-    def first(self, place: int, filters: int, group0: str, company: Company, timed: bool) -> Parts:
-        """Students of so many filters, one for each mode of a shape of G0."""
-        key = (place, filters, group0, company, timed, "first")
-        if key not in self._parts:
-            self._parts[key] = tuple(
-                self._student(place, number, filters, company, timed)
-                for number, mode in enumerate(self.modes)
-                if mode.group0 == group0
+    def student(
+        self, place: int, number: int, filters: int, role: Role, timed: bool
+    ) -> StudentPart:
+        """Student of so many filters in a mode."""
+        key = place, number, filters, role, timed
+        if key not in self._students:
+            self._students[key] = self._student(place, number, filters, role, timed)
+        return self._students[key]
+
+    def growth(self, place: int, number: int, filters: int, role: Role, timed: bool) -> StudentPart:
+        """So many filters more of a student in a mode."""
+        key = place, number, filters, role, timed
+        if key not in self._growths:
+            self._growths[key] = self._growth(place, number, filters, role, timed)
+        return self._growths[key]
+
+    def numbers(self, group0: str) -> tuple[int, ...]:
+        """Numbers of the modes of a shape of G0."""
+        return tuple(n for n, mode in enumerate(self.modes) if mode.group0 == group0)
+
+    def own_models(self, group0: str, company: Company) -> BoardModels:
+        """Students that are a model each."""
+        key = group0, company
+        if key not in self._own:
+            roles = tuple((n, Role(company), 0) for n in self.numbers(group0))
+            self._own[key] = BoardModels(company, roles)
+        return self._own[key]
+
+    def joint_models(self, group0: str, *, slowed: bool, generous: bool) -> tuple[BoardModels, ...]:
+        """Models of students that share G0: of each precision none, one student, or a joint one.
+
+        Which mode has the largest peak behind G0 is tried.  Where `slowed`, several models are; a
+        `generous` count takes the G0 of each student for knowledge.
+        """
+        key = group0, slowed, generous
+        if key not in self._joint:
+            modes = self.numbers(group0)
+            ways: list[list[tuple[Precision, int | None] | None]] = []
+            for precision in self.problem.precisions:
+                own = {self.modes[n].behind(0) for n in modes if self._is(n, precision)}
+                ways.append([None, (precision, None), *((precision, each) for each in sorted(own))])
+            self._joint[key] = tuple(
+                self._models([one for one in chosen if one is not None], *key)
+                for chosen in product(*ways)
+                if any(chosen)
             )
-        return self._parts[key]
+        return self._joint[key]
 
-    def joining(
-        self, place: int, filters: int, group0: str, company: Company, timed: bool
-    ) -> Parts:
-        """Costs of so many filters more of a student, one for each slope."""
-        key = (place, filters, group0, company, timed, "joining")
-        if key not in self._parts:
-            found: dict[int, StudentPart] = {}
-            for number, mode in enumerate(self.modes):
-                if mode.group0 == group0:
-                    part = self._further(place, number, filters, company, timed)
-                    found.setdefault(part.slope, part)
-            self._parts[key] = tuple(found.values())
-        return self._parts[key]
+    def _is(self, number: int, precision: Precision) -> bool:
+        return self.modes[number].precision == precision
 
-    def following(self, place: int, filters: int, group0: str, timed: bool) -> Parts:
-        """Students whose G0 another one pays for, one for each mode."""
-        key = (place, filters, group0, timed, "following")
-        if key not in self._parts:
-            self._parts[key] = tuple(
-                self._follower(place, number, filters, timed)
-                for number, mode in enumerate(self.modes)
-                if mode.group0 == group0
-            )
-        return self._parts[key]
+    def _models(
+        self,
+        models: Sequence[tuple[Precision, int | None]],
+        group0: str,
+        slowed: bool,
+        generous: bool,
+    ) -> BoardModels:
+        """Roles in these models, given by precision and peak behind G0, None for one student.
 
-    @cached_property
-    def peak_bytes(self) -> tuple[int, ...]:
-        """Peak of a joint model with each mode, as far as no filter counts."""
-        return tuple(mode.value_bytes * mode.joint_peak(0) for mode in self.modes)
+        What the students' features and that peak take is the most, or else what G0 takes.
+        """
+        company: Company = "any"
+        if slowed:
+            company = "several" if len(models) > 1 else "alone"
+        roles: list[tuple[int, Role, int]] = []
+        for place, (precision, peak) in enumerate(models):
+            once, counted = ONE_STUDENT << place, generous or not place
+            for number in self.numbers(group0):
+                mode = self.modes[number]
+                if mode.precision != precision:
+                    continue
+                if peak is None:
+                    roles.append((number, Role(company, "own", counted), once))
+                elif mode.behind(0) <= peak:
+                    features = peak + LEAST_FEATURES >= mode.stem.peak_elements
+                    if mode.behind(0) == peak:
+                        role = Role(company, "first", counted, features)
+                        roles.append((number, role, once))
+                    roles.append((number, Role(company, "further", generous, features), 0))
+        return BoardModels("any", tuple(roles), (ONE_STUDENT << len(models)) - ONE_STUDENT)
 
     @cached_property
     def shares_group0(self) -> bool:
         """Whether students of a board and a precision share its copy of G0."""
         return self.problem.group0_copies == "per-board"
 
-    def binding(
-        self, place: int, kept: tuple[int, ...], limits: tuple[int | None, ...], key: PartKey
-    ) -> tuple[int, ...]:
-        """Needs of which all communities together could exceed the limit."""
-        known = (place, kept, limits, key)
-        if known not in self._binding:
-            parts = [
-                [*self.first(place, self.sizes[c], *key), *self.joining(place, self.sizes[c], *key)]
-                for c in kept
-            ]
-            self._binding[known] = tuple(
-                need
-                for need, limit in enumerate(limits)
-                if limit is not None
-                and sum(max(one.needs[need] for one in row) for row in parts if row) > limit
-            )
-        return self._binding[known]
-
     def _student(
-        self, place: int, number: int, filters: int, company: Company, timed: bool
+        self, place: int, number: int, filters: int, role: Role, timed: bool
     ) -> StudentPart:
+        """Of a head: the cost of a joint model with it, less that without."""
         mode = self.modes[number]
-        cost = mode.line.at(filters)
-        size = cost.memory_bytes(mode.precision)
-        if self.shares_group0 and company == "several":
-            size = mode.value_bytes * (cost.params + mode.joint_peak(filters))
+        cost, stem = mode.line.at(filters), mode.stem
+        params, macs, peak = cost.params, cost.macs, cost.peak_elements
+        if role.share == "first":
+            peak = mode.behind(filters)
+            peak = peak if role.features else max(stem.peak_elements, peak)
+        elif role.share == "further":
+            params, macs, peak = params - stem.params, macs - stem.macs, 0
+        size = mode.value_bytes * (params + peak + role.features * filters)
         busy = energy = late = 0
         if timed:
-            busy, energy = self._spent(place, number, filters, company)
+            busy, energy = (
+                min(map(_down, ways)) for ways in self._spent(place, number, filters, role)
+            )
             late = busy + _down(reply_ms(self.boards[place], filters))
-        needs = (size, cost.macs, busy, energy, late)
-        gains = (cost.params, cost.macs, size, mode.value_bytes, energy, 1)
-        return StudentPart(number, self._slope(place, number), needs, gains)
+        known = (0, 0) if role.counted else (stem.params, stem.macs)
+        gains = (
+            *(cost.params - known[0], cost.macs - known[1], macs),
+            *(size, mode.value_bytes, energy, 1),
+        )
+        return StudentPart(
+            number, self._slope(place, number), (size, macs, busy, energy, late), gains
+        )
 
-    def _further(
-        self, place: int, number: int, filters: int, company: Company, timed: bool
+    def _growth(
+        self, place: int, number: int, filters: int, role: Role, timed: bool
     ) -> StudentPart:
         mode = self.modes[number]
         params, macs = (each * filters for each in mode.line.growth)
-        size = mode.value_bytes * params
+        size = mode.value_bytes * (params + role.features * filters)
         busy = energy = late = 0
         if timed:
-            ends = (self._spent(place, number, n, company) for n in (1, 1 + filters))
-            (busy, energy), (more_busy, more_energy) = ends
-            busy, energy = max(0, more_busy - busy - 1), max(0, more_energy - energy - 1)
+            ends = (self._spent(place, number, n, role) for n in (1, 1 + filters))
+            # In each way of timing: the lesser of two ways grows otherwise than either.
+            busy, energy = (
+                max(0, min(_down(more) - _down(less) - 1 for less, more in zip(*both, strict=True)))
+                for both in zip(*ends, strict=True)
+            )
             late = busy + max(0, _down(reply_ms(self.boards[place], filters)))
-        needs = (size, macs, busy, energy, late)
-        gains = (params, macs, size, 0, energy, 0)
-        return StudentPart(number, self._slope(place, number), needs, gains)
-
-    def _follower(self, place: int, number: int, filters: int, timed: bool) -> StudentPart:
-        """Cost of a head: that of a joint model with it, less that without."""
-        mode = self.modes[number]
-        cost, stem = mode.line.at(filters), mode.stem
-        params, macs = cost.params - stem.params, cost.macs - stem.macs
-        size = mode.value_bytes * params
-        busy = energy = late = 0
-        if timed:
-            busy, energy = self._spent(place, number, filters, "several", head=True)
-            late = busy + _down(reply_ms(self.boards[place], filters))
-        needs = (size, macs, busy, energy, late)
-        gains = (params, macs, size, mode.value_bytes, energy, 1)
-        return StudentPart(number, self._slope(place, number), needs, gains)
-
-    def _factor(self, place: int, company: Company) -> float:
-        """Least slowdown of a board with so many models."""
-        factor = 1.0 if company == "alone" else slowdown(self.boards[place].device, 2)
-        one_model = self.shares_group0 and company == "several"
-        if company == "any" or (one_model and len(self.problem.precisions) > 1):
-            return min(1.0, factor)
-        return 1.0 if one_model else factor
+        gains = (params, macs, macs, size, 0, energy, 0)
+        return StudentPart(
+            number, self._slope(place, number), (size, macs, busy, energy, late), gains
+        )
 
     def _spent(
-        self, place: int, number: int, filters: int, company: Company, head: bool = False
-    ) -> tuple[int, int]:
-        """Time and energy of one student, or of its head alone, rounded down.
+        self, place: int, number: int, filters: int, role: Role
+    ) -> tuple[list[float], list[float]]:
+        """Time and energy of one student, or of its head alone, in each way of timing.
 
         A joint model goes by FLOPs where the layers of one of its students are unknown.
         """
         device, mode = self.boards[place].device, self.modes[number]
-        by_layers = mode.works(device, filters)
+        slow = slowdown(device, 2)
+        factor = {"alone": 1.0, "several": slow, "any": min(1.0, slow)}[role.company]
+        by_layers, head = mode.works(device, filters), role.share == "further"
         ways = [] if by_layers is None else [by_layers]
-        if by_layers is None or (company == "several" and self._mixed(device)):
+        if by_layers is None or (role.share != "own" and self._mixed(device)):
             ways.append((mode.line.at(filters).macs, mode.stem.macs))
         ms, mj = (
-            min(cost(device, whole) - (cost(device, stem) if head else 0.0) for whole, stem in ways)
-            if cost is work_ms or device.power_known
-            else 0.0
+            [
+                factor * (cost(device, whole) - (cost(device, stem) if head else 0.0))
+                if cost is work_ms or device.power_known
+                else 0.0
+                for whole, stem in ways
+            ]
             for cost in (work_ms, work_mj)
         )
-        factor = self._factor(place, company)
-        return _down(factor * ms), _down(factor * mj)
+        return ms, mj
 
     def _mixed(self, device: DeviceProfile) -> bool:
         """Whether students share G0, and the layers of some are known alone."""

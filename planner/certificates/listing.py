@@ -4,30 +4,34 @@ Where there are few plans, to look at each is quicker than any prices, and prove
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from planner.certificates import NOTHING, PRODUCT, SUMS
-from planner.certificates.board_pricing import BoardPricing
-from planner.certificates.figures import LATE, Company, Parts, signed_measure
+from planner.certificates.board_pricing import BoardPricing, single_bits
+from planner.certificates.figures import LATE, BoardModels, signed_measure
 from planner.certificates.pricing import WorkExceededError
 
 MOST_BOARDS = 100
 """Of more boards no plans are listed."""
 
 
+WidthSizes = tuple[int, int, int]
+"""Width of students, as parameters without a head, and the filters of the smallest and largest."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListedSet:
-    """A set of students of one board: communities as bits, sizes, measures, and times.
+    """A set of students of one board: communities as bits, sizes by width, measures, and times.
 
     More of each measure is better; those that are minimised have the sign turned.
     """
 
     communities: int
     students: int
-    least: int
-    most: int
+    sizes: tuple[WidthSizes, ...]
     measures: tuple[int, ...]
     late: int
 
@@ -37,12 +41,21 @@ class ListedSet:
 
 
 class ListedStudent(NamedTuple):
-    """A student of one board: communities as bits, filters, needs that count, and measures."""
+    """A student of one board: communities as bits, width, filters, needs that count, measures.
+
+    The width is 0 where it does not matter.
+    """
 
     communities: int
+    width: int
     filters: int
     needs: tuple[int, ...]
     measures: tuple[int, ...]
+
+    @property
+    def sizes(self) -> WidthSizes:
+        """Its filters, as sizes of its width."""
+        return self.width, self.filters, self.filters
 
     def replaces(self, other: "ListedStudent") -> bool:
         """Whether it needs no more than another, and is worth as much."""
@@ -64,6 +77,7 @@ class PlanListing:
         sums = dict.fromkeys((*pricing.demands.sums, *([goal] if goal in SUMS else ())))
         accuracy = goal == "accuracy" or pricing.demands.product is not None
         self._names = (*sums, *(PRODUCT if accuracy else ()))
+        self._told_apart = pricing.tables.problem.inversion is not None
         self._boards = [pricing.tables.alike(b) for b in range(len(pricing.tables.boards))]
         sets: dict[object, list[ListedSet]] = {}
         for place, key in enumerate(self._boards):
@@ -86,102 +100,104 @@ class PlanListing:
         found = pricing.limits(place)
         counted = [need for need, limit in enumerate(found) if limit is not None]
         limits = [found[need] or 0 for need in counted]
-        alike: dict[tuple[int, ...], list[ListedSet]] = defaultdict(list)
-        for company, starts, students in self._companies(place, [*counted, LATE], limits):
-            rows = [(0, sum(one.communities for one in start), start) for start in starts]
+        alike: dict[object, list[ListedSet]] = defaultdict(list)
+        for models in pricing.models(place):
+            several = models.company == "several"
+            starts, students = self._starts(place, models, [*counted, LATE], limits)
+            rows = [(0, start) for start in starts]
             while rows:
-                begin, taken, parts = rows.pop()
-                used = sum(one.needs[0] for one in parts)
+                begin, parts = rows.pop()
+                needs = [sum(own) for own in zip(*(one.needs for one in parts), strict=True)]
+                if parts and (len(parts) > 1 or not several):
+                    one = self._joined(parts, needs[-1])
+                    others = alike[one.communities, one.students, one.sizes]
+                    if not any(other.replaces(one) for other in others):
+                        others[:] = [two for two in others if not one.replaces(two)] + [one]
+                if (parts and models.company == "alone") or len(parts) == pricing.case.most:
+                    continue
+                taken, used = sum(one.communities for one in parts), needs[0] if parts else 0
                 for n in range(begin, len(students)):
                     student = students[n]
                     pricing.work.spend(1)
                     if used + student.needs[0] > limits[0]:
                         break
-                    if student.communities & taken:
-                        continue
                     longer = (*parts, student)
-                    needs = [sum(needs) for needs in zip(*(o.needs for o in longer), strict=True)]
-                    if any(map(int.__gt__, needs, limits)):
+                    if student.communities & taken or not self._fits(longer, limits):
                         continue
-                    if company != "alone" and len(longer) < pricing.case.most:
-                        rows.append((n + 1, taken | student.communities, longer))
-                    if company != "several" or parts:
-                        one = self._joined(longer, needs[-1])
-                        others = alike[one.communities, one.students, one.least, one.most]
-                        if not any(other.replaces(one) for other in others):
-                            others[:] = [two for two in others if not one.replaces(two)] + [one]
+                    if self._allows(width_sizes(one.sizes for one in longer)):
+                        rows.append((n + 1, longer))
         return [one for others in alike.values() for one in others]
 
-    def _companies(
-        self, place: int, counted: Sequence[int], limits: Sequence[int]
-    ) -> Iterator[tuple[Company, list[Row], list[ListedStudent]]]:
-        """Yield each company with what its sets begin with, and the students that follow.
+    @staticmethod
+    def _fits(students: Row, limits: Sequence[int]) -> bool:
+        needs = zip(*(one.needs for one in students), strict=True)
+        return not any(sum(own) > limit for own, limit in zip(needs, limits, strict=False))
 
-        That is nothing, or the one that pays for the G0 which they share.
+    def _starts(
+        self, place: int, models: BoardModels, counted: Sequence[int], limits: Sequence[int]
+    ) -> tuple[list[Row], list[ListedStudent]]:
+        """What sets of these models begin with, and the students that follow.
+
+        That is nothing, or who pays for the G0 of each model.
         """
-        pricing, tables = self._pricing, self._pricing.tables
-        key = pricing.case.group0, pricing.timed
-        for company in pricing.companies(place):
-
-            def first(filters: int, company: Company = company) -> Parts:
-                return tables.first(place, filters, key[0], company, key[1])
-
-            def following(filters: int) -> Parts:
-                return tables.following(place, filters, *key)
-
-            for peak in pricing.peaks if company == "several" else [None]:
-                if peak is None:
-                    yield company, [()], self._students(first, counted, limits)
-                    continue
-                modes = [mode for mode, own in enumerate(tables.peak_bytes) if own <= peak]
-                paying = [mode for mode in modes if tables.peak_bytes[mode] == peak]
-                starts: list[Row] = [
-                    (one,) for one in self._students(first, counted, limits, paying)
-                ]
-                yield company, starts, self._students(following, counted, limits, modes)
+        starts: list[Row] = [()]
+        for bit in single_bits(models.once):
+            payers = self._students(place, models, bit, counted, limits)
+            longer = (
+                (*start, one)
+                for start in starts
+                for one in payers
+                if not any(one.communities & other.communities for other in start)
+            )
+            starts = [start for start in longer if self._fits(start, limits)]
+            self._pricing.work.spend(len(starts))
+        return starts, self._students(place, models, 0, counted, limits)
 
     def _joined(self, students: Sequence[ListedStudent], late: int) -> ListedSet:
         """Set of students; its board counts once."""
-        sizes = [one.filters for one in students]
+        sizes = width_sizes(one.sizes for one in students)
         sums = map(sum, zip(*(one.measures for one in students), strict=True))
         measures = tuple(
             -1 if name == "boards" else amount
             for name, amount in zip(self._names, sums, strict=True)
         )
         communities = sum(one.communities for one in students)
-        return ListedSet(communities, len(students), min(sizes), max(sizes), measures, late)
+        return ListedSet(communities, len(students), sizes, measures, late)
 
     def _students(
         self,
-        parts: Callable[[int], Parts],
+        place: int,
+        models: BoardModels,
+        role: int,
         counted: Sequence[int],
         limits: Sequence[int],
-        modes: Collection[int] | None = None,
     ) -> list[ListedStudent]:
-        """Students that fit alone, less those that others replace; the least memory first."""
+        """Students of a role that fit alone, less those that others replace; least memory first."""
         pricing, case = self._pricing, self._pricing.case
         sizes = [pricing.tables.sizes[c] for c in case.kept]
+        least, most = pricing.window or (0, sum(sizes))
         kept: list[ListedStudent] = []
         for group in range(1, 1 << len(sizes)):
             pricing.work.spend(1)
             if group & (group - 1) and not case.merges:
                 continue
             filters = sum(size for n, size in enumerate(sizes) if group >> n & 1)
-            own: list[ListedStudent] = []
-            for part in parts(filters):
-                if modes is not None and part.mode not in modes:
+            if not least <= filters <= most:
+                continue
+            alike: dict[int, list[ListedStudent]] = defaultdict(list)
+            for part, once in pricing.parts(place, filters, models):
+                if once != role:
                     continue
                 needs = tuple(part.needs[need] for need in counted)
                 measures = tuple(
                     0 if name == "boards" else signed_measure(name, part.gains)
                     for name in self._names
                 )
-                one = ListedStudent(group, filters, needs, measures)
-                if not any(map(int.__gt__, needs, limits)) and not any(
-                    other.replaces(one) for other in own
-                ):
-                    own = [two for two in own if not one.replaces(two)] + [one]
-            kept += own
+                width = pricing.tables.modes[part.mode].line.params if self._told_apart else 0
+                one, own = ListedStudent(group, width, filters, needs, measures), alike[width]
+                if self._fits((one,), limits) and not any(other.replaces(one) for other in own):
+                    own[:] = [two for two in own if not one.replaces(two)] + [one]
+            kept += chain.from_iterable(alike.values())
         return sorted(kept, key=lambda one: one.needs)
 
     def _place(self, place: int, taken: int, chosen: list[tuple[int, ListedSet]]) -> None:
@@ -195,8 +211,11 @@ class PlanListing:
             lowest = before[-1].communities if before else 0
             self._place(place + 1, taken, chosen)
             for one in sets:
-                if not one.communities & taken and one.communities > lowest:
-                    self._place(place + 1, taken | one.communities, [*chosen, (place, one)])
+                if one.communities & taken or one.communities <= lowest:
+                    continue
+                longer = [*chosen, (place, one)]
+                if self._allows(width_sizes(own for _, each in longer for own in each.sizes)):
+                    self._place(place + 1, taken | one.communities, longer)
 
     def _count(self, chosen: Sequence[tuple[int, ListedSet]]) -> None:
         """Keep what a plan has of the goal, where it keeps all demands."""
@@ -205,16 +224,27 @@ class PlanListing:
         totals = [sum(row) for row in zip(*(one.measures for one in sets), strict=True)]
         values = dict(zip(self._names, totals, strict=True))
         product = values.get("params", 0) * values.get("macs", 0)
-        spread = max(one.most for one in sets) - min(one.least for one in sets)
         if (
             case.fewest <= sum(one.students for one in sets) <= case.most
             and all(values[n] >= least for n, least in demands.sums.items() if n != self._goal)
             and product >= (demands.product or 0)
-            and (demands.spread is None or spread <= demands.spread)
             and self._in_time(chosen)
         ):
             goal = product if self._goal == "accuracy" else values.get(self._goal or "", 0)
             self._best = max(self._best, goal)
+
+    def _allows(self, sizes: Sequence[WidthSizes]) -> bool:
+        """Whether balance, and the order of widths and filters, allow such students together."""
+        most = self._pricing.case.spread
+        if most is not None and max(n for _, _, n in sizes) - min(n for _, n, _ in sizes) > most:
+            return False
+        asked = self._pricing.tables.problem.inversion
+        return asked is None or not any(
+            high - low > asked
+            for wide, low, _ in sizes
+            for narrow, _, high in sizes
+            if narrow < wide
+        )
 
     def _in_time(self, chosen: Sequence[tuple[int, ListedSet]]) -> bool:
         """Whether sends fit, those with the longest late part first (Jackson 1955)."""
@@ -234,3 +264,12 @@ class PlanListing:
             if sent + tail > demands.latest:
                 return False
         return True
+
+
+def width_sizes(rows: Iterable[WidthSizes]) -> tuple[WidthSizes, ...]:
+    """Rows joined by width, the narrowest first."""
+    found: dict[int, tuple[int, int]] = {}
+    for width, least, most in rows:
+        low, high = found.get(width, (least, most))
+        found[width] = min(low, least), max(high, most)
+    return tuple((width, *found[width]) for width in sorted(found))

@@ -34,13 +34,13 @@ Rows = dict[tuple[int, Missing], list[Row]]
 class MergedSearch:
     """Search for the set of most worth; `limits` are of the needs that count.
 
-    Where students share G0, one of the `payers` is among them, and the others are of `modes`.
+    Where students share G0, one of the `starts` is among them, and the others are of `modes`.
     `required` are bits of modes that the set must have; `window` bounds each student's filters;
     `last` is what a set's needs take off in the end.
     """
 
+    starts: Sequence[tuple[PricedPart, ...]]
     modes: Sequence[PricedPart]
-    payers: Sequence[PricedPart]
     items: Sequence[PricedItem]
     limits: Sequence[int]
     company: Company
@@ -49,13 +49,11 @@ class MergedSearch:
     last: Callable[[tuple[int, ...]], int]
     work: WorkLimit
 
-    def best(self, most_students: int) -> tuple[int, Trace] | None:
-        """Most worth, and the set; None where no set has what is forced.
+    def best(self, most_students: int, best: tuple[int, Trace] | None) -> tuple[int, Trace] | None:
+        """Most worth, and the set, or `best`, where none is worth more.
 
         Raises WorkExceededError.
         """
-        forced = self.required or any(item.forced for item in self.items)
-        best: tuple[int, Trace] | None = None if forced else (0, None)
         rests: dict[int, list[int]] = {}
         found = []
         for students in self._students(most_students):
@@ -74,23 +72,35 @@ class MergedSearch:
         """Students that fit without filters, by their modes; as many as may be."""
         most = 1 if self.company == "alone" else min(most, len(self.items))
         found: list[tuple[PricedPart, ...]] = []
-        rows: list[tuple[int, tuple[PricedPart, ...], tuple[int, ...]]]
-        rows = [(0, (one,), one.needs) for one in self.payers] or [(0, (), (0,) * len(self.limits))]
+        rows = [
+            (0, start)
+            for start in self.starts
+            if len(start) <= most and self._fits(self._needs(start))
+        ]
         while rows:
-            begin, chosen, needs = rows.pop()
+            begin, chosen = rows.pop()
+            self.work.spend(1)
+            lone = len(chosen) == 1 and self.company == "several"
+            if chosen and not lone and not self.required & ~self._bits(chosen):
+                found.append(chosen)
+            if len(chosen) == most:
+                continue
+            needs = self._needs(chosen)
             for n in range(begin, len(self.modes)):
                 self.work.spend(1)
-                total = tuple(map(int.__add__, needs, self.modes[n].needs))
-                if any(map(int.__gt__, total, self.limits)):
-                    continue
-                longer = (*chosen, self.modes[n])
-                if len(longer) < most:
-                    rows.append((n, longer, total))
-                if not self.required & ~self._bits(longer) and (
-                    self.company != "several" or chosen
-                ):
-                    found.append(longer)
+                one = self.modes[n]
+                if self._fits(tuple(map(int.__add__, needs, one.needs))):
+                    rows.append((n, (*chosen, one)))
         return found
+
+    def _needs(self, students: Sequence[PricedPart]) -> tuple[int, ...]:
+        needs = (0,) * len(self.limits)
+        for one in students:
+            needs = tuple(map(int.__add__, needs, one.needs))
+        return needs
+
+    def _fits(self, needs: tuple[int, ...]) -> bool:
+        return all(map(int.__le__, needs, self.limits))
 
     @staticmethod
     def _bits(students: Sequence[PricedPart]) -> int:
@@ -120,7 +130,7 @@ class MergedSearch:
         for one in students:
             trace = (trace, None, one.part)
         missing = tuple(sum(one.part.slope == slope for one in students) for slope in slopes)
-        needs = tuple(map(sum, zip(*(one.needs for one in students), strict=True)))
+        needs = self._needs(students)
         rows: Rows = {(0, missing): [(sum(one.worth for one in students), needs, trace)]}
         for place, item in enumerate(self.items):
             left = len(self.items) - place - 1

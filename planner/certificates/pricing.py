@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from planner.certificates.figures import Company, StudentPart
+from planner.certificates.figures import BoardModels, StudentPart
 
 
 class WorkExceededError(Exception):
@@ -34,8 +34,6 @@ class WorkLimit:
 
 REQUIRED = 1 << 500
 """Bit of the first mode that a set has to have."""
-PAYS = 1 << 499
-"""Bit of the one student that pays for the G0 which those of a board share."""
 
 Window = tuple[int, int]
 """Least and most filters of a student."""
@@ -83,15 +81,16 @@ def undominated(parts: Iterable[PricedPart]) -> tuple[PricedPart, ...]:
 def best_set(
     items: Sequence[PricedItem],
     limits: Sequence[int],
-    company: Company,
+    models: BoardModels,
     required: int,
     last: Callable[[tuple[int, ...]], int],
     work: WorkLimit,
+    best: tuple[int, Trace] | None,
 ) -> tuple[int, Trace] | None:
-    """Most worth of any set, and the set; None where nothing has what is forced.
+    """Most worth of any set, and the set, or `best`, where none is worth more.
 
     Each student has one community.  `limits` are of the needs that count; `last` is what a set's
-    needs take off in the end.  The empty set is worth 0.
+    needs take off in the end.
     """
     rest = [0]
     for item in reversed(items):
@@ -99,15 +98,14 @@ def best_set(
         rest.append(rest[-1] + max(worths if item.forced else [0, *worths], default=-(10**30)))
     rest.reverse()
     forced_left = sum(item.forced for item in items)
-    best: tuple[int, Trace] | None = None if forced_left or required else (0, None)
     labels: list[Label] = [(0, (0,) * len(limits), 0, None)]
     for place, item in enumerate(items):
         forced_left -= item.forced
         grown: list[Label] = []
         work.spend(len(labels) * len(item.parts))
         for worth, needs, bits, trace in labels:
-            for one in item.parts if not (bits and company == "alone") else ():
-                if bits & one.bits & PAYS:
+            for one in item.parts if not (bits and models.company == "alone") else ():
+                if bits & one.bits & models.once:
                     continue
                 total = tuple(map(int.__add__, needs, one.needs))
                 if all(map(int.__le__, total, limits)):
@@ -115,18 +113,18 @@ def best_set(
                     longer = (trace, item.community, one.part)
                     grown.append((worth + one.worth, total, more, longer))
         if not forced_left:
-            for label in grown if best is not None else [*labels, *grown]:
-                value = label[0] - last(label[1])
-                if _accepted(label[2], company, required) and (best is None or value > best[0]):
-                    best = value, label[3]
+            for worth, needs, bits, trace in grown:
+                value = worth - last(needs)
+                if _accepted(bits, models, required) and (best is None or value > best[0]):
+                    best = value, trace
         every = grown if item.forced else [*labels, *grown]
         labels = _thinned(every, rest[place + 1], best and best[0], len(limits))
     return best
 
 
-def _accepted(bits: int, company: Company, required: int) -> bool:
+def _accepted(bits: int, models: BoardModels, required: int) -> bool:
     """Whether a set has the company and the modes that it must have."""
-    return not required & ~bits and (company != "several" or bool(bits & SEVERAL))
+    return not required & ~bits and (models.company != "several" or bool(bits & SEVERAL))
 
 
 def _thinned(labels: list[Label], rest: int, floor: int | None, needs: int) -> list[Label]:

@@ -18,8 +18,10 @@ from nonn_core.networks.network_cost import (
     joint_cost,
     student_cost_line,
 )
+from planner.certificates import NOISE
 from planner.problem.budgets import BoardBudget
 from planner.problem.goals import MAXIMISED
+from planner.problem.least_spread import PCT_UNITS, least_spread, most_spread, uneven_units
 from planner.problem.problem import Problem
 from profiles.layer import BYTES_PER_VALUE
 from profiles.operating_point import computing_w
@@ -38,6 +40,7 @@ class PlanReplay:
         yield from self._wrong_joint_models()
         yield from self._misplaced()
         yield from self._wrong_budgets()
+        yield from self._wrong_balance()
         values = self._values()
         for stage in self.plan["stages"]:
             value = values.get(stage["objective"], stage["value"])
@@ -172,15 +175,55 @@ class PlanReplay:
                 if found != right:
                     yield f"the joint model on {one['board']}: {name} is {found}, not {right}"
 
+    def _wrong_balance(self) -> Iterator[str]:
+        """How alike partitions are, or whether wider students know more, not as written or asked.
+
+        A wider student has more parameters, whatever its filters.
+        """
+        problem, plan, asked = self.problem, self.plan, self.problem.balance_pct
+        if asked is None and problem.inversion is None:
+            return
+        sizes = {one.id: len(one.filters) for one in problem.partition.communities}
+        kept = tuple(size for c, size in sizes.items() if c not in plan["dropped"])
+        first = [len(one["filters"]) for one in plan["students"] if one["round"] == 1]
+        least, spread = least_spread(kept, len(first)), max(first) - min(first)
+        units = None if asked is None else math.floor(asked * PCT_UNITS + NOISE)
+        image = problem.image_shape
+        known = [
+            (student_cost_line(parse_network(one["network"]), image).params, len(one["filters"]))
+            for one in plan["students"]
+        ]
+        fewer = (theirs - own for wide, own in known for width, theirs in known if width < wide)
+        rights = {
+            "smallest": min(first),
+            "largest": max(first),
+            "least_spread": least.filters,
+            "least_proven": least.proven,
+            "most_spread": None if units is None else most_spread(units, kept, len(first)),
+            "unevenness_pct": uneven_units(spread, kept, len(first)) / PCT_UNITS,
+            "inversion": max((0, *fewer)),
+        }
+        for name, right in rights.items():
+            found = (plan["balance"] or {}).get(name)
+            if found != right:
+                yield f"balance: {name} is {found}, not {right}"
+        if rights["most_spread"] is not None and spread > rights["most_spread"]:
+            yield f"partitions are {spread} filters apart; balance allows {rights['most_spread']}"
+        if problem.inversion is not None and rights["inversion"] > problem.inversion:
+            yield f"a wider student has {rights['inversion']} filters fewer than a narrower one"
+
     def _known_params(self) -> int:
-        """Parameters of all students, the G0 of each board counted once; no copies of students."""
+        """Parameters of all students, the G0 of each board counted once; no copies of students.
+
+        Of a student's boards one counts, chosen so that most boards do.
+        """
         students = self.plan["students"]
         params = sum(one["params"] for one in students)
         if self.plan["group0"] is not None:
             return int(params + self.plan["group0"]["params"])
         if self._shares:
             spec, image = parse_network(students[0]["network"]), self.problem.image_shape
-            shared = len(students) - len({one["board"] for one in students})
+            shared = len(students) - _most_apart([_boards(one) for one in students])
             params -= shared * group0_cost(spec, image).params
         return int(params)
 
@@ -191,8 +234,8 @@ class PlanReplay:
         known = {one.id: len(one.filters) for one in self.problem.partition.communities}
         lost = sum(known.get(c, 0) for c in plan["dropped"])
         loads = [load for loads in self._loads.values() for load in loads]
-        copied = self._shares and any(one["replicas"] for one in plan["students"])
-        return ({} if copied else {"capacity": self._known_params()}) | {
+        return {
+            "capacity": self._known_params(),
             "memory": sum(size for size, _ in loads),
             "flops": 2 * sum(macs for _, macs in loads),
             "students": len(sizes),
@@ -205,3 +248,37 @@ class PlanReplay:
 
 def _boards(model: Mapping[str, Any]) -> list[str]:
     return [model["board"], *model.get("replicas", ())]
+
+
+def _most_apart(holders: Sequence[Sequence[str]]) -> int:
+    """Most of these that can be on boards of their own, each on one of those that it names.
+
+    Path after path is found on which one more gets a board.
+    """
+    owner: dict[str, int] = {}
+    for start in range(len(holders)):
+        came: dict[str, int] = {}
+        row = [start]
+        while row:
+            one = row.pop()
+            for board in holders[one]:
+                if board not in came:
+                    came[board] = one
+                    if board in owner:
+                        row.append(owner[board])
+                    else:
+                        _hand_over(owner, came, board, start)
+                        row.clear()
+                        break
+    return len(owner)
+
+
+def _hand_over(owner: dict[str, int], came: Mapping[str, int], board: str, start: int) -> None:
+    """Give each on the path from `start` the board that it came to."""
+    while True:
+        one = came[board]
+        before = next((name for name, own in owner.items() if own == one), None)
+        owner[board] = one
+        if one == start or before is None:
+            return
+        board = before

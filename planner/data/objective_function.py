@@ -8,7 +8,6 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from nonn_common.units import FLOPS_PER_MAC
 from planner.accuracy.model import UNITS_PER_INDEX
-from planner.data.balance import PCT_UNITS
 from planner.data.modes import (
     LATEST_UNITS,
     UNITS_PER_MJ,
@@ -22,6 +21,7 @@ from planner.data.modes import (
 )
 from planner.problem.budgets import Resource
 from planner.problem.goals import MAXIMISED, Objective, Requirement
+from planner.problem.least_spread import PCT_UNITS
 from planner.problem.problem import Problem
 from planner.reliability.robustness import UNITS_PER_ACCURACY_POINT, UNITS_PER_CERTAINTY
 from profiles.fleet import Board

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
-from planner.data.balance import PCT_UNITS
 from planner.data.board_capacity import BoardCapacity
 from planner.data.modes import (
     UNITS_PER_POINT,
@@ -31,6 +30,7 @@ from planner.data.objective_function import (
 from planner.data.problem_data import ProblemData, resolve_problem
 from planner.problem.budgets import BUDGETS, BudgetName, format_budget, round_loosely
 from planner.problem.goals import MAXIMISED, Objective, Requirement
+from planner.problem.least_spread import PCT_UNITS
 from planner.problem.problem import Problem
 
 ConstraintKind = (

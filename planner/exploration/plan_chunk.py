@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from planner.data.balance import kept_sizes, uneven_units
+from planner.data.balance import kept_sizes
 from planner.data.modes import Assignment, DropChoice, log_units
 from planner.data.objective_function import (
     SENDER,
@@ -22,6 +22,7 @@ from planner.data.objective_function import (
 )
 from planner.data.problem_data import ProblemData, kept_communities
 from planner.problem.budgets import Resource
+from planner.problem.least_spread import uneven_units
 from planner.solvers.level_solver import SearchOutcome
 from simulator.graph_builder import downlink, uplink
 

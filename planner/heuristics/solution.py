@@ -11,7 +11,7 @@ from functools import cache
 from itertools import zip_longest
 from typing import NamedTuple
 
-from planner.data.balance import kept_sizes, most_inversion, uneven_units
+from planner.data.balance import kept_sizes
 from planner.data.board_capacity import BoardCapacity
 from planner.data.mode_costs import (
     StudentLoad,
@@ -32,6 +32,7 @@ from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData
 from planner.heuristics import DROPPED, Solution
 from planner.problem.budgets import Resource
+from planner.problem.least_spread import most_inversion, uneven_units
 from planner.reliability.robustness import (
     UNITS_PER_ACCURACY_POINT,
     UNITS_PER_CERTAINTY,

@@ -11,7 +11,7 @@ boards and their order are the best there are for the problem's objective.  No a
 the best of all: what latency, accuracy, energy and boards are worth is the user's to say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nonn_common.errors import UnprovenError
 from nonn_common.units import FLOPS_PER_MAC, format_bytes
@@ -30,6 +30,7 @@ from planner.pipelines.segmentation import (
     best_segmentation,
     describe_segmentation,
     infeasibility_reason,
+    recompute_segmentation,
 )
 from planner.plan_file.evaluation import PlanEvaluation, all_up_probability
 from planner.plan_file.plan_document import Alternative, AlternativeKind, PlanDocument
@@ -54,15 +55,39 @@ def find_alternatives(plan: PlanDocument) -> tuple[Alternative, ...]:
     teacher = (parse_network(named),) if named is not None else ()
     return (
         _nonn(plan),
-        _single("compressed", problem, smaller, "one", _estimate(problem)),
-        _single("both", problem, smaller, "several", _estimate(problem)),
-        _single("segmented", problem, teacher, "any", lambda *_: _teacher_pct(problem)),
+        _single("compressed", problem, smaller, "one", _estimate("compressed", problem)),
+        _single("both", problem, smaller, "several", _estimate("both", problem)),
+        _single("segmented", problem, teacher, "any", _estimate("segmented", problem)),
         teacher_alone(problem),
     )
 
 
-def _estimate(problem: Problem) -> AccuracyEstimator:
-    """Estimator of the accuracy of one network of the problem."""
+def false_alternatives(plan: PlanDocument) -> Iterator[str]:
+    """Yield figures of alternatives that their plan, cut or board does not give.
+
+    That there is nothing better is not looked for again.
+    """
+    problem = plan.question
+    for one in plan.alternatives:
+        right: Alternative | None = None
+        if one.kind == "nonn":
+            right = _nonn(plan)
+        elif one.kind == "teacher":
+            right = teacher_alone(problem)
+        elif one.segmentation is not None:
+            cut = recompute_segmentation(problem, one.segmentation)
+            right = _cut(one.kind, problem, cut, _estimate(one.kind, problem))
+        for field in Alternative.model_fields if right is not None else ():
+            written = getattr(one, field)
+            # Plans from before a figure was told say nothing of it.
+            if written is not None and written != getattr(right, field):
+                yield f"alternative {one.kind}: its {field} is not what it costs"
+
+
+def _estimate(kind: AlternativeKind, problem: Problem) -> AccuracyEstimator:
+    """Estimator of the accuracy of one network of the problem; the teacher's is as measured."""
+    if kind == "segmented":
+        return lambda *_: _teacher_pct(problem)
 
     def estimated(params: int, macs: int, students: int) -> float | None:
         if problem.accuracy is None or not problem.accuracy.known:
@@ -130,6 +155,13 @@ def _single(
         return Alternative(kind=kind, networks=(), status="infeasible", reason=reason)
     if over := _over_memory(problem, best):
         return Alternative(kind=kind, networks=(), status="undecided", reason=over)
+    return _cut(kind, problem, best, accuracy)
+
+
+def _cut(
+    kind: AlternativeKind, problem: Problem, best: Segmentation, accuracy: AccuracyEstimator
+) -> Alternative:
+    """Row of one network, whole or cut."""
     return Alternative(
         kind=kind,
         networks=(best.network,),

@@ -15,14 +15,7 @@ from nonn_core.networks.network_cost import (
     student_cost_line,
 )
 from nonn_core.partition import Filters, reshuffle_filters
-from planner.data.balance import (
-    PCT_UNITS,
-    PartitionBalance,
-    least_spread,
-    most_inversion,
-    most_spread,
-    uneven_units,
-)
+from planner.data.balance import PartitionBalance
 from planner.data.mode_costs import copied_group
 from planner.data.modes import AssignedStudent, Stem, round_down
 from planner.data.problem_data import host_device
@@ -32,6 +25,13 @@ from planner.plan_file.plan_document import (
     JointModel,
     PlannedGroup0,
     PlannedStudent,
+)
+from planner.problem.least_spread import (
+    PCT_UNITS,
+    least_spread,
+    most_inversion,
+    most_spread,
+    uneven_units,
 )
 from planner.problem.problem import Problem
 from profiles.device import DeviceProfile, PredictedTime, TimingMethod, known_time, slowdown

@@ -15,8 +15,7 @@ from planner.data.modes import AssignedStudent, Assignment
 from planner.data.objective_function import rounding_tolerance, satisfies
 from planner.data.problem_data import host_device
 from planner.data.relaxable_constraint import RelaxableConstraint
-from planner.pipelines.segmentation import recompute_segmentation
-from planner.plan_file.alternatives import teacher_alone
+from planner.plan_file.alternatives import false_alternatives
 from planner.plan_file.decision_workload import broken_balance, evaluate_decision
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import BoardTime, LevelResult, PlanDocument, Prediction
@@ -229,18 +228,8 @@ def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
     yield from broken_balance(problem, computed_plan.balance)
     if plan.balance != computed_plan.balance:
         yield "the balance is not what the students' partitions give"
-    yield from _wrong_alternatives(plan)
+    yield from false_alternatives(plan)
     yield from _wrong_stages(plan, computed_plan)
-
-
-def _wrong_alternatives(plan: PlanDocument) -> Iterator[str]:
-    """Each alternative costs what its cut gives; the teacher alone, what its board gives."""
-    for one in plan.alternatives:
-        known = one.segmentation
-        if known is not None and known != recompute_segmentation(plan.question, known):
-            yield f"alternative {one.kind}: its figures are not those of its cut"
-        elif one.kind == "teacher" and one != teacher_alone(plan.question):
-            yield "alternative teacher: its figures are not those of its board"
 
 
 def _differences(what: str, written: Record, computed: Record) -> Iterator[str]:

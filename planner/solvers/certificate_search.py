@@ -44,8 +44,8 @@ FINE_SCALE = 10**15
 """The same, where demands are weighed or sends are due."""
 MOST_WORK = 1_000_000
 """Labels and columns that the search for one stage may look at."""
-MOST_LISTED = 10_000
-"""Sets and plans of a case that is listed."""
+FEW_LISTED, MOST_LISTED = 10_000, 200_000
+"""Sets and plans of a case that is listed, before and after prices are looked for."""
 MOST_DATES = 24
 """Due dates that have a price."""
 LEAST_PART = 1e-7
@@ -188,7 +188,7 @@ class _Program:
 
     def _smallest(self) -> tuple[BranchStep, BranchStep] | None:
         """Two ways to go on: how large the smallest student is."""
-        window, spread = self.view.window, self._question.demands.spread or 0
+        window, spread = self.view.window, self._case.spread or 0
         if window is not None and window[0] < window[1] - spread:
             middle = (window[0] + window[1] - spread + 1) // 2
             return BranchStep(filters=middle, holds=False), BranchStep(filters=middle, holds=True)
@@ -276,9 +276,19 @@ class PriceSearch:
         return Certificate(leaves=tuple(leaves))
 
     def _leaves(self, case: Case) -> list[PriceLeaf] | None:
-        """Leaves of a case, depth first; None where they do not close."""
-        if listed := self._listed(case):
+        """Leaves of a case; None where they do not close.
+
+        Few plans are listed; else prices are looked for, and then more plans listed.
+        """
+        if listed := self._listed(case, FEW_LISTED):
             return [listed]
+        if found := self._priced(case):
+            return found
+        listed = self._listed(case, MOST_LISTED)
+        return None if listed is None else [listed]
+
+    def _priced(self, case: Case) -> list[PriceLeaf] | None:
+        """Leaves of a case that have prices, depth first."""
         closed: list[PriceLeaf] = []
         paths: list[tuple[BranchStep, ...]] = [()]
         while paths:
@@ -296,10 +306,10 @@ class PriceSearch:
             paths += [(*path, way) for way in ways]
         return closed
 
-    def _listed(self, case: Case) -> PriceLeaf | None:
+    def _listed(self, case: Case, most: int) -> PriceLeaf | None:
         """Leaf of a case whose plans are listed; None for many."""
         leaf = PriceLeaf(drop=case.drop, rounds=case.rounds, group0=case.group0, listed=True)
-        work = WorkLimit(MOST_LISTED)
+        work = WorkLimit(most)
         try:
             bound = leaf_bound(self.tables, case, self.demands, self.goal, leaf, work)
         except WorkExceededError:

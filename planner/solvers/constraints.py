@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from planner import solvers as cp_model
-from planner.data.balance import PCT_UNITS, Division, divisions, least_spread, most_spread
+from planner.data.balance import Division, divisions
 from planner.data.modes import CostSlope
 from planner.data.problem_data import ProblemData
+from planner.problem.least_spread import PCT_UNITS, least_spread, most_spread
 from planner.solvers.variables import Expr, Variables, sum_of
 
 Model = cp_model.CpModel

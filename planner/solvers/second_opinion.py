@@ -3,8 +3,10 @@
 No proof: HiGHS counts in binary fractions.  Its bound is cut to whole numbers only after what these
 may hide is added.  A feasibility question is asked as a maximum, of communities that are placed.
 
-Symbols: s student, b board, m mode, c community; runs[s,b,m] it runs there; knows[c,s,b,m] and
-knows the community.  Costs are affine in filters, peaks those of no filters.
+Symbols: s student, b board, m mode, c community, v precision; runs[s,b,m] it runs there;
+knows[c,s,b,m] and knows the community; used[b] the board runs any.  Costs are affine in filters,
+peaks those of no filters.  Where students share G0: copy[b,v] the board has one at this precision,
+joint[b,v] of several students, peak[b,v] the elements alive.  With balance: least and most filters.
 """
 
 import math
@@ -18,9 +20,10 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from planner.certificates import NOTHING, SUMS, Case, Demands, is_covered, remaining_cases
-from planner.certificates.figures import BUSY, CostTables, signed_measure
+from planner.certificates.figures import BUSY, GAINS, MEASURES, CostTables, Role
 from planner.certificates.verification import Claim
 from planner.plan_file.plan_document import PlanDocument
+from planner.problem.goals import MAXIMISED
 
 MOST_VARIABLES = 20_000
 MOST_NODES = 2_000
@@ -30,17 +33,43 @@ INFEASIBLE = 2
 FRACTION = 1e-9
 """Part of a bound that binary fractions may hide."""
 
-Column = tuple[int | None, int, int, int]
-"""A community, or none, and student, board, mode."""
+ALONE = Role("any")
+"""A student that is a model of its own."""
+HEAD = Role("any", "further", counted=False)
+"""A head of a joint model; G0 and what is alive at once come on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A variable: what it adds to each measure, and needs of a board; real where not `whole`."""
+
+    gains: dict[str, int] = field(default_factory=dict)
+    board: int = 0
+    needs: tuple[int, int] = (0, 0)
+    whole: bool = True
+
+
+Run = tuple[int, int, int]
+"""Student, board, mode."""
 
 
 @dataclass
-class _Rows:
-    """Rows of a linear program, one after the other."""
+class _Program:
+    """Variables and rows of one case, one after the other."""
 
+    tables: CostTables
+    case: Case
+    columns: list[_Column] = field(default_factory=list)
     entries: list[tuple[int, int, float]] = field(default_factory=list)
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
+    runs: dict[Run, int] = field(default_factory=dict)
+    knows: dict[tuple[int, Run], int] = field(default_factory=dict)
+
+    def column(self, column: _Column) -> int:
+        """Number of a new variable."""
+        self.columns.append(column)
+        return len(self.columns) - 1
 
     def add(self, low: float, high: float, row: Iterable[tuple[int, float]]) -> None:
         """Add low <= sum of amounts times columns <= high."""
@@ -48,6 +77,135 @@ class _Rows:
         self.entries += [(number, column, amount) for column, amount in row]
         self.low.append(low)
         self.high.append(high)
+
+    @property
+    def filters(self) -> int:
+        """Filters of all communities that are kept."""
+        return sum(self.tables.sizes[c] for c in self.case.kept)
+
+    def build(self, *, whole: bool) -> None:
+        """Add all variables and rows but those of demands; place all communities if `whole`."""
+        tables, case = self.tables, self.case
+        students = range(min(case.most, len(case.kept)))
+        modes = tables.numbers(case.group0)
+        role = HEAD if tables.shares_group0 else ALONE
+        for run in product(students, range(len(tables.boards)), modes):
+            self.runs[run] = self.column(self._part(run, 0, role))
+        # Students stand in the order of their first communities.
+        for place, c in enumerate(case.kept):
+            for run in self.runs:
+                if run[0] <= place:
+                    column = self._part(run, tables.sizes[c], role, grown=True)
+                    self.knows[c, run] = self.column(column)
+        self._place(whole=whole)
+        for board in range(len(tables.boards)):
+            self._use(board)
+            for precision in tables.problem.precisions if tables.shares_group0 else ():
+                own = [m for m in modes if tables.modes[m].precision == precision]
+                self._share(board, own)
+            self._keep_budgets(board)
+        if case.spread is not None and case.merges:
+            self._balance(case.spread)
+
+    def _part(self, run: Run, filters: int, role: Role, *, grown: bool = False) -> _Column:
+        """A student without filters, or so many more of it."""
+        part = (self.tables.growth if grown else self.tables.student)(
+            run[1], run[2], filters, role, False
+        )
+        gains = dict(zip(GAINS, part.gains, strict=True))
+        return _Column(gains | {"placed": int(grown)}, run[1], part.needs[:BUSY])
+
+    def _place(self, *, whole: bool) -> None:
+        """Place each community, all of them where `whole`, and each student, once.
+
+        knows[c,s,b,m] <= runs[s,b,m] <= sum_c knows[c,s,b,m].
+        """
+        case = self.case
+        self.add(case.fewest * whole, case.most, ((n, 1.0) for n in self.runs.values()))
+        by_run: dict[Run, list[int]] = defaultdict(list)
+        by_community: dict[int, list[int]] = defaultdict(list)
+        by_student: dict[int, list[int]] = defaultdict(list)
+        for (c, run), n in self.knows.items():
+            by_run[run].append(n)
+            by_community[c].append(n)
+        for run, n in self.runs.items():
+            by_student[run[0]].append(n)
+            least = math.inf if case.merges else 0
+            self.add(0, least, [(n, -1.0), *((one, 1.0) for one in by_run[run])])
+            for one in by_run[run]:
+                self.add(-math.inf, 0, [(one, 1.0), (n, -1.0)])
+        for own in by_community.values():
+            self.add(int(whole), 1, ((n, 1.0) for n in own))
+        for own in by_student.values():
+            self.add(0, 1, ((n, 1.0) for n in own))
+
+    def _use(self, board: int) -> None:
+        """Whether a board runs any student; what it knows counts G0 once."""
+        here = [n for run, n in self.runs.items() if run[1] == board]
+        stem = self.tables.modes[self.tables.numbers(self.case.group0)[0]].stem
+        known = stem.params if self.tables.shares_group0 else 0
+        used = self.column(_Column({"boards": 1, "params": known}))
+        self.add(-math.inf, 0, [(used, 1.0), *((n, -1.0) for n in here)])
+        for n in here:
+            self.add(-math.inf, 0, [(n, 1.0), (used, -1.0)])
+
+    def _share(self, board: int, modes: Sequence[int]) -> None:
+        """One G0 for the students of a board in these modes, of one precision.
+
+        Of several the features of all are alive, and G0's maps; one lets these go.
+        """
+        tables, most = self.tables, min(self.case.most, len(self.case.kept))
+        stem, size = tables.modes[modes[0]].stem, tables.modes[modes[0]].value_bytes
+        needs = size * stem.params, stem.macs
+        gains = {"memory_bytes": needs[0], "macs": needs[1]}
+        copy = self.column(_Column(gains, board, needs))
+        joint = self.column(_Column())
+        peak = self.column(_Column({"memory_bytes": size}, board, (size, 0), whole=False))
+        here = {run: n for run, n in self.runs.items() if run[1] == board and run[2] in modes}
+        features = [
+            (n, float(tables.sizes[c])) for (c, run), n in self.knows.items() if run in here
+        ]
+        self.add(0, math.inf, [(peak, 1.0), (copy, -float(stem.peak_elements))])
+        several = (copy, 1.0), (joint, float(most - 1))
+        self.add(0, math.inf, [*several, *((n, -1.0) for n in here.values())])
+        for run, n in here.items():
+            mode = tables.modes[run[2]]
+            alone, behind = mode.line.at(0).peak_elements, mode.behind(0)
+            self.add(-math.inf, 0, [(n, 1.0), (copy, -1.0)])
+            self.add(0, math.inf, [(peak, 1.0), (n, -float(alone))])
+            large = behind + self.filters
+            row = [(peak, 1.0), (n, -float(behind)), (joint, -float(large))]
+            self.add(-large, math.inf, [*row, *((c, -amount) for c, amount in features)])
+
+    def _keep_budgets(self, board: int) -> None:
+        """Memory and MACs of a board's models within its budgets."""
+        for need, limit in enumerate(self.tables.limits(board)[:BUSY]):
+            if limit is not None:
+                own = ((n, float(one.needs[need])) for n, one in self._on(board))
+                self.add(-math.inf, limit, own)
+
+    def _on(self, board: int) -> Iterable[tuple[int, _Column]]:
+        return ((n, one) for n, one in enumerate(self.columns) if one.board == board)
+
+    def _balance(self, spread: int) -> None:
+        """No student has more filters than another by more than this."""
+        least, most = (self.column(_Column(whole=False)) for _ in range(2))
+        self.add(-math.inf, spread, [(most, 1.0), (least, -1.0)])
+        for s in {run[0] for run in self.runs}:
+            sizes = [
+                (n, -float(self.tables.sizes[c]))
+                for (c, run), n in self.knows.items()
+                if run[0] == s
+            ]
+            self.add(0, math.inf, [(most, 1.0), *sizes])
+            here = [(n, float(self.filters)) for run, n in self.runs.items() if run[0] == s]
+            self.add(-math.inf, self.filters, [(least, 1.0), *sizes, *here])
+
+    def worth(self, name: str) -> list[float]:
+        """Amount of each variable in an objective, negative where less is better."""
+        measure = MEASURES.get(name, name)
+        sign = 1 if name in MAXIMISED or name == "placed" else -1
+        return [float(sign * one.gains.get(measure, 0)) for one in self.columns]
 
 
 def second_opinion(tables: CostTables, claim: Claim | Demands) -> bool | None:
@@ -58,10 +216,10 @@ def second_opinion(tables: CostTables, claim: Claim | Demands) -> bool | None:
     """
     demands = claim.demands if isinstance(claim, Claim) else claim
     goal = claim.goal if isinstance(claim, Claim) else None
-    timed = demands.latest, demands.period, demands.node_energy, demands.spread, demands.product
+    timed = demands.latest, demands.period, demands.node_energy, demands.product
     if (
         not is_covered(tables.problem)
-        or tables.shares_group0
+        or tables.problem.max_copies > 1
         or any(one is not None for one in timed)
     ):
         return None
@@ -94,89 +252,28 @@ def refusal_standing(plan: PlanDocument) -> str:
 
 def _bound(tables: CostTables, case: Case, demands: Demands, goal: str | None) -> int | None:
     """Most of the goal, or of communities that are placed; None for no answer."""
-    students = range(min(case.most, len(case.kept)))
-    modes = [one.mode for one in tables.first(0, 0, case.group0, "any", False)]
-    runs: list[Column] = [
-        (None, *key) for key in product(students, range(len(tables.boards)), modes)
-    ]
-    # Students stand in the order of their first communities.
-    knows: list[Column] = [
-        (c, *run[1:]) for n, c in enumerate(case.kept) for run in runs if run[1] <= n
-    ]
-    columns = [*runs, *knows]
-    if len(columns) > MOST_VARIABLES or goal == "boards" or "boards" in demands.sums:
+    students = min(case.most, len(case.kept))
+    runs = students * len(tables.boards) * len(tables.numbers(case.group0))
+    if runs * (1 + len(case.kept)) > MOST_VARIABLES:
         return None
-    parts = [_part(tables, case, one) for one in columns]
-    rows = _Rows()
-    _place(rows, case, columns, whole=goal is not None)
-    _keep_budgets(rows, tables, columns, [needs for needs, _ in parts])
+    program = _Program(tables, case)
+    program.build(whole=goal is not None)
     for name, least in demands.sums.items():
         if name != goal:
-            amounts = enumerate(float(signed_measure(name, gains)) for _, gains in parts)
-            rows.add(least, math.inf, amounts)
-    if goal is None:
-        return _most(rows, [float(one[0] is not None) for one in columns])
-    return _most(rows, [float(signed_measure(goal, gains)) for _, gains in parts])
+            program.add(least, math.inf, enumerate(program.worth(name)))
+    return _most(program, program.worth(goal or "placed"))
 
 
-def _place(rows: _Rows, case: Case, columns: Sequence[Column], *, whole: bool) -> None:
-    """Place each community, all of them where `whole`, and each student, once.
-
-    knows[c,s,b,m] <= runs[s,b,m] <= sum_c knows[c,s,b,m].
-    """
-    by_community: dict[int | None, list[int]] = defaultdict(list)
-    by_student: dict[int, list[int]] = defaultdict(list)
-    by_run: dict[tuple[int, int, int], list[int]] = defaultdict(list)
-    for n, (community, *run) in enumerate(columns):
-        by_community[community].append(n)
-        if community is None:
-            by_student[run[0]].append(n)
-        by_run[run[0], run[1], run[2]].append(n)
-    for community, own in by_community.items():
-        few, many = (int(whole), 1) if community is not None else (case.fewest * whole, case.most)
-        rows.add(few, many, ((n, 1.0) for n in own))
-    for own in by_student.values():
-        rows.add(0, 1, ((n, 1.0) for n in own))
-    for first, *knows in by_run.values():
-        rows.add(0, math.inf if case.merges else 0, [(first, -1.0), *((n, 1.0) for n in knows)])
-        for n in knows:
-            rows.add(-math.inf, 0, [(n, 1.0), (first, -1.0)])
-
-
-def _keep_budgets(
-    rows: _Rows, tables: CostTables, columns: Sequence[Column], needs: Sequence[Sequence[int]]
-) -> None:
-    """Memory and MACs of each board's students within its budgets."""
-    for board in range(len(tables.boards)):
-        for need, limit in enumerate(tables.limits(board)[:BUSY]):
-            if limit is not None:
-                here = (n for n, one in enumerate(columns) if one[2] == board)
-                rows.add(-math.inf, limit, ((n, float(needs[n][need])) for n in here))
-
-
-def _part(
-    tables: CostTables, case: Case, column: Column
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Needs and gains of a student without filters, or of a community that it knows."""
-    community, _, board, mode = column
-    first = tables.first(board, 0, case.group0, "any", False)
-    (student,) = (one for one in first if one.mode == mode)
-    if community is None:
-        return student.needs, student.gains
-    joining = tables.joining(board, tables.sizes[community], case.group0, "any", False)
-    (part,) = (one for one in joining if one.slope == student.slope)
-    return part.needs, part.gains
-
-
-def _most(rows: _Rows, worth: Sequence[float]) -> int | None:
+def _most(program: _Program, worth: Sequence[float]) -> int | None:
     """Whole bound of a maximum, NOTHING where there is nothing; None for no answer."""
-    numbers, columns, amounts = zip(*rows.entries, strict=True)
-    matrix = coo_array((amounts, (numbers, columns)), shape=(len(rows.low), len(worth)))
+    numbers, columns, amounts = zip(*program.entries, strict=True)
+    matrix = coo_array((amounts, (numbers, columns)), shape=(len(program.low), len(worth)))
+    whole = np.array([one.whole for one in program.columns])
     found = milp(
         [-one for one in worth],
-        integrality=np.ones(len(worth), dtype=np.int64),
-        bounds=Bounds(0, 1),
-        constraints=LinearConstraint(matrix.tocsr(), np.array(rows.low), np.array(rows.high)),
+        integrality=whole.astype(np.int64),
+        bounds=Bounds(0, np.where(whole, 1, np.inf)),
+        constraints=LinearConstraint(matrix.tocsr(), np.array(program.low), np.array(program.high)),
         options={"node_limit": MOST_NODES, "mip_rel_gap": 0.0},
     )
     if found.status == INFEASIBLE:

@@ -8,7 +8,7 @@ from drawn_problems import unlike_question
 from planner_questions import published, stages
 
 from nonn_common.errors import NonnError
-from nonn_plan import PlanDocument, solve, verify, with_certificates
+from nonn_plan import PlanDocument, solve, verify, with_alternatives, with_certificates
 from planner.certificates.replay import PlanReplay
 
 CHANGES = 50
@@ -22,9 +22,10 @@ def plans(request):
     default = stages("dropped", "capacity:5%", "imbalance", "latency")
     questions = [published(objective=default, max_students=2)]
     questions += [unlike_question(seed, objective=default, **drawn) for seed in (0, 1)]
-    copies = {"group0_copies": request.param}
+    copies = {"group0_copies": request.param, "balance_pct": 10.0, "inversion": 0}
     solved = [solve(one.model_copy(update=copies)) for one in questions]
     assert any(one.joint_models for one in solved) is (request.param == "per-board")
+    solved[0] = with_alternatives(solved[0])
     return [with_certificates(one).model_dump(mode="json") for one in solved]
 
 
@@ -95,6 +96,37 @@ def test_a_changed_joint_model_is_refused(change):
     changed_models = change(content["joint_models"])
     replay = PlanReplay(plan.question, content | {"joint_models": changed_models})
     assert any("joint model" in text for text in replay.false_claims())
+
+
+def test_a_changed_balance_is_refused_by_the_replay(plans):
+    """The checker recounts it by itself, whatever the planner's own check says."""
+    content = plans[0]
+    problem = PlanDocument.model_validate(content).question
+    assert not any(PlanReplay(problem, content).false_claims())
+    for name, value in content["balance"].items():
+        tampered = changed(
+            content, ("balance", name), lambda old: not old if old is True else old + 1
+        )
+        assert [name in text for text in PlanReplay(problem, tampered).false_claims()], value
+
+
+def test_partitions_less_alike_than_asked_are_refused_by_the_replay(plans):
+    content = plans[0]
+    strict = changed(content, ("question", "balance_pct"), lambda _: 0.0)
+    strict = changed(strict, ("question", "inversion"), lambda _: 0)
+    problem = PlanDocument.model_validate(strict).question
+    spread = content["balance"]["largest"] - content["balance"]["smallest"]
+    said = [text for text in PlanReplay(problem, strict).false_claims() if "apart" in text]
+    assert bool(said) is (spread > content["balance"]["least_spread"])
+
+
+def test_a_figure_of_an_alternative_is_refused(plans):
+    content = plans[0]
+    places = [place for place in figures(content["alternatives"]) if place[1] != "segmentation"]
+    assert {place[0] for place in places} >= {0, 1, 2}
+    for place in places:
+        tampered = changed(content, ("alternatives", *place), lambda old: old + 1)
+        assert refused(tampered), place
 
 
 def test_a_moved_student_is_refused(plans):

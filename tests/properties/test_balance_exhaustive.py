@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_planner_exhaustive import MAXIMISED, MODELS, UNFAILING, slack_of, without_hints
 
-from planner.data.balance import PCT_UNITS, least_spread, most_spread, partition_range
+from planner.data.balance import partition_range
 from planner.data.objective_function import (
     INVERSION,
     OBJECTIVE_FUNCTIONS,
@@ -22,6 +22,7 @@ from planner.data.objective_function import (
 from planner.exploration.enumeration import Enumeration
 from planner.exploration.trade_offs import pareto_front_of
 from planner.heuristics.solution import evaluate_assignment
+from planner.problem.least_spread import PCT_UNITS, least_spread, most_spread
 from planner.solvers.search import TimeBudget, search
 
 INSTANCES = 240
