@@ -216,7 +216,7 @@ class BoardPricing:
     def parts(
         self, place: int, filters: int, models: BoardModels
     ) -> Iterator[tuple[StudentPart, int]]:
-        """Students of so many filters in all modes and roles, with the bits of their roles."""
+        """Students of so many filters in all modes and roles, with bits of these."""
         for number, role, once in models.roles:
             yield self.tables.student(place, number, filters, role, self.timed), once
 

@@ -220,7 +220,7 @@ class CostTables:
         return self._own[key]
 
     def joint_models(self, group0: str, *, slowed: bool, generous: bool) -> tuple[BoardModels, ...]:
-        """Models of students that share G0: of each precision none, one student, or a joint one.
+        """Models of students that share G0: of each precision none, alone, or joint.
 
         Which mode has the largest peak behind G0 is tried.  Where `slowed`, several models are; a
         `generous` count takes the G0 of each student for knowledge.
@@ -329,7 +329,7 @@ class CostTables:
     def _spent(
         self, place: int, number: int, filters: int, role: Role
     ) -> tuple[list[float], list[float]]:
-        """Time and energy of one student, or of its head alone, in each way of timing.
+        """Time and energy of one student, or its head, in each way of timing.
 
         A joint model goes by FLOPs where the layers of one of its students are unknown.
         """

@@ -24,7 +24,7 @@ WidthSizes = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class ListedSet:
-    """A set of students of one board: communities as bits, sizes by width, measures, and times.
+    """Set of students of one board: communities as bits, sizes, measures, times.
 
     More of each measure is better; those that are minimised have the sign turned.
     """

@@ -194,23 +194,25 @@ class PlanReplay:
             for one in plan["students"]
         ]
         fewer = (theirs - own for wide, own in known for width, theirs in known if width < wide)
+        most = None if units is None else most_spread(units, kept, len(first))
+        inversion = max((0, *fewer))
         rights = {
             "smallest": min(first),
             "largest": max(first),
             "least_spread": least.filters,
             "least_proven": least.proven,
-            "most_spread": None if units is None else most_spread(units, kept, len(first)),
+            "most_spread": most,
             "unevenness_pct": uneven_units(spread, kept, len(first)) / PCT_UNITS,
-            "inversion": max((0, *fewer)),
+            "inversion": inversion,
         }
         for name, right in rights.items():
             found = (plan["balance"] or {}).get(name)
             if found != right:
                 yield f"balance: {name} is {found}, not {right}"
-        if rights["most_spread"] is not None and spread > rights["most_spread"]:
-            yield f"partitions are {spread} filters apart; balance allows {rights['most_spread']}"
-        if problem.inversion is not None and rights["inversion"] > problem.inversion:
-            yield f"a wider student has {rights['inversion']} filters fewer than a narrower one"
+        if most is not None and spread > most:
+            yield f"partitions are {spread} filters apart; balance allows {most}"
+        if problem.inversion is not None and inversion > problem.inversion:
+            yield f"a wider student has {inversion} filters fewer than a narrower one"
 
     def _known_params(self) -> int:
         """Parameters of all students, the G0 of each board counted once; no copies of students.
@@ -251,7 +253,7 @@ def _boards(model: Mapping[str, Any]) -> list[str]:
 
 
 def _most_apart(holders: Sequence[Sequence[str]]) -> int:
-    """Most of these that can be on boards of their own, each on one of those that it names.
+    """Most holders that can have boards of their own, of those that they name.
 
     Path after path is found on which one more gets a board.
     """

@@ -76,6 +76,11 @@ class CellResult(Document):
     conflict: tuple[str, ...] = Field(
         default=(), description="What cannot hold together, where there is no plan."
     )
+    refusal: Literal["enumerated", "certified", "seconded", "unconfirmed"] | None = Field(
+        default=None,
+        description="What infeasible rests on: enumerated, all plans; certified, prices in whole "
+        "numbers; seconded, a second engine's agreement, no proof; unconfirmed, one solver's word.",
+    )
     points: tuple[FrontPoint, ...] = Field(default=(), description="Of a front: its plans.")
     enumerated_plans: int | None = Field(
         default=None,

@@ -1,6 +1,8 @@
 """An exploration: cells with their coordinates, as one document and as tables."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from nonn_common.document import Document, Record, check_own_place
 from nonn_common.errors import NonnError
 from planner.exploration.cell import CellRequest, CellResult, read_cell_result
 from planner.problem.goals import OBJECTIVES
+from planner.problem.problem import Problem
 from simulator.results.tables import Table, write_table
 
 Solver = Callable[[Sequence[CellRequest]], Iterator[CellResult]]
@@ -93,7 +96,58 @@ def run_exploration(
         found.write(cell_file(folder, found.digest))
         known[found.digest] = found
         progress("solving cells", len(known), len(wanted))
+    for found in _with_standings([one.asked for one in cells], known):
+        found.write(cell_file(folder, found.digest))
+        known[found.digest] = found
     return tuple(Cell(place=one.place, found=known[one.asked.digest]) for one in cells), reused
+
+
+def _with_standings(
+    asked: Sequence[CellRequest], known: Mapping[str, CellResult]
+) -> Iterator[CellResult]:
+    """Yield infeasible results, with what that rests on, the roomiest budgets first.
+
+    Break-points are of many budgets at once: nobody else is asked about them.
+    """
+    refused = {
+        one.digest: one.problem
+        for one in asked
+        if known[one.digest].status == "infeasible" and known[one.digest].refusal is None
+    }
+    if not refused:
+        return
+    from planner.solvers.second_opinion import RefusalCheck
+
+    check = RefusalCheck()
+    for digest in sorted(refused, key=lambda each: -_room(refused[each])):
+        found, standing = known[digest], "unconfirmed"
+        if found.enumerated_plans is not None:
+            standing = "enumerated"
+        elif found.kind != "breakpoints":
+            standing = check.standing(refused[digest])
+        yield found.model_copy(update={"refusal": standing})
+
+
+def _room(problem: Problem) -> float:
+    """Bytes and MACs of all boards together; no limit on MACs is as good as many."""
+    return sum(
+        one.memory_bytes * (math.inf if one.macs is None else one.macs) for one in problem.budgets
+    )
+
+
+REFUSALS = {
+    "enumerated": "proven by enumeration of all plans",
+    "certified": "certified by prices in whole numbers",
+    "seconded": "seconded by HiGHS, which is no proof",
+    "unconfirmed": "not confirmed: OR-Tools CP-SAT alone says so",
+}
+"""Reasons that a refusal is believed, for people."""
+
+
+def refusals_told(cells: Sequence[Cell]) -> str:
+    """What the infeasible cells rest on, counted; empty where there are none."""
+    counts = Counter[str](cell.found.refusal for cell in cells if cell.found.refusal is not None)
+    return "; ".join(f"{counts[kind]} {told}" for kind, told in REFUSALS.items() if counts[kind])
 
 
 def cell_file(folder: Path, digest: str) -> Path:

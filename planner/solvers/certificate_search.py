@@ -10,7 +10,6 @@ nothing here has to be exact.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from planner.certificates import (
@@ -36,7 +35,6 @@ from planner.certificates.verification import (
     leaf_bound,
 )
 from planner.plan_file.plan_document import LevelResult, PlanDocument
-from planner.problem.problem import Problem
 
 SCALE = 10**3
 """Prices are duals times this, rounded."""
@@ -280,12 +278,8 @@ class PriceSearch:
 
         Few plans are listed; else prices are looked for, and then more plans listed.
         """
-        if listed := self._listed(case, FEW_LISTED):
-            return [listed]
-        if found := self._priced(case):
-            return found
-        listed = self._listed(case, MOST_LISTED)
-        return None if listed is None else [listed]
+        few = self._listed(case, FEW_LISTED)
+        return few or self._priced(case) or self._listed(case, MOST_LISTED)
 
     def _priced(self, case: Case) -> list[PriceLeaf] | None:
         """Leaves of a case that have prices, depth first."""
@@ -306,7 +300,7 @@ class PriceSearch:
             paths += [(*path, way) for way in ways]
         return closed
 
-    def _listed(self, case: Case, most: int) -> PriceLeaf | None:
+    def _listed(self, case: Case, most: int) -> list[PriceLeaf] | None:
         """Leaf of a case whose plans are listed; None for many."""
         leaf = PriceLeaf(drop=case.drop, rounds=case.rounds, group0=case.group0, listed=True)
         work = WorkLimit(most)
@@ -314,7 +308,7 @@ class PriceSearch:
             bound = leaf_bound(self.tables, case, self.demands, self.goal, leaf, work)
         except WorkExceededError:
             return None
-        return leaf if self._closes(bound) else None
+        return [leaf] if self._closes(bound) else None
 
     def _closed(self, case: Case, program: _Program) -> PriceLeaf | None:
         """Prices that close, found by column generation; None where the optimum does not."""
@@ -344,12 +338,8 @@ class PriceSearch:
         return None
 
 
-def _below(above: int, bound: int | None) -> bool:
-    return bound is not None and bound < above
-
-
-def _as_accurate(problem: Problem, most_pct: float, bound: int | None) -> bool:
-    return bound is not None and accuracy_of(problem, bound) <= most_pct
+def _below(above: int) -> Closes:
+    return lambda bound: bound is not None and bound < above
 
 
 def find_certificate(
@@ -367,9 +357,13 @@ def find_certificate(
     problem = tables.problem
     if goal in SUMS:
         above = demands.also(problem, goal, value, beyond=True).sums[goal]
-        closes, sizes = partial(_below, above), (above, 1)
+        closes, sizes = _below(above), (above, 1)
     elif goal == "accuracy":
-        closes = partial(_as_accurate, problem, value + ACCURACY_NOISE)
+        most_pct = value + ACCURACY_NOISE
+
+        def closes(bound: int | None) -> bool:
+            return bound is not None and accuracy_of(problem, bound) <= most_pct
+
     elif goal in REFUTED:
         return refutation(tables, demands.also(problem, goal, value, beyond=True), work)
     else:
@@ -379,7 +373,7 @@ def find_certificate(
 
 def refutation(tables: CostTables, demands: Demands, work: WorkLimit) -> Certificate | None:
     """Certificate that there is no plan within the demands; None where none closes."""
-    return PriceSearch(tables, demands, None, partial(_below, 0), [], work).certificate()
+    return PriceSearch(tables, demands, None, _below(0), [], work).certificate()
 
 
 def with_certificates(plan: PlanDocument) -> PlanDocument:

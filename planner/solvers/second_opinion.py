@@ -14,16 +14,28 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
-from planner.certificates import NOTHING, SUMS, Case, Demands, is_covered, remaining_cases
+from planner.certificates import (
+    NOTHING,
+    SUMS,
+    Case,
+    Certificate,
+    Demands,
+    is_covered,
+    remaining_cases,
+)
 from planner.certificates.figures import BUSY, GAINS, MEASURES, CostTables, Role
-from planner.certificates.verification import Claim
+from planner.certificates.pricing import WorkLimit
+from planner.certificates.verification import Claim, certified_bound
 from planner.plan_file.plan_document import PlanDocument
 from planner.problem.goals import MAXIMISED
+from planner.problem.problem import Problem
+from planner.solvers.certificate_search import refutation
 
 MOST_VARIABLES = 20_000
 MOST_NODES = 2_000
@@ -41,11 +53,11 @@ HEAD = Role("any", "further", counted=False)
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A variable: what it adds to each measure, and needs of a board; real where not `whole`."""
+    """Variable, with what it adds to measures, and needs of its board."""
 
     gains: dict[str, int] = field(default_factory=dict)
     board: int = 0
-    needs: tuple[int, int] = (0, 0)
+    needs: tuple[int, ...] = (0, 0)
     whole: bool = True
 
 
@@ -248,6 +260,44 @@ def refusal_standing(plan: PlanDocument) -> str:
     if second_opinion(CostTables(plan.question), Demands.of(plan.question)):
         return "second opinion, not a proof: HiGHS agrees, on a model of its own"
     return "not confirmed: OR-Tools CP-SAT alone says so"
+
+
+RefusalStanding = Literal["enumerated", "certified", "seconded", "unconfirmed"]
+"""Reason that a refusal is believed: all plans were looked at, prices, a second engine, or none."""
+REFUSAL_WORK = 3_000_000
+"""Labels that certificates of one exploration's refusals may take."""
+MOST_OPINIONS = 8
+"""Questions that HiGHS is asked for one exploration."""
+
+
+@dataclass
+class RefusalCheck:
+    """Standing of refusals of questions that differ in budgets, the roomiest asked first.
+
+    Prices that refute one are tried on the next, in that one's own figures.
+    """
+
+    work: WorkLimit = field(default_factory=lambda: WorkLimit(REFUSAL_WORK))
+    opinions: int = MOST_OPINIONS
+    _known: dict[str, list[Certificate]] = field(default_factory=lambda: defaultdict(list))
+
+    def standing(self, problem: Problem) -> RefusalStanding:
+        """Standing of the answer that a question has no plan."""
+        if not is_covered(problem):
+            return "unconfirmed"
+        tables, demands = CostTables(problem), Demands.of(problem)
+        known = self._known[problem.model_dump_json(exclude={"budgets", "objective"})]
+        for one in known:
+            if certified_bound(tables, demands, None, one) == NOTHING:
+                return "certified"
+        found = refutation(tables, demands, self.work) if self.work.left > 0 else None
+        if found is not None:
+            known.append(found)
+            return "certified"
+        self.opinions -= 1
+        return (
+            "seconded" if self.opinions >= 0 and second_opinion(tables, demands) else "unconfirmed"
+        )
 
 
 def _bound(tables: CostTables, case: Case, demands: Demands, goal: str | None) -> int | None:

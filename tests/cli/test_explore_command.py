@@ -85,6 +85,7 @@ def test_infeasible_cells_are_results(nonn_plan, arguments):
     assert said.code == 0, said.err
     assert [status for _, status, _ in values(said.document)] == ["infeasible", "optimal"]
     assert said.document["cells"][0]["found"]["conflict"]
+    assert [cell["found"]["refusal"] for cell in said.document["cells"]] == ["certified", None]
 
 
 def test_why_a_cell_has_no_plan_comes_before_where_the_answers_are(nonn_plan, arguments):
@@ -95,6 +96,7 @@ def test_why_a_cell_has_no_plan_comes_before_where_the_answers_are(nonn_plan, ar
         said.out.index("written"),
     )
     assert why < said.out.index("  - memory budget of rpi-3b-1: 11.0 KB") < where
+    assert "infeasible cells: 2 certified by prices in whole numbers" in said.out
 
 
 def test_no_cell_feasible_is_exit_code_3_and_no_proof_4(nonn_plan, arguments):

@@ -15,10 +15,11 @@ from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import joint_cost, student_cost, student_cost_line
 from planner.certificates import NOTHING, BranchStep, Certificate, Demands, PriceLeaf
 from planner.certificates.figures import CostTables
+from planner.certificates.pricing import WorkLimit
 from planner.certificates.verification import Claim, certified_bound, verify_plan
 from planner.solve import solve
 from planner.solvers.certificate_search import with_certificates
-from planner.solvers.second_opinion import second_opinion
+from planner.solvers.second_opinion import RefusalCheck, second_opinion
 
 NETWORKS = ("wrn10:4,8,8", "wrn10:4,8,16")
 SHAPE = "wrn:1x4"
@@ -279,6 +280,29 @@ def test_that_there_is_no_plan_is_certified():
     roomier = asked(memory=4 * least, partition=partition((3, 3, 3)))
     content = plan.model_copy(update={"question": roomier}).model_dump(mode="json")
     assert verify_plan(roomier, content).stages[0].standing == "claimed"
+
+
+def test_prices_that_refute_roomy_budgets_refute_tighter_ones():
+    """The second question costs no search; one that is not covered is not confirmed."""
+    least = cost(NETWORKS[0], 3).memory_bytes("fp32")
+    roomy, tight, apart = (
+        asked(memory=int(factor * least), partition=partition((3, 3, 3)), group0=group0)
+        for factor, group0 in ((1.5, "replicated"), (1.2, "replicated"), (0.5, "own-board"))
+    )
+    check = RefusalCheck()
+    assert check.standing(roomy) == "certified"
+    left = check.work.left
+    assert left < RefusalCheck().work.left
+    assert check.standing(tight) == "certified"
+    assert check.work.left == left
+    assert check.standing(apart) == "unconfirmed"
+
+
+def test_without_work_left_a_second_engine_is_asked():
+    least = cost(NETWORKS[0], 3).memory_bytes("fp32")
+    refused = asked(memory=int(1.5 * least), partition=partition((3, 3, 3)))
+    assert RefusalCheck(work=WorkLimit(0)).standing(refused) == "seconded"
+    assert RefusalCheck(work=WorkLimit(0), opinions=0).standing(refused) == "unconfirmed"
 
 
 def test_a_certificate_that_takes_too_much_work_proves_nothing():

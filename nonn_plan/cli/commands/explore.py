@@ -97,6 +97,7 @@ def explore(
 
     Killed or stopped, the same command goes on with what is missing.
     """
+    from planner.exploration.exploration import refusals_told
     from simulator.results.tables import GET_PARQUET, HAS_PARQUET
 
     output = Output(as_json)
@@ -134,6 +135,8 @@ def explore(
     output.warn(*partition_warnings(partition, options.epsilon), *_unknown_spreads(cells))
     output.warn(*dict.fromkeys(notes))
     _show_exploration(output, exploration)
+    if refusals := refusals_told(exploration.cells):
+        output.say(f"infeasible cells: {refusals}")
     parquet = ", cells.parquet" if HAS_PARQUET else f"; Parquet is left out; {GET_PARQUET}"
     output.say(f"written to {out}: index.html, explore.json, cells.csv{parquet}")
     left_out = {} if HAS_PARQUET else {"left_out": [f"Parquet; {GET_PARQUET}"]}
@@ -167,9 +170,11 @@ def _require_answers(exploration: "Exploration", limit: float) -> None:
             "cells; raise --limit"
         )
     if exploration.with_status("infeasible") == len(exploration.cells):
+        from planner.exploration.exploration import refusals_told
+
         raise InfeasibleError(
-            "proven infeasible: every cell; --json and index.html say why of each; not confirmed: "
-            "OR-Tools CP-SAT alone says so, and `nonn-plan plan` certifies a single question"
+            "proven infeasible: every cell; --json and index.html say why of each; "
+            f"{refusals_told(exploration.cells)}"
         )
 
 
