@@ -70,10 +70,11 @@ def false_alternatives(plan: PlanDocument) -> Iterator[str]:
     problem = plan.question
     for one in plan.alternatives:
         right: Alternative | None = None
+        of = "cut"
         if one.kind == "nonn":
-            right = _nonn(plan)
+            right, of = _nonn(plan), "plan"
         elif one.kind == "teacher":
-            right = teacher_alone(problem)
+            right, of = teacher_alone(problem), "board"
         elif one.segmentation is not None:
             cut = recompute_segmentation(problem, one.segmentation)
             right = _cut(one.kind, problem, cut, _estimate(one.kind, problem))
@@ -81,7 +82,7 @@ def false_alternatives(plan: PlanDocument) -> Iterator[str]:
             written = getattr(one, field)
             # Plans from before a figure was told say nothing of it.
             if written is not None and written != getattr(right, field):
-                yield f"alternative {one.kind}: its {field} is not what it costs"
+                yield f"alternative {one.kind}: its figures are not those of its {of}: {field}"
 
 
 def _estimate(kind: AlternativeKind, problem: Problem) -> AccuracyEstimator:
