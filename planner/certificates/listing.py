@@ -136,7 +136,7 @@ class PlanListing:
     def _starts(
         self, place: int, models: BoardModels, counted: Sequence[int], limits: Sequence[int]
     ) -> tuple[list[Row], list[ListedStudent]]:
-        """What sets of these models begin with, and the students that follow.
+        """Beginnings of sets of these models, and the students that follow.
 
         That is nothing, or who pays for the G0 of each model.
         """

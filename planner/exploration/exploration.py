@@ -129,7 +129,7 @@ def _with_standings(
 
 
 def _room(problem: Problem) -> float:
-    """Bytes and MACs of all boards together; no limit on MACs is as good as many."""
+    """Bytes times MACs of all boards; infinite where nothing limits MACs."""
     return sum(
         one.memory_bytes * (math.inf if one.macs is None else one.macs) for one in problem.budgets
     )
@@ -145,7 +145,7 @@ REFUSALS = {
 
 
 def refusals_told(cells: Sequence[Cell]) -> str:
-    """What the infeasible cells rest on, counted; empty where there are none."""
+    """Reasons of the infeasible cells, counted; empty where there are none."""
     counts = Counter[str](cell.found.refusal for cell in cells if cell.found.refusal is not None)
     return "; ".join(f"{counts[kind]} {told}" for kind, told in REFUSALS.items() if counts[kind])
 
