@@ -52,7 +52,7 @@ HEAD = Role("any", "further", counted=False)
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
+class _ModelColumn:
     """Variable, with what it adds to measures, and needs of its board."""
 
     gains: dict[str, int] = field(default_factory=dict)
@@ -66,19 +66,19 @@ Run = tuple[int, int, int]
 
 
 @dataclass
-class _Program:
+class _OpinionModel:
     """Variables and rows of one case, one after the other."""
 
     tables: CostTables
     case: Case
-    columns: list[_Column] = field(default_factory=list)
+    columns: list[_ModelColumn] = field(default_factory=list)
     entries: list[tuple[int, int, float]] = field(default_factory=list)
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
     runs: dict[Run, int] = field(default_factory=dict)
     knows: dict[tuple[int, Run], int] = field(default_factory=dict)
 
-    def column(self, column: _Column) -> int:
+    def column(self, column: _ModelColumn) -> int:
         """Number of a new variable."""
         self.columns.append(column)
         return len(self.columns) - 1
@@ -119,13 +119,13 @@ class _Program:
         if case.spread is not None and case.merges:
             self._balance(case.spread)
 
-    def _part(self, run: Run, filters: int, role: Role, *, grown: bool = False) -> _Column:
+    def _part(self, run: Run, filters: int, role: Role, *, grown: bool = False) -> _ModelColumn:
         """A student without filters, or so many more of it."""
         part = (self.tables.growth if grown else self.tables.student)(
             run[1], run[2], filters, role, False
         )
         gains = dict(zip(GAINS, part.gains, strict=True))
-        return _Column(gains | {"placed": int(grown)}, run[1], part.needs[:BUSY])
+        return _ModelColumn(gains | {"placed": int(grown)}, run[1], part.needs[:BUSY])
 
     def _place(self, *, whole: bool) -> None:
         """Place each community, all of them where `whole`, and each student, once.
@@ -156,7 +156,7 @@ class _Program:
         here = [n for run, n in self.runs.items() if run[1] == board]
         stem = self.tables.modes[self.tables.numbers(self.case.group0)[0]].stem
         known = stem.params if self.tables.shares_group0 else 0
-        used = self.column(_Column({"boards": 1, "params": known}))
+        used = self.column(_ModelColumn({"boards": 1, "params": known}))
         self.add(-math.inf, 0, [(used, 1.0), *((n, -1.0) for n in here)])
         for n in here:
             self.add(-math.inf, 0, [(n, 1.0), (used, -1.0)])
@@ -170,9 +170,9 @@ class _Program:
         stem, size = tables.modes[modes[0]].stem, tables.modes[modes[0]].value_bytes
         needs = size * stem.params, stem.macs
         gains = {"memory_bytes": needs[0], "macs": needs[1]}
-        copy = self.column(_Column(gains, board, needs))
-        joint = self.column(_Column())
-        peak = self.column(_Column({"memory_bytes": size}, board, (size, 0), whole=False))
+        copy = self.column(_ModelColumn(gains, board, needs))
+        joint = self.column(_ModelColumn())
+        peak = self.column(_ModelColumn({"memory_bytes": size}, board, (size, 0), whole=False))
         here = {run: n for run, n in self.runs.items() if run[1] == board and run[2] in modes}
         features = [
             (n, float(tables.sizes[c])) for (c, run), n in self.knows.items() if run in here
@@ -196,12 +196,12 @@ class _Program:
                 own = ((n, float(one.needs[need])) for n, one in self._on(board))
                 self.add(-math.inf, limit, own)
 
-    def _on(self, board: int) -> Iterable[tuple[int, _Column]]:
+    def _on(self, board: int) -> Iterable[tuple[int, _ModelColumn]]:
         return ((n, one) for n, one in enumerate(self.columns) if one.board == board)
 
     def _balance(self, spread: int) -> None:
         """No student has more filters than another by more than this."""
-        least, most = (self.column(_Column(whole=False)) for _ in range(2))
+        least, most = (self.column(_ModelColumn(whole=False)) for _ in range(2))
         self.add(-math.inf, spread, [(most, 1.0), (least, -1.0)])
         for s in {run[0] for run in self.runs}:
             sizes = [
@@ -306,7 +306,7 @@ def _bound(tables: CostTables, case: Case, demands: Demands, goal: str | None) -
     runs = students * len(tables.boards) * len(tables.numbers(case.group0))
     if runs * (1 + len(case.kept)) > MOST_VARIABLES:
         return None
-    program = _Program(tables, case)
+    program = _OpinionModel(tables, case)
     program.build(whole=goal is not None)
     for name, least in demands.sums.items():
         if name != goal:
@@ -314,7 +314,7 @@ def _bound(tables: CostTables, case: Case, demands: Demands, goal: str | None) -
     return _most(program, program.worth(goal or "placed"))
 
 
-def _most(program: _Program, worth: Sequence[float]) -> int | None:
+def _most(program: _OpinionModel, worth: Sequence[float]) -> int | None:
     """Whole bound of a maximum, NOTHING where there is nothing; None for no answer."""
     numbers, columns, amounts = zip(*program.entries, strict=True)
     matrix = coo_array((amounts, (numbers, columns)), shape=(len(program.low), len(worth)))
