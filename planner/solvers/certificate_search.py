@@ -307,7 +307,8 @@ class PriceSearch:
         try:
             bound = leaf_bound(self.tables, case, self.demands, self.goal, leaf, work)
         except WorkExceededError:
-            return None
+            bound = None
+        self.work.spend(most - max(0, work.left))
         return [leaf] if self._closes(bound) else None
 
     def _closed(self, case: Case, program: _Program) -> PriceLeaf | None:

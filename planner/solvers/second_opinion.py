@@ -282,7 +282,8 @@ class RefusalCheck:
     _known: dict[str, list[Certificate]] = field(default_factory=lambda: defaultdict(list))
 
     def standing(self, problem: Problem) -> RefusalStanding:
-        """Standing of the answer that a question has no plan."""
+        """Standing of the answer that a question has no plan, however little wide students know."""
+        problem = problem.model_copy(update={"inversion": None})
         if not is_covered(problem):
             return "unconfirmed"
         tables, demands = CostTables(problem), Demands.of(problem)
