@@ -8,7 +8,6 @@ process stands ready, so that the next question does not wait for a start.
 
 import asyncio
 import json
-import mimetypes
 import os
 import secrets
 import socket
@@ -42,6 +41,7 @@ MOST_READY = 2
 LONGEST_LINE = 256 * 2**20
 """Bytes of a message of a solver process, at most: a plan holds its partition."""
 
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "txt": "text/plain"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -376,14 +376,14 @@ def _shipped(name: str) -> Response:
     folder = files("nonn_plan.ui") / "assets"
     if name not in {one.name for one in folder.iterdir()}:
         return _refused(404, "no such file")
-    kind = mimetypes.guess_type(name)[0] or "text/plain"
-    return Response((folder / name).read_bytes(), media_type=kind)
+    return Response((folder / name).read_bytes(), media_type=_KINDS[name.rpartition(".")[2]])
 
 
 def serve(server: PageServer, announce: Callable[[str], None]) -> None:
     """Serve on a free port of the loopback until a signal comes, once announced."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
         listening.bind((LOOPBACK, 0))
+        listening.listen()  # whoever is quicker than the server waits
         announce(f"http://{LOOPBACK}:{listening.getsockname()[1]}/{server.token}/")
         config = uvicorn.Config(
             server.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=1
