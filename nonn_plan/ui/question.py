@@ -21,7 +21,7 @@ from nonn_plan.cli.views.board_report import searched_text
 from planner.problem.budgets import BoardBudget
 from planner.problem.goals import OBJECTIVES
 from profiles.device import DEVICES, DeviceProfile
-from profiles.fleet import FLEETS
+from profiles.fleet import FLEETS, FleetBoard
 from profiles.link import LINKS
 
 _FILES = ("rows", "subsets")
@@ -144,13 +144,9 @@ def _able_devices() -> tuple[DeviceProfile, ...]:
     return tuple(one for one in every if not one.missing_as_board)
 
 
-class AskedBoard(Record):
+class AskedBoard(FleetBoard):
     """A board of the page: its place in the fleet, budgets and failure as typed."""
 
-    name: str = Field(min_length=1, description="Name of the board.")
-    device: str = Field(description="Name of its device.")
-    link: str | None = Field(default=None, description="Name of its link; null: its device's.")
-    via: str | None = Field(default=None, description="Board in between, if any.")
     budgets: dict[str, str] = Field(default={}, description="Budgets as typed, by option.")
     failure: str = Field(default="", description="Chance that it is down, as typed.")
 

@@ -22,7 +22,7 @@ from planner.problem.budgets import board_budgets
 from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
 from profiles.device import DeviceProfile
-from profiles.fleet import FLEETS, Fleet, FleetBoard, parse_fleet
+from profiles.fleet import ANY_POINT, FLEETS, Fleet, FleetBoard, parse_fleet
 from profiles.link import LinkProfile
 
 COMMAND = "nonn-plan plan"
@@ -69,8 +69,7 @@ class Source:
                 "title": "Boards of the page",
                 "host": question.host,
                 "boards": [
-                    {"name": one.name, "device": one.device, "link": one.link, "via": one.via}
-                    for one in question.boards
+                    one.model_dump(include={*FleetBoard.model_fields}) for one in question.boards
                 ],
                 "devices": [one.model_dump() for one in self.devices],
                 "links": [one.model_dump() for one in self.links],
@@ -130,11 +129,14 @@ def _alike(one: Fleet, other: Fleet) -> bool:
 
 def _listed(boards: Sequence[FleetBoard]) -> str:
     """List of devices, as `plan --fleet` takes it."""
-    groups = Counter((board.device, board.link) for board in boards)
+    groups = Counter((board.device, board.points, board.link) for board in boards)
     default = {board.device: _default_link(board.device) for board in boards}
     return ",".join(
-        device + (f"@{link}" if link != default[device] else "") + (f"*{n}" if n > 1 else "")
-        for (device, link), n in groups.items()
+        device
+        + (ANY_POINT if points == "any" else "")
+        + (f"@{link}" if link != default[device] else "")
+        + (f"*{n}" if n > 1 else "")
+        for (device, points, link), n in groups.items()
     )
 
 
@@ -156,10 +158,7 @@ def question_of(problem: Problem, source: str) -> tuple[Question, tuple[str, ...
     chances = {one.board: one.probability for one in failing.boards} if failing else {}
     boards = tuple(
         AskedBoard(
-            name=one.name,
-            device=one.device,
-            link=one.link,
-            via=one.via,
+            **one.model_dump(),
             budgets=rows[one.name],
             failure=_percent(chances[one.name]) if one.name in chances else "",
         )

@@ -43,6 +43,11 @@ QUESTIONS = {
             board("rpi-3b", 2, memory="0.3MB", energy="0.25J", runtime="40KB"),
         ]
     },
+    "power and clocks left open": {
+        "boards": [
+            {**board("rpi-3b", n, memory="500KB", power="2.5W"), "points": "any"} for n in (1, 2)
+        ]
+    },
     "names of their own": {"boards": [{**board("rpi-3b", 1), "name": "attic"}]},
     "failures": {
         "boards": [{**board("rpi-3b", n), "failure": f"{n}%"} for n in (1, 2, 3)],
@@ -110,6 +115,8 @@ def test_a_fleet_is_called_as_short_as_it_can_be(source):
         source, [board("rpi-3b", 1), board("rpi-4b", 1, "wifi"), board("rpi-4b", 2, "wifi")]
     )
     assert "--fleet 'rpi-3b,rpi-4b@wifi*2' " in source.command(listed)
+    open_clocks = [{**board("rpi-3b", n), "points": "any"} for n in (1, 2)]
+    assert "--fleet 'rpi-3b:any*2' " in source.command(asked(source, open_clocks))
     assert source.fleet_file(listed) is None
 
 

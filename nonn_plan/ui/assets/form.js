@@ -30,7 +30,7 @@ export function renamed(boards) {
   if (!boards.every((board) => board.name.replace(/-[0-9]+$/, "") === board.device && !board.via)) return boards;
   const groups = new Map();
   for (const board of boards) {
-    const key = board.device + " " + (board.link || "");
+    const key = [board.device, board.points, board.link].join(" ");
     groups.set(key, [...(groups.get(key) || []), board]);
   }
   const counts = {};
@@ -86,6 +86,8 @@ function Board({ board, index, question, library, change }) {
       <label>link <select aria-label=${"link of " + board.name} onChange=${(event) => put({ link: event.target.value })}>
         ${links.map((link) => html`<option value=${link} selected=${link === board.link}>${link}</option>`)}
       </select></label>
+      <label><input type="checkbox" checked=${board.points === "any"} aria-label=${"clock of " + board.name + " left open"}
+        onChange=${(event) => put({ points: event.target.checked ? "any" : "named" })} /> clock left open</label>
     </div>
     <${Budgets} library=${library} labels=${board.name} text=${(option) => board.budgets[option] || ""}
       onText=${(option, typed) => put({ budgets: { ...board.budgets, [option]: typed } })} />
@@ -115,7 +117,7 @@ function MoreBoards({ question, library, change }) {
   };
   const add = (device) => {
     const like = question.boards.at(-1);
-    const board = { device: device.name, link: device.link || "wired-100mbit", budgets: { ...like.budgets }, failure: like.failure, via: null };
+    const board = { device: device.name, points: "named", link: device.link || "wired-100mbit", budgets: { ...like.budgets }, failure: like.failure, via: null };
     change(withBoards(question, [...question.boards, { ...board, name: freeName(question, board) }]));
   };
   const take = (event) => {
