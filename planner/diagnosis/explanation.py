@@ -39,7 +39,7 @@ from planner.data.relaxable_constraint import (
     relaxable_constraints,
 )
 from planner.diagnosis.conflict import conflict_sentences, irreducible_conflict
-from planner.diagnosis.repair import Repair, find_repairs
+from planner.diagnosis.repair import PowerPrice, Repair, find_repairs, power_prices
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import Decision, LevelResult, PlanDocument, PlannedStudent
 from planner.plan_file.validation import keeps_limits
@@ -293,20 +293,23 @@ class Explanation(Record):
     )
     stages: tuple[LevelResult, ...] = Field(description="The plan's proof.")
     sensitivities: tuple[Sensitivity, ...] = Field(
-        description="Of each budget and requirement; empty if infeasible."
+        default=(), description="Of each budget and requirement; empty if infeasible."
     )
     flips: tuple[Flip, ...] = Field(
         default=(),
         description="The plan elsewhere in the intervals of times; empty where none is known.",
     )
+    power_prices: tuple[PowerPrice, ...] = Field(
+        default=(), description="What a watt more on each limited board buys, and no limit."
+    )
     conflict: tuple[str, ...] = Field(
-        description="If infeasible: an irreducible set of demands that cannot hold together."
+        default=(), description="If infeasible: demands that cannot hold together, any fewer can."
     )
     repairs: tuple[Repair, ...] = Field(
-        description="If infeasible: changes with which there is a plan, found and checked."
+        default=(), description="If infeasible: changes, checked, with which there is a plan."
     )
     irreducible: bool = Field(
-        description="If infeasible: without any one of the conflict the others, proven, can hold."
+        default=False, description="If infeasible: proven that any fewer of the conflict hold."
     )
     proven: bool = Field(description="All of it is proven.")
     stopped: bool = Field(
@@ -335,9 +338,7 @@ def explain(
         stages=plan.stages,
         sensitivities=rows,
         flips=flips,
-        conflict=(),
-        repairs=(),
-        irreducible=False,
+        power_prices=power_prices(session),
         proven=all(row.proven for row in rows) and all(one.best is not None for one in flips),
         stopped=session.time_budget.ran_out,
     )
@@ -352,7 +353,6 @@ def _infeasible(plan: PlanDocument, session: SolverSession, progress: Progress) 
     return Explanation(
         status=plan.status,
         stages=(),
-        sensitivities=(),
         conflict=conflict_sentences(session, found),
         repairs=repaired,
         irreducible=found.proven,

@@ -12,6 +12,7 @@ from nonn_common.errors import InputError, ProfileError
 from nonn_core.networks.blueprint import ImageShape
 from planner.accuracy.rows import TeacherFacts
 from planner.certificates.verification import verify_plan
+from planner.diagnosis.explanation import explain
 from planner.heuristics.baselines import solve_by_baseline
 from planner.plan_file.validation import violations
 from planner.problem.goals import AccuracyBasis, ObjectiveLevel
@@ -193,3 +194,29 @@ def test_failures_ask_for_named_points():
             failures=Failures.check(chances, where="t"),
             requirements=[{"objective": "robustness", "bound": 10}],
         )  # fmt: skip
+
+
+def test_explain_says_what_a_limit_costs_and_what_the_next_watt_buys():
+    """One board alone at 1.2 GHz only gets its image sooner; a watt more lets neither."""
+    plan = solve(published("rpi3x2:any", 2.5))
+    found = explain(plan, 120.0)
+    rows = {row.board: row for row in found.sensitivities if row.kind == "power_w"}
+    row = rows["rpi-3b-1"]
+    assert (row.limit, row.improves) == (2.5, "latency")
+    assert row.loosen_to == pytest.approx(3.7)
+    assert row.tighten_to == pytest.approx(row.used, rel=2e-6)
+    more, free = found.power_prices
+    assert (more.more_w, free.more_w) == (1.0, None)
+    assert more.values["latency"] == pytest.approx(plan.predicted.total_ms)
+    assert free.values["latency"] == pytest.approx(
+        solve(published("rpi-3b-1200mhz*2")).predicted.total_ms
+    )
+    assert free.points == ("rpi-3b-1200mhz", "rpi-3b-1200mhz")
+
+
+def test_explain_repairs_a_limit_by_the_least_power_that_does():
+    found = explain(solve(published("rpi3x2:any", 2.0)), 120.0)
+    (repair,) = [one for one in found.repairs if one.kind == "power_w" and one.each]
+    assert repair.least
+    assert repair.value == pytest.approx(2.345, rel=2e-3)
+    assert solve(published("rpi3x2:any", repair.value)).status == "optimal"

@@ -1,6 +1,7 @@
 """`plan`, `ui`, `config`, `explain`: a proven plan, its page and recipe, and why; no torch."""
 
 from collections.abc import Iterator, Sequence
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -233,8 +234,28 @@ def _show_thresholds(output: Output, plan: "PlanDocument", explanation: "Explana
         ("demand", "used", "limit", "slack", "binds", "tighten to", "loosen to", "improves"),
         [_threshold_row(plan, row) for row in explanation.sensitivities],
     )
-    for sentence in _flip_sentences(explanation.flips):
+    for sentence in (*_flip_sentences(explanation.flips), *_price_sentences(plan, explanation)):
         output.say(sentence)
+
+
+def _price_sentences(plan: "PlanDocument", explanation: "Explanation") -> Iterator[str]:
+    """Sentences for people: what more power would buy, and what the limits cost."""
+    from planner.problem.goals import OBJECTIVES
+
+    for price in explanation.power_prices:
+        more = f"{price.more_w:g} W more on each limited board" if price.more_w else None
+        where = f"with {more}" if more else "without power limits"
+        if not price.values:
+            yield f"not settled: what the plan would be {where}"
+            continue
+        changed = [
+            f"{one.objective} {price.values[one.objective]:.6g}"
+            f"{OBJECTIVES[one.objective].title} in place of {one.value:.6g}"
+            for one in plan.stages
+            if not isclose(price.values[one.objective], one.value, rel_tol=1e-9, abs_tol=1e-9)
+        ]
+        at = f", at {', '.join(dict.fromkeys(price.points))}" if changed else ""
+        yield f"{where}: {'; '.join(changed) or 'the same values'}{at}"
 
 
 def _flip_sentences(flips: "Sequence[Flip]") -> Iterator[str]:
