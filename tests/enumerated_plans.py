@@ -30,6 +30,7 @@ from simulator.graph_builder import exchange_ms, join_ms, send_ms
 from simulator.workloads.fan_out import reply_ms
 
 cost_of = cache(lambda name, image, filters: student_cost(parse_network(name), image, filters))
+table_of = cache(lambda name, image, filters: student_table(parse_network(name), image, filters))
 head_cost_of = cache(
     lambda name, image, filters: student_cost_line(parse_network(name), image, own_group0=False).at(
         filters
@@ -61,7 +62,7 @@ def layers_ms(device, name, image, filters, behind_group0=False):
     """A student's time by its whole tables of 5 and 9 filters; None where FLOPs predict it."""
     spec = parse_network(name)
     skipped = len(group0_table(spec, image)) if behind_group0 else 0
-    few, many = (known_time(device, student_table(spec, image, n)[skipped:]) for n in (5, 9))
+    few, many = (known_time(device, table_of(name, image, n)[skipped:]) for n in (5, 9))
     return few and few.ms + (many.ms - few.ms) / 4 * (filters - 5)
 
 
