@@ -69,7 +69,7 @@ FIGURES = (
 
 
 def plain(one: Record, **own: Any) -> dict[str, Any]:
-    """What a device or link costs, to five digits, and without sources."""
+    """Figures of a device or link, to five digits, and without sources."""
     found: dict[str, Any] = {}
     for name, value in one:
         if isinstance(value, Quantity) and name in FIGURES:

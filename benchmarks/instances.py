@@ -67,14 +67,15 @@ def differing(
 
 
 def proof_of(plan: PlanDocument) -> Proof:
-    """What a plan stands on, with its certificates; raises SystemExit for an untruth."""
+    """Proof that a plan stands on, with its certificates; raises SystemExit for an untruth."""
     checked = verify_plan(plan.question, plan.model_dump(mode="json"))
     if checked.untrue:
         raise SystemExit(f"{plan.question.fleet.name}: {checked.untrue[0]}")
+    if plan.status == "feasible":
+        return "best known"
     stages = max(1, len(plan.stages))
-    if [one.standing for one in checked.stages] == ["certified"] * stages:
-        return "certified"
-    return "proven" if plan.status != "feasible" else "best known"
+    all_certified = [one.standing for one in checked.stages] == ["certified"] * stages
+    return "certified" if all_certified else "proven"
 
 
 def values(plan: PlanDocument) -> str:
@@ -97,8 +98,11 @@ def contradiction(plan: PlanDocument, known: Known) -> str | None:
         proven = plan.status == "infeasible" or known.proof != "best known"
         return "one has a plan, and the other a proof that there is none" if proven else None
     for one, other, worse_pct in filter(None, [differing(plan.stages, known.stages)]):
-        if (one if worse_pct > 0 else other).proven:
-            return f"{one.objective}: {one.best:g} and {other.best:g}, and the worse is proven"
+        better, worse = (other, one) if worse_pct > 0 else (one, other)
+        sign = -1 if one.objective in MAXIMISED else 1
+        # What is proven is the bound: a plan may be better by what rounding hides.
+        if worse.proven and worse.bound is not None and sign * (better.best - worse.bound) < 0:
+            return f"{one.objective}: {better.best:g}, and {worse.bound:g} is proven to be the best"
     return None
 
 
@@ -196,7 +200,7 @@ COLUMNS = ("instance", "stages", "best known", "stands on", "gap, %", "this run"
 
 
 def own_standing(answer: Answer) -> str:
-    """What a run has proven of its own answer."""
+    """Proof of a run's own answer, or how far it is from one."""
     if answer.units is None or answer.proof != "best known":
         return answer.proof if answer.units is not None else ""
     return "no bound" if answer.open_pct is None else f"within {answer.open_pct:.1f} %"
@@ -210,7 +214,7 @@ def section(answers: Sequence[Answer], limit: float) -> str:
             one.objective.replace(",", ", "),
             one.best_known,
             one.known_proof,
-            "no answer" if one.gap_pct is None else f"{one.gap_pct:.2f}",
+            "no answer" if one.gap_pct is None else f"{round(one.gap_pct, 2) + 0.0:.2f}",
             own_standing(one),
             "" if one.units is None else f"{one.units:.2f}",
         )

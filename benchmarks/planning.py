@@ -68,8 +68,8 @@ class Solved:
 
     def gap(self, assignment: Assignment) -> float:
         """Return how far an assignment is from the best, in per cent or in filters."""
-        objective = self.problem.objective[0].objective
-        value = level_values(self.problem, assignment)[0]
+        objective = self.question.objective[0].objective
+        value = level_values(self.question, assignment)[0]
         worse = self.best - value if objective in MAXIMISED else value - self.best
         return worse if objective in UNITS else 100 * worse / self.best
 
@@ -131,7 +131,7 @@ def solved(objective: Objective, seed: int) -> Solved:
 
 def affordable_samples(feasible: Sequence[Solved]) -> int:
     """Return how many random samples take as long as the solver: a power of two, rounded down."""
-    _, seconds = timed(lambda: [random_search(one.problem, TRIAL_SAMPLES) for one in feasible])
+    _, seconds = timed(lambda: [random_search(one.question, TRIAL_SAMPLES) for one in feasible])
     fitting = TRIAL_SAMPLES * sum(one.seconds for one in feasible) / seconds
     return 2 ** max(0, math.floor(math.log2(fitting)))
 
@@ -144,7 +144,7 @@ def compare(objective: Objective, instances: int, samples: int | None) -> Compar
     rows = []
     for name, baseline in BASELINES.items():
         answer = baseline if name != "random" else lambda one: random_search(one, drawn)
-        found, seconds = timed(lambda answer=answer: [answer(one.problem) for one in feasible])
+        found, seconds = timed(lambda answer=answer: [answer(one.question) for one in feasible])
         pairs = zip(feasible, found, strict=True)
         gaps = [None if plan is None else one.gap(plan) for one, plan in pairs]
         rows.append(Row.of(name, gaps, seconds))

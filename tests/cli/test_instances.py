@@ -35,9 +35,9 @@ def test_the_best_known_answer_holds(path):
     assert violations(plan) == []
     found = verify_plan(plan.question, plan.model_dump(mode="json"))
     assert found.untrue == ()
-    certified = {row.standing for row in found.stages} == {"certified"}
-    assert certified is (known.proof == "certified")
     assert (plan.status == "feasible") is (known.proof == "best known")
+    certified = {row.standing for row in found.stages} == {"certified"}
+    assert (certified and plan.status != "feasible") is (known.proof == "certified")
     # What was asked for is what the plan answers, but for what its limits force.
     assert one.problem.model_copy(update={"inversion": known.inversion}) == plan.question
 
@@ -90,8 +90,9 @@ def test_a_better_value_goes_into_the_file_by_the_command_which_says_so(
 
 
 def test_a_proof_that_an_answer_contradicts_ends_the_run(small):
-    with pytest.raises(SystemExit, match="and the worse is proven"):
-        instances.measured(with_latency(small, 1.0), 5.0, False, Console(file=StringIO()))
+    with pytest.raises(SystemExit, match="is proven to be the best"):
+        asked = with_latency(small, 1.0, bound=small.known.stages[0].best + 0.9)
+        instances.measured(asked, 5.0, False, Console(file=StringIO()))
 
 
 def test_sections_of_other_versions_stay_in_the_page(small, tmp_path, monkeypatch):

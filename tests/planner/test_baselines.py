@@ -1,8 +1,14 @@
 """Every baseline: valid plans, none better than the optimum, and what each one is known for."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from drawn_problems import alike_question, unlike_question
 from planner_questions import partition, published, question, stages
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from planning import compare, page
 
 from nonn_common.errors import InputError
 from planner.data.objective_function import rounding_tolerance
@@ -216,3 +222,10 @@ def test_random_search_finds_the_optimum_of_a_tiny_question():
 def test_an_unknown_baseline_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="greedy, lpt, rocoin-style, ram, random"):
         find_baseline("best")
+
+
+def test_the_page_of_the_docs_is_written_of_all_baselines():
+    compared = compare("capacity", 1, 1)
+    assert (compared.feasible, compared.proven) == (1, 1)
+    assert all(row.worst >= 0 for row in compared.rows)
+    assert sum(f"| {row.baseline} |" in page([compared], "a solver") for row in compared.rows) == 5
