@@ -221,12 +221,12 @@ def section(answers: Sequence[Answer], limit: float) -> str:
         for one in answers
     ]
     table = (COLUMNS, ("---", "---", "---:", "---", "---:", "---", "---:"), *rows)
-    none = sum(one.gap_pct == 0 for one in answers)
+    reached = sum(one.gap_pct is not None and one.gap_pct <= 0 for one in answers)
     proven = sum(one.proof != "best known" for one in answers)
     lines = [
         f"## nonn-plan {version('nonn-plan')}",
         "",
-        f"{SOLVER} {VERSION}, one worker, limit {limit:g}. {none} of {len(answers)} are as good as "
+        f"{SOLVER} {VERSION}, one worker, limit {limit:g}. {reached} of {len(answers)} reach "
         f"the best known, {proven} are proven.",
         "",
         *(f"| {' | '.join(row)} |" for row in table),
