@@ -90,7 +90,7 @@ class Page extends Component {
     } else if (message.kind === "rest" && question === this.state.question) this.setState({ rest: message });
     else if (message.kind === "error" && rest) this.setState({ said: message.message });
     else if (message.kind === "error") this.done({ error: message.message, answer: null, rest: null });
-    else if (message.kind === "cancelled" && !rest) this.done({ said: "cancelled" });
+    else if (message.kind === "cancelled" && !rest) this.done({ said: "cancelled", answer: null, rest: null, stale: false });
   }
 
   done(changed) {

@@ -51,7 +51,7 @@ function Budget({ budget, label, text, onText, shared }) {
     <span>${budget.option}</span>
     <input type="range" min="0" max=${PLACES} step="5" value=${at} onInput=${slide}
       aria-label=${label + ", slider"} aria-valuetext=${said} />
-    <input type="text" value=${text} placeholder=${shared ? "" : "device's"} aria-label=${label}
+    <input type="text" value=${text} placeholder=${shared ? "" : budget.option === "memory" ? "device's" : "no limit"} aria-label=${label}
       title=${budget.help} onChange=${(event) => onText(event.target.value.trim())} />
   </div>`;
 }
@@ -83,7 +83,8 @@ function Board({ board, index, question, library, change }) {
   const remove = () => change(withBoards(question, question.boards.toSpliced(index, 1)));
   return html`<fieldset><legend>${board.name}</legend>
     <div class="row">
-      <label>link <select aria-label=${"link of " + board.name} onChange=${(event) => put({ link: event.target.value })}>
+      <label>link <select aria-label=${"link of " + board.name} onChange=${(event) => put({ link: event.target.value || null })}>
+        ${!board.link && html`<option value="" selected>its device's own</option>`}
         ${links.map((link) => html`<option value=${link} selected=${link === board.link}>${link}</option>`)}
       </select></label>
       <label><input type="checkbox" checked=${board.points === "any"} aria-label=${"clock of " + board.name + " left open"}

@@ -54,7 +54,8 @@ export class Solver {
       else this.hear(await response.json(), asked);
     } catch (error) {
       const stopped = error.name === "AbortError";
-      this.hear(stopped ? { kind: "cancelled" } : { kind: "error", message: LOST }, asked);
+      const ended = { kind: this.waiting ? "replaced" : "cancelled" };
+      this.hear(stopped ? ended : { kind: "error", message: LOST }, asked);
     }
     this.running = null;
     if (this.waiting) this.next();
