@@ -41,7 +41,7 @@ SCALE = 10**3
 FINE_SCALE = 10**15
 """The same, where demands are weighed or sends are due."""
 MOST_WORK = 1_000_000
-"""Labels and columns that the search for one stage may look at."""
+"""Labels and columns that one stage's search may look at, for each ten boards, up to forty."""
 FEW_LISTED, MOST_LISTED = 10_000, 200_000
 """Sets and plans of a case that is listed, before and after prices are looked for."""
 MOST_DATES = 24
@@ -383,8 +383,9 @@ def with_certificates(plan: PlanDocument) -> PlanDocument:
     if not is_covered(problem):
         return plan
     tables, demands = CostTables(problem), Demands.of(problem)
+    most_work = MOST_WORK * min(4, max(1, len(problem.boards) // 10))
     if plan.status == "infeasible":
-        found = refutation(tables, demands, WorkLimit(MOST_WORK))
+        found = refutation(tables, demands, WorkLimit(most_work))
         return plan.model_copy(update={"refutation": found})
     sizes = plan.decision.params, plan.decision.macs
     stages: list[LevelResult] = []
@@ -392,7 +393,7 @@ def with_certificates(plan: PlanDocument) -> PlanDocument:
         if stage.bound is not None:
             earlier = [(one.objective, one.best, one.tolerance_pct) for one in stages]
             kept = demands.after(problem, earlier)
-            work = WorkLimit(MOST_WORK)
+            work = WorkLimit(most_work)
             found = find_certificate(tables, kept, stage.objective, stage.bound, sizes, work)
             stage = stage.model_copy(update={"certificate": found})
         stages.append(stage)
