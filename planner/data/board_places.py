@@ -34,16 +34,25 @@ class BoardPlaces(ABC):
     def board_classes(self) -> tuple[tuple[int, ...], ...]:
         """Places of the boards that matter to students, by kind, in the fleet's order.
 
-        Of boards that are alike, no plan needs more than there can be students.
+        Of boards that are alike, no plan needs more than there can be students; and none needs a
+        point at which a power limit lets nothing run, where the board has another one.
         """
         board_classes: dict[object, list[int]] = defaultdict(list)
         for place in range(len(self.capacities)):
+            if self._is_shut(place):
+                continue
             if self.stem is None or self.site(place) != self.site(self.stem.board):
                 board_classes[self.board_class(place)].append(place)
         return tuple(
             tuple(places[: self.most_students * self.max_copies])
             for places in board_classes.values()
         )
+
+    def _is_shut(self, place: int) -> bool:
+        """Whether nothing may run at a place, and something at another one of its board."""
+        others = self.places_of[self.site(place)] if self.sites else ()
+        limits = [self.capacities[other].power_macs for other in others]
+        return self.capacities[place].power_macs == 0 and any(limit != 0 for limit in limits)
 
     def board_class(self, place: int) -> int:
         """Return the number of a board's kind; boards of one kind are interchangeable."""
@@ -75,8 +84,9 @@ class BoardPlaces(ABC):
         alone = None if self.stem is None else self.site(self.stem.board)
         boards: Counter[tuple[int, ...]] = Counter()
         for site, places in enumerate(self.places_of):
-            if len(places) > 1 and site != alone:
-                boards[tuple(kinds[self.board_class(place)] for place in places)] += 1
+            open_places = [place for place in places if not self._is_shut(place)]
+            if len(open_places) > 1 and site != alone:
+                boards[tuple(kinds[self.board_class(place)] for place in open_places)] += 1
         return tuple(boards.items())
 
     @property
