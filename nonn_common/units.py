@@ -149,6 +149,14 @@ def format_count(count: float) -> str:
     return _formatted(count, "", digits=2)
 
 
+def format_duration(time_s: float) -> str:
+    """Write a duration in the unit that suits it: 150 -> `2.5 min`."""
+    for scale, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if time_s >= scale:
+            return f"{time_s / scale:.{0 if time_s >= 10 * scale else 1}f} {unit}"
+    return f"{time_s:.0f} s"
+
+
 def _formatted(value: float, unit: str, digits: int = 1) -> str:
     for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
         if abs(value) >= scale:

@@ -20,7 +20,7 @@ def run() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit("nonn-plan: stopped by Ctrl-C")
     with exit_codes():
-        command_line()()
+        command_line()(prog_name="nonn-plan")
     sys.exit()
 
 

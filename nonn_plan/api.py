@@ -374,12 +374,18 @@ def check_exploration_folder(folder: Path) -> None:
     check_own_place(folder / "index.html", START)
 
 
-def write_exploration(cells: "Sequence[Cell]", folder: Path, command: str) -> "Exploration":
-    """Write an exploration: explore.json, tables, pictures, and one page that holds all."""
+def write_exploration(
+    cells: "Sequence[Cell]", folder: Path, command: str, front_step_pct: float | None = None
+) -> "Exploration":
+    """Write an exploration: explore.json, tables, pictures, and one page that holds all.
+
+    Points of a front are shown that differ by so many percent of its range; tables have all.
+    """
     from planner.exploration.cell import versions
     from planner.exploration.exploration import Exploration, write_tables
-    from planner.exploration.report import draw_pictures, render_page
+    from planner.exploration.report import FRONT_STEP_PCT, draw_pictures, render_page
 
+    step_pct = FRONT_STEP_PCT if front_step_pct is None else front_step_pct
     found = Exploration(command=command, versions=versions(), cells=tuple(cells))
     drawn = draw_pictures(found)
     found = found.model_copy(update={"pictures": tuple(drawn)})
@@ -387,6 +393,6 @@ def write_exploration(cells: "Sequence[Cell]", folder: Path, command: str) -> "E
         check_picture(folder / name)
         write_atomic(folder / name, content)
     write_tables(cells, folder)
-    write_atomic(folder / "index.html", render_page(found, drawn))
+    write_atomic(folder / "index.html", render_page(found, step_pct))
     found.write(folder / "explore.json")
     return found

@@ -30,7 +30,7 @@ from planner.plan_file.validation import broken_exactly, violations
 from planner.problem.goals import Objective, ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
-from planner.solvers.lexicographic import lexicographic, with_least_inversion
+from planner.solvers.lexicographic import LimitedSearch, lexicographic, with_least_inversion
 from planner.solvers.search import SolverSession, TimeBudget, search
 
 SOLVER = "OR-Tools CP-SAT"
@@ -64,9 +64,12 @@ The value is None where only the bound is new; both are in the unit that people 
 
 
 def solve(
-    problem: Problem, progress: Progress = silent, watch: PlanWatch | None = None
+    problem: Problem,
+    progress: Progress = silent,
+    watch: PlanWatch | None = None,
+    find: LimitedSearch | None = None,
 ) -> PlanDocument:
-    """Answer a problem, with a proof for each level.
+    """Answer a problem, with a proof for each level, by `find` or the solver.
 
     `watch` hears, from the solver's thread, of better plans and bounds; it changes nothing.
 
@@ -77,7 +80,7 @@ def solve(
     ProfileError for devices or links that the library does not have.
     """
     time_budget = TimeBudget(problem.deterministic_limit)
-    plan = _answer(problem, time_budget, progress, watch=watch)
+    plan = _answer(problem, time_budget, progress, watch=watch, find=find)
     problem = plan.question
     if near := _broken(plan):
         # Of plans that are as good, one may keep by its own figures what this one breaks.
@@ -105,6 +108,7 @@ def _answer(
     *,
     loosened: bool = True,
     watch: PlanWatch | None = None,
+    find: LimitedSearch | None = None,
 ) -> PlanDocument:
     """Plan, or proof that there is none, with limits loosened for rounding, or not.
 
@@ -114,7 +118,8 @@ def _answer(
     data = loosened_budgets(problem) if loosened else resolve_problem(problem)
     solved: list[_SolvedLevel] = []
     outcomes = lexicographic(
-        partial(
+        find
+        or partial(
             search,
             data,
             seed=problem.seed,

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from shutil import get_terminal_size
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand
 
 from nonn_common.errors import InfeasibleError, InputError, NonnError, StoppedError, UnprovenError
+from nonn_plan.cli.help_page import HelpfulCommand, HelpfulGroup, show_what_is_typed
 
 FAILED, BAD_INPUT, INFEASIBLE, UNPROVEN = 1, 2, 3, 4
 
@@ -24,33 +25,33 @@ COMMANDS = {
     "devices": "devices:device_commands",
     "fleets": "devices:fleet_commands",
     "calibrate": "devices:calibrate",
+    "predict": "latencies:predict",
     "download": "teacher:download",
     "train-teacher": "teacher:train_teacher",
-    "train": "train:train",
-    "evaluate": "train:evaluate",
-    "tune": "train:tune",
     "partition": "teacher:partition",
     "plan": "plan:plan",
-    "config": "plan:config",
     "verify": "plan:verify",
     "explain": "plan:explain",
     "explore": "explore:explore",
     "ui": "plan:ui",
     "simulate": "simulate:simulate",
     "sweep": "simulate:sweep",
-    "reproduce": "published:reproduce",
-    "predict": "latencies:predict",
-    "export": "train:export",
+    "config": "plan:config",
+    "train": "train:train",
+    "tune": "train:tune",
+    "evaluate": "train:evaluate",
     "quantise": "train:quantise",
+    "export": "train:export",
     "keys": "worker:key_commands",
     "worker": "worker:worker",
     "host": "host:host",
     "emulate": "host:emulate",
     "profile": "devices:profile",
     "validate": "host:validate",
+    "reproduce": "published:reproduce",
     "table": "published:table",
 }
-"""Module under `commands` and function or group of each command, in the order of the help."""
+"""Module under `commands` and function or group of each command, in the order of the work."""
 
 PARTS_OF_COMMANDS = {
     **dict.fromkeys(("quickstart", "download", "train-teacher", "train", "evaluate"), "train"),
@@ -74,6 +75,9 @@ PARTS_OF_PACKAGES = {
 PACKAGES_OF_SEVERAL_PARTS = ("onnx", "onnxruntime", "PIL", "safetensors")
 """Packages of which the part is that of the command."""
 
+_COMPLETED = "_TYPER_COMPLETE_ARGS"
+"""Variable in which a shell passes the line that it wants completed."""
+
 
 def _show_version(shown: bool) -> None:
     if shown:
@@ -93,7 +97,7 @@ def main(
     del shown
 
 
-class OnceOnlyCommand(TyperCommand):
+class OnceOnlyCommand(HelpfulCommand):
     """A command that refuses two values for an option that takes one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -119,8 +123,8 @@ def commands(command_name: str | None = None) -> typer.Typer:
     """Build the command line with the command that is asked for alone, or with all."""
     app = typer.Typer(
         name="nonn-plan",
+        cls=HelpfulGroup,
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         epilog="Exit codes: 0 done, 1 failed or stopped, 2 wrong usage or input, 3 proven "
@@ -133,8 +137,11 @@ def commands(command_name: str | None = None) -> typer.Typer:
         if isinstance(command, typer.Typer):
             for each in command.registered_commands:
                 each.cls = OnceOnlyCommand
+                if each.callback is not None:
+                    show_what_is_typed(each.callback)
             app.add_typer(command, name=name)
         else:
+            show_what_is_typed(command)
             app.command(name, cls=OnceOnlyCommand)(command)
     return app
 
@@ -164,18 +171,28 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
     except NonnError as error:
-        print(f"nonn-plan: {error}", file=sys.stderr)  # noqa: T201
+        _complain(error)
         sys.exit(exit_code(error))
     except ModuleNotFoundError as error:
-        print(f"nonn-plan: {missing_part(error, _asked())}", file=sys.stderr)  # noqa: T201
+        _complain(missing_part(error, _asked()))
         sys.exit(BAD_INPUT)
     except OSError as error:
         # What no part of the program expected of the system, such as a full stdout.
-        print(f"nonn-plan: {error}", file=sys.stderr)  # noqa: T201
+        _complain(error)
         sys.exit(FAILED)
     finally:
         # What is alive now ends with the process; the interpreter need not take it apart.
         gc.freeze()
+
+
+def _complain(error: Exception) -> None:
+    """Say what is wrong on stderr; in a terminal its lines end between words."""
+    text = f"nonn-plan: {error}"
+    if sys.stderr.isatty():
+        from nonn_plan.cli.table_layout import wrapped
+
+        text = "\n".join(wrapped(text, get_terminal_size().columns))
+    print(text, file=sys.stderr)  # noqa: T201
 
 
 def missing_part(error: ModuleNotFoundError, command: str | None) -> InputError:
@@ -197,8 +214,9 @@ def missing_part(error: ModuleNotFoundError, command: str | None) -> InputError:
 
 
 def _asked() -> str | None:
-    """Command that was typed."""
-    return next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    """Command that was typed, or is being typed in a shell that completes it."""
+    typed = os.environ.get(_COMPLETED, "").split()[1:] or sys.argv[1:]
+    return next((word for word in typed if not word.startswith("-")), None)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

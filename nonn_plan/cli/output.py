@@ -8,14 +8,18 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Event, Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Literal
 
+from nonn_common import LEFT
 from nonn_common.document import check_own_place, check_picture
 from nonn_common.errors import InputError, StoppedError, TrainingError
+from nonn_common.units import format_duration
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress as Bars
+    from rich.progress import Task
 
     from nonn_common import Progress
     from simulator.results.simulation_result import SimulationResult
@@ -26,6 +30,8 @@ TO_RESUME = "finished epochs are kept; run the same command again to go on"
 UNCHANGED = "nothing was written"
 
 RANK_FAILED = 1
+LOG_INTERVAL_S = 60.0
+_PIPE_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,17 @@ class Output:
         """The console for people."""
         from rich.console import Console
 
-        # A pipe has no width: tables must not fold in it.
-        width = None if (sys.stderr if self.as_json else sys.stdout).isatty() else 120
-        return Console(stderr=self.as_json, highlight=False, width=width, soft_wrap=False)
+        # A pipe has no width of its own.
+        asked = (sys.stderr if self.as_json else sys.stdout).isatty() or "COLUMNS" in os.environ
+        width = None if asked else _PIPE_WIDTH
+        return Console(stderr=self.as_json, highlight=False, emoji=False, width=width)
 
     def say(self, text: str) -> None:
-        """Say a sentence to a person."""
+        """Say a sentence to a person; in a terminal its lines end between words."""
+        if self.console.is_terminal:
+            from nonn_plan.cli.table_layout import wrapped
+
+            text = "\n".join(wrapped(text, self.console.width))
         self.console.print(text, markup=False, soft_wrap=True)
 
     def warn(self, *texts: str) -> None:
@@ -55,18 +66,28 @@ class Output:
             self.warnings.append(text)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Show a table to a person; columns of numbers are set to the right."""
+        """Show a table to a person; columns of numbers are set to the right.
+
+        Columns that do not fit stand in a second table, below, with the same names of its rows.
+        """
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
-        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for number, column in enumerate(columns):
-            numeric = any(_is_number(row[number]) for row in rows)
-            grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            grid.add_row(*row)
+        from nonn_plan.cli.table_layout import lay_out
+
         self.say(title)
-        self.console.print(grid)
+        parts, lines = lay_out(columns, rows, self.console.width)
+        for part in parts:
+            grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            for head, width, numeric in zip(part.heads, part.widths, part.numeric, strict=True):
+                justify: Literal["left", "right"] = "right" if numeric else "left"
+                grid.add_column(Text(head), justify=justify, width=width, no_wrap=True)
+            for row in part.rows:
+                grid.add_row(*map(Text, row))
+            self.console.print(grid)
+        for line in lines:
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def result(self, document: object) -> None:
         """Print the command's result as one JSON document, if that was asked for.
@@ -80,31 +101,22 @@ class Output:
 
     @contextmanager
     def progress(self, kept: str) -> Iterator["Progress"]:
-        """Show progress bars; `kept` says what an interruption leaves behind.
+        """Show progress bars, or a line a minute in a log.
+
+        `kept` says what an interruption leaves behind.
 
         Raises StoppedError when the program is stopped.
         """
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
 
         # On a terminal, words and bars share one console, so that words go above the bar; a
         # redirected stdout gets words alone.
         shared = self.as_json or sys.stdout.isatty()
         console = self.console if shared else Console(stderr=True)
-        bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            redirect_stdout=False,
-            disable=not console.is_terminal,
-        )
+        shown = _bars(console) if console.is_terminal else _minute_lines(console)
         try:
-            with bars:
-                yield _ProgressBars(bars)
+            with shown as progress:
+                yield progress
         except StoppedError as stopped:
             raise StoppedError(f"{stopped}; {kept}") from None
 
@@ -130,19 +142,75 @@ def format_estimate(value: float, low: float, high: float) -> tuple[str, str]:
     return f"{value:.{decimals}f}", f"{low:.{decimals}f} to {high:.{decimals}f}"
 
 
-def _is_number(cell: str) -> bool:
-    return cell.lstrip("+-")[:1].isdigit()
+@contextmanager
+def _bars(console: "Console") -> Iterator["Progress"]:
+    """A bar for what was reported last."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class TimeLeft(TimeRemainingColumn):
+        """Time left, where the work does not tell it itself."""
+
+        def render(self, task: "Task") -> Text:
+            return Text() if task.description.endswith(LEFT) else super().render(task)
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    with Bars(*columns, console=console, transient=True, redirect_stdout=False) as bars:
+        bar = bars.add_task("starting", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bars.update(bar, description=what, completed=done, total=total or None)
+
+        yield show
 
 
-class _ProgressBars:
-    """One bar for each thing that reports progress; the last one reported is visible."""
+@contextmanager
+def _minute_lines(console: "Console") -> Iterator["Progress"]:
+    """A line a minute on what is done, and what is left."""
+    log, ended = WorkLog(monotonic()), Event()
 
-    def __init__(self, bars: "Bars") -> None:
-        self._bars = bars
-        self._bar = bars.add_task("starting", total=None)
+    def write() -> None:
+        while not ended.wait(LOG_INTERVAL_S):
+            console.print(log.line(monotonic()), markup=False, soft_wrap=True)
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        self._bars.update(self._bar, description=what, completed=done, total=total or None)
+    # A thread, as a long step reports nothing before its end.
+    writer = Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        yield lambda what, done, total: log.note(what, done, total, monotonic())
+    finally:
+        ended.set()
+        writer.join()
+
+
+@dataclass(slots=True)
+class WorkLog:
+    """Last report of work, and since when such work goes on; times in s."""
+
+    since_s: float
+    what: str = "starting"
+    first: int = 0
+    done: int = 0
+    total: int = 0
+
+    def note(self, what: str, done: int, total: int, now_s: float) -> None:
+        """Keep a report."""
+        known = what.partition(", about ")[0]
+        if known != self.what.partition(", about ")[0] or done < self.done:
+            self.since_s, self.first = now_s, done
+        self.what, self.done, self.total = what, done, total
+
+    def line(self, now_s: float) -> str:
+        """Line on how far the work is; the pace so far tells what is left."""
+        spent_s, made = now_s - self.since_s, self.done - self.first
+        count = f": {self.done} of {self.total}" if self.total else ""
+        if self.what.endswith(LEFT):
+            return self.what.replace(", about", f"{count}, about", 1)
+        if not made or not self.total:
+            return f"{self.what}{count}, for {format_duration(spent_s)}"
+        left_s = spent_s / made * (self.total - self.done)
+        return f"{self.what}{count}, about {format_duration(left_s)}{LEFT}"
 
 
 @contextmanager

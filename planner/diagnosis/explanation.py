@@ -397,4 +397,4 @@ def _stages(stages: Sequence[LevelResult]) -> Iterator[str]:
         bound = "" if level.bound is None else f", bound {level.bound:.10g}"
         gap = "" if level.gap_pct is None else f", gap {level.gap_pct:.2f} %"
         best = f"best {level.best:.10g}{bound}{gap}, {proven}"
-        yield f"{level.objective}{OBJECTIVES[level.objective].title}: {level.value:.10g} ({best})"
+        yield f"{level.objective}, {OBJECTIVES[level.objective].aim}: {level.value:.10g} ({best})"

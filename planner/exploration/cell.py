@@ -8,10 +8,12 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 
 from pydantic import Field
@@ -20,6 +22,7 @@ from nonn_common.document import Document, Record
 from nonn_common.errors import InputError, NonnError, UnprovenError
 from planner.data.modes import Assignment
 from planner.data.point_choice import settle
+from planner.exploration.budget_grid import BudgetGrid, cell_plans
 from planner.exploration.trade_offs import Breakpoint, BudgetRange, find_breakpoints
 from planner.exploration.trade_offs import find_pareto_front as front_of
 from planner.plan_file.evaluation import PlanEvaluation
@@ -56,6 +59,10 @@ class FrontPoint(Record):
         default=(),
         description="Operating points of these boards, devices by name; empty where all are named.",
     )
+    figures: dict[str, float] = Field(
+        default={}, description="Further figures of the plan, in their units."
+    )
+    filters: tuple[int, ...] = Field(default=(), description="Filters of the students, likewise.")
 
 
 class CellResult(Document):
@@ -72,6 +79,10 @@ class CellResult(Document):
         description="Of a plan: value of each stage and further figures, in their units.",
     )
     networks: tuple[str, ...] = Field(default=(), description="Of a plan: the students' networks.")
+    boards: tuple[str, ...] = Field(
+        default=(), description="Of a plan: each student's board, or boards with commas between."
+    )
+    filters: tuple[int, ...] = Field(default=(), description="Of a plan: the students' filters.")
     stages: tuple[LevelResult, ...] = Field(default=(), description="Of a plan: the proof.")
     conflict: tuple[str, ...] = Field(
         default=(), description="What cannot hold together, where there is no plan."
@@ -101,6 +112,8 @@ class CellRequest:
     kind: CellKind
     problem: Problem
     over: BudgetRange | None = None
+    grid: BudgetGrid | None = None
+    """Grid that enumerates its plans once; no answer depends on it."""
 
     @property
     def digest(self) -> str:
@@ -121,6 +134,7 @@ class CellRequest:
         return finding[self.kind](self)
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions that an answer depends on."""
     return {name: version(name) for name in ("nonn-plan", "ortools")}
@@ -137,8 +151,9 @@ def read_cell_result(path: Path, digest: str) -> CellResult | None:
 
 def _plan(asked: CellRequest) -> CellResult:
     problem = asked.problem
+    plans = cell_plans(problem, asked.grid)
     try:
-        plan = solve(problem)
+        plan = solve(problem, find=None if plans is None else plans.search)
     except UnprovenError:
         return CellResult(
             digest=asked.digest,
@@ -152,6 +167,8 @@ def _plan(asked: CellRequest) -> CellResult:
         status="unproven" if plan.status == "feasible" else plan.status,
         values=_values_of_plan(plan),
         networks=tuple(student.network for student in plan.students),
+        boards=tuple(", ".join(student.boards) for student in plan.students),
+        filters=tuple(len(student.filters) for student in plan.students),
         stages=plan.stages,
         conflict=plan.conflict,
         deterministic_time=plan.solver.deterministic_time,
@@ -164,10 +181,15 @@ def _values_of_plan(plan: PlanDocument) -> dict[str, float]:
     names: dict[Objective, None] = dict.fromkeys(
         [*(level.objective for level in plan.stages), *PLAN_VALUES]
     )
-    evaluation = PlanEvaluation.of_plan(plan)
+    return _figures(PlanEvaluation.of_plan(plan), names)
+
+
+def _figures(evaluation: PlanEvaluation, names: Iterable[Objective]) -> dict[str, float]:
+    """Figures of a plan, and its accuracy where that is known."""
     values: dict[str, float] = {name: evaluation.value(name) for name in names}
-    if plan.accuracy is not None and plan.accuracy.value_pct is not None:
-        values["accuracy"] = plan.accuracy.value_pct
+    accuracy = evaluation.accuracy
+    if accuracy is not None and accuracy.value_pct is not None:
+        values["accuracy"] = accuracy.value_pct
     return values
 
 
@@ -175,11 +197,12 @@ def _front(asked: CellRequest) -> CellResult:
     problem = asked.problem
     meter = TimeBudget(problem.deterministic_limit)
     session = SolverSession(problem, meter, most_solutions=0)
-    front = front_of(session)
+    front = front_of(session, grid=asked.grid)
     if front.complete and not front.found and problem.inversion is not None:
         # Limits force that some wider student knows less.
         front = front_of(session.for_problem(with_least_inversion(session)))
-    points = [_point(problem, one.assignment) for one in front.found]
+    members = zip(front.found, front.evaluations, strict=True)
+    points = [_point(problem, one.assignment, evaluation) for one, evaluation in members]
     status: CellStatus = "optimal" if points else "infeasible"
     return CellResult(
         digest=asked.digest,
@@ -191,12 +214,20 @@ def _front(asked: CellRequest) -> CellResult:
     )
 
 
-def _point(problem: Problem, assignment: Assignment) -> FrontPoint:
-    evaluation = PlanEvaluation.of(problem, assignment)
+def _point(problem: Problem, assignment: Assignment, evaluation: PlanEvaluation) -> FrontPoint:
+    values: dict[str, float] = {
+        level.objective: evaluation.value(level.objective) for level in problem.objective
+    }
+    figures = _figures(evaluation, PLAN_VALUES)
     settled, placed = settle(problem, assignment)
     rows = [settled.fleet.boards[one.board] for one in placed.students]
     return FrontPoint(
-        values={level.objective: evaluation.value(level.objective) for level in problem.objective},
+        values=values,
+        figures={name: value for name, value in figures.items() if name not in values},
+        filters=tuple(
+            sum(len(problem.partition.communities[c].filters) for c in one.communities)
+            for one in assignment.students
+        ),
         networks=tuple(student.network for student in assignment.students),
         boards=tuple(row.name for row in rows),
         points=tuple(row.device for row in rows) if settled is not problem else (),
@@ -223,20 +254,33 @@ _CONNECT_S = 10
 _WORKERS_S = 30
 
 
-def solve_cells_locally(cells: Sequence[CellRequest], jobs: int) -> Iterator[CellResult]:
+@dataclass(frozen=True, slots=True)
+class TimedResult:
+    """A result and the seconds that it took where it was found."""
+
+    found: CellResult
+    took_s: float
+
+    @classmethod
+    def of(cls, cell: CellRequest) -> "TimedResult":
+        """Solve a cell."""
+        start_s = monotonic()
+        return cls(cell.find(), monotonic() - start_s)
+
+
+def solve_cells_locally(cells: Sequence[CellRequest], jobs: int) -> Iterator[TimedResult]:
     """Yield results, as they come, from this machine's cores; -1 uses all."""
     from joblib import Parallel, delayed
 
     if jobs == 1 or len(cells) < 2:
-        for cell in cells:
-            yield cell.find()
+        yield from map(TimedResult.of, cells)
         return
     workers = Parallel(n_jobs=min(jobs, len(cells)) or 1, return_as="generator_unordered")
     home = os.getpid()
     yield from workers(delayed(_find_away)(cell, home) for cell in cells)
 
 
-def solve_cells_on_cluster(cells: Sequence[CellRequest], address: str) -> Iterator[CellResult]:
+def solve_cells_on_cluster(cells: Sequence[CellRequest], address: str) -> Iterator[TimedResult]:
     """Yield results, as they come, from the Dask scheduler's workers at `address`.
 
     Raises InputError where there is no such scheduler or dask is not installed, and NonnError
@@ -257,7 +301,7 @@ def solve_cells_on_cluster(cells: Sequence[CellRequest], address: str) -> Iterat
         ) from None
     with client:
         _check_workers(client)
-        futures = client.map(_find, cells, pure=False)
+        futures = client.map(TimedResult.of, cells, pure=False)
         for future in as_completed(futures):
             yield future.result()
 
@@ -279,12 +323,8 @@ def _check_workers(client: Any) -> None:
             raise NonnError(f"--dask: worker {worker} has {found}, and this machine {versions()}")
 
 
-def _find(cell: CellRequest) -> CellResult:
-    return cell.find()
-
-
-def _find_away(cell: CellRequest, home: int) -> CellResult:
+def _find_away(cell: CellRequest, home: int) -> TimedResult:
     """Solve in a worker process, which leaves Ctrl-C to the one that started it."""
     if os.getpid() != home:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return cell.find()
+    return TimedResult.of(cell)

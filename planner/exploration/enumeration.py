@@ -29,6 +29,7 @@ from planner.data.objective_function import (
 )
 from planner.data.problem_data import ProblemData
 from planner.exploration.plan_chunk import (
+    BudgetNeed,
     Grouping,
     PlanArchive,
     PlanChunk,
@@ -144,13 +145,17 @@ class Enumeration:
         return self.plans / PLANS_PER_UNIT + self.placements / PLACEMENTS_PER_UNIT
 
     def undominated(
-        self, goals: Sequence[ObjectiveFunction], limits: Sequence[ObjectiveBound]
+        self,
+        goals: Sequence[ObjectiveFunction],
+        limits: Sequence[ObjectiveBound],
+        needs: Sequence[BudgetNeed] = (),
     ) -> "UndominatedPlans":
-        """Plans within budgets and limits that no other such plan dominates in the goals."""
+        """Plans within budgets and limits that no other such plan dominates in goals and needs."""
         signs = [-1 if goal.maximise else 1 for goal in goals]
         wanted = [*goals, *(limit.measure for limit in limits)]
-        kept = PlanArchive(len(goals))
-        for chunk in self._chunks(_counted(wanted), limits):
+        kept = PlanArchive(len(goals) + len(needs))
+        counted = (*_counted(wanted), *((need.figure, 1) for need in needs))
+        for chunk in self._chunks(tuple(dict.fromkeys(counted)), limits):
             allowed = np.ones(chunk.shape, dtype=bool)
             for limit in limits:
                 value = limit.measure.read(chunk)
@@ -159,7 +164,7 @@ class Enumeration:
             costs = [
                 np.broadcast_to(sign * goal.read(chunk), chunk.shape)[allowed]
                 for sign, goal in zip(signs, goals, strict=True)
-            ]
+            ] + [np.broadcast_to(chunk.need(need), chunk.shape)[allowed] for need in needs]
             kept.add(chunk, np.stack(costs, axis=1), np.flatnonzero(allowed.ravel()))
         return UndominatedPlans(tuple(goals), *kept.plans())
 

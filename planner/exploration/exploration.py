@@ -5,19 +5,28 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
+from time import monotonic
 from typing import Any
 
 from pydantic import Field
 
-from nonn_common import Progress
+from nonn_common import LEFT, Progress
 from nonn_common.document import Document, Record, check_own_place
 from nonn_common.errors import NonnError
-from planner.exploration.cell import CellRequest, CellResult, read_cell_result
+from nonn_common.units import FLOPS_PER_MAC, format_bytes, format_duration, format_flops
+from planner.exploration.cell import (
+    CellRequest,
+    CellResult,
+    FrontPoint,
+    TimedResult,
+    read_cell_result,
+)
 from planner.problem.goals import OBJECTIVES
 from planner.problem.problem import Problem
 from simulator.results.tables import Table, write_table
 
-Solver = Callable[[Sequence[CellRequest]], Iterator[CellResult]]
+Solver = Callable[[Sequence[CellRequest]], Iterator[TimedResult]]
 
 
 class CellPlace(Record):
@@ -33,6 +42,19 @@ class CellPlace(Record):
         default=None, description="Power limit of boards while they compute; null is none."
     )
     axis: str | None = Field(default=None, description="Of break-points: memory or flops.")
+    memory_text: str | None = Field(default=None, description="Memory, in the unit it was typed.")
+    flops_text: str | None = Field(default=None, description="FLOPs, in the unit they were typed.")
+
+    @property
+    def budgets(self) -> tuple[str, str, str]:
+        """Memory, FLOPs and power as people read them."""
+        memory, flops = self.memory_bytes, self.flops
+        return (
+            self.memory_text or ("device's" if memory is None else format_bytes(memory)),
+            self.flops_text
+            or ("no limit" if flops is None else format_flops(flops / FLOPS_PER_MAC)),
+            "no limit" if self.power_w is None else f"{self.power_w:g} W",
+        )
 
 
 class Cell(Record):
@@ -89,13 +111,15 @@ def run_exploration(
     for digest in wanted.keys() - known.keys():
         # A damaged file; whole ones of this name are this cell's.
         cell_file(folder, digest).unlink(missing_ok=True)
+    left = _TimeLeft([one for one in cells if one.asked.digest not in known])
     progress("solving cells", reused, len(wanted))
-    for found in solve([asked for digest, asked in wanted.items() if digest not in known]):
+    for timed in solve([wanted[digest] for digest in left.order]):
+        found = timed.found
         if found.digest not in wanted:
             raise NonnError("a worker answered another question: it has other hardware profiles")
         found.write(cell_file(folder, found.digest))
         known[found.digest] = found
-        progress("solving cells", len(known), len(wanted))
+        progress(f"solving cells{left.after(timed)}", len(known), len(wanted))
     for found in _with_standings([one.asked for one in cells], known):
         found.write(cell_file(folder, found.digest))
         known[found.digest] = found
@@ -148,6 +172,62 @@ def refusals_told(cells: Sequence[Cell]) -> str:
     """Reasons of the infeasible cells, counted; empty where there are none."""
     counts = Counter[str](cell.found.refusal for cell in cells if cell.found.refusal is not None)
     return "; ".join(f"{counts[kind]} {told}" for kind, told in REFUSALS.items() if counts[kind])
+
+
+class _TimeLeft:
+    """Time left, by solved cells of like kind: one fleet, objective and sort."""
+
+    def __init__(self, cells: Sequence[PlannedCell]) -> None:
+        self._kinds = {
+            one.asked.digest: (one.asked.kind, one.place.fleet, one.place.objective)
+            for one in cells
+        }
+        self._waiting, self._start_s = Counter(self._kinds.values()), monotonic()
+        self._took: dict[tuple[str, str, str], list[float]] = {}
+
+    @property
+    def order(self) -> list[str]:
+        """Digests of the cells, one of each kind first."""
+        first: dict[tuple[str, str, str], str] = {}
+        for digest, kind in self._kinds.items():
+            first.setdefault(kind, digest)
+        return [*first.values(), *(one for one in self._kinds if one not in first.values())]
+
+    def after(self, timed: TimedResult) -> str:
+        """Words on the time left; none until each kind has a solved cell."""
+        kind = self._kinds[timed.found.digest]
+        self._waiting[kind] -= 1
+        self._took.setdefault(kind, []).append(timed.took_s)
+        waiting = {each: count for each, count in self._waiting.items() if count}
+        if not waiting or waiting.keys() - self._took.keys():
+            return ""
+        work_s = sum(count * mean(self._took[each]) for each, count in waiting.items())
+        spent_s = sum(map(sum, self._took.values()))
+        # So many cells are solved at once.
+        pace = max(1.0, spent_s / max(monotonic() - self._start_s, 1e-9))
+        return f", about {format_duration(work_s / pace)}{LEFT}"
+
+
+def thinned(points: Sequence[FrontPoint], step_pct: float) -> list[bool]:
+    """Which points of a front people are shown.
+
+    Each differs from the one shown before in some measure by at least `step_pct` percent of that
+    measure's range; the first and the last are always shown.
+    """
+    if not points:
+        return []
+    names = list(points[0].values)
+    values = [[point.values[name] for name in names] for point in points]
+    ranges = [max(column) - min(column) for column in zip(*values, strict=True)]
+    shown, last = [], values[0]
+    for row in values:
+        far = any(
+            wide > 0 and abs(here - before) * 100 >= step_pct * wide
+            for here, before, wide in zip(row, last, ranges, strict=True)
+        )
+        shown.append(far or row is values[0] or row is values[-1])
+        last = row if shown[-1] else last
+    return shown
 
 
 def cell_file(folder: Path, digest: str) -> Path:

@@ -62,6 +62,17 @@ class StudentSets:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetNeed:
+    """Least budget that is the same on several boards: its figure, and the runtimes' part.
+
+    `boards` maps places of boards to what the runtime takes there.
+    """
+
+    figure: Resource
+    boards: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Grouping:
     """Communities as groups, one for each student, under a drop choice; by sizes."""
 
@@ -164,6 +175,12 @@ class PlanChunk:
     def highest(self, figure: Resource) -> Units:
         """Return a figure of the board where it is highest."""
         return _largest(self._each(figure))
+
+    def need(self, budget: "BudgetNeed") -> Units:
+        """Return the least such budget; 0 where its boards have no student."""
+        uses = zip(self._each(budget.figure), self.sets, strict=True)
+        of = [use + budget.boards[place] for use, (place, _) in uses if place in budget.boards]
+        return _largest(of) if of else np.zeros((), dtype=np.int64)
 
     def boards(self) -> int:
         """Return how many boards have a student."""
@@ -325,11 +342,18 @@ class PlanArchive:
 
 @dataclass(frozen=True, slots=True)
 class UndominatedPlans:
-    """Plans that no other one dominates, by their costs, less being better."""
+    """Plans that no other one dominates, by their costs, less being better.
+
+    `costs` has a column for each goal, and for each budget whose need counts.
+    """
 
     goals: tuple[ObjectiveFunction, ...]
     costs: Units
     plans: Sequence[tuple[PlanChunk, int]]
+
+    def rows(self, kept: npt.NDArray[np.intp]) -> "UndominatedPlans":
+        """Return these plans alone."""
+        return replace(self, costs=self.costs[kept], plans=[self.plans[row] for row in kept])
 
     def search(
         self,

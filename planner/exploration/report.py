@@ -1,36 +1,26 @@
 """Reports of an exploration: heat maps, fronts, and one self-contained HTML page."""
 
-import base64
 import io
+import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
-from itertools import count
+from importlib.resources import files
+from itertools import count, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from nonn_common.units import FLOPS_PER_MAC, format_bytes, format_count, format_flops
-from planner.exploration.exploration import (
-    Cell,
-    Exploration,
-    breakpoint_rows,
-    front_rows,
-    labelled,
-    plan_rows,
-)
+from planner.exploration.exploration import Cell, Exploration, labelled, thinned
+from planner.problem.goals import OBJECTIVES, Objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 
-_MOST_PANELS = 12
-"""Of more budgets than this the front's picture shows the first ones; the table has all."""
-_MOST_LEVELS = 12
-"""So many whole numbers can be told apart by colour."""
-_COLUMNS = 3
+_MOST_LABELS = 12
+"""Of more budgets than this the picture of fronts names none."""
 _LONGEST_NAME = 100
 
 
@@ -100,30 +90,26 @@ class _GridAxis:
 
     field: str
     label: str
-    text: Callable[[Any], str]
+    texts: tuple[str, ...]
     values: tuple[Any, ...]
 
     def place_of(self, cell: Cell) -> int:
         """Place of a cell along the axis."""
         return self.values.index(getattr(cell.place, self.field))
 
-    @property
-    def texts(self) -> list[str]:
-        """Values as people read them."""
-        return [self.text(value) for value in self.values]
-
 
 def _two_axes(cells: Sequence[Cell]) -> tuple[_GridAxis, _GridAxis]:
     """Axes of a map: budgets that differ between cells first."""
-    kinds: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-        ("memory_bytes", "memory per board", _memory),
-        ("flops", "FLOPs per board and image", _flops),
-        ("power_w", "power of a board while it computes", _power),
+    kinds = (
+        ("memory_bytes", "memory per board"),
+        ("flops", "FLOPs per board and image"),
+        ("power_w", "power of a board while it computes"),
     )
-    every = [
-        _GridAxis(*kind, tuple(sorted({getattr(c.place, kind[0]) for c in cells}, key=_sized)))
-        for kind in kinds
-    ]
+    every = []
+    for number, (field, label) in enumerate(kinds):
+        texts = {getattr(c.place, field): c.place.budgets[number] for c in cells}
+        values = tuple(sorted(texts, key=_sized))
+        every.append(_GridAxis(field, label, tuple(texts[value] for value in values), values))
     first, second, *_ = sorted(every, key=lambda axis: len(axis.values) == 1)
     return first, second
 
@@ -162,70 +148,46 @@ def _heat_map(
 
 
 def fronts(cells: Sequence[Cell]) -> "Figure":
-    """Picture with a panel per budget: two objectives, the third in colour."""
+    """Picture of the fronts of all budgets, one over the other; larger budgets are stronger."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    shown = cells[:_MOST_PANELS]
-    columns = min(_COLUMNS, len(shown))
-    height = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(0.6 + 4.2 * columns, 0.8 + 3.3 * height), layout="constrained")
-    panels = figure.subplots(height, columns, squeeze=False).ravel()
-    for axes, cell in zip(panels, shown, strict=False):
-        _front(axes, cell)
-    for axes in panels[len(shown) :]:
-        axes.set_axis_off()
-    place = cells[0].place
-    more = f" (first {len(shown)} of {len(cells)} budgets)" if len(cells) > len(shown) else ""
-    figure.suptitle(f"{place.fleet}: front of {place.objective}{more}", fontsize=11)
+    names = cells[0].place.objective.split(",")
+    figure = Figure(figsize=(8.0, 5.4), layout="constrained")
+    axes = figure.subplots()
+    shades = colormaps["viridis_r"]
+    for number, cell in enumerate(cells):
+        points = cell.found.points
+        first, second = ([point.values[name] for point in points] for name in names[:2])
+        colour = shades(number / max(1, len(cells) - 1))
+        label = ", ".join(_limits(cell)) if len(cells) <= _MOST_LABELS else None
+        sizes = 24.0 if len(names) == 2 else _sizes([one.values[names[2]] for one in points])
+        axes.scatter(first, second, s=sizes, color=[colour], label=label, alpha=0.8, linewidths=0)
+        if len(names) == 2:
+            axes.plot(first, second, color=colour, linewidth=0.8)
+    axes.set_xlabel(labelled(names[0]))
+    axes.set_ylabel(labelled(names[1]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: _short(value))
+    axes.grid(alpha=0.25)
+    if not any(cell.found.points for cell in cells):
+        axes.text(0.5, 0.5, "no plan", ha="center", transform=axes.transAxes)
+    elif len(cells) <= _MOST_LABELS:
+        axes.legend(fontsize=7, title="memory, FLOPs")
+    size = f"; size: {labelled(names[2])}" if len(names) > 2 else ""
+    notes = [
+        f"{count_} of {len(cells)} {word}"
+        for status, word in (("infeasible", "infeasible"), ("unproven", "not proven complete"))
+        if (count_ := sum(cell.found.status == status for cell in cells))
+    ]
+    title = f"{cells[0].place.fleet}: fronts of {', '.join(names[:2])}, {len(cells)} budgets{size}"
+    figure.suptitle("; ".join([title, *notes]), fontsize=10)
     return figure
 
 
-def _front(axes: "Axes", cell: Cell) -> None:
-    names = cell.place.objective.split(",")
-    points = cell.found.points
-    note = {"infeasible": ": infeasible", "unproven": ": not proven complete"}
-    title = f"{_memory(cell.place.memory_bytes)}, {_flops(cell.place.flops)}"
-    title += "" if cell.place.power_w is None else f", {_power(cell.place.power_w)}"
-    axes.set_title(title + note.get(cell.found.status, ""), fontsize=9)
-    axes.set_xlabel(labelled(names[0]), fontsize=9)
-    axes.set_ylabel(labelled(names[1]), fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: _short(value))
-    if not points:
-        axes.text(0.5, 0.5, "no plan", ha="center", transform=axes.transAxes)
-        return
-    axes.locator_params(axis="x", nbins=5)
-    first, second = ([point.values[name] for point in points] for name in names[:2])
-    if len(names) == 2:
-        axes.plot(first, second, "o--", markersize=4, linewidth=0.8)
-        return
-    third = [point.values[names[2]] for point in points]
-    levels = _levels(third)
-    dots = axes.scatter(first, second, c=third, cmap="viridis", s=24, norm=_norm(levels))
-    bar = axes.figure.colorbar(dots, ax=axes)
-    bar.set_label(labelled(names[2]), fontsize=8)
-    bar.ax.tick_params(labelsize=8)
-    if levels:
-        bar.set_ticks(list(levels))
-
-
-def _levels(values: Sequence[float]) -> range:
-    """Whole numbers from least to most, where there are only a few of them."""
-    if any(value != int(value) for value in values) or max(values) - min(values) >= _MOST_LEVELS:
-        return range(0)
-    return range(int(min(values)), int(max(values)) + 1)
-
-
-def _norm(levels: range) -> "Normalize | None":
-    """Give each level a colour of its own; None without levels, for colours that run."""
-    from matplotlib.colors import BoundaryNorm
-
-    if len(levels) < 2:
-        return None
-    edges = [level - 0.5 for level in (*levels, levels[-1] + 1)]
-    return BoundaryNorm(edges, ncolors=256)
+def _sizes(values: Sequence[float]) -> list[float]:
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return [14 + 60 * (value - low) / ((high - low) or 1) for value in values]
 
 
 def _power(power_w: float | None) -> str:
@@ -236,12 +198,8 @@ def _sized(budget: float | None) -> float:
     return math.inf if budget is None else budget
 
 
-def _memory(size_bytes: int | None) -> str:
-    return "device's" if size_bytes is None else format_bytes(size_bytes)
-
-
-def _flops(flops: int | None) -> str:
-    return "no limit" if flops is None else format_flops(flops / FLOPS_PER_MAC)
+def _flops(flops: int) -> str:
+    return format_flops(flops / FLOPS_PER_MAC)
 
 
 def _short(value: float) -> str:
@@ -251,90 +209,113 @@ def _short(value: float) -> str:
 
 START = b"<!doctype html>\n<!-- nonn-plan explore -->\n"
 """How such a page begins."""
-
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem;
-       color: #222; }
-pre { background: #f4f4f4; padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-.table { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: left;
-         vertical-align: top; }
-td.number, th.number { text-align: right; white-space: nowrap; }
-img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
-"""
+ALWAYS: tuple[Objective, ...] = ("latency", "accuracy", "boards", "students")
+"""Figures that the page shows of each plan, whatever was asked for."""
+FRONT_STEP_PCT = 2.0
+"""Part of a measure's range by which points differ that people are shown."""
 
 
-def render_page(exploration: Exploration, pictures: Mapping[str, bytes]) -> bytes:
-    """Return the page."""
+def render_page(exploration: Exploration, front_step_pct: float = FRONT_STEP_PCT) -> bytes:
+    """Return the page: data, and a program that draws them; it loads nothing."""
     states = ("optimal", "infeasible", "unproven")
     counts = ", ".join(f"{exploration.with_status(state)} {state}" for state in states)
-    parts = [
-        '<html lang="en"><head><meta charset="utf-8">',
-        f"<title>nonn-plan explore</title><style>{_STYLE}</style></head><body>",
-        "<h1>What if</h1>",
-        f"<pre>{escape(exploration.command)}</pre>",
-        f"<p>{len(exploration.cells)} cells: {counts}. "
-        f"{escape(', '.join(f'{name} {is_}' for name, is_ in exploration.versions.items()))}.</p>",
+    versions = ", ".join(f"{name} {is_}" for name, is_ in exploration.versions.items())
+    groups = _groups(exploration)
+    rows = [
+        row
+        for number, cells in enumerate(groups.values())
+        for cell in cells
+        for row in _page_rows(cell, number, front_step_pct)
     ]
-    for name, content in pictures.items():
-        data = base64.b64encode(content).decode()
-        title = escape(name.removesuffix(".png"))
-        parts.append(f'<img alt="{title}" src="data:image/png;base64,{data}">')
-    tables = (
-        ("Optimal plans", plan_rows(exploration.cells)),
-        ("Pareto front", front_rows(exploration.cells)),
-        (
-            "Break-points: the least budget from which on a plan is as good",
-            breakpoint_rows(exploration.cells),
-        ),
-    )
-    parts += [f"<h2>{title}</h2>{_table(found)}" for title, found in tables if found]
-    conflicts = [
-        f"<li>{escape(_where(cell.place.model_dump()))}: "
-        f"{escape('; '.join(cell.found.conflict))}</li>"
-        for cell in exploration.plans
-        if cell.found.conflict
+    names = dict.fromkeys(name for row in rows for name in row["values"])
+    data = {
+        "command": exploration.command,
+        "counts": f"{len(exploration.cells)} cells: {counts}. {versions}.",
+        "always": ALWAYS,
+        "others": [name for name in names if name not in ALWAYS],
+        "units": {name: OBJECTIVES[name].unit for name in OBJECTIVES if OBJECTIVES[name].unit},
+        "groups": [
+            {
+                "number": number,
+                "kind": kind,
+                "fleet": fleet,
+                "objective": objective,
+                "goals": [part.split(":")[0] for part in objective.split(",")],
+            }
+            for number, (kind, fleet, objective) in enumerate(groups)
+        ],
+        "rows": rows,
+    }
+    template = files("planner.exploration").joinpath("page.html").read_text(encoding="utf-8")
+    # No text of data ends the element that holds them.
+    content = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    return START + template.replace("/*DATA*/", content).encode()
+
+
+def _limits(cell: Cell) -> tuple[str, ...]:
+    """Budgets of a cell, its power where that is limited."""
+    return cell.place.budgets[: 2 if cell.place.power_w is None else 3]
+
+
+def _groups(exploration: Exploration) -> dict[tuple[str, str, str], list[Cell]]:
+    """Cells of one kind, fleet with its power limit, and objective."""
+    found: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in exploration.cells:
+        fleet = ", ".join((cell.place.fleet, *_limits(cell)[2:]))
+        key = (cell.found.kind, fleet, cell.place.objective)
+        found.setdefault(key, []).append(cell)
+    return found
+
+
+def _page_rows(cell: Cell, group: int, step_pct: float) -> Iterator[dict[str, Any]]:
+    """Rows of the page's table: a plan, the points of a front, or break-points."""
+    found, place = cell.found, cell.place
+    memory, flops, _ = place.budgets
+    base: dict[str, Any] = {
+        "group": group,
+        "what": {"plan": "plan", "front": "front", "breakpoints": "break-points"}[found.kind],
+        "fleet": ", ".join((place.fleet, *_limits(cell)[2:])),
+        "objective": place.objective,
+        "status": found.status,
+        "memory": memory,
+        "memory_bytes": place.memory_bytes,
+        "flops": flops,
+        "flops_count": place.flops,
+        "values": {},
+        "students": [],
+        "conflict": found.conflict,
+    }
+    steps = thinned(found.points, step_pct)
+    for number, (point, shown) in enumerate(zip(found.points, steps, strict=True), start=1):
+        figures: dict[str, float] = {"students": len(point.networks), **point.figures}
+        yield {
+            **base,
+            "what": f"point {number} of front",
+            "point": number,
+            "shown": shown,
+            "values": {**figures, **point.values},
+            "students": _students(point.boards, point.networks, point.filters),
+        }
+    for step in found.breakpoints:
+        least = format_bytes(step.least) if place.axis == "memory" else _flops(step.least)
+        below = " or less" if step.below_range else ""
+        yield {
+            **base,
+            "what": f"from {least}{below} on",
+            "memory_bytes" if place.axis == "memory" else "flops_count": step.least,
+            "memory" if place.axis == "memory" else "flops": f"{step.least:,}",
+            "values": step.values,
+        }
+    if not found.points and not found.breakpoints:
+        students = _students(found.boards, found.networks, found.filters)
+        yield {**base, "values": found.values, "students": students}
+
+
+def _students(
+    boards: Sequence[str], networks: Sequence[str], filters: Sequence[int]
+) -> list[tuple[str, str, str]]:
+    """Board, network and filters of each student; files of before say less."""
+    return [
+        (board or "", network or "", "" if count is None else str(count))
+        for board, network, count in zip_longest(boards, networks, filters)
     ]
-    if conflicts:
-        parts.append(f"<h2>What cannot hold together</h2><ul>{''.join(conflicts)}</ul>")
-    parts.append("</body></html>\n")
-    return START + "\n".join(parts).encode()
-
-
-def _where(place: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in place.items() if value is not None)
-
-
-def _table(found: Sequence[Mapping[str, Any]]) -> str:
-    names = [
-        name
-        for name in dict.fromkeys(name for row in found for name in row)
-        if any(row.get(name) is not None for row in found)
-    ]
-    numeric = {name for name in names if any(_is_number(row.get(name)) for row in found)}
-
-    def cell(tag: str, name: str, text: str) -> str:
-        kind = ' class="number"' if name in numeric else ""
-        return f"<{tag}{kind}>{escape(text)}</{tag}>"
-
-    head = "".join(cell("th", name, name.replace("_", " ")) for name in names)
-    body = "".join(
-        f"<tr>{''.join(cell('td', name, _text(row.get(name))) for name in names)}</tr>\n"
-        for row in found
-    )
-    return f'<div class="table"><table><tr>{head}</tr>\n{body}</table></div>'
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.5g}"
-    return str(value)

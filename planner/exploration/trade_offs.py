@@ -38,10 +38,9 @@ from planner.data.relaxable_constraint import (
     loosened_budgets,
     requirement_bounds,
 )
-from planner.exploration.enumeration import Enumeration
+from planner.exploration.budget_grid import BudgetGrid, breaks_by_rounding, cell_plans
 from planner.heuristics.solution import EvaluatedSolution
 from planner.plan_file.evaluation import PlanEvaluation
-from planner.plan_file.validation import broken_exactly
 from planner.problem.budgets import BUDGETS, BudgetName, Resource
 from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
@@ -79,26 +78,30 @@ class ParetoFront:
     """Plans none of which dominates another; `complete` where it is proven that none is missing.
 
     The proof is an enumeration of so many plans where `enumerated` is not None, else the solver's.
+    `evaluations` are those of the plans, whose budgets may be those of another cell of a grid.
     """
 
     found: tuple[FrontMember, ...]
     complete: bool
     enumerated: int | None = None
+    evaluations: tuple[PlanEvaluation, ...] = ()
 
 
-def find_pareto_front(session: SolverSession, progress: Progress = silent) -> ParetoFront:
+def find_pareto_front(
+    session: SolverSession, progress: Progress = silent, grid: BudgetGrid | None = None
+) -> ParetoFront:
     """Return the front over the problem's objectives, best in the first one first.
 
     Tolerances of the objectives do not matter.  Where the plans can be enumerated within the limit
-    of the session, each search is answered from all of them; else the solver answers it.
+    of the session, each search is answered from all of them, those of a `grid` enumerated once;
+    else the solver answers it.
     """
     problem = session.problem
     goals = [OBJECTIVE_FUNCTIONS[level.objective] for level in problem.objective]
     hidden = [rounding_units(problem, goal) for goal in goals]
-    always, data = requirement_bounds(problem, loosened=True), loosened_budgets(problem)
-    every = Enumeration.of(data, [*goals, *(limit.measure for limit in always)])
-    if every is not None and every.deterministic_time > session.time_budget.remaining:
-        every = None
+    plans = cell_plans(problem, grid)
+    if plans is not None and plans.deterministic_time > session.time_budget.remaining:
+        plans = None
 
     def solved(
         goal: ObjectiveFunction, limits: Sequence[ObjectiveBound], incumbent: Assignment | None
@@ -106,20 +109,25 @@ def find_pareto_front(session: SolverSession, progress: Progress = silent) -> Pa
         return session.search(data, goal, [*always, *limits], incumbent)
 
     search: LimitedSearch = solved
-    if every is not None:
-        search = every.undominated(goals, always).search
-        session.time_budget.remaining -= every.deterministic_time
+    evaluate: Callable[[Problem, Assignment], PlanEvaluation] = PlanEvaluation.of
+    if plans is None:
+        always, data = requirement_bounds(problem, loosened=True), loosened_budgets(problem)
+    else:
+        search, evaluate = plans.search, plans.evaluation
+        session.time_budget.remaining -= plans.deterministic_time
     found = pareto_front_of(
         goals, hidden, search, lambda number: progress("Pareto front", number, 0)
     )
-    evaluations = [PlanEvaluation.of(problem, one.assignment) for one in found.found]
-    kept = [
-        one
-        for one, evaluation in zip(found.found, evaluations, strict=True)
-        if not any(broken_exactly(evaluation))
-    ]
+    kept = [one for one in found.found if not breaks_by_rounding(problem, one.assignment)]
     complete = found.complete and len(kept) == len(found.found)
-    return ParetoFront(_undominated(problem, kept), complete, every.plans if every else None)
+    evaluations = [evaluate(problem, one.assignment) for one in kept]
+    best = _undominated(problem, evaluations)
+    return ParetoFront(
+        tuple(kept[place] for place in best),
+        complete,
+        plans.enumerated if plans else None,
+        tuple(evaluations[place] for place in best),
+    )
 
 
 def pareto_front_of(
@@ -232,20 +240,20 @@ def _counts(rows: Region, regions: Region) -> npt.NDArray[np.int64]:
     return np.array([(row <= regions).all(axis=1).sum() for row in rows], dtype=np.int64)
 
 
-def _undominated(problem: Problem, found: Sequence[FrontMember]) -> tuple[FrontMember, ...]:
-    """Leave out what another plan dominates in the values that people read, and repetitions."""
+def _undominated(problem: Problem, evaluations: Sequence[PlanEvaluation]) -> list[int]:
+    """Places of plans that no other dominates in the values that people read, each once."""
     values = [
         tuple(
             (-1 if level.objective in MAXIMISED else 1) * evaluation.value(level.objective)
             for level in problem.objective
         )
-        for evaluation in (PlanEvaluation.of(problem, one.assignment) for one in found)
+        for evaluation in evaluations
     ]
     kept: list[int] = []
-    for place in sorted(range(len(found)), key=values.__getitem__):
+    for place in sorted(range(len(values)), key=values.__getitem__):
         if not any(_as_good(values[other], values[place]) for other in kept):
             kept.append(place)
-    return tuple(found[place] for place in kept)
+    return kept
 
 
 def _as_good(one: Sequence[float], other: Sequence[float]) -> bool:

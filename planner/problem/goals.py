@@ -34,6 +34,9 @@ Objective = Literal[
 ]
 
 
+_COUNTED = ("filters", "boards", "bytes", "FLOPs")
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectiveFacts:
     """Direction, unit and names of an objective.
@@ -54,9 +57,11 @@ class ObjectiveFacts:
         return self.wording or self.unit
 
     @property
-    def title(self) -> str:
-        """The unit and its scope in brackets, for people."""
-        return f" ({', '.join(filter(None, (self.unit, self.scope)))})" if self.unit else ""
+    def aim(self) -> str:
+        """Which way is better, with the unit: `fewest filters`, `least ms`."""
+        noun = ", ".join(filter(None, (self.unit or self.column, self.scope)))
+        fewest = "fewest" if noun in _COUNTED else "least"
+        return f"{'most' if self.maximise else fewest} {noun}"
 
 
 OBJECTIVES: Mapping[str, ObjectiveFacts] = {

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image as Picture
 
 from nonn_plan.__main__ import run
+from nonn_plan.cli.output import Output
+from tests.terminal import WIDTHS, check_table, with_longest_names
 
 CLASSES = ("left", "middle", "right")
 
@@ -41,6 +43,28 @@ def nonn_plan(monkeypatch, capsys):
         return Said(int(stopped.value.code or 0), said.out, said.err)
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def every_view_fits_terminals(monkeypatch):
+    """Each table that any test of a command shows is laid out for narrow and wide terminals, too.
+
+    Once as it is, and once with the longest names of the library.
+    """
+    show, seen = Output.table, set()
+
+    def table(self, title, columns, rows):
+        rows = [tuple(row) for row in rows]
+        show(self, title, columns, rows)
+        if title not in seen and not self.__dict__.get("checked"):
+            seen.add(title)
+            monkeypatch.setattr(Output, "table", show)
+            for width in WIDTHS:
+                for some in (rows[:60], with_longest_names(rows[:60])):
+                    check_table(width, title, columns, some)
+            monkeypatch.setattr(Output, "table", table)
+
+    monkeypatch.setattr(Output, "table", table)
 
 
 @pytest.fixture(scope="session")

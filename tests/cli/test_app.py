@@ -1,10 +1,13 @@
 """The command as a whole: errors, exit codes, start-up, interruption, full disks."""
 
 import json
+import os
+import re
 import resource
 import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 
 import pytest
@@ -24,7 +27,8 @@ from nonn_common.errors import (
     UnprovenError,
 )
 from nonn_plan.cli.app import COMMANDS, commands, exit_code
-from nonn_plan.cli.output import Output, format_estimate
+from nonn_plan.cli.help_page import PANELS
+from nonn_plan.cli.output import Output, WorkLog, format_estimate
 
 
 @pytest.mark.parametrize(
@@ -248,3 +252,92 @@ def _python(code):
     """Run code in a fresh interpreter; it must succeed."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_log_has_what_is_done_and_what_is_left(monkeypatch, capsys):
+    monkeypatch.setattr("nonn_plan.cli.output.LOG_INTERVAL_S", 0.02)
+    with Output(as_json=False).progress("nothing was kept") as progress:
+        progress("training", 3, 60)
+        time.sleep(0.2)
+    assert re.search(r"^training: 3 of 60, for 0 s$", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_what_is_left_goes_by_the_pace_of_such_work():
+    log = WorkLog(0.0)
+    log.note("training", 10, 60, 100.0)
+    log.note("training", 20, 60, 220.0)
+    assert log.line(220.0) == "training: 20 of 60, about 8.0 min left"
+    log.note("testing", 0, 4, 230.0)
+    assert log.line(290.0) == "testing: 0 of 4, for 1.0 min"
+    log.note("solving cells, about 3 min left", 5, 9, 300.0)
+    assert log.line(301.0) == "solving cells: 5 of 9, about 3 min left"
+
+
+def test_the_help_has_all_commands_in_groups_and_whole_sentences(nonn_plan, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = nonn_plan("--help").out
+    assert "..." not in shown.replace("[ARGS]...", "")
+    places = [shown.index(f"\n  {name} ") for name in COMMANDS]
+    assert places == sorted(places)
+    for heading in dict.fromkeys(PANELS.values()):
+        assert f"\n{heading}:\n" in shown
+    flat = " ".join(shown.split())
+    whole = typer.main.get_command(commands())
+    for command in whole.commands.values():
+        assert " ".join(command.help.split("\n\n")[0].split()) in flat
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_what_people_type(nonn_plan, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = nonn_plan(name, "--help")
+    assert said.code == 0, said.err
+    assert not re.search(r"<(?:str|int|float|path|bool|list)|\bint range\b", said.out)
+    assert max(map(len, said.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("shell", "script"),
+    [
+        ("bash", ".bash_completions/nonn-plan.sh"),
+        ("zsh", ".zfunc/_nonn-plan"),
+        ("fish", ".config/fish/completions/nonn-plan.fish"),
+    ],
+)
+def test_completion_is_installed_for_each_shell(tmp_path, shell, script):
+    done = _completing(tmp_path, "--install-completion", shell)
+    assert done.returncode == 0, done.stderr
+    assert "nonn-plan" in (tmp_path / script).read_text()
+
+
+def test_bash_completes_commands_and_options(tmp_path):
+    _completing(tmp_path, "--install-completion", "bash")
+    command = tmp_path / "bin" / "nonn-plan"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m nonn_plan "$@"\n')
+    command.chmod(0o755)
+    script = (
+        f"PATH={command.parent}:$PATH; . {tmp_path}/.bash_completions/nonn-plan.sh\n"
+        "complete -p nonn-plan\n"
+        "COMP_WORDS=(nonn-plan ex); COMP_CWORD=1; COMP_LINE='nonn-plan ex'; COMP_POINT=12\n"
+        '_nonn_plan_completion nonn-plan; echo "${COMPREPLY[@]}"\n'
+        "COMP_WORDS=(nonn-plan plan --mem); COMP_CWORD=2; COMP_LINE='nonn-plan plan --mem'\n"
+        '_nonn_plan_completion nonn-plan; echo "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(
+        ["/bin/bash", "--norc", "-c", script], capture_output=True, text=True, check=True
+    )
+    _, commands_found, options_found = done.stdout.splitlines()
+    assert commands_found.split() == ["explain", "explore", "export"]
+    assert options_found.split() == ["--memory"]
+
+
+def _completing(home, *arguments):
+    environment = {
+        **os.environ, "HOME": str(home), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "nonn_plan", *arguments],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip

@@ -27,7 +27,8 @@ def test_devices_are_found_by_words_of_their_names_descriptions_and_cores(nonn_p
         assert name in said.out
 
 
-def test_a_list_of_devices_is_no_wider_than_a_terminal(nonn_plan):
+def test_a_list_of_devices_is_no_wider_than_a_terminal(nonn_plan, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     said = nonn_plan("devices").out + nonn_plan("devices", "--search", "rk3399").out
     table = [line for line in said.splitlines() if line.startswith(" ")]
     assert len(table) > 75 and max(map(len, table)) <= 80

@@ -19,10 +19,10 @@ def found(plan):
 def test_a_plan_is_explained_by_its_proof_and_its_stages(plan):
     head, dropped, capacity, imbalance, latency = proof_sentences(plan)
     assert head.startswith("optimal: 2 students on 2 of 2 boards, 0 filters dropped; OR-Tools")
-    assert dropped.startswith("dropped (points - filters): 0 (best 0, bound 0,")
-    assert capacity.startswith("capacity (parameters): ")
-    assert imbalance == "imbalance (filters): 3 (best 3, bound 3, gap 0.00 %, proven)"
-    assert latency.startswith("latency (ms): ")
+    assert dropped.startswith("dropped, least points - filters: 0 (best 0, bound 0,")
+    assert capacity.startswith("capacity, most parameters: ")
+    assert imbalance == "imbalance, fewest filters: 3 (best 3, bound 3, gap 0.00 %, proven)"
+    assert latency.startswith("latency, least ms: ")
 
 
 def test_used_limit_and_slack_are_those_of_the_plan(plan, found):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nonn_common.errors import InfeasibleError, InputError, UnprovenError
-from nonn_common.units import FLOPS_PER_MAC, format_bytes, format_flops, parse_bytes, parse_macs
+from nonn_common.units import parse_bytes, parse_macs, parse_pct
 from nonn_core.evidence import partition_warnings
 from nonn_core.partition import Partition
 from nonn_plan.api import check_exploration_folder, solve_cells, write_exploration
@@ -31,12 +31,21 @@ from nonn_plan.cli.parsers.problem_options import (
 )
 from nonn_plan.cli.views.plan_report import unknown_spread
 from planner.problem.budgets import memory_notes
-from planner.problem.goals import ObjectiveLevel
+from planner.problem.goals import OBJECTIVES, ObjectiveLevel
 
 if TYPE_CHECKING:
-    from planner.exploration.exploration import Cell, CellPlace, Exploration, PlannedCell
+    from planner.exploration.exploration import Cell, Exploration, PlannedCell
 
 
+MOST_LINES = 40
+"""Lines that an exploration is shown in, all sentences included."""
+_LINES_OF_TABLE = 5
+"""Title, heads and rules of a table."""
+_LINES_AROUND = 8
+"""Sentences before and behind the tables."""
+
+Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+"""Title, columns and rows."""
 _DEFAULT_OBJECTIVE = ProblemOptions().objective
 
 
@@ -83,6 +92,14 @@ def explore(
             "once, each better optimum starts; a range START:STOP is enough.",
         ),
     ] = None,
+    front_step: Annotated[
+        str,
+        typer.Option(
+            "--front-step",
+            help="Points of fronts that people are shown differ by this part of the range of some "
+            "measure; CSV and Parquet have all.",
+        ),
+    ] = "2%",
     options: ProblemOptions,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, help="Cores to use; default: all of them.")
@@ -124,17 +141,19 @@ def explore(
     if dask is not None and jobs is not None:
         raise InputError("--jobs is of this machine's cores, and --dask uses none of them")
     check_exploration_folder(out)
+    step_pct = parse_pct(front_step, "--front-step")
     with output.progress(
         f"finished cells are under {out / 'cells'}, and the same command goes on with the rest"
     ) as progress:
         solved, reused = solve_cells(cells, out, jobs=jobs or -1, dask=dask, progress=progress)
     if reused:
         output.say(f"{reused} of {len(solved)} cells had been solved before")
-    exploration = write_exploration(solved, out, shlex.join(["nonn-plan", *sys.argv[1:]]))
+    command = shlex.join(["nonn-plan", *sys.argv[1:]])
+    exploration = write_exploration(solved, out, command, step_pct)
     notes = [note for cell in cells for note in memory_notes(cell.asked.problem.budgets)]
     output.warn(*partition_warnings(partition, options.epsilon), *_unknown_spreads(cells))
     output.warn(*dict.fromkeys(notes))
-    _show_exploration(output, exploration)
+    _show_exploration(output, exploration, step_pct)
     if refusals := refusals_told(exploration.cells):
         output.say(f"infeasible cells: {refusals}")
     parquet = ", cells.parquet" if HAS_PARQUET else f"; Parquet is left out; {GET_PARQUET}"
@@ -178,24 +197,6 @@ def _require_answers(exploration: "Exploration", limit: float) -> None:
         )
 
 
-def _show_exploration(output: Output, exploration: "Exploration") -> None:
-    """Show a table for each fleet and objective, each front, and each budget's break-points.
-
-    Below it, why there is no plan in the last infeasible cell.
-    """
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
-    for cell in exploration.cells:
-        key = (cell.found.kind, cell.place.fleet, cell.place.objective)
-        groups.setdefault(key, []).append(cell)
-    for (kind, fleet, objective), cells in groups.items():
-        names = [part.split(":")[0] for part in objective.split(",")]
-        if kind == "plan":
-            _show_plans(output, f"{fleet}: {objective}", names, cells)
-        else:
-            noun = "front" if kind == "front" else f"break-points of {cells[0].place.axis},"
-            _show_steps(output, f"{fleet}: {noun} {objective}", names, cells)
-
-
 def _unknown_spreads(cells: "Sequence[PlannedCell]") -> Iterator[str]:
     """Warnings of boards whose spread a percentile does without, each once."""
     problems = [cell.asked.problem for cell in cells]
@@ -206,74 +207,122 @@ def _unknown_spreads(cells: "Sequence[PlannedCell]") -> Iterator[str]:
     )
 
 
-def _show_plans(output: Output, title: str, names: Sequence[str], cells: "Sequence[Cell]") -> None:
-    from planner.exploration.exploration import labelled
+def _show_exploration(output: Output, exploration: "Exploration", step_pct: float) -> None:
+    """Show all cells in up to forty lines, or else a line a group.
 
-    output.table(
-        title,
-        (*_budget_names(cells), *map(labelled, names), "students", "status"),
-        [
-            (
-                *_budget_cells(cell.place)[: len(_budget_names(cells))],
-                *(_value(cell.found.values.get(name)) for name in names),
-                _value(cell.found.values.get("students")),
-                cell.found.status,
-            )
-            for cell in cells
-        ],
-    )
-    refused = [cell for cell in cells if cell.found.conflict]
+    Below them, why there is no plan in the last infeasible cell.
+    """
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in exploration.cells:
+        key = (cell.found.kind, cell.place.fleet, cell.place.objective)
+        groups.setdefault(key, []).append(cell)
+    tables = [_table(*key, cells, step_pct) for key, cells in groups.items()]
+    conflicts = max((len(cell.found.conflict) for cell in exploration.cells), default=0)
+    room = MOST_LINES - _LINES_AROUND - conflicts
+    if sum(_LINES_OF_TABLE + len(rows) for _, _, rows in tables) > room:
+        tables = list(_summaries(groups, room))
+    for table in tables:
+        output.table(*table)
+    fronts = [cell for cell in exploration.cells if cell.found.enumerated_plans is not None]
+    if fronts:
+        most = max(cell.found.enumerated_plans or 0 for cell in fronts)
+        of = f"{len(fronts)} of {len(exploration.of('front'))} fronts"
+        output.say(f"{of}: proven by enumeration of up to {most:,} plans")
+    refused = [cell for cell in exploration.plans if cell.found.conflict]
     if refused:
-        budgets = zip(_budget_names(cells), _budget_cells(refused[-1].place), strict=False)
-        given = " and ".join(f"{name} {value}" for name, value in budgets if value != "-")
+        place = refused[-1].place
+        typed = (("memory", place.memory_bytes), ("FLOPs", place.flops), ("power", place.power_w))
+        said = " and ".join(
+            f"{name} {text}"
+            for (name, value), text in zip(typed, place.budgets, strict=True)
+            if value is not None
+        )
         output.say(
-            f"{len(refused)} of {len(cells)} infeasible; {f'with {given} ' if given else ''}"
-            "these cannot hold together:"
+            f"{len(refused)} of {len(exploration.plans)} infeasible; "
+            f"{f'with {said} ' if said else ''}these cannot hold together:"
         )
         for sentence in refused[-1].found.conflict:
             output.say(f"  - {sentence}")
 
 
-def _show_steps(output: Output, title: str, names: Sequence[str], cells: "Sequence[Cell]") -> None:
-    from planner.exploration.exploration import labelled
+def _table(
+    kind: str, fleet: str, objective: str, cells: "Sequence[Cell]", step_pct: float
+) -> Table:
+    """All rows of a group: plans, points of fronts that people are shown, or break-points."""
+    from planner.exploration.exploration import labelled, thinned
 
-    rows = []
+    names = [part.split(":")[0] for part in objective.split(",")]
+    rows: list[tuple[str, ...]] = []
+    # Power is shown where one has a limit.
+    axes = 3 if any(cell.place.power_w is not None for cell in cells) else 2
     for cell in cells:
-        found = [(_budget_cells(cell.place), one.values) for one in cell.found.points]
-        for step in cell.found.breakpoints:
-            memory, flops, power = _budget_cells(cell.place)
-            below = " or less" if step.below_range else ""
-            if cell.place.axis == "memory":
-                memory = f"{step.least:,} B{below}"
-            else:
-                flops = f"{step.least:,} FLOP{below}"
-            found.append(((memory, flops, power), step.values))
-        rows += [
-            (
-                *budgets[: len(_budget_names(cells))],
-                *(_value(values.get(name)) for name in names),
-                cell.found.status,
-            )
-            for budgets, values in found or [(_budget_cells(cell.place), {})]
+        budgets, found = cell.place.budgets[:axes], cell.found
+        if kind == "plan":
+            values = [found.values.get(name) for name in (*names, "students")]
+            rows.append((*budgets, *map(_value, values), found.status))
+            continue
+        shown = thinned(found.points, step_pct)
+        steps = [
+            (budgets, one.values) for one, kept in zip(found.points, shown, strict=True) if kept
         ]
-    output.table(title, (*_budget_names(cells), *map(labelled, names), "status"), rows)
-    counts = [count for cell in cells if (count := cell.found.enumerated_plans) is not None]
-    if counts:
-        of = f"{len(counts)} of {len(cells)} fronts" if len(cells) > 1 else "the front"
-        most = f"up to {max(counts):,}" if len(counts) > 1 else f"{counts[0]:,}"
-        output.say(f"{of}: proven by enumeration of {most} plans")
+        for step in found.breakpoints:
+            below = " or less" if step.below_range else ""
+            memory = cell.place.axis == "memory"
+            least = f"{step.least:,} {'B' if memory else 'FLOP'}{below}"
+            place = (least, *budgets[1:]) if memory else (budgets[0], least, *budgets[2:])
+            steps.append((place, step.values))
+        rows += [
+            (*at, *(_value(values.get(name)) for name in names), found.status)
+            for at, values in steps or [(budgets, {})]
+        ]
+    noun = {"plan": "", "front": "front of "}.get(kind, f"break-points of {cells[0].place.axis}, ")
+    students = ("students",) if kind == "plan" else ()
+    budget_names = ("memory", "FLOPs", "power")[:axes]
+    columns = (*budget_names, *map(labelled, names), *students, "status")
+    return f"{fleet}: {noun}{objective}", columns, rows
 
 
-def _budget_names(cells: "Sequence[Cell]") -> tuple[str, ...]:
-    """Names of the budgets of cells; power where one has a limit."""
-    limited = any(cell.place.power_w is not None for cell in cells)
-    return ("memory", "FLOPs", "power") if limited else ("memory", "FLOPs")
+def _summaries(groups: "dict[tuple[str, str, str], list[Cell]]", room: int) -> Iterator[Table]:
+    """A table with a line a group, as many as there is room for."""
+    rows = [_summary(*key, cells) for key, cells in groups.items()]
+    most = max(1, room - _LINES_OF_TABLE - 1)
+    left = f"; {len(rows) - most} more groups" if len(rows) > most else ""
+    yield (
+        f"Summary: {sum(map(len, groups.values()))} cells in {len(rows)} groups{left}; all rows "
+        "are in index.html, cells.csv and front.csv",
+        ("fleet", "what", "cells", "no plan", "unproven", "first goal"),
+        rows[:most],
+    )
 
 
-def _budget_cells(place: "CellPlace") -> tuple[str, str, str]:
-    memory = "-" if place.memory_bytes is None else format_bytes(place.memory_bytes)
-    flops = "-" if place.flops is None else format_flops(place.flops / FLOPS_PER_MAC)
-    return memory, flops, "-" if place.power_w is None else f"{place.power_w:g} W"
+def _summary(kind: str, fleet: str, objective: str, cells: "Sequence[Cell]") -> tuple[str, ...]:
+    """Line of a group: its cells, and the range of its first goal."""
+    goal = objective.split(",")[0].split(":")[0]
+    values = [
+        one[goal]
+        for cell in cells
+        for one in (
+            cell.found.values,
+            *(point.values for point in cell.found.points),
+            *(step.values for step in cell.found.breakpoints),
+        )
+        if goal in one
+    ]
+    unit = f" {OBJECTIVES[goal].unit}" if goal in OBJECTIVES else ""
+    ends = dict.fromkeys((min(values), max(values)) if values else ())
+    span = f"{' to '.join(map(_value, ends))}{unit}" if ends else "-"
+    points = sum(len(cell.found.points) + len(cell.found.breakpoints) for cell in cells)
+    what = {"plan": objective, "front": f"front of {objective}: {points} points"}.get(
+        kind, f"break-points of {cells[0].place.axis}, {objective}: {points}"
+    )
+    return (
+        fleet,
+        what,
+        str(len(cells)),
+        str(sum(cell.found.status == "infeasible" for cell in cells)),
+        str(sum(cell.found.status == "unproven" for cell in cells)),
+        span,
+    )
 
 
 def _value(value: float | None) -> str:

@@ -1,9 +1,7 @@
 """`plan`, `ui`, `config`, `explain`: a proven plan, its page and recipe, and why; no torch."""
 
-from collections.abc import Iterator, Sequence
-from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -21,14 +19,11 @@ from nonn_plan.cli.parsers.problem_options import (
     ProblemOptions,
     with_problem_options,
 )
+from nonn_plan.cli.views.explanation_report import show_conflict, show_thresholds
 from nonn_plan.cli.views.plan_report import show_plan
 from planner.plan_file.plan_document import PlanDocument
 from planner.problem.budgets import memory_notes
 from profiles.fleet import parse_fleet
-
-if TYPE_CHECKING:
-    from planner.diagnosis.explanation import Explanation, Flip, Sensitivity
-
 
 STANDINGS = {
     "certified": "certified: prices, checked in whole numbers without a solver",
@@ -196,9 +191,9 @@ def explain(
     with output.progress("nothing was written") as progress:
         explanation = nonn_plan.explain(plan, limit, progress)
     if plan.status == "infeasible":
-        _show_conflict(output, explanation)
+        show_conflict(output, explanation)
     else:
-        _show_thresholds(output, plan, explanation)
+        show_thresholds(output, plan, explanation)
     output.result(explanation.model_dump(mode="json"))
     if not explanation.proven:
         cause = f"the limit of {limit:g} stopped a proof" if explanation.stopped else _UNSETTLED
@@ -207,100 +202,3 @@ def explain(
 
 
 _UNSETTLED = "not all is settled, and no limit is the cause"
-
-
-def _show_conflict(output: Output, explanation: "Explanation") -> None:
-    necessary = explanation.irreducible
-    proven = "without any one they can" if necessary else "not all are proven necessary"
-    output.say(f"infeasible: these cannot hold together; {proven}")
-    for sentence in explanation.conflict:
-        output.say(f"  - {sentence}")
-    if not explanation.repairs:
-        output.say("no repair was found")
-        return
-    output.say("repairs; with each of them alone there is a plan:")
-    for repair in explanation.repairs:
-        least = "" if repair.least else " (not proven the least)"
-        output.say(f"  - {repair.text}{least}")
-
-
-def _show_thresholds(output: Output, plan: "PlanDocument", explanation: "Explanation") -> None:
-    from planner.diagnosis.explanation import proof_sentences
-
-    for sentence in proof_sentences(plan):
-        output.say(sentence)
-    output.table(
-        "How far each may move before the optimal plan changes",
-        ("demand", "used", "limit", "slack", "binds", "tighten to", "loosen to", "improves"),
-        [_threshold_row(plan, row) for row in explanation.sensitivities],
-    )
-    for sentence in (*_flip_sentences(explanation.flips), *_price_sentences(plan, explanation)):
-        output.say(sentence)
-
-
-def _price_sentences(plan: "PlanDocument", explanation: "Explanation") -> Iterator[str]:
-    """Sentences for people: what more power would buy, and what the limits cost."""
-    from planner.problem.goals import OBJECTIVES
-
-    for price in explanation.power_prices:
-        more = f"{price.more_w:g} W more on each limited board" if price.more_w else None
-        where = f"with {more}" if more else "without power limits"
-        if not price.values:
-            yield f"not settled: what the plan would be {where}"
-            continue
-        changed = [
-            f"{one.objective} {price.values[one.objective]:.6g}"
-            f"{OBJECTIVES[one.objective].title} in place of {one.value:.6g}"
-            for one in plan.stages
-            if not isclose(price.values[one.objective], one.value, rel_tol=1e-9, abs_tol=1e-9)
-        ]
-        at = f", at {', '.join(dict.fromkeys(price.points))}" if changed else ""
-        yield f"{where}: {'; '.join(changed) or 'the same values'}{at}"
-
-
-def _flip_sentences(flips: "Sequence[Flip]") -> Iterator[str]:
-    """Sentences for people: where in the intervals of times the plan is still the best."""
-    stays = [one for one in flips if one.best]
-    if stays:
-        yield "this plan stays the best"
-    for one in stays:
-        yield f"  - with {_place(one)}"
-    for one in flips:
-        if one.best is None:
-            yield f"not settled: whether this plan is the best with {_place(one)}"
-        elif not one.best and one.best_ms is None:
-            yield f"with {_place(one)} no plan keeps all limits"
-        elif not one.best:
-            yield (
-                f"with {_place(one)} another plan is better: {', '.join(one.students) or 'G0'} "
-                f"would move, latency {one.best_ms:.1f} ms against {one.total_ms:.1f}"
-            )
-
-
-def _place(flip: "Flip") -> str:
-    ends = {"low": "the low end", "middle": "the middle", "high": "the upper end"}
-    if flip.board is not None:
-        return f"{flip.board} alone at {ends[flip.end]} of its interval"
-    return f"all boards at {ends[flip.end]} of their intervals"
-
-
-def _threshold_row(plan: "PlanDocument", row: "Sensitivity") -> tuple[str, ...]:
-    from planner.data.relaxable_constraint import (
-        RelaxableConstraint,
-        constraint_label,
-        format_amount,
-        format_limit,
-    )
-
-    problem = plan.question
-    boards = [board.name for board in problem.fleet.boards]
-    place = boards.index(row.board) if row.board is not None else -1
-    constraint = RelaxableConstraint(row.kind, place, row.objective)
-    return (
-        constraint_label(problem, constraint),
-        *(format_amount(constraint, value) for value in (row.used, row.limit, row.slack)),
-        "yes" if row.binds else "no" if row.proven else "not known",
-        "not known" if row.tighten_to is None else format_limit(constraint, row.tighten_to),
-        "-" if row.loosen_to is None else format_limit(constraint, row.loosen_to),
-        row.improves or "-",
-    )

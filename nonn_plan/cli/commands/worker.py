@@ -121,7 +121,9 @@ def worker(
     student: Annotated[
         list[str],
         typer.Option(
-            "--student", help="Number or name of a student of this board, or group0. Repeatable."
+            "--student",
+            metavar="STUDENT",
+            help="Number or name of a student of this board, or group0. Repeatable.",
         ),
     ],
     listen: Annotated[

@@ -1,5 +1,6 @@
 """Cells of `explore`: the grid over fleets, budgets and objectives, fronts, break-points."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product, starmap
@@ -13,6 +14,7 @@ from planner.problem.goals import ObjectiveLevel
 from profiles.fleet import Fleet, parse_fleet
 
 if TYPE_CHECKING:
+    from planner.exploration.budget_grid import BudgetGrid
     from planner.exploration.cell import CellKind
     from planner.exploration.exploration import PlannedCell
     from planner.problem.problem import Problem
@@ -26,12 +28,21 @@ class BudgetAxis:
     """Values of a budget on every board, and those of single boards.
 
     One value, None, where nothing was said for every board.  `ends` are the least and the largest
-    number that was typed for them: a range may end between two steps.
+    number that was typed for them: a range may end between two steps.  `unit` is the last one that
+    was typed, of which there are `scale` in what values count.
     """
 
     values: tuple[int | None, ...]
     own: tuple[str, ...]
     ends: tuple[int, int] | None
+    unit: str = ""
+    scale: int = 0
+
+    def text(self, value: int | None, noun: str) -> str | None:
+        """A value in the unit that was typed; None where none was."""
+        if value is None or not self.scale:
+            return None
+        return f"{value / self.scale:g} {self.unit}{noun}"
 
 
 def parse_axis(
@@ -52,7 +63,15 @@ def parse_axis(
         raise InputError(
             "too many values", where=option, found=len(distinct), allowed=f"up to {MOST_VALUES}"
         )
-    return BudgetAxis(distinct or (None,), own, (min(typed), max(typed)) if typed else None)
+    ends_typed = (min(typed), max(typed)) if typed else None
+    unit = (
+        re.sub(r"(?i)b$|flops?$", "", ranges[-1].split(":")[-1].strip("0123456789. "))
+        if ranges
+        else ""
+    )
+    kind = "B" if option == "--memory" else ""
+    scale = parse(f"1{unit}{kind}", option) if unit else 0
+    return BudgetAxis(distinct or (None,), own, ends_typed, unit, scale)
 
 
 def _axis_values(
@@ -134,8 +153,8 @@ class CellGrid:
     ) -> "Iterator[PlannedCell]":
         """Yield the cells of the grid."""
         for fleet, objective in product(fleets, objectives):
-            for at in self._grid():
-                yield self._planned("plan", self._problem(fleet, at, objective), fleet, at)
+            for at, problem, grid in self._problems(fleet, objective):
+                yield self._planned("plan", problem, fleet, at, grid)
 
     def fronts(self, fleets: Sequence[GridFleet], objective: str | None) -> "Iterator[PlannedCell]":
         """Yield a front for each fleet and budget, if there is to be any."""
@@ -143,11 +162,9 @@ class CellGrid:
             return
         levels = tuple(map(ObjectiveLevel.parse, objective.split(",")))
         for fleet in fleets:
-            for at in self._grid():
-                # Of several precisions a plan's last stage prefers more bytes; a front does not.
-                problem = self._problem(fleet, at, objective)
-                problem = problem.model_copy(update={"objective": levels})
-                yield self._planned("front", problem, fleet, at)
+            # Of several precisions a plan's last stage prefers more bytes; a front does not.
+            for at, problem, grid in self._problems(fleet, objective, objective=levels):
+                yield self._planned("front", problem, fleet, at, grid)
 
     def breakpoints(
         self, fleets: Sequence[GridFleet], objectives: Sequence[str], axis: str | None
@@ -166,6 +183,36 @@ class CellGrid:
         axes = {name: axis.values for name, axis in self.axes.items()} | fixed
         yield from starmap(GridPoint, product(axes["memory"], axes["flops"], axes["power"]))
 
+    def _problems(
+        self, fleet: GridFleet, typed: str, **update: object
+    ) -> "Iterator[tuple[GridPoint, Problem, BudgetGrid]]":
+        """Yield each cell's problem, and the grid of those that differ in memory and FLOPs."""
+        from planner.exploration.budget_grid import BudgetGrid
+
+        grids: dict[int | None, BudgetGrid] = {}
+        for at in self._grid():
+            if at.power not in grids:
+                top = self._problem(fleet, self._loosest(at.power), typed)
+                top = top.model_copy(update=update)
+                grids[at.power] = BudgetGrid.of(
+                    top,
+                    {
+                        "memory_bytes": _places_without(fleet, "memory", top),
+                        "macs": _places_without(fleet, "flops", top),
+                    },
+                )
+            problem = self._problem(fleet, at, typed).model_copy(update=update)
+            yield at, problem, grids[at.power]
+
+    def _loosest(self, power: int | None) -> "GridPoint":
+        """The largest budgets of memory and FLOPs; None is no limit."""
+        memory, macs = (self.axes[name].values for name in ("memory", "flops"))
+        return GridPoint(
+            None if None in memory else max(filter(None, memory)),
+            None if None in macs else max(filter(None, macs)),
+            power,
+        )
+
     def _problem(self, fleet: GridFleet, at: "GridPoint", objective: str) -> "Problem":
         options = replace(
             self.options,
@@ -182,6 +229,7 @@ class CellGrid:
         problem: "Problem",
         fleet: GridFleet,
         at: "GridPoint",
+        grid: "BudgetGrid | None" = None,
     ) -> "PlannedCell":
         from planner.exploration.cell import CellRequest
         from planner.exploration.exploration import CellPlace, PlannedCell
@@ -192,8 +240,10 @@ class CellGrid:
             flops=at.flops,
             power_w=None if at.power is None else at.power / 1000,
             objective=",".join(map(str, problem.objective)),
+            memory_text=self.axes["memory"].text(at.memory, "B"),
+            flops_text=self.axes["flops"].text(at.macs, "FLOP"),
         )
-        return PlannedCell(place, CellRequest(kind, problem))
+        return PlannedCell(place, CellRequest(kind, problem, grid=grid))
 
     def _steps(
         self,
@@ -206,18 +256,24 @@ class CellGrid:
         from planner.exploration.cell import CellRequest
         from planner.exploration.trade_offs import BudgetRange
 
-        own = {text.rpartition("=")[0] for text in fleet.own[axis]}
-        places = tuple(place for place, row in enumerate(problem.budgets) if row.board not in own)
+        places = _places_without(fleet, axis, problem)
         if not places:
             raise InputError(f"every board of {fleet.text} has its own {axis}: nothing to move")
         span = BudgetRange("memory_bytes" if axis == "memory" else "macs", places, *ends)
         base = self._planned("breakpoints", problem, fleet, at)
-        update = {"axis": axis, "memory_bytes" if axis == "memory" else "flops": None}
+        field = "memory_bytes" if axis == "memory" else "flops"
+        update = {"axis": axis, field: None, f"{axis}_text": None}
         return replace(
             base,
             place=base.place.model_copy(update=update),
             asked=CellRequest("breakpoints", problem, span),
         )
+
+
+def _places_without(fleet: GridFleet, axis: str, problem: "Problem") -> tuple[int, ...]:
+    """Places of boards that have no budget of their own on an axis."""
+    own = {text.rpartition("=")[0] for text in fleet.own[axis]}
+    return tuple(place for place, row in enumerate(problem.budgets) if row.board not in own)
 
 
 def check_own_boards(fleets: Sequence[GridFleet], axes: Mapping[str, BudgetAxis]) -> None:

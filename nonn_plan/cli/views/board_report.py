@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from profiles.layer import LayerModel, LayerRates
 
 
-_LINE_WIDTH = 80
-_PADDING = 3
-_LEAST_TITLE = 8
-
-
 def searched_text(device: "DeviceProfile") -> str:
     """Text that `--search` looks in, in lower case."""
     words = (device.name, device.title, device.core, device.runtime, device.precision)
@@ -33,26 +28,20 @@ def searched_text(device: "DeviceProfile") -> str:
 
 def show_devices(output: Output, devices: "Sequence[DeviceProfile]") -> None:
     """Show devices, one line each."""
-    rows = [
-        (
-            device.name,
-            device.core or "",
-            f"{device.cores} x {_clock_text(device.clock_hz)}",
-            "untold" if device.usable_bytes is None else format_bytes(device.usable_bytes),
-        )
-        for device in devices
-    ]
-    widths = [max(map(len, column)) + _PADDING for column in zip(*rows, strict=True)]
-    left = max(_LINE_WIDTH - 1 - sum(widths) - _PADDING, _LEAST_TITLE)
     output.table(
         "Devices",
         ("name", "core", "cores, clock", "memory", "what"),
-        [(*row, _cropped(device.title, left)) for row, device in zip(rows, devices, strict=True)],
+        [
+            (
+                device.name,
+                device.core or "",
+                f"{device.cores} x {_clock_text(device.clock_hz)}",
+                "untold" if device.usable_bytes is None else format_bytes(device.usable_bytes),
+                device.title,
+            )
+            for device in devices
+        ],
     )
-
-
-def _cropped(title: str, width: int) -> str:
-    return title if len(title) <= width else f"{title[: width - 3].rstrip()}..."
 
 
 def _clock_text(clock_hz: int | None) -> str:

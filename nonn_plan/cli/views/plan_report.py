@@ -9,18 +9,17 @@ from nonn_core.evidence import counted_images, partition_warnings, student_warni
 from nonn_core.partition import Community, Partition
 from nonn_plan.cli.output import Output, format_estimate, format_pct
 from nonn_plan.cli.views.board_report import show_points
+from nonn_plan.cli.views.explanation_report import show_proof
 from planner.accuracy import AccuracyEstimate
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import (
     Alternative,
     JointModel,
-    LevelResult,
     PlanDocument,
     PlannedGroup0,
     Prediction,
 )
-from planner.problem.budgets import BUDGETS, round_loosely
-from planner.problem.goals import MAXIMISED
+from planner.problem.budgets import BUDGETS
 from planner.problem.problem import Problem
 from profiles.device import TimingMethod
 from profiles.fleet import noisy_links, resolve
@@ -137,6 +136,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
     _show_balance(output, plan)
     show_points(output, plan)
     _show_budgets(output, plan)
+    show_proof(output, plan)
     _show_times(output, plan)
     cost = plan.predicted
     energy_mj = cost.energy_per_node_mj
@@ -371,23 +371,3 @@ def _show_budgets(output: Output, plan: PlanDocument) -> None:
             amounts = (shown.text(amount) for amount in (row.used, row.limit, row.slack))
             rows.append((row.board, shown.noun, *amounts))
     output.table("Budgets", ("board", "budget", "used", "limit", "slack"), rows)
-    output.table(
-        "Proof",
-        ("stage", "this plan", "best", "bound", "gap"),
-        list(map(_proof_row, plan.stages)),
-    )
-
-
-_PROOF_DIGITS = 7
-
-
-def _proof_row(level: LevelResult) -> tuple[str, ...]:
-    """Row of a stage, its values rounded to the side that holds when typed."""
-    bound = "none" if level.bound is None else f"{level.bound:.7g}"
-    gap = "none" if level.gap_pct is None else f"{level.gap_pct:.2f} %"
-    down = level.objective in MAXIMISED
-    value, best = (
-        f"{round_loosely(one, down=down, digits=_PROOF_DIGITS):.{_PROOF_DIGITS}g}"
-        for one in (level.value, level.best)
-    )
-    return level.objective, value, best, bound, gap
