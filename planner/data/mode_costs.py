@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nonn_core.networks.network_cost import (
     Cost,
@@ -40,7 +40,7 @@ from planner.data.modes import (
     energy_units,
     round_up,
 )
-from planner.data.objective_function import ModeCriterion
+from planner.data.objective_function import ModeCriterion, ObjectiveFunction
 from planner.data.problem_data import ProblemData, late_cost, late_units
 from profiles.device import DeviceProfile, compute_mj, compute_ms, quantity_value, slowdown
 from profiles.layer import BYTES_PER_VALUE
@@ -144,8 +144,7 @@ StudentLoad = tuple[int, int]
 """A student as a board sees it: place of its mode in the problem data, and its filters."""
 
 
-@dataclass(frozen=True, slots=True)
-class StudentsCost:
+class StudentsCost(NamedTuple):
     """Cost of a board's students together: bytes, MACs, parameters, and solver units.
 
     `params` and `known_macs` count a shared G0 once for the board.
@@ -165,8 +164,8 @@ def students_cost(data: ProblemData) -> Callable[[int, Sequence[StudentLoad]], S
     if data.shares_stem:
         units: _UnitsOf = cache(partial(_joint_units_at, data))
         return lambda board, tasks: _joint_load(data, board, tasks, units)
-    spent = cache(partial(_spent_units_at, data))
-    return lambda board, tasks: _separate_load(data, board, tasks, spent)
+    alone = cache(partial(_separate_cost, data, cache(partial(_spent_units_at, data))))
+    return lambda board, tasks: _added([alone(board, *task, len(tasks) > 1) for task in tasks])
 
 
 _SpentOf = Callable[[int, int, bool], tuple[Affine, Affine, Affine]]
@@ -182,23 +181,26 @@ def _spent_units_at(
     return busy, energy, late_cost(capacity, busy)
 
 
-def _separate_load(
-    data: ProblemData, board: int, tasks: Sequence[StudentLoad], spent: _SpentOf
+def _separate_cost(
+    data: ProblemData, spent: _SpentOf, board: int, mode: int, filters: int, several: bool
 ) -> StudentsCost:
-    """Cost of students that are a model each."""
-    units = [(spent(board, mode, len(tasks) > 1), filters) for mode, filters in tasks]
-    students = [(data.modes[o], filters) for o, filters in tasks]
-    costs = [mode.line.at(filters) for mode, filters in students]
-    macs = sum(cost.macs for cost in costs)
+    """Cost of a student that is a model of its own."""
+    busy, energy, late = spent(board, mode, several)
+    cost = data.modes[mode].line.at(filters)
     return StudentsCost(
-        memory_bytes=sum(mode.memory_bytes(filters) for mode, filters in students),
-        macs=macs,
-        params=sum(cost.params for cost in costs),
-        known_macs=macs,
-        busy=sum(busy.at(filters) for (busy, _, _), filters in units),
-        energy=sum(energy.at(filters) for (_, energy, _), filters in units),
-        late=sum(late.at(filters) for (_, _, late), filters in units),
+        memory_bytes=cost.memory_bytes(data.modes[mode].precision),
+        macs=cost.macs,
+        params=cost.params,
+        known_macs=cost.macs,
+        busy=busy.at(filters),
+        energy=energy.at(filters),
+        late=late.at(filters),
     )
+
+
+def _added(costs: Sequence[StudentsCost]) -> StudentsCost:
+    """Cost of models that share nothing."""
+    return costs[0] if len(costs) == 1 else StudentsCost(*map(sum, zip(*costs, strict=True)))
 
 
 _UnitsOf = Callable[[Spent, int, int, bool, bool], JointUnits]
@@ -313,3 +315,22 @@ def _with_stem_on(
 def _fits(stem: DedicatedStem, capacity: BoardCapacity) -> bool:
     """Say whether G0 keeps the budgets of its board."""
     return all(limit is None or stem.of(figure) <= limit for figure, limit in capacity.limits)
+
+
+def percentile_cases(
+    data: ProblemData, measures: Collection[ObjectiveFunction]
+) -> Iterator[tuple[ProblemData, int | None]]:
+    """Problem data for each number of boards at work, and this number.
+
+    The latency of a percentile depends on it (`ProblemData.at_percentile`): with at most so many
+    boards it is an upper bound, and exact where all of them work, so that the least of all cases
+    is the least of all plans.  Without such a latency there is one case of any number.
+    """
+    shares = [measure.share for measure in measures if measure.share is not None]
+    if not shares or not data.spreads:
+        yield data, None
+        return
+    alone = int(data.stem is not None)
+    for boards in range(1, data.most_boards + 1):
+        case = data.at_percentile(max(shares), boards + alone)
+        yield case.with_late_stem(), boards + alone

@@ -6,8 +6,7 @@ All costs are in solver units (`planner.scaling`), the same that the models use.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, partial
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -42,8 +41,7 @@ from profiles.operating_point import computing_w
 from simulator.graph_builder import downlink, uplink
 
 
-@dataclass(frozen=True, slots=True)
-class BoardLoad:
+class BoardLoad(NamedTuple):
     """Tasks of one board and their cost: bytes, MACs, parameters, and solver units.
 
     `value_bytes` adds up the bytes per value of the students, `send` is the host's time for the
@@ -71,41 +69,45 @@ class BoardLoad:
 
     def violation(self, capacity: BoardCapacity) -> float:
         """Return by which part of them the budgets of `site` are exceeded, added up."""
-        needs: list[tuple[int, int | None]] = [
-            (getattr(self, name), limit) for name, limit in capacity.limits
-        ]
+        needs = [(int(getattr(self, name)), limit) for name, limit in capacity.limits]
         needs.append((self.busy + self.reply, capacity.latest))
-        return sum(
-            (need - limit) / max(1, limit)
-            for need, limit in needs
-            if limit is not None and need > limit
-        )
+        return sum((n - most) / max(1, most) for n, most in needs if most is not None and n > most)
 
 
 def cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], BoardLoad]:
     """Cached function of a board's place and sorted students to its load."""
     first: dict[object, int] = {}
     alike = [first.setdefault(capacity.class_key, b) for b, capacity in enumerate(data.capacities)]
-    cost = students_cost(data)
-    loaded = cache(lambda board, tasks: _board_load(data, board, tasks, cost(board, tasks)))
+    cost, message = students_cost(data), cache(partial(_message_units, data))
+    loaded = cache(
+        lambda board, tasks: _board_load(data, tasks, cost(board, tasks), message(board))
+    )
     return lambda board, tasks: loaded(alike[board], tasks)
 
 
-def _board_load(
-    data: ProblemData, board: int, tasks: tuple[StudentLoad, ...], cost: StudentsCost
-) -> BoardLoad:
+_MessageUnits = tuple[int, int, int]
+"""Time of a board's send, under way, and of a reply for each filter."""
+
+
+def _message_units(data: ProblemData, board: int) -> _MessageUnits:
     capacity = data.capacities[board].board
+    return data.send(board), delay_units(capacity), reply_units(capacity)
+
+
+def _board_load(
+    data: ProblemData, tasks: tuple[StudentLoad, ...], cost: StudentsCost, message: _MessageUnits
+) -> BoardLoad:
     return BoardLoad(
         tasks=tasks,
         memory_bytes=cost.memory_bytes,
         macs=cost.macs,
         params=cost.params,
-        value_bytes=sum(data.modes[o].value_bytes for o, _ in tasks),
+        value_bytes=sum([data.modes[o].value_bytes for o, _ in tasks]),
         busy=cost.busy,
         energy=cost.energy,
-        send=data.send(board),
-        reply=sum(filters for _, filters in tasks) * reply_units(capacity),
-        delay=delay_units(capacity),
+        send=message[0],
+        reply=message[2] * sum([filters for _, filters in tasks]),
+        delay=message[1],
         late=cost.late,
         known_macs=cost.known_macs,
     )
@@ -137,15 +139,13 @@ class CostEvaluator:
 
         Of one that differs little from another, `near`, only the boards are valued that changed.
         """
-        sizes = self._sizes(solution)
-        students = zip(solution.replica_sets(), solution.modes, sizes, strict=True)
-        placed = [(board, mode, size) for boards, mode, size in students for board in boards]
-        loads: dict[int, ValuedLoad] = {}
-        pairs = zip_longest(placed, near.placed if near else ())
-        unlike = [pair for pair in pairs if pair[0] != pair[1]]
-        changed = {row[0] for pair in unlike for row in pair if row is not None}
-        if near:
-            loads = {board: one for board, one in near.loads.items() if board not in changed}
+        sizes = (near and near.sizes_of(solution)) or self._sizes(solution)
+        placed = list(zip(solution.boards, solution.modes, sizes, strict=True))
+        if self.data.has_copies:
+            copies = zip(solution.copies, placed, strict=True)
+            placed += [(b, mode, size) for boards, (_, mode, size) in copies for b in boards]
+        changed = near.boards_unlike(placed) if near else {row[0] for row in placed}
+        loads = {b: one for b, one in near.loads.items() if b not in changed} if near else {}
         tasks: dict[int, list[StudentLoad]] = defaultdict(list)
         for board, mode, size in placed:
             if board in changed:
@@ -214,7 +214,20 @@ class EvaluatedSolution:
     ) -> None:
         self._data, self._solution, self._sizes = data, solution, sizes
         self.placed, self.loads = placed, loads
-        self._loads = {board: one.load for board, one in loads.items()}
+
+    def sizes_of(self, other: Solution) -> list[int] | None:
+        """Filters of each student of another draft, if its students own what these do."""
+        own, extra = self._solution.owners, self._solution.extra_communities
+        return self._sizes if (other.owners, other.extra_communities) == (own, extra) else None
+
+    def boards_unlike(self, placed: Sequence[tuple[int, int, int]]) -> set[int]:
+        """Boards whose students another draft places otherwise."""
+        pairs = zip_longest(placed, self.placed)
+        return {row[0] for one, other in pairs if one != other for row in (one, other) if row}
+
+    @cached_property
+    def _loads(self) -> dict[int, BoardLoad]:
+        return {board: one.load for board, one in self.loads.items()}
 
     def violation(self) -> float:
         """Violation of budgets, shared G0 and number of students; 0 if none."""
@@ -326,10 +339,11 @@ class EvaluatedSolution:
         """
         clock = longest = 0
         sent: dict[int, int] = {}
-        for board in sorted(set(self._solution.boards), key=lambda b: -self.loads[b].tail):
-            clock += self._loads[board].send
+        waited = {board: self.loads[board] for board in set(self._solution.boards)}
+        for board, one in sorted(waited.items(), key=lambda pair: -pair[1].tail):
+            clock += one.load.send
             sent[board] = clock
-            longest = max(longest, clock + self.loads[board].tail)
+            longest = max(longest, clock + one.tail)
         for sharing in self._data.shared_media.values():
             if used := [board for board in sharing if board in sent]:
                 longest = max(longest, self._cleared(used, sent))

@@ -10,13 +10,19 @@ same model; where there is no solution there is no plan, and a solution is a pla
 A date by which all boards with a pattern so long can be sent to holds always; it has no row.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
 
 from planner import solvers as cp_model
+from planner.data.modes import Assignment
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound, ObjectiveFunction
 from planner.data.problem_data import ProblemData, community_classes
+from planner.heuristics.local_search import KICKS
 from planner.problem.goals import Objective
 from planner.solvers.latency import relaxes
 from planner.solvers.level_solver import (
@@ -34,7 +40,9 @@ from planner.solvers.pattern_model import (
     Pattern,
     PatternCatalogue,
     PatternModel,
+    PatternRow,
     enumerate_patterns,
+    pattern_rows,
 )
 from planner.solvers.variables import Expr, sum_of
 
@@ -46,6 +54,8 @@ FIRST_SHARE = 0.2
 """Part of the time for these, after which the bracket is asked about."""
 RELAXED_SHARE = 0.02
 """Part of the time for one question to the relaxation, one packing, or a first deadline."""
+NARROW_SHARE = 0.005
+"""The same, for a deadline near the bound: where due dates prove one, they do so at once."""
 DESCENT_SHARE = 0.1
 """Part of the time for plans that are better and better, until a question has no answer."""
 QUESTION_SHARE = 0.1
@@ -54,6 +64,17 @@ QUESTIONS_SHARE = 0.6
 """Part of the time for all of these."""
 DEADLINE_GAP = 0.001
 """A bracket narrower than this part of its upper end is not asked about any more."""
+
+BOLD_STEPS = (0.04, 0.02, 0.01)
+"""Parts of a latency by which a neighbour is to be better, one after the other."""
+SMALL_STEPS = (0.004, 0.002, 0.001, 0.0005)
+"""The same, where no model proves the best plan."""
+STEP_TRIES = 3
+"""Neighbourhoods without such a plan before the next step is tried."""
+FREE_BOARDS = 12
+"""Boards that a neighbourhood leaves free."""
+NEIGHBOUR_LIMIT = 0.15
+"""Deterministic time for one neighbourhood."""
 
 GUIDES: tuple[Objective, ...] = ("capacity", "energy", "memory", "flops")
 """Sums over patterns.  The first of them that is limited is made as good as can be: its linear
@@ -79,6 +100,12 @@ class DueDateModel(PatternModel):
                 add_limit(self, limit)
         self._keep_due_dates(until)
         self._follow_a_guide(limits)
+
+    def keep_rows(self, rows: Mapping[PatternRow, int]) -> None:
+        """Let so many boards of a kind run each of these patterns, at least."""
+        for pattern, boards in zip(self._patterns, self._boards, strict=True):
+            if number := rows.get((pattern.kind, pattern.key)):
+                self.model.add(boards >= number)
 
     def _always_keeps(self, limit: ObjectiveBound) -> bool:
         """Whether students of any two patterns are as alike in size as a limit asks."""
@@ -128,24 +155,32 @@ def _within(patterns: Sequence[Pattern], until: int) -> Iterator[Pattern]:
             yield pattern
 
 
+Improvement = Callable[[Assignment | None, int], tuple[Incumbent | None, float]]
+"""A local search from a plan with so many kicks: the best plan known then, and the time it took."""
+
+
 def first_proofs(
     level_solver: LevelSolver,
     goal: ObjectiveFunction,
     incumbent: Incumbent,
     deterministic_limit: float,
+    improved: Improvement,
 ) -> SolverRuns[SearchOutcome]:
     """Best plan and bound by the relaxation, due dates, and a model of all plans.
 
-    Far from its bound a plan is soon improved within deadlines; near to it, the other models are
-    often quicker, so that these come first.
+    Far from its bound a plan is soon improved within deadlines; near to it, and where there are too
+    many patterns, the other models are often quicker, and a plan `improved` helps them most.
     """
     low, found, took = yield from level_solver.bound_by_relaxation(
         goal, incumbent, RELAXED_SHARE * deterministic_limit
     )
     if low >= found[1]:
         return _outcome(low, found, took)
-    asked = _DeadlineSearch(level_solver, goal, low, found, took)
-    if found[1] - low > NARROW_GAP * found[1]:
+    asked = _DeadlineSearch(level_solver, goal, improved, low, found, took)
+    if not (found[1] - low > NARROW_GAP * found[1] and asked.patterns):
+        asked.improve(KICKS)
+    if asked.best[1] - low > NARROW_GAP * asked.best[1]:
+        yield from asked.look_nearby(BOLD_STEPS, deterministic_limit)
         yield from asked.descend(deterministic_limit)
     if asked.low >= asked.best[1]:
         return _outcome(asked.low, asked.best, asked.took)
@@ -156,6 +191,8 @@ def first_proofs(
     if first.proven or first.assignment is None or first.value is None:
         return replace(first, deterministic_time=asked.took)
     asked.best, asked.low = (first.assignment, first.value), max(asked.low, first.bound or 0)
+    asked.improve(KICKS)
+    yield from asked.look_nearby(SMALL_STEPS, deterministic_limit)
     yield from asked.narrow(deterministic_limit)
     return _outcome(asked.low, asked.best, asked.took)
 
@@ -166,63 +203,109 @@ def _outcome(low: int, best: Incumbent, took: float) -> SearchOutcome:
     return SearchOutcome(*best, min(low, best[1]), proven, False, took)
 
 
-@dataclass(slots=True)
+@dataclass
 class _DeadlineSearch:
     """Search for the earliest deadline that a plan keeps, from `low` to the best plan's."""
 
     level_solver: LevelSolver
     goal: ObjectiveFunction
+    improved: Improvement
     low: int
     best: Incumbent
     took: float
 
+    def __post_init__(self) -> None:
+        self._catalogue: PatternCatalogue | None = None
+        self._listed_at = math.inf
+        self._improved: tuple[Incumbent, int] | None = None
+
+    def improve(self, kicks: int) -> None:
+        """Go on from the best plan with moves and kicks; not twice from the same."""
+        if self._improved == (self.best, kicks):
+            return
+        found, took = self.improved(self.best[0], kicks)
+        self.best = found or self.best
+        self.took += took
+        self._improved = self.best, kicks
+
     def descend(self, deterministic_limit: float) -> SolverRuns[None]:
         """Ask for less than the best plan until there is none, or no answer."""
-        each, until = RELAXED_SHARE * deterministic_limit, DESCENT_SHARE * deterministic_limit
-        patterns, found = self._patterns(), True
-        until += self.took
-        while patterns and found and self.low < self.best[1] and self.took < until:
+        until, found = self.took + DESCENT_SHARE * deterministic_limit, bool(self.patterns)
+        while found and self.low < self.best[1] and self.took < until:
             best = self.best
-            yield from self._ask(patterns, best[1] - 1, each)
-            found = self.best is not best
+            near = best[1] - self.low <= NARROW_GAP * best[1]
+            share = NARROW_SHARE if near else RELAXED_SHARE
+            yield from self._ask(best[1] - 1, share * deterministic_limit)
+            if found := self.best is not best:
+                self.improve(0)
 
     def narrow(self, deterministic_limit: float) -> SolverRuns[None]:
         """Halve the bracket; where no answer comes, its lower part.  Once narrow, close it."""
-        each = QUESTION_SHARE * deterministic_limit
-        patterns, high = self._patterns(), self.best[1]
+        each, high = QUESTION_SHARE * deterministic_limit, self.best[1]
         until = min(self.took + QUESTIONS_SHARE * deterministic_limit, deterministic_limit)
-        while patterns and high > self.low and self.took < until:
+        while self.patterns and high > self.low and self.took < until:
             near = high - self.low <= DEADLINE_GAP * high
             if near and high < self.best[1]:
                 return
             middle = high - 1 if near else (self.low + high) // 2
-            yield from self._ask(patterns, middle, min(each, until - self.took))
+            yield from self._ask(middle, min(each, until - self.took))
             high = min(self.best[1], high if self.low > middle else middle)
 
-    def _patterns(self) -> PatternCatalogue | None:
+    @property
+    def patterns(self) -> PatternCatalogue | None:
         """Patterns of better plans; None where they do not say all, or are too many.
 
         The few patterns of nearly alike communities are in the pattern model already.
         """
-        level, data = self.level_solver, self.level_solver.data
-        told_apart = any(limit.measure.per_board for limit in level.limits)
-        if told_apart or not relaxes(data) or len(community_classes(data)) <= FEW_CLASSES:
-            return None
-        return enumerate_patterns(data.within_latency(self.best[1] - 1), MOST_PATTERNS)
+        if self._catalogue is None and self._listed_at > self.best[1]:
+            self._listed_at, level = self.best[1], self.level_solver
+            data, told_apart = level.data, any(one.measure.per_board for one in level.limits)
+            if relaxes(data) and not told_apart and len(community_classes(data)) > FEW_CLASSES:
+                within = data.within_latency(self.best[1] - 1)
+                self._catalogue = enumerate_patterns(within, MOST_PATTERNS)
+        return self._catalogue
+
+    def look_nearby(self, steps: Sequence[float], deterministic_limit: float) -> SolverRuns[None]:
+        """Ask for plans better by these steps in which most boards keep what they run."""
+        until = self.took + DESCENT_SHARE * deterministic_limit
+        if self.patterns is None:
+            return
+        level, failed = self.level_solver, 0
+        nearby = Neighbourhoods(level.data, self.patterns, np.random.default_rng(level.seed))
+        left = list(steps)
+        while left and self.took < until:
+            best, latency = self.best, math.floor((1 - left[0]) * self.best[1])
+            if latency >= self.low:
+                around, kept = nearby.around(best[0], latency)
+                yield from self._ask(latency, NEIGHBOUR_LIMIT, around, kept)
+            failed += 1
+            if self.best is not best:
+                self.improve(0)
+                failed = 0
+            elif failed == STEP_TRIES or latency < self.low:
+                del left[0]
+                failed = 0
 
     def _ask(
-        self, patterns: PatternCatalogue, latency: int, deterministic_limit: float
+        self,
+        latency: int,
+        deterministic_limit: float,
+        nearby: PatternCatalogue | None = None,
+        kept: Mapping[PatternRow, int] = MappingProxyType({}),
     ) -> SolverRuns[None]:
-        """Ask for a plan within a latency, and take note of the answer."""
+        """Ask for a plan within a latency, or for one `nearby`; note the answer."""
         level, took = self.level_solver, 0.0
+        patterns = nearby or self.patterns
+        assert patterns is not None  # noqa: S101  (asked only with patterns)
         model = DueDateModel(level.data, patterns, level.limits, latency)
+        model.keep_rows(kept)
         while True:
             solver = new_solver(level.seed, deterministic_limit - took, linearization_level=1)
             # The whole linear relaxation, solved to its end: most questions need no search.
             solver.parameters.add_lp_constraints_lazily = False
             solver.parameters.root_lp_iterations = 10**6
             solver.parameters.stop_after_first_solution = True
-            status = yield SolverTask(model.model, solver)
+            status = yield SolverTask(model.model, solver, guided=True)
             took += solver.deterministic_time
             if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
                 break
@@ -232,5 +315,66 @@ class _DeadlineSearch:
             if took >= deterministic_limit:
                 break
         self.took += took
-        if status == cp_model.INFEASIBLE:
+        if status == cp_model.INFEASIBLE and nearby is None:
             self.low = latency + 1
+
+
+@dataclass
+class Neighbourhoods:
+    """Parts of a catalogue around plans, with few boards free.
+
+    All others go on with what they run.  Free are boards that are late for a latency, those whose
+    pattern the catalogue does not have, and others by lot; they may run any of their patterns of
+    communities that are free with them.
+    """
+
+    data: ProblemData
+    catalogue: PatternCatalogue
+    draw: np.random.Generator
+
+    def __post_init__(self) -> None:
+        self._known = {(one.kind, one.key): one for one in self.catalogue.entries}
+        self._classes = {row: _held(row) for row in self._known}
+
+    def around(
+        self, plan: Assignment, latency: int
+    ) -> tuple[PatternCatalogue, Counter[PatternRow]]:
+        """Patterns around a plan, and how many boards go on with which."""
+        data, catalogue = self.data, self.catalogue
+        rows = list(pattern_rows(data, catalogue.classes, plan))
+        late = self._late(rows, latency)
+        idle = [kind for kind, boards in enumerate(data.board_classes) for _ in boards]
+        for kind, _ in rows:
+            idle.remove(kind)
+        others = [*(row for row in rows if row not in late), *((kind, ()) for kind in idle)]
+        order = self.draw.permutation(len(others)).tolist()
+        more = max(0, FREE_BOARDS - len(late))
+        free = [*late, *(others[place] for place in order[:more])]
+        kept = Counter(row for place in order[more:] if (row := others[place])[1])
+        kinds, left = {kind for kind, _ in free}, set().union(*(_held(row) for row in free))
+        left |= {
+            c for c, ids in enumerate(catalogue.classes) if not set(ids).isdisjoint(plan.dropped)
+        }
+        entries = tuple(
+            one
+            for row, one in self._known.items()
+            if (row[0] in kinds and self._classes[row] <= left) or row in kept
+        )
+        return PatternCatalogue(catalogue.classes, entries), kept
+
+    def _late(self, rows: Sequence[PatternRow], latency: int) -> list[PatternRow]:
+        """Rows that are done too late, and those that no better plan has."""
+        late = [row for row in rows if row not in self._known]
+        sent, until = 0, latency - self.data.fixed_latency
+        known = [row for row in rows if row in self._known]
+        for row in sorted(known, key=lambda row: -self._known[row].loading.tail):
+            loading = self._known[row].loading
+            sent += loading.send
+            if sent + loading.tail > until:
+                late.append(row)
+        return late
+
+
+def _held(row: PatternRow) -> set[int]:
+    """Classes of the communities of a row."""
+    return {c for each in row[1] for c, number in enumerate(each.communities) if number}

@@ -41,11 +41,12 @@ class SearchOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SolverTask:
-    """A model to be solved; a `brief` one needs no way to stop it."""
+    """A model: a `brief` one is not stopped, a `guided` one has no goal."""
 
     model: cp_model.CpModel
     solver: cp_model.CpSolver
     brief: bool = False
+    guided: bool = False
 
 
 _T = TypeVar("_T")
@@ -320,8 +321,7 @@ class LevelSolver:
         The less is asked for, the fewer choices are left, and the sooner that is refuted.  Returns
         the bound, the best plan known, and the time it took.
         """
-        low, took = bound or 0, 0.0
-        stuck = incumbent[1]
+        low, stuck, took = bound or 0, incumbent[1], 0.0
         while stuck - low > BISECTION_GAP * incumbent[1] and took < deterministic_limit:
             middle = (low + stuck) // 2
             if (model := self._model([*self.limits, ObjectiveBound(goal, middle)])) is None:

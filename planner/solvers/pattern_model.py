@@ -45,6 +45,8 @@ class StudentType:
 
 PatternStudents = tuple[StudentType, ...]
 """The students of one board, by type."""
+PatternRow = tuple[int, PatternStudents]
+"""The kind of a board, and its students in the order of `Pattern.key`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,9 @@ class Pattern:
     group0: str
 
     @property
-    def key(self) -> tuple[StudentType, ...]:
+    def key(self) -> PatternStudents:
         """The types, in an order of their own."""
         return tuple(sorted(self.types))
-
-    @property
-    def merges(self) -> bool:
-        """Say whether a student has several communities."""
-        return any(sum(each.communities) > 1 for each in self.types)
 
     def communities(self, place: int) -> int:
         """Return how many communities of a class the students have together."""
@@ -136,9 +133,11 @@ def _patterns(
         room = replace(capacity, latest=None, busy=None, energy=None) if hurries else capacity
 
         def keeps(row: PatternStudents, room: BoardCapacity = room) -> bool:
-            shares = zip(*(each.communities for each in row), strict=True)
-            within = all(sum(share) <= limit for share, limit in zip(shares, limits, strict=True))
-            return within and loading(row).violation(room) <= 0
+            # Only the last one's communities can be too many: the others were kept without it.
+            for c, n in enumerate(row[-1].communities):
+                if n and sum([each.communities[c] for each in row]) > limits[c]:
+                    return False
+            return loading(row).violation(room) <= 0
 
         for group0, all_types in types.items():
             for row in _student_rows(all_types, keeps, most_students):
@@ -159,6 +158,23 @@ def _student_rows(
         if keeps(longer):
             yield longer
             yield from _student_rows(types, keeps, most, longer, place)
+
+
+def pattern_rows(
+    data: ProblemData, classes: Sequence[Sequence[int]], known: Assignment
+) -> Iterator[PatternRow]:
+    """Yield what each board of a plan runs."""
+    board_classes = {b: k for k, boards in enumerate(data.board_classes) for b in boards}
+    places = {(one.name, one.precision): o for o, one in enumerate(data.modes)}
+    rows: dict[int, list[StudentType]] = defaultdict(list)
+    for student in known.students:
+        own = set(student.communities)
+        share = tuple(len(own.intersection(ids)) for ids in classes)
+        filters = sum(data.sizes[c] for c in own)
+        task = (places[student.network, student.precision], filters)
+        rows[student.board].append(StudentType(share, task))
+    for board, types in rows.items():
+        yield board_classes[board], tuple(sorted(types))
 
 
 class PatternModel:
@@ -219,7 +235,7 @@ class PatternModel:
             self.model.add(held <= sum_of(r * kept[d] * one for (d, r), one in self._dealt.items()))
         once = sum_of(one for (_, r), one in self._dealt.items() if r == 1)
         for pattern, there in zip(self._patterns, self._there, strict=True):
-            if pattern.merges:
+            if any(sum(each.communities) > 1 for each in pattern.types):
                 self.model.add(there <= once)
 
     def _number_of_students(self) -> None:
@@ -353,7 +369,7 @@ class PatternModel:
 
     def hint(self, known: Assignment) -> None:
         """Tell the solver of a plan."""
-        found = Counter(self._rows(known))
+        found = Counter(pattern_rows(self._data, self._catalogue.classes, known))
         for pattern, boards in zip(self._patterns, self._boards, strict=True):
             self.model.add_hint(boards, found[pattern.kind, pattern.key])
         rounds = max(student.round for student in known.students)
@@ -379,21 +395,6 @@ class PatternModel:
                     mode = self._data.modes[each.task[0]]
                     students.append(mode.student([c for c, _ in own], [board], own[0][1]))
         return Assignment(tuple(students), tuple(sorted(dropped)))
-
-    def _rows(self, known: Assignment) -> Iterator[tuple[int, PatternStudents]]:
-        """Yield the kind of each board of a plan, and the types of its students."""
-        data = self._data
-        board_classes = {b: k for k, boards in enumerate(data.board_classes) for b in boards}
-        places = {(one.name, one.precision): o for o, one in enumerate(data.modes)}
-        rows: dict[int, list[StudentType]] = defaultdict(list)
-        for student in known.students:
-            own = set(student.communities)
-            share = tuple(len(own.intersection(ids)) for ids in self._catalogue.classes)
-            filters = sum(data.sizes[c] for c in own)
-            task = (places[student.network, student.precision], filters)
-            rows[student.board].append(StudentType(share, task))
-        for board, types in rows.items():
-            yield board_classes[board], tuple(sorted(types))
 
     def _sum(self, weights: Iterable[int]) -> Expr:
         return sum_of(w * boards for w, boards in zip(weights, self._boards, strict=True) if w)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from planner.data.mode_costs import stem_placements
+from planner.data.mode_costs import percentile_cases, stem_placements
 from planner.data.modes import Assignment, DedicatedStem
 from planner.data.objective_function import (
     INVERSION,
@@ -28,19 +28,21 @@ from planner.data.relaxable_constraint import (
     requirement_bounds,
     with_limit,
 )
-from planner.heuristics.local_search import MOST_SOLUTIONS, SearchEffort, local_search
+from planner.heuristics.local_search import KICKS, MOST_SOLUTIONS, SearchEffort, local_search
 from planner.heuristics.solution import highest_draw_w
 from planner.problem.problem import Problem
 from planner.solvers import Watch
-from planner.solvers.due_date_model import RELAXED_SHARE, first_proofs
+from planner.solvers.due_date_model import RELAXED_SHARE, Improvement, first_proofs
 from planner.solvers.further_rounds import least_students, with_more_students
-from planner.solvers.level_solver import LevelSolver, SearchOutcome, SolverRuns
+from planner.solvers.level_solver import Incumbent, LevelSolver, SearchOutcome, SolverRuns
 from planner.solvers.variables import remove_dominated_modes
 
 PROBES_SHARE = 0.4
 """Part of the time for asking whether less is possible."""
 LOCAL_SHARE, LOCAL_LEAST = 0.2, 1.0
 """Part of the time for the local search, and the least that it has; it is seldom used up."""
+SHORT_SHARE = 0.05
+"""Part of the time for a proof from the plan that moves alone find."""
 ROUNDS_SHARE = 0.05
 """Part of the time for asking how many students more than those allowed can be of use."""
 _T = TypeVar("_T")
@@ -90,12 +92,12 @@ def search(
 def _finished(runs: SolverRuns[_T], watch: Watch | None = None) -> _T:
     """Outcome of runs, each of whose models is solved.
 
-    Brief models are questions on the way, of which nobody hears.
+    Brief and guided models are questions on the way, of which nobody hears.
     """
     try:
         task = next(runs)
         while True:
-            if not task.brief and task.model.has_goal:
+            if not task.brief and not task.guided and task.model.has_goal:
                 task.solver.watch = watch
             solve = task.solver.solve if task.brief else task.solver.solve_interruptibly
             task = runs.send(solve(task.model))
@@ -123,7 +125,7 @@ def _runs(
     cases = [
         (each, most)
         for placed in stem_placements(data, criteria)
-        for each, most in _percentile_cases(placed, measures)
+        for each, most in percentile_cases(placed, measures)
     ]
     # What is known comes first: the better what was found, the sooner all else is refuted.
     for each, most in sorted(cases, key=lambda one: (one[0].stem != stem, one[1] != used)):
@@ -143,25 +145,6 @@ def _runs(
         if goal is None and outcome.assignment is not None:
             break
     return replace(_best_outcome(goal, found), deterministic_time=took)
-
-
-def _percentile_cases(
-    data: ProblemData, measures: Collection[ObjectiveFunction]
-) -> Iterator[tuple[ProblemData, int | None]]:
-    """Problem data for each number of boards at work, and this number.
-
-    The latency of a percentile depends on it (`ProblemData.at_percentile`): with at most so many
-    boards it is an upper bound, and exact where all of them work, so that the least of all cases
-    is the least of all plans.  Without such a latency there is one case of any number.
-    """
-    shares = [measure.share for measure in measures if measure.share is not None]
-    if not shares or not data.spreads:
-        yield data, None
-        return
-    alone = int(data.stem is not None)
-    for boards in range(1, data.most_boards + 1):
-        case = data.at_percentile(max(shares), boards + alone)
-        yield case.with_late_stem(), boards + alone
 
 
 def _with_stem(stem: DedicatedStem | None, outcome: SearchOutcome) -> SearchOutcome:
@@ -213,29 +196,32 @@ def _placement_runs(
 ) -> SolverRuns[SearchOutcome]:
     """Runs of a search whose placement of G0 is settled."""
     level_solver = LevelSolver(data, goal, tuple(limits), seed)
-    found, took = None, 0.0
+    took = 0.0
     if incumbent is None:
         refuted, took = yield from level_solver.refuted(RELAXED_SHARE * deterministic_limit)
         if refuted:
-            return SearchOutcome(
-                None, None, None, proven=False, infeasible=True, deterministic_time=took
-            )
-    if goal is not None:
-        effort = SearchEffort(max(LOCAL_LEAST, LOCAL_SHARE * deterministic_limit))
-        found = local_search(
-            data,
-            goal,
-            limits,
-            seed=seed,
-            incumbent=incumbent,
-            most_solutions=most_solutions,
-            effort=effort,
-        )
-        took += effort.spent
-    if goal is None or found is None or not goal.timed or data.order_matters:
-        outcome = yield from level_solver.run(found, deterministic_limit - took)
+            return replace(_STOPPED, infeasible=True, deterministic_time=took)
+    if goal is None:
+        outcome = yield from level_solver.run(None, deterministic_limit - took)
         return replace(outcome, deterministic_time=outcome.deterministic_time + took)
-    first = yield from first_proofs(level_solver, goal, found, deterministic_limit - took)
+    effort = SearchEffort(max(LOCAL_LEAST, LOCAL_SHARE * deterministic_limit))
+    moves = partial(
+        local_search, data, goal, limits, seed=seed, most_solutions=most_solutions, effort=effort
+    )
+
+    def improved(plan: Assignment | None, kicks: int) -> tuple[Incumbent | None, float]:
+        before = effort.spent
+        return moves(incumbent=plan, kicks=kicks), effort.spent - before
+
+    # Kicks come where moves alone do not lead to a plan, or to none that is soon proven.
+    found = moves(incumbent=incumbent, kicks=0) or moves(incumbent=incumbent)
+    took += effort.spent
+    left = deterministic_limit - took
+    if found is None or not goal.timed or data.order_matters:
+        short = SHORT_SHARE * left if found and most_solutions else left
+        outcome = yield from _untimed_runs(level_solver, goal, found, short, left, improved)
+        return replace(outcome, deterministic_time=outcome.deterministic_time + took)
+    first = yield from first_proofs(level_solver, goal, found, left, improved)
     took += first.deterministic_time
     if first.proven or first.assignment is None or first.value is None:
         return replace(first, deterministic_time=took)
@@ -245,6 +231,30 @@ def _placement_runs(
     took += probed
     last = yield from level_solver.run(best, deterministic_limit - took, low=low)
     bound = max(low, last.bound or low)
+    return replace(last, bound=bound, deterministic_time=last.deterministic_time + took)
+
+
+def _untimed_runs(
+    level_solver: LevelSolver,
+    goal: ObjectiveFunction,
+    found: Incumbent | None,
+    short: float,
+    deterministic_limit: float,
+    improved: Improvement,
+) -> SolverRuns[SearchOutcome]:
+    """A short run of one model, and a long one from the best plan."""
+    first = yield from level_solver.run(found, short)
+    if first.proven or short >= deterministic_limit or not first.assignment or first.value is None:
+        return first
+    sign, best = -1 if goal.maximise else 1, (first.assignment, first.value)
+    again, moved = improved(first.assignment, KICKS)
+    best = min(again or best, best, key=lambda one: sign * one[1])
+    took = first.deterministic_time + moved
+    last = yield from level_solver.run(best, deterministic_limit - took)
+    if not last.proven and (last.value is None or sign * best[1] < sign * last.value):
+        last = replace(last, assignment=best[0], value=best[1])
+    bounds = [one.bound for one in (first, last) if one.bound is not None]
+    bound = max(bounds, key=lambda each: sign * each, default=None)
     return replace(last, bound=bound, deterministic_time=last.deterministic_time + took)
 
 

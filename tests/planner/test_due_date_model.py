@@ -1,22 +1,26 @@
 """Latencies under limits of earlier levels, proven by patterns and due dates."""
 
 import math
+from collections import Counter
 
+import numpy as np
 import pytest
 from drawn_instances import random_instance
 from drawn_problems import unlike_question
 from listed_plans import all_plans
 from ortools.sat.python import cp_model
-from planner_questions import question
+from planner_questions import question, stages
 
 from planner.data.modes import least_within, rounding_bound
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
 from planner.data.problem_data import resolve_problem
+from planner.heuristics.local_search import local_search
 from planner.heuristics.solution import evaluate_assignment
+from planner.solve import solve
 from planner.solvers import due_date_model
 from planner.solvers.assignment_model import AssignmentModel
 from planner.solvers.due_date_model import DueDateModel
-from planner.solvers.pattern_model import enumerate_patterns
+from planner.solvers.pattern_model import enumerate_patterns, pattern_rows
 from planner.solvers.search import TimeBudget, search
 
 LATENCY, CAPACITY, IMBALANCE, ENERGY = (
@@ -86,6 +90,45 @@ def test_under_a_kept_capacity_the_latency_equals_exhaustive_search(monkeypatch)
         assert outcome.bound == outcome.value == pytest.approx(top, abs=slack)
         settled += len(built) > before
     assert settled >= 8
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_plan_lies_in_its_neighbourhoods_whose_plans_keep_the_other_boards(seed, monkeypatch):
+    monkeypatch.setattr(due_date_model, "FREE_BOARDS", 3)
+    same = {"boards": (6, 6), "students": (5, 5), "communities": (6, 6)}
+    asked = resolve_problem(unlike_question(seed, **same))
+    plan, value = local_search(asked, LATENCY, (), seed=0, kicks=0)
+    patterns = enumerate_patterns(asked, most=10**6)
+    nearby = due_date_model.Neighbourhoods(asked, patterns, np.random.default_rng(seed))
+    for latency in (value, value - 1):
+        around, kept = nearby.around(plan, latency)
+        assert len(around.entries) < len(patterns.entries)
+        assert not kept - Counter(pattern_rows(asked, patterns.classes, plan))
+        model = DueDateModel(asked, around, (), latency)
+        model.keep_rows(kept)
+        solver, status = solved(model)
+        assert status == (cp_model.OPTIMAL if latency == value else status)
+        if status == cp_model.OPTIMAL:
+            found = model.assignment(solver)
+            assert evaluate_assignment(asked, found).latency() <= latency
+            assert not evaluate_assignment(asked, found).violation()
+            assert not kept - Counter(pattern_rows(asked, patterns.classes, found))
+
+
+def test_the_default_objective_of_sixteen_unlike_boards_is_proven_within_three_units():
+    """Three units in all, those of the local search included."""
+    same = (16, 16)
+    asked = unlike_question(
+        0,
+        boards=same,
+        students=same,
+        communities=same,
+        objective=stages("dropped", "capacity:5%", "imbalance", "latency"),
+    )
+    plan = solve(asked.model_copy(update={"deterministic_limit": 3.0}))
+    assert plan.status == "optimal"
+    assert plan.solver.deterministic_time < 3
+    assert plan.stages[-1].value == pytest.approx(114.481751)
 
 
 def test_sixteen_unlike_boards_with_a_kept_capacity_are_proven_within_three_units():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from drawn_problems import unlike_question
 from planner_questions import question, stages
 
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
@@ -21,11 +22,19 @@ from planner.solvers import is_modelled
 def test_a_local_search_ends_at_its_limit_with_a_plan():
     data = resolve_problem(question("rpi-3b*4,odroid-xu4s*4", (3, 4, 5, 6, 7, 8)))
     goal = OBJECTIVE_FUNCTIONS["capacity"]
-    free, held = SearchEffort(), SearchEffort(limit=0.01)
+    free, held = SearchEffort(), SearchEffort(limit=0.005)
     local_search(data, goal, (), seed=0, effort=free)
     assert local_search(data, goal, (), seed=0, effort=held) is not None
-    assert free.spent > 0.02
-    assert held.spent < 0.011
+    assert free.spent > 0.01
+    assert held.spent < 0.006
+
+
+def test_moves_alone_take_a_part_of_the_time_and_kicks_lead_on_from_there():
+    data = resolve_problem(unlike_question(0, boards=(6, 6), students=(5, 5)))
+    goal, effort = OBJECTIVE_FUNCTIONS["latency"], [SearchEffort(), SearchEffort()]
+    first = local_search(data, goal, (), seed=0, kicks=0, effort=effort[0])
+    assert local_search(data, goal, (), seed=0, effort=effort[1])[1] <= first[1]
+    assert effort[0].spent < effort[1].spent
 
 
 def test_the_same_limit_gives_the_same_plan():
