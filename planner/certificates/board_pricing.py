@@ -220,6 +220,18 @@ class BoardPricing:
         for number, role, once in models.roles:
             yield self.tables.student(place, number, filters, role, self.timed), once
 
+    def singles(self, places: Iterable[int]) -> Iterator[PricedSet]:
+        """Sets of one student with one community, where none merge and no choice forces more."""
+        for place in () if self.case.merges else places:
+            choices, limits = self.choices(place), self.limits(place)
+            for c in sorted(set(self.case.kept) - choices.banned) if not choices.forced else ():
+                for models in (one for one in self.models(place) if one.company != "several"):
+                    for part, once in self.parts(place, self.tables.sizes[c], models):
+                        allowed = once == models.once and part.mode not in choices.banned_modes
+                        pairs = zip(part.needs, limits, strict=True)
+                        if allowed and all(most is None or need <= most for need, most in pairs):
+                            yield PricedSet.of(place, (None, c, part))
+
     def _growths(self, place: int, filters: int, models: BoardModels) -> Iterable[StudentPart]:
         """So many filters more of a student, one part for each slope."""
         found: dict[int, StudentPart] = {}

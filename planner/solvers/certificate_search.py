@@ -55,7 +55,6 @@ PENALTY = 10.0
 MOST_LEAVES = 60
 """Leaves of one case."""
 
-
 Closes = Callable[[int | None], bool]
 """Whether a bound that a leaf implies is all that is asked for."""
 
@@ -70,13 +69,12 @@ class _Program:
             rounds=case.rounds,
             group0=case.group0,
             path=path,
+            weights=question.weights,
             prices=(0,) * len(question.tables.sizes),
         )
         self.view = LeafBound(question.tables, case, question.demands, self.empty, question.work)
-        keys = [
-            (question.tables.alike(b), self.view.choices(b))
-            for b in range(len(question.tables.boards))
-        ]
+        boards = range(len(question.tables.boards))
+        keys = [(question.tables.alike(b), self.view.choices(b)) for b in boards]
         self.boards = Counter(keys)
         self.places = {key: keys.index(key) for key in self.boards}
         self.columns: list[tuple[PricedSet, Any]] = []
@@ -315,6 +313,8 @@ class PriceSearch:
         """Prices that close, found by column generation; None where the optimum does not."""
         if program.view.students[0] > program.view.students[1]:
             return program.empty
+        for one in program.view.singles(program.places.values()):
+            program.add(one)
         for _ in range(MOST_ROUNDS):
             leaf = program.solve()
             if leaf is None:
