@@ -22,7 +22,7 @@ from planner.plan_file.plan_document import (
     PlannedModel,
     require_students,
 )
-from planner.problem.budgets import BoardBudget
+from planner.problem.budgets import BoardBudget, BudgetName
 
 if TYPE_CHECKING:
     from nonn_core.networks.modules import Nonn
@@ -37,13 +37,44 @@ class BoardFit(Record):
     macs: int = Field(description="MACs per image, counted by fvcore.")
     memory_bytes: int = Field(description="Parameters and peak activations, in bytes.")
     macs_limit: int | None = Field(description="The board's MAC budget; null is no limit.")
-    memory_limit_bytes: int = Field(description="The board's memory budget, in bytes.")
+    memory_limit_bytes: int | None = Field(
+        description="The board's memory budget, in bytes; null where flash and RAM are limited."
+    )
+    flash_bytes: int = Field(default=0, description="Parameters, in bytes.")
+    flash_limit_bytes: int | None = Field(
+        default=None, description="The board's flash, in bytes; null where it is not apart."
+    )
+    ram_bytes: int = Field(
+        default=0, description="Peak activations of the largest model, in bytes."
+    )
+    ram_limit_bytes: int | None = Field(
+        default=None, description="The board's RAM for them, in bytes; null where it is not apart."
+    )
+
+    @property
+    def needed(self) -> str:
+        """Memory that is needed, for people."""
+        if self.flash_limit_bytes is None:
+            return format_memories(self.memory_bytes, None, None)
+        return format_memories(None, self.flash_bytes, self.ram_bytes)
+
+    @property
+    def allowed(self) -> str:
+        """Memory that is allowed, for people."""
+        limits = (self.memory_limit_bytes, self.flash_limit_bytes, self.ram_limit_bytes)
+        return format_memories(*limits)
 
     @property
     def fits(self) -> bool:
-        """Whether both budgets hold."""
-        return self.memory_bytes <= self.memory_limit_bytes and (
-            self.macs_limit is None or self.macs <= self.macs_limit
+        """Whether all budgets hold."""
+        return all(
+            limit is None or need <= limit
+            for need, limit in (
+                (self.memory_bytes, self.memory_limit_bytes),
+                (self.flash_bytes, self.flash_limit_bytes),
+                (self.ram_bytes, self.ram_limit_bytes),
+                (self.macs, self.macs_limit),
+            )
         )
 
 
@@ -115,8 +146,24 @@ def _added_up(
         macs=sum(cost.macs for cost in costs),
         memory_bytes=sum(cost.memory_bytes(one.precision) for one, cost in models),
         macs_limit=budget.macs,
-        memory_limit_bytes=budget.room_bytes,
+        memory_limit_bytes=_room(budget, "memory_bytes"),
+        flash_bytes=sum(cost.flash_bytes(one.precision) for one, cost in models),
+        flash_limit_bytes=_room(budget, "flash_bytes"),
+        ram_bytes=max(cost.ram_bytes(one.precision) for one, cost in models),
+        ram_limit_bytes=_room(budget, "ram_bytes"),
     )
+
+
+def _room(budget: BoardBudget, name: BudgetName) -> int | None:
+    """Bytes of a budget that the runtime leaves; None is no limit."""
+    room = budget.room(name)
+    return None if room is None else int(room)
+
+
+def format_memories(memory: int | None, flash: int | None, ram: int | None) -> str:
+    """Text of memories that are told: `500 KB`, or `2 MB of flash`."""
+    sizes = (("", memory), (" of flash", flash), (" of RAM", ram))
+    return " and ".join(f"{format_bytes(size)}{of}" for of, size in sizes if size is not None)
 
 
 def _check_as_planned(name: str, planned: PlannedModel | JointModel, cost: Cost) -> None:
@@ -131,11 +178,10 @@ def _check_as_planned(name: str, planned: PlannedModel | JointModel, cost: Cost)
 def _check(fit: BoardFit) -> None:
     if fit.fits:
         return
-    memory = format_bytes(fit.memory_limit_bytes)
     flops = "no limit" if fit.macs_limit is None else format_flops(fit.macs_limit)
     raise BoardError(
-        f"board {fit.board}: its built students need {format_bytes(fit.memory_bytes)} and "
-        f"{format_flops(fit.macs)}; allowed: {memory} and {flops}"
+        f"board {fit.board}: its built students need {fit.needed} and "
+        f"{format_flops(fit.macs)}; allowed: {fit.allowed} and {flops}"
     )
 
 
@@ -150,10 +196,25 @@ class BundleFit(Record):
     planned_bytes: int = Field(
         description="Parameters and peak activations at this precision, by the plan."
     )
-    limit_bytes: int = Field(
-        description="The board's memory budget, less what the runtime takes of it."
+    limit_bytes: int | None = Field(
+        description="The board's memory budget, less what the runtime takes of it; null where "
+        "flash and RAM are limited."
     )
-    fits: bool = Field(description="Whether files and activations together are within the budget.")
+    flash_limit_bytes: int | None = Field(
+        default=None, description="The same of its flash, for the files, where that is apart."
+    )
+    ram_limit_bytes: int | None = Field(
+        default=None, description="The same of its RAM, for activations, where flash is apart."
+    )
+    fits: bool = Field(
+        description="Whether files and activations together are within the budget, or files within "
+        "flash and activations within RAM."
+    )
+
+    @property
+    def allowed(self) -> str:
+        """Memory that is allowed, for people."""
+        return format_memories(self.limit_bytes, self.flash_limit_bytes, self.ram_limit_bytes)
 
 
 def bundle_fits(plan: PlanDocument, bundle: Manifest) -> tuple[BundleFit, ...]:
@@ -169,9 +230,7 @@ def bundle_fits(plan: PlanDocument, bundle: Manifest) -> tuple[BundleFit, ...]:
         for one in model.files
     }
     return tuple(
-        _bundle_fit(
-            budget.board, _exported(plan, budget.board, bundle), precision, sizes, budget.room_bytes
-        )
+        _bundle_fit(budget, _exported(plan, budget.board, bundle), precision, sizes)
         for budget in plan.question.budgets
         if budget.board in plan.decision.used
         for precision in dict.fromkeys(row.precision for row in bundle.agreement)
@@ -193,22 +252,33 @@ def _exported(
 
 
 def _bundle_fit(
-    board: str,
+    budget: BoardBudget,
     models: Sequence[PlannedModel | JointModel],
     precision: ModelPrecision,
     sizes: dict[tuple[tuple[str, ...], ModelPrecision], int],
-    limit_bytes: int,
 ) -> BundleFit:
     value_bytes = BYTES_PER_VALUE[precision]
     file_bytes = sum(sizes[_names(model), precision] for model in models)
-    activation_bytes = sum(model.peak_elements for model in models) * value_bytes
+    # Where flash is apart, models run one after the other in one arena.
+    peaks = [model.peak_elements for model in models]
+    activation_bytes = (sum if budget.ram_bytes is None else max)(peaks) * value_bytes
+    limit_bytes, flash_bytes, ram_bytes = (
+        _room(budget, name) for name in ("memory_bytes", "flash_bytes", "ram_bytes")
+    )
+    needs = (
+        (file_bytes + activation_bytes, limit_bytes),
+        (file_bytes, flash_bytes),
+        (activation_bytes, ram_bytes),
+    )
     return BundleFit(
-        board=board,
+        board=budget.board,
         students=tuple(name for model in models for name in _names(model)),
         precision=precision,
         file_bytes=file_bytes,
         activation_bytes=activation_bytes,
         planned_bytes=sum(model.params for model in models) * value_bytes + activation_bytes,
         limit_bytes=limit_bytes,
-        fits=file_bytes + activation_bytes <= limit_bytes,
+        flash_limit_bytes=flash_bytes,
+        ram_limit_bytes=ram_bytes,
+        fits=all(limit is None or need <= limit for need, limit in needs),
     )

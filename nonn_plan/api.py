@@ -144,6 +144,8 @@ def propose_students(
         work = cost.macs if times is None else times.at(share)
         uses: dict[BudgetName, float | None] = {
             "memory_bytes": cost.memory_bytes(precision),
+            "flash_bytes": cost.flash_bytes(precision),
+            "ram_bytes": cost.ram_bytes(precision),
             "macs": cost.macs,
             "busy_ms": work_ms(board.device, work),
         }

@@ -210,7 +210,7 @@ class BoardLibrary:
         if published is None:
             return device
         same = setting == self.setting_of(base)
-        kept = ("ram_bytes", "source", "default_link", "idle_w", "radio_w")
+        kept = ("ram_bytes", "flash_bytes", "source", "default_link", "idle_w", "radio_w")
         busy = ("power_fixed_w", "power_busy_w") if same else ()
         return device.model_copy(update={part: getattr(published, part) for part in kept + busy})
 

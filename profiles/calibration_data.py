@@ -269,8 +269,8 @@ def own_facts(
                 allowed=f"one of {', '.join(METRICS)}",
             )
     described = like.model_dump(
-        include={"clock_hz", "cores", "ram_bytes", "runtime", "precision", "memory_budget_bytes"}
-        | {"default_link"}
+        include={"clock_hz", "cores", "ram_bytes", "flash_bytes", "runtime", "precision"}
+        | {"memory_budget_bytes", "default_link"}
     )
     taken_over = tuple(name for name in get_args(QuantityName) if name != "compute_cv")
     device = DeviceFacts(

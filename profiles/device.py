@@ -14,9 +14,9 @@ where rates of layers were fitted to networks that ran there and on other boards
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError, ProfileError
@@ -84,7 +84,16 @@ class DeviceProfile(Document):
     )
     cores: int = Field(gt=0, description="Cores in use.")
     ram_bytes: int | None = Field(
-        default=None, gt=0, description="Memory of the device, in bytes; null where untold."
+        default=None,
+        gt=0,
+        description="Memory of the device, in bytes; null where untold. Where "
+        "flash_bytes is told, it holds activations alone.",
+    )
+    flash_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        description="Memory that holds weights, in bytes, where it is apart: a microcontroller's "
+        "flash.  Its firmware runs models one after the other; null: one memory holds all.",
     )
     runtime: str = Field(min_length=1, description="What executes the model, such as tvm.")
     precision: RuntimePrecision = Field(description="Number format of weights and activations.")
@@ -153,6 +162,12 @@ class DeviceProfile(Document):
         default=None, description="Cost of being the host; absent where the device cannot be one."
     )
 
+    @model_validator(mode="after")
+    def _flash_is_beside_ram(self) -> Self:
+        if self.flash_bytes is not None and self.ram_bytes is None:
+            raise ValueError("flash_bytes holds weights; ram_bytes, of activations, is missing")
+        return self
+
     @field_validator("compute_cv")
     @classmethod
     def _draws_no_time_below_zero(cls, quantity: Quantity | None) -> Quantity | None:
@@ -174,10 +189,13 @@ class DeviceProfile(Document):
 
     @property
     def usable_bytes(self) -> int | None:
-        """Memory that one plan may use, in bytes: the smaller of budget and RAM.
+        """Memory of one plan, weights and activations together, in bytes.
 
-        None where neither is told.
+        It is the smaller of budget and RAM, of the budget alone where weights are in flash; None
+        where neither is told.
         """
+        if self.flash_bytes is not None:
+            return self.memory_budget_bytes
         told = [size for size in (self.ram_bytes, self.memory_budget_bytes) if size is not None]
         return min(told, default=None)
 

@@ -78,6 +78,34 @@ def random_site(rng, board, options, sizes):
     )
 
 
+def with_flash(seed, instance):
+    """The instance with flash and RAM apart on most boards, in addition to its other budgets.
+
+    They are what up to three random students need, one after the other in RAM, or one byte less.
+    """
+    rng = np.random.default_rng((7, seed))
+
+    def apart(site):
+        if rng.random() < 0.2:
+            return site
+        stored, alive = 0, 0
+        for _ in range(rng.integers(1, 4)):
+            mode = instance.modes[rng.integers(len(instance.modes))]
+            count = rng.integers(1, len(instance.sizes))
+            filters = int(rng.choice(instance.sizes, count, replace=False).sum())
+            cost, size = mode.line.at(filters), mode.value_bytes
+            stored, alive = stored + size * cost.params, max(alive, size * cost.peak_elements)
+        flash, ram = (size - int(rng.integers(2)) for size in (stored, alive))
+        return replace(
+            site,
+            memory_bytes=site.memory_bytes if rng.random() < 0.3 else None,
+            flash_bytes=flash if rng.random() < 0.8 else None,
+            ram_bytes=ram if rng.random() < 0.8 else None,
+        )
+
+    return replace(instance, capacities=tuple(map(apart, instance.capacities)))
+
+
 def random_drops(rng, sizes):
     """Up to two nested unions beside the empty one."""
     order = rng.permutation(len(sizes)).tolist()

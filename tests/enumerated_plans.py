@@ -114,6 +114,8 @@ def alones(image, instance):
         spent_ms, spent_mj = group0_spent(device, specs[group0.shape], image, cost)
         needs = (
             (memory, site.memory_bytes),
+            (cost.params * BYTES_PER_VALUE[precision], site.flash_bytes),
+            (cost.peak_elements * BYTES_PER_VALUE[precision], site.ram_bytes),
             (cost.macs, site.macs),
             (cost.macs, site.power_macs),
             (spent_ms * UNITS_PER_MS, site.busy),
@@ -170,6 +172,10 @@ class _Division:
         self.macs = chosen(lambda cost, _: cost.macs)
         self.memory = chosen(lambda cost, precision: cost.memory_bytes(precision))
         self.memory_of, self.macs_of = (self.masks @ each.T for each in (self.memory, self.macs))
+        stored = chosen(lambda cost, precision: cost.params * BYTES_PER_VALUE[precision])
+        alive = chosen(lambda cost, precision: cost.peak_elements * BYTES_PER_VALUE[precision])
+        self.flash_of = self.masks @ stored.T
+        self.ram_of = (self.masks[:, None, :] * alive[None]).max(axis=2)
         self.bytes = chosen(lambda _, precision: BYTES_PER_VALUE[precision])
         self.shares = instance.shares_stem and alone is None
         if self.shares:
@@ -192,7 +198,7 @@ class _Division:
         params, macs, peaks = np.moveaxis(np.array(heads)[students, self.chosen_modes], 2, 0)
         alone = chosen(lambda cost, _: cost.peak_elements)
         self.models = []
-        self.memory_of = self.macs_of = 0
+        self.memory_of = self.macs_of = self.flash_of = self.ram_of = 0
         for precision in sorted({o.precision for o in self.instance.modes}):
             fits = np.array([o.precision == precision for o in self.instance.modes])
             here = self.masks[:, None, :] & fits[self.chosen_modes][None]
@@ -206,6 +212,8 @@ class _Division:
             weights = (here * params).sum(axis=2) + there * self.group0["params"]
             work = (here * macs).sum(axis=2) + there * self.group0["macs"]
             self.memory_of = self.memory_of + BYTES_PER_VALUE[precision] * (weights + there * peak)
+            self.flash_of = self.flash_of + BYTES_PER_VALUE[precision] * weights
+            self.ram_of = np.maximum(self.ram_of, BYTES_PER_VALUE[precision] * there * peak)
             self.macs_of = self.macs_of + work
             self.models.append((here, there, work))
         used = self.masks.any(axis=1)[:, None]
@@ -347,6 +355,8 @@ class _Division:
     def _fits(self, site, busy, energy):
         needs = (
             (self.memory_of, site.memory_bytes),
+            (self.flash_of, site.flash_bytes),
+            (self.ram_of, site.ram_bytes),
             (self.macs_of, site.macs),
             (self.macs_of, site.power_macs),
             (busy * UNITS_PER_MS, site.busy),

@@ -74,6 +74,11 @@ def fits(instance, models):
         device = site.board.device
         needs = (
             (sum(cost.memory_bytes(precision) for cost, precision in here), site.memory_bytes),
+            (sum(BYTES_PER_VALUE[q] * cost.params for cost, q in here), site.flash_bytes),
+            (
+                max([BYTES_PER_VALUE[q] * cost.peak_elements for cost, q in here], default=0),
+                site.ram_bytes,
+            ),
             (sum(macs), site.macs),
             (busy_ms(device, macs) * UNITS_PER_MS, site.busy),
             (busy_mj(device, macs) * UNITS_PER_MJ, site.energy),

@@ -89,7 +89,15 @@ class Cost:
 
     def memory_bytes(self, precision: Precision) -> int:
         """Bytes of weights and peak activations, both stored at `precision`."""
-        return (self.params + self.peak_elements) * BYTES_PER_VALUE[precision]
+        return self.flash_bytes(precision) + self.ram_bytes(precision)
+
+    def flash_bytes(self, precision: Precision) -> int:
+        """Bytes of weights alone."""
+        return self.params * BYTES_PER_VALUE[precision]
+
+    def ram_bytes(self, precision: Precision) -> int:
+        """Bytes of peak activations alone."""
+        return self.peak_elements * BYTES_PER_VALUE[precision]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from nonn_core.partition import Partition
 from nonn_plan.cli.parsers.problem_options import ProblemOptions
 from nonn_plan.ui.question import AskedBoard, Question, budget_fields, requirement_text
 from planner.plan_file.plan_document import PlanDocument
-from planner.problem.budgets import board_budgets
+from planner.problem.budgets import BoardBudget, board_budgets
 from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
 from profiles.device import DeviceProfile
@@ -173,6 +173,11 @@ def _percent(chance: float) -> str:
     return f"{float(f'{100 * chance:.12g}')!r}%"
 
 
+def _runtimes_differ(row: BoardBudget) -> bool:
+    """Whether the runtime takes unlike amounts of flash and of RAM."""
+    return row.runtime_flash_bytes != row.runtime_ram_bytes
+
+
 def _budget_texts(problem: Problem) -> Iterator[tuple[str, dict[str, str]]]:
     """Budgets of each board as typed; nothing where the device's own is meant."""
     try:
@@ -183,8 +188,13 @@ def _budget_texts(problem: Problem) -> Iterator[tuple[str, dict[str, str]]]:
         texts = {}
         for field in budget_fields():
             value = getattr(row, field.field)
-            if field.field == "memory_bytes" and row.asked_bytes is not None:
-                value = row.asked_bytes
+            asked = {
+                "memory_bytes": row.asked_bytes,
+                "flash_bytes": row.asked_flash_bytes,
+                "ram_bytes": row.asked_ram_bytes,
+                "runtime_bytes": None if _runtimes_differ(row) else row.runtime_ram_bytes or None,
+            }.get(field.field)
+            value = value if asked is None else asked
             usual = getattr(own.get(row.board), field.field, None)
             if value is not None and value != usual and value != 0:
                 texts[field.option] = field.text(value)
@@ -252,6 +262,8 @@ def _left_out(problem: Problem) -> Iterator[str]:
         yield "what the answers of some students are worth (--subsets) is not carried over"
     if problem.timing == "flop-affine":
         yield "this plan took times by FLOPs alone; here they are taken layer by layer"
+    if any(map(_runtimes_differ, problem.budgets)):
+        yield "what the runtime takes of flash and of RAM (--runtime A+B) is not carried over"
     if not problem.reuse:
         yield "this plan had at most a student for each community; here there may be more"
 

@@ -218,7 +218,14 @@ class BoardPricing:
     ) -> Iterator[tuple[StudentPart, int]]:
         """Students of so many filters in all modes and roles, with bits of these."""
         for number, role, once in models.roles:
-            yield self.tables.student(place, number, filters, role, self.timed), once
+            part = self.tables.student(place, number, filters, role, self.timed)
+            if self._has_arena(place, part):
+                yield part, once
+
+    def _has_arena(self, place: int, part: StudentPart) -> bool:
+        """Whether a board has RAM for the activations of a model with such a student."""
+        limit = self.tables.ram_limit(place)
+        return limit is None or part.ram <= limit
 
     def singles(self, places: Iterable[int]) -> Iterator[PricedSet]:
         """Sets of one student with one community, where none merge and no choice forces more."""
@@ -237,8 +244,10 @@ class BoardPricing:
         found: dict[int, StudentPart] = {}
         for number, role, _ in models.roles:
             part = self.tables.growth(place, number, filters, role, self.timed)
-            found.setdefault(part.slope, part)
-        return found.values()
+            known = found.setdefault(part.slope, part)
+            if part.ram < known.ram:
+                found[part.slope] = part
+        return [part for part in found.values() if self._has_arena(place, part)]
 
     def limits(self, place: int) -> list[int | None]:
         """Budgets of a board, and what a latency or a period leaves."""

@@ -22,6 +22,7 @@ from nonn_core.networks.network_cost import (
     student_cost_line,
 )
 from planner.certificates import NOISE, PRODUCT, SUMS, UNITS
+from planner.problem.budgets import BoardBudget, BudgetName
 from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
 from profiles.device import DEVICES, DeviceProfile, slowdown
@@ -35,8 +36,8 @@ from simulator.workloads.layer_parts import Work, time_line, work_mj, work_ms
 LEAST_FEATURES = 2
 """Filters of two students together, at least."""
 
-MEMORY, MACS, BUSY, ENERGY, LATE = range(5)
-"""Needs of a set of students: bytes, MACs, time and energy, and time until the reply is there."""
+MEMORY, FLASH, MACS, BUSY, ENERGY, LATE = range(6)
+"""Needs of a set of students: bytes, those of weights, MACs, time, energy, time to the reply."""
 GAINS = ("params", "known_macs", "macs", "memory_bytes", "value_bytes", "energy", "students")
 """Measures that a set of students adds to; what it knows counts a shared G0 once for the board."""
 MEASURES = SUMS | {"params": "params", "macs": "known_macs"}
@@ -84,13 +85,15 @@ class BoardModels:
 class StudentPart:
     """A student, or a community more of one: mode, needs of a board, gains.
 
-    `slope` numbers the modes whose costs grow alike with filters.
+    `slope` numbers the modes whose costs grow alike with filters.  `ram` is the least peak of
+    activations, in bytes, of a model with so many filters; models run one after the other.
     """
 
     mode: int
     slope: int
     needs: tuple[int, ...]
     gains: tuple[int, ...]
+    ram: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,15 @@ class StudentMode:
     def behind(self, filters: int) -> int:
         """Peak elements behind G0 in a joint model, its students' features not counted."""
         return max(fixed + slope * filters for fixed, slope in head_peaks(self.line.outline))
+
+    def joint_ram(self, filters: int) -> int:
+        """Least bytes of the peak of a joint model with a student of so many filters."""
+        return self.value_bytes * max(self.stem.peak_elements, self.behind(filters) + filters)
+
+    def least_ram(self, filters: int) -> int:
+        """Least bytes of the peak of a model with so many filters, or more."""
+        alone = self.line.at(filters).peak_elements
+        return min(self.value_bytes * alone, self.joint_ram(filters))
 
     def works(self, device: DeviceProfile, filters: int) -> tuple[Work, Work] | None:
         """Times of a student and its G0 by layers; None where unknown."""
@@ -179,7 +191,12 @@ class CostTables:
         )
         macs = (budget.macs, self._most_macs(place))
         most = min((limit for limit in macs if limit is not None), default=None)
-        return [max(0, budget.memory_bytes - budget.runtime_bytes), most, *times, None]
+        sizes = (_room(budget, name) for name in ("memory_bytes", "flash_bytes"))
+        return [*sizes, most, *times, None]
+
+    def ram_limit(self, place: int) -> int | None:
+        """Bytes that a board has for the activations of one model; None is no limit."""
+        return _room(self.problem.budgets[place], "ram_bytes")
 
     def _most_macs(self, place: int) -> int | None:
         """MACs with which a board keeps its power limit; None for any number."""
@@ -285,12 +302,14 @@ class CostTables:
         mode = self.modes[number]
         cost, stem = mode.line.at(filters), mode.stem
         params, macs, peak = cost.params, cost.macs, cost.peak_elements
+        ram = mode.value_bytes * peak if role.share == "own" else mode.joint_ram(filters)
         if role.share == "first":
             peak = mode.behind(filters)
             peak = peak if role.features else max(stem.peak_elements, peak)
         elif role.share == "further":
             params, macs, peak = params - stem.params, macs - stem.macs, 0
-        size = mode.value_bytes * (params + peak + role.features * filters)
+        stored = mode.value_bytes * params
+        size = stored + mode.value_bytes * (peak + role.features * filters)
         busy = energy = late = 0
         if timed:
             busy, energy = (
@@ -302,9 +321,8 @@ class CostTables:
             *(cost.params - known[0], cost.macs - known[1], macs),
             *(size, mode.value_bytes, energy, 1),
         )
-        return StudentPart(
-            number, self._slope(place, number), (size, macs, busy, energy, late), gains
-        )
+        needs = (size, stored, macs, busy, energy, late)
+        return StudentPart(number, self._slope(place, number), needs, gains, ram)
 
     def _growth(
         self, place: int, number: int, filters: int, role: Role, timed: bool
@@ -322,9 +340,9 @@ class CostTables:
             )
             late = busy + max(0, _down(reply_ms(self.boards[place], filters)))
         gains = (params, macs, macs, size, 0, energy, 0)
-        return StudentPart(
-            number, self._slope(place, number), (size, macs, busy, energy, late), gains
-        )
+        needs = (size, mode.value_bytes * params, macs, busy, energy, late)
+        slope = self._slope(place, number)
+        return StudentPart(number, slope, needs, gains, mode.least_ram(filters))
 
     def _spent(
         self, place: int, number: int, filters: int, role: Role
@@ -365,6 +383,12 @@ class CostTables:
         key = (*mode.line.growth, mode.value_bytes, growth)
         slopes = self._slopes[place]
         return slopes.setdefault(key, len(slopes))
+
+
+def _room(budget: BoardBudget, name: BudgetName) -> int | None:
+    """Bytes of a budget beside what the runtime takes of it."""
+    limit: int | None = getattr(budget, name)
+    return None if limit is None else max(0, limit - budget.allowance(name))
 
 
 def _hosts(problem: Problem) -> Iterable[DeviceProfile]:

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import (
@@ -19,12 +19,34 @@ from nonn_core.networks.network_cost import (
     student_cost_line,
 )
 from planner.certificates import NOISE
-from planner.problem.budgets import BoardBudget
+from planner.problem.budgets import BoardBudget, BudgetName
 from planner.problem.goals import MAXIMISED
 from planner.problem.least_spread import PCT_UNITS, least_spread, most_spread, uneven_units
 from planner.problem.problem import Problem
 from profiles.layer import BYTES_PER_VALUE
 from profiles.operating_point import computing_w
+
+
+class _ModelLoad(NamedTuple):
+    """Bytes, and MACs, of one model of a board."""
+
+    memory_bytes: int
+    flash_bytes: int
+    ram_bytes: int
+    macs: int
+
+    @classmethod
+    def of(cls, cost: Cost, precision: Precision) -> "_ModelLoad":
+        """That of a cost at a precision."""
+        flash_bytes, ram_bytes = cost.flash_bytes(precision), cost.ram_bytes(precision)
+        return cls(flash_bytes + ram_bytes, flash_bytes, ram_bytes, cost.macs)
+
+    @classmethod
+    def listed(cls, model: Mapping[str, Any]) -> "_ModelLoad":
+        """That of a model of the file."""
+        size = BYTES_PER_VALUE[model["precision"]]
+        flash_bytes, ram_bytes = size * model["params"], size * model["peak_elements"]
+        return cls(model["memory_bytes"], flash_bytes, ram_bytes, model["macs"])
 
 
 @dataclass(frozen=True)
@@ -94,11 +116,17 @@ class PlanReplay:
         rows = {(row["board"], row["budget"]): row["used"] for row in self.plan["budgets"]}
         for budget in self.problem.budgets:
             here = self._loads.get(budget.board, [])
-            runtime = budget.runtime_bytes if here else 0
-            for name, limit, used in (
-                ("memory_bytes", budget.memory_bytes, runtime + sum(size for size, _ in here)),
-                ("macs", budget.macs, sum(macs for _, macs in here)),
-            ):
+            # Where flash is apart, models run one after the other in RAM.
+            uses: dict[BudgetName, int] = {
+                "memory_bytes": sum(one.memory_bytes for one in here),
+                "macs": sum(one.macs for one in here),
+            }
+            if budget.flash_bytes is not None:
+                uses["flash_bytes"] = sum(one.flash_bytes for one in here)
+            if budget.ram_bytes is not None:
+                uses["ram_bytes"] = max((one.ram_bytes for one in here), default=0)
+            for name, amount in uses.items():
+                used, limit = amount + (budget.allowance(name) if here else 0), budget.limit(name)
                 if limit is not None and used > limit:
                     yield f"{budget.board} uses {used} of {limit} {name}"
                 if rows.get((budget.board, name)) != used:
@@ -110,7 +138,7 @@ class PlanReplay:
         if budget.power_w is None:
             return
         device = next(one.device for one in self.problem.boards if one.name == budget.board)
-        macs = sum(macs for _, macs in self._loads.get(budget.board, []))
+        macs = sum(one.macs for one in self._loads.get(budget.board, []))
         used = computing_w(device, macs) if macs else 0.0
         if used > budget.power_w * (1 + 1e-9):
             yield f"{budget.board} draws {used:g} of {budget.power_w:g} W"
@@ -118,18 +146,17 @@ class PlanReplay:
             yield f"{budget.board} draws {used:g} W; the file says otherwise"
 
     @cached_property
-    def _loads(self) -> dict[str, list[tuple[int, int]]]:
+    def _loads(self) -> dict[str, list["_ModelLoad"]]:
         """Bytes and MACs of each model that a board runs, by its name."""
-        found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        found: dict[str, list[_ModelLoad]] = defaultdict(list)
         alone = self.plan["group0"]
         if alone is not None:
-            found[alone["board"]].append((alone["memory_bytes"], alone["macs"]))
+            found[alone["board"]].append(_ModelLoad.listed(alone))
         for (board, precision), members in self._joined.items():
-            cost = self._joint(members)
-            found[board].append((cost.memory_bytes(precision), cost.macs))
+            found[board].append(_ModelLoad.of(self._joint(members), precision))
         for one in () if self._shares else self.plan["students"]:
             for board in _boards(one):
-                found[board].append((one["memory_bytes"], one["macs"]))
+                found[board].append(_ModelLoad.listed(one))
         return dict(found)
 
     @cached_property
@@ -238,8 +265,8 @@ class PlanReplay:
         loads = [load for loads in self._loads.values() for load in loads]
         return {
             "capacity": self._known_params(),
-            "memory": sum(size for size, _ in loads),
-            "flops": 2 * sum(macs for _, macs in loads),
+            "memory": sum(one.memory_bytes for one in loads),
+            "flops": 2 * sum(one.macs for one in loads),
             "students": len(sizes),
             "imbalance": max(sizes) - min(sizes),
             "boards": len(self._loads),

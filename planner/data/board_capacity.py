@@ -19,8 +19,9 @@ class BoardCapacity:
     """A board with what one plan may put on it; None is no limit.
 
     `busy`, `energy` and `latest` are in solver units, `power_macs` are the most MACs that keep a
-    power limit; `latest` bounds the time that computing and
-    replying take.  Latencies count computing `slow` times, where they are those of a percentile.
+    power limit; `latest` bounds the time that computing and replying take; `flash_bytes` holds
+    weights and `ram_bytes` the activations of one model at a time, where they are apart.
+    Latencies count computing `slow` times, where they are those of a percentile.
     """
 
     board: Board
@@ -31,6 +32,8 @@ class BoardCapacity:
     power_macs: int | None = None
     latest: int | None = None
     slow: float = 1.0
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
 
     @property
     def class_key(self) -> tuple[object, ...]:
@@ -66,10 +69,17 @@ class BoardCapacity:
         self, mode: Mode, filters: int, busy: Sequence[Affine], energy: Sequence[Affine]
     ) -> bool:
         """Fit of a student of this size, at the least of these costs."""
-        if self.memory_bytes is not None and mode.memory_bytes(filters) > self.memory_bytes:
-            return False
         macs = mode.line.at(filters).macs
-        if any(limit is not None and macs > limit for limit in (self.macs, self.power_macs)):
+        if any(
+            limit is not None and need > limit
+            for need, limit in (
+                (mode.memory_bytes(filters), self.memory_bytes),
+                (mode.flash_bytes(filters), self.flash_bytes),
+                (mode.ram_bytes(filters), self.ram_bytes),
+                (macs, self.macs),
+                (macs, self.power_macs),
+            )
+        ):
             return False
         if self.energy is not None and min(each.at(filters) for each in energy) > self.energy:
             return False

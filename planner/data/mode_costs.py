@@ -147,10 +147,13 @@ StudentLoad = tuple[int, int]
 class StudentsCost(NamedTuple):
     """Cost of a board's students together: bytes, MACs, parameters, and solver units.
 
+    Models run one after the other in `ram_bytes`: the largest counts.
     `params` and `known_macs` count a shared G0 once for the board.
     """
 
     memory_bytes: int
+    flash_bytes: int
+    ram_bytes: int
     macs: int
     params: int
     known_macs: int
@@ -186,9 +189,11 @@ def _separate_cost(
 ) -> StudentsCost:
     """Cost of a student that is a model of its own."""
     busy, energy, late = spent(board, mode, several)
-    cost = data.modes[mode].line.at(filters)
+    cost, precision = data.modes[mode].line.at(filters), data.modes[mode].precision
     return StudentsCost(
-        memory_bytes=cost.memory_bytes(data.modes[mode].precision),
+        memory_bytes=cost.memory_bytes(precision),
+        flash_bytes=cost.flash_bytes(precision),
+        ram_bytes=cost.ram_bytes(precision),
         macs=cost.macs,
         params=cost.params,
         known_macs=cost.macs,
@@ -199,8 +204,11 @@ def _separate_cost(
 
 
 def _added(costs: Sequence[StudentsCost]) -> StudentsCost:
-    """Cost of models that share nothing."""
-    return costs[0] if len(costs) == 1 else StudentsCost(*map(sum, zip(*costs, strict=True)))
+    """Cost of students that are a model each, one after the other in RAM."""
+    if len(costs) == 1:
+        return costs[0]
+    added = StudentsCost(*map(sum, zip(*costs, strict=True)))
+    return added._replace(ram_bytes=max((one.ram_bytes for one in costs), default=0))
 
 
 _UnitsOf = Callable[[Spent, int, int, bool, bool], JointUnits]
@@ -222,11 +230,13 @@ def _joint_load(
     models: dict[str, list[StudentLoad]] = defaultdict(list)
     for mode, filters in tasks:
         models[data.modes[mode].precision].append((mode, filters))
-    memory_bytes = macs = 0
+    memory_bytes = flash_bytes = ram_bytes = macs = 0
     spent: dict[Spent, int] = {"busy": 0, "energy": 0, "late": 0}
     for students in models.values():
-        cost = _joint_cost(data, students)
-        memory_bytes += cost.memory_bytes(data.modes[students[0][0]].precision)
+        cost, precision = _joint_cost(data, students), data.modes[students[0][0]].precision
+        memory_bytes += cost.memory_bytes(precision)
+        flash_bytes += cost.flash_bytes(precision)
+        ram_bytes = max(ram_bytes, cost.ram_bytes(precision))
         macs += cost.macs
         by_layers = all(knows_layers(device, data.modes[mode]) for mode, _ in students)
         for what in spent:
@@ -238,6 +248,8 @@ def _joint_load(
     known = _joint_cost(data, tasks)
     return StudentsCost(
         memory_bytes=memory_bytes,
+        flash_bytes=flash_bytes,
+        ram_bytes=ram_bytes,
         macs=macs,
         params=known.params,
         known_macs=known.macs,
@@ -292,9 +304,10 @@ def stem_placements(
     board_classes = {
         data.board_class(place): place for place in reversed(range(len(data.capacities)))
     }
+    narrow = not {"memory", "flash", "ram"}.isdisjoint(criteria)
     for group0 in data.stems if len(data.places_of) > 1 else ():
         for place in sorted(board_classes.values()):
-            stem = _with_stem_on(data, group0, place, narrow="memory" in criteria)
+            stem = _with_stem_on(data, group0, place, narrow=narrow)
             if stem is not None:
                 yield data.with_stem(stem)
 

@@ -182,6 +182,8 @@ class Stem:
             params=self.cost.params,
             macs=self.cost.macs,
             memory_bytes=self.cost.memory_bytes(precision),
+            flash_bytes=self.cost.flash_bytes(precision),
+            ram_bytes=self.cost.ram_bytes(precision),
             busy=round_up(busy_ms, UNITS_PER_MS),
             energy=round_up(work_mj(device, work), UNITS_PER_MJ) if device.power_known else 0,
             sent=round_up(sent_ms, UNITS_PER_MS),
@@ -204,6 +206,8 @@ class DedicatedStem:
     params: int
     macs: int
     memory_bytes: int
+    flash_bytes: int
+    ram_bytes: int
     busy: int
     energy: int
     sent: int
@@ -307,6 +311,14 @@ class Mode:
     def memory_bytes(self, filters: int) -> int:
         """Bytes of parameters and peak activations."""
         return self.line.at(filters).memory_bytes(self.precision)
+
+    def flash_bytes(self, filters: int) -> int:
+        """Bytes of parameters."""
+        return self.line.at(filters).flash_bytes(self.precision)
+
+    def ram_bytes(self, filters: int) -> int:
+        """Bytes of peak activations."""
+        return self.line.at(filters).ram_bytes(self.precision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ _BEYOND = 10**18
 _FAR = 1000.0
 """An index of accuracy that no students have."""
 
-ModeCriterion = Literal["params", "macs", "memory", "precision"]
+ModeCriterion = Literal["params", "macs", "memory", "flash", "ram", "precision"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,8 @@ class RelaxableConstraint:
 
 def budget_criteria(budget: BudgetName) -> frozenset[Any]:
     """Criteria of a better mode where a board is to use little."""
-    return frozenset({"memory"} if budget == "memory_bytes" else ())
+    memories = {"memory_bytes": "memory", "flash_bytes": "flash", "ram_bytes": "ram"}
+    return frozenset({memories[budget]} if budget in memories else ())
 
 
 def relaxable_constraints(problem: Problem) -> Iterator[RelaxableConstraint]:

@@ -7,6 +7,7 @@ what remains is needed, each one proven by solving without it.  The solver's own
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from planner.data.modes import Mode
 from planner.data.problem_data import ProblemData, resolve_problem
 from planner.data.relaxable_constraint import (
     RelaxableConstraint,
@@ -179,4 +180,5 @@ def _smallest_student(problem: Problem, kind: BudgetName) -> int:
         modes = tuple(replace(mode, line=mode.line_without_stem) for mode in modes)
     if kind == "macs":
         return min(mode.line.at(filters).macs for mode in modes)
-    return min(mode.memory_bytes(filters) for mode in modes)
+    sizes = {"flash_bytes": Mode.flash_bytes, "ram_bytes": Mode.ram_bytes}
+    return min(sizes.get(kind, Mode.memory_bytes)(mode, filters) for mode in modes)

@@ -254,7 +254,7 @@ def _everywhere(session: SolverSession, budget: BudgetName) -> Iterator[_RepairC
     groups: dict[object, list[RelaxableConstraint]] = defaultdict(list)
     for place, row in enumerate(problem.budgets):
         if getattr(row, budget) is not None:
-            key = getattr(row, budget), budget == "memory_bytes" and row.runtime_bytes
+            key = getattr(row, budget), row.allowance(budget)
             groups[key].append(RelaxableConstraint(budget, place))
     for group in groups.values():
         if len(group) > 1:

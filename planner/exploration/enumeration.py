@@ -42,7 +42,7 @@ from planner.exploration.plan_chunk import (
     undominated_rows,
 )
 from planner.heuristics.solution import BoardLoad, cached_loads
-from planner.problem.budgets import LIMITED
+from planner.problem.budgets import IN_TURN, LIMITED, Resource
 from planner.problem.goals import Objective
 
 MOST_PLANS = 10**8
@@ -80,6 +80,11 @@ _COUNTS: dict[Objective, Counted] = {
 _FIGURES = (
     *("memory_bytes", "macs", "params", "known_macs", "value_bytes", "busy", "energy", "late"),
 )
+
+
+_GROWING: tuple[Resource, ...] = ("memory_bytes", "macs", "flash_bytes", "ram_bytes")
+"""Limited figures that only grow with further students."""
+Limits = tuple[tuple[Resource, int | None], ...]
 
 
 def supports(data: ProblemData, measures: Sequence[ObjectiveFunction]) -> bool:
@@ -210,7 +215,13 @@ class Enumeration:
     ) -> StudentSets | None:
         """Sets of students that keep the board's budgets and that no other set beats."""
         capacity = self.data.capacities[board]
-        found = priced.of(board, modes, sizes, (capacity.memory_bytes, capacity.macs))
+        limits = {name: getattr(capacity, name) for name in _GROWING}
+        memories = tuple(
+            (name, limit)
+            for name, limit in limits.items()
+            if limit is not None or name in ("memory_bytes", "macs")
+        )
+        found = priced.of(board, modes, sizes, memories)
         if found is None:
             return None
         fits = np.ones(len(found), dtype=bool)
@@ -253,9 +264,9 @@ class PricedSets:
         board: int,
         modes: tuple[int, ...],
         sizes: tuple[int, ...],
-        limits: tuple[int | None, int | None],
+        limits: Limits,
     ) -> StudentSets | None:
-        """Return the sets within these bytes and MACs, which only grow with further students."""
+        """Return the sets within these limits, of figures that only grow with students."""
         key = (board, modes, sizes, limits)
         if key not in self._found:
             self._found[key] = self._priced(board, modes, sizes, limits)
@@ -266,7 +277,7 @@ class PricedSets:
         board: int,
         modes: tuple[int, ...],
         sizes: tuple[int, ...],
-        limits: tuple[int | None, int | None],
+        limits: Limits,
     ) -> StudentSets | None:
         parts = np.empty((1, 0), dtype=np.int64)
         if len(sizes) > 1:
@@ -277,9 +288,9 @@ class PricedSets:
         chosen = np.column_stack([np.repeat(parts, len(modes), axis=0), np.tile(modes, len(parts))])
         if sizes[-1:] == sizes[-2:-1]:  # students of one size are told apart by their modes alone
             chosen = chosen[chosen[:, -2] <= chosen[:, -1]]
-        figures = self._figures(board, chosen, sizes)
+        figures = self._figures(board, chosen, sizes, tuple(name for name, _ in limits))
         fits = np.ones(len(chosen), dtype=bool)
-        for name, limit in zip(("memory_bytes", "macs"), limits, strict=True):
+        for name, limit in limits:
             if limit is not None:
                 fits &= figures[name] <= limit
         if not fits.any():
@@ -294,26 +305,46 @@ class PricedSets:
             delay=one.delay,
         )
 
-    def _figures(self, board: int, chosen: Units, sizes: tuple[int, ...]) -> dict[str, Units]:
-        """Figures of each row of modes."""
+    def _figures(
+        self, board: int, chosen: Units, sizes: tuple[int, ...], limited: Sequence[str]
+    ) -> dict[str, Units]:
+        """Figures of each row of modes: those that objectives count, and limited ones."""
         modes = [self._data.modes[mode] for mode in np.unique(chosen)]
         device = self._data.capacities[board].board.device
         kinds = {(mode.precision, knows_layers(device, mode)) for mode in modes}
-        if not self._data.shares_stem or len(sizes) == 1:
-            return self._sums(board, chosen, sizes)
-        if len(kinds) == 1:
-            found = self._sums(board, chosen, sizes)
-            return found | {"memory_bytes": self._joint_memory(found["params"], chosen, sizes)}
-        loads = [self._load(board, _tasks(row, sizes)) for row in chosen]
-        return {name: _column(loads, name) for name in _FIGURES}
+        names = tuple(dict.fromkeys((*_FIGURES, *limited)))
+        if self._data.shares_stem and len(sizes) > 1 and len(kinds) > 1:
+            loads = [self._load(board, _tasks(row, sizes)) for row in chosen]
+            return {name: _column(loads, name) for name in names}
+        added = self._sums(board, chosen, sizes, [name for name in names if name not in IN_TURN])
+        if self._data.shares_stem and len(sizes) > 1:
+            value_bytes = self._data.modes[int(chosen[0, 0])].value_bytes
+            peak = value_bytes * self._joint_peak(chosen, sizes)
+            return added | {"memory_bytes": value_bytes * added["params"] + peak, "ram_bytes": peak}
+        for name in IN_TURN.intersection(limited):
+            added[name] = self._largest(board, chosen, sizes, name)
+        return added
 
-    def _sums(self, board: int, chosen: Units, sizes: tuple[int, ...]) -> dict[str, Units]:
+    def _largest(
+        self, board: int, chosen: Units, sizes: tuple[int, ...], figure: Resource
+    ) -> Units:
+        """Largest use of a resource by one student of each row."""
+        found = np.zeros(len(chosen), dtype=np.int64)
+        for column, size in zip(chosen.T, sizes, strict=True):
+            modes, place = np.unique(column, return_inverse=True)
+            alone = [self._load(board, ((int(mode), size),)) for mode in modes]
+            found = np.maximum(found, _column(alone, figure)[place])
+        return found
+
+    def _sums(
+        self, board: int, chosen: Units, sizes: tuple[int, ...], names: Sequence[str]
+    ) -> dict[str, Units]:
         """Figures that each student adds to as much, whichever others there are.
 
         That of company is what a third such student adds to two; two of them less twice that is
         what all students share, if anything.
         """
-        found = {name: np.zeros(len(chosen), dtype=np.int64) for name in _FIGURES}
+        found = {name: np.zeros(len(chosen), dtype=np.int64) for name in names}
         for number, (column, size) in enumerate(zip(chosen.T, sizes, strict=True)):
             modes, place = np.unique(column, return_inverse=True)
             one, two, three = (
@@ -329,8 +360,8 @@ class PricedSets:
                 values += added[place]
         return found
 
-    def _joint_memory(self, params: Units, chosen: Units, sizes: tuple[int, ...]) -> Units:
-        """Bytes of joint models of several students (`network_cost.joint_cost`), all alike stored.
+    def _joint_peak(self, chosen: Units, sizes: tuple[int, ...]) -> Units:
+        """Peak elements of joint models of several students (`network_cost.joint_cost`).
 
         The peak is that of G0, or the largest of a head and the features of all students.
         """
@@ -341,8 +372,7 @@ class PricedSets:
             peaks = [max(fixed + slope * size for fixed, slope in each) for each in lines]
             highest = np.maximum(highest, np.array(peaks, dtype=np.int64)[place])
         mode = self._data.modes[int(chosen[0, 0])]
-        peak = np.maximum(stem_cost(mode).peak_elements, highest + sum(sizes))
-        return mode.value_bytes * (params + peak)
+        return np.maximum(stem_cost(mode).peak_elements, highest + sum(sizes))
 
 
 def _column(loads: Sequence[BoardLoad], name: str) -> Units:

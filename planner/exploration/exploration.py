@@ -155,7 +155,7 @@ def _with_standings(
 def _room(problem: Problem) -> float:
     """Bytes times MACs of all boards; infinite where nothing limits MACs."""
     return sum(
-        one.memory_bytes * (math.inf if one.macs is None else one.macs) for one in problem.budgets
+        one.size_bytes * (math.inf if one.macs is None else one.macs) for one in problem.budgets
     )
 
 

@@ -82,7 +82,7 @@ def proportional_to_ram(problem: Problem) -> Assignment | None:
 
     With fewer students than boards, the boards of most memory have them.
     """
-    memory_bytes = [budget.memory_bytes for budget in problem.budgets]
+    memory_bytes = [budget.size_bytes for budget in problem.budgets]
 
     def rule(
         data: ProblemData, merge: CommunityMerge, menu: tuple[Mode, ...]

@@ -3,17 +3,31 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from nonn_core.networks.network_cost import Cost, Precision
 from nonn_core.partition import largest_first
 from planner.data.mode_costs import copied_group, joint_models
 from planner.data.modes import Assignment, DropChoice, Mode, student_work
 from planner.data.problem_data import ProblemData, kept_communities
 from planner.plan_file.validation import best_assignment
+from planner.problem.budgets import IN_TURN, Resource
 from planner.problem.problem import Problem
 from simulator.graph_builder import send_ms
 from simulator.workloads.fan_out import StudentWork, busy_ms, model_works, reply_ms
 
-BoardUse = tuple[int, int]
-"""Bytes and MACs that the students of a board need together."""
+COUNTED: tuple[Resource, ...] = ("memory_bytes", "flash_bytes", "ram_bytes", "macs")
+BoardUse = tuple[int, ...]
+"""Amount of each that the students of a board need together."""
+
+
+def _use(cost: Cost, precision: Precision) -> BoardUse:
+    sizes = (cost.memory_bytes, cost.flash_bytes, cost.ram_bytes)
+    return (*(size(precision) for size in sizes), cost.macs)
+
+
+def _together(uses: Sequence[BoardUse]) -> BoardUse:
+    """Use of models that run one after the other."""
+    every = zip(COUNTED, zip(*uses, strict=True), strict=True)
+    return tuple(max(each) if name in IN_TURN else sum(each) for name, each in every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +61,18 @@ class PartialPlacement:
 
     def _takes(self, board: int, mode: Mode, filters: int) -> bool:
         capacity = self.data.capacities[board]
-        size, macs = self._used(board, mode, filters)
-        return (capacity.memory_bytes is None or size <= capacity.memory_bytes) and (
-            capacity.macs is None or macs <= capacity.macs
-        )
+        limits = (getattr(capacity, name) for name in COUNTED)
+        uses = self._used(board, mode, filters)
+        return all(limit is None or used <= limit for used, limit in zip(uses, limits, strict=True))
 
     def _used(self, board: int, mode: Mode, filters: int) -> BoardUse:
         """Use of a board by its students and one more."""
         if self.data.shares_stem and board in self.use:
             here = [(one.option, one.filters) for one in self.placed if board in one.boards]
             models = joint_models([*here, (mode, filters)])
-            size = sum(cost.memory_bytes(precision) for precision, cost in models)
-            return size, sum(cost.macs for _, cost in models)
-        size, macs = self.use.get(board, (0, 0))
-        return size + mode.memory_bytes(filters), macs + mode.line.at(filters).macs
+            return _together([_use(cost, precision) for precision, cost in models])
+        own = _use(mode.line.at(filters), mode.precision)
+        return _together([self.use[board], own]) if board in self.use else own
 
     def filters(self, communities: Sequence[int]) -> int:
         """Return how many filters these communities hold."""

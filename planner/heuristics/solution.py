@@ -51,6 +51,8 @@ class BoardLoad(NamedTuple):
 
     tasks: tuple[StudentLoad, ...]
     memory_bytes: int
+    flash_bytes: int
+    ram_bytes: int
     macs: int
     params: int
     value_bytes: int
@@ -100,6 +102,8 @@ def _board_load(
     return BoardLoad(
         tasks=tasks,
         memory_bytes=cost.memory_bytes,
+        flash_bytes=cost.flash_bytes,
+        ram_bytes=cost.ram_bytes,
         macs=cost.macs,
         params=cost.params,
         value_bytes=sum([data.modes[o].value_bytes for o, _ in tasks]),

@@ -27,6 +27,7 @@ from nonn_core.networks.blueprint import ImageShape, NetworkSpec
 from nonn_core.networks.network_cost import Precision, teacher_layers
 from planner.data.board_capacity import BoardCapacity
 from planner.data.modes import UNITS_PER_MJ, UNITS_PER_MS
+from planner.problem.budgets import Resource
 from profiles.device import DeviceProfile, quantity_value
 from profiles.layer import BYTES_PER_VALUE, LayerTable
 from profiles.link import wire_ms
@@ -65,8 +66,24 @@ class CutModel:
 
     def memory_bytes(self, start: int, end: int) -> int:
         """Bytes of parameters and peak activations of each part."""
-        weights = sum(layer.weights for layer in self.table[start:end])
-        return self.value_bytes * (weights + max(self.live_elements[start:end]))
+        return self.flash_bytes(start, end) + self.ram_bytes(start, end)
+
+    def flash_bytes(self, start: int, end: int) -> int:
+        """Bytes of a part's parameters."""
+        return self.value_bytes * sum(layer.weights for layer in self.table[start:end])
+
+    def ram_bytes(self, start: int, end: int) -> int:
+        """Bytes of a part's peak activations."""
+        return self.value_bytes * max(self.live_elements[start:end])
+
+    def uses(self, start: int, end: int) -> dict[Resource, int]:
+        """Need of a part, by resource."""
+        return {
+            "memory_bytes": self.memory_bytes(start, end),
+            "flash_bytes": self.flash_bytes(start, end),
+            "ram_bytes": self.ram_bytes(start, end),
+            "macs": sum(layer.macs for layer in self.table[start:end]),
+        }
 
 
 @cache
@@ -160,12 +177,18 @@ class SegmentCosts:
         peaks = np.zeros((cuts, cuts), dtype=np.int64)
         for start in range(self.layers):
             peaks[start, start + 1 :] = np.maximum.accumulate(self.model.live_elements[start:])
-        needed = self.model.value_bytes * (weights[None, :] - weights[:, None] + peaks)
+        stored = self.model.value_bytes * (weights[None, :] - weights[:, None])
+        alive = self.model.value_bytes * peaks
         fits = np.zeros((len(self.board_classes), cuts, cuts), dtype=np.bool_)
         for kind, capacity in enumerate(self._sites):
             fits[kind] = np.triu(np.ones((cuts, cuts), dtype=np.bool_), 1)
-            if capacity.memory_bytes is not None:
-                fits[kind] &= needed <= capacity.memory_bytes
+            for needed, limit in (
+                (stored + alive, capacity.memory_bytes),
+                (stored, capacity.flash_bytes),
+                (alive, capacity.ram_bytes),
+            ):
+                if limit is not None:
+                    fits[kind] &= needed <= limit
             if capacity.macs is not None:
                 fits[kind] &= macs[None, :] - macs[:, None] <= capacity.macs
             if capacity.busy is not None:

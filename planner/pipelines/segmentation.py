@@ -31,6 +31,7 @@ from planner.pipelines.segment_costs import (
     SegmentCosts,
     cut_model,
 )
+from planner.problem.budgets import Resource
 from planner.problem.goals import ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.reliability.failures import Failures
@@ -338,55 +339,57 @@ def infeasibility_reason(problem: Problem, network: NetworkSpec, parts: PartCoun
     model = cut_model(network, problem.image_shape, problem.classes, problem.smallest_precision)
     _, capacities = _host_and_boards(problem)
     if parts == "one":
-        whole = [("it", model.memory_bytes(0, len(model.table)), model.macs)]
-        reason = _too_much(capacities, whole)
+        reason = _too_much(capacities, [("it", model.uses(0, len(model.table)))])
     elif parts == "several" and len(capacities) == 1:
         reason = "there is one board only"
     else:
         layers = [
-            (f"its layer {layer.name}", model.memory_bytes(place, place + 1), layer.macs)
+            (f"its layer {layer.name}", model.uses(place, place + 1))
             for place, layer in enumerate(model.table)
         ]
         reason = _too_much(capacities, layers) or _too_much_in_all(capacities, model)
     return f"{model.name}: {reason or 'no cut of it fits these boards, in whatever order'}"
 
 
+_NOUNS: dict[Resource, tuple[str, str]] = {
+    "memory_bytes": ("", "the largest board has"),
+    "flash_bytes": (" of flash", "the largest board has"),
+    "ram_bytes": (" of RAM", "the largest board has"),
+    "macs": ("", "the largest budget is"),
+}
+"""Resources that a part may need too much of, and how it is said."""
+
+
 def _too_much(
-    capacities: Sequence[BoardCapacity], wholes: Sequence[tuple[str, int, int]]
+    capacities: Sequence[BoardCapacity], parts: Sequence[tuple[str, dict[Resource, int]]]
 ) -> str | None:
-    """Name the largest uncut part, (name, bytes, MACs), that no board can hold."""
-    name, size, _ = max(wholes, key=lambda each: each[1])
-    memory = max(_memory(capacities))
-    if size > memory:
-        return f"{name} needs {format_bytes(size)}, the largest board has {format_bytes(memory)}"
-    name, _, macs = max(wholes, key=lambda each: each[2])
-    most = max(_macs(capacities))
-    if macs > most:
-        return f"{name} needs {format_flops(macs)}, the largest budget is {format_flops(most)}"
+    """Name the largest part that no board can hold, and its need."""
+    for resource, (noun, has) in _NOUNS.items():
+        name, uses = max(parts, key=lambda each: each[1][resource])
+        need, most = uses[resource], max(_limits(capacities, resource))
+        if need > most:
+            text = format_flops if resource == "macs" else format_bytes
+            return f"{name} needs {text(need)}{noun}, {has} {text(int(most))}"
     return None
 
 
 def _too_much_in_all(capacities: Sequence[BoardCapacity], model: CutModel) -> str | None:
     """Say so if all boards together have too little for the model."""
-    memory, macs = sum(_memory(capacities)), sum(_macs(capacities))
     weights = model.value_bytes * model.params
-    if weights > memory:
+    limits = (_limits(capacities, name) for name in ("memory_bytes", "flash_bytes"))
+    size = sum(map(min, *limits))
+    if weights > size:
         return (
             f"its weights need {format_bytes(weights)}, "
-            f"all boards together have {format_bytes(memory)}"
+            f"all boards together have {format_bytes(int(size))}"
         )
+    macs = sum(_limits(capacities, "macs"))
     if model.macs > macs:
-        return f"it needs {format_flops(model.macs)}, all budgets are {format_flops(macs)}"
+        return f"it needs {format_flops(model.macs)}, all budgets are {format_flops(int(macs))}"
     return None
 
 
-def _memory(capacities: Iterable[BoardCapacity]) -> list[float]:
-    """Return the bytes that each board may hold."""
-    return [
-        inf if capacity.memory_bytes is None else capacity.memory_bytes for capacity in capacities
-    ]
-
-
-def _macs(capacities: Iterable[BoardCapacity]) -> list[float]:
-    """Return the MACs that each board may do."""
-    return [inf if capacity.macs is None else capacity.macs for capacity in capacities]
+def _limits(capacities: Iterable[BoardCapacity], resource: Resource) -> list[float]:
+    """Limit of each board; infinite where there is none."""
+    limits = (dict(capacity.limits)[resource] for capacity in capacities)
+    return [inf if limit is None else limit for limit in limits]

@@ -306,7 +306,7 @@ def _teacher_on(problem: Problem, place: int) -> Alternative:
         spec = parse_network(facts.network)
         model = cut_model(spec, problem.image_shape, problem.classes, problem.smallest_precision)
         whole = describe_segmentation(problem, model, (board,), ())
-        memory_bytes, busy_ms = whole.memory_highest_bytes, whole.compute_ms
+        peak_bytes, busy_ms = model.ram_bytes(0, len(model.table)), whole.compute_ms
         figures = {
             "total_ms": whole.total_ms,
             "energy_fleet_mj": whole.energy_fleet_mj,
@@ -318,12 +318,14 @@ def _teacher_on(problem: Problem, place: int) -> Alternative:
         alone = FanOut(host_device(problem), (board,), (work,), (board.name,), image_bytes)
         told = fan_out_breakdown(alone)
         peak = problem.partition.teacher.peak_elements if problem.partition.teacher else None
-        memory_bytes, busy_ms = size * (round(facts.params) + (peak or 0)), told.compute_ms
+        peak_bytes, busy_ms = size * (peak or 0), told.compute_ms
         figures = {
             "total_ms": told.total_ms,
             "energy_fleet_mj": told.energy_total_mj if board.device.power_known else None,
             "throughput_per_s": 1000 / period_ms(alone.graph()),
         }
+    stored_bytes = size * round(facts.params)
+    memory_bytes = whole.memory_highest_bytes if whole else stored_bytes + peak_bytes
     row = Alternative(
         kind="teacher",
         networks=() if facts.network is None else (facts.network,),
@@ -340,6 +342,8 @@ def _teacher_on(problem: Problem, place: int) -> Alternative:
     )
     uses: dict[BudgetName, float | None] = {
         "memory_bytes": memory_bytes,
+        "flash_bytes": stored_bytes,
+        "ram_bytes": peak_bytes,
         "macs": facts.macs,
         "busy_ms": busy_ms,
         "energy_mj": row.energy_fleet_mj,

@@ -38,6 +38,7 @@ from planner.problem.problem import Problem
 from planner.reliability.failures import Failures
 from planner.reliability.robustness import RobustnessEstimate, RobustnessEvaluator, survives
 from profiles.device import DeviceProfile, End, spread_cv
+from profiles.layer import BYTES_PER_VALUE
 from profiles.operating_point import computing_w
 from profiles.time_spread import quantile_factor
 from simulator.task_graph import period_ms
@@ -251,6 +252,13 @@ class PlanEvaluation:
                 "memory_bytes": sum(model.memory_bytes for model in here),
                 "macs": sum(model.macs for model in here),
             }
+            sizes = [BYTES_PER_VALUE[model.precision] for model in here]
+            if budget.flash_bytes is not None:
+                stored = (n * one.params for n, one in zip(sizes, here, strict=True))
+                uses["flash_bytes"] = sum(stored)
+            if budget.ram_bytes is not None:
+                peaks = (n * one.peak_elements for n, one in zip(sizes, here, strict=True))
+                uses["ram_bytes"] = max(peaks, default=0)
             if budget.busy_ms is not None:
                 uses["busy_ms"] = busy_ms(board.device, works)
             if budget.energy_mj is not None:

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nonn_common.document import Record
 from nonn_common.errors import InputError
@@ -15,8 +15,12 @@ from profiles.device import DeviceProfile
 from profiles.fleet import Board, Fleet, resolve
 from profiles.operating_point import most_macs_within
 
-BudgetName = Literal["memory_bytes", "macs", "busy_ms", "energy_mj", "power_w"]
-Resource = Literal["params", "memory_bytes", "macs", "value_bytes", "busy", "energy"]
+BudgetName = Literal[
+    "memory_bytes", "flash_bytes", "ram_bytes", "macs", "busy_ms", "energy_mj", "power_w"
+]
+Resource = Literal[
+    "params", "memory_bytes", "flash_bytes", "ram_bytes", "macs", "value_bytes", "busy", "energy"
+]
 """Cost of a board's students together, in solver units."""
 
 MILLIONTHS = 10**6
@@ -60,6 +64,19 @@ BUDGETS: Mapping[BudgetName, LimitedResource] = {
         "memory_bytes",
         allowance="runtime_bytes",
     ),
+    "flash_bytes": LimitedResource(
+        "flash",
+        lambda size: format_bytes(int(size)),
+        "flash_bytes",
+        allowance="runtime_flash_bytes",
+    ),
+    "ram_bytes": LimitedResource(
+        "RAM",
+        lambda size: format_bytes(int(size)),
+        "ram_bytes",
+        together="largest",
+        allowance="runtime_ram_bytes",
+    ),
     "macs": LimitedResource("FLOP", lambda macs: format_flops(int(macs)), "macs"),
     "busy_ms": LimitedResource("time", lambda ms: f"{ms:g} ms", "busy", units=MILLIONTHS),
     "energy_mj": LimitedResource("energy", lambda mj: f"{mj:g} mJ", "energy", units=MILLIONTHS),
@@ -70,6 +87,8 @@ BUDGETS: Mapping[BudgetName, LimitedResource] = {
 """Resources of boards; a further one is a row here, a field of budgets and loads, and its cost."""
 
 LIMITED: tuple[BudgetName, ...] = tuple(BUDGETS)
+IN_TURN = frozenset(row.figure for row in BUDGETS.values() if row.together == "largest")
+"""Resources that models use one after the other, so that the largest use of them counts."""
 
 
 _SIGNIFICANT_DIGITS = 6
@@ -100,16 +119,44 @@ class BoardBudget(Record):
     """Budgets of the students of one board together; null is no limit."""
 
     board: str = Field(min_length=1, description="Name of the board in the fleet.")
-    memory_bytes: int = Field(
+    memory_bytes: int | None = Field(
+        default=None,
         gt=0,
         le=LARGEST,
-        description="Bytes of weights, peak activations and runtime, B_mem of Eq. 2.",
+        description="Bytes of weights, peak activations and runtime together, B_mem of Eq. 2; null "
+        "where flash_bytes and ram_bytes alone limit them.",
     )
     runtime_bytes: int = Field(
         default=0, ge=0, le=LARGEST, description="Bytes that the runtime takes of memory_bytes."
     )
     asked_bytes: int | None = Field(
         default=None, gt=0, description="Budget asked for, where the device has less memory."
+    )
+    flash_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        le=LARGEST,
+        description="Bytes of weights and runtime, where the device keeps them apart from RAM; "
+        "null: as memory_bytes says.",
+    )
+    ram_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        le=LARGEST,
+        description="Bytes of the peak activations of the largest model, models running one after "
+        "the other, and of the runtime, where flash is apart; null: as memory_bytes says.",
+    )
+    runtime_flash_bytes: int = Field(
+        default=0, ge=0, le=LARGEST, description="Bytes that the runtime takes of flash_bytes."
+    )
+    runtime_ram_bytes: int = Field(
+        default=0, ge=0, le=LARGEST, description="Bytes that the runtime takes of ram_bytes."
+    )
+    asked_flash_bytes: int | None = Field(
+        default=None, gt=0, description="Flash asked for, where the device has less."
+    )
+    asked_ram_bytes: int | None = Field(
+        default=None, gt=0, description="RAM asked for, where the device has less."
     )
     macs: int | None = Field(
         default=None, gt=0, le=LARGEST, description="MACs per image, B_FLOP of Eq. 2."
@@ -128,10 +175,17 @@ class BoardBudget(Record):
         "computing, its fixed part once.",
     )
 
+    @model_validator(mode="after")
+    def _memory_is_limited(self) -> Self:
+        if self.memory_bytes is None and (self.flash_bytes is None or self.ram_bytes is None):
+            raise ValueError("memory_bytes is missing, or flash_bytes and ram_bytes are")
+        return self
+
     @property
-    def room_bytes(self) -> int:
-        """Bytes that the runtime leaves to weights and activations."""
-        return max(0, self.memory_bytes - self.runtime_bytes)
+    def size_bytes(self) -> int:
+        """Bytes of its memories together, what the runtime takes of them included."""
+        apart = (self.flash_bytes or 0) + (self.ram_bytes or 0)
+        return apart if self.memory_bytes is None else self.memory_bytes
 
     def limit(self, name: BudgetName) -> float | None:
         """A budget, what the runtime takes of it included; None is no limit."""
@@ -160,7 +214,10 @@ class BoardBudget(Record):
 
 @dataclass(frozen=True, slots=True)
 class BudgetLimits:
-    """Limits as people give them, for all boards or for one; None says nothing."""
+    """Limits as people give them, for all boards or for one; None says nothing.
+
+    What the runtime takes of flash and of RAM is `runtime_bytes` of each, unless it is told apart.
+    """
 
     memory_bytes: int | None = None
     runtime_bytes: int | None = None
@@ -168,17 +225,21 @@ class BudgetLimits:
     busy_ms: float | None = None
     energy_mj: float | None = None
     power_w: float | None = None
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    runtime_flash_bytes: int | None = None
+    runtime_ram_bytes: int | None = None
 
     def over(self, other: "BudgetLimits") -> "BudgetLimits":
         """Return these limits, and the other's where these say nothing."""
-        return BudgetLimits(
-            self.memory_bytes or other.memory_bytes,
-            other.runtime_bytes if self.runtime_bytes is None else self.runtime_bytes,
-            self.macs or other.macs,
-            self.busy_ms or other.busy_ms,
-            self.energy_mj or other.energy_mj,
-            self.power_w or other.power_w,
-        )
+        said = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if getattr(self, each.name) is not None
+        }
+        if "runtime_bytes" in said:  # of this board in particular, so of each of its memories
+            other = replace(other, runtime_flash_bytes=None, runtime_ram_bytes=None)
+        return replace(other, **said)
 
 
 NO_LIMITS = BudgetLimits()
@@ -191,9 +252,11 @@ def board_budgets(
 ) -> tuple[BoardBudget, ...]:
     """Return one budget per board of `fleet`: its own limits, or else those of everywhere.
 
-    Where nothing is said, memory is what the device may use (`usable_bytes`), the runtime takes
-    nothing of it, and nothing else is limited.  No budget is more than the memory of the device,
-    where that is told.  Raises InputError for an unknown board.
+    Where nothing is said, memory is what the device may use (`usable_bytes`), or its flash and its
+    RAM where they are apart, the runtime takes nothing of it, and nothing else is limited.  No
+    budget is more than the memory of the device, where that is told.  Limits of flash and RAM that
+    are said of everywhere are of the boards that have them apart.  Raises InputError for an unknown
+    board, and where no board, or not the one that is named, has flash apart.
     """
     own = own or {}
     _, boards = resolve(fleet)
@@ -205,37 +268,89 @@ def board_budgets(
             found=min(unknown),
             allowed=", ".join(names),
         )
-    rows = []
+    _check_apart(everywhere, boards, f"fleet {fleet.name}")
     for board in boards:
-        limits = own.get(board.name, NO_LIMITS).over(everywhere)
-        asked_bytes = _memory_bytes(board, limits, f"fleet {fleet.name}: {board.name}")
-        memory_bytes = min(asked_bytes, board.device.ram_bytes or asked_bytes)
-        rows.append(
-            BoardBudget(
-                board=board.name,
-                memory_bytes=memory_bytes,
-                asked_bytes=asked_bytes if asked_bytes > memory_bytes else None,
-                runtime_bytes=limits.runtime_bytes or 0,
-                macs=limits.macs,
-                busy_ms=limits.busy_ms,
-                energy_mj=limits.energy_mj,
-                power_w=limits.power_w,
-            )
-        )
-    return tuple(rows)
+        _check_apart(own.get(board.name, NO_LIMITS), [board], f"fleet {fleet.name}")
+    return tuple(
+        _budget(board, own.get(board.name, NO_LIMITS).over(everywhere), f"fleet {fleet.name}")
+        for board in boards
+    )
+
+
+def _check_apart(limits: BudgetLimits, boards: Sequence[Board], where: str) -> None:
+    """Check that a board has flash and RAM apart where they are limited; raises InputError."""
+    apart = [board.name for board in boards if board.device.flash_bytes is not None]
+    if limits.flash_bytes is limits.ram_bytes is None or apart:
+        return
+    raise InputError(
+        "flash and RAM are not apart",
+        where=where,
+        found=", ".join(f"{b.name}: {b.device.name} with one memory" for b in boards),
+        fix="give one memory, such as --memory 500KB, or a device with flash_bytes and ram_bytes",
+    )
+
+
+def _budget(board: Board, limits: BudgetLimits, where: str) -> BoardBudget:
+    """Budget of one board; raises InputError where nothing tells its memory."""
+    device = board.device
+    sizes: dict[str, tuple[int | None, int | None]]
+    if device.flash_bytes is None or device.ram_bytes is None:
+        asked_bytes = _memory_bytes(board, limits, f"{where}: {board.name}")
+        sizes = {"memory": (asked_bytes, device.ram_bytes)}
+    else:
+        sizes = {
+            "memory": (limits.memory_bytes or device.usable_bytes, None),
+            "flash": (limits.flash_bytes or device.flash_bytes, device.flash_bytes),
+            "ram": (limits.ram_bytes or device.ram_bytes, device.ram_bytes),
+        }
+    every = limits.runtime_bytes or 0
+    runtimes = {
+        "memory": every,
+        "flash": every if limits.runtime_flash_bytes is None else limits.runtime_flash_bytes,
+        "ram": every if limits.runtime_ram_bytes is None else limits.runtime_ram_bytes,
+    }
+    found: dict[str, int | None] = {}
+    for name, (asked, most) in sizes.items():
+        cut = asked is not None and most is not None and asked > most
+        part = "" if name == "memory" else f"{name}_"
+        found |= {f"{name}_bytes": most if cut else asked}
+        found |= {f"asked_{part}bytes": asked if cut else None}
+        found |= {f"runtime_{part}bytes": 0 if asked is None else runtimes[name]}
+    return BoardBudget.model_validate(
+        {
+            "board": board.name,
+            "macs": limits.macs,
+            "busy_ms": limits.busy_ms,
+            "energy_mj": limits.energy_mj,
+            "power_w": limits.power_w,
+            **found,
+        }
+    )
 
 
 def memory_notes(budgets: Sequence[BoardBudget]) -> tuple[str, ...]:
     """Sentences on budgets of more memory than their boards have, alike ones in one."""
-    alike: dict[tuple[int, int], list[str]] = {}
+    alike: dict[tuple[str, int, int], list[str]] = {}
     for row in budgets:
-        if row.asked_bytes is not None:
-            alike.setdefault((row.asked_bytes, row.memory_bytes), []).append(row.board)
+        for noun, asked, has in (
+            ("memory", row.asked_bytes, row.memory_bytes),
+            ("flash", row.asked_flash_bytes, row.flash_bytes),
+            ("RAM", row.asked_ram_bytes, row.ram_bytes),
+        ):
+            if asked is not None and has is not None:
+                alike.setdefault((noun, asked, has), []).append(row.board)
     return tuple(
-        f"planned with {format_bytes(has)} on {', '.join(boards)}, all memory that there is, in "
+        f"planned with {format_bytes(has)} on {', '.join(boards)}, all {noun} that there is, in "
         f"place of the {format_bytes(asked)} asked for"
-        for (asked, has), boards in alike.items()
+        for (noun, asked, has), boards in alike.items()
     )
+
+
+def one_memory_notes(budgets: Sequence[BoardBudget]) -> tuple[str, ...]:
+    """Sentence on boards that limits of flash and RAM of every board do not reach."""
+    boards = ", ".join(row.board for row in budgets if row.flash_bytes is None)
+    said = f"--flash and --ram say nothing of {boards}: one memory has weights and activations"
+    return (f"{said}, and --memory limits it",) if boards else ()
 
 
 def _memory_bytes(board: Board, limits: BudgetLimits, where: str) -> int:

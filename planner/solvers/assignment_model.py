@@ -25,7 +25,7 @@ from planner.data.problem_data import ProblemData, community_classes
 from planner.heuristics.solution import CostEvaluator
 from planner.problem.budgets import Resource
 from planner.solvers import constraints as rules
-from planner.solvers.board_costs import budgets_hold, head_costs, known_macs_on, use_on
+from planner.solvers.board_costs import head_costs, known_macs_on
 from planner.solvers.latency import model_latency, ordered_boards, reply_time
 from planner.solvers.reliability_model import (
     LOGARITHMS,
@@ -34,6 +34,7 @@ from planner.solvers.reliability_model import (
     ReliabilityModel,
     size_logarithms,
 )
+from planner.solvers.resource_use import budgets_hold, use_on
 from planner.solvers.variables import Expr, create_variables, one_point_per_board, sum_of
 from simulator.graph_builder import downlink, uplink
 

@@ -4,11 +4,10 @@ Students are models of their own, or, where they share G0, joint models, one for
 board (`planner.data.mode_costs`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Literal
 
-from nonn_core.networks.network_cost import head_peaks
 from planner import solvers as cp_model
 from planner.data.mode_costs import (
     JointUnits,
@@ -18,9 +17,8 @@ from planner.data.mode_costs import (
     spent_units,
     stem_cost,
 )
-from planner.data.modes import LATEST_UNITS, Affine, CostSlope, Mode, busy_units, reply_units
+from planner.data.modes import LATEST_UNITS, Affine, Mode, busy_units, reply_units
 from planner.data.problem_data import ProblemData
-from planner.problem.budgets import Resource
 from planner.solvers.variables import Expr, Variables, sum_of
 
 
@@ -43,7 +41,7 @@ def params_on(v: Variables, data: ProblemData, board: int) -> Expr:
 
 def macs_on(v: Variables, data: ProblemData, board: int) -> Expr:
     """Return the MACs per image of a board's students."""
-    return _weights_on(v, data, board, "macs", _copied_stems(v, data, board))
+    return _weights_on(v, data, board, "macs", copied_stems(v, data, board))
 
 
 def known_macs_on(v: Variables, data: ProblemData, board: int) -> Expr:
@@ -60,7 +58,8 @@ def _known_stems(v: Variables, data: ProblemData, board: int) -> Stems:
     return [(modes[g], there) for (b, g), there in v.knows_stem.items() if b == board]
 
 
-def _copied_stems(v: Variables, data: ProblemData, board: int) -> Stems:
+def copied_stems(v: Variables, data: ProblemData, board: int) -> Stems:
+    """Modes of the copies of G0 on a board, and whether it has them."""
     modes: dict[tuple[str, str], Mode] = {(one.group0, one.precision): one for one in data.modes}
     return [(modes[g, q], there) for (b, g, q), there in v.copies_stem.items() if b == board]
 
@@ -83,97 +82,6 @@ def _weights_on(
     heads = cost_on(v, data, board, head_costs(data, figure))
     shared = [getattr(stem_cost(mode), figure) * there for mode, there in stems]
     return sum_of([heads, *shared]) if shared else heads
-
-
-def memory_on(model: cp_model.CpModel, v: Variables, data: ProblemData, board: int) -> Expr:
-    """Bytes of parameters and peak activations of a board's students."""
-    sizes = ((head, mode.value_bytes) for head, mode in _head_params(data))
-    weights = [Affine(size * head.constant, size * head.per_filter) for head, size in sizes]
-    stems = (
-        mode.value_bytes * stem_cost(mode).params * there
-        for mode, there in _copied_stems(v, data, board)
-    )
-    peaks = (_joint_peaks if data.shares_stem else _peaks)(model, v, data, board)
-    return sum_of([cost_on(v, data, board, weights), *stems, *peaks])
-
-
-def _head_params(data: ProblemData) -> Iterator[tuple[Affine, Mode]]:
-    yield from zip(head_costs(data, "params"), data.modes, strict=True)
-
-
-def _peaks(model: cp_model.CpModel, v: Variables, data: ProblemData, board: int) -> Iterator[Expr]:
-    """Yield the peak activations of everything that may run on a board, in bytes.
-
-    A peak is the largest of a few lines in the filters.  Where the same line is the largest over
-    the whole range it is a constant; else what exceeds its least value is a variable above each
-    line: excess >= fixed_i - least + slope_i filters.
-    """
-    for s, o, runs in v.on(board):
-        mode = data.modes[o]
-        least = mode.line.at(v.least_filters[s]).peak_elements
-        largest = mode.line.at(v.most_filters[s, board, o]).peak_elements
-        yield mode.value_bytes * least * runs
-        if largest == least:
-            continue
-        excess = model.new_int_var(0, largest - least, f"excess{s},{board},{o}")
-        for fixed, slope in mode.line.peaks:
-            grown = fixed - least + slope * v.filters[s, board, mode.cost_slope]
-            model.add(excess >= grown).only_enforce_if(runs)
-        yield mode.value_bytes * excess
-
-
-def _joint_peaks(
-    model: cp_model.CpModel, v: Variables, data: ProblemData, board: int
-) -> Iterator[Expr]:
-    """Yield peak activations of the joint models that a board may run, in bytes.
-
-    Of one student it is the largest of the lines of its own; of several, also at least each line
-    with G0's maps alive (`nonn_core.networks.network_cost.joint_cost`) plus all their filters.
-    """
-    for precision in dict.fromkeys(data.modes[o].precision for _, o, _ in v.on(board)):
-        here = [row for row in v.on(board) if data.modes[row[1]].precision == precision]
-        size = data.modes[here[0][1]].value_bytes
-        filters = sum_of(
-            n for _, head, n in v.filters_on(board) if head in _slopes_of(data, precision)
-        )
-        ends = [max(c + k * data.filters for c, k in _lines(data.modes[o])) for _, o, _ in here]
-        most = max(ends) + data.rounds * data.filters
-        peak = model.new_int_var(0, most, f"peak{board},{precision}")
-        behind = model.new_int_var(0, max(ends), f"behind{board},{precision}")
-        joined = model.new_bool_var(f"joined{board},{precision}")
-        students = len({s for s, _, _ in here})
-        model.add(sum_of(runs for _, _, runs in here) <= 1 + (students - 1) * joined)
-        model.add(peak >= behind + filters).only_enforce_if(joined)
-        for s, o, runs in here:
-            mode, limits = data.modes[o], (v.least_filters[s], v.most_filters[s, board, o])
-            own = v.filters[s, board, mode.cost_slope]
-            _above(model, peak, mode.line.peaks, own, runs, limits)
-            _above(model, behind, head_peaks(mode.line.outline), own, runs, limits)
-        yield size * peak
-
-
-def _slopes_of(data: ProblemData, precision: str) -> set[CostSlope]:
-    return {mode.cost_slope for mode in data.modes if mode.precision == precision}
-
-
-def _lines(mode: Mode) -> list[tuple[int, int]]:
-    return [*mode.line.peaks, *head_peaks(mode.line.outline)]
-
-
-def _above(
-    model: cp_model.CpModel,
-    peak: cp_model.IntVar,
-    lines: Sequence[tuple[int, int]],
-    filters: cp_model.IntVar,
-    runs: cp_model.IntVar,
-    ends: tuple[int, int],
-) -> None:
-    """Let peak >= each line where it runs; a constant where one is always largest."""
-    least, most = (max(fixed + slope * end for fixed, slope in lines) for end in ends)
-    model.add(peak >= least * runs)
-    for fixed, slope in lines if most > least else ():
-        if fixed + slope * ends[1] > least:
-            model.add(peak >= fixed + slope * filters).only_enforce_if(runs)
 
 
 def slowed_on(
@@ -288,7 +196,7 @@ def _joint_on(
     none = Affine(0, 0)
     heads = [units[o].head if o in units else none for o in range(len(data.modes))]
     stems: list[Expr] = []
-    for mode, there in _copied_stems(v, data, board):
+    for mode, there in copied_stems(v, data, board):
         key = (mode.group0, mode.precision)
         costs = {
             o: one.stem
@@ -312,6 +220,7 @@ def most_together(v: Variables, data: ProblemData, board: int) -> int:
     device, reply = capacity.board.device, reply_units(capacity.board)
     needs: list[tuple[int | None, list[tuple[int, int]]]] = [
         (capacity.memory_bytes, []),
+        (capacity.flash_bytes, []),
         (capacity.macs, []),
         (capacity.busy, []),
         (capacity.latest, []),
@@ -319,8 +228,8 @@ def most_together(v: Variables, data: ProblemData, board: int) -> int:
     for s, o, _ in v.on(board):
         mode, filters = data.modes[o], v.least_filters[s]
         busy = busy_units(device, mode.line, True).at(filters)
-        macs = mode.line.at(filters).macs
-        costs = (mode.memory_bytes(filters), macs, busy, busy + reply * filters)
+        sizes = mode.memory_bytes(filters), mode.flash_bytes(filters)
+        costs = (*sizes, mode.line.at(filters).macs, busy, busy + reply * filters)
         for (_, rows), cost in zip(needs, costs, strict=True):
             rows.append((s, cost))
     counts = [
@@ -352,31 +261,3 @@ def _several_students_on(
     model.add(count >= 2 * several)
     model.add(count <= 1 + (most - 1) * several)
     return several
-
-
-def use_on(
-    model: cp_model.CpModel, v: Variables, data: ProblemData, board: int, figure: Resource
-) -> Expr:
-    """Use of a resource by a board's students, or by G0 alone there."""
-    if board not in v.used:
-        return sum_of([data.stem_usage_on(board, figure)])
-    if figure == "params":
-        return params_on(v, data, board)
-    if figure == "macs":
-        return macs_on(v, data, board)
-    if figure == "memory_bytes":
-        return memory_on(model, v, data, board)
-    if figure == "value_bytes":
-        return sum_of(data.modes[o].value_bytes * runs for _, o, runs in v.on(board))
-    return slowed_on(model, v, data, board, figure)
-
-
-def budgets_hold(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
-    """Keep what a board's students use of each limited resource within its budget.
-
-    use[b] <= B[b]: h and f of arXiv:1907.11804, Eq. 2, and time and energy of an image.
-    """
-    for b in data.boards:
-        for figure, limit in data.capacities[b].limits:
-            if limit is not None:
-                model.add(use_on(model, v, data, b, figure) <= limit)

@@ -21,98 +21,25 @@ from functools import cached_property
 from typing import Protocol
 
 from planner import solvers as cp_model
-from planner.data.board_capacity import BoardCapacity
-from planner.data.mode_costs import joint_ways, stem_cost
 from planner.data.modes import (
     LATEST_UNITS,
     DropChoice,
-    Mode,
-    UnitCost,
-    busy_units,
-    energy_units,
-    reply_units,
 )
 from planner.data.objective_function import ObjectiveBound, ObjectiveFunction, StudentQuantity
 from planner.data.problem_data import ProblemData, kept_communities
-from planner.problem.budgets import Resource
+from planner.problem.budgets import IN_TURN, Resource
 from planner.solvers.constraints import inversion_of_counts
 from planner.solvers.level_solver import SearchOutcome, SolverRuns, SolverTask, new_solver
 from planner.solvers.reliability_model import LOGARITHMS, Logarithm, size_logarithms
+from planner.solvers.resource_use import MOST_STUDENTS, LeastUse
 from planner.solvers.variables import Expr, sum_of
 
-MOST_STUDENTS = 10**6
-"""No board runs more; a bound that only the solver's arithmetic needs."""
 LARGEST_AMOUNT = 10**11
 """Of more parameters or MACs the solver's whole numbers hold no logarithm."""
 MOST_COUNTS = 20_000
 """A model with more counts is not asked: then any number of students is thought possible."""
 ANYTHING = 10**17
 """More than is counted of what this model leaves out."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeastUse:
-    """Least cost of a student on a board, by mode and filters, in solver units."""
-
-    memory_bytes: int
-    macs: int
-    params: int
-    value_bytes: int
-    busy: int
-    energy: int
-    reply: int
-
-    @classmethod
-    def of(cls, capacity: BoardCapacity, mode: Mode, filters: int) -> "LeastUse":
-        """Alone or as its share among several, whichever costs less."""
-        device, cost = capacity.board.device, mode.line.at(filters)
-
-        def least(units: UnitCost) -> int:
-            return min(units(device, mode.line, several).at(filters) for several in (False, True))
-
-        return cls(
-            memory_bytes=cost.memory_bytes(mode.precision),
-            macs=cost.macs,
-            params=cost.params,
-            value_bytes=mode.value_bytes,
-            busy=least(busy_units),
-            energy=least(energy_units),
-            reply=reply_units(capacity.board) * filters,
-        )
-
-    @classmethod
-    def behind_group0(cls, capacity: BoardCapacity, mode: Mode, filters: int) -> "LeastUse":
-        """The same of a student whose G0 others pay for."""
-        cost, stem = mode.line.at(filters), stem_cost(mode)
-        return cls(
-            memory_bytes=mode.value_bytes * (cost.params - stem.params),
-            macs=cost.macs - stem.macs,
-            params=cost.params - stem.params,
-            value_bytes=mode.value_bytes,
-            busy=min(one.head.at(filters) for one in joint_ways("busy", capacity, mode)),
-            energy=min(one.head.at(filters) for one in joint_ways("energy", capacity, mode)),
-            reply=reply_units(capacity.board) * filters,
-        )
-
-    @classmethod
-    def of_group0(cls, capacity: BoardCapacity, modes: Sequence[Mode]) -> "LeastUse":
-        """Least cost of G0 to a board with students of these modes, of one shape."""
-        stem, size = stem_cost(modes[0]), min(mode.value_bytes for mode in modes)
-        return cls(
-            memory_bytes=size * (stem.params + stem.peak_elements),
-            macs=stem.macs,
-            params=stem.params,
-            value_bytes=0,
-            busy=min(one.stem for mode in modes for one in joint_ways("busy", capacity, mode)),
-            energy=min(one.stem for mode in modes for one in joint_ways("energy", capacity, mode)),
-            reply=0,
-        )
-
-    def most(self, capacity: BoardCapacity) -> int:
-        """Most such students within the budgets of a board."""
-        needs = [(getattr(self, name), limit) for name, limit in capacity.limits]
-        rooms = (limit // need for need, limit in needs if limit is not None and need > 0)
-        return min(rooms, default=MOST_STUDENTS)
 
 
 class FurtherRounds:
@@ -189,13 +116,22 @@ class FurtherRounds:
     # The view; what is not modelled is as good as it could be.
 
     def on(self, board: int, figure: Resource) -> Expr:
-        """Return the least of a figure that a board's students have."""
-        here = (
-            getattr(self._uses[key], figure) * count
-            for key, count in self._counts.items()
-            if key[0] == board
-        )
-        return sum_of([*here, *self._group0(board, figure)])
+        """Return the least of a figure that a board's students have.
+
+        Each that is there has no more than the largest.
+        """
+        counted = [(self._uses[key], n) for key, n in self._counts.items() if key[0] == board]
+        if figure not in IN_TURN:
+            here = (getattr(use, figure) * count for use, count in counted)
+            return sum_of([*here, *self._group0(board, figure)])
+        largest = self.model.new_int_var(0, LATEST_UNITS, f"largest {figure}{board}")
+        for part in self._group0(board, figure):
+            self.model.add(largest >= part)
+        for use, count in counted:
+            there = self.model.new_bool_var(f"{figure}{board}")
+            self.model.add(count <= MOST_STUDENTS * there)
+            self.model.add(largest >= getattr(use, figure) * there)
+        return sum_of([largest])
 
     def _group0(self, board: int, figure: Resource) -> Iterator[Expr | int]:
         """Yield what G0 uses of a board, alone or shared."""

@@ -23,18 +23,18 @@ it costs what the least of its range costs and is paid for the most, both in the
 no plan within T is lost, and where nothing is left there is none.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, permutations, product
 
-from nonn_core.networks.network_cost import head_peaks
 from planner import solvers as cp_model
 from planner.data.board_capacity import BoardCapacity
 from planner.data.mode_costs import Spent, joint_units, knows_layers, spent_units, stem_cost
 from planner.data.modes import LATEST_UNITS, Affine, Mode, delay_units, one_way_units, reply_units
 from planner.data.problem_data import ProblemData
 from planner.solvers.board_costs import slowed_on
+from planner.solvers.resource_use import flash_line, least_cost, memory_lines, ram_lines
 from planner.solvers.variables import Expr, Variables, sum_of
 
 
@@ -311,8 +311,11 @@ class _Cost:
         least = partial(_joint_spent if joint else _separate_spent, modes, capacity, students)
         self._busy, self._energy, self._late = least("busy"), least("energy"), least("late")
         weights = [Affine(one.line.macs, one.line.macs_per_filter) for one in modes]
-        self._macs = _least(weights, stem_cost(modes[0]).macs if joint else 0)
-        self._bytes = list((_joint_bytes if joint else _separate_bytes)(modes))
+        self._macs = least_cost(weights, stem_cost(modes[0]).macs if joint else 0)
+        self._bytes, self._ram = (lines(modes, joint=joint) for lines in (memory_lines, ram_lines))
+        self._flash = flash_line(modes, stem_cost(modes[0]).params if joint else 0)
+        # The largest of several peaks is no less than one of the mean number of filters.
+        self._arenas = 1 if joint else students
 
     def tail(self, filters: int) -> int:
         """Time from the end of the send until the reply is there, in units."""
@@ -321,12 +324,14 @@ class _Cost:
 
     def fits(self, filters: int) -> bool:
         """Say whether the budgets allow it."""
-        capacity = self._site
+        capacity, ram = self._site, self._site.ram_bytes
         needs = (
             (self._macs, capacity.macs),
             (self._busy, capacity.busy),
             (self._energy, capacity.energy),
+            (self._flash, capacity.flash_bytes),
             *((line, capacity.memory_bytes) for line in self._bytes),
+            *((line, ram and self._arenas * ram) for line in self._ram),
         )
         return all(limit is None or self._of(cost, filters) <= limit for cost, limit in needs)
 
@@ -335,17 +340,11 @@ class _Cost:
         return once + self._students * each.constant + each.per_filter * filters
 
 
-def _least(costs: Iterable[Affine], stem: int = 0) -> tuple[int, Affine]:
-    """Least cost of a student, and before it what all share of it."""
-    constants, slopes = zip(*((one.constant, one.per_filter) for one in costs), strict=True)
-    return stem, Affine(min(constants) - stem, min(slopes))
-
-
 def _separate_spent(
     modes: Sequence[Mode], capacity: BoardCapacity, students: int, spent: Spent
 ) -> tuple[int, Affine]:
     units, device = spent_units(spent, capacity), capacity.board.device
-    return _least(units(device, mode.line, students > 1) for mode in modes)
+    return least_cost(units(device, mode.line, students > 1) for mode in modes)
 
 
 def _joint_spent(
@@ -362,25 +361,4 @@ def _joint_spent(
         for (mode, by_layers), several in product(ways, crowds)
     ]
     stem = min(one.stem for one in units)
-    return stem, _least(one.head for one in units)[1]
-
-
-def _separate_bytes(modes: Sequence[Mode]) -> Iterator[tuple[int, Affine]]:
-    """Yield parameters and one line of the peak, in bytes."""
-    for place in range(min(len(mode.line.peaks) for mode in modes)):
-        yield _least(_bytes(mode, *mode.line.peaks[place]) for mode in modes)
-
-
-def _joint_bytes(modes: Sequence[Mode]) -> Iterator[tuple[int, Affine]]:
-    """Yield weights with the peak of G0, or with that behind it, in bytes."""
-    least, group0 = min(mode.value_bytes for mode in modes), stem_cost(modes[0])
-    _, head = _least(_bytes(mode, -group0.params, 0) for mode in modes)
-    yield least * (group0.params + group0.peak_elements), head
-    if len({mode.precision for mode in modes}) == 1:
-        held = min(fixed for mode in modes for fixed, _ in head_peaks(mode.line.outline)[:1])
-        yield least * (group0.params + held), Affine(head.constant, head.per_filter + least)
-
-
-def _bytes(mode: Mode, fixed: int, slope: int) -> Affine:
-    line, size = mode.line, mode.value_bytes
-    return Affine(size * (line.params + fixed), size * (line.params_per_filter + slope))
+    return stem, least_cost(one.head for one in units)[1]

@@ -29,7 +29,7 @@ from planner.certificates import (
     is_covered,
     remaining_cases,
 )
-from planner.certificates.figures import BUSY, GAINS, MEASURES, CostTables, Role
+from planner.certificates.figures import BUSY, GAINS, MACS, MEASURES, MEMORY, CostTables, Role
 from planner.certificates.pricing import WorkLimit
 from planner.certificates.verification import Claim, certified_bound
 from planner.plan_file.plan_document import PlanDocument
@@ -57,7 +57,7 @@ class _ModelColumn:
 
     gains: dict[str, int] = field(default_factory=dict)
     board: int = 0
-    needs: tuple[int, ...] = (0, 0)
+    needs: tuple[int, ...] = (0, 0, 0)
     whole: bool = True
 
 
@@ -168,11 +168,11 @@ class _OpinionModel:
         """
         tables, most = self.tables, min(self.case.most, len(self.case.kept))
         stem, size = tables.modes[modes[0]].stem, tables.modes[modes[0]].value_bytes
-        needs = size * stem.params, stem.macs
-        gains = {"memory_bytes": needs[0], "macs": needs[1]}
+        needs = size * stem.params, size * stem.params, stem.macs
+        gains = {"memory_bytes": needs[MEMORY], "macs": needs[MACS]}
         copy = self.column(_ModelColumn(gains, board, needs))
         joint = self.column(_ModelColumn())
-        peak = self.column(_ModelColumn({"memory_bytes": size}, board, (size, 0), whole=False))
+        peak = self.column(_ModelColumn({"memory_bytes": size}, board, (size, 0, 0), whole=False))
         here = {run: n for run, n in self.runs.items() if run[1] == board and run[2] in modes}
         features = [
             (n, float(tables.sizes[c])) for (c, run), n in self.knows.items() if run in here

@@ -41,7 +41,7 @@ def remove_dominated_modes(
     go may change that.
     """
     data = _narrowest(data, criteria, known)
-    counts = {*criteria, *(("memory",) if _memory_can_bind(data) else ())}
+    counts = {*criteria, *_binding_memories(data)}
     worth = {o: tuple(_costs(o, data, counts)) for o in data.modes}
     used = _modes_of(known)
     kept: list[Mode] = []
@@ -82,10 +82,10 @@ def _narrowest(
 def _one_model_is_less(data: ProblemData) -> bool:
     """Whether a joint model, of narrow values, costs no more than two of unlike precision.
 
-    Not where two at once are quicker, where another way would predict the time, or where the maps
-    and vectors that stay alive take more than wide values do.
+    Not where the largest of them counts alone, where two at once are quicker, where another way
+    would predict the time, or where maps and vectors that stay alive take more than wide values.
     """
-    if not data.shares_stem:
+    if not data.shares_stem or any(one.ram_bytes is not None for one in data.capacities):
         return False
     devices = dict.fromkeys(one.board.device for one in data.capacities)
     hurries = any(slowdown(device, SEVERAL) < 1 for device in devices)
@@ -133,10 +133,14 @@ def _costs(mode: Mode, data: ProblemData, counts: Collection[str]) -> Iterator[i
             yield -cost.params
         if "precision" in counts:
             yield -mode.value_bytes
+        size = mode.value_bytes
+        peaks = [*mode.line.peaks, *(head_peaks(mode.line.outline) if data.shares_stem else ())]
         if "memory" in counts:
-            peaks = [*mode.line.peaks, *(head_peaks(mode.line.outline) if data.shares_stem else ())]
-            for fixed, slope in peaks:
-                yield mode.value_bytes * (cost.params + fixed + slope * filters)
+            yield from (size * (cost.params + fixed + slope * filters) for fixed, slope in peaks)
+        if "flash" in counts:
+            yield size * cost.params
+        if "ram" in counts:
+            yield from (size * (fixed + slope * filters) for fixed, slope in peaks)
 
 
 def _joint_times(mode: Mode, capacity: BoardCapacity, filters: int) -> Iterator[int]:
@@ -147,21 +151,27 @@ def _joint_times(mode: Mode, capacity: BoardCapacity, filters: int) -> Iterator[
     yield from (found.stem, found.head.at(filters))
 
 
-def _memory_can_bind(data: ProblemData) -> bool:
-    """Say whether the most and largest students would overfill some board."""
-    most = data.most_students * max(_largest_bytes(data, mode) for mode in data.modes)
-    limits = (capacity.memory_bytes for capacity in data.capacities)
-    return any(limit is not None and most > limit for limit in limits)
+def _binding_memories(data: ProblemData) -> Iterator[ModeCriterion]:
+    """Yield the memories that the most and largest students would overfill on some board."""
+    sizes = zip(*(_largest_bytes(data, mode) for mode in data.modes), strict=True)
+    whole, weights, peaks = map(max, sizes)
+    whole, weights = data.most_students * whole, data.most_students * weights
+    if any(one.memory_bytes is not None and whole > one.memory_bytes for one in data.capacities):
+        yield "memory"
+    if any(one.flash_bytes is not None and weights > one.flash_bytes for one in data.capacities):
+        yield "flash"
+    if any(one.ram_bytes is not None and peaks > one.ram_bytes for one in data.capacities):
+        yield "ram"
 
 
-def _largest_bytes(data: ProblemData, mode: Mode) -> int:
-    """Most bytes of a student, alone or with others."""
-    alone = mode.memory_bytes(data.filters)
-    if not data.shares_stem:
-        return alone
-    held = max(fixed + slope * data.filters for fixed, slope in head_peaks(mode.line.outline))
-    params = mode.line.at(data.filters).params
-    return max(alone, mode.value_bytes * (params + held + data.filters))
+def _largest_bytes(data: ProblemData, mode: Mode) -> tuple[int, int, int]:
+    """Most bytes of a student, alone or with others: in all, of weights, of activations."""
+    peak = mode.line.at(data.filters).peak_elements
+    if data.shares_stem:
+        held = max(fixed + slope * data.filters for fixed, slope in head_peaks(mode.line.outline))
+        peak = max(peak, held + data.rounds * data.filters)
+    weights = mode.flash_bytes(data.filters)
+    return weights + mode.value_bytes * peak, weights, mode.value_bytes * peak
 
 
 Expr = cp_model.LinearExpr

@@ -22,7 +22,7 @@ from nonn_plan.cli.parsers.problem_options import (
 from nonn_plan.cli.views.explanation_report import show_conflict, show_thresholds
 from nonn_plan.cli.views.plan_report import show_plan
 from planner.plan_file.plan_document import PlanDocument
-from planner.problem.budgets import memory_notes
+from planner.problem.budgets import memory_notes, one_memory_notes
 from profiles.fleet import parse_fleet
 
 STANDINGS = {
@@ -69,6 +69,7 @@ def plan(
             plan = nonn_plan.with_alternatives(plan)
     plan.write(out)
     output.warn(*partition_warnings(partition, problem.epsilon_pct), *memory_notes(problem.budgets))
+    output.warn(*(one_memory_notes(problem.budgets) if options.limits_flash else ()))
     show_plan(output, plan)
     # Where something went wrong, the reason comes first, and behind it where the plan is.
     if plan.status == "optimal" or (method and plan.status == "feasible"):

@@ -102,8 +102,7 @@ def undivided_row(
         largest_board_macs=cost.macs,
         largest_board_memory_bytes=memory_bytes,
         within_budgets=any(
-            memory_bytes <= budget.memory_bytes
-            and (budget.macs is None or cost.macs <= budget.macs)
+            not budget.exceeded({"memory_bytes": memory_bytes, "macs": cost.macs})
             for budget in plan.question.budgets
         ),
         **_statistics(accuracies_pct),

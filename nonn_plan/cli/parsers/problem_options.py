@@ -56,13 +56,27 @@ class ProblemOptions:
             "--memory", help="Memory budget, 500KB; of one board: BOARD=500KB. Repeatable."
         ),
     ] = None
+    flash: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--flash", help="Flash for weights, where boards have it apart, 1MB; BOARD=1MB."
+        ),
+    ] = None
+    ram: Annotated[
+        list[str] | None,
+        typer.Option("--ram", help="RAM for activations, where it is apart, 320KB; BOARD=320KB."),
+    ] = None
     flops: Annotated[
         list[str] | None,
         typer.Option("--flops", help="FLOP budget per image, 200M; of one board: BOARD=200M."),
     ] = None
     runtime: Annotated[
         list[str] | None,
-        typer.Option("--runtime", help="What the runtime takes of the memory, 40KB; BOARD=40KB."),
+        typer.Option(
+            "--runtime",
+            help="What the runtime takes of each memory, 40KB; BOARD=40KB; of flash and of RAM, "
+            "60KB+16KB.",
+        ),
     ] = None
     time: Annotated[
         list[str] | None,
@@ -207,6 +221,11 @@ class ProblemOptions:
     ] = 120.0
     seed: Seed = 0
 
+    @property
+    def limits_flash(self) -> bool:
+        """Whether flash or RAM of every board is limited."""
+        return any("=" not in text for text in (*(self.flash or ()), *(self.ram or ())))
+
     def problem(self, partition: Partition, fleet: Fleet, *, where: str) -> Problem:
         """State the problem; raises InputError that names `where`."""
         fewest, most = parse_student_range(self.students)
@@ -233,6 +252,8 @@ class ProblemOptions:
                 self.time or [],
                 self.energy or [],
                 self.power or [],
+                self.flash or [],
+                self.ram or [],
             ),
             precisions=precisions,
             hosts=self.host or (),

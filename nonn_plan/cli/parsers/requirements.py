@@ -38,16 +38,21 @@ def parse_budgets(
     time: Sequence[str] = (),
     energy: Sequence[str] = (),
     power: Sequence[str] = (),
+    flash: Sequence[str] = (),
+    ram: Sequence[str] = (),
 ) -> tuple[BoardBudget, ...]:
     """Read budgets as people type them: `500KB` for all boards, `BOARD=500KB` for one.
 
-    Raises InputError, also where a budget is given twice.
+    What the runtime takes may be `60KB+16KB`, of flash and of RAM.  Raises InputError, also where a
+    budget is given twice.
     """
     everywhere, own = NO_LIMITS, dict[str, BudgetLimits]()
     typed: tuple[tuple[str, str, Sequence[str], Callable[[str, str], Any]], ...] = (
         ("memory_bytes", "--memory", memory, parse_bytes),
+        ("flash_bytes", "--flash", flash, parse_bytes),
+        ("ram_bytes", "--ram", ram, parse_bytes),
         ("macs", "--flops", flops, parse_macs),
-        ("runtime_bytes", "--runtime", runtime, parse_bytes),
+        ("", "--runtime", runtime, _parse_runtime),
         ("busy_ms", "--time", time, parse_ms),
         ("energy_mj", "--energy", energy, parse_mj),
         ("power_w", "--power", power, parse_w),
@@ -55,11 +60,25 @@ def parse_budgets(
     for field, option, texts, parse in typed:
         for board, text in _texts_of_boards(option, texts).items():
             value = parse(text, f"{option} {board}={text}" if board else f"{option} {text}")
+            limits = {field: value} if field else value
             if board:
-                own[board] = replace(own.get(board, NO_LIMITS), **{field: value})
+                own[board] = replace(own.get(board, NO_LIMITS), **limits)
             else:
-                everywhere = replace(everywhere, **{field: value})
+                everywhere = replace(everywhere, **limits)
     return board_budgets(fleet, everywhere, own)
+
+
+def _parse_runtime(text: str, where: str) -> dict[str, int]:
+    """Read `40KB`, of each memory, or `60KB+16KB` of flash and of RAM; raises InputError."""
+    whole, plus, rest = text.partition("+")
+    if not plus:
+        return {"runtime_bytes": parse_bytes(text, where)}
+    flash, ram = parse_bytes(whole, where), parse_bytes(rest, where)
+    return {
+        "runtime_bytes": flash + ram,
+        "runtime_flash_bytes": flash,
+        "runtime_ram_bytes": ram,
+    }
 
 
 def _texts_of_boards(option: str, texts: Sequence[str]) -> dict[str, str]:

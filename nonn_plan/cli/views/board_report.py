@@ -36,12 +36,19 @@ def show_devices(output: Output, devices: "Sequence[DeviceProfile]") -> None:
                 device.name,
                 device.core or "",
                 f"{device.cores} x {_clock_text(device.clock_hz)}",
-                "untold" if device.usable_bytes is None else format_bytes(device.usable_bytes),
+                _memory_text(device),
                 device.title,
             )
             for device in devices
         ],
     )
+
+
+def _memory_text(device: "DeviceProfile") -> str:
+    """Memory of a plan: one size, or those of flash and of RAM."""
+    if device.flash_bytes is not None and device.ram_bytes is not None:
+        return f"{format_bytes(device.flash_bytes)} + {format_bytes(device.ram_bytes)}"
+    return "untold" if device.usable_bytes is None else format_bytes(device.usable_bytes)
 
 
 def _clock_text(clock_hz: int | None) -> str:
@@ -55,6 +62,11 @@ def show_figures(output: Output, device: "DeviceProfile") -> None:
         ("figure", "value", "standard error", "provenance", "residual", "source"),
         [_figure_row(name, figure) for name, figure in _device_figures(device)],
     )
+    if device.flash_bytes is not None:
+        output.say(
+            f"Flash and RAM are apart: {_memory_text(device)}. Weights are in flash, in RAM the "
+            f"activations of one model at a time. From {device.source}."
+        )
     if device.layer_rates is not None:
         output.say(_rates_sentence(device.layer_rates))
 
@@ -275,6 +287,11 @@ def show_device_profile(output: Output, report: "ProfileReport") -> None:
     for each in report.sharing:
         output.say(
             f"{each.students} students at once take {each.factor:.2f} of the sum of each alone."
+        )
+    if device.flash_bytes is not None:
+        output.say(
+            f"Flash and RAM are apart: {_memory_text(device)}. Weights are in flash, in RAM the "
+            f"activations of one model at a time. From {device.source}."
         )
     if device.layer_rates is not None:
         output.say(_rates_sentence(device.layer_rates))

@@ -138,8 +138,8 @@ def show_fits(output: Output, fits: "Sequence[BoardFit]") -> None:
                 fit.board,
                 ", ".join(fit.students),
                 format_count(fit.params),
-                format_bytes(fit.memory_bytes),
-                format_bytes(fit.memory_limit_bytes),
+                fit.needed,
+                fit.allowed,
                 format_flops(fit.macs),
                 "no limit" if fit.macs_limit is None else format_flops(fit.macs_limit),
             )
@@ -220,7 +220,7 @@ def show_bundle_fits(output: Output, fits: "Sequence[BundleFit]") -> None:
                 format_bytes(fit.file_bytes),
                 format_bytes(fit.activation_bytes),
                 format_bytes(fit.planned_bytes),
-                format_bytes(fit.limit_bytes),
+                fit.allowed,
                 "yes" if fit.fits else "no",
             )
             for fit in fits
