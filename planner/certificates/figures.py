@@ -120,7 +120,7 @@ class StudentMode:
         return max(fixed + slope * filters for fixed, slope in head_peaks(self.line.outline))
 
     def joint_ram(self, filters: int) -> int:
-        """Least bytes of the peak of a joint model with a student of so many filters."""
+        """Least bytes of the peak of a joint model with such a student."""
         return self.value_bytes * max(self.stem.peak_elements, self.behind(filters) + filters)
 
     def least_ram(self, filters: int) -> int:

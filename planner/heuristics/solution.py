@@ -101,19 +101,11 @@ def _board_load(
 ) -> BoardLoad:
     return BoardLoad(
         tasks=tasks,
-        memory_bytes=cost.memory_bytes,
-        flash_bytes=cost.flash_bytes,
-        ram_bytes=cost.ram_bytes,
-        macs=cost.macs,
-        params=cost.params,
         value_bytes=sum([data.modes[o].value_bytes for o, _ in tasks]),
-        busy=cost.busy,
-        energy=cost.energy,
         send=message[0],
         reply=message[2] * sum([filters for _, filters in tasks]),
         delay=message[1],
-        late=cost.late,
-        known_macs=cost.known_macs,
+        **cost._asdict(),
     )
 
 

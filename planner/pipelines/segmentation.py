@@ -391,5 +391,5 @@ def _too_much_in_all(capacities: Sequence[BoardCapacity], model: CutModel) -> st
 
 def _limits(capacities: Iterable[BoardCapacity], resource: Resource) -> list[float]:
     """Limit of each board; infinite where there is none."""
-    limits = (dict(capacity.limits)[resource] for capacity in capacities)
+    limits = (getattr(capacity, resource) for capacity in capacities)
     return [inf if limit is None else limit for limit in limits]
