@@ -1,12 +1,13 @@
 # make demo   the main job on real handwritten digits, from a bare clone
 # make test   lint, types, import contracts, tests
+# make docs   the documentation as a site, in site/
 # Needs Python >= 3.11, make and a package index; everything else goes into .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= quickstart
 
-.PHONY: demo test lint types contracts tests coverage rooms schemas calibrate bench clean
+.PHONY: demo test lint types contracts tests coverage docs rooms schemas calibrate bench clean
 
 demo: .venv/installed
 	$(BIN)/nonn-plan quickstart -o $(DEMO)
@@ -36,6 +37,11 @@ tests: .venv/installed-dev
 coverage: .venv/installed-dev
 	$(PYTEST) --cov --cov-report=term
 
+# The site of docs/.  A warning, such as a link that leads nowhere, is an error.  (The variable: the
+# theme's note on its successor.)
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 # Each file of each room with its first sentence.
 rooms:
 	@$(PYTHON) tests/house/rooms.py
@@ -53,7 +59,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/planning.py --samples 32
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nonn-plan needs Python 3.11 or newer")'
@@ -63,6 +69,10 @@ clean:
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 .venv/installed-dev: .venv/installed

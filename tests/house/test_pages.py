@@ -8,15 +8,12 @@ import pytest
 from test_layout import FILES, ROOMS, ROOT
 
 PAGES = [
-    ROOT / page
-    for page in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/architecture.md",
-        "docs/glossary.md",
-        "docs/decisions/README.md",
-        "docs/decisions/0037-layout-of-the-code.md",
-    )
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/how-to/*.md")),
+    ROOT / "docs/decisions/README.md",
+    ROOT / "docs/decisions/0037-layout-of-the-code.md",
 ]
 FIRST = "|".join((*ROOMS, "tests", "docs", "benchmarks", "examples"))
 REFERENCE = re.compile(rf"`((?:{FIRST})/[\w./@-]*)(?::([\w.]+))?`")
