@@ -16,7 +16,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = "repository"
-LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)((?:#[^)]*)?\))")
+LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)((?:#[^)]*)?)\)")
 EQUATION = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -34,7 +34,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             continue
         for match in LINK.finditer((ROOT / _repository_path(uri)).read_text()):
             target = _site_uri(uri, match[2])
-            if target.startswith(OUTSIDE) and target not in seen:
+            outside = target.startswith(OUTSIDE) and (ROOT / _repository_path(target)).is_file()
+            if outside and target not in seen:
                 seen.add(target)
                 todo.append(target)
     return files
@@ -45,8 +46,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     here = page.file.src_uri
 
     def relinked(match: re.Match[str]) -> str:
-        target = posixpath.relpath(_site_uri(here, match[2]), posixpath.dirname(here) or ".")
-        return f"{match[1]}{target}{match[3]}"
+        target = _site_uri(here, match[2])
+        if (ROOT / _repository_path(target)).is_dir():
+            return match[1]  # a folder without a page is no page of the site
+        place = posixpath.relpath(target, posixpath.dirname(here) or ".")
+        return f"[{match[1]}]({place}{match[3]})"
 
     text = LINK.sub(relinked, markdown)
     return EQUATION.sub(lambda match: convert(match[1].strip(), display="block"), text)

@@ -54,6 +54,12 @@ def problem(partition):
     )
 
 
+def test_the_reference_lists_each_name_where_it_is_defined():
+    listed = re.findall(r"^::: (.+)\.(\w+)$", (ROOT / "docs/api-reference.md").read_text(), re.M)
+    defined = [(getattr(nonn_plan, name).__module__, name) for name in nonn_plan.__all__]
+    assert sorted(listed) == sorted(defined)
+
+
 def test_to_import_it_loads_nothing():
     code = "import sys, nonn_plan; assert not {'numpy', 'pydantic', 'planner'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
