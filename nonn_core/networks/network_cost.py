@@ -89,7 +89,7 @@ class Cost:
 
     def memory_bytes(self, precision: Precision) -> int:
         """Bytes of weights and peak activations, both stored at `precision`."""
-        return self.flash_bytes(precision) + self.ram_bytes(precision)
+        return (self.params + self.peak_elements) * BYTES_PER_VALUE[precision]
 
     def flash_bytes(self, precision: Precision) -> int:
         """Bytes of weights alone."""

@@ -1,7 +1,8 @@
 """Capacity of a board: what one plan may put on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from planner.data.modes import Affine, Mode, UnitCost, busy_units, energy_units, reply_units
@@ -12,6 +13,10 @@ _FIELDS: Mapping[BudgetName, str] = {
     name: {"power_w": "power_macs"}.get(name, row.figure) for name, row in BUDGETS.items()
 }
 """Field of a capacity for each budget."""
+FIGURES: tuple[Resource, ...] = tuple(row.figure for row in BUDGETS.values())
+"""Figure that each budget limits."""
+limits_of: Callable[["BoardCapacity"], tuple[int | None, ...]] = attrgetter(*_FIELDS.values())
+"""Limits of a capacity, one for each budget; asked for often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class BoardCapacity:
     @property
     def limits(self) -> tuple[tuple[Resource, int | None], ...]:
         """Each limited figure and its limit, in solver units, one for each budget."""
-        return tuple([(row.figure, getattr(self, _FIELDS[name])) for name, row in BUDGETS.items()])
+        return tuple(zip(FIGURES, limits_of(self), strict=True))
 
     def limited(self, limits: Mapping[BudgetName, int | None]) -> "BoardCapacity":
         """The board with other limits of these budgets' figures."""
@@ -69,17 +74,15 @@ class BoardCapacity:
         self, mode: Mode, filters: int, busy: Sequence[Affine], energy: Sequence[Affine]
     ) -> bool:
         """Fit of a student of this size, at the least of these costs."""
-        macs = mode.line.at(filters).macs
-        if any(
-            limit is not None and need > limit
-            for need, limit in (
-                (mode.memory_bytes(filters), self.memory_bytes),
-                (mode.flash_bytes(filters), self.flash_bytes),
-                (mode.ram_bytes(filters), self.ram_bytes),
-                (macs, self.macs),
-                (macs, self.power_macs),
-            )
-        ):
+        cost, size = mode.line.at(filters), mode.value_bytes
+        stored, alive = size * cost.params, size * cost.peak_elements
+        if self.memory_bytes is not None and stored + alive > self.memory_bytes:
+            return False
+        if self.flash_bytes is not None and stored > self.flash_bytes:
+            return False
+        if self.ram_bytes is not None and alive > self.ram_bytes:
+            return False
+        if any(limit is not None and cost.macs > limit for limit in (self.macs, self.power_macs)):
             return False
         if self.energy is not None and min(each.at(filters) for each in energy) > self.energy:
             return False

@@ -153,13 +153,13 @@ class StudentsCost(NamedTuple):
 
     memory_bytes: int
     flash_bytes: int
-    ram_bytes: int
     macs: int
     params: int
     known_macs: int
     busy: int
     energy: int
     late: int
+    ram_bytes: int
 
 
 def students_cost(data: ProblemData) -> Callable[[int, Sequence[StudentLoad]], StudentsCost]:
@@ -207,8 +207,8 @@ def _added(costs: Sequence[StudentsCost]) -> StudentsCost:
     """Cost of students that are a model each, one after the other in RAM."""
     if len(costs) == 1:
         return costs[0]
-    added = StudentsCost(*map(sum, zip(*costs, strict=True)))
-    return added._replace(ram_bytes=max((one.ram_bytes for one in costs), default=0))
+    *added, ram_bytes = zip(*costs, strict=True)
+    return StudentsCost(*[*map(sum, added), max(ram_bytes)])
 
 
 _UnitsOf = Callable[[Spent, int, int, bool, bool], JointUnits]

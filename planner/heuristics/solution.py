@@ -8,10 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, cached_property, partial
 from itertools import zip_longest
+from operator import attrgetter
 from typing import NamedTuple
 
 from planner.data.balance import kept_sizes
-from planner.data.board_capacity import BoardCapacity
+from planner.data.board_capacity import FIGURES, BoardCapacity, limits_of
 from planner.data.mode_costs import (
     StudentLoad,
     StudentsCost,
@@ -39,6 +40,9 @@ from planner.reliability.robustness import (
 )
 from profiles.operating_point import computing_w
 from simulator.graph_builder import downlink, uplink
+
+_uses_of: Callable[["BoardLoad"], tuple[int, ...]] = attrgetter(*FIGURES)
+"""Use of each figure that a budget limits; asked for often."""
 
 
 class BoardLoad(NamedTuple):
@@ -71,9 +75,9 @@ class BoardLoad(NamedTuple):
 
     def violation(self, capacity: BoardCapacity) -> float:
         """Return by which part of them the budgets of `site` are exceeded, added up."""
-        needs = [(int(getattr(self, name)), limit) for name, limit in capacity.limits]
-        needs.append((self.busy + self.reply, capacity.latest))
-        return sum((n - most) / max(1, most) for n, most in needs if most is not None and n > most)
+        needs = (*_uses_of(self), self.busy + self.reply)
+        rows = zip(needs, (*limits_of(capacity), capacity.latest), strict=True)
+        return sum([(n - most) / max(1, most) for n, most in rows if most is not None and n > most])
 
 
 def cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], BoardLoad]:
