@@ -202,9 +202,9 @@ class BoardPricing:
             for c in case.kept * case.rounds:
                 rows = [part.needs for part, _ in self.parts(place, tables.sizes[c], models)]
                 rows += [part.needs for part in self._growths(place, tables.sizes[c], models)]
-                most = [
-                    a + max(column) for a, column in zip(most, zip(*rows, strict=True), strict=True)
-                ]
+                largest = [max(column) for column in zip(*rows, strict=True)]
+                # Nothing may run here where no model has room for its activations.
+                most = list(map(int.__add__, most, largest)) if rows else most
             tables.binding[key] = tuple(
                 need
                 for need, limit in enumerate(limits)

@@ -55,8 +55,9 @@ def test_eight_boards_hold_students_that_one_sum_of_their_ram_refuses():
     assert summed.status == "infeasible"
 
 
-def test_what_a_sum_of_both_would_accept_is_refused_by_its_ram():
-    asked = {**LARGE, "networks": ("wrn10:16,16,16",), "image": "3x160x160"}
+@pytest.mark.parametrize("fields", [{}, {"group0_copies": "per-board", "reuse": True}])
+def test_what_a_sum_of_both_would_accept_is_refused_by_its_ram(fields):
+    asked = {**LARGE, **fields, "networks": ("wrn10:16,16,16",), "image": "3x160x160"}
     assert solve(question(one_memory(8, FLASH + RAM), **asked)).status == "optimal"
     plan = with_certificates(solve(question(f"{BOARD}*8", **asked)))
     assert plan.status == "infeasible"
