@@ -232,8 +232,10 @@ def _joint_load(
         models[data.modes[mode].precision].append((mode, filters))
     memory_bytes = flash_bytes = ram_bytes = macs = 0
     spent: dict[Spent, int] = {"busy": 0, "energy": 0, "late": 0}
+    known = _joint_cost(data, tasks)
     for students in models.values():
-        cost, precision = _joint_cost(data, students), data.modes[students[0][0]].precision
+        cost = known if len(models) == 1 else _joint_cost(data, students)
+        precision = data.modes[students[0][0]].precision
         memory_bytes += cost.memory_bytes(precision)
         flash_bytes += cost.flash_bytes(precision)
         ram_bytes = max(ram_bytes, cost.ram_bytes(precision))
@@ -245,7 +247,6 @@ def _joint_load(
             spent[what] += sum(
                 part.head.at(filters) for part, (_, filters) in zip(parts, students, strict=True)
             )
-    known = _joint_cost(data, tasks)
     return StudentsCost(
         memory_bytes=memory_bytes,
         flash_bytes=flash_bytes,

@@ -3,7 +3,7 @@
 What a plan is worth depends on how many filters each student has, and which students are on which
 board.  So each division of the communities by sizes, and each placement of these sizes on classes
 of boards, is taken once.  A board's cost is that of the *set* of students on it, in the units and
-by the function of all searches (`planner.heuristics.solution.cached_loads`).  Sets that no budget
+by the function of all searches (`planner.heuristics.board_load.cached_loads`).  Sets that no budget
 keeps go first; then those that another set of the same students beats in all that counts, which
 loses nothing, as every objective only gains by it.  The rest are multiplied out with numpy.
 
@@ -41,7 +41,7 @@ from planner.exploration.plan_chunk import (
     plan_chunks,
     undominated_rows,
 )
-from planner.heuristics.solution import BoardLoad, cached_loads
+from planner.heuristics.board_load import BoardLoad, cached_loads
 from planner.problem.budgets import IN_TURN, LIMITED, Resource
 from planner.problem.goals import Objective
 

@@ -10,12 +10,13 @@ from planner import solvers as cp_model
 from planner.data.modes import AssignedStudent, Assignment, Mode
 from planner.data.objective_function import UNEVENNESS, ObjectiveBound, ObjectiveFunction
 from planner.data.problem_data import ProblemData, community_classes
-from planner.heuristics.solution import cached_loads, evaluate_assignment
+from planner.heuristics.board_load import cached_loads
+from planner.heuristics.solution import evaluate_assignment
 from planner.solvers.assignment_model import AssignmentModel
 from planner.solvers.latency import BoardChoice, LatencyRelaxation, relaxes
 from planner.solvers.pattern_model import PatternModel, enumerate_patterns
 from planner.solvers.reliability_model import LOGARITHMS, AccuracyCurve, Logarithm, ReliabilityModel
-from planner.solvers.variables import mode_choices, sum_of
+from planner.solvers.variables import choice_count, sum_of
 
 PlanModel = PatternModel | AssignmentModel
 
@@ -376,8 +377,7 @@ def _within_balance(data: ProblemData, bounds: Sequence[ObjectiveBound]) -> Prob
 def _model(data: ProblemData, *, timed: bool, told_apart: bool) -> PlanModel | None:
     """Count where that leaves fewer choices, and where no medium mixes the boards' times."""
     told_apart = told_apart or data.has_copies or (timed and bool(data.shared_media))
-    choices = len(mode_choices(data))
-    most = min(choices, cp_model.MOST_PATTERNS)
+    most = min(choices := choice_count(data), cp_model.MOST_PATTERNS)
     if not told_apart and (patterns := enumerate_patterns(data, most=most)) is not None:
         return PatternModel(data, patterns)
     fits = cp_model.is_modelled(data, choices, timed=timed)

@@ -23,7 +23,7 @@ from planner.data.mode_costs import StudentLoad
 from planner.data.modes import LATEST_UNITS, Assignment, DropChoice
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData, community_classes
-from planner.heuristics.solution import BoardLoad, cached_loads
+from planner.heuristics.board_load import BoardLoad, cached_loads
 from planner.problem.budgets import Resource
 from planner.solvers import constraints as rules
 from planner.solvers.reliability_model import Logarithm, size_logarithms

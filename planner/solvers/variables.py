@@ -5,7 +5,7 @@ the smallest community, has no variable there, and modes that no optimal plan ne
 before.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -362,6 +362,18 @@ def mode_choices(data: ProblemData) -> dict[tuple[int, int, int], int]:
                 if min(fits, most) >= least:
                     found[s, b, o] = min(fits, most)
     return dict(sorted(found.items()))
+
+
+def choice_count(data: ProblemData) -> int:
+    """Number of choices of `mode_choices`, which are many where boards and students are."""
+    ranges = Counter(_filter_ranges(data))
+    return sum(
+        len(kind) * count
+        for kind in data.board_classes
+        for fits in (data.capacities[kind[0]].most_filters(o, data.filters) for o in data.modes)
+        for (least, most), count in ranges.items()
+        if min(fits, most) >= least
+    )
 
 
 def _filter_ranges(data: ProblemData) -> list[tuple[int, int]]:

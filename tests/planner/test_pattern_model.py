@@ -1,15 +1,20 @@
 """The two models hold the same plans, and take hints in their own order."""
 
+from dataclasses import replace
+
 import pytest
+from drawn_problems import unlike_question
 from ortools.sat.python import cp_model
 from planner_questions import SMALL, question
 
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.data.problem_data import community_classes, resolve_problem
+from planner.heuristics.board_load import cached_loads
 from planner.heuristics.local_search import local_search
 from planner.heuristics.solution import CostEvaluator
 from planner.solvers.assignment_model import AssignmentModel
 from planner.solvers.pattern_model import PatternModel, enumerate_patterns
+from planner.solvers.variables import choice_count, mode_choices
 
 FLEETS = ("rpi-3b*3", "rpi-3b,odroid-xu4s*2", "rpi-4b,rpi-3b,odroid-xu4s")
 SIZES = ((4, 4, 4, 4), (3, 3, 5), (2, 5, 7, 7))
@@ -38,6 +43,23 @@ def best(model, name):
     solver.parameters.num_workers = 1
     assert solver.solve(model.model) == cp_model.OPTIMAL
     return round(solver.objective_value), model.assignment(solver)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_choices_are_counted_without_being_listed(seed):
+    data = resolve_problem(unlike_question(seed))
+    assert choice_count(data) == len(mode_choices(data))
+    alike = instance("rpi-3b*5,odroid-xu4s*2", (3, 3, 5, 2, 7), max_students=3 + seed)
+    assert choice_count(alike) == len(mode_choices(alike))
+
+
+def test_questions_that_differ_in_limits_alone_have_one_function_of_loads():
+    asked = instance("rpi-3b,odroid-xu4s*2", (3, 3, 5))
+    tight = asked.within_latency(10**6)
+    assert tight.capacities != asked.capacities
+    assert cached_loads(tight) is cached_loads(asked)
+    others = replace(asked, shares_stem=not asked.shares_stem)
+    assert cached_loads(others) is not cached_loads(asked)
 
 
 STRAIGHT = sorted(

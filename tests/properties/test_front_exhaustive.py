@@ -14,7 +14,8 @@ from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
 from planner.exploration.enumeration import Enumeration, PricedSets
 from planner.exploration.plan_chunk import undominated_rows
 from planner.exploration.trade_offs import pareto_front_of
-from planner.heuristics.solution import cached_loads, evaluate_assignment
+from planner.heuristics.board_load import cached_loads
+from planner.heuristics.solution import evaluate_assignment
 from planner.solvers.search import TimeBudget, search
 
 EXACT = [

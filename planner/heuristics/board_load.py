@@ -1,0 +1,95 @@
+"""Load of a board: what its students use together.
+
+All costs are in solver units, the same that the models use.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, lru_cache, partial
+from operator import attrgetter
+from typing import NamedTuple
+
+from planner.data.board_capacity import FIGURES, BoardCapacity, limits_of
+from planner.data.mode_costs import StudentLoad, StudentsCost, students_cost
+from planner.data.modes import delay_units, reply_units
+from planner.data.problem_data import ProblemData
+
+_uses_of: Callable[["BoardLoad"], tuple[int, ...]] = attrgetter(*FIGURES)
+"""Use of each figure that a budget limits; asked for often."""
+
+
+class BoardLoad(NamedTuple):
+    """Tasks of one board and their cost: bytes, MACs, parameters, and solver units.
+
+    `value_bytes` adds up the bytes per value of the students, `send` is the host's time for the
+    image, `delay` the time under way on both ways, `late` the time of computing that latencies
+    count, `known_macs` the MACs with each copy of G0 once.
+    """
+
+    tasks: tuple[StudentLoad, ...]
+    memory_bytes: int
+    flash_bytes: int
+    ram_bytes: int
+    macs: int
+    params: int
+    value_bytes: int
+    busy: int
+    energy: int
+    send: int
+    reply: int
+    delay: int
+    late: int
+    known_macs: int
+
+    @property
+    def tail(self) -> int:
+        """Time from the end of the send until the reply is there."""
+        return self.late + self.reply + self.delay
+
+    def violation(self, capacity: BoardCapacity) -> float:
+        """Return by which part of them the budgets of `site` are exceeded, added up."""
+        needs = (*_uses_of(self), self.busy + self.reply)
+        rows = zip(needs, (*limits_of(capacity), capacity.latest), strict=True)
+        return sum([(n - most) / max(1, most) for n, most in rows if most is not None and n > most])
+
+
+def cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], BoardLoad]:
+    """Cached function of a board's place and sorted students to its load.
+
+    Loads know no limits: questions that differ in these alone have one function.
+    """
+    bare = tuple([BoardCapacity(one.board, slow=one.slow) for one in data.capacities])
+    return _cached_loads(replace(data, capacities=bare, most_uneven=None))
+
+
+@lru_cache(maxsize=8)
+def _cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], BoardLoad]:
+    first: dict[object, int] = {}
+    alike = [first.setdefault(capacity.class_key, b) for b, capacity in enumerate(data.capacities)]
+    cost, message = students_cost(data), cache(partial(_message_units, data))
+    loaded = cache(
+        lambda board, tasks: _board_load(data, tasks, cost(board, tasks), message(board))
+    )
+    return lambda board, tasks: loaded(alike[board], tasks)
+
+
+_MessageUnits = tuple[int, int, int]
+"""Time of a board's send, under way, and of a reply for each filter."""
+
+
+def _message_units(data: ProblemData, board: int) -> _MessageUnits:
+    capacity = data.capacities[board].board
+    return data.send(board), delay_units(capacity), reply_units(capacity)
+
+
+def _board_load(
+    data: ProblemData, tasks: tuple[StudentLoad, ...], cost: StudentsCost, message: _MessageUnits
+) -> BoardLoad:
+    return BoardLoad(
+        tasks=tasks,
+        value_bytes=sum([data.modes[o].value_bytes for o, _ in tasks]),
+        send=message[0],
+        reply=message[2] * sum([filters for _, filters in tasks]),
+        delay=message[1],
+        **cost._asdict(),
+    )
