@@ -3,7 +3,7 @@
 import { html, useState } from "./preact-htm.js";
 import { PLACES, parse, place, valueAt, write } from "./quantity.js";
 
-const FIRST_BUDGETS = 2;
+const FIRST_BUDGETS = ["memory", "flops"]; // the two of Eq. 2
 const AGREED = (texts) => (new Set(texts).size === 1 ? texts[0] : "");
 
 export function Form({ question, library, change }) {
@@ -60,9 +60,10 @@ function Budgets({ library, labels, text, onText, shared }) {
   const draw = (budget) => html`<${Budget} key=${budget.option} budget=${budget} shared=${shared}
     label=${budget.option + " of " + labels} text=${text(budget.option)}
     onText=${(typed) => onText(budget.option, typed)} />`;
+  const first = (budget) => FIRST_BUDGETS.includes(budget.option);
   return html`
-    ${library.budgets.slice(0, FIRST_BUDGETS).map(draw)}
-    <details><summary>further budgets</summary>${library.budgets.slice(FIRST_BUDGETS).map(draw)}</details>`;
+    ${library.budgets.filter(first).map(draw)}
+    <details><summary>further budgets</summary>${library.budgets.filter((budget) => !first(budget)).map(draw)}</details>`;
 }
 
 function AllBoards({ question, library, change }) {
