@@ -56,10 +56,10 @@ class BoardLoad(NamedTuple):
 def cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], BoardLoad]:
     """Cached function of a board's place and sorted students to its load.
 
-    Loads know no limits: questions that differ in these alone have one function.
+    Loads know no limits and no failures: questions that differ in these have one function.
     """
     bare = tuple([BoardCapacity(one.board, slow=one.slow) for one in data.capacities])
-    return _cached_loads(replace(data, capacities=bare, most_uneven=None))
+    return _cached_loads(replace(data, capacities=bare, most_uneven=None, scenarios=None))
 
 
 @lru_cache(maxsize=8)

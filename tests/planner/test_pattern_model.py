@@ -58,6 +58,8 @@ def test_questions_that_differ_in_limits_alone_have_one_function_of_loads():
     tight = asked.within_latency(10**6)
     assert tight.capacities != asked.capacities
     assert cached_loads(tight) is cached_loads(asked)
+    robust = replace(asked, scenarios={})  # scenarios hold a fitted model: nothing to hash
+    assert cached_loads(robust) is cached_loads(asked)
     others = replace(asked, shares_stem=not asked.shares_stem)
     assert cached_loads(others) is not cached_loads(asked)
 
