@@ -26,7 +26,7 @@ from profiles.fleet import Fleet
 
 FOLDER = Path(__file__).parent / "instances"
 PROOFS = ("best known", "proven", "certified")
-"""What a best-known value stands on, the weakest first."""
+"""Grounds of a best-known value, the weakest first."""
 
 Proof = Literal["best known", "proven", "certified"]
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs/tutorial.md", *sorted(ROOT.glob("docs/how-to/*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"pip |source |make |python3? -m venv|\.venv/bin/")
-"""What is no command of ours: installing, which CI does before."""
+"""Commands of others: those that install, which CI has done before."""
 NOT_RUN = {
     r"train-teacher --network wrn16-2 --data digits": "the demo's own, which made the teacher here",
     r"download ": "nothing outside this machine is asked for",
