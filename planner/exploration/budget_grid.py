@@ -25,6 +25,9 @@ from planner.problem.budgets import BUDGETS, BudgetName
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
 
+GRID_BUDGETS: tuple[BudgetName, ...] = ("memory_bytes", "macs")
+"""Budgets in which cells of one grid differ; the needs of plans that are equally good."""
+
 Moved = Mapping[BudgetName, tuple[int, ...]]
 """Places of the boards whose budget of a kind is another one in other cells."""
 
@@ -47,7 +50,7 @@ class BudgetGrid:
     def alone(cls, problem: Problem) -> "BudgetGrid":
         """The grid of a single cell."""
         every = tuple(range(len(problem.budgets)))
-        return cls.of(problem, {name: every for name, row in BUDGETS.items() if row.whole})
+        return cls.of(problem, dict.fromkeys(GRID_BUDGETS, every))
 
     def budgets_of(self, problem: Problem) -> tuple[float | None, ...] | None:
         """Budgets of a problem in this grid; None where it is no cell."""

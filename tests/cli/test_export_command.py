@@ -141,7 +141,8 @@ def test_a_bundle_for_other_servers(nonn_plan, planned_run, folder):
     assert [model.precision for model in models] == ["int8", "int8"]
 
 
-def test_fine_tuning_for_int8(nonn_plan, planned_run, folder):
+def test_fine_tuning_for_int8(nonn_plan, planned_run, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     run, plan = planned_run
     tuned = folder / "run-int8"
     call = ("quantise", run, "--epochs", 2, "-o", tuned)

@@ -128,8 +128,9 @@ def test_p0_of_a_teacher_is_dropped_by_the_plan(nonn_plan, teacher, tmp_path):
 
 
 def test_nine_images_drop_nothing_and_the_command_says_how_many_it_takes(
-    nonn_plan, teacher, tmp_path
+    nonn_plan, teacher, tmp_path, monkeypatch
 ):
+    monkeypatch.setenv("COLUMNS", "120")
     out, plan = tmp_path / "p.json", tmp_path / "plan.json"
     call = ("partition", teacher, "--link-percentile", 50, "-o", out)
     said = nonn_plan(*call, "--json")

@@ -4,11 +4,12 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 from made_hardware import on_air
 
-from nonn_plan.cli.output import _ProgressBars
+from nonn_plan.cli.output import Output
 from nonn_plan.reproduction import workload_of
 from profiles.calibration_data import METRICS, published_facts
 from simulator.engine.simulation import simulate
@@ -238,7 +239,8 @@ def test_accuracy_of_those_that_answer(simulated, tmp_path):
 def test_many_images_show_how_far_they_are(nonn_plan, monkeypatch):
     monkeypatch.setattr(statistics, "BATCH_VALUES", 500)
     told = []
-    monkeypatch.setattr(_ProgressBars, "__call__", lambda _, *shown: told.append(shown))
+    shown = nullcontext(lambda *report: told.append(report))
+    monkeypatch.setattr(Output, "progress", lambda *_: shown)
     assert nonn_plan(*STUDENTS, "--students", 2, "--inferences", 200).code == 0
     done = [count for _, count, _ in told]
     assert done == sorted(done) and done[-1] == 200 and len(done) > 2

@@ -10,7 +10,12 @@ from planner_questions import partition, question, stages
 from nonn_core.partition import largest_first
 from planner.data.modes import AssignedStudent, Assignment
 from planner.data.problem_data import resolve_problem
-from planner.heuristics.partial_placement import PartialPlacement, community_merges, mode_menus
+from planner.heuristics.partial_placement import (
+    COUNTED,
+    PartialPlacement,
+    community_merges,
+    mode_menus,
+)
 from planner.plan_file.evaluation import plan_workload as workload_of
 from planner.plan_file.evaluation import unproven_plan
 from planner.plan_file.validation import best_assignment, level_values
@@ -33,7 +38,11 @@ def test_a_drafts_times_and_use_are_those_of_the_plan(seed):
         name = instance.capacities[board].board.name
         assert draft.done_ms(board) == pytest.approx(done_ms[name], rel=1e-12)
         # At int8 an element is a byte.
-        assert draft.use[board] == (used[name, "memory_bytes"], used[name, "macs"])
+        use = dict(zip(COUNTED, draft.use[board], strict=True))
+        assert (use["memory_bytes"], use["macs"]) == (
+            used[name, "memory_bytes"],
+            used[name, "macs"],
+        )
 
 
 def test_a_draft_offers_exactly_the_boards_that_have_room():

@@ -168,7 +168,7 @@ def test_a_set_of_students_costs_what_the_searches_charge_for_it(seed, made):
     for modes, board in product(Enumeration(free, ()).shapes.values(), free.boards):
         for count in (1, 2, 3):
             sizes = tuple(sorted(free.sizes)[:count])
-            sets = priced.of(board, modes, sizes, (None, None))
+            sets = priced.of(board, modes, sizes, ())
             for row, chosen in enumerate(sets.modes.tolist()):
                 one = load(board, tuple(sorted(zip(chosen, sizes, strict=False))))
                 for name, figures in sets.figures.items():
