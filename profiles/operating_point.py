@@ -8,6 +8,12 @@ draws on average, over the fixed part of its time and all MACs of its students::
 
 The fixed part counts once, however many models there are: nothing promises that those parts of
 several models do not run while others compute.  Where layers predict times it is power_busy_w.
+
+Images that come at a rate leave it idle between them.  Over all time it draws on average::
+
+    average_w = rate * busy_mj + idle_w * (1 - rate * busy_ms)        (rate in images per ms)
+
+where an image takes it busy_ms and busy_mj of computing.  The radio is not in it.
 """
 
 import json
@@ -59,6 +65,21 @@ def computing_w(device: DeviceProfile, macs: int) -> float:
     if not time_ms:
         return quantity_value(device, "power_busy_w")
     return compute_mj(device, macs) / time_ms
+
+
+def average_power(
+    device: DeviceProfile, rate_per_s: float, *, busy_ms: float, busy_mj: float
+) -> float:
+    """Mean power of a board over time, in W, by what an image costs it.
+
+    A board that cannot keep up computes all the time.  Without `idle_w` it counts computing alone,
+    so that the board draws at least this.
+    """
+    per_ms = rate_per_s / 1000
+    if per_ms * busy_ms > 1:
+        per_ms = 1 / busy_ms
+    idle_w = 0.0 if device.idle_w is None else device.idle_w.value
+    return per_ms * busy_mj + idle_w * (1 - per_ms * busy_ms)
 
 
 def most_macs_within(device: DeviceProfile, power_w: float) -> int | None:

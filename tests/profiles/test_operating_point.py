@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from nonn_common.errors import ProfileError
 from profiles.device import DEVICES, compute_mj, compute_ms
 from profiles.fleet import Fleet, parse_fleet, resolve
-from profiles.operating_point import board_points, computing_w, most_macs_within, operating_points
+from profiles.operating_point import (
+    average_power,
+    board_points,
+    computing_w,
+    most_macs_within,
+    operating_points,
+)
 
 PUBLISHED_MACS = 83_500_000
 """MACs of the larger student of the NoNN paper."""
@@ -39,6 +45,23 @@ def test_one_mac_more_than_the_most_breaks_the_limit(name, power_w):
     if most:
         assert compute_mj(device, most) <= power_w * compute_ms(device, most) * (1 + 1e-9)
     assert compute_mj(device, most + 1) > power_w * compute_ms(device, most + 1) * (1 - 1e-9)
+
+
+def test_average_power_of_a_pi_at_the_published_time_and_energy():
+    """101.91 ms and 238.98 mJ of an image, 1.4 W idle: by hand, 1.4 + 5 * (0.23898 - 0.142674)."""
+    spent = {"busy_ms": 101.91, "busy_mj": 238.98}
+    pi = DEVICES.get("rpi-3b")
+    assert average_power(pi, 5.0, **spent) == pytest.approx(1.88153)
+    assert average_power(pi, 1e-9, **spent) == pytest.approx(1.4)
+    # It computes all the time at 9.81 images per second, and so it does where more come.
+    assert average_power(pi, 1000 / 101.91, **spent) == pytest.approx(238.98 / 101.91)
+    assert average_power(pi, 100.0, **spent) == pytest.approx(238.98 / 101.91)
+
+
+def test_average_power_without_idle_power_is_that_of_computing_alone():
+    untold = DEVICES.get("stm32l4r5zi")
+    assert untold.idle_w is None
+    assert average_power(untold, 2.0, busy_ms=100, busy_mj=3.3) == pytest.approx(0.0066)
 
 
 def test_power_that_is_not_known_keeps_no_limit():
