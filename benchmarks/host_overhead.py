@@ -33,7 +33,8 @@ from boards.host.grpc_connection import GrpcChannel, connect, infer_request
 from boards.host.inference import FeatureClassifier
 from boards.protocol.address import Address, BoardAddress
 from boards.tls.authority import make_keys
-from boards.tls.credential import Identity, board_subject
+from boards.tls.credential import board_subject
+from boards.tls.identity import Identity
 from boards.worker.model_runtime import load_models
 from nonn_core.export.bundle import Manifest
 

@@ -28,7 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from boards.tls.authority import make_keys
-from boards.tls.credential import Identity, board_subject
+from boards.tls.credential import board_subject
+from boards.tls.identity import Identity
 
 BOARDS = 8
 IMAGE, FEATURES = bytes(12_288), bytes(1_024)

@@ -16,7 +16,8 @@ from boards.host.grpc_connection import connect
 from boards.host.inference import FeatureClassifier
 from boards.protocol.address import Address, BoardAddress
 from boards.tls.authority import make_keys
-from boards.tls.credential import Identity, board_subject
+from boards.tls.credential import board_subject
+from boards.tls.identity import Identity
 
 WORKER = (
     "nonn_plan.cli.app",

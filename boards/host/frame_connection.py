@@ -18,7 +18,8 @@ from boards.protocol.frames import (
     MalformedFrameError,
     configure_socket,
 )
-from boards.tls.credential import CERTIFICATE_FILE, Identity
+from boards.tls.credential import CERTIFICATE_FILE
+from boards.tls.identity import Identity
 
 _OTHER_BYTES = 64 * 1024
 """Most that a frame has beside features."""

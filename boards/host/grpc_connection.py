@@ -32,7 +32,7 @@ from boards.host.frame_connection import (
 from boards.protocol.address import Address, BoardAddress
 from boards.protocol.frames import Features, RefusalReason, Values, advertised_port
 from boards.protocol.open_inference import METHODS, SERVICE, message_class
-from boards.tls.credential import Identity
+from boards.tls.identity import Identity
 from nonn_core.export.bundle import BundledModel
 
 CONNECT_TIMEOUT_S = 5.0

@@ -18,7 +18,7 @@ from boards.host.grpc_connection import connect
 from boards.host.inference import FeatureClassifier
 from boards.protocol.address import BoardAddresses
 from boards.protocol.frames import Values
-from boards.tls.credential import Identity
+from boards.tls.identity import Identity
 from nonn_common import Progress, silent
 from nonn_common.errors import InputError
 from nonn_core.data.files import read_bytes

@@ -31,7 +31,8 @@ from boards.profiling.benchmark_model import CLASSES, FC_INPUTS, random_pixels, 
 from boards.profiling.stopwatch import Stopwatch, TimedTask
 from boards.protocol.address import BoardAddress
 from boards.tls.authority import make_keys
-from boards.tls.credential import HOST_NAME, Identity, Subject
+from boards.tls.credential import HOST_NAME, Subject
+from boards.tls.identity import Identity
 from boards.worker.model_runtime import Engine
 from nonn_common import Progress, silent
 from nonn_common.errors import BoardError

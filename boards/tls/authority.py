@@ -40,13 +40,13 @@ from boards.tls.credential import (
     HOST_SUBJECT,
     USAGES,
     CertificateInfo,
-    Identity,
     Subject,
     as_ip,
     certificate_info,
     purposes,
     require_distinct,
 )
+from boards.tls.identity import Identity
 from nonn_common.errors import InputError, NonnError
 
 BACKDATED = timedelta(days=1)

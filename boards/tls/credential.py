@@ -1,17 +1,16 @@
-"""Credentials: subjects, certificates, private keys, and the identity of a process.
+"""Credentials: subjects, certificates, private keys.
 
 The host asks for a board by the board's NAME, so no certificate may carry the name of another
 board.  Names are single DNS labels in lower case, because DNS and some file systems take `A` for
 `a`; host names with a dot in them can therefore never be taken for a board.
 """
 
-import ssl
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -145,11 +144,11 @@ class CertificateInfo:
 
 def certificate_info(certificate: x509.Certificate) -> CertificateInfo:
     """Information on a certificate."""
-    name = _common_name(certificate)
+    name = common_name(certificate)
     return CertificateInfo(
         name=name,
         purposes=purposes(certificate),
-        addresses=tuple(each for each in _alternative_names(certificate) if each != name),
+        addresses=tuple(each for each in alternative_names(certificate) if each != name),
         valid_from=certificate.not_valid_before_utc,
         valid_until=certificate.not_valid_after_utc,
         fingerprint=certificate.fingerprint(SHA256()).hex(),
@@ -170,16 +169,17 @@ def sending_board(certificate: x509.Certificate) -> str:
     """Name of a calling board, whose certificate names both ends; nothing for a host."""
     usage = _extension(certificate, x509.ExtendedKeyUsage)
     both = usage is not None and all(each in usage for each in USAGES.values())
-    return _common_name(certificate) if both else ""
+    return common_name(certificate) if both else ""
 
 
-def _common_name(certificate: x509.Certificate) -> str:
+def common_name(certificate: x509.Certificate) -> str:
+    """Common name of a certificate's subject."""
     return "".join(
         str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     )
 
 
-def _alternative_names(certificate: x509.Certificate) -> Iterable[str]:
+def alternative_names(certificate: x509.Certificate) -> Iterable[str]:
     """Return the names and addresses that the certificate vouches for."""
     names = _extension(certificate, x509.SubjectAlternativeName)
     return () if names is None else (str(each.value) for each in names)
@@ -256,12 +256,12 @@ def require_issued(one: x509.Certificate, authority: x509.Certificate, where: Pa
 
 def require_valid_now(one: x509.Certificate, where: Path) -> None:
     """Make sure that the certificate is valid now, by this machine's clock; raises InputError."""
-    if fault := _fault_of_time(one):
+    if fault := fault_of_validity(one):
         what, fix = fault
         raise InputError(what, where=str(where), fix=fix)
 
 
-def _fault_of_time(one: x509.Certificate) -> tuple[str, str] | None:
+def fault_of_validity(one: x509.Certificate) -> tuple[str, str] | None:
     """Fault in the time of a certificate, and its fix; None where it is valid."""
     now = datetime.now(UTC)
     clock = f"this machine's clock says {_day(now)}"
@@ -281,119 +281,3 @@ def _fault_of_time(one: x509.Certificate) -> tuple[str, str] | None:
 
 def _day(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M} UTC"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A folder with authority.pem, certificate.pem and key.pem, and their PEM content."""
-
-    authority: bytes
-    certificate: bytes
-    key: bytes = field(repr=False)
-    folder: Path
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read the three files and check that they match and are valid today.
-
-        Raises InputError that names the file which is missing, broken, of another key or
-        authority, expired or not yet valid.
-        """
-        paths = [folder / name for name in (AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE)]
-        authority_pem, certificate_pem, key_pem = map(read_content, paths)
-        authority = parse_certificate(authority_pem, paths[0])
-        certificate = parse_certificate(certificate_pem, paths[1])
-        require_key_pair(certificate, parse_key(key_pem, paths[2]), folder)
-        require_issued(certificate, authority, paths[1])
-        require_valid_now(authority, paths[0])
-        require_valid_now(certificate, paths[1])
-        return cls(authority_pem, certificate_pem, key_pem, folder)
-
-    def server_context(self) -> ssl.SSLContext:
-        """TLS settings of a board: 1.3, and only this authority's host may call.
-
-        Raises InputError where the certificate is not good for a board.
-        """
-        self.require("board")
-        context = self._context(ssl.PROTOCOL_TLS_SERVER)
-        context.verify_mode = ssl.CERT_REQUIRED
-        # A connection that is resumed would not look at certificates again.
-        context.num_tickets = 0
-        return context
-
-    def client_context(self) -> ssl.SSLContext:
-        """TLS settings of a host: 1.3, and only this authority's boards may answer.
-
-        Wrap a socket with `server_hostname` set to the BOARD'S NAME, whatever its address.  Raises
-        InputError where the certificate is not good for a host.
-        """
-        self.require("host")
-        return self._context(ssl.PROTOCOL_TLS_CLIENT)
-
-    def sender_context(self) -> ssl.SSLContext:
-        """TLS settings of a board that hands maps on, as those of a host.
-
-        Raises InputError where the certificate lets it call nobody.
-        """
-        where = self.folder / CERTIFICATE_FILE
-        if not sending_board(parse_certificate(self.certificate, where)):
-            raise InputError(
-                "this board's certificate does not let it send maps of G0 to other boards",
-                where=str(where),
-                fix=f"make its keys with `nonn-plan keys init --plan`: {NEW_KEYS}",
-            )
-        return self._context(ssl.PROTOCOL_TLS_CLIENT)
-
-    def fault_of_board(self, shown: x509.Certificate, board: str) -> str:
-        """Reason why `shown` is not the certificate of `board`; nothing where it is."""
-        where = self.folder / AUTHORITY_FILE
-        try:
-            shown.verify_directly_issued_by(parse_certificate(self.authority, where))
-        except (ValueError, TypeError, InvalidSignature):
-            return (
-                f"the board's certificate is of another authority than {where}; host and boards "
-                "need folders of one `nonn-plan keys init`: `nonn-plan keys show` tells which are"
-            )
-        if fault := _fault_of_time(shown):
-            copied = ", and copy the new one to the board" if NEW_KEYS in fault[1] else ""
-            return f"the board's certificate {'; '.join(fault)}{copied}"
-        names, found = tuple(_alternative_names(shown)), purposes(shown)
-        if board not in names or "board" not in found:
-            return (
-                f"this is the certificate of {' and '.join(found)} {_common_name(shown)}: two "
-                "addresses of boards.yaml are swapped, or the board has keys of another"
-            )
-        return ""
-
-    def fault_of_time(self) -> str:
-        """Reason why the own certificate is not valid now; nothing where it is."""
-        where = self.folder / CERTIFICATE_FILE
-        fault = _fault_of_time(parse_certificate(self.certificate, where))
-        return f"{where} {'; '.join(fault)}" if fault else ""
-
-    def require(self, purpose: Purpose) -> None:
-        """Make sure that the certificate is good for `purpose`; raises InputError."""
-        where = self.folder / CERTIFICATE_FILE
-        certificate = parse_certificate(self.certificate, where)
-        found = ("board",) if sending_board(certificate) else purposes(certificate)
-        if purpose not in found:
-            raise InputError(
-                f"is not the certificate of a {purpose}",
-                where=str(where),
-                found=" and ".join(found),
-                fix="name the folder of the host" if purpose == "host" else "name a board's folder",
-            )
-
-    def _context(self, end: int) -> ssl.SSLContext:
-        """TLS settings that both ends share."""
-        context = ssl.SSLContext(end)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        try:
-            context.load_verify_locations(cadata=self.authority.decode())
-            # The library takes a certificate of one's own from files alone.
-            context.load_cert_chain(self.folder / CERTIFICATE_FILE, self.folder / KEY_FILE)
-        except OSError as error:
-            raise InputError(
-                f"no longer holds usable keys: {error.strerror or error}", where=str(self.folder)
-            ) from None
-        return context

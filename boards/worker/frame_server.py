@@ -31,7 +31,8 @@ from boards.protocol.frames import (
     Route,
     configure_socket,
 )
-from boards.tls.credential import Identity, sending_board
+from boards.tls.credential import sending_board
+from boards.tls.identity import Identity
 from boards.worker.map_exchange import MapSessions, open_senders
 from boards.worker.student_pool import RequestObserver, StudentPool
 from nonn_common.errors import InputError

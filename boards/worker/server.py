@@ -25,7 +25,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from boards.protocol.address import Address
 from boards.protocol.frames import Features, RefusalReason, RequestRefused, Values, format_extension
 from boards.protocol.open_inference import METHODS, SERVICE, message_class
-from boards.tls.credential import Identity, parse_certificate, sending_board
+from boards.tls.credential import parse_certificate, sending_board
+from boards.tls.identity import Identity
 from boards.worker.frame_server import FrameServer
 from boards.worker.model_runtime import LoadedModel
 from boards.worker.student_pool import NullObserver, RequestObserver, ServedModel, StudentPool

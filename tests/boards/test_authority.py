@@ -22,13 +22,8 @@ from boards.tls.authority import (
     list_keys,
     make_keys,
 )
-from boards.tls.credential import (
-    HOST_SUBJECT,
-    Identity,
-    Subject,
-    board_subject,
-    parse_board_subject,
-)
+from boards.tls.credential import HOST_SUBJECT, Subject, board_subject, parse_board_subject
+from boards.tls.identity import Identity
 from nonn_common.errors import InputError, NonnError
 
 NOW = datetime(2030, 5, 17, 12, tzinfo=UTC)

@@ -9,7 +9,8 @@ from boards.host.connection import BoardTask, ConnectionLostError
 from boards.host.grpc_connection import connect
 from boards.protocol.address import Address, BoardAddress
 from boards.tls.authority import BACKDATED, LEAF_LIFE, CertificateAuthority, make_keys
-from boards.tls.credential import HOST_SUBJECT, Identity, board_subject
+from boards.tls.credential import HOST_SUBJECT, board_subject
+from boards.tls.identity import Identity
 from boards.worker.model_runtime import load_models
 from boards.worker.server import Worker, WorkerSettings
 

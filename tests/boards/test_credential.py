@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from boards.tls import credential
 from boards.tls.authority import BACKDATED, LEAF_LIFE, CertificateAuthority, make_keys
-from boards.tls.credential import HOST_SUBJECT, Identity, board_subject
+from boards.tls.credential import HOST_SUBJECT, board_subject
+from boards.tls.identity import Identity
 from nonn_common.errors import InputError
 
 NOW = datetime.now(UTC)

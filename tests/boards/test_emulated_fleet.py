@@ -20,7 +20,7 @@ from boards.emulation.emulated_fleet import emulated
 from boards.emulation.iproute import run_command
 from boards.emulation.namespace import LOOPBACK_ONLY, detect
 from boards.emulation.worker_process import deferred_signals
-from boards.tls.credential import Identity
+from boards.tls.identity import Identity
 from nonn_common.errors import BoardError, InputError
 
 CAN = detect()

@@ -12,7 +12,7 @@ from boards.host.client import QuorumPolicy
 from boards.host.connection import board_tasks
 from boards.host.session import connected
 from boards.protocol.address import BoardAddress, BoardAddresses
-from boards.tls.credential import Identity
+from boards.tls.identity import Identity
 from nonn_common.errors import InputError
 from nonn_core.export.bundle import MANIFEST, Manifest
 from planner.plan_file.evaluation import plan_workload

@@ -22,7 +22,8 @@ from boards.protocol import frames
 from boards.protocol.address import Address, BoardAddress
 from boards.protocol.frames import Expectation, FrameKind
 from boards.protocol.open_inference import message_class
-from boards.tls.credential import Identity, parse_certificate, sending_board
+from boards.tls.credential import parse_certificate, sending_board
+from boards.tls.identity import Identity
 from boards.worker import frame_server
 from boards.worker.map_exchange import MapSender
 from boards.worker.model_runtime import load_models

@@ -10,7 +10,7 @@ from boards.emulation.emulated_fleet import emulated
 from boards.emulation.namespace import LOOPBACK_ONLY
 from boards.host.client import QuorumPolicy
 from boards.host.session import connected
-from boards.tls.credential import Identity
+from boards.tls.identity import Identity
 
 FAST = {"name": "fast", "bits_per_s": 1e9}
 SLOW = {"name": "slow", "bits_per_s": 1e8, "latency_ms": 200.0}

@@ -19,7 +19,7 @@ from worker_processes import WorkerProcess, asking, free_port, keys_for, running
 from boards.host.client import QuorumPolicy
 from boards.host.connection import ConnectionLostError
 from boards.host.grpc_connection import connect
-from boards.tls.credential import Identity
+from boards.tls.identity import Identity
 
 IMAGE = (2, 8, 8)
 LIBC = ctypes.CDLL(None)

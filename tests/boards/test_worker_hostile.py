@@ -14,7 +14,7 @@ from worker_processes import WORKER, asking, keys_for, running
 
 from boards.protocol import frames
 from boards.protocol.frames import HEADER, Frame, FrameKind
-from boards.tls.credential import Identity
+from boards.tls.identity import Identity
 from boards.worker.frame_server import MAX_CONNECTIONS
 
 IMAGE = (1, 8, 8)

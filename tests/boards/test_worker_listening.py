@@ -19,7 +19,7 @@ from worker_processes import asking, keys_for
 from boards.protocol import frames
 from boards.protocol.address import Address, BoardAddress
 from boards.protocol.frames import HEADER, RefusalReason, RequestRefused
-from boards.tls.credential import Identity
+from boards.tls.identity import Identity
 from boards.worker.frame_server import FrameServer
 from boards.worker.model_runtime import load_models
 from boards.worker.server import Worker, WorkerSettings
@@ -187,7 +187,7 @@ import sys
 from types import SimpleNamespace
 import numpy as np
 from boards.protocol.address import Address
-from boards.tls.credential import Identity
+from boards.tls.identity import Identity
 from boards.worker.model_runtime import load_models
 from boards.worker.server import Worker, WorkerSettings
 from nonn_core.export.bundle import MANIFEST, Manifest

@@ -15,7 +15,7 @@ from forked_python import template
 from boards.emulation.iproute import run_command
 from boards.emulation.namespace import detect
 from boards.protocol.address import BoardAddresses
-from boards.tls.credential import Identity
+from boards.tls.identity import Identity
 
 CAN = detect()
 EMULATE = (

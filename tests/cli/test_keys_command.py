@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from boards.tls.credential import Identity
+from boards.tls.identity import Identity
 
 
 @pytest.fixture

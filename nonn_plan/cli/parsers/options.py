@@ -10,7 +10,7 @@ import typer
 from nonn_common.errors import InputError, SimulationError
 
 if TYPE_CHECKING:
-    from boards.tls.credential import Identity
+    from boards.tls.identity import Identity
 
 
 AsJson = Annotated[
@@ -74,7 +74,7 @@ def read_identity(keys: Path | None, insecure: bool) -> "Identity | None":
 
     Raises InputError for neither or both.
     """
-    from boards.tls.credential import Identity
+    from boards.tls.identity import Identity
 
     if (keys is None) != insecure:
         raise InputError(
