@@ -27,6 +27,8 @@ RepeatedKey = tuple[object, Sequence[int]]
 """Key that a mapping has more than once, and its lines, as far as they are known."""
 
 _MOST_NAMED = 5
+MOST_LEVELS = 100
+"""Levels of lists and mappings that a YAML file may have; its parser calls itself for each."""
 
 _YAML_SLIPS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """Plain errors that PyYAML lets through: a malformed date or tagged scalar, a list as a key."""
@@ -266,8 +268,10 @@ def _parsed_json(text: str, path: Path) -> object:
 def plain_yaml(text: str, where: str | None = None) -> object:
     """Parse plain content from YAML that came from `where`.
 
-    Raises PyYAML's errors, and InputError for a key that a mapping has twice.
+    Raises PyYAML's errors, and InputError for a key that a mapping has twice, and for too many
+    levels: the native parser would end the process.
     """
+    _check_levels(text, where)
     loader = YAML_LOADER(text)
     try:
         root = loader.get_single_node()
@@ -279,6 +283,21 @@ def plain_yaml(text: str, where: str | None = None) -> object:
         return loader.construct_document(root)
     finally:
         loader.dispose()
+
+
+def _check_levels(text: str, where: str | None) -> None:
+    """Refuse YAML of too many levels by its events, which are read one after the other."""
+    level = 0
+    for event in yaml.parse(text, Loader=YAML_LOADER):
+        level += isinstance(event, yaml.CollectionStartEvent)
+        level -= isinstance(event, yaml.CollectionEndEvent)
+        if level > MOST_LEVELS:
+            line = event.start_mark.line + 1
+            raise InputError(
+                f"line {line}: too many levels of lists and mappings",
+                where=where,
+                allowed=f"up to {MOST_LEVELS}",
+            )
 
 
 def _repeated_keys(loader: Any, root: yaml.Node) -> Iterator[RepeatedKey]:

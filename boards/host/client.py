@@ -304,11 +304,9 @@ class InferenceClient:
             return
         for board, why in reply.unsent.items():
             pending.mark_failed(board, why)
-        if reply.features is None:
-            pending.mark_failed(name, reply.refusal)
-            self._fall_back(pending)
-        elif len(reply.features.values) != len(pending.request.images):
-            pending.mark_failed(name, "answered another number of images")
+        fault = pending.fault_of(reply, now_ns)
+        if fault or reply.features is None:
+            pending.mark_failed(name, fault)
             self._fall_back(pending)
         else:
             pending.add_reply(name, reply.features, now_ns, timed=reply.timed)

@@ -10,10 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from boards.host.connection import BoardTask, Request
+from boards.host.connection import BoardTask, Reply, Request
 from boards.protocol.frames import Features, Values
 from nonn_common.errors import InputError
 from nonn_core.export.bundle import BundledModel, Manifest, read_bundled
+
+_CLOCK_DRIFT, _CLOCK_STEP_MS = 0.01, 1.0
+"""How much faster than the host's a board's clock may run, and how coarse it may be."""
 
 
 class FeatureClassifier:
@@ -110,6 +113,21 @@ class PendingRequest:
                 self.failures.setdefault(fed.name, reason)
             for student in self.tasks[fed.name].students:
                 self.reasons.setdefault(student, why)
+
+    def fault_of(self, reply: Reply, now_ns: int) -> str:
+        """Reason why features cannot be what a board computed; nothing where they can."""
+        features = reply.features
+        if features is None:
+            return reply.refusal
+        if len(features.values) != len(self.request.images):
+            return "answered another number of images"
+        if not np.isfinite(features.values).all():
+            return "answered a value that is no finite number"
+        took_ms = (now_ns - self.started_ns) / 1e6
+        claimed_ms = max(features.waited_ns, features.computed_ns) / 1e6 if reply.timed else 0.0
+        if not claimed_ms <= took_ms * (1 + _CLOCK_DRIFT) + _CLOCK_STEP_MS:
+            return f"says that it took {claimed_ms:g} ms; its answer was there in {took_ms:g} ms"
+        return ""
 
     def add_reply(self, board: str, features: Features, now_ns: int, *, timed: bool) -> None:
         """Take a board's features; the first of replicas count."""

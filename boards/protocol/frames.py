@@ -129,11 +129,13 @@ def hello_frame(students: Sequence[str]) -> Frame:
 
 
 def parse_hello(frame: Frame) -> list[str]:
-    """Parse the students of HELLO; raises MalformedFrameError."""
+    """Parse the students of HELLO, each named once; raises MalformedFrameError."""
     try:
-        return frame.payload.decode().split("\n")
+        names = frame.payload.decode().split("\n")
     except UnicodeDecodeError:
         raise MalformedFrameError("the names of students are not UTF-8") from None
+    _check_once(frame, names)
+    return names
 
 
 def welcome_frame(image_values: int, answer_values: int) -> Frame:
@@ -223,7 +225,15 @@ def parse_expectation(frame: Frame) -> Expectation:
     students = found.students
     if not (isinstance(students, list) and all(isinstance(each, str) for each in students)):
         raise MalformedFrameError("an expectation of another form")
+    _check_once(frame, students)
     return found
+
+
+def _check_once(frame: Frame, students: Sequence[str]) -> None:
+    """Refuse students that are named again: each would be computed again for every image."""
+    if len(set(students)) < len(students):
+        again = len(students) - len(set(students))
+        raise MalformedFrameError(f"{frame.kind.name} names students again, {again} times in all")
 
 
 def _fields(frame: Frame, names: tuple[str, ...]) -> dict[str, Any]:

@@ -43,9 +43,10 @@ class Identity:
         """Read the three files and check that they match and are valid today.
 
         Raises InputError that names the file which is missing, broken, of another key or
-        authority, expired or not yet valid.
+        authority, expired or not yet valid, or a key that every user may read or change.
         """
         paths = [folder / name for name in (AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE)]
+        _require_private(paths[2])
         authority_pem, certificate_pem, key_pem = map(read_content, paths)
         authority = parse_certificate(authority_pem, paths[0])
         certificate = parse_certificate(certificate_pem, paths[1])
@@ -143,3 +144,15 @@ class Identity:
                 f"no longer holds usable keys: {error.strerror or error}", where=str(self.folder)
             ) from None
         return context
+
+
+def _require_private(key: Path) -> None:
+    """Refuse a key that others than its owner and group may read or change; raises InputError."""
+    if key.is_file() and (mode := key.stat().st_mode & 0o777) & 0o007:
+        raise InputError(
+            "every user of this machine may read or change this key",
+            where=str(key),
+            found=f"mode {mode:04o}",
+            allowed="0600, or 0640 for a group",
+            fix=f"chmod 600 {key}; if others have read it, make new keys",
+        )

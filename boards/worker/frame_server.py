@@ -123,6 +123,7 @@ class FrameServer:
 
     def _serve(self, accepted: socket.socket) -> None:
         """Serve one connection until it ends."""
+        client = _client_name(accepted)
         try:
             with (
                 closing(self._set_up(accepted)) as connection,
@@ -139,9 +140,9 @@ class FrameServer:
                 ).run()
         except MalformedFrameError as error:
             self._observer.count("frames", "MALFORMED")
-            log.warning("a connection was closed: %s", error)
+            log.warning("the connection of %s was closed: %s", client, error)
         except (OSError, EOFError) as error:
-            log.info("a connection ended: %s", error)
+            log.info("the connection of %s ended: %s", client, error)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -192,6 +193,15 @@ class FrameServer:
         finally:
             with self._lock:
                 del self._connections[connection]
+
+
+def _client_name(connection: socket.socket) -> str:
+    """Address and port of the other end, as people write them."""
+    try:
+        host, port = connection.getpeername()[:2]
+    except OSError:
+        return "a client that is gone"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _sending_board(connection: socket.socket) -> str:

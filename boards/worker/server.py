@@ -27,7 +27,7 @@ from boards.protocol.frames import Features, RefusalReason, RequestRefused, Valu
 from boards.protocol.open_inference import METHODS, SERVICE, message_class
 from boards.tls.credential import parse_certificate, sending_board
 from boards.tls.identity import Identity
-from boards.worker.frame_server import FrameServer
+from boards.worker.frame_server import TIMEOUT_S, FrameServer
 from boards.worker.model_runtime import LoadedModel
 from boards.worker.student_pool import NullObserver, RequestObserver, ServedModel, StudentPool
 from nonn_common.errors import BoardError
@@ -39,6 +39,8 @@ MODEL_VERSION = "1"
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "ncnn": "ncnn"}
 DRAIN_S = 10.0
 """Time limit of requests in progress when the worker is to end."""
+_MOST_CONNECTIONS = 64
+"""Connections of the standard protocol; more would take the descriptors that others need."""
 _ANY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104  (what the user may ask for)
 _EXTRA_THREADS = 8
 """Calls beside those in the queue that are answered at once: metadata, health, refusals."""
@@ -305,6 +307,8 @@ class Worker:
             options=(
                 ("grpc.max_receive_message_length", settings.largest_bytes),
                 ("grpc.max_send_message_length", settings.largest_bytes),
+                ("grpc.server_handshake_timeout_ms", int(1000 * TIMEOUT_S)),
+                ("grpc.max_allowed_incoming_connections", _MOST_CONNECTIONS),
                 # Otherwise a second worker on this port would take every other request.
                 ("grpc.so_reuseport", 0),
                 ("grpc.keepalive_time_ms", 20_000),

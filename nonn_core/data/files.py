@@ -56,6 +56,10 @@ _NO_TAR = (
 )
 
 
+MOST_BYTES = 2**28
+"""Bytes of one file in an archive, which may be packed into far fewer."""
+
+
 def read_bytes(file: Path) -> bytes:
     """Read a whole file; raises InputError that names it."""
     try:
@@ -70,7 +74,7 @@ def tar_entries(
     """Folders and wanted files of a tar file, in its own order.
 
     Raises InputError that names the archive, and says what it should hold, where it is no tar file
-    or is damaged anywhere, also behind its last wanted file.
+    or is damaged anywhere, also behind its last wanted file, or holds too large a wanted file.
     """
     if zipfile.is_zipfile(archive):
         raise InputError("is a zip file", where=str(archive), fix="unpack it and name the folder")
@@ -81,7 +85,15 @@ def tar_entries(
                 if member.isdir():
                     yield name, None
                 elif wanted(name) and (stream := tar.extractfile(member)) is not None:
-                    yield name, stream.read()
+                    content = stream.read(MOST_BYTES + 1)
+                    if len(content) > MOST_BYTES:
+                        raise InputError(
+                            "too large a file",
+                            where=f"{archive}: {name}",
+                            found=f"{member.size} bytes",
+                            allowed=f"up to {MOST_BYTES}",
+                        )
+                    yield name, content
             _check_end(tar)
     except _NO_TAR as error:
         raise InputError(

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from nonn_common.document import Record
 from nonn_common.errors import InputError
-from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.blueprint import LARGEST_SIDE, ImageShape
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -37,7 +37,8 @@ _CANDIDATES = (
     ".tif",
     ".tiff",
 )
-LARGEST_SIDE = 4096
+MOST_PIXELS = 2**26
+"""Pixels of a picture that is made smaller, of which each takes 3 bytes or 4, at first."""
 WHITE = "#ffffff"
 # Pillow cuts these to white when it converts them.
 _DEEP_MODES = ("I", "F")
@@ -181,8 +182,8 @@ class PictureReading(Record):
     def decode(self, where: str, content: bytes, tally: PictureTally) -> NDArray[np.uint8]:
         """Decode a picture to uint8 (channels, H, W); `tally` counts what was done.
 
-        Raises InputError that names `where` for what is no picture, or has more than 8 bits for
-        each channel.
+        Raises InputError that names `where` for what is no picture, has more than 8 bits for each
+        channel, or is too large, which is known before its pixels are decoded.
         """
         from PIL import Image, UnidentifiedImageError
 
@@ -190,6 +191,7 @@ class PictureReading(Record):
         try:
             with Image.open(io.BytesIO(content)) as picture:
                 _refuse_deep(picture, where)
+                self._refuse_large(picture.size, where)
                 picture.load()
                 pixels = np.asarray(self._image(picture, tally))
         except UnidentifiedImageError:
@@ -204,6 +206,17 @@ class PictureReading(Record):
             ) from None
         tally.pictures += 1
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+    def _refuse_large(self, size: tuple[int, int], where: str) -> None:
+        """Refuse a picture of too many pixels for a network, or for this machine's memory."""
+        if self.image_size is None and max(size) > LARGEST_SIDE:
+            most, fix = f"{LARGEST_SIDE} on each side", "give a size, such as size=64"
+        elif size[0] * size[1] > MOST_PIXELS:
+            most, fix = f"{MOST_PIXELS} in all", "make it smaller, or remove it"
+        else:
+            return
+        found = f"{size[0]}x{size[1]}"
+        raise InputError("too many pixels", where=where, found=found, allowed=most, fix=fix)
 
     def _image(self, picture: "Picture", tally: PictureTally) -> "Picture":
         """Picture in mode L or RGB, of the wanted size."""

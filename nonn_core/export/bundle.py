@@ -5,12 +5,14 @@ onnx; an engine is loaded when a model is opened.
 """
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nonn_common.document import Document, Record, write_atomic
 from nonn_common.errors import InputError, NonnError
@@ -27,6 +29,10 @@ ModelPrecision = Literal["fp32", "int8"]
 Int8Form = Literal["QOperator", "QDQ"]
 Role = Literal["student", "head", "group0", "whole", "joint"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9%._~-]*$")]
+
+
+MOST_VALUES = 2**26
+"""Values of one image or answer, of 4 bytes each: more is a mistake, and no board's memory."""
 
 
 class BundledFile(Record):
@@ -71,6 +77,13 @@ class Port(Record):
     shape: tuple[Annotated[int, Field(gt=0)], ...] = Field(
         min_length=1, description="Sizes of the axes after the batch, which may be of any size."
     )
+
+    @field_validator("shape")
+    @classmethod
+    def _is_possible(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if prod(shape) > MOST_VALUES:
+            raise ValueError(f"{prod(shape)} values; up to {MOST_VALUES} are taken")
+        return shape
 
 
 class BundledModel(Record):
@@ -234,17 +247,25 @@ def read_bundle(folder: Path) -> Manifest:
 def read_bundled(folder: Path, one: BundledFile) -> bytes:
     """Read one file of a bundle, once, and check its digest.
 
-    Raises InputError where it is missing, unreadable or another one.
+    Raises InputError where it is missing, unreadable, no regular file, or another one.
     """
     path = folder / one.file
     try:
+        _check_regular(path)
         with path.open("rb") as file:
-            # No more than is needed to see that it is too long.
-            content = file.read(one.size_bytes + 1)
+            # No more than is needed to see that it is too long, whatever the manifest says.
+            most = min(one.size_bytes, os.fstat(file.fileno()).st_size)
+            content = file.read(most + 1)
     except OSError as error:
         raise _unreadable(path, error) from None
     _check_hash(path, content_hash(content), one.sha256)
     return content
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what is no file; who opens a pipe waits for its other end.  Raises InputError."""
+    if path.exists() and not path.is_file():
+        raise InputError("is no regular file", where=str(path), fix="copy the bundle again")
 
 
 def content_hash(content: bytes) -> str:
@@ -332,6 +353,7 @@ def _check_hash(path: Path, found: str, exported: str) -> None:
 
 def _sha256(path: Path) -> str:
     try:
+        _check_regular(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

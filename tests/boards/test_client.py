@@ -32,7 +32,8 @@ class Board:
 
     def __init__(self, width):
         self._waker, self._bell = os.pipe()
-        self._values = np.ones((1, width), np.float32)
+        self.values = np.ones((1, width), np.float32)
+        self.computed_ns = 1
         self._said = []
         self.asked = []
         self.at_once = True
@@ -53,7 +54,7 @@ class Board:
             if self.refuses:
                 self._said.append(Reply(number, None, "RESOURCE_EXHAUSTED: full"))
             else:
-                self._said.append(Reply(number, Features(self._values, 0, 1)))
+                self._said.append(Reply(number, Features(self.values, 0, self.computed_ns)))
         os.write(self._bell, b"!")
 
     def lose(self):
@@ -129,6 +130,30 @@ def until(client, missing, seconds=10):
     while set(client.ask(PIXELS).missing) != missing:
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_board_that_answers_no_number_is_missing_and_named(host, value):
+    client, boards, _ = host(TWO)
+    boards["a"].values = np.array([[1, value]], np.float32)
+    answer = client.ask(PIXELS)
+    assert answer.missing == {"student-0": "a: answered a value that is no finite number"}
+    assert np.isfinite(answer.logits).all()
+
+
+def test_a_board_that_claims_more_time_than_passed_is_missing_and_named(host):
+    client, boards, _ = host(TWO)
+    boards["a"].computed_ns = 2**63
+    answer = client.ask(PIXELS)
+    assert set(answer.missing) == {"student-0"}
+    assert answer.missing["student-0"].startswith("a: says that it took 9.22337e+12 ms; its answer")
+    assert [one.board for one in answer.timings] == ["b"]
+
+
+def test_a_copy_answers_for_a_board_that_answers_no_number(host):
+    client, boards, _ = host({"a": ["student-0"], "b": ["student-1"], "c": ["student-0"]})
+    boards["a"].values[:] = np.nan
+    assert not client.ask(PIXELS).missing
 
 
 def test_boards_that_answer_after_the_deadline_get_each_image(host):

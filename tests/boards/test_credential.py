@@ -51,6 +51,7 @@ def minted(folder, authority, holder, now, trusted=None):
     pair = authority.issue(holder, now)
     folder.mkdir(parents=True)
     (folder / "certificate.pem").write_bytes(pair.certificate)
+    (folder / "key.pem").touch(mode=0o600)
     (folder / "key.pem").write_bytes(pair.key)
     (folder / "authority.pem").write_bytes(trusted or authority.pair.certificate)
     return folder
@@ -245,6 +246,7 @@ def test_a_file_that_is_missing_or_no_pem(copied, name, content):
     path = copied / "pi" / name
     path.unlink()
     if content is not None:
+        path.touch(mode=0o600)
         path.write_bytes(content)
     told = "no such file" if content is None else "in PEM form"
     with pytest.raises(InputError, match=told) as raised:
@@ -257,6 +259,17 @@ def test_a_file_that_cannot_be_read(copied):
     path.unlink()
     path.mkdir()
     with pytest.raises(InputError, match="cannot be read"):
+        Identity.read(copied / "pi")
+
+
+@pytest.mark.parametrize("mode, taken", [(0o600, True), (0o640, True), (0o644, False)])
+def test_a_key_that_every_user_may_read_is_refused(copied, mode, taken):
+    path = copied / "pi" / "key.pem"
+    path.chmod(mode)
+    if taken:
+        Identity.read(copied / "pi")
+        return
+    with pytest.raises(InputError, match=rf"key\.pem: every user.*found 'mode {mode:04o}'.*chmod"):
         Identity.read(copied / "pi")
 
 

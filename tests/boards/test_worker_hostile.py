@@ -1,5 +1,6 @@
 """Hostile bytes from the network: the worker says no, or hangs up, and lives."""
 
+import resource
 import socket
 import ssl
 import struct
@@ -135,6 +136,22 @@ def test_frames_are_for_hosts_of_this_authority(place, tmp_path, who):
             raise ConnectionError("the worker hung up without a word")
 
 
+def test_silent_connections_leave_descriptors_and_end(place):
+    """More of them than the standard port takes, at a limit that they would exhaust."""
+    bundle, manifest, keys, worker = place
+    before = open_files(worker)
+    resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (before + 100, before + 100))
+    port = worker.address.port
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(150)]
+    try:
+        with asking(bundle, manifest, keys, [worker], protocol="standard") as client:
+            assert not client.ask(np.zeros((1, *IMAGE), np.float32)).missing
+        assert open_files(worker) < before + 100
+    finally:
+        for each in silent:
+            each.close()
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -144,8 +161,9 @@ def test_frames_are_for_hosts_of_this_authority(place, tmp_path, who):
         HEADER.pack(b"NoNN", 1, FrameKind.HELLO, 0, 0, LARGEST + 1),
         frames.images_frame(1, np.zeros((1, 64), np.float32)).encoded(),
         Frame(FrameKind.HELLO, 0, b"\xff\xfe").encoded(),
+        frames.hello_frame(["student-0", "student-0"]).encoded(),
     ],
-    ids=["zeros", "another version", "another kind", "too long", "no hello", "no text"],
+    ids=["zeros", "another version", "another kind", "too long", "no hello", "no text", "twice"],
 )
 def test_what_is_no_hello_is_hung_up_on(place, content):
     with secured(place) as connection:

@@ -260,3 +260,13 @@ def test_a_document_may_hold_itself(tmp_path):
     path.write_text("&cart {name: c, self: *cart}\n")
     with pytest.raises(InputError, match="field self: is not a field"):
         Cart.read(path)
+
+
+@pytest.mark.parametrize("form", ["flow", "block"])
+def test_yaml_of_too_many_levels_is_refused_before_it_is_parsed(monkeypatch, form):
+    """With a low bound: the native parser calls itself for each level."""
+    monkeypatch.setattr(document, "MOST_LEVELS", 3)
+    assert document.plain_yaml("[[[a]], b, [[c]]]", "here") == [[["a"]], "b", [["c"]]]
+    deeper = {"flow": "[\n[[[a]]]]", "block": "a:\n- b:\n  - c: d\n"}
+    with pytest.raises(InputError, match=r"here: line \d: too many levels of .*up to 3"):
+        document.plain_yaml(deeper[form], "here")

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from made_bundle import make_bundle
 from PIL import Image as Picture
+from PIL.PngImagePlugin import PngImageFile
 
 from boards.host.session import folder_images
 from nonn_common.errors import InputError
+from nonn_core.data import files, picture
 from nonn_core.data.dataset import load_dataset
 from nonn_core.data.picture import PictureReading, PictureTally, picture_suffixes
 from nonn_core.data.sources import read_source, with_picture_options
@@ -345,3 +347,28 @@ def test_options_are_part_of_the_source(typed, source):
 def test_what_is_wrong_with_options_is_said(source, size, paper, text):
     with pytest.raises(InputError, match=text):
         with_picture_options(source, size, paper)
+
+
+def test_a_picture_is_looked_at_before_it_is_decoded(monkeypatch):
+    """Its head says its size; with low bounds, as large ones take memory."""
+    content = noise(0, size=(40, 30))
+
+    def fails(_):
+        raise AssertionError("its pixels were decoded")
+
+    monkeypatch.setattr(PngImageFile, "load", fails)
+    monkeypatch.setattr(picture, "LARGEST_SIDE", 32)
+    with pytest.raises(InputError, match=r"here: too many pixels.*40x30.*32 on each.*size=64"):
+        decoded(content)
+    monkeypatch.setattr(picture, "MOST_PIXELS", 1_000)
+    with pytest.raises(InputError, match=r"here: too many pixels.*40x30.*1000 in all"):
+        decoded(content, image_size=8)
+
+
+def test_a_file_of_an_archive_is_read_up_to_a_bound(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "photos", noise)
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as tar:
+        tar.add(folder, ".")
+    monkeypatch.setattr(files, "MOST_BYTES", 50)
+    with pytest.raises(InputError, match=r"photos.tar.gz: .*png: too large a file.*up to 50"):
+        load_dataset(f"imagefolder:{tmp_path / 'photos.tar.gz'}")

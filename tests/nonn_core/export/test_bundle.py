@@ -1,9 +1,11 @@
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
 from nonn_common.errors import InputError, NonnError
 from nonn_core.export.bundle import (
@@ -16,6 +18,7 @@ from nonn_core.export.bundle import (
     check_bundle_place,
     content_hash,
     read_bundle,
+    read_bundled,
     write_bundle,
 )
 
@@ -187,3 +190,29 @@ def test_boards_read_bundles_without_torch():
         ],
         check=True,
     )
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path, manifest):
+    write_bundle(tmp_path / "bundle", manifest, CONTENTS)
+    path = tmp_path / "bundle" / "student-a.onnx"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=r"student-a.onnx: is no regular file"):
+        read_bundle(tmp_path / "bundle")
+    with pytest.raises(InputError, match=r"student-a.onnx: is no regular file"):
+        read_bundled(tmp_path / "bundle", manifest.models[0].files[0])
+
+
+def test_a_size_that_no_file_has_is_not_taken_from_memory(tmp_path, manifest):
+    write_bundle(tmp_path / "bundle", manifest, CONTENTS)
+    right = manifest.models[0].files[0]
+    claimed = right.model_copy(update={"size_bytes": 2**60})
+    assert read_bundled(tmp_path / "bundle", claimed) == CONTENTS["student-a.onnx"]
+    (tmp_path / "bundle" / "student-a.onnx").write_bytes(b"weights of a, and more")
+    with pytest.raises(InputError, match=r"student-a\.onnx"):
+        read_bundled(tmp_path / "bundle", claimed)
+
+
+def test_a_shape_that_no_memory_holds_is_refused():
+    with pytest.raises(ValidationError, match=r"4294967296 values; up to 67108864"):
+        Port(name="image", shape=(65536, 65536))
