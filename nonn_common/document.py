@@ -292,9 +292,9 @@ def _check_levels(text: str, where: str | None) -> None:
         level += isinstance(event, yaml.CollectionStartEvent)
         level -= isinstance(event, yaml.CollectionEndEvent)
         if level > MOST_LEVELS:
-            line = event.start_mark.line + 1
+            line = f"line {event.start_mark.line + 1}: " if event.start_mark else ""
             raise InputError(
-                f"line {line}: too many levels of lists and mappings",
+                f"{line}too many levels of lists and mappings",
                 where=where,
                 allowed=f"up to {MOST_LEVELS}",
             )

@@ -5,9 +5,11 @@ A recipe holds everything that `nonn-plan train` needs for one plan: written by
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -194,6 +196,14 @@ class SplitNetRecipe(Record):
         return parse_network(self.network)
 
 
+_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def is_code(teacher: str) -> bool:
+    """Whether a teacher is `package.module:callable`, which runs where it is loaded."""
+    return _CODE.fullmatch(teacher) is not None
+
+
 class TrainingRecipe(Document):
     """All that a training run needs."""
 
@@ -247,6 +257,17 @@ class TrainingRecipe(Document):
     def reading(self) -> PictureReading:
         """How the pictures of its data set become images of its shape."""
         return PictureReading.of_source(self.data, self.image)
+
+    def require_trust(self, where: Path, *, trusted: bool) -> None:
+        """Refuse code that a file names, unless its user trusts it; raises InputError."""
+        if is_code(self.teacher) and not trusted:
+            raise InputError(
+                "the teacher of this recipe is code, which runs when it is loaded",
+                where=str(where),
+                found=self.teacher,
+                allowed="a teacher file, which holds weights alone",
+                fix="read that module; if you trust it, give --trust",
+            )
 
     @model_validator(mode="after")
     def _losses_are_for_this_model(self) -> Self:

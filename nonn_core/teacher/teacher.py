@@ -1,6 +1,5 @@
 """Teacher: a trained classifier, ours or anybody's, and what it outputs for students."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,9 @@ from nonn_core.networks.modules import (
 )
 from nonn_core.networks.network_cost import teacher_cost
 from nonn_core.partition import Filters, SignedMaps, TeacherReference
-from nonn_core.recipe import OptimiserRecipe
-from nonn_core.teacher.foreign import PROGRAM_SUFFIX, ForeignClassifier, load_foreign
+from nonn_core.recipe import OptimiserRecipe, is_code
+from nonn_core.teacher.foreign import ForeignClassifier, load_foreign
+from nonn_core.teacher.network_source import PROGRAM_SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,6 @@ class TeacherOutputs:
 DEFAULT_FCONV = "trunk"
 SUFFIX = ".safetensors"
 REFERENCES = f"a name ending in {SUFFIX} or {PROGRAM_SUFFIX}, or package.module:callable"
-_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _PROBED = 4
 """Images on which the fconv of a foreign teacher is looked for."""
 
@@ -303,7 +302,7 @@ class TrainedTeacher(Teacher):
 def is_teacher(reference: str) -> bool:
     """Whether this text refers to a teacher, whether or not it exists."""
     named = reference.lower().endswith((SUFFIX, PROGRAM_SUFFIX))
-    return named or _CALLABLE.fullmatch(reference) is not None
+    return named or is_code(reference)
 
 
 def teacher_and_data(

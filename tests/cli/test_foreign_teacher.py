@@ -90,7 +90,10 @@ def test_partition_plan_config_train_evaluate(nonn_plan, partition, folder, pict
     # The layer belongs to the teacher: of another one it is found anew.
     other = ["config", plan, "--teacher", "other.pt2", "-o", folder / "other.yaml", "--json"]
     assert nonn_plan(*other).document["fconv"] is None
-    said = nonn_plan("train", recipe, "-o", run, "--json")
+    said = nonn_plan("train", recipe, "-o", run)
+    assert (said.code, run.exists()) == (2, False)
+    assert f"{recipe}: the teacher of this recipe is code" in said.err and "--trust" in said.err
+    said = nonn_plan("train", recipe, "-o", run, "--trust", "--json")
     assert said.code == 0, said.err
     assert [row["epoch"] for row in said.document] == [1, 2]
     assert said.document[-1]["losses"]["transfer"] > 0

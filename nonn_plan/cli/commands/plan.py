@@ -156,7 +156,7 @@ def config(
     as_json: AsJson = False,
 ) -> None:
     """Write the training recipe of a plan."""
-    from nonn_core.recipe import DistillationRecipe, OptimiserRecipe
+    from nonn_core.recipe import DistillationRecipe, OptimiserRecipe, is_code
 
     output = Output(as_json)
     recipe = nonn_plan.training_recipe(
@@ -174,7 +174,8 @@ def config(
         seed=seed,
     )
     write_recipe(recipe, out)
-    output.say(f"written to {out}; next: nonn-plan train {out} -o run")
+    trust = " --trust" if is_code(recipe.teacher) else ""
+    output.say(f"written to {out}; next: nonn-plan train {out} -o run{trust}")
     output.result(recipe.model_dump(mode="json"))
 
 

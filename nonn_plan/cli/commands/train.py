@@ -22,7 +22,7 @@ from nonn_core.recipe import (
 )
 from nonn_plan.api import read_plan, write_recipe
 from nonn_plan.cli.output import TO_RESUME, UNCHANGED, Output, output_of_rank_zero
-from nonn_plan.cli.parsers.options import AsJson, ConfusionFiles, SettingAxes
+from nonn_plan.cli.parsers.options import AsJson, ConfusionFiles, SettingAxes, Trust
 from nonn_plan.cli.views.training_report import (
     show_agreement,
     show_bundle_files,
@@ -61,6 +61,7 @@ def train(
             "--seeds", min=1, help="Train from so many seeds in a row, each into OUT/seed-S."
         ),
     ] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a recipe.  A killed run goes on when the same command is given again.
@@ -71,6 +72,7 @@ def train(
     from nonn_core.distillation.run_evaluation import train_seeds
 
     recipe = TrainingRecipe.read(recipe_file)
+    recipe.require_trust(recipe_file, trusted=trust)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
     with output_of_rank_zero():
@@ -201,6 +203,7 @@ def tune(
         int | None, typer.Option("--epochs", min=1, help="Epochs of each, if not the recipe's.")
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs.")] = Path("tune"),
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a recipe with each setting; OUT/best.yaml is the one that validates best.
@@ -211,6 +214,7 @@ def tune(
 
     output = Output(as_json)
     recipe = TrainingRecipe.read(recipe_file)
+    recipe.require_trust(recipe_file, trusted=trust)
     axes = tuple(Axis.parse(text) for text in tried or ())
     if len(grid_settings(axes)) < 2:
         raise InputError(
@@ -233,8 +237,10 @@ def tune(
             for trial in trials
         ],
     )
+    trusted = " --trust" if trust else ""
     output.say(
-        f"{path}: the recipe with {setting_label(chosen.setting)}; next: nonn-plan train {path}"
+        f"{path}: the recipe with {setting_label(chosen.setting)}; "
+        f"next: nonn-plan train {path}{trusted}"
     )
     output.result([asdict(trial) for trial in trials])
 
@@ -329,15 +335,17 @@ def quantise(
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder of the new run.")] = Path(
         "run-int8"
     ),
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a run for int8, with rounded weights and activations; a killed one goes on."""
     from nonn_core.distillation.construction import fine_tuning_recipe
-    from nonn_core.distillation.run import recipe_of
+    from nonn_core.distillation.run import RECIPE, recipe_of
     from nonn_core.distillation.run import train as train_run
 
     output = Output(as_json)
     recipe = fine_tuning_recipe(recipe_of(run), run, epochs, learning_rate)
+    recipe.require_trust(run / RECIPE, trusted=trust)
     with output.progress(TO_RESUME) as progress:
         dataset = _load(recipe, output, progress)
         history = train_run(recipe, out, dataset, progress)

@@ -57,6 +57,9 @@ ConfusionFiles = Annotated[
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Plain text without keys; on loopback only.")
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the code that the recipe names as its teacher.")
+]
 Sends = Annotated[
     str,
     typer.Option("--sends", help="Images: one per-board, or per-student, as the NoNN paper did."),

@@ -1,7 +1,9 @@
 """Exported programs as teachers: any batch, damage, and what is refused."""
 
+import io
 import logging
 import zipfile
+from fractions import Fraction
 
 import pytest
 import torch
@@ -99,6 +101,33 @@ def test_a_damaged_program_is_named_without_a_traceback(tmp_path, probe, caplog)
     assert not logging.getLogger("torch.export").disabled
     path.unlink()
     with pytest.raises(InputError, match=r"net\.pt2: no such teacher"):
+        load_foreign(whole, probe, 3, None)
+
+
+def rewritten(path, name, content):
+    """Write an archive anew with another content of one entry, or with one entry more."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {each: archive.read(each) for each in archive.namelist()}
+    top = next(iter(entries)).partition("/")[0]
+    with zipfile.ZipFile(path, "w") as archive:
+        for each, found in (entries | {f"{top}/{name}": content}).items():
+            archive.writestr(each, found)
+
+
+def test_a_program_of_more_than_weights_is_refused(tmp_path, probe):
+    """Objects that an unpickler would make: here a fraction, which does no harm."""
+    path = tmp_path / "net.pt2"
+    whole = exported("named", path)
+    rewritten(path, "unused", b"")
+    load_foreign(whole, probe, 3, None)
+    pickled = io.BytesIO()
+    torch.save(((Fraction(1, 3),), {}), pickled)
+    rewritten(path, "data/sample_inputs/model.pt", pickled.getvalue())
+    with pytest.raises(InputError, match=r"net\.pt2: is not a whole.*[Ww]eights.only"):
+        load_foreign(whole, probe, 3, None)
+    exported("named", path)
+    rewritten(path, "data/constants/opaque_obj_0", b"")
+    with pytest.raises(InputError, match=r"net\.pt2: holds objects that only code can restore"):
         load_foreign(whole, probe, 3, None)
 
 
