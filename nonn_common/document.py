@@ -286,7 +286,7 @@ def plain_yaml(text: str, where: str | None = None) -> object:
 
 
 def _check_levels(text: str, where: str | None) -> None:
-    """Refuse YAML of too many levels by its events, which are read one after the other."""
+    """Refuse YAML of too many levels, by its stream of events; raises InputError."""
     level = 0
     for event in yaml.parse(text, Loader=YAML_LOADER):
         level += isinstance(event, yaml.CollectionStartEvent)

@@ -147,7 +147,7 @@ class Identity:
 
 
 def _require_private(key: Path) -> None:
-    """Refuse a key that others than its owner and group may read or change; raises InputError."""
+    """Refuse a key that every user may read or change; raises InputError."""
     if key.is_file() and (mode := key.stat().st_mode & 0o777) & 0o007:
         raise InputError(
             "every user of this machine may read or change this key",

@@ -263,7 +263,7 @@ def read_bundled(folder: Path, one: BundledFile) -> bytes:
 
 
 def _check_regular(path: Path) -> None:
-    """Refuse what is no file; who opens a pipe waits for its other end.  Raises InputError."""
+    """Refusal of what is no file: a pipe would be waited for.  Raises InputError."""
     if path.exists() and not path.is_file():
         raise InputError("is no regular file", where=str(path), fix="copy the bundle again")
 
