@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= quickstart
 
-.PHONY: demo test lint types contracts tests coverage docs rooms schemas calibrate bench clean
+.PHONY: demo test lint types contracts tests coverage docs pictures rooms schemas calibrate bench clean
 
 demo: .venv/installed
 	$(BIN)/nonn-plan quickstart -o $(DEMO)
@@ -41,6 +41,10 @@ coverage: .venv/installed-dev
 # theme's note on its successor.)
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The pictures of the pages, drawn from the demo's files: docs/images/*.png.
+pictures: demo
+	sh docs/pictures.sh $(BIN) $(DEMO)
 
 # Each file of each room with its first sentence.
 rooms:

@@ -48,6 +48,7 @@ COMMANDS = {
     "emulate": "host:emulate",
     "profile": "devices:profile",
     "validate": "host:validate",
+    "draw": "plan:draw",
     "reproduce": "published:reproduce",
     "table": "published:table",
 }

@@ -16,6 +16,7 @@ PANELS = {
     **dict.fromkeys(("config", "train", "tune", "evaluate"), "Train students"),
     **dict.fromkeys(("quantise", "export"), "Train students"),
     **dict.fromkeys(("keys", "worker", "host", "emulate", "profile", "validate"), "On the boards"),
+    "draw": "Pictures",
     **dict.fromkeys(("reproduce", "table"), "Published results"),
 }
 """Heading of the help under which a command stands."""

@@ -1,4 +1,4 @@
-"""`plan`, `ui`, `config`, `explain`: a proven plan, its page and recipe, and why; no torch."""
+"""`plan`, `ui`, `config`, `explain`, `draw`: proven plans and why, pictures of files; no torch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import nonn_plan
-from nonn_common.document import check_place, read_plain
+from nonn_common.document import check_picture, check_place, read_plain
 from nonn_common.errors import PlanningError, UnprovenError
 from nonn_core.evidence import partition_warnings
 from nonn_core.partition import Partition
@@ -204,3 +204,39 @@ def explain(
 
 
 _UNSETTLED = "not all is settled, and no limit is the cause"
+
+
+def draw(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="partition.json, the folder of a run or its metrics.jsonl, evaluation.json, or "
+            "validation.json.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="picture.png, if not FILE's name, here."),
+    ] = None,
+    plan_file: Annotated[
+        Path | None,
+        typer.Option("--plan", help="Of an evaluation: by boards that work, not by students."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw filters and delta_val, a training, missing boards, or measured times, as PNG.
+
+    Which of them, the file says. Other pictures: simulate --gantt, sweep --plot, evaluate
+    --confusion, and the pages of explore and ui.
+    """
+    from nonn_plan.figure import figure_of
+
+    output = Output(as_json)
+    target = out or Path(f"{file.absolute().stem}.png")
+    check_picture(target)
+    found = figure_of(file, None if plan_file is None else read_plan(plan_file))
+    output.warn(*found.untold)
+    found.write(target)
+    output.say(f"{found.shows}: written to {target}")
+    output.result({"shows": found.shows, "picture": str(target)})
