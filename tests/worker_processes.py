@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from time import sleep
 
 from forked_python import template
 
@@ -27,6 +28,10 @@ WORKER = (
     "boards.worker.frame_server",
 )
 """What a worker imports, but for the standard library."""
+
+
+def _runs(thread):
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0] != "T"
 
 
 class WorkerProcess:
@@ -54,8 +59,11 @@ class WorkerProcess:
         self.address = Address.parse(line.split(" on ")[1].strip(), "worker")
 
     def send(self, number):
-        """Send a signal."""
+        """Send a signal; SIGSTOP has stopped every thread when this returns."""
         self.process.send_signal(number)
+        threads = Path(f"/proc/{self.process.pid}/task")
+        while number == signal.SIGSTOP and any(map(_runs, threads.iterdir())):
+            sleep(0.005)
 
     def kill(self):
         """End it as a power cut would."""
