@@ -33,6 +33,7 @@ _LARGEST_HOST_NAME = 253
 USAGES = {"host": ExtendedKeyUsageOID.CLIENT_AUTH, "board": ExtendedKeyUsageOID.SERVER_AUTH}
 CERTIFICATE_FILE, KEY_FILE = "certificate.pem", "key.pem"
 NEW_KEYS = "move its folder away and run `nonn-plan keys init` again"
+RENEWAL = "run `nonn-plan keys renew` where its authority is, and copy the new certificate.pem"
 AUTHORITY_FILE = "authority.pem"
 
 
@@ -254,11 +255,19 @@ def require_issued(one: x509.Certificate, authority: x509.Certificate, where: Pa
         ) from None
 
 
+class NotYetValidError(InputError):
+    """A certificate that begins later than this machine's clock says it is."""
+
+
 def require_valid_now(one: x509.Certificate, where: Path) -> None:
-    """Make sure that the certificate is valid now, by this machine's clock; raises InputError."""
+    """Make sure that the certificate is valid now, by this machine's clock.
+
+    Raises InputError, and NotYetValidError where that may change by itself.
+    """
     if fault := fault_of_validity(one):
         what, fix = fault
-        raise InputError(what, where=str(where), fix=fix)
+        early = datetime.now(UTC) < one.not_valid_before_utc
+        raise (NotYetValidError if early else InputError)(what, where=str(where), fix=fix)
 
 
 def fault_of_validity(one: x509.Certificate) -> tuple[str, str] | None:
@@ -274,7 +283,7 @@ def fault_of_validity(one: x509.Certificate) -> tuple[str, str] | None:
     if now > one.not_valid_after_utc:
         return (
             f"was valid until {_day(one.not_valid_after_utc)}; {clock}",
-            f"if the clock is right, {NEW_KEYS}",
+            f"if the clock is right, {NEW_KEYS if one.issuer == one.subject else RENEWAL}",
         )
     return None
 

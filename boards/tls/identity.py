@@ -2,6 +2,7 @@
 
 import ssl
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +14,7 @@ from boards.tls.credential import (
     CERTIFICATE_FILE,
     KEY_FILE,
     NEW_KEYS,
+    RENEWAL,
     Purpose,
     alternative_names,
     common_name,
@@ -27,6 +29,9 @@ from boards.tls.credential import (
     sending_board,
 )
 from nonn_common.errors import InputError
+
+EXPIRING = timedelta(days=30)
+"""Time before the end of a certificate from which on its user is warned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +107,7 @@ class Identity:
                 "need folders of one `nonn-plan keys init`: `nonn-plan keys show` tells which are"
             )
         if fault := fault_of_validity(shown):
-            copied = ", and copy the new one to the board" if NEW_KEYS in fault[1] else ""
-            return f"the board's certificate {'; '.join(fault)}{copied}"
+            return f"the board's certificate {'; '.join(fault)}"
         names, found = tuple(alternative_names(shown)), purposes(shown)
         if board not in names or "board" not in found:
             return (
@@ -117,6 +121,19 @@ class Identity:
         where = self.folder / CERTIFICATE_FILE
         fault = fault_of_validity(parse_certificate(self.certificate, where))
         return f"{where} {'; '.join(fault)}" if fault else ""
+
+    def expiry_warnings(self) -> tuple[str, ...]:
+        """Sentences on certificates here that end within 30 days."""
+        now, found = datetime.now(UTC), []
+        contents = {AUTHORITY_FILE: self.authority, CERTIFICATE_FILE: self.certificate}
+        for name, content in contents.items():
+            where = self.folder / name
+            end = parse_certificate(content, where).not_valid_after_utc
+            if end - now < EXPIRING:
+                fix = RENEWAL if name == CERTIFICATE_FILE else f"make all keys anew: {NEW_KEYS}"
+                left = f"{(end - now).days} days more"
+                found.append(f"{where} is valid until {end:%Y-%m-%d}, {left}; {fix}")
+        return tuple(found)
 
     def require(self, purpose: Purpose) -> None:
         """Make sure that the certificate is good for `purpose`; raises InputError."""

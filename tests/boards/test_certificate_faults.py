@@ -57,7 +57,7 @@ def day(time):
     [
         ("late", "keys/host", [
             f"the board's certificate was valid until {day(LATE + LEAF_LIFE)}; this machine",
-            "run `nonn-plan keys init` again, and copy the new one to the board",
+            "run `nonn-plan keys renew` where its authority is, and copy the new certificate.pem",
         ]),
         ("early", "keys/host", [
             f"the board's certificate is valid only from {day(EARLY - BACKDATED)} on; this machine",
@@ -71,7 +71,7 @@ def day(time):
             "this is the certificate of board odroid: two addresses of boards.yaml are swapped",
         ]),
         ("keys/pi", "late-host", [
-            f"late-host/certificate.pem was valid until {day(LATE + LEAF_LIFE)}", "keys init",
+            f"late-host/certificate.pem was valid until {day(LATE + LEAF_LIFE)}", "keys renew",
         ]),
     ],
     ids=["expired", "early", "authority", "swapped", "own-expired"],

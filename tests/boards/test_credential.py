@@ -219,7 +219,7 @@ def test_a_certificate_that_a_board_signed(keys, pi, tmp_path):
 @pytest.mark.parametrize(
     ("made_at", "reason", "told", "fix"),
     [
-        (NOW - LEAF_LIFE - timedelta(days=1), "expired", "was valid until", "keys init"),
+        (NOW - LEAF_LIFE - timedelta(days=1), "expired", "was valid until", "keys renew"),
         (NOW + timedelta(days=30), "not yet valid", "is valid only from", "set the clock"),
     ],
 )

@@ -1,13 +1,17 @@
-"""`keys init` and `keys show`."""
+"""`keys init`, `keys show` and `keys renew`; a worker whose clock is behind."""
 
+import logging
 import shutil
 import subprocess
 import sys
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from boards.tls.authority import BACKDATED, LEAF_LIFE, CertificateAuthority
+from boards.tls.credential import HOST_SUBJECT, NotYetValidError, board_subject
 from boards.tls.identity import Identity
+from nonn_plan.cli.commands import worker
 
 
 @pytest.fixture
@@ -102,3 +106,72 @@ def test_keys_load_neither_torch_nor_a_solver(keys, plan_file):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def reissued(keys, subject, now):
+    """Write a certificate and key that the authority would have made at another time."""
+    pair = CertificateAuthority.read(keys / "authority").issue(subject, now)
+    (keys / subject.name / "certificate.pem").write_bytes(pair.certificate)
+    (keys / subject.name / "key.pem").write_bytes(pair.key)
+
+
+def test_what_ends_soon_is_renewed_with_its_names_and_key(nonn_plan, keys):
+    nonn_plan("keys", "init", keys, "--board", "pi=10.0.0.7", "--board", "odroid")
+    soon = datetime.now(UTC) - LEAF_LIFE + timedelta(days=20, hours=1)
+    reissued(keys, board_subject("pi", ("10.0.0.7",)), soon)
+    (warning,) = Identity.read(keys / "pi").expiry_warnings()
+    assert "pi/certificate.pem is valid until" in warning and "20 days more" in warning
+    assert "keys renew" in warning
+    key, odroid = (keys / "pi" / "key.pem").read_bytes(), Identity.read(keys / "odroid")
+    said = nonn_plan("keys", "renew", keys, "--json")
+    assert said.code == 0, said.err
+    assert said.document["renewed"] == ["pi"]
+    (found,) = [one for one in said.document["certificates"] if one["name"] == "pi"]
+    assert found["addresses"] == ["10.0.0.7"]
+    left = datetime.fromisoformat(found["valid_until"]) - datetime.now(UTC)
+    assert timedelta(days=730) < left <= LEAF_LIFE
+    assert (keys / "pi" / "key.pem").read_bytes() == key
+    renewed = Identity.read(keys / "pi")
+    assert renewed.expiry_warnings() == ()
+    renewed.require("board")
+    assert Identity.read(keys / "odroid") == odroid
+    assert "nothing, all of it is valid for longer" in nonn_plan("keys", "renew", keys).out
+    assert nonn_plan("keys", "renew", keys, "host", "--json").document["renewed"] == ["host"]
+
+
+def test_what_is_over_is_renewed_as_well(nonn_plan, keys):
+    nonn_plan("keys", "init", keys)
+    reissued(keys, HOST_SUBJECT, datetime.now(UTC) - LEAF_LIFE - timedelta(days=3))
+    assert nonn_plan("keys", "renew", keys, "--json").document["renewed"] == ["host"]
+    Identity.read(keys / "host").require("host")
+
+
+@pytest.mark.parametrize("name, told", [("nobody", "allowed: host, pi"), ("authority", "init")])
+def test_who_cannot_be_renewed_is_said_and_nobody_is(nonn_plan, keys, name, told):
+    nonn_plan("keys", "init", keys, "--board", "pi")
+    before = {path: path.read_bytes() for path in keys.rglob("*.pem")}
+    said = nonn_plan("keys", "renew", keys, "pi", name)
+    assert said.code == 2
+    assert told in said.err
+    assert {path: path.read_bytes() for path in keys.rglob("*.pem")} == before
+
+
+def test_a_worker_waits_for_the_time_instead_of_ending(nonn_plan, keys, monkeypatch, caplog):
+    nonn_plan("keys", "init", keys, "--board", "pi")
+    early = datetime.now(UTC) + BACKDATED + timedelta(days=200)
+    reissued(keys, board_subject("pi"), early)
+    with pytest.raises(NotYetValidError):
+        Identity.read(keys / "pi")
+    pauses = []
+
+    def sleep(pause_s):
+        pauses.append(pause_s)
+        if len(pauses) == 9:  # the time server has answered
+            reissued(keys, board_subject("pi"), datetime.now(UTC))
+
+    monkeypatch.setattr(worker.time, "sleep", sleep)
+    with caplog.at_level(logging.WARNING):
+        assert worker._identity_in_time(keys / "pi", insecure=False) == Identity.read(keys / "pi")
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert len(caplog.messages) == 6
+    assert "waiting for the right time" in caplog.text and "is valid only from" in caplog.text

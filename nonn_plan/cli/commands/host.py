@@ -109,6 +109,7 @@ def host(
     for file in files:
         check_confusion_file(file)
     identity = read_identity(keys, insecure)
+    output.warn(*(() if identity is None else identity.expiry_warnings()))
     with (
         output.progress("nothing was written") as progress,
         connected(plan, bundle, addresses, identity, joining, str(boards_file)) as client,
@@ -252,6 +253,7 @@ def validate(
         check_own_place(trace, START)
     joining = QuorumPolicy(deadline_ms=parse_ms(deadline, "--deadline"))
     identity = read_identity(keys, insecure)
+    output.warn(*(() if identity is None else identity.expiry_warnings()))
     with (
         output.progress("nothing was written") as progress,
         connected(plan, bundle, addresses, identity, joining, str(boards_file)) as client,

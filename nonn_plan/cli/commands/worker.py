@@ -1,6 +1,7 @@
 """`keys`, `worker`: a board's keys, and what runs on it with few packages installed."""
 
 import logging
+import math
 import signal
 import sys
 import time
@@ -20,6 +21,7 @@ from nonn_plan.cli.views.board_report import show_certificates
 if TYPE_CHECKING:
     from boards.protocol.address import Address
     from boards.tls.credential import CertificateInfo, Subject
+    from boards.tls.identity import Identity
     from boards.worker.server import Worker
     from nonn_core.export.bundle import Manifest
 
@@ -75,11 +77,34 @@ def keys_show(keys: Keys, as_json: AsJson = False) -> None:
     output.result(_certificate_documents(found))
 
 
+def keys_renew(
+    keys: Keys,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Default: those that end within 30 days."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Renew certificates of host and boards for two years; their keys stay."""
+    from boards.tls.authority import list_keys
+    from boards.tls.renewal import renew_keys
+
+    output = Output(as_json)
+    renewed = renew_keys(keys, names or ())
+    found = list_keys(keys)
+    show_certificates(output, found)
+    output.say(f"renewed: {', '.join(renewed) or 'nothing, all of it is valid for longer'}")
+    if renewed:
+        output.say("copy certificate.pem of each to its board, and restart the worker there")
+    output.result({"renewed": renewed, "certificates": _certificate_documents(found)})
+
+
 key_commands = typer.Typer(
     help="Keys and certificates of host and boards.", no_args_is_help=True, rich_markup_mode=None
 )
 key_commands.command("init")(keys_init)
 key_commands.command("show")(keys_show)
+key_commands.command("renew")(keys_renew)
 
 
 def _planned_boards(plan_file: Path | None) -> "Sequence[Subject]":
@@ -111,6 +136,11 @@ def _certificate_documents(found: "Sequence[CertificateInfo]") -> list[dict[str,
 
 
 _POLL_S = 0.5
+_DAY_S = 86_400.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+"""Pauses while the clock is wrong, which double."""
+
+log = logging.getLogger(__name__)
 
 _MOST_BYTES = 2**31 - 1
 """The largest message that gRPC can be asked to take."""
@@ -169,7 +199,7 @@ def worker(
     manifest = Manifest.read(bundle / MANIFEST)
     names = [student_name(manifest, text) for text in dict.fromkeys(student)]
     address = Address.parse(listen, "--listen", free_port=True)
-    identity = read_identity(keys, insecure)
+    identity = _identity_in_time(keys, insecure)
     if identity is None:
         _require_loopback(address)
     settings = WorkerSettings(
@@ -181,7 +211,25 @@ def worker(
         metrics=None if metrics is None else _metrics_address(metrics),
     )
     models = load_models(bundle, names, precision=precision, engine=engine, threads=threads)
-    _serve(Worker(models, settings))
+    _serve(Worker(models, settings), identity)
+
+
+def _identity_in_time(keys: Path | None, insecure: bool) -> "Identity | None":
+    """Read the keys to be used; wait while a clock says that they are not valid yet.
+
+    A board without a battery starts with an old date, and learns the time from the network.
+    """
+    from boards.tls.credential import NotYetValidError
+
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            return read_identity(keys, insecure)
+        except NotYetValidError as error:
+            if pause_s < _LONGEST_PAUSE_S:
+                log.warning("waiting for the right time: %s", error)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def _metrics_address(text: str) -> "Address":
@@ -255,8 +303,8 @@ def _minimum_ms(manifest: "Manifest", text: str, served: Sequence[str]) -> tuple
     return name, parse_ms(time, "--at-least")
 
 
-def _serve(running: "Worker") -> None:
-    """Serve until a signal, then drain."""
+def _serve(running: "Worker", identity: "Identity | None") -> None:
+    """Serve until a signal, then drain; warn every day of keys that end soon."""
     came: list[int] = []
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     for number in (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,))):
@@ -266,6 +314,11 @@ def _serve(running: "Worker") -> None:
     sys.stdout.flush()
     # The system may give a signal to another thread; Python then runs its handler in this one, but
     # does not wake it for that.
+    warned_s = -math.inf
     while not came:
+        if identity is not None and time.monotonic() - warned_s > _DAY_S:
+            warned_s = time.monotonic()
+            for sentence in identity.expiry_warnings():
+                log.warning("%s", sentence)
         time.sleep(_POLL_S)
     running.drain()
