@@ -215,7 +215,7 @@ def worker(
 
 
 def _identity_in_time(keys: Path | None, insecure: bool) -> "Identity | None":
-    """Read the keys to be used; wait while a clock says that they are not valid yet.
+    """Keys to be used; waits while the clock says that they are not valid yet.
 
     A board without a battery starts with an old date, and learns the time from the network.
     """
