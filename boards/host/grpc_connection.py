@@ -297,6 +297,11 @@ def _features(response: Any, model: BundledModel, count: int) -> Features | None
 def connect(task: BoardTask, identity: Identity | None) -> Connection:
     """Connect to a board whose students are ready; raises ConnectionLostError."""
     address = task.board.endpoint
+    if identity is not None and identity.revoked:
+        # gRPC looks at no list of revoked certificates.
+        fault = certificate_fault(address, task.name, identity, CONNECT_TIMEOUT_S)
+        if fault:
+            raise ConnectionLostError(fault)
     channel = GrpcChannel(address, task.name, identity)
     with ExitStack() as stack:
         stack.callback(channel.close)

@@ -53,7 +53,7 @@ BACKDATED = timedelta(days=1)
 """How long ago certificates begin: clocks of boards are late, or in another time zone."""
 AUTHORITY_LIFE = timedelta(days=3653)
 LEAF_LIFE = timedelta(days=731)
-"""Ten years and two: no certificate is ever revoked, so those that travel expire sooner."""
+"""Ten years and two: those that travel expire sooner."""
 
 _TITLE = "nonn-plan authority"
 
@@ -237,9 +237,11 @@ def _make_missing(keys: Path, subjects: Sequence[Subject]) -> tuple[str, ...]:
     addresses = {name: _read_info(keys / name).addresses for name in _folders(keys)}
     require_distinct({**addresses, **{each.name: each.addresses for each in missing}})
     authority, made = _read_or_make_authority(keys)
+    others = {AUTHORITY_FILE: authority.pair.certificate}
+    if (revoked := keys / AUTHORITY_NAME / credential.REVOKED_FILE).exists():
+        others[credential.REVOKED_FILE] = credential.read_content(revoked)
     for subject in missing:
-        pair = authority.issue(subject, datetime.now(UTC))
-        _write_folder(keys / subject.name, pair, {AUTHORITY_FILE: authority.pair.certificate})
+        _write_folder(keys / subject.name, authority.issue(subject, datetime.now(UTC)), others)
     return (*made, *(each.name for each in missing))
 
 

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -34,7 +35,7 @@ USAGES = {"host": ExtendedKeyUsageOID.CLIENT_AUTH, "board": ExtendedKeyUsageOID.
 CERTIFICATE_FILE, KEY_FILE = "certificate.pem", "key.pem"
 NEW_KEYS = "move its folder away and run `nonn-plan keys init` again"
 RENEWAL = "run `nonn-plan keys renew` where its authority is, and copy the new certificate.pem"
-AUTHORITY_FILE = "authority.pem"
+AUTHORITY_FILE, REVOKED_FILE = "authority.pem", "revoked.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +254,28 @@ def require_issued(one: x509.Certificate, authority: x509.Certificate, where: Pa
             where=str(where),
             fix=f"copy the whole folder again, or {NEW_KEYS}",
         ) from None
+
+
+def read_revoked(path: Path, authority: x509.Certificate) -> frozenset[int] | None:
+    """Serial numbers of an authority's list of revoked certificates; None where there is none.
+
+    An empty file is none.  Raises InputError for one that is no list, or another authority's.
+    """
+    content = read_content(path) if path.exists() else b""
+    if not content.strip():
+        return None
+    try:
+        found = x509.load_pem_x509_crl(content)
+    except ValueError:
+        raise InputError("holds no list of revoked certificates", where=str(path)) from None
+    key = authority.public_key()
+    if not isinstance(key, EllipticCurvePublicKey) or not found.is_signature_valid(key):
+        raise InputError(
+            "was not signed by the authority beside it",
+            where=str(path),
+            fix="copy the file again that `nonn-plan keys revoke` wrote",
+        )
+    return frozenset(one.serial_number for one in found)
 
 
 class NotYetValidError(InputError):

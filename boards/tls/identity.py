@@ -15,6 +15,7 @@ from boards.tls.credential import (
     KEY_FILE,
     NEW_KEYS,
     RENEWAL,
+    REVOKED_FILE,
     Purpose,
     alternative_names,
     common_name,
@@ -23,6 +24,7 @@ from boards.tls.credential import (
     parse_key,
     purposes,
     read_content,
+    read_revoked,
     require_issued,
     require_key_pair,
     require_valid_now,
@@ -42,10 +44,12 @@ class Identity:
     certificate: bytes
     key: bytes = field(repr=False)
     folder: Path
+    revoked: frozenset[int] | None = None
+    """Serial numbers of certificates that are not to be trusted; None without a list of them."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the three files and check that they match and are valid today.
+        """Read the files and check that they match and are valid today.
 
         Raises InputError that names the file which is missing, broken, of another key or
         authority, expired or not yet valid, or a key that every user may read or change.
@@ -59,7 +63,8 @@ class Identity:
         require_issued(certificate, authority, paths[1])
         require_valid_now(authority, paths[0])
         require_valid_now(certificate, paths[1])
-        return cls(authority_pem, certificate_pem, key_pem, folder)
+        revoked = read_revoked(folder / REVOKED_FILE, authority)
+        return cls(authority_pem, certificate_pem, key_pem, folder, revoked)
 
     def server_context(self) -> ssl.SSLContext:
         """TLS settings of a board: 1.3, and only this authority's host may call.
@@ -108,6 +113,8 @@ class Identity:
             )
         if fault := fault_of_validity(shown):
             return f"the board's certificate {'; '.join(fault)}"
+        if self.has_revoked(shown):
+            return "the board's certificate was taken back with `nonn-plan keys revoke`"
         names, found = tuple(alternative_names(shown)), purposes(shown)
         if board not in names or "board" not in found:
             return (
@@ -115,6 +122,10 @@ class Identity:
                 "addresses of boards.yaml are swapped, or the board has keys of another"
             )
         return ""
+
+    def has_revoked(self, shown: x509.Certificate) -> bool:
+        """Whether a certificate of this authority was taken back."""
+        return shown.serial_number in (self.revoked or ())
 
     def fault_of_time(self) -> str:
         """Reason why the own certificate is not valid now; nothing where it is."""
@@ -154,6 +165,9 @@ class Identity:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         try:
             context.load_verify_locations(cadata=self.authority.decode())
+            if self.revoked is not None:
+                context.load_verify_locations(self.folder / REVOKED_FILE)
+                context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
             # The library takes a certificate of one's own from files alone.
             context.load_cert_chain(self.folder / CERTIFICATE_FILE, self.folder / KEY_FILE)
         except OSError as error:

@@ -27,6 +27,9 @@ from boards.tls.identity import EXPIRING
 from nonn_common.document import write_atomic
 from nonn_common.errors import InputError
 
+RENEWED_FOLDER = "renewed"
+"""Folder of the authority with certificates from before a renewal, which may be revoked as well."""
+
 
 def renew_keys(keys: Path, names: Collection[str] = ()) -> tuple[str, ...]:
     """Renew the named certificates of a keyring, or those that end within 30 days.
@@ -59,7 +62,11 @@ def renew_keys(keys: Path, names: Collection[str] = ()) -> tuple[str, ...]:
         )
     renewed = {name: _renewed(authority, keys / name, now) for name in dict.fromkeys(chosen)}
     for name, content in renewed.items():
-        write_atomic(keys / name / CERTIFICATE_FILE, content)
+        path = keys / name / CERTIFICATE_FILE
+        old = parse_certificate(read_content(path), path)
+        kept = keys / AUTHORITY_NAME / RENEWED_FOLDER / f"{name}-{old.serial_number:x}.pem"
+        write_atomic(kept, old.public_bytes(Encoding.PEM))
+        write_atomic(path, content)
     return tuple(renewed)
 
 

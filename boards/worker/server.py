@@ -15,7 +15,7 @@ from importlib.metadata import version
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -31,6 +31,9 @@ from boards.worker.frame_server import TIMEOUT_S, FrameServer
 from boards.worker.model_runtime import LoadedModel
 from boards.worker.student_pool import NullObserver, RequestObserver, ServedModel, StudentPool
 from nonn_common.errors import BoardError
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -86,9 +89,14 @@ class InferenceService:
     """The protocol's six methods, for the students of one worker."""
 
     def __init__(
-        self, students: StudentPool, frames_port: int | None, observer: RequestObserver
+        self,
+        students: StudentPool,
+        frames_port: int | None,
+        observer: RequestObserver,
+        identity: Identity | None = None,
     ) -> None:
         self._students = students
+        self._identity = identity
         self._extensions = () if frames_port is None else (format_extension(frames_port),)
         self._observer = observer
 
@@ -113,7 +121,7 @@ class InferenceService:
 
         def respond(content: bytes, context: grpc.ServicerContext) -> bytes:
             try:
-                _refuse_boards(context)
+                _check_caller(context, self._identity)
                 response: bytes = answer(_parse(f"{name}Request", content)).SerializeToString()
             except RequestRefused as error:
                 self._observer.count("standard", error.reason.name)
@@ -165,16 +173,19 @@ class InferenceService:
         return self._students.model(name)
 
 
-def _refuse_boards(context: grpc.ServicerContext) -> None:
-    """Refuse a board that may call others, but for sending maps; raises RequestRefused."""
-    shown = context.auth_context().get("x509_pem_cert", ())
-    if any(_sending_board(each) for each in shown):
-        raise RequestRefused(RefusalReason.PERMISSION_DENIED, "a board may send maps alone")
+def _check_caller(context: grpc.ServicerContext, identity: Identity | None) -> None:
+    """Refuse a board, and a host whose certificate was revoked; raises RequestRefused."""
+    for pem in context.auth_context().get("x509_pem_cert", ()):
+        caller = _caller(pem)
+        if sending_board(caller):
+            raise RequestRefused(RefusalReason.PERMISSION_DENIED, "a board may send maps alone")
+        if identity is not None and identity.has_revoked(caller):
+            raise RequestRefused(RefusalReason.PERMISSION_DENIED, "this certificate was taken back")
 
 
 @lru_cache(maxsize=64)
-def _sending_board(pem: bytes) -> str:
-    return sending_board(parse_certificate(pem, Path("the caller's certificate")))
+def _caller(pem: bytes) -> "Certificate":
+    return parse_certificate(pem, Path("the caller's certificate"))
 
 
 def _parse(name: str, content: bytes) -> Any:
@@ -272,7 +283,7 @@ class Worker:
             settings.largest_bytes,
             observer,
         )
-        service = InferenceService(self._students, self._frames.port, observer)
+        service = InferenceService(self._students, self._frames.port, observer, settings.identity)
         self._server.add_generic_rpc_handlers((service.handler(),))
 
     @property

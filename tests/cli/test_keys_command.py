@@ -1,4 +1,4 @@
-"""`keys init`, `keys show` and `keys renew`; a worker whose clock is behind."""
+"""`keys init`, `show`, `renew` and `revoke`; a worker whose clock is behind."""
 
 import logging
 import shutil
@@ -175,3 +175,15 @@ def test_a_worker_waits_for_the_time_instead_of_ending(nonn_plan, keys, monkeypa
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert len(caplog.messages) == 6
     assert "waiting for the right time" in caplog.text and "is valid only from" in caplog.text
+
+
+def test_what_is_taken_back_is_listed_for_each_board(nonn_plan, keys):
+    nonn_plan("keys", "init", keys, "--board", "pi", "--board", "odroid")
+    said = nonn_plan("keys", "revoke", keys, "odroid", "--json")
+    assert (said.code, said.document) == (0, {"revoked": ["odroid"]})
+    (serial,) = Identity.read(keys / "pi").revoked
+    assert {Identity.read(keys / name).revoked for name in ("host", "odroid")} == {
+        frozenset({serial})
+    }
+    assert "taken back: nothing new" in nonn_plan("keys", "revoke", keys, "odroid").out
+    assert nonn_plan("keys", "revoke", keys, "nobody").code == 2

@@ -99,12 +99,29 @@ def keys_renew(
     output.result({"renewed": renewed, "certificates": _certificate_documents(found)})
 
 
+def keys_revoke(
+    keys: Keys,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="host, or boards.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take certificates back: host and boards that have the new list trust them no more."""
+    from boards.tls.credential import REVOKED_FILE
+    from boards.tls.revocation import revoke_keys
+
+    output = Output(as_json)
+    revoked = revoke_keys(keys, names)
+    output.say(f"taken back: {', '.join(revoked) or 'nothing new'}")
+    output.say(f"copy {REVOKED_FILE} to the keys of each board, and restart host and workers")
+    output.result({"revoked": revoked})
+
+
 key_commands = typer.Typer(
     help="Keys and certificates of host and boards.", no_args_is_help=True, rich_markup_mode=None
 )
 key_commands.command("init")(keys_init)
 key_commands.command("show")(keys_show)
 key_commands.command("renew")(keys_renew)
+key_commands.command("revoke")(keys_revoke)
 
 
 def _planned_boards(plan_file: Path | None) -> "Sequence[Subject]":
