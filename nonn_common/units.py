@@ -26,7 +26,9 @@ _HERTZ = {f"{prefix}hz": scale for prefix, scale in _DECIMAL.items()}
 _MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "min": 60e3, "h": 3600e3}
 _MJ = {"mj": 1.0, "j": 1e3}
 _W = {"mw": 1e-3, "w": 1.0}
+_WH = {"mwh": 1e-3, "wh": 1.0}
 _PER_S = {"/s": 1.0}
+_PER_TIME = {**_PER_S, "/min": 1 / 60, "/h": 1 / 3600}
 _PCT = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*")
 
 
@@ -66,6 +68,21 @@ def parse_w(text: str, where: str | None = None) -> float:
 def parse_per_s(text: str, where: str | None = None) -> float:
     """Read a rate such as `20/s`, per second; raises InputError."""
     return _scaled(text, _PER_S, "a rate per second such as 20/s", where)
+
+
+def parse_rate(text: str, where: str | None = None) -> float:
+    """Read a rate such as `5/s`, `30/min` or `12/h`, per second; raises InputError."""
+    return _scaled(text, _PER_TIME, "a rate such as 5/s, 30/min or 12/h", where)
+
+
+def parse_wh(text: str, where: str | None = None) -> float:
+    """Read what a battery holds, such as `10Wh` or `500mWh`, in Wh; raises InputError."""
+    return _scaled(text, _WH, "what a battery holds, such as 10Wh or 500mWh", where)
+
+
+def parse_hours(text: str, where: str | None = None) -> float:
+    """Read a long duration such as `48h` or `90min` and return hours; raises InputError."""
+    return parse_ms(text, where) / _MS["h"]
 
 
 def parse_pct(text: str, where: str | None = None, *, small: bool = True) -> float:

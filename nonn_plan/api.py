@@ -24,6 +24,7 @@ from nonn_core.partition import Partition
 from planner.plan_file.plan_document import PlanDocument
 from planner.plan_file.validation import require_valid
 from planner.problem.budgets import BoardBudget, BudgetName, board_budgets
+from planner.problem.duty import sustained
 from planner.problem.goals import OBJECTIVES, AccuracyBasis, ObjectiveLevel
 from planner.problem.problem import BALANCED, Problem
 from profiles.fleet import Board, Fleet, parse_fleet, resolve
@@ -54,10 +55,9 @@ def state_problem(
     """State a problem; the partition and its teacher give what is left out.
 
     `fleet` is a fleet, or its text as `plan --fleet` takes it.  `teacher_network`, its accuracy and
-    finished runs are what predictions of accuracy rest on.  `fields` are fields of Problem, such as
-    budgets, objective, requirements, networks.  Where nothing says which networks students may be,
-    some that fit the budgets are proposed.  Raises InputError that names `where`, also for a
-    fraction where a percentage is meant.
+    finished runs are what predictions of accuracy rest on.  `fields` are fields of Problem; a rate
+    is a requirement of throughput, too.  Networks that nothing says are proposed, by the budgets.
+    Raises InputError that names `where`, also for a fraction where a percentage is meant.
     """
     _check_percentages(teacher_accuracy_pct, fields, where)
     teacher = partition.teacher
@@ -89,6 +89,7 @@ def state_problem(
         teacher_accuracy_pct,
         run_files,
     )
+    stated["requirements"] = sustained(stated.get("requirements", ()), stated.get("rate_per_s"))
     return Problem.check(stated, where=where)
 
 
@@ -126,8 +127,7 @@ def propose_students(
     """Networks to choose students from, for a teacher of no family known here.
 
     They are wide residual networks for small images, residual ones with the stem for large images,
-    both in the published proportion of widths and around it, scaled until the widest just fits a
-    board.
+    in the published proportion of widths and around it, until the widest just fits a board.
 
     `filters` are those of the teacher: a student is taken to mimic an even share of them.  The
     roomiest board and the tightest each have networks of their size; those of the roomiest come

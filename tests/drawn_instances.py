@@ -18,6 +18,7 @@ from planner.data.modes import (
     energy_units,
 )
 from planner.data.problem_data import ProblemData
+from planner.problem.duty import BatteryDrain
 from profiles.device import Hosting
 from profiles.fleet import Board
 from profiles.layer import KindCost, LayerModel, LayerRates
@@ -293,6 +294,29 @@ def _slower(rng, device, number):
         for name in ("power_fixed_w", "power_busy_w")
     }
     return device.model_copy(update=changes | {"name": f"{device.name} slow {number}"})
+
+
+def with_batteries(seed, instance):
+    """The instance whose boards have batteries of unlike sizes, and some no idle power."""
+    rng = np.random.default_rng((3, seed))
+    period_ms = float(10 ** rng.uniform(0.5, 4))
+    sites = instance.sites or range(len(instance.capacities))
+    sizes_wh = rng.choice([1.0, 2.0, 3.7, 50.0], max(sites) + 1)
+    kinds = sorted({one.board.device.name.split(" ")[0] for one in instance.capacities})
+    # Less than any point draws while it computes: a fifth of the first one's power.
+    idle_w = {kind: float(rng.choice([0.0, 0.1, 0.2])) for kind in kinds}
+    capacities = tuple(
+        replace(
+            one,
+            battery=BatteryDrain(
+                share=float(sizes_wh.min() / sizes_wh[site]),
+                idle_w=idle_w[one.board.device.name.split(" ")[0]],
+                period_ms=period_ms,
+            ),
+        )
+        for site, one in zip(sites, instance.capacities, strict=True)
+    )
+    return replace(instance, capacities=capacities)
 
 
 def company_needed(sizes, budget):

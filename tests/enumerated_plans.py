@@ -74,6 +74,14 @@ def group0_spent(device, spec, image, cost):
     return known.ms, device.power_busy_w.value * known.ms
 
 
+def drain_mj(site, busy_ms, busy_mj):
+    """Computing at its power, and the rest of the period idle, as of the smallest battery."""
+    battery = site.battery
+    if battery is None:
+        return 0 * busy_ms
+    return battery.share * (busy_mj + battery.idle_w * (battery.period_ms - busy_ms))
+
+
 def log_size(params, macs):
     return (np.log(params) + np.log(macs)) * UNITS_PER_INDEX
 
@@ -257,6 +265,7 @@ class _Division:
             "throughput": self._period(send, busy, reply) * UNITS_PER_MS,
             "energy": energy.sum(axis=1) * UNITS_PER_MJ,
             "energy-node": energy.max(axis=1) * UNITS_PER_MJ,
+            "battery": self._drains(on > 0, busy, energy).max(axis=1) * UNITS_PER_MJ,
             "memory": sums["memory"],
             "flops": sums["macs"],
             "boards": (on > 0).sum(axis=1),
@@ -272,6 +281,12 @@ class _Division:
         sites = self.instance.sites or range(len(self.instance.capacities))
         at = [[site == each for site in sites] for each in sorted(set(sites))]
         return np.logical_and.reduce([works[:, here].sum(axis=1) <= 1 for here in at])
+
+    def _drains(self, used, busy, energy):
+        """What each board that works takes of its battery from image to image, in mJ."""
+        sites = self.instance.capacities
+        each = [drain_mj(site, busy[:, b], energy[:, b]) for b, site in enumerate(sites)]
+        return used * np.stack(each, axis=1)
 
     def _inversions(self):
         """By choice of networks: how many filters more narrower students have than wider ones."""
@@ -304,6 +319,13 @@ class _Division:
             "throughput": np.maximum(values["throughput"], max(sent_ms, spent_ms) * UNITS_PER_MS),
             "energy": values["energy"] + energy,
             "energy-node": np.maximum(values["energy-node"], energy),
+            "battery": np.maximum(
+                values["battery"],
+                UNITS_PER_MJ
+                * drain_mj(
+                    self.instance.capacities[self.alone.place], spent_ms, self.alone.spent_mj
+                ),
+            ),
             "memory": values["memory"] + self.alone.memory,
             "flops": values["flops"] + cost.macs,
             "boards": values["boards"] + 1,

@@ -34,6 +34,7 @@ _SCALES: Mapping[str, tuple[float, float]] = {
     "ms": (1.0, 1e5),
     "mj": (1.0, 1e5),
     "w": (0.1, 1e2),
+    "wh": (0.1, 1e3),
 }
 """Least and most of a slider, by the unit of its budget."""
 
@@ -85,7 +86,7 @@ def budget_fields() -> tuple[BudgetField, ...]:
 
 
 def _suffix(unit: str) -> str:
-    return {"bytes": "B", "macs": "", "mj": "mJ", "w": "W", "mw": "mW"}.get(unit, unit)
+    return {"bytes": "B", "macs": "", "mj": "mJ", "w": "W", "mw": "mW", "wh": "Wh"}.get(unit, unit)
 
 
 def _is_short(value: float) -> bool:
@@ -226,7 +227,7 @@ def _texts_of_boards(typed: Mapping[str, str]) -> Iterator[str]:
 
 
 _UNITS = {"latency": "ms", "latency-p95": "ms", "energy": "mJ", "energy-node": "mJ", "memory": "B"}
-_UNITS |= {"throughput": "/s"}
+_UNITS |= {"throughput": "/s", "battery": "h"}
 _PERCENTAGES = ("accuracy", "robustness", "reliability")
 
 

@@ -217,8 +217,10 @@ def _option_texts(problem: Problem) -> Iterator[tuple[str, Any]]:
                 requirement_text(one.objective, one.bound)
                 for one in problem.requirements
                 if (one.objective in MAXIMISED) == more
+                and (one.objective, one.bound) != ("throughput", problem.rate_per_s)
             ),
         )
+    yield "rate", "" if problem.rate_per_s is None else f"{problem.rate_per_s!r}/s"
     yield "balance", "off" if problem.balance_pct is None else f"{problem.balance_pct:g}%"
     yield "host", tuple(problem.hosts)
     if problem.epsilon_pct != problem.partition.bound_pct:

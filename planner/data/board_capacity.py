@@ -5,8 +5,18 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from planner.data.modes import Affine, Mode, UnitCost, busy_units, energy_units, reply_units
+from planner.data.modes import (
+    UNITS_PER_MJ,
+    Affine,
+    Mode,
+    UnitCost,
+    busy_units,
+    energy_units,
+    reply_units,
+    round_up,
+)
 from planner.problem.budgets import BUDGETS, BudgetName, Resource
+from planner.problem.duty import BatteryDrain
 from profiles.fleet import Board
 
 _FIELDS: Mapping[BudgetName, str] = {
@@ -26,7 +36,8 @@ class BoardCapacity:
     `busy`, `energy` and `latest` are in solver units, `power_macs` are the most MACs that keep a
     power limit; `latest` bounds the time that computing and replying take; `flash_bytes` holds
     weights and `ram_bytes` the activations of one model at a time, where they are apart.
-    Latencies count computing `slow` times, where they are those of a percentile.
+    Latencies count computing `slow` times, where they are those of a percentile; `battery` says how
+    computing and rest drain it, where its life is told.
     """
 
     board: Board
@@ -39,11 +50,18 @@ class BoardCapacity:
     slow: float = 1.0
     flash_bytes: int | None = None
     ram_bytes: int | None = None
+    battery: BatteryDrain | None = None
 
     @property
     def class_key(self) -> tuple[object, ...]:
-        """Key of interchangeable boards: device, link and budgets."""
-        return self.board.device, self.board.link, *(limit for _, limit in self.limits)
+        """Key of interchangeable boards: device, link, budgets and battery."""
+        limits = (limit for _, limit in self.limits)
+        return self.board.device, self.board.link, self.battery, *limits
+
+    @property
+    def resting(self) -> int:
+        """Drain of its battery from image to image as it rests, in solver units."""
+        return 0 if self.battery is None else round_up(self.battery.resting_mj, UNITS_PER_MJ)
 
     @property
     def limits(self) -> tuple[tuple[Resource, int | None], ...]:

@@ -37,6 +37,7 @@ from planner.data.modes import (
     Stem,
     UnitCost,
     busy_units,
+    drain_units,
     energy_units,
     round_up,
 )
@@ -47,13 +48,14 @@ from profiles.layer import BYTES_PER_VALUE
 from simulator.workloads.fan_out import CopiedGroup
 from simulator.workloads.layer_parts import time_line
 
-Spent = Literal["busy", "energy", "late"]
-"""Time, energy, or time as latencies count it, in solver units."""
+Spent = Literal["busy", "energy", "late", "drain"]
+"""Time, energy, time as latencies count it, or drain of a battery, in solver units."""
 
 
 def spent_units(spent: Spent, capacity: BoardCapacity) -> UnitCost:
     """Cost of a student that is a model of its own."""
-    return {"busy": busy_units, "energy": energy_units, "late": late_units(capacity)}[spent]
+    units = {"busy": busy_units, "energy": energy_units, "late": late_units(capacity)}
+    return drain_units(capacity.battery) if spent == "drain" else units[spent]
 
 
 def copied_group(
@@ -92,17 +94,20 @@ def joint_units(
     """Cost of such a student in a joint model, alone or among several models.
 
     `by_layers` where the layers of all students of the model are known.  Energy is 0 where no power
-    is known.
+    is known, and so is the drain without a battery.
     """
-    device = capacity.board.device
-    if spent == "energy" and not device.power_known:
+    device, battery = capacity.board.device, capacity.battery
+    in_mj = spent in ("energy", "drain")
+    if in_mj and not (device.power_known and (spent == "energy" or battery)):
         return JointUnits(0, Affine(0, 0))
-    units = UNITS_PER_MJ if spent == "energy" else UNITS_PER_MS
     factor = slowdown(device, SEVERAL) if several else 1.0
-    parts = _parts_by_layers if by_layers else _parts_by_flops
-    stem, *head = (
-        round_up(factor * part, units) for part in parts(device, mode.line, spent == "energy")
-    )
+    parts_of = _parts_by_layers if by_layers else _parts_by_flops
+    parts = parts_of(device, mode.line, in_mj)
+    if spent == "drain" and battery is not None:
+        pairs = zip(parts_of(device, mode.line, False), parts, strict=True)
+        parts = tuple(battery.computing_mj(*pair) for pair in pairs)
+    units = UNITS_PER_MJ if in_mj else UNITS_PER_MS
+    stem, *head = (round_up(factor * part, units) for part in parts)
     if spent != "late":
         return JointUnits(stem, Affine(*head))
     later = late_cost(capacity, Affine(stem, 0)).constant
@@ -118,7 +123,7 @@ def joint_ways(spent: Spent, capacity: BoardCapacity, mode: Mode) -> Iterator[Jo
         yield joint_units(spent, capacity, mode, several=several, by_layers=by_layers)
 
 
-Parts = tuple[float, float, float]
+Parts = tuple[float, ...]
 """ms or mJ of G0 and the beginning, of a head without filters, and of each of its filters."""
 
 
@@ -159,6 +164,7 @@ class StudentsCost(NamedTuple):
     busy: int
     energy: int
     late: int
+    drain: int
     ram_bytes: int
 
 
@@ -171,24 +177,25 @@ def students_cost(data: ProblemData) -> Callable[[int, Sequence[StudentLoad]], S
     return lambda board, tasks: _added([alone(board, *task, len(tasks) > 1) for task in tasks])
 
 
-_SpentOf = Callable[[int, int, bool], tuple[Affine, Affine, Affine]]
-"""Time, energy and late time of a board's place, a mode's place, and whether it has company."""
+_SpentOf = Callable[[int, int, bool], tuple[Affine, Affine, Affine, Affine]]
+"""Time, energy, late time and drain of a board's place, a mode's, and whether it has company."""
 
 
 def _spent_units_at(
     data: ProblemData, board: int, mode: int, several: bool
-) -> tuple[Affine, Affine, Affine]:
+) -> tuple[Affine, Affine, Affine, Affine]:
     capacity, line = data.capacities[board], data.modes[mode].line
-    busy = busy_units(capacity.board.device, line, several)
-    energy = energy_units(capacity.board.device, line, several)
-    return busy, energy, late_cost(capacity, busy)
+    device = capacity.board.device
+    busy, energy = busy_units(device, line, several), energy_units(device, line, several)
+    drain = drain_units(capacity.battery)(device, line, several)
+    return busy, energy, late_cost(capacity, busy), drain
 
 
 def _separate_cost(
     data: ProblemData, spent: _SpentOf, board: int, mode: int, filters: int, several: bool
 ) -> StudentsCost:
     """Cost of a student that is a model of its own."""
-    busy, energy, late = spent(board, mode, several)
+    busy, energy, late, drain = spent(board, mode, several)
     cost, precision = data.modes[mode].line.at(filters), data.modes[mode].precision
     return StudentsCost(
         memory_bytes=cost.memory_bytes(precision),
@@ -200,6 +207,7 @@ def _separate_cost(
         busy=busy.at(filters),
         energy=energy.at(filters),
         late=late.at(filters),
+        drain=drain.at(filters),
     )
 
 
@@ -231,7 +239,7 @@ def _joint_load(
     for mode, filters in tasks:
         models[data.modes[mode].precision].append((mode, filters))
     memory_bytes = flash_bytes = ram_bytes = macs = 0
-    spent: dict[Spent, int] = {"busy": 0, "energy": 0, "late": 0}
+    spent: dict[Spent, int] = {"busy": 0, "energy": 0, "late": 0, "drain": 0}
     known = _joint_cost(data, tasks)
     for students in models.values():
         cost = known if len(models) == 1 else _joint_cost(data, students)
@@ -257,6 +265,7 @@ def _joint_load(
         busy=spent["busy"],
         energy=spent["energy"],
         late=spent["late"],
+        drain=spent["drain"],
     )
 
 
@@ -320,7 +329,7 @@ def _with_stem_on(
     capacity = data.capacities[place]
     precisions = {mode.precision for mode in data.modes}
     every = (
-        group0.on(place, capacity.board, precision, data.image_bytes)
+        group0.on(place, capacity.board, precision, data.image_bytes, capacity.battery)
         for precision in sorted(precisions, key=BYTES_PER_VALUE.__getitem__, reverse=not narrow)
     )
     return next((stem for stem in every if _fits(stem, capacity)), None)

@@ -23,6 +23,7 @@ from nonn_core.networks.network_cost import (
 from nonn_core.partition import DropStep
 from planner.accuracy.model import UNITS_PER_INDEX
 from planner.problem.budgets import MILLIONTHS, Resource
+from planner.problem.duty import BatteryDrain
 from profiles.device import DeviceProfile, known_time
 from profiles.fleet import Board
 from profiles.layer import BYTES_PER_VALUE, LayerTable
@@ -117,6 +118,22 @@ def energy_units(device: DeviceProfile, line: StudentCostLine, several: bool) ->
     return _affine((busy_mj(device, each) / len(each) for each in works), UNITS_PER_MJ)
 
 
+def drain_units(battery: BatteryDrain | None) -> UnitCost:
+    """Drain of a battery by one student, beyond that of a board at rest; 0 without one."""
+
+    def units(device: DeviceProfile, line: StudentCostLine, several: bool) -> Affine:
+        if battery is None or not device.power_known:
+            return Affine(0, 0)
+        works = _works(device, line, several)
+        drains = (
+            battery.computing_mj(busy_ms(device, each), busy_mj(device, each)) / len(each)
+            for each in works
+        )
+        return _affine(drains, UNITS_PER_MJ)
+
+    return units
+
+
 def _works(device: DeviceProfile, line: StudentCostLine, several: bool) -> list[list[Work]]:
     return [[student_work(device, line, n)] * (SEVERAL if several else 1) for n in (0, 1)]
 
@@ -167,13 +184,20 @@ class Stem:
         return known_time(device, self.table) or self.cost.macs
 
     def on(
-        self, place: int, board: Board, precision: Precision, image_bytes: int
+        self,
+        place: int,
+        board: Board,
+        precision: Precision,
+        image_bytes: int,
+        battery: BatteryDrain | None = None,
     ) -> "DedicatedStem":
         """Put it on a board, which has this place in the fleet."""
         sent_ms = send_ms(board, image_bytes)
         device, work = board.device, self.work(board.device)
         busy_ms = work_ms(device, work)
         under_way_ms = 2 * board.link.latency_ms.value
+        busy_mj = work_mj(device, work) if device.power_known else 0.0
+        drain_mj = battery.resting_mj + battery.computing_mj(busy_ms, busy_mj) if battery else 0.0
         return DedicatedStem(
             shape=self.shape,
             board=place,
@@ -185,7 +209,8 @@ class Stem:
             flash_bytes=self.cost.flash_bytes(precision),
             ram_bytes=self.cost.ram_bytes(precision),
             busy=round_up(busy_ms, UNITS_PER_MS),
-            energy=round_up(work_mj(device, work), UNITS_PER_MJ) if device.power_known else 0,
+            energy=round_up(busy_mj, UNITS_PER_MJ),
+            drain=round_up(drain_mj, UNITS_PER_MJ),
             sent=round_up(sent_ms, UNITS_PER_MS),
             lead=round_up(sent_ms + busy_ms + under_way_ms, UNITS_PER_MS),
         )
@@ -210,6 +235,7 @@ class DedicatedStem:
     ram_bytes: int
     busy: int
     energy: int
+    drain: int
     sent: int
     lead: int
 

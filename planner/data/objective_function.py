@@ -20,6 +20,7 @@ from planner.data.modes import (
     rounding_bound,
 )
 from planner.problem.budgets import Resource
+from planner.problem.duty import smallest_battery_wh
 from planner.problem.goals import MAXIMISED, Objective, Requirement
 from planner.problem.least_spread import PCT_UNITS
 from planner.problem.problem import Problem
@@ -220,6 +221,18 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
         scale=_linear_scale(UNITS_PER_MJ),
         rounded=True,
     ),
+    # Hours of the battery that is empty first: the inverse of its drain from image to image.
+    "battery": ObjectiveFunction(
+        lambda view: view.highest("drain"),
+        value=lambda plan: plan.duty.battery_h if plan.duty else None,
+        scale=UnitScale(
+            lambda problem, counted: _battery_mj(problem) * UNITS_PER_MJ / max(1, counted),
+            lambda problem, value: (
+                _battery_mj(problem) * UNITS_PER_MJ / value if value > 0 else LATEST_UNITS
+            ),
+        ),
+        rounded=True,
+    ),
     "memory": ObjectiveFunction(
         lambda view: view.total("memory_bytes"),
         value=lambda plan: plan.decision.memory_bytes,
@@ -277,6 +290,15 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
 }
 
 
+INVERSE: frozenset[Objective] = frozenset({"throughput", "battery"})
+"""Objectives that models count as what one image takes, of which less is better."""
+
+
+def _battery_mj(problem: Problem) -> float:
+    """Energy, in mJ, that empties the smallest battery in an hour, of each image."""
+    return 1000 * (smallest_battery_wh(problem.budgets) or 0.0) / (problem.rate_per_s or 1.0)
+
+
 UNEVENNESS = ObjectiveFunction(lambda view: view.unevenness(), scale=_linear_scale(PCT_UNITS))
 """How much less alike partitions are than they can be, in percent of the mean; no objective."""
 INVERSION = ObjectiveFunction(lambda view: view.inversion())
@@ -308,8 +330,8 @@ def relaxed_bound(
 ) -> ObjectiveBound:
     """Return the limit that lets an objective worsen by a tolerance of its best value."""
     measure = OBJECTIVE_FUNCTIONS[objective]
-    if objective == "throughput":
-        # Images per second fall by the tolerance, not time per image.
+    if objective in INVERSE:
+        # Images per second, or hours, fall by the tolerance, not what an image takes.
         share = 1 - tolerance_pct / 100
         return ObjectiveBound(
             measure,

@@ -26,6 +26,7 @@ from planner.data.modes import (
 )
 from planner.data.point_choice import places
 from planner.problem.budgets import BUDGETS, Resource
+from planner.problem.duty import battery_drain
 from planner.problem.problem import Problem
 from planner.reliability.robustness import FailureScenarios
 from profiles.device import DEVICES, DeviceProfile, spread_cv
@@ -358,8 +359,8 @@ def _capacities(problem: Problem, boards: Iterable[tuple[int, Board]]) -> tuple[
     """Boards, each with its place in the fleet, with their budgets."""
     rows = BUDGETS.items()
     return tuple(
-        BoardCapacity(board).limited(
-            {name: row.limit_at(board.device, budget.room(name)) for name, row in rows}
-        )
-        for board, budget in ((board, problem.budgets[site]) for site, board in boards)
+        BoardCapacity(
+            board, battery=battery_drain(problem.rate_per_s, problem.budgets, site, board.device)
+        ).limited({name: row.limit_at(board.device, budget.room(name)) for name, row in rows})
+        for site, board, budget in ((site, board, problem.budgets[site]) for site, board in boards)
     )

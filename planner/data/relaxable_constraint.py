@@ -293,7 +293,8 @@ def readable_limit(problem: Problem, constraint: RelaxableConstraint, value: int
 def with_limit(problem: Problem, constraint: RelaxableConstraint, to: float) -> Problem:
     """Return the problem in which one constraint is `to`, as people read it.
 
-    Of epsilon it is what must be allowed: epsilon is then the least above it.
+    Of epsilon it is what must be allowed: epsilon is then the least above it.  A rate of images
+    that is more than the throughput comes down with it.
     """
     if constraint.budget is not None:
         return _with_budget(problem, constraint.budget, constraint.board, to)
@@ -311,6 +312,8 @@ def with_limit(problem: Problem, constraint: RelaxableConstraint, to: float) -> 
                 for one in problem.requirements
             )
         }
+        if constraint.objective == "throughput" and problem.rate_per_s is not None:
+            update["rate_per_s"] = min(problem.rate_per_s, to)
     return problem.model_copy(update=update)
 
 

@@ -7,7 +7,7 @@ what remains is needed, each one proven by solving without it.  The solver's own
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from planner.data.modes import Mode
+from planner.data.modes import Assignment, Mode
 from planner.data.problem_data import ProblemData, resolve_problem
 from planner.data.relaxable_constraint import (
     RelaxableConstraint,
@@ -17,11 +17,13 @@ from planner.data.relaxable_constraint import (
     readable_limit,
     relaxable_constraints,
 )
+from planner.plan_file.evaluation import PlanEvaluation
 from planner.problem.budgets import BUDGETS, BudgetName
 from planner.problem.problem import Problem
 from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.search import SolverSession, TimeBudget
 from profiles.operating_point import computing_w
+from simulator.task_graph import held_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +105,19 @@ def conflict_sentences(session: SolverSession, found: Conflict) -> tuple[str, ..
     """Describe each constraint of a conflict, and a limit that would do."""
     problem = session.problem
     data = resolve_problem(problem)
-    least: dict[object, int | None] = {}
+    least: dict[object, SearchOutcome] = {}
     said = []
     for one in found.demands:
         like = (one.kind, data.site_class(one.board)) if one.board >= 0 else one
         if like not in least:
-            least[like] = session.tightest(one).value
-        value = least[like]
+            least[like] = session.tightest(one)
+        best = least[like]
         head = "".join(_found(problem, one))
-        would = "" if value is None else f"; {_would(problem, one, value)} would do"
-        said.append(head + would + (" if all else stays" if would else ""))
+        would = "" if best.value is None else f"; {_would(problem, one, best.value)} would do"
+        slowest = ""
+        if one.objective == "throughput" and best.assignment is not None:
+            slowest = f" ({_slowest(problem, best.assignment)})"
+        said.append(head + would + (f" if all else stays{slowest}" if would else ""))
     return tuple(said)
 
 
@@ -123,6 +128,15 @@ def _would(problem: Problem, one: RelaxableConstraint, value: int) -> str:
     if one.kind == "balance":
         return f"{to} %, or balance off,"
     return f"more than {to}" if one.kind == "epsilon" else to
+
+
+def _slowest(problem: Problem, assignment: Assignment) -> str:
+    """What one image holds longest in a plan, a board or the host, and images per second there."""
+    held = held_ms(PlanEvaluation.of(problem, assignment).workload.graph())
+    name = max(held, key=held.__getitem__)
+    who = name.removesuffix(".cpu")
+    what = f"{who} {'computes' if name != who else 'is busy'} {held[name]:.4g} ms for each image"
+    return f"{what}, so {1000 / held[name]:.4g}/s"
 
 
 def _found(problem: Problem, one: RelaxableConstraint) -> tuple[str, str]:

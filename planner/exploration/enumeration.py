@@ -69,6 +69,7 @@ _COUNTS: dict[Objective, Counted] = {
     "throughput": (("busy", 1),),
     "energy": (("energy", 1),),
     "energy-node": (("energy", 1),),
+    "battery": (("drain", 1),),
     "memory": (("memory_bytes", 1),),
     "flops": (("macs", 1),),
     "boards": (),
@@ -310,9 +311,10 @@ class PricedSets:
     ) -> dict[str, Units]:
         """Figures of each row of modes: those that objectives count, and limited ones."""
         modes = [self._data.modes[mode] for mode in np.unique(chosen)]
-        device = self._data.capacities[board].board.device
-        kinds = {(mode.precision, knows_layers(device, mode)) for mode in modes}
-        names = tuple(dict.fromkeys((*_FIGURES, *limited)))
+        capacity = self._data.capacities[board]
+        kinds = {(mode.precision, knows_layers(capacity.board.device, mode)) for mode in modes}
+        drained = () if capacity.battery is None else ("drain",)
+        names = tuple(dict.fromkeys((*_FIGURES, *limited, *drained)))
         if self._data.shares_stem and len(sizes) > 1 and len(kinds) > 1:
             loads = [self._load(board, _tasks(row, sizes)) for row in chosen]
             return {name: _column(loads, name) for name in names}

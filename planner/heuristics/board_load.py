@@ -23,7 +23,8 @@ class BoardLoad(NamedTuple):
 
     `value_bytes` adds up the bytes per value of the students, `send` is the host's time for the
     image, `delay` the time under way on both ways, `late` the time of computing that latencies
-    count, `known_macs` the MACs with each copy of G0 once.
+    count, `known_macs` the MACs with each copy of G0 once, `drain` that of its battery from image
+    to image.
     """
 
     tasks: tuple[StudentLoad, ...]
@@ -40,6 +41,7 @@ class BoardLoad(NamedTuple):
     delay: int
     late: int
     known_macs: int
+    drain: int
 
     @property
     def tail(self) -> int:
@@ -58,7 +60,9 @@ def cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], 
 
     Loads know no limits and no failures: questions that differ in these have one function.
     """
-    bare = tuple([BoardCapacity(one.board, slow=one.slow) for one in data.capacities])
+    bare = tuple(
+        [BoardCapacity(one.board, slow=one.slow, battery=one.battery) for one in data.capacities]
+    )
     return _cached_loads(replace(data, capacities=bare, most_uneven=None, scenarios=None))
 
 
@@ -66,30 +70,30 @@ def cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], 
 def _cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], BoardLoad]:
     first: dict[object, int] = {}
     alike = [first.setdefault(capacity.class_key, b) for b, capacity in enumerate(data.capacities)]
-    cost, message = students_cost(data), cache(partial(_message_units, data))
-    loaded = cache(
-        lambda board, tasks: _board_load(data, tasks, cost(board, tasks), message(board))
-    )
+    cost, units = students_cost(data), cache(partial(_board_units, data))
+    loaded = cache(lambda board, tasks: _board_load(data, tasks, cost(board, tasks), units(board)))
     return lambda board, tasks: loaded(alike[board], tasks)
 
 
-_MessageUnits = tuple[int, int, int]
-"""Time of a board's send, under way, and of a reply for each filter."""
+_BoardUnits = tuple[int, int, int, int]
+"""Time of a board's send, under way, and of a reply for each filter; drain as it rests."""
 
 
-def _message_units(data: ProblemData, board: int) -> _MessageUnits:
-    capacity = data.capacities[board].board
-    return data.send(board), delay_units(capacity), reply_units(capacity)
+def _board_units(data: ProblemData, place: int) -> _BoardUnits:
+    capacity = data.capacities[place]
+    board = capacity.board
+    return data.send(place), delay_units(board), reply_units(board), capacity.resting
 
 
 def _board_load(
-    data: ProblemData, tasks: tuple[StudentLoad, ...], cost: StudentsCost, message: _MessageUnits
+    data: ProblemData, tasks: tuple[StudentLoad, ...], cost: StudentsCost, units: _BoardUnits
 ) -> BoardLoad:
+    spent = cost._replace(drain=cost.drain + units[3]) if units[3] else cost
     return BoardLoad(
         tasks=tasks,
         value_bytes=sum([data.modes[o].value_bytes for o, _ in tasks]),
-        send=message[0],
-        reply=message[2] * sum([filters for _, filters in tasks]),
-        delay=message[1],
-        **cost._asdict(),
+        send=units[0],
+        reply=units[2] * sum([filters for _, filters in tasks]),
+        delay=units[1],
+        **spent._asdict(),
     )

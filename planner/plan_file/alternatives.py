@@ -35,6 +35,7 @@ from planner.pipelines.segmentation import (
 from planner.plan_file.evaluation import PlanEvaluation, all_up_probability
 from planner.plan_file.plan_document import Alternative, AlternativeKind, PlanDocument
 from planner.problem.budgets import BUDGETS, BudgetName
+from planner.problem.duty import LEAST_PER_S, Duty
 from planner.problem.goals import Objective, Requirement
 from planner.problem.problem import Problem
 from profiles.layer import BYTES_PER_VALUE
@@ -141,9 +142,9 @@ def _single(
         )
     able = [network for network in networks if _does(problem, network, parts, accuracy)]
     if not able:
-        return Alternative(
-            kind=kind, networks=(), status="infeasible", reason=_none_does(problem, networks)
-        )
+        which = ", ".join(map(str, problem.requirements))
+        reason = f"none of {len(networks)} networks alone keeps what is required: {which}"
+        return Alternative(kind=kind, networks=(), status="infeasible", reason=reason)
     try:
         best = best_segmentation(
             problem, able, parts=parts, limits=_limits(problem), accuracy=accuracy
@@ -154,7 +155,7 @@ def _single(
         smallest = min(able, key=lambda spec: _cost(problem, spec).params)
         reason = infeasibility_reason(problem, smallest, parts)
         return Alternative(kind=kind, networks=(), status="infeasible", reason=reason)
-    if over := _over_memory(problem, best):
+    if over := _missed(problem, best):
         return Alternative(kind=kind, networks=(), status="undecided", reason=over)
     return _cut(kind, problem, best, accuracy)
 
@@ -198,13 +199,22 @@ def _limits(problem: Problem) -> dict[CutObjective, float]:
     return limits | ({"throughput": 1000 / bounds["throughput"]} if "throughput" in bounds else {})
 
 
-def _over_memory(problem: Problem, best: Segmentation) -> str | None:
-    """Say so if the best cut needs more memory, activations included, than is required."""
-    needed = sum(part.memory_bytes for part in best.parts)
+def _missed(problem: Problem, best: Segmentation) -> str | None:
+    """Say so if the best cut breaks a requirement of memory, activations included, or life."""
+    needed, lasts_h = sum(part.memory_bytes for part in best.parts), _life_h(problem, best)
     for one in problem.requirements:
         if one.objective == "memory" and not satisfies(problem, one, needed):
             return f"the best cut of {best.network} needs {format_bytes(needed)}; asked: {one}"
+        if one.objective == "battery" and not satisfies(problem, one, lasts_h or 0.0):
+            return f"batteries last {lasts_h or 0:.4g} h with the best cut of {best.network}"
     return None
+
+
+def _life_h(problem: Problem, best: Segmentation) -> float | None:
+    """Hours until the first battery is empty at the problem's rate."""
+    rate_per_s = problem.rate_per_s or LEAST_PER_S
+    spent = {part.board: (part.compute_ms, part.energy_mj or 0.0) for part in best.parts}
+    return Duty.of(rate_per_s, problem.boards, problem.budgets, spent).battery_h
 
 
 def _does(
@@ -231,11 +241,6 @@ def _does(
         for one in problem.requirements
         if (value := known.get(one.objective)) is not None
     )
-
-
-def _none_does(problem: Problem, networks: Sequence[NetworkSpec]) -> str:
-    which = ", ".join(map(str, problem.requirements))
-    return f"none of {len(networks)} networks alone keeps what is required: {which}"
 
 
 def _cost(problem: Problem, network: NetworkSpec) -> Cost:
@@ -367,6 +372,7 @@ def _breaks(problem: Problem, required: Requirement, row: Alternative) -> bool:
         "energy-node": row.energy_highest_mj,
         "memory": row.memory_highest_bytes,
         "boards": row.boards,
+        "battery": None if row.segmentation is None else _life_h(problem, row.segmentation),
         "robustness": row.robustness_pct,
         "survival": 0,
     }

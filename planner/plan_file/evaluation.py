@@ -33,6 +33,7 @@ from planner.plan_file.plan_document import (
     require_students,
 )
 from planner.problem.budgets import BudgetName
+from planner.problem.duty import Duty
 from planner.problem.goals import Objective
 from planner.problem.problem import Problem
 from planner.reliability.failures import Failures
@@ -113,6 +114,15 @@ class PlanEvaluation:
             energy_fleet_mj=breakdown.energy_total_mj if told else None,
             throughput_per_s=1000 / period_ms(self.workload.graph()),
         )
+
+    @cached_property
+    def duty(self) -> Duty | None:
+        """Power and battery life at the question's rate; None where it has none."""
+        if self.problem.rate_per_s is None:
+            return None
+        rows = fan_out_breakdown(self.workload).boards
+        spent = {row.board: (row.busy_ms, row.energy_mj) for row in rows}
+        return Duty.of(self.problem.rate_per_s, self.problem.boards, self.problem.budgets, spent)
 
     @cached_property
     def late_ms(self) -> float:
@@ -340,6 +350,7 @@ def build_plan(
         budgets=evaluation.budgets,
         board_times=evaluation.board_times,
         predicted=evaluation.predicted,
+        duty=evaluation.duty,
         accuracy=evaluation.accuracy,
         balance=evaluation.balance,
         stages=stages,

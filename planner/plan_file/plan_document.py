@@ -18,6 +18,7 @@ from planner.data.balance import PartitionBalance
 from planner.data.mode_costs import counted_copies
 from planner.pipelines.segmentation import Segmentation
 from planner.problem.budgets import BudgetName
+from planner.problem.duty import Duty
 from planner.problem.goals import Objective
 from planner.problem.problem import Problem
 from profiles.device import TimingMethod
@@ -240,9 +241,7 @@ class Prediction(Record):
         "but where the question asks to plan for upper ends.",
     )
     high_ms: float | None = Field(
-        default=None,
-        ge=0,
-        description="The same with every board at the upper end; null likewise.",
+        default=None, ge=0, description="The same with every board at the upper end; null likewise."
     )
     expected_ms: float | None = Field(
         default=None,
@@ -349,6 +348,7 @@ class PlanDocument(Document):
         "the question's timing is flop-affine, as all was then.",
     )
     predicted: Prediction | None = Field(description="Cost of one image; null if infeasible.")
+    duty: Duty | None = Field(default=None, description="Power and battery life at the rate.")
     accuracy: AccuracyEstimate | None = Field(
         default=None,
         description="Predicted accuracy; null where the question says nothing of the teacher.",

@@ -1,8 +1,8 @@
 """Validation: every rule of a problem, recomputed from the plan alone.
 
-Knows nothing of the solver: the rules are written a second time, on sets and sums, the costs come
-from `nonn_core.costs`, the milliseconds from `simulator.closed_form`.  Runs before a plan leaves
-`solve`, and again on every plan that is read, which a person may have edited.
+Knows nothing of the solver: the rules are written a second time, on sets and sums, costs are of
+`nonn_core.costs`, milliseconds of `simulator.closed_form`.  Runs before a plan leaves `solve`, and
+again on every plan that is read, which a person may have edited.
 """
 
 import math
@@ -20,6 +20,7 @@ from planner.plan_file.decision_workload import broken_balance, evaluate_decisio
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import BoardTime, LevelResult, PlanDocument, Prediction
 from planner.problem.budgets import BUDGETS
+from planner.problem.duty import Duty
 from planner.problem.goals import MAXIMISED
 from planner.problem.problem import Problem
 
@@ -218,6 +219,7 @@ def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
         yield f"delta_val_pct is {plan.delta_val_pct}; the drop step says otherwise"
     yield from _wrong_prediction(plan, computed_plan.predicted)
     yield from _wrong_times(plan, computed_plan.board_times)
+    yield from _wrong_duty(plan.duty, computed_plan.duty)
     # Plans from before chance was the least may hold less.
     expected = plan.accuracy and problem.accuracy_model.limited(plan.accuracy)
     if expected != computed_plan.accuracy:
@@ -250,9 +252,7 @@ def _wrong_prediction(plan: PlanDocument, predicted: Prediction) -> Iterator[str
         if written is None and field in ("expected_ms", "p95_ms"):
             continue  # a plan from before it was told
         if not _alike(written, computed):
-            yield (
-                f"predicted {field} is {_told(written)}; the closed form gives {_told(computed)}"
-            )
+            yield f"predicted {field} is {_told(written)}; the closed form gives {_told(computed)}"
 
 
 def _alike(one: float | None, other: float | None) -> bool:
@@ -279,6 +279,23 @@ def _wrong_times(plan: PlanDocument, computed: tuple[BoardTime, ...]) -> Iterato
                 yield (
                     f"{field} of {row.board} is {_told(written)}; its device gives {_told(right)}"
                 )
+
+
+def _wrong_duty(written: Duty | None, computed: Duty | None) -> Iterator[str]:
+    """Power and battery life of each board at the rate, and of all."""
+    if (written is None) != (computed is None):
+        yield "duty is told where the question has a rate of images, and only there"
+    if written is None or computed is None:
+        return
+    named, working = ([row.board for row in one.boards] for one in (written, computed))
+    if named != working:
+        yield f"duty names {', '.join(named) or 'no board'}; {', '.join(working)} work"
+        return
+    sides = (written, *written.boards), (computed, *computed.boards)
+    for who, one, other in zip(("all boards", *named), *sides, strict=True):
+        for field, right in other.model_dump(exclude={"board", "boards"}).items():
+            if not _alike(told := getattr(one, field), right):
+                yield f"{field} of {who} is {_told(told)}; at the rate it is {_told(right)}"
 
 
 def _wrong_stages(plan: PlanDocument, evaluation: PlanEvaluation) -> Iterator[str]:

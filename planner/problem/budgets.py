@@ -19,9 +19,17 @@ BudgetName = Literal[
     "memory_bytes", "flash_bytes", "ram_bytes", "macs", "busy_ms", "energy_mj", "power_w"
 ]
 Resource = Literal[
-    "params", "memory_bytes", "flash_bytes", "ram_bytes", "macs", "value_bytes", "busy", "energy"
+    "params",
+    "memory_bytes",
+    "flash_bytes",
+    "ram_bytes",
+    "macs",
+    "value_bytes",
+    "busy",
+    "energy",
+    "drain",
 ]
-"""Cost of a board's students together, in solver units."""
+"""Cost of a board's students together, in solver units; `drain` is that of its battery."""
 
 MILLIONTHS = 10**6
 """Solver units of a ms and of a mJ."""
@@ -174,6 +182,13 @@ class BoardBudget(Record):
         description="Power it may draw while it computes, in W: energy over time of an image's "
         "computing, its fixed part once.",
     )
+    battery_wh: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        description="What its battery holds, in Wh, for the hours that it lasts at the question's "
+        "rate; null without a battery.",
+    )
 
     @model_validator(mode="after")
     def _memory_is_limited(self) -> Self:
@@ -225,6 +240,7 @@ class BudgetLimits:
     busy_ms: float | None = None
     energy_mj: float | None = None
     power_w: float | None = None
+    battery_wh: float | None = None
     flash_bytes: int | None = None
     ram_bytes: int | None = None
     runtime_flash_bytes: int | None = None
@@ -323,6 +339,7 @@ def _budget(board: Board, limits: BudgetLimits, where: str) -> BoardBudget:
             "busy_ms": limits.busy_ms,
             "energy_mj": limits.energy_mj,
             "power_w": limits.power_w,
+            "battery_wh": limits.battery_wh,
             **found,
         }
     )

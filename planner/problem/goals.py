@@ -23,6 +23,7 @@ Objective = Literal[
     "throughput",
     "energy",
     "energy-node",
+    "battery",
     "memory",
     "flops",
     "boards",
@@ -76,6 +77,9 @@ OBJECTIVES: Mapping[str, ObjectiveFacts] = {
     "energy-node": ObjectiveFacts(
         "energy_node_mj", "mJ", "highest board", wording="mJ on one board"
     ),
+    "battery": ObjectiveFacts(
+        "battery_h", "h", "first empty battery", maximise=True, wording="h of battery life"
+    ),
     "memory": ObjectiveFacts("memory_used_bytes", "bytes"),
     "flops": ObjectiveFacts("used_flops", "FLOPs"),
     "boards": ObjectiveFacts("boards", wording="boards"),
@@ -105,7 +109,8 @@ class ObjectiveLevel(Record):
         "latency-p95: ms that at least 95 of 100 images keep, each of K boards taking the time "
         "that it keeps in 0.95^(1/K) of them. throughput: images per second where they "
         "come as fast as they are served. energy: computing, mJ of one image over all boards."
-        " energy-node: that of the board that spends most. memory: bytes of all students. "
+        " energy-node: that of the board that spends most. battery: hours until the first board "
+        "that works has an empty battery, at the question's rate. memory: bytes of all students. "
         "flops: FLOPs of one image, all students. boards: fewest boards. students: most "
         "students. precision: most bytes per value, added up over students. survival: how "
         "many boards (or common causes) may fail, whichever they are, with each student still"

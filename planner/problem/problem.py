@@ -11,7 +11,6 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from nonn_common.document import Record
-from nonn_common.errors import ProfileError
 from nonn_common.units import LARGEST
 from nonn_core.networks.blueprint import ImageShape, ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
@@ -19,6 +18,7 @@ from nonn_core.networks.network_cost import Cost, Precision, group0_cost
 from nonn_core.partition import DropStep, Partition
 from planner.accuracy.model import AccuracyModel
 from planner.problem.budgets import BoardBudget
+from planner.problem.duty import LEAST_PER_S, MOST_PER_S, check_duty, check_power
 from planner.problem.goals import AccuracyBasis, Objective, ObjectiveLevel, Requirement
 from planner.reliability.failures import Failures, check_boards
 from profiles.device import DEVICES, DeviceProfile, End, at_end
@@ -111,6 +111,13 @@ class Problem(Record):
     requirements: tuple[Requirement, ...] = Field(
         default=(), description="What must hold of the whole plan."
     )
+    rate_per_s: float | None = Field(
+        default=None,
+        ge=LEAST_PER_S,
+        le=MOST_PER_S,
+        description="Images per second that the plan is to answer, of which average power and "
+        "battery life are told; a requirement of throughput is as high. Null: none is told.",
+    )
     balance_pct: float | None = Field(
         default=None,
         ge=0,
@@ -168,14 +175,15 @@ class Problem(Record):
 
     @model_validator(mode="after")
     def _nothing_is_named_twice(self) -> Self:
-        if twice := _repeated_names(self.networks):
-            raise ValueError(f"each network is named once; repeated: {twice}")
-        if twice := _repeated_names(self.precisions):
-            raise ValueError(f"each precision is named once; repeated: {twice}")
-        if twice := _repeated_names([level.objective for level in self.objective]):
-            raise ValueError(f"each objective is named once; repeated: {twice}")
-        if twice := _repeated_names([requirement.objective for requirement in self.requirements]):
-            raise ValueError(f"each objective is bounded once; repeated: {twice}")
+        every: Mapping[str, Sequence[str]] = {
+            "network is named": self.networks,
+            "precision is named": self.precisions,
+            "objective is named": [level.objective for level in self.objective],
+            "objective is bounded": [requirement.objective for requirement in self.requirements],
+        }
+        for what, names in every.items():
+            if twice := _repeated_names(names):
+                raise ValueError(f"each {what} once; repeated: {twice}")
         return self
 
     @model_validator(mode="after")
@@ -243,18 +251,11 @@ class Problem(Record):
         return self
 
     @model_validator(mode="after")
-    def _energy_is_known(self) -> Self:
-        for site, (points, budget) in enumerate(zip(self.points, self.budgets, strict=True)):
-            asked = self.counts_energy(site) or budget.power_w is not None
-            if asked and not any(one.device.power_known for one in points):
-                what = "power" if budget.power_w is not None else "energy"
-                raise ProfileError(
-                    f"{what} is asked for, and the power of a board is not known",
-                    where=f"board {points[0].name}",
-                    found=f"device {points[0].device.name} without power",
-                    fix="measure it (nonn-plan profile), give power_fixed_w and power_busy_w in a "
-                    "profile of your own, or ask for no energy and no power",
-                )
+    def _power_can_be_told(self) -> Self:
+        asked = [self.counts_energy(site) for site in range(len(self.budgets))]
+        check_power(self.points, self.budgets, asked)
+        lives = self.points if "battery" in self.goals else ()
+        check_duty(self.rate_per_s, self.budgets, self.requirements, lives)
         return self
 
     @model_validator(mode="after")
@@ -294,7 +295,7 @@ class Problem(Record):
 
     def counts_energy(self, board: int) -> bool:
         """Whether energy is asked of all boards, or of this one."""
-        asked = self.goals & {"energy", "energy-node"}
+        asked = self.goals & {"energy", "energy-node", "battery"}
         return bool(asked) or self.budgets[board].energy_mj is not None
 
     def at_end(self, end: End, board: str | None = None) -> "Problem":

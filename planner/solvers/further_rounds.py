@@ -122,7 +122,9 @@ class FurtherRounds:
         """
         counted = [(self._uses[key], n) for key, n in self._counts.items() if key[0] == board]
         if figure not in IN_TURN:
-            here = (getattr(use, figure) * count for use, count in counted)
+            here = [getattr(use, figure) * count for use, count in counted]
+            if figure == "drain" and (resting := self._data.capacities[board].resting):
+                here.append(resting * self._presence(board))
             return sum_of([*here, *self._group0(board, figure)])
         largest = self.model.new_int_var(0, LATEST_UNITS, f"largest {figure}{board}")
         for part in self._group0(board, figure):

@@ -17,6 +17,7 @@ from planner.data.modes import (
     Mode,
     UnitCost,
     busy_units,
+    drain_units,
     energy_units,
     reply_units,
 )
@@ -168,7 +169,9 @@ def use_on(
         return ram_on(model, v, data, board)
     if figure == "value_bytes":
         return sum_of(data.modes[o].value_bytes * runs for _, o, runs in v.on(board))
-    return slowed_on(model, v, data, board, figure)
+    spent = slowed_on(model, v, data, board, figure)
+    resting = data.capacities[board].resting if figure == "drain" else 0
+    return sum_of([spent, resting * v.used[board]]) if resting else spent
 
 
 def budgets_hold(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
@@ -200,6 +203,7 @@ class LeastUse:
     value_bytes: int
     busy: int
     energy: int
+    drain: int
     reply: int
 
     @classmethod
@@ -217,6 +221,7 @@ class LeastUse:
             value_bytes=mode.value_bytes,
             busy=least(busy_units),
             energy=least(energy_units),
+            drain=least(drain_units(capacity.battery)),
             reply=reply_units(capacity.board) * filters,
         )
 
@@ -234,6 +239,7 @@ class LeastUse:
             value_bytes=mode.value_bytes,
             busy=min(one.head.at(filters) for one in joint_ways("busy", capacity, mode)),
             energy=min(one.head.at(filters) for one in joint_ways("energy", capacity, mode)),
+            drain=min(one.head.at(filters) for one in joint_ways("drain", capacity, mode)),
             reply=reply_units(capacity.board) * filters,
         )
 
@@ -248,6 +254,7 @@ class LeastUse:
             value_bytes=0,
             busy=min(one.stem for mode in modes for one in joint_ways("busy", capacity, mode)),
             energy=min(one.stem for mode in modes for one in joint_ways("energy", capacity, mode)),
+            drain=min(one.stem for mode in modes for one in joint_ways("drain", capacity, mode)),
             reply=0,
         )
 

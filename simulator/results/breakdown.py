@@ -103,7 +103,8 @@ class BoardRow:
     `queue_ms` is what its steps (and the host's sends to it) wait for busy resources or repair;
     `wait_ms` is the time in which nothing of the image concerns it, until the answer.  Energies
     are per image: computing (what failures broke off included), idle while it does not compute,
-    radio while messages are on the wire that it sends, receives or passes on.  None, and NaN of
+    radio while messages are on the wire that it sends, receives or passes on; `average_w` is the
+    mean power of computing and idle, of computing alone without idle_w.  None, and NaN of
     computing, is what is not known: a closed form has no queues, a profile may have no power,
     idle_w or radio_w.  `passes_on` marks
     a board that only passes on what is for others; what it passes on is all that concerns it.
@@ -121,6 +122,7 @@ class BoardRow:
     utilisation: float | None = None
     idle_mj: float | None = None
     radio_mj: float | None = None
+    average_w: float | None = None
     passes_on: bool = False
 
 

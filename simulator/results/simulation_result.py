@@ -215,6 +215,10 @@ def _board_row(
     images = statistics.images
     computing_ms = busy.get(f"{node.name}.cpu", 0.0)
     idle_ms = max(0.0, statistics.last_ms - computing_ms)
+    idle_mj = _spent_mj(node.device.idle_w, idle_ms, images)
+    told = node.device.power_known or not board.steps.computing
+    energy_mj = _computing_mj(statistics, board.steps.computing) if told else math.nan
+    drawn_mj = images * (energy_mj + (idle_mj or 0.0))
     return BoardRow(
         board=node.name,
         device=node.device.name,
@@ -222,13 +226,12 @@ def _board_row(
         send_done_ms=board.mean_ms("send_done") if board.steps.receiving else 0.0,
         busy_ms=board.mean_ms("busy") if board.steps.computing else 0.0,
         done_ms=board.mean_ms("done"),
-        energy_mj=_computing_mj(statistics, board.steps.computing)
-        if node.device.power_known or not board.steps.computing
-        else math.nan,
+        energy_mj=energy_mj,
         queue_ms=board.mean_ms("queue"),
         wait_ms=board.mean_ms("wait"),
         utilisation=_part(computing_ms, statistics.last_ms),
-        idle_mj=_spent_mj(node.device.idle_w, idle_ms, images),
+        idle_mj=idle_mj,
+        average_w=drawn_mj / statistics.last_ms if statistics.last_ms and told else None,
         radio_mj=_spent_mj(
             node.device.radio_w, _on_air_ms(statistics, node.name, board.steps.carrying), images
         ),

@@ -390,3 +390,28 @@ def test_people_see_how_times_are_predicted_and_their_intervals(
 def test_robust_without_any_interval_says_that_it_changes_nothing(nonn_plan, plan_arguments):
     said = nonn_plan(*plan_arguments, "--robust", "--json")
     assert any("--robust changes nothing" in one for one in said.document["warnings"])
+
+
+def test_a_rate_tells_power_and_battery_life_and_refuses_what_cannot_keep_up(
+    nonn_plan, changed, tmp_path
+):
+    asked = changed("--fleet", "rpi-3b,stm32l4r5zi", "--objective", "latency")
+    said = nonn_plan(*asked, "--rate", "30/min", "--battery", "10Wh")
+    assert said.code == 0, said.err
+    assert "At 0.5 images per second" in said.out
+    assert "first empty battery after" in said.out
+    read = nonn_plan("simulate", tmp_path / "plan.json", "--arrivals", "every:2s", "--json")
+    duty = read.document["duty"]
+    assert duty["rate_per_s"] == 0.5
+    drawn = {row["board"]: row["average_w"] for row in read.document["plan"]["boards"]}
+    for row in duty["boards"]:
+        assert row["average_w"] == pytest.approx(drawn[row["board"]], rel=0.01)
+        assert row["battery_h"] == pytest.approx(10 / row["average_w"])
+    slow = changed("--fleet", "stm32l4r5zi", "--objective", "latency")
+    told = nonn_plan(*slow, "--rate", "2/h", "--json").document
+    assert told["question"]["requirements"] == [{"objective": "throughput", "bound": 2 / 3600}]
+    assert any("no idle power is known of stm32l4r5zi" in one for one in told["warnings"])
+    refused = nonn_plan(*slow, "--rate", "5000/s")
+    assert refused.code == 3
+    assert "stm32l4r5zi-1.wire is busy" in refused.err
+    assert "needs the rate of images" in nonn_plan(*asked, "--objective", "battery").err

@@ -16,7 +16,7 @@ ROOMS = (
     "boards",
     "nonn_plan",
 )
-MOST_FILES = 269
+MOST_FILES = 270
 """220 as the house was rebuilt; six for measured boards, stragglers and compiled runs; one for any
 number of students; two for joint models and maps between boards; two for enumerated plans; one for
 costs of students that share G0; two for native code and events in it;
@@ -27,7 +27,8 @@ them; one for what balance means, which the planner keeps and certificates count
 tables, help pages and proofs in terminals; one for grids of budgets; one for loads of boards;
 one for the identity of a process; one for sources of foreign networks; two for renewal
 and revocation of certificates; two for pictures: of what
-training makes, and of any file."""
+training makes, and of any file;
+one for the duty of boards at a rate of images."""
 MOST_LINES = 400
 ENDINGS = ("ing", "ed", "es", "s", "er", "ers", "ation", "ations", "d", "e")
 

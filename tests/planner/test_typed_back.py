@@ -14,7 +14,8 @@ from planner.solve import solve
 OBJECTIVES = tuple(
     one
     for one in get_args(Objective)
-    if one not in ("latency-p95", "robustness", "reliability")  # of spread or failures, not drawn
+    # Of spread, failures or batteries, which are not drawn.
+    if one not in ("latency-p95", "robustness", "reliability", "battery")
 )
 
 

@@ -25,8 +25,10 @@ from planner.solvers.search import TimeBudget, search
 MAXIMISED = [name for name, measure in OBJECTIVE_FUNCTIONS.items() if measure.maximise]
 FAILURES = ("survival", "robustness", "reliability")
 """Objectives of boards that fail: `test_copies_exhaustive` compares these."""
-UNFAILING = [name for name in OBJECTIVE_FUNCTIONS if name not in (*FAILURES, "latency-p95")]
-"""Objectives here; `tests/planner/test_latency_p95.py` compares that of a percentile."""
+ELSEWHERE = (*FAILURES, "latency-p95", "battery")
+UNFAILING = [name for name in OBJECTIVE_FUNCTIONS if name not in ELSEWHERE]
+"""Objectives here; `tests/planner/test_latency_p95.py` compares that of a percentile, and
+`test_battery_exhaustive` that of boards with batteries."""
 
 
 def sharing(case):
@@ -62,14 +64,14 @@ def slack_of(instance, name):
     return size if OBJECTIVE_FUNCTIONS[name].rounded else 1e-6
 
 
-def optima(image, instance):
+def optima(image, instance, names=UNFAILING):
     """The best value of each objective over all plans; empty where there is none."""
     divided = [each for each in plan_values(image, instance) if each["boards"].size]
     return {
         name: (max if name in MAXIMISED else min)(
             each[name].max() if name in MAXIMISED else each[name].min() for each in divided
         )
-        for name in UNFAILING
+        for name in names
         if divided
     }
 

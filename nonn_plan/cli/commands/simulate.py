@@ -32,6 +32,7 @@ from nonn_plan.cli.parsers.workload import (
     with_quorum,
 )
 from nonn_plan.cli.views import simulation_report
+from nonn_plan.cli.views.board_report import show_duty
 from profiles.fleet import DEFAULT_HOST, Fleet, FleetBoard, resolve
 
 if TYPE_CHECKING:
@@ -202,13 +203,12 @@ def simulate(
     alone = {} if plan is None else {name: run(one) for name, one in teachers_alone(plan).items()}
     accuracy_pct = None if accuracy is None else _accuracy_pct(result, accuracy)
     simulation_report.show_simulation(output, result, alone, request, accuracy_pct)
-    came_from = getattr(scenario.arrivals, "source", None)
-    if came_from:
+    show_duty(output, plan)
+    if came_from := getattr(scenario.arrivals, "source", None):
         output.say(f"arrivals: {images} of {came_from}")
     output.warn(*result.warnings, *(simulation_report.unknown_spread(graph) if spread else ()))
     output.warn(*simulation_report.unknown_energy(graph))
-    written = outputs.write(result)
-    left_out = outputs.left_out()
+    written, left_out = outputs.write(result), outputs.left_out()
     for sentence in (*(f"written to {path}" for path in written), *left_out):
         output.say(sentence)
     if as_json:  # a row for each step of each image is much, for nobody
@@ -220,6 +220,7 @@ def simulate(
                 "accuracy_pct": accuracy_pct,
                 "join_spread": simulation_report.join_spread_of(request),
                 "arrivals": came_from or arrivals,
+                "duty": plan.duty.model_dump() if plan is not None and plan.duty else None,
                 "teacher_alone": {name: result.to_dict() for name, result in alone.items()},
                 "written": [str(path) for path in written],
                 "left_out": list(left_out),

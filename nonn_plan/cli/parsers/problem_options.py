@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 import typer
 
 from nonn_common.errors import InputError
-from nonn_common.units import parse_pct
+from nonn_common.units import parse_pct, parse_rate
 from nonn_core.networks.family import parse_network
 from nonn_core.partition import Partition, TeacherReference
 from nonn_plan.api import state_problem
@@ -92,6 +92,20 @@ class ProblemOptions:
             "--power",
             help="Power of a board while it computes, 2W; BOARD=2W. A fleet such as rpi3x2:any "
             "leaves clocks open.",
+        ),
+    ] = None
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            "--rate",
+            help="Images that the plan is to answer, 5/s, 30/min or 12/h: required, and average "
+            "power is told.",
+        ),
+    ] = None
+    battery: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--battery", help="What a board's battery holds, 10Wh; BOARD=10Wh: its life at --rate."
         ),
     ] = None
     precision: Annotated[
@@ -254,7 +268,9 @@ class ProblemOptions:
                 self.power or [],
                 self.flash or [],
                 self.ram or [],
+                self.battery or [],
             ),
+            rate_per_s=None if self.rate is None else parse_rate(self.rate, "--rate"),
             precisions=precisions,
             hosts=self.host or (),
             image=shape,

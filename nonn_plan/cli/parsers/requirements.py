@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from nonn_common.errors import InputError
 from nonn_common.units import (
     parse_bytes,
+    parse_hours,
     parse_macs,
     parse_mj,
     parse_ms,
     parse_pct,
     parse_per_s,
     parse_w,
+    parse_wh,
 )
 from planner.problem.budgets import NO_LIMITS, BoardBudget, BudgetLimits, board_budgets
 from planner.problem.goals import MAXIMISED, OBJECTIVES, Objective, ObjectiveLevel, Requirement
@@ -40,6 +42,7 @@ def parse_budgets(
     power: Sequence[str] = (),
     flash: Sequence[str] = (),
     ram: Sequence[str] = (),
+    battery: Sequence[str] = (),
 ) -> tuple[BoardBudget, ...]:
     """Read budgets as people type them: `500KB` for all boards, `BOARD=500KB` for one.
 
@@ -56,6 +59,7 @@ def parse_budgets(
         ("busy_ms", "--time", time, parse_ms),
         ("energy_mj", "--energy", energy, parse_mj),
         ("power_w", "--power", power, parse_w),
+        ("battery_wh", "--battery", battery, parse_wh),
     )
     for field, option, texts, parse in typed:
         for board, text in _texts_of_boards(option, texts).items():
@@ -156,6 +160,8 @@ def _bound(name: str, quantity: str, where: str) -> float:
         return 2 * parse_macs(quantity, where)
     if name == "throughput":
         return parse_per_s(quantity, where)
+    if name == "battery":
+        return parse_hours(quantity, where)
     if OBJECTIVES[cast(Objective, name)].unit == "%":
         return parse_pct(quantity, where, small=False)
     # Points of delta_val minus filters: below 0 as soon as filters are dropped.

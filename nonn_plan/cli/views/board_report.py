@@ -107,6 +107,40 @@ def show_points(output: Output, plan: "PlanDocument") -> None:
         output.say(f"{', '.join(names)}: {at}")
 
 
+def show_duty(output: Output, plan: "PlanDocument | None") -> None:
+    """Show power and battery life at the plan's rate of images; nothing without one."""
+    if plan is None or (duty := plan.duty) is None:
+        return
+    batteries = {row.board: row.battery_wh for row in plan.question.budgets}
+    output.table(
+        f"At {duty.rate_per_s:.4g} images per second: computing and idle, the radio not counted",
+        ("board", "in use", "average power", "battery", "lasts"),
+        [
+            (
+                row.board,
+                f"{row.busy_pct:.1f} %",
+                _told(row.average_w, "W"),
+                "-" if batteries[row.board] is None else f"{batteries[row.board]:g} Wh",
+                _told(row.battery_h, "h") if batteries[row.board] else "-",
+            )
+            for row in duty.boards
+        ],
+    )
+    lasts = "" if duty.battery_h is None else f"; first empty battery after {duty.battery_h:.4g} h"
+    output.say(f"average power of these boards together {_told(duty.average_w, 'W')}{lasts}")
+    devices = {one.name: one.device for one in plan.question.fleet.boards}
+    counted = (row.board for row in duty.boards if row.average_w is not None and not row.idle_known)
+    if untold := dict.fromkeys(devices[board] for board in counted):
+        output.warn(
+            f"no idle power is known of {', '.join(untold)} (idle_w): average power counts their "
+            "computing alone, and they draw more"
+        )
+
+
+def _told(value: float | None, unit: str) -> str:
+    return "not known" if value is None else f"{value:.4g} {unit}"
+
+
 def show_certificates(output: Output, certificates: "Sequence[CertificateInfo]") -> None:
     """Show names, purposes and dates of certificates."""
     output.table(

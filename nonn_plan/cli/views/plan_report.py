@@ -8,7 +8,7 @@ from nonn_common.units import format_bytes, format_count, format_flops
 from nonn_core.evidence import counted_images, partition_warnings, student_warnings
 from nonn_core.partition import Community, Partition
 from nonn_plan.cli.output import Output, format_estimate, format_pct
-from nonn_plan.cli.views.board_report import show_points
+from nonn_plan.cli.views.board_report import show_duty, show_points
 from nonn_plan.cli.views.explanation_report import show_proof
 from planner.accuracy import AccuracyEstimate
 from planner.plan_file.evaluation import PlanEvaluation
@@ -155,6 +155,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
         )
     output.warn(*unknown_spread(plan.question, plan.decision.used))
     output.say(f"throughput {cost.throughput_per_s:.3g} images per second; host {plan.host}")
+    show_duty(output, plan)
     if plan.accuracy is not None:
         _show_accuracy(output, plan.accuracy)
     _show_failures(output, plan)

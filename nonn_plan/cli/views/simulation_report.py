@@ -118,6 +118,10 @@ def _sentences(
             f"{result.throughput_per_s:.4g} answers per second; latency p50 {p50}, p95 {p95}, "
             f"p99 {p99} ms{f' (to {error:g} %)' if error else ''}"
         )
+        drawn = [(row.board, row.average_w) for row in result.boards if row.average_w]
+        if drawn:
+            each = ", ".join(f"{board} {watts:.4g} W" for board, watts in drawn)
+            yield f"average power: {each}; computing and idle, the radio not counted"
     busiest = sorted(result.utilisation.items(), key=lambda item: -item[1])[:3]
     yield "busiest: " + ", ".join(f"{name} {100 * part:.0f} %" for name, part in busiest)
     if accuracy_pct is not None:
