@@ -283,7 +283,7 @@ class _Division:
         return np.logical_and.reduce([works[:, here].sum(axis=1) <= 1 for here in at])
 
     def _drains(self, used, busy, energy):
-        """What each board that works takes of its battery from image to image, in mJ."""
+        """Drain of each board that works from image to image, in mJ."""
         sites = self.instance.capacities
         each = [drain_mj(site, busy[:, b], energy[:, b]) for b, site in enumerate(sites)]
         return used * np.stack(each, axis=1)

@@ -119,7 +119,7 @@ def energy_units(device: DeviceProfile, line: StudentCostLine, several: bool) ->
 
 
 def drain_units(battery: BatteryDrain | None) -> UnitCost:
-    """Drain of a battery by one student, beyond that of a board at rest; 0 without one."""
+    """Drain of a battery by one student, beyond that of a resting board."""
 
     def units(device: DeviceProfile, line: StudentCostLine, several: bool) -> Affine:
         if battery is None or not device.power_known:

@@ -131,7 +131,7 @@ def _would(problem: Problem, one: RelaxableConstraint, value: int) -> str:
 
 
 def _slowest(problem: Problem, assignment: Assignment) -> str:
-    """What one image holds longest in a plan, a board or the host, and images per second there."""
+    """Board or host that an image holds longest, and images per second there."""
     held = held_ms(PlanEvaluation.of(problem, assignment).workload.graph())
     name = max(held, key=held.__getitem__)
     who = name.removesuffix(".cpu")

@@ -1,4 +1,4 @@
-"""Duty of boards: what a rate of images asks of each, in power and battery life.
+"""Duty of boards at a rate of images: power and battery life.
 
 A board that works computes busy_ms and busy_mj for each image, and is idle for the rest of the time
 from image to image (`profiles.operating_point.average_power`)::
@@ -107,7 +107,7 @@ def _board_duty(
 
 @dataclass(frozen=True, slots=True)
 class BatteryDrain:
-    """Drain of a board's battery from image to image, as of the smallest battery of all."""
+    """Drain of a board's battery from image to image, as of the smallest one."""
 
     share: float
     idle_w: float
@@ -126,7 +126,7 @@ class BatteryDrain:
 def battery_drain(
     rate_per_s: float | None, budgets: Sequence[BoardBudget], site: int, device: DeviceProfile
 ) -> BatteryDrain | None:
-    """Drain of the battery of a board; None unless all boards have one, and images a rate."""
+    """Drain of a board's battery; None unless all boards have one, and images a rate."""
     smallest_wh, own_wh = smallest_battery_wh(budgets), budgets[site].battery_wh
     if rate_per_s is None or smallest_wh is None or own_wh is None:
         return None
