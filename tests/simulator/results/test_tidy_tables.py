@@ -58,7 +58,7 @@ def test_columns_of_quantities_tell_their_units(result):
     for table in tables(result).values():
         for name, kind in table.types.items():
             if kind is float and name != "utilisation":
-                assert name.endswith(("_ms", "_mj"))
+                assert name.endswith(("_ms", "_mj", "_w"))
 
 
 def test_totals_leave_only_boards(make_fan_out):
