@@ -82,18 +82,18 @@ class InferenceClient:
     @property
     def protocols(self) -> dict[str, str]:
         """Protocol of each connected board."""
-        return {
-            name: state.connection.protocol
-            for name, state in self._states.items()
-            if state.connection
-        }
+        return {n: each.connection.protocol for n, each in self._states.items() if each.connection}
+
+    @property
+    def fallbacks(self) -> dict[str, str]:
+        """Boards that are asked by the slower protocol against their wish, and why."""
+        open_ = ((name, each.connection) for name, each in self._states.items())
+        return {name: each.fallback for name, each in open_ if each and each.fallback}
 
     @property
     def down(self) -> dict[str, str]:
         """Boards that are not connected, and why."""
-        return {
-            name: state.down for name, state in self._states.items() if state.connection is None
-        }
+        return {n: each.down for n, each in self._states.items() if each.connection is None}
 
     def wait_connected(self, seconds: float) -> bool:
         """Wait until every board is connected; whether they are."""

@@ -208,6 +208,8 @@ class Connection(Protocol):
     """
 
     protocol: ProtocolName
+    fallback: str
+    """Reason why it is not the faster protocol that the worker offers; nothing where it is."""
 
     def fileno(self) -> int:
         """File descriptor to select on, for replies, and for room to send where `unsent`."""

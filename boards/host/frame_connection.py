@@ -35,6 +35,7 @@ class FrameConnection:
     """One connection of frames, after HELLO."""
 
     protocol: ProtocolName = "frames"
+    fallback = ""
 
     def __init__(self, connection: socket.socket, task: BoardTask) -> None:
         self._socket = connection

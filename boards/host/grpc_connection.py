@@ -6,8 +6,8 @@ advertises them; where their port cannot be reached, these calls are slower, but
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
@@ -107,11 +107,16 @@ class GrpcConnection:
     protocol: ProtocolName = "standard"
 
     def __init__(
-        self, channel: GrpcChannel, task: BoardTask, joint: tuple[BundledModel, ...] = ()
+        self,
+        channel: GrpcChannel,
+        task: BoardTask,
+        joint: tuple[BundledModel, ...] = (),
+        fallback: str = "",
     ) -> None:
         self._channel = channel
         self._task = task
         self._joint = joint
+        self.fallback = fallback
         self._replies: deque[Reply | ConnectionLostError] = deque()
         # gRPC's threads wake the thread that waits for replies.
         self._pipe = SelfPipe()
@@ -315,35 +320,37 @@ def connect(task: BoardTask, identity: Identity | None) -> Connection:
             if identity is not None and grpc.StatusCode.UNAVAILABLE.name in str(error):
                 fault = certificate_fault(address, task.name, identity, CONNECT_TIMEOUT_S)
             raise ConnectionLostError(fault or str(error)) from None
-        port = advertised_port(server.extensions)
+        port, fallback = advertised_port(server.extensions), ""
         if port is not None and task.board.protocol == "fastest":
             context = None if identity is None else identity.client_context()
             ports = {each.name: _frames_port(each, identity) for each in task.receivers}
-            with _frames_or_calls(task):
+            try:
                 return connect_frames(
                     address.with_port(port), task, context, CONNECT_TIMEOUT_S, ports
                 )
+            except FramesUnreachableError as error:
+                if task.session:
+                    raise
+                fallback = str(error)
         if task.session:
             raise ConnectionLostError(f"{address}: maps of G0 go by frames, which are not there")
-        joint = tuple(model for model in task.joint if _serves(channel, model.name))
-        joined = {name for model in joint for name in model.members}
-        for name in task.students:
-            if name not in joined and not _is_ready(channel, name):
-                raise ConnectionLostError(f"{task.name} has no {name}, or is not ready yet")
-        connection = GrpcConnection(channel, task, joint)
+        connection = GrpcConnection(channel, task, _ready_models(channel, task), fallback)
         # What is open stays open.
         stack.pop_all()
     return connection
 
 
-@contextmanager
-def _frames_or_calls(task: BoardTask) -> Iterator[None]:
-    """Go on with calls where frames are not reached, unless boards exchange maps."""
-    try:
-        yield
-    except FramesUnreachableError:
-        if task.session:
-            raise
+def _ready_models(channel: GrpcChannel, task: BoardTask) -> tuple[BundledModel, ...]:
+    """Joint models that a server has; all other students must be ready there.
+
+    Raises ConnectionLostError.
+    """
+    joint = tuple(model for model in task.joint if _serves(channel, model.name))
+    joined = {name for model in joint for name in model.members}
+    for name in task.students:
+        if name not in joined and not _is_ready(channel, name):
+            raise ConnectionLostError(f"{task.name} has no {name}, or is not ready yet")
+    return joint
 
 
 def _frames_port(board: BoardAddress, identity: Identity | None) -> int:

@@ -1,5 +1,6 @@
 """Sentences on a board that the host does not trust: its certificate, the fault, the remedy."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -105,4 +106,25 @@ def test_with_good_keys_the_board_answers(made):
     connection = connect(task, identity(folder / "keys" / "host"))
     assert connection.protocol == "frames"
     connection.close()
+    running.drain()
+
+
+def test_a_port_of_frames_that_cannot_be_reached_is_said(made):
+    """As behind a forward of the standard port alone: calls answer, but slower."""
+    folder, model, models = made
+    running = Worker(models, WorkerSettings(Address("127.0.0.1", 0), identity(folder / "keys/pi")))
+    running.start()
+    running._frames.stop()
+    task = BoardTask(BoardAddress(name="pi", address=str(running.address)), (model,))
+    connection = connect(task, identity(folder / "keys" / "host"))
+    assert connection.protocol == "standard"
+    assert f"127.0.0.1:{running.address.port + 1}" in connection.fallback
+    assert "refused" in connection.fallback
+    connection.close()
+    asked = connect(
+        replace(task, board=task.board.model_copy(update={"protocol": "standard"})),
+        identity(folder / "keys" / "host"),
+    )
+    assert (asked.protocol, asked.fallback) == ("standard", "")
+    asked.close()
     running.drain()

@@ -154,9 +154,15 @@ def _images_to_send(
 def wait_connected(output: Output, client: "InferenceClient") -> None:
     """Wait for the boards, and go on without those that are absent.
 
-    Raises BoardError where all of them are.
+    Boards whose frames cannot be reached are named.  Raises BoardError where all are absent.
     """
-    if client.wait_connected(CONNECT_S):
+    everybody = client.wait_connected(CONNECT_S)
+    if client.fallbacks:
+        output.warn(
+            f"{_by_reason(client.fallbacks.items())}: the port of frames cannot be reached, and "
+            "answers are slower; forward or open that port as it is numbered there, too"
+        )
+    if everybody:
         return
     reasons = _by_reason(client.down.items())
     if not client.protocols:
