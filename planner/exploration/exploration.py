@@ -29,6 +29,16 @@ from simulator.results.tables import Table, write_table
 Solver = Callable[[Sequence[CellRequest]], Iterator[TimedResult]]
 
 
+CELL_BUDGETS: Mapping[str, str] = {
+    "memory_bytes": "memory",
+    "flops": "FLOPs",
+    "power_w": "power",
+    "flash_bytes": "flash",
+    "ram_bytes": "RAM",
+}
+"""Budgets of a cell, by field; all but the first two are shown where one has a limit."""
+
+
 class CellPlace(Record):
     """Coordinates of a cell in the grid."""
 
@@ -41,20 +51,43 @@ class CellPlace(Record):
     power_w: float | None = Field(
         default=None, description="Power limit of boards while they compute; null is none."
     )
+    flash_bytes: int | None = Field(
+        default=None,
+        description="Budget of flash on every board that has it apart; null: the device's.",
+    )
+    ram_bytes: int | None = Field(default=None, description="Budget of RAM, likewise.")
     axis: str | None = Field(default=None, description="Of break-points: memory or flops.")
     memory_text: str | None = Field(default=None, description="Memory, in the unit it was typed.")
     flops_text: str | None = Field(default=None, description="FLOPs, in the unit they were typed.")
+    flash_text: str | None = Field(default=None, description="Flash, in the unit it was typed.")
+    ram_text: str | None = Field(default=None, description="RAM, in the unit it was typed.")
 
     @property
-    def budgets(self) -> tuple[str, str, str]:
-        """Memory, FLOPs and power as people read them."""
-        memory, flops = self.memory_bytes, self.flops
+    def budgets(self) -> tuple[str, ...]:
+        """Memory, FLOPs, power, flash and RAM as people read them, as in `CELL_BUDGETS`."""
+        flops = self.flops
         return (
-            self.memory_text or ("device's" if memory is None else format_bytes(memory)),
+            self.memory_text or _size(self.memory_bytes),
             self.flops_text
             or ("no limit" if flops is None else format_flops(flops / FLOPS_PER_MAC)),
             "no limit" if self.power_w is None else f"{self.power_w:g} W",
+            self.flash_text or _size(self.flash_bytes),
+            self.ram_text or _size(self.ram_bytes),
         )
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Memory, FLOPs, and further budgets that are limited, each told by itself."""
+        further = zip(self.budgets[2:], list(CELL_BUDGETS)[2:], strict=True)
+        said = [(text, field) for text, field in further if getattr(self, field) is not None]
+        named = (
+            text if name == "power_w" else f"{CELL_BUDGETS[name]} {text}" for text, name in said
+        )
+        return (*self.budgets[:2], *named)
+
+
+def _size(size_bytes: int | None) -> str:
+    return "device's" if size_bytes is None else format_bytes(size_bytes)
 
 
 class Cell(Record):
@@ -298,7 +331,11 @@ def _place(cell: Cell) -> dict[str, Any]:
         "fleet": place.fleet,
         "memory_bytes": place.memory_bytes,
         "flops": place.flops,
-        **({} if place.power_w is None else {"power_w": place.power_w}),
+        **{
+            name: getattr(place, name)
+            for name in list(CELL_BUDGETS)[2:]
+            if getattr(place, name) is not None
+        },
         "objective": place.objective,
     }
 
@@ -308,7 +345,15 @@ _KINDS: dict[str, Callable[[Sequence[Cell]], list[dict[str, Any]]]] = {
     "front": front_rows,
     "breakpoints": breakpoint_rows,
 }
-_WHOLE = ("memory_bytes", "flops", "point", "least_bytes", "least_flops")
+_WHOLE = (
+    "memory_bytes",
+    "flops",
+    "flash_bytes",
+    "ram_bytes",
+    "point",
+    "least_bytes",
+    "least_flops",
+)
 _TEXT = ("fleet", "objective", "status", "networks", "axis")
 
 

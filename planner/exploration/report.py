@@ -11,7 +11,13 @@ from itertools import count, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from nonn_common.units import FLOPS_PER_MAC, format_bytes, format_count, format_flops
-from planner.exploration.exploration import Cell, Exploration, labelled, thinned
+from planner.exploration.exploration import (
+    CELL_BUDGETS,
+    Cell,
+    Exploration,
+    labelled,
+    thinned,
+)
 from planner.problem.goals import OBJECTIVES, Objective
 
 if TYPE_CHECKING:
@@ -28,14 +34,16 @@ def draw_pictures(exploration: Exploration) -> dict[str, bytes]:
     """Return the pictures, PNG by file name."""
     found: dict[str, bytes] = {}
     for kind, draw in (("plan", heat_maps), ("front", fronts)):
-        groups: dict[tuple[str, str, float | None], list[Cell]] = {}
+        groups: dict[tuple[object, ...], list[Cell]] = {}
+        apart = _apart(exploration) if kind == "plan" else ()
         for cell in exploration.of(kind):
-            apart = cell.place.power_w if kind == "plan" and _is_cube(exploration) else None
-            key = (cell.place.fleet, cell.place.objective, apart)
+            key = (cell.place.fleet, cell.place.objective)
+            key += tuple(getattr(cell.place, field) for field in apart)
             groups.setdefault(key, []).append(cell)
         noun = "heat-map" if kind == "plan" else "front"
-        for (fleet, objective, _), cells in groups.items():
-            words = re.sub(r"[^a-z0-9]+", "-", f"{noun}-{fleet}-{objective}".lower())
+        for cells in groups.values():
+            place = cells[0].place
+            words = re.sub(r"[^a-z0-9]+", "-", f"{noun}-{place.fleet}-{place.objective}".lower())
             stem = words[:_LONGEST_NAME].strip("-")
             names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
             name = next(name for name in names if f"{name}.png" not in found)
@@ -45,11 +53,11 @@ def draw_pictures(exploration: Exploration) -> dict[str, bytes]:
     return found
 
 
-def _is_cube(exploration: Exploration) -> bool:
-    """Whether three budgets vary, so that there is a map for each power limit."""
+def _apart(exploration: Exploration) -> list[str]:
+    """Budgets that vary beyond the two of a map; each of their values has a map."""
     places = [cell.place for cell in exploration.plans]
-    fields = ("memory_bytes", "flops", "power_w")
-    return all(len({getattr(place, field) for place in places}) > 1 for field in fields)
+    fields = (field for field in CELL_BUDGETS if len({getattr(one, field) for one in places}) > 1)
+    return list(fields)[2:]
 
 
 def heat_maps(cells: Sequence[Cell]) -> "Figure":
@@ -71,9 +79,8 @@ def heat_maps(cells: Sequence[Cell]) -> "Figure":
     for axes in panels[len(stages) :]:
         axes.set_axis_off()
     place = cells[0].place
-    limits = {cell.place.power_w for cell in cells}
-    limit = f", {_power(place.power_w)}" if len(limits) == 1 and place.power_w else ""
-    figure.suptitle(f"{place.fleet}: {place.objective}{limit}", fontsize=11)
+    alike = [text for text in place.limits[2:] if all(text in one.place.limits for one in cells)]
+    figure.suptitle(", ".join((f"{place.fleet}: {place.objective}", *alike)), fontsize=11)
     marks = []
     if any(cell.found.status == "infeasible" for cell in cells):
         marks.append("hatched: proven infeasible")
@@ -104,6 +111,8 @@ def _two_axes(cells: Sequence[Cell]) -> tuple[_GridAxis, _GridAxis]:
         ("memory_bytes", "memory per board"),
         ("flops", "FLOPs per board and image"),
         ("power_w", "power of a board while it computes"),
+        ("flash_bytes", "flash per board"),
+        ("ram_bytes", "RAM per board"),
     )
     every = []
     for number, (field, label) in enumerate(kinds):
@@ -160,7 +169,7 @@ def fronts(cells: Sequence[Cell]) -> "Figure":
         points = cell.found.points
         first, second = ([point.values[name] for point in points] for name in names[:2])
         colour = shades(number / max(1, len(cells) - 1))
-        label = ", ".join(_limits(cell)) if len(cells) <= _MOST_LABELS else None
+        label = ", ".join(cell.place.limits) if len(cells) <= _MOST_LABELS else None
         sizes = 24.0 if len(names) == 2 else _sizes([one.values[names[2]] for one in points])
         axes.scatter(first, second, s=sizes, color=[colour], label=label, alpha=0.8, linewidths=0)
         if len(names) == 2:
@@ -188,10 +197,6 @@ def fronts(cells: Sequence[Cell]) -> "Figure":
 def _sizes(values: Sequence[float]) -> list[float]:
     low, high = min(values, default=0.0), max(values, default=0.0)
     return [14 + 60 * (value - low) / ((high - low) or 1) for value in values]
-
-
-def _power(power_w: float | None) -> str:
-    return "no limit" if power_w is None else f"{power_w:g} W"
 
 
 def _sized(budget: float | None) -> float:
@@ -252,16 +257,11 @@ def render_page(exploration: Exploration, front_step_pct: float = FRONT_STEP_PCT
     return START + template.replace("/*DATA*/", content).encode()
 
 
-def _limits(cell: Cell) -> tuple[str, ...]:
-    """Budgets of a cell, its power where that is limited."""
-    return cell.place.budgets[: 2 if cell.place.power_w is None else 3]
-
-
 def _groups(exploration: Exploration) -> dict[tuple[str, str, str], list[Cell]]:
-    """Cells of one kind, fleet with its power limit, and objective."""
+    """Cells of one kind, fleet with its further limits, and objective."""
     found: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in exploration.cells:
-        fleet = ", ".join((cell.place.fleet, *_limits(cell)[2:]))
+        fleet = ", ".join((cell.place.fleet, *cell.place.limits[2:]))
         key = (cell.found.kind, fleet, cell.place.objective)
         found.setdefault(key, []).append(cell)
     return found
@@ -270,11 +270,11 @@ def _groups(exploration: Exploration) -> dict[tuple[str, str, str], list[Cell]]:
 def _page_rows(cell: Cell, group: int, step_pct: float) -> Iterator[dict[str, Any]]:
     """Rows of the page's table: a plan, the points of a front, or break-points."""
     found, place = cell.found, cell.place
-    memory, flops, _ = place.budgets
+    memory, flops, *_ = place.budgets
     base: dict[str, Any] = {
         "group": group,
         "what": {"plan": "plan", "front": "front", "breakpoints": "break-points"}[found.kind],
-        "fleet": ", ".join((place.fleet, *_limits(cell)[2:])),
+        "fleet": ", ".join((place.fleet, *place.limits[2:])),
         "objective": place.objective,
         "status": found.status,
         "memory": memory,

@@ -308,3 +308,33 @@ def test_many_rows_are_summed_up_in_forty_lines_and_stand_in_the_files(
     assert sum(row["shown"] for row in points) > 0
     assert pyarrow.csv.read_csv(out / "front.csv").num_rows == len(points)
     assert all({"latency", "boards", "students"} <= row["values"].keys() for row in points)
+
+
+def test_a_grid_over_flash_and_ram_has_the_plans_of_single_questions(
+    nonn_plan, arguments, tmp_path
+):
+    """Students of 98 KB of RAM; each cell is what `plan` finds under its budgets."""
+    boards = ("--fleet", "stm32l4r5zi*2", "--objective", "capacity")
+    grid = ("--flash", "100KB,1MB", "--ram", "60KB:160KB:50KB")
+    said = nonn_plan(*arguments, *boards, *grid, "--json")
+    assert said.code == 0, said.err
+    cells = said.document["cells"]
+    at = [(cell["place"]["flash_bytes"], cell["place"]["ram_bytes"]) for cell in cells]
+    assert at == [(f, r) for f in (100_000, 1_000_000) for r in (60_000, 110_000, 160_000)]
+    for cell in cells[1::2]:
+        flash, ram = cell["place"]["flash_bytes"], cell["place"]["ram_bytes"]
+        alone = nonn_plan(
+            "plan", *arguments[1:-4], *boards, "--flash", f"{flash}B", "--ram", f"{ram}B",
+            "--json", "-o", tmp_path / "plan.json",
+        )  # fmt: skip
+        assert cell["found"]["status"] == alone.document["status"]
+        values = [row["value"] for row in alone.document["stages"]]
+        assert list(cell["found"]["values"].values())[: len(values)] == pytest.approx(values)
+    assert {cell["found"]["status"] for cell in cells} == {"optimal", "infeasible"}
+    assert said.document["pictures"]
+    table = pyarrow.csv.read_csv(tmp_path / "explore" / "cells.csv")
+    assert table.column("ram_bytes").to_pylist() == [ram for _, ram in at]
+    shown = nonn_plan(*arguments, *boards, "--flash", "100KB,1MB", "--ram", "160KB")
+    assert "flash" in shown.out and "160 KB" in shown.out
+    refused = nonn_plan(*arguments, "--fleet", "rpi3x2", "--flash", "1MB,2MB")
+    assert "flash and RAM are not apart" in refused.err

@@ -30,7 +30,7 @@ from nonn_plan.cli.parsers.problem_options import (
     with_problem_options,
 )
 from nonn_plan.cli.views.plan_report import unknown_spread
-from planner.problem.budgets import memory_notes
+from planner.problem.budgets import memory_notes, one_memory_notes
 from planner.problem.goals import OBJECTIVES, ObjectiveLevel
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def explore(
         "memory": parse_axis("--memory", memory or [], parse_bytes, ends=breakpoints == "memory"),
         "flops": parse_axis("--flops", flops or [], parse_macs, ends=breakpoints == "flops"),
         "power": parse_axis("--power", options.power or [], parse_mw, ends=False),
+        "flash": parse_axis("--flash", options.flash or [], parse_bytes, ends=False),
+        "ram": parse_axis("--ram", options.ram or [], parse_bytes, ends=False),
     }
     fleets = [GridFleet.of(text, axes) for text in dict.fromkeys(fleet)]
     check_own_boards(fleets, axes)
@@ -153,6 +155,9 @@ def explore(
     notes = [note for cell in cells for note in memory_notes(cell.asked.problem.budgets)]
     output.warn(*partition_warnings(partition, options.epsilon), *_unknown_spreads(cells))
     output.warn(*dict.fromkeys(notes))
+    if options.limits_flash:
+        told = (note for one in cells for note in one_memory_notes(one.asked.problem.budgets))
+        output.warn(*dict.fromkeys(told))
     _show_exploration(output, exploration, step_pct)
     if refusals := refusals_told(exploration.cells):
         output.say(f"infeasible cells: {refusals}")
@@ -212,6 +217,8 @@ def _show_exploration(output: Output, exploration: "Exploration", step_pct: floa
 
     Below them, why there is no plan in the last infeasible cell.
     """
+    from planner.exploration.exploration import CELL_BUDGETS
+
     groups: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in exploration.cells:
         key = (cell.found.kind, cell.place.fleet, cell.place.objective)
@@ -231,11 +238,10 @@ def _show_exploration(output: Output, exploration: "Exploration", step_pct: floa
     refused = [cell for cell in exploration.plans if cell.found.conflict]
     if refused:
         place = refused[-1].place
-        typed = (("memory", place.memory_bytes), ("FLOPs", place.flops), ("power", place.power_w))
         said = " and ".join(
-            f"{name} {text}"
-            for (name, value), text in zip(typed, place.budgets, strict=True)
-            if value is not None
+            f"{noun} {text}"
+            for (field, noun), text in zip(CELL_BUDGETS.items(), place.budgets, strict=True)
+            if getattr(place, field) is not None
         )
         output.say(
             f"{len(refused)} of {len(exploration.plans)} infeasible; "
@@ -249,14 +255,19 @@ def _table(
     kind: str, fleet: str, objective: str, cells: "Sequence[Cell]", step_pct: float
 ) -> Table:
     """All rows of a group: plans, points of fronts that people are shown, or break-points."""
-    from planner.exploration.exploration import labelled, thinned
+    from planner.exploration.exploration import CELL_BUDGETS, labelled, thinned
 
     names = [part.split(":")[0] for part in objective.split(",")]
     rows: list[tuple[str, ...]] = []
-    # Power is shown where one has a limit.
-    axes = 3 if any(cell.place.power_w is not None for cell in cells) else 2
+    # All but memory and FLOPs are shown where one has a limit.
+    fields = list(CELL_BUDGETS)
+    axes = [
+        place
+        for place, field in enumerate(fields)
+        if place < 2 or any(getattr(cell.place, field) is not None for cell in cells)
+    ]
     for cell in cells:
-        budgets, found = cell.place.budgets[:axes], cell.found
+        budgets, found = tuple(cell.place.budgets[axis] for axis in axes), cell.found
         if kind == "plan":
             values = [found.values.get(name) for name in (*names, "students")]
             rows.append((*budgets, *map(_value, values), found.status))
@@ -277,7 +288,7 @@ def _table(
         ]
     noun = {"plan": "", "front": "front of "}.get(kind, f"break-points of {cells[0].place.axis}, ")
     students = ("students",) if kind == "plan" else ()
-    budget_names = ("memory", "FLOPs", "power")[:axes]
+    budget_names = (CELL_BUDGETS[fields[axis]] for axis in axes)
     columns = (*budget_names, *map(labelled, names), *students, "status")
     return f"{fleet}: {noun}{objective}", columns, rows
 

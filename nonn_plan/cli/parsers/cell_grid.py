@@ -69,7 +69,7 @@ def parse_axis(
         if ranges
         else ""
     )
-    kind = "B" if option == "--memory" else ""
+    kind = "B" if option in ("--memory", "--flash", "--ram") else ""
     scale = parse(f"1{unit}{kind}", option) if unit else 0
     return BudgetAxis(distinct or (None,), own, ends_typed, unit, scale)
 
@@ -128,11 +128,18 @@ class GridPoint:
     memory: int | None
     macs: int | None
     power: int | None
+    flash: int | None
+    ram: int | None
 
     @property
     def flops(self) -> int | None:
         """The budget of MACs as FLOPs."""
         return None if self.macs is None else FLOPS_PER_MAC * self.macs
+
+    @property
+    def further(self) -> tuple[int | None, ...]:
+        """Budgets beside memory and FLOPs: of each of their values there is a grid."""
+        return self.power, self.flash, self.ram
 
 
 def parse_mw(text: str, where: str) -> int:
@@ -181,7 +188,8 @@ class CellGrid:
 
     def _grid(self, **fixed: tuple[int | None, ...]) -> "Iterator[GridPoint]":
         axes = {name: axis.values for name, axis in self.axes.items()} | fixed
-        yield from starmap(GridPoint, product(axes["memory"], axes["flops"], axes["power"]))
+        names = ("memory", "flops", "power", "flash", "ram")
+        yield from starmap(GridPoint, product(*(axes[name] for name in names)))
 
     def _problems(
         self, fleet: GridFleet, typed: str, **update: object
@@ -189,12 +197,12 @@ class CellGrid:
         """Yield each cell's problem, and the grid of those that differ in memory and FLOPs."""
         from planner.exploration.budget_grid import BudgetGrid
 
-        grids: dict[int | None, BudgetGrid] = {}
+        grids: dict[tuple[int | None, ...], BudgetGrid] = {}
         for at in self._grid():
-            if at.power not in grids:
-                top = self._problem(fleet, self._loosest(at.power), typed)
+            if at.further not in grids:
+                top = self._problem(fleet, self._loosest(at), typed)
                 top = top.model_copy(update=update)
-                grids[at.power] = BudgetGrid.of(
+                grids[at.further] = BudgetGrid.of(
                     top,
                     {
                         "memory_bytes": _places_without(fleet, "memory", top),
@@ -202,15 +210,15 @@ class CellGrid:
                     },
                 )
             problem = self._problem(fleet, at, typed).model_copy(update=update)
-            yield at, problem, grids[at.power]
+            yield at, problem, grids[at.further]
 
-    def _loosest(self, power: int | None) -> "GridPoint":
-        """The largest budgets of memory and FLOPs; None is no limit."""
+    def _loosest(self, at: "GridPoint") -> "GridPoint":
+        """The largest budgets of memory and FLOPs beside these others; None is no limit."""
         memory, macs = (self.axes[name].values for name in ("memory", "flops"))
-        return GridPoint(
-            None if None in memory else max(filter(None, memory)),
-            None if None in macs else max(filter(None, macs)),
-            power,
+        return replace(
+            at,
+            memory=None if None in memory else max(filter(None, memory)),
+            macs=None if None in macs else max(filter(None, macs)),
         )
 
     def _problem(self, fleet: GridFleet, at: "GridPoint", objective: str) -> "Problem":
@@ -219,6 +227,8 @@ class CellGrid:
             memory=[*([] if at.memory is None else [f"{at.memory}B"]), *fleet.own["memory"]],
             flops=[*([] if at.flops is None else [f"{at.flops}"]), *fleet.own["flops"]],
             power=[*([] if at.power is None else [f"{at.power}mW"]), *fleet.own["power"]],
+            flash=[*([] if at.flash is None else [f"{at.flash}B"]), *fleet.own["flash"]],
+            ram=[*([] if at.ram is None else [f"{at.ram}B"]), *fleet.own["ram"]],
             objective=objective,
         )
         return options.problem(self.partition, fleet.boards, where="nonn-plan explore")
@@ -242,6 +252,10 @@ class CellGrid:
             objective=",".join(map(str, problem.objective)),
             memory_text=self.axes["memory"].text(at.memory, "B"),
             flops_text=self.axes["flops"].text(at.macs, "FLOP"),
+            flash_bytes=at.flash,
+            flash_text=self.axes["flash"].text(at.flash, "B"),
+            ram_bytes=at.ram,
+            ram_text=self.axes["ram"].text(at.ram, "B"),
         )
         return PlannedCell(place, CellRequest(kind, problem, grid=grid))
 
