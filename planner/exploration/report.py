@@ -54,7 +54,7 @@ def draw_pictures(exploration: Exploration) -> dict[str, bytes]:
 
 
 def _apart(exploration: Exploration) -> list[str]:
-    """Budgets that vary beyond the two of a map; each of their values has a map."""
+    """Budgets that vary beyond a map's two; each of their values has a map."""
     places = [cell.place for cell in exploration.plans]
     fields = (field for field in CELL_BUDGETS if len({getattr(one, field) for one in places}) > 1)
     return list(fields)[2:]
