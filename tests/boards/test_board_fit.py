@@ -151,3 +151,22 @@ def test_a_budget_that_does_not_hold_is_refused(plan, field):
     broken = plan.model_copy(update={"question": question})
     with pytest.raises(BoardError, match=r"its built students need .* allowed: "):
         check_board_fit(broken, _built(plan))
+
+
+@pytest.mark.parametrize(("name", "spare"), [("flash", 0), ("ram", 0), ("flash", -1), ("ram", -1)])
+def test_flash_and_ram_are_measured_apart(plan, name, spare):
+    """Weights of all students of a board, and the largest peak; one byte less is refused."""
+    here = [one for one in plan.students if one.board == "odroid-xu4s-1"]
+    stored, peak = 4 * sum(one.params for one in here), 4 * max(one.peak_elements for one in here)
+    sizes = {"flash_bytes": stored, "ram_bytes": peak}
+    sizes[f"{name}_bytes"] += spare
+    rows = (plan.question.budgets[0], plan.question.budgets[1].model_copy(update=sizes))
+    question = plan.question.model_copy(update={"budgets": rows})
+    apart = plan.model_copy(update={"question": question})
+    if spare:
+        with pytest.raises(BoardError, match=r"its built students need .* allowed: "):
+            check_board_fit(apart, _built(plan))
+        return
+    (fit,) = [one for one in check_board_fit(apart, _built(plan)) if one.board == "odroid-xu4s-1"]
+    assert (fit.flash_bytes, fit.ram_bytes) == (stored, peak)
+    assert fit.fits

@@ -14,6 +14,7 @@ from planner.accuracy.rows import TeacherFacts
 from planner.certificates.verification import verify_plan
 from planner.diagnosis.explanation import explain
 from planner.heuristics.baselines import solve_by_baseline
+from planner.plan_file.evaluation import plan_workload
 from planner.plan_file.validation import violations
 from planner.problem.goals import AccuracyBasis, ObjectiveLevel
 from planner.problem.problem import Problem
@@ -21,6 +22,7 @@ from planner.reliability.failures import Failures
 from planner.solve import solve
 from profiles.device import compute_mj, compute_ms
 from profiles.fleet import parse_fleet
+from simulator.workloads.closed_form import join_spread
 
 LATENCY = (ObjectiveLevel(objective="latency"),)
 ENERGY = (ObjectiveLevel(objective="energy"), ObjectiveLevel(objective="latency"))
@@ -35,11 +37,11 @@ def powered(asked, watts, boards=None):
     return Problem.check(dict(asked) | {"budgets": rows}, where="test")
 
 
-def published(fleet, watts=None):
-    """The published student of 167 MFLOPs on each of two boards."""
+def published(fleet, watts=None, students=2):
+    """The published student of 167 MFLOPs on each of two boards, or of more."""
     asked = question(
-        fleet, (46, 46), objective=LATENCY, networks=("wrn16:32,64,88",), image="3x32x32",
-        min_students=2, max_students=2, group0_copies="per-student",
+        fleet, (46,) * students, objective=LATENCY, networks=("wrn16:32,64,88",), image="3x32x32",
+        min_students=students, max_students=students, group0_copies="per-student",
     )  # fmt: skip
     return asked if watts is None else powered(asked, watts)
 
@@ -60,6 +62,19 @@ def test_2_5_w_picks_400_mhz_and_its_published_row():
     assert [row.used for row in plan.budgets if row.budget == "power_w"] == [
         pytest.approx(238.98 / 101.91, rel=0.01)
     ] * 2
+
+
+def test_2_5_w_picks_400_mhz_and_the_published_row_of_eight():
+    """In expectation, as published: the join waits for the slowest of eight boards."""
+    plan = solve(published("rpi3x8:any", 2.5, students=8))
+    assert plan.status == "optimal"
+    assert points(plan) == ["rpi-3b"] * 8
+    spread = join_spread(plan_workload(plan))
+    assert spread.expected_ms == pytest.approx(150, rel=0.03)
+    assert spread.compute_ms == pytest.approx(106.24, rel=0.03)
+    assert spread.communication_ms == pytest.approx(43.76, rel=0.03)
+    slowest = spread.compute_ms / plan.predicted.compute_ms
+    assert plan.predicted.energy_per_node_mj * slowest == pytest.approx(249.15, rel=0.03)
 
 
 def test_2_w_is_infeasible_and_names_what_a_board_draws():

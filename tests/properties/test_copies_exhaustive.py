@@ -8,7 +8,7 @@ from math import exp, log
 
 import numpy as np
 import pytest
-from drawn_instances import random_instance, with_batteries
+from drawn_instances import random_instance, with_batteries, with_flash
 from enumerated_balance import set_partitions
 from listed_plans import fits, known, models_of, values
 from test_planner_exhaustive import best, slack_of, solved
@@ -207,6 +207,12 @@ def survival(instance, boards):
 def test_copies_of_students_that_share_g0_equal_exhaustive_search(seed):
     image, instance = with_copies(seed)
     equals_exhaustive_search(image, replace(instance, shares_stem=True))
+
+
+@pytest.mark.parametrize("seed", range(200, 206))
+def test_copies_on_boards_with_flash_and_ram_equal_exhaustive_search(seed):
+    image, instance = with_copies(seed)
+    equals_exhaustive_search(image, replace(with_flash(seed, instance), shares_stem=seed % 2 == 1))
 
 
 @pytest.mark.parametrize("seed", range(40))
