@@ -247,13 +247,21 @@ class Case:
         return (leaf.drop, leaf.rounds, leaf.group0) == (self.drop, self.rounds, self.group0)
 
 
-def is_covered(problem: Problem) -> bool:
-    """Whether certificates know all plans: boards with a student have a copy of G0.
+def uncovered(problem: Problem) -> str | None:
+    """Kind of plans that certificates do not know, in words; None where they know all.
 
-    Each board runs at the operating point that its fleet names.
+    Boards with a student have a copy of G0, and run at the operating point that their fleet names.
     """
-    open_points = any(row.points == "any" for row in problem.fleet.boards)
-    return problem.group0 == "replicated" and not open_points
+    if problem.group0 != "replicated":
+        return "G0 on a board of its own"
+    if any(row.points == "any" for row in problem.fleet.boards):
+        return "open operating points"
+    return None
+
+
+def is_covered(problem: Problem) -> bool:
+    """Whether certificates know all plans."""
+    return uncovered(problem) is None
 
 
 def remaining_cases(problem: Problem, demands: Demands) -> Iterator[Case]:

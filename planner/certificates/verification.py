@@ -33,6 +33,7 @@ from planner.certificates import (
     complete,
     is_covered,
     remaining_cases,
+    uncovered,
 )
 from planner.certificates.board_pricing import BoardPricing
 from planner.certificates.figures import CostTables
@@ -43,6 +44,9 @@ from planner.problem.problem import Problem
 
 REFUTED = ("latency", "throughput", "energy-node", "imbalance", "dropped")
 """Objectives of which it is refuted that there is more, as they are no sums."""
+
+KNOWN = frozenset({*SUMS, *REFUTED, "accuracy"})
+"""Objectives that certificates bound, and whose demands they keep."""
 
 MOST_WORK = 4_000_000
 """Labels that one certificate may take to check."""
@@ -193,6 +197,9 @@ class Claim:
         return holds
 
 
+NONE_THERE = "the file has none: none closed within the work of its search, or none was sought"
+"""Why a claim of a kind that certificates know has none."""
+
 Standing = Literal["certified", "seconded", "claimed"]
 """Prices that were checked, a second engine's opinion, or one solver's word."""
 
@@ -207,6 +214,9 @@ class StageStanding(Record):
     standing: Standing = Field(
         description="certified: its prices were checked in whole numbers; seconded: another "
         "engine agrees, which is no proof; claimed: one solver's word."
+    )
+    reason: str | None = Field(
+        default=None, description="Why no certificate proves it; null where one does."
     )
 
 
@@ -231,16 +241,19 @@ def verify_plan(
         untrue += PlanReplay(problem, plan).false_claims()
         untrue += _wrong_gaps(plan["stages"])
         claims = list(_claims(problem, plan["stages"]))
+    kept: list[str] = [one.objective for one in problem.requirements]
     for name, claim, content in claims:
         standing: Standing = "claimed"
         try:
-            if _certified(tables, claim, content):
+            if (reason := _unproven(tables, claim, content, kept)) is None:
                 standing = "certified"
             elif second(tables, claim):
                 standing = "seconded"
         except ValueError as error:
             untrue.append(str(error))
-        rows.append(StageStanding(objective=name, standing=standing))
+            reason = "its certificate proves the opposite"
+        rows.append(StageStanding(objective=name, standing=standing, reason=reason))
+        kept.append(name)
     return Verification(untrue=tuple(untrue), stages=tuple(rows))
 
 
@@ -267,12 +280,37 @@ def _claims(
             yield one["objective"], claim, one.get("certificate")
 
 
-def _certified(tables: CostTables, claim: Claim | Demands, content: Any) -> bool:
-    """Whether the claim's certificate, or else an empty one, proves it within the work."""
+def _unproven(
+    tables: CostTables, claim: Claim | Demands, content: Any, kept: Sequence[str]
+) -> str | None:
+    """Reason that a claim is not proven by its certificate, or an empty one.
+
+    None where it is proven.  `kept` are the objectives of its demands.
+    """
     certificate = Certificate.model_validate(content or {})
     try:
         if isinstance(claim, Demands):
-            return certified_bound(tables, claim, None, certificate) == NOTHING
-        return claim.holds(tables, certificate)
+            proven = certified_bound(tables, claim, None, certificate) == NOTHING
+        else:
+            proven = claim.holds(tables, certificate)
     except WorkExceededError:
-        return False
+        return f"its certificate takes more than {MOST_WORK:,} steps to check"
+    if proven:
+        return None
+    if kind := uncovered(tables.problem):
+        return f"certificates do not know {kind}"
+    if isinstance(claim, Claim) and claim.goal not in KNOWN:
+        return f"certificates do not know {claim.goal}"
+    reason = "its certificate does not prove it" if content else NONE_THERE
+    left_out = _left_out(tables.problem, kept)
+    return f"{reason}; certificates leave out {left_out}" if left_out else reason
+
+
+def _left_out(problem: Problem, kept: Sequence[str]) -> str:
+    """Demands that certificates ignore: such bounds hold, but may be too weak."""
+    found = [name for name in dict.fromkeys(kept) if name not in KNOWN]
+    if problem.max_copies > 1:
+        found.append("copies of students")
+    if any(one.link.shared for one in problem.boards):
+        found.append("shared media")
+    return ", ".join(found)

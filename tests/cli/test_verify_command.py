@@ -43,8 +43,13 @@ def test_a_plan_from_before_there_were_certificates_gets_a_second_opinion(
     (tmp_path / "plan.json").write_text(json.dumps(content))
     said = nonn_plan("verify", tmp_path / "plan.json", "--json")
     assert said.code == 0
-    standings = {one["objective"]: one["standing"] for one in said.document["stages"]}
-    assert standings["capacity"] == "seconded"
+    rows = {one["objective"]: one for one in said.document["stages"]}
+    assert rows["capacity"]["standing"] == "seconded"
+    assert rows["latency"]["standing"] == "claimed"
+    assert rows["latency"]["reason"].startswith("the file has none: none closed within the work")
+    assert "CP-SAT alone; the file has none" in " ".join(
+        nonn_plan("verify", tmp_path / "plan.json").out.split()
+    )
 
 
 def test_a_refusal_says_what_it_rests_on(nonn_plan, changed, tmp_path):
@@ -53,4 +58,6 @@ def test_a_refusal_says_what_it_rests_on(nonn_plan, changed, tmp_path):
     assert "certified: prices in whole numbers prove it" in said.err
     found = nonn_plan("verify", tmp_path / "plan.json", "--json")
     assert found.code == 0
-    assert found.document["stages"] == [{"objective": "no plan", "standing": "certified"}]
+    assert found.document["stages"] == [
+        {"objective": "no plan", "standing": "certified", "reason": None}
+    ]

@@ -296,6 +296,42 @@ def test_that_there_is_no_plan_is_certified():
     assert verify_plan(roomier, content).stages[0].standing == "claimed"
 
 
+@pytest.mark.parametrize(
+    ("fields", "goals", "reason"),
+    [
+        ({"group0": "own-board"}, ["capacity"], "do not know G0 on a board of its own"),
+        ({"max_copies": 2}, ["survival"], "do not know survival"),
+        ({"max_copies": 2}, ["survival", "capacity"], "leave out survival, copies of students"),
+        ({}, ["capacity"], "none closed within the work of its search, or none was sought"),
+    ],
+    ids=["kind of plans", "objective", "demand", "none there"],
+)
+def test_a_claim_without_a_proof_says_why(fields, goals, reason):
+    """Two small students beside a third board, for which no certificate was made."""
+    problem = question("rpi-3b*3", sizes=(3, 4), max_students=2, objective=stages(*goals), **fields)
+    stage = verify_plan(problem, solve(problem).model_dump(mode="json")).stages[-1]
+    assert (stage.standing, reason in (stage.reason or "")) == ("claimed", True), stage.reason
+
+
+def test_prices_of_another_claim_are_no_proof_and_that_is_said():
+    plan = with_certificates(solve(asked()))
+    (stage,) = plan.stages
+    weak = stage.certificate.model_copy(
+        update={
+            "leaves": tuple(
+                one.model_copy(update={"listed": False, "weights": {"capacity": 1},
+                                       "prices": (10**6,) * 3})
+                for one in stage.certificate.leaves
+            )
+        }
+    )  # fmt: skip
+    content = plan.model_copy(
+        update={"stages": (stage.model_copy(update={"certificate": weak}),)}
+    ).model_dump(mode="json")
+    (found,) = verify_plan(plan.question, content).stages
+    assert (found.standing, found.reason) == ("claimed", "its certificate does not prove it")
+
+
 def test_prices_that_refute_roomy_budgets_refute_tighter_ones():
     """The second question costs no search; one that is not covered is not confirmed."""
     least = cost(NETWORKS[0], 3).memory_bytes("fp32")

@@ -100,7 +100,10 @@ def verify(plan_file: PlanFile, as_json: AsJson = False) -> None:
     output.table(
         "What each stage stands on",
         ("stage", "stands on"),
-        [(one.objective, STANDINGS[one.standing]) for one in found.stages],
+        [
+            (one.objective, "; ".join(filter(None, (STANDINGS[one.standing], one.reason))))
+            for one in found.stages
+        ],
     )
     for sentence in found.untrue:
         output.say(f"untrue: {sentence}")
