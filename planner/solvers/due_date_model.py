@@ -24,6 +24,7 @@ from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound,
 from planner.data.problem_data import ProblemData, community_classes
 from planner.heuristics.local_search import KICKS
 from planner.problem.goals import Objective
+from planner.solvers.deadline_prices import DeadlinePrices
 from planner.solvers.latency import relaxes
 from planner.solvers.level_solver import (
     FEW_CLASSES,
@@ -218,6 +219,7 @@ class _DeadlineSearch:
         self._catalogue: PatternCatalogue | None = None
         self._listed_at = math.inf
         self._improved: tuple[Incumbent, int] | None = None
+        self._prices: DeadlinePrices | None = None
 
     def improve(self, kicks: int) -> None:
         """Go on from the best plan with moves and kicks; not twice from the same."""
@@ -248,7 +250,8 @@ class _DeadlineSearch:
             if near and high < self.best[1]:
                 return
             middle = high - 1 if near else (self.low + high) // 2
-            yield from self._ask(middle, min(each, until - self.took))
+            if not self._refuted(self.patterns, middle, min(each, until - self.took)):
+                yield from self._ask(middle, min(each, until - self.took))
             high = min(self.best[1], high if self.low > middle else middle)
 
     @property
@@ -317,6 +320,19 @@ class _DeadlineSearch:
         self.took += took
         if status == cp_model.INFEASIBLE and nearby is None:
             self.low = latency + 1
+
+    def _refuted(
+        self, patterns: PatternCatalogue, latency: int, deterministic_limit: float
+    ) -> bool:
+        """Whether prices refute a latency, sooner than a model would; note the answer."""
+        level = self.level_solver
+        before = self._prices.took if self._prices else 0.0
+        if self._prices is None:
+            self._prices = DeadlinePrices(level.data, patterns, level.limits)
+        refuted = self._prices.refutes(latency, deterministic_limit)
+        self.took += self._prices.took - before
+        self.low = latency + 1 if refuted else self.low
+        return refuted
 
 
 @dataclass

@@ -11,14 +11,15 @@ from listed_plans import all_plans
 from ortools.sat.python import cp_model
 from planner_questions import question, stages
 
-from planner.data.modes import least_within, rounding_bound
+from planner.data.modes import least_within, most_within, rounding_bound
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
 from planner.data.problem_data import resolve_problem
 from planner.heuristics.local_search import local_search
 from planner.heuristics.solution import evaluate_assignment
 from planner.solve import solve
-from planner.solvers import due_date_model
+from planner.solvers import deadline_prices, due_date_model
 from planner.solvers.assignment_model import AssignmentModel
+from planner.solvers.deadline_prices import DeadlinePrices
 from planner.solvers.due_date_model import DueDateModel
 from planner.solvers.pattern_model import enumerate_patterns, pattern_rows
 from planner.solvers.search import TimeBudget, search
@@ -59,10 +60,52 @@ def test_the_earliest_deadline_is_the_optimum_of_the_other_model(fleet, sizes, l
     assert not view.violation()
     assert not any(one.violation(one.measure.read(view)) for one in limits)
     assert solved(DueDateModel(asked, patterns, limits, optimum - 1))[1] == cp_model.INFEASIBLE
+    assert not DeadlinePrices(asked, patterns, limits).refutes(optimum, 1.0)
+
+
+def test_prices_refute_what_students_in_part_would_allow(monkeypatch):
+    """Six boards, capacity within 5 %: the optimum is 66.839908 ms, in part 61.3 would do."""
+    same = (6, 6)
+    asked = resolve_problem(unlike_question(1, boards=same, students=same, communities=same))
+    best = search(asked, CAPACITY, (), seed=0, time_budget=TimeBudget(5)).value
+    limits = [ObjectiveBound(CAPACITY, math.ceil(0.95 * best))]
+    prices = DeadlinePrices(asked, enumerate_patterns(asked, most=10**6), limits)
+    assert prices.refutes(66_800_000, 1.0)
+    assert not prices.refutes(66_839_908, 1.0)
+    monkeypatch.setattr(deadline_prices, "MOST_LEAVES", 1)
+    assert prices.refutes(61_000_000, 1.0)
+    assert not prices.refutes(66_800_000, 1.0)
+
+
+def test_a_question_whose_limit_is_out_of_steps_has_no_answer():
+    asked = resolve_problem(question("rpi-3b*3", (3, 3, 5), memory=60_000, min_students=2))
+    prices = DeadlinePrices(asked, enumerate_patterns(asked, most=10**6), ())
+    assert prices.refutes(1, 1.0)
+    assert not prices.refutes(1, -1.0)
+
+
+def refuted_by_prices(instance, plans, name, tolerance_pct):
+    """Whether prices refute 2 % less than the least latency of all plans; never what a plan has."""
+    measure = OBJECTIVE_FUNCTIONS[name]
+    slack = rounding_bound(len(instance.capacities), instance.max_students, instance.filters)
+    best = (max if measure.maximise else min)(plan[name] for plan in plans)
+    if measure.maximise:
+        worst = least_within(best, tolerance_pct)
+        top = min(plan["latency"] for plan in plans if plan[name] >= worst) + slack
+    else:
+        worst = most_within(best, tolerance_pct) + slack
+        top = min(plan["latency"] for plan in plans if plan[name] <= worst) + slack
+    patterns = enumerate_patterns(instance, most=10**6)
+    prices = DeadlinePrices(instance, patterns, [ObjectiveBound(measure, worst)])
+    assert not any(prices.refutes(late, 1.0) for late in (2 * top, top))
+    found = prices.refutes(top - top // 50, 1.0)
+    assert prices.refutes(0, 1.0)
+    assert not prices.refutes(top, 1.0)
+    return found
 
 
 def test_under_a_kept_capacity_the_latency_equals_exhaustive_search(monkeypatch):
-    """The relaxation is not asked, so that due dates prove what they can."""
+    """The relaxation is not asked, so that due dates prove what they can; so do prices."""
     built = []
 
     class Counted(DueDateModel):
@@ -73,7 +116,7 @@ def test_under_a_kept_capacity_the_latency_equals_exhaustive_search(monkeypatch)
     monkeypatch.setattr("planner.solvers.level_solver.relaxes", lambda _: False)
     monkeypatch.setattr(due_date_model, "FEW_CLASSES", 0)
     monkeypatch.setattr(due_date_model, "DueDateModel", Counted)
-    settled = 0
+    settled = refuted = 0
     for seed in range(16):
         image, instance = random_instance(seed)
         plans = list(all_plans(image, instance))
@@ -89,7 +132,10 @@ def test_under_a_kept_capacity_the_latency_equals_exhaustive_search(monkeypatch)
         assert outcome.proven
         assert outcome.bound == outcome.value == pytest.approx(top, abs=slack)
         settled += len(built) > before
+        refuted += refuted_by_prices(instance, plans, "capacity", 10)
+        refuted += refuted_by_prices(instance, plans, "energy", 20)
     assert settled >= 8
+    assert refuted >= 24
 
 
 @pytest.mark.parametrize("seed", range(4))
