@@ -62,12 +62,16 @@ PlanWatch = Callable[[Objective, float | None, float], None]
 The value is None where only the bound is new; both are in the unit that people read.
 """
 
+ConflictFinder = Callable[[Problem], tuple[str, ...]]
+"""Sentences of what cannot hold together in a problem without a plan."""
+
 
 def solve(
     problem: Problem,
     progress: Progress = silent,
     watch: PlanWatch | None = None,
     find: LimitedSearch | None = None,
+    conflict: ConflictFinder | None = None,
 ) -> PlanDocument:
     """Answer a problem, with a proof for each level, by `find` or the solver.
 
@@ -75,12 +79,13 @@ def solve(
 
     Where limits force that a wider student has fewer filters than a narrower one, the plan's
     question allows the least of that.
-    An infeasible question gets a plan with status `infeasible` and the conflict.  Raises
-    UnprovenError where the limit stops the solver before a plan or a proof that there is none, and
-    ProfileError for devices or links that the library does not have.
+    An infeasible question gets a plan with status `infeasible` and the conflict that `conflict`
+    finds: `explain_conflict`, unless whoever asks wants more of that work.  Raises UnprovenError
+    where the limit stops the solver before a plan or a proof that there is none, and ProfileError
+    for devices or links that the library does not have.
     """
     time_budget = TimeBudget(problem.deterministic_limit)
-    plan = _answer(problem, time_budget, progress, watch=watch, find=find)
+    plan = _answer(problem, time_budget, progress, watch=watch, find=find, conflict=conflict)
     problem = plan.question
     if near := _broken(plan):
         # Of plans that are as good, one may keep by its own figures what this one breaks.
@@ -109,6 +114,7 @@ def _answer(
     loosened: bool = True,
     watch: PlanWatch | None = None,
     find: LimitedSearch | None = None,
+    conflict: ConflictFinder | None = None,
 ) -> PlanDocument:
     """Plan, or proof that there is none, with limits loosened for rounding, or not.
 
@@ -137,8 +143,8 @@ def _answer(
             if problem.inversion is not None:
                 # A limit forces that some wider student knows less: as little as can be.
                 eased = with_least_inversion(SolverSession(problem, time_budget))
-                return _answer(eased, time_budget, progress, then, watch=watch)
-            return _no_plan(problem, outcome)
+                return _answer(eased, time_budget, progress, then, watch=watch, conflict=conflict)
+            return _no_plan(problem, outcome, conflict)
         best = _best_known(problem, outcome, solved)
         solved.append(_SolvedLevel(level, outcome, PlanEvaluation.of(problem, best), best))
     final = solved[-1].assignment
@@ -249,7 +255,9 @@ def _stage_result(problem: Problem, solved: _SolvedLevel, final: PlanEvaluation)
     )
 
 
-def _no_plan(problem: Problem, outcome: SearchOutcome) -> PlanDocument:
+def _no_plan(
+    problem: Problem, outcome: SearchOutcome, conflict: ConflictFinder | None
+) -> PlanDocument:
     """Plan file that says why there is no plan."""
     from planner.diagnosis.conflict import explain_conflict
 
@@ -267,7 +275,7 @@ def _no_plan(problem: Problem, outcome: SearchOutcome) -> PlanDocument:
         accuracy=None,
         stages=(),
         solver=_solver_run(problem, outcome.deterministic_time),
-        conflict=explain_conflict(problem),
+        conflict=(conflict or explain_conflict)(problem),
     )
 
 

@@ -23,7 +23,7 @@ from nonn_plan.cli.views.plan_report import alternative_name, show_plan
 from nonn_plan.ui.question import Question, budget_fields, requirement_text
 from nonn_plan.ui.source import Source, open_source
 from planner.data.relaxable_constraint import RelaxableConstraint, with_limit
-from planner.diagnosis.explanation import explain
+from planner.diagnosis.explanation import Explanation, explain_refusal
 from planner.diagnosis.repair import Repair
 from planner.plan_file.alternatives import with_alternatives
 from planner.plan_file.plan_document import PlanDocument
@@ -32,10 +32,13 @@ from planner.problem.goals import MAXIMISED, OBJECTIVES
 from planner.problem.problem import Problem
 from planner.solve import solve
 from planner.solvers.certificate_search import with_certificates
+from planner.solvers.search import SolverSession, TimeBudget
 
 Message = dict[str, Any]
 Send = Callable[[Message], None]
 
+NO_INTERVAL = "no interval: times by FLOPs alone"
+"""Beside a latency of boards whose layers nobody measured."""
 BETWEEN_S = 0.1
 """Least time between two messages on the progress of a search."""
 
@@ -67,8 +70,16 @@ def answer_question(source: Source, question: Question, send: Send) -> PlanDocum
     command, fleet_file = source.command(question), source.fleet_file(question)
     send({"kind": "asked", "command": command, "fleet_file": fleet_file})
     began = time.perf_counter()
-    plan = solve(problem, _progress(send), _watch(send))
-    shown = _plan_message(plan) if plan.predicted else _refusal_message(question, plan)
+    refused: list[Explanation] = []
+
+    def conflict(without_plan: Problem) -> tuple[str, ...]:
+        budget = TimeBudget(without_plan.deterministic_limit)
+        session = SolverSession(without_plan, budget, most_solutions=0)
+        refused.append(explain_refusal(session))
+        return refused[-1].conflict
+
+    plan = solve(problem, _progress(send), _watch(send), conflict=conflict)
+    shown = _refusal_message(question, plan, *refused) if refused else _plan_message(plan)
     seconds = time.perf_counter() - began
     send({"kind": "answer", "status": plan.status, "seconds": seconds, **shown})
     return plan
@@ -179,7 +190,7 @@ def _figures(plan: PlanDocument) -> Iterator[Message]:
     if cost is None:
         return
     known = cost.low_ms is not None and cost.high_ms is not None
-    beside = f"{cost.low_ms:.1f} to {cost.high_ms:.1f} ms" if known else "interval not known"
+    beside = f"{cost.low_ms:.1f} to {cost.high_ms:.1f} ms" if known else NO_INTERVAL
     yield {"name": "latency", "value": f"{cost.total_ms:.1f} ms", "beside": beside}
     energy = cost.energy_fleet_mj
     per_node = cost.energy_per_node_mj
@@ -241,9 +252,8 @@ def _alternative_rows(plan: PlanDocument) -> list[Message]:
     ]
 
 
-def _refusal_message(question: Question, plan: PlanDocument) -> Message:
+def _refusal_message(question: Question, plan: PlanDocument, found: Explanation) -> Message:
     """Conflict of a question without a plan, and repairs as questions that have one."""
-    found = explain(plan, plan.question.deterministic_limit)
     return {
         "conflict": found.conflict,
         "irreducible": found.irreducible,

@@ -131,7 +131,7 @@ def library() -> dict[str, Any]:
 def matching_devices(search: str) -> dict[str, Any]:
     """Devices that can run students and have all of these words, as `devices --search` has."""
     words = search.lower().split()
-    named = [one for one in _able_devices() if all(word in searched_text(one) for word in words)]
+    named = [one for one in able_devices() if all(word in searched_text(one) for word in words)]
     rows = [
         {"name": one.name, "title": one.title, "link": one.default_link}
         for one in named[:MOST_MATCHES]
@@ -140,7 +140,8 @@ def matching_devices(search: str) -> dict[str, Any]:
 
 
 @cache
-def _able_devices() -> tuple[DeviceProfile, ...]:
+def able_devices() -> tuple[DeviceProfile, ...]:
+    """Devices of the library that can run students."""
     every = map(DEVICES.get, (*DEVICES.names(), *DEVICES.further_names()))
     return tuple(one for one in every if not one.missing_as_board)
 

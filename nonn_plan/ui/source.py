@@ -16,7 +16,13 @@ from nonn_common.errors import InputError
 from nonn_core.networks.family import parse_network, student_candidates
 from nonn_core.partition import Partition
 from nonn_plan.cli.parsers.problem_options import ProblemOptions
-from nonn_plan.ui.question import AskedBoard, Question, budget_fields, requirement_text
+from nonn_plan.ui.question import (
+    AskedBoard,
+    Question,
+    able_devices,
+    budget_fields,
+    requirement_text,
+)
 from planner.plan_file.plan_document import PlanDocument
 from planner.problem.budgets import BoardBudget, board_budgets
 from planner.problem.goals import MAXIMISED
@@ -58,6 +64,7 @@ class Source:
             "filters": self.partition.filters,
             "communities": [len(one.filters) for one in self.partition.communities],
             "teacher": self.partition.teacher is not None,
+            "apart": [one.name for one in (*able_devices(), *self.devices) if one.flash_bytes],
             "question": self.question.model_dump(mode="json"),
         }
 

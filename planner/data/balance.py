@@ -13,7 +13,6 @@ first round, where each student has one community: their unevenness is 0.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import permutations
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -108,9 +107,10 @@ def keep_order_of_widths(
     """
     rank = dict(zip(data.modes, data.width_ranks, strict=True))
     while True:
+        stay = set(kept)
         after = {
             mode: rank[mode]
-            if mode in kept
+            if mode in stay
             else min(
                 (abs(rank[other] - rank[mode]), rank[other])
                 for other in kept
@@ -118,13 +118,17 @@ def keep_order_of_widths(
             )[1]
             for mode in data.modes
         }
+        rows = [(mode.group0, rank[mode], after[mode]) for mode in data.modes]
         wrong = [
-            one
-            for one, other in permutations(data.modes, 2)
-            if one not in kept and one.group0 == other.group0
-            if (rank[one] <= rank[other] and after[one] > after[other])
-            or (rank[one] >= rank[other] and after[one] < after[other])
+            mode
+            for mode, (group0, before, then) in zip(data.modes, rows, strict=True)
+            if mode not in stay
+            if any(
+                group0 == shape
+                and ((before <= other and then > later) or (before >= other and then < later))
+                for shape, other, later in rows
+            )
         ]
         if not wrong:
             return
-        kept += dict.fromkeys(wrong)
+        kept += wrong

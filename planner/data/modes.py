@@ -306,6 +306,10 @@ class Mode:
     line: StudentCostLine
     line_without_stem: StudentCostLine
 
+    def __hash__(self) -> int:
+        """Hash of what tells modes apart; that of all figures would be asked for too often."""
+        return hash((self.name, self.precision, self.cost_slope))
+
     @classmethod
     def of(
         cls,
@@ -365,6 +369,10 @@ class DropChoice:
     def worst_units(self) -> int:
         """Cost that is held against epsilon, in solver units."""
         return round_up(max(self.delta_val_pct, self.loss_bound_pct), UNITS_PER_POINT)
+
+    def dropped(self, worth: Callable[["DropChoice"], int]) -> int:
+        """Worth of it, as plans with this choice have it."""
+        return worth(self)
 
 
 def drop_choice(step: DropStep) -> DropChoice:

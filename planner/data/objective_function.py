@@ -299,6 +299,7 @@ def _battery_mj(problem: Problem) -> float:
     return 1000 * (smallest_battery_wh(problem.budgets) or 0.0) / (problem.rate_per_s or 1.0)
 
 
+DROPPED = OBJECTIVE_FUNCTIONS["dropped"]
 UNEVENNESS = ObjectiveFunction(lambda view: view.unevenness(), scale=_linear_scale(PCT_UNITS))
 """How much less alike partitions are than they can be, in percent of the mean; no objective."""
 INVERSION = ObjectiveFunction(lambda view: view.inversion())

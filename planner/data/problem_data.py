@@ -34,6 +34,9 @@ from profiles.fleet import Board
 from profiles.time_spread import quantile_factor
 from simulator.graph_builder import exchange_ms, join_ms
 
+FEW_CHOICES = 200
+"""Of so few choices a model of all plans is solved sooner than kicks are tried."""
+
 
 @dataclass(frozen=True)
 class ProblemData(BoardPlaces):
@@ -93,6 +96,17 @@ class ProblemData(BoardPlaces):
     def rounds(self) -> int:
         """How often all kept communities may be handed out."""
         return -(-self.max_students // min(self._kept)) if self.reuse else 1
+
+    @property
+    def choices(self) -> int:
+        """Networks that a student may be on a board, alike students and boards counted once."""
+        students = min(self.most_students, self.rounds * len(community_classes(self)))
+        return students * len(self.board_classes) * len(self.modes)
+
+    @property
+    def few_choices(self) -> bool:
+        """Whether a model of all plans is solved sooner than kicks are tried."""
+        return self.choices <= FEW_CHOICES
 
     @cached_property
     def extra_students(self) -> tuple[tuple[int, int], ...]:

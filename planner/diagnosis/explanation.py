@@ -326,10 +326,11 @@ def explain(
     the problem's optimum, and InputError where the plan wrongly says infeasible.
     """
     session = SolverSession(plan.question, TimeBudget(deterministic_limit))
-    # Many small questions: a local search before each would take most of the time.
-    moved = replace(session, most_solutions=0)
+    moved = replace(session, most_solutions=0)  # which would take most of so small questions
     if plan.status == "infeasible":
-        return _infeasible(plan, moved, progress)
+        if moved.plan().assignment is None:
+            return explain_refusal(moved, progress)
+        raise InputError("the plan says infeasible and its question has a plan", fix="plan again")
     best = lexicographic_optimum(session)
     flips = find_flips(session, plan, progress)
     rows = sensitivities(moved, best, dict(_uses(plan)), progress)
@@ -344,21 +345,20 @@ def explain(
     )
 
 
-def _infeasible(plan: PlanDocument, session: SolverSession, progress: Progress) -> Explanation:
-    if session.plan().assignment is not None:
-        raise InputError("the plan says infeasible and its question has a plan", fix="plan again")
+def explain_refusal(session: SolverSession, progress: Progress = silent) -> Explanation:
+    """Conflict and repairs of a problem that is known to have no plan."""
     progress("finding the conflict", 0, 0)
     found = irreducible_conflict(session)
+    conflict = conflict_sentences(session, found)
     repaired = find_repairs(session, found.demands, progress)
+    least = found.proven and all(one.least for one in repaired)
     return Explanation(
-        status=plan.status,
+        status="infeasible",
         stages=(),
-        conflict=conflict_sentences(session, found),
+        conflict=conflict,
         repairs=repaired,
         irreducible=found.proven,
-        proven=found.proven
-        and all(one.least for one in repaired)
-        and session.time_budget.remaining > 0,
+        proven=least and session.time_budget.remaining > 0,
         stopped=session.time_budget.ran_out,
     )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nonn_common.units import FLOPS_PER_MAC, format_bytes, format_count, format_flops
 from planner.exploration.exploration import (
     CELL_BUDGETS,
+    REFUSALS,
     Cell,
     Exploration,
     labelled,
@@ -284,6 +285,7 @@ def _page_rows(cell: Cell, group: int, step_pct: float) -> Iterator[dict[str, An
         "values": {},
         "students": [],
         "conflict": found.conflict,
+        "refusal": "" if found.refusal is None else REFUSALS[found.refusal],
     }
     steps = thinned(found.points, step_pct)
     for number, (point, shown) in enumerate(zip(found.points, steps, strict=True), start=1):

@@ -14,7 +14,7 @@ import numpy as np
 
 from planner.data.modes import Assignment
 from planner.data.objective_function import ObjectiveBound, ObjectiveFunction
-from planner.data.problem_data import ProblemData, community_classes
+from planner.data.problem_data import ProblemData
 from planner.heuristics import DROPPED, Solution
 from planner.heuristics.solution import CostEvaluator, EvaluatedSolution
 
@@ -237,11 +237,10 @@ class _LocalSearch:
     ) -> None:
         self._effort = effort
         self._data, self._goal, self._limits = data, goal, limits
+        self._sign = -1 if goal.maximise else 1
         self._appraiser = CostEvaluator(data)
         self._random = np.random.default_rng(seed)
-        students = min(data.most_students, data.rounds * len(community_classes(data)))
-        choices = students * len(data.board_classes) * len(data.modes)
-        self._left = min(most_solutions, SOLUTIONS_PER_CHOICE * choices)
+        self._left = min(most_solutions, SOLUTIONS_PER_CHOICE * data.choices)
 
     def run(self, incumbent: Assignment | None, kicks: int) -> tuple[Assignment, int] | None:
         starts = [self._appraiser.solution_of(incumbent)] if incumbent else self._starts()
@@ -272,11 +271,14 @@ class _LocalSearch:
         self._effort.add(len(solution.modes))
         view = self._appraiser.evaluate(solution, near)
         over = view.violation()
+        for limit in self._limits:
+            if over > beaten[0]:
+                return (over, 0, 0), view
+            over += limit.violation(limit.measure.read(view))
         if over > beaten[0]:
             return (over, 0, 0), view
-        over += sum([limit.violation(limit.measure.read(view)) for limit in self._limits])
-        sign = -1 if self._goal.maximise else 1
-        return (over, sign * self._goal.read(view), view.tie_breaker()), view
+        value = self._sign * self._goal.read(view)
+        return (over, value, 0 if (over, value) > beaten[:2] else view.tie_breaker()), view
 
     @property
     def _goes_on(self) -> bool:

@@ -170,7 +170,8 @@ def first_proofs(
     """Best plan and bound by the relaxation, due dates, and a model of all plans.
 
     Far from its bound a plan is soon improved within deadlines; near to it, and where there are too
-    many patterns, the other models are often quicker, and a plan `improved` helps them most.
+    many patterns, the other models are often quicker, and a plan `improved` helps them most.  Of
+    few choices the model of all plans comes before all that.
     """
     low, found, took = yield from level_solver.bound_by_relaxation(
         goal, incumbent, RELAXED_SHARE * deterministic_limit
@@ -178,9 +179,10 @@ def first_proofs(
     if low >= found[1]:
         return _outcome(low, found, took)
     asked = _DeadlineSearch(level_solver, goal, improved, low, found, took)
-    if not (found[1] - low > NARROW_GAP * found[1] and asked.patterns):
+    few = level_solver.data.few_choices
+    if not few and not (found[1] - low > NARROW_GAP * found[1] and asked.patterns):
         asked.improve(KICKS)
-    if asked.best[1] - low > NARROW_GAP * asked.best[1]:
+    if not few and asked.best[1] - low > NARROW_GAP * asked.best[1]:
         yield from asked.look_nearby(BOLD_STEPS, deterministic_limit)
         yield from asked.descend(deterministic_limit)
     if asked.low >= asked.best[1]:

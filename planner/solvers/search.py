@@ -10,8 +10,9 @@ from functools import partial
 from typing import TypeVar
 
 from planner.data.mode_costs import percentile_cases, stem_placements
-from planner.data.modes import Assignment, DedicatedStem
+from planner.data.modes import Assignment
 from planner.data.objective_function import (
+    DROPPED,
     INVERSION,
     OBJECTIVE_FUNCTIONS,
     ModeCriterion,
@@ -83,17 +84,17 @@ def search(
     machine.
     """
     runs = _runs(data, goal, limits, incumbent, seed, time_budget.remaining, most_solutions)
-    outcome = _finished(runs, partial(watch, goal) if watch and goal else None)
+    told = partial(watch, goal) if watch and goal else None
+    outcome = _finished(runs, told)
+    if told and outcome.value is not None and outcome.bound is not None:
+        told(outcome.value, outcome.bound)
     settled = outcome.proven or outcome.infeasible or (goal is None and bool(outcome.assignment))
     time_budget.spend(outcome.deterministic_time, settled=settled)
     return outcome
 
 
 def _finished(runs: SolverRuns[_T], watch: Watch | None = None) -> _T:
-    """Outcome of runs, each of whose models is solved.
-
-    Brief and guided models are questions on the way, of which nobody hears.
-    """
+    """Outcome of runs; of brief and guided models, questions on the way, nobody hears."""
     try:
         task = next(runs)
         while True:
@@ -141,17 +142,12 @@ def _runs(
             most_solutions=most_solutions,
         )
         took += outcome.deterministic_time
-        found.append(_with_stem(each.stem, outcome))
+        if outcome.assignment is not None:  # say of it where its G0 is
+            outcome = replace(outcome, assignment=replace(outcome.assignment, stem=each.stem))
+        found.append(outcome)
         if goal is None and outcome.assignment is not None:
             break
     return replace(_best_outcome(goal, found), deterministic_time=took)
-
-
-def _with_stem(stem: DedicatedStem | None, outcome: SearchOutcome) -> SearchOutcome:
-    """Say of what was found where its G0 is."""
-    if outcome.assignment is None:
-        return outcome
-    return replace(outcome, assignment=replace(outcome.assignment, stem=stem))
 
 
 def _at_least_as_good(
@@ -214,8 +210,12 @@ def _placement_runs(
         return moves(incumbent=plan, kicks=kicks), effort.spent - before
 
     # Kicks come where moves alone do not lead to a plan, or to none that is soon proven.
-    found = moves(incumbent=incumbent, kicks=0) or moves(incumbent=incumbent)
+    found = moves(incumbent=incumbent, kicks=0)
+    if found is None and not data.few_choices:
+        found = moves(incumbent=incumbent)
     took += effort.spent
+    if found and goal is DROPPED and found[1] <= min(map(goal.read, data.drop_choices)):
+        return SearchOutcome(*found, found[1], True, False, took)  # nothing better can be dropped
     left = deterministic_limit - took
     if found is None or not goal.timed or data.order_matters:
         short = SHORT_SHARE * left if found and most_solutions else left

@@ -93,12 +93,14 @@ def test_a_grid_over_power_limits_of_boards_whose_clocks_are_open(nonn_plan, arg
     assert at == [set(), {"rpi-3b"}, {"rpi-3b-1200mhz"}]
 
 
-def test_infeasible_cells_are_results(nonn_plan, arguments):
+def test_infeasible_cells_are_results(nonn_plan, arguments, tmp_path):
     said = nonn_plan(*arguments, "--fleet", "rpi3x2", "--memory", "10KB,500KB", "--json")
     assert said.code == 0, said.err
     assert [status for _, status, _ in values(said.document)] == ["infeasible", "optimal"]
     assert said.document["cells"][0]["found"]["conflict"]
     assert [cell["found"]["refusal"] for cell in said.document["cells"]] == ["certified", None]
+    rows = page_data((tmp_path / "explore" / "index.html").read_text())["rows"]
+    assert [row["refusal"] for row in rows] == ["certified by prices in whole numbers", ""]
 
 
 def test_why_a_cell_has_no_plan_comes_before_where_the_answers_are(nonn_plan, arguments):

@@ -179,6 +179,31 @@ def test_the_keyboard_alone_suffices(page):
     tab_to("Copy the command")
 
 
+def test_on_a_narrow_screen_the_answer_is_in_sight_beside_the_form(page):
+    page.set_viewport_size({"width": 400, "height": 700})
+    summary = page.locator("#summary")
+    expect(summary).to_be_in_viewport(ratio=1)
+    latency = page.locator(".figures .value").first.inner_text()
+    expect(summary).to_contain_text(f"optimal, proven latency {latency}")
+    put(page, MEMORY, "100KB")
+    expect(summary).to_contain_text("proven infeasible repairs:", timeout=WAIT_MS)
+    summary.get_by_role("button").click()
+    expect(page.locator("#conflict-title")).to_be_in_viewport()
+    page.set_viewport_size({"width": 1600, "height": 700})
+    expect(summary).to_be_hidden()
+
+
+def test_flash_and_ram_are_asked_for_where_a_board_has_them_apart(page):
+    page.get_by_text("further budgets").first.click()
+    expect(page.get_by_label("time of all boards", exact=True)).to_be_visible()
+    flash = page.get_by_label("flash of all boards", exact=True)
+    expect(flash).to_have_count(0)
+    page.get_by_label("Add a board: search the library").press_sequentially("stm32l4r5")
+    page.get_by_role("button", name="add stm32l4r5", exact=False).first.click()
+    expect(flash).to_be_visible()
+    expect(page.get_by_label("flash of rpi-3b-1", exact=True)).to_have_count(0)
+
+
 def test_nothing_is_cut_and_axe_has_nothing_serious_to_say(page):
     for summary in page.locator("summary").all():
         summary.click()

@@ -9,6 +9,9 @@ from nonn_plan import solve
 from nonn_plan.ui.answer import answer_question
 from nonn_plan.ui.question import Question, budget_fields, library, matching_devices
 from nonn_plan.ui.source import open_source, question_of
+from planner.diagnosis import conflict, explanation
+from planner.diagnosis.conflict import irreducible_conflict
+from planner.diagnosis.explanation import explain
 from planner.problem.budgets import BUDGETS
 
 TEACHER = {"teacher_network": "wrn40-4", "image": "3x32x32", "classes": "10"}
@@ -155,6 +158,24 @@ def test_each_repair_that_is_shown_has_a_plan(source, options, budgets):
         repaired = Question.check(repair["question"], where="repair")
         assert repaired != question
         assert solve(source.problem(repaired)).students, repair["text"]
+
+
+def test_a_refusal_is_settled_once_and_is_that_of_the_commands(source, monkeypatch):
+    settled = []
+
+    def counted(session):
+        settled.append(irreducible_conflict(session))
+        return settled[-1]
+
+    for user in (conflict, explanation):
+        monkeypatch.setattr(user, "irreducible_conflict", counted)
+    heard, question = [], asked(source, memory="100KB")
+    plan = answer_question(source, question, heard.append)
+    assert len(settled) == 1
+    assert plan == solve(source.problem(question))
+    explained = explain(plan, 600)
+    assert heard[-1]["conflict"] == explained.conflict == plan.conflict
+    assert [one["text"] for one in heard[-1]["repairs"]] == [one.text for one in explained.repairs]
 
 
 def test_a_search_that_is_watched_gives_the_same_plan(source):

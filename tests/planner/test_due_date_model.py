@@ -116,6 +116,7 @@ def test_under_a_kept_capacity_the_latency_equals_exhaustive_search(monkeypatch)
     monkeypatch.setattr("planner.solvers.level_solver.relaxes", lambda _: False)
     monkeypatch.setattr(due_date_model, "FEW_CLASSES", 0)
     monkeypatch.setattr(due_date_model, "DueDateModel", Counted)
+    monkeypatch.setattr("planner.data.problem_data.FEW_CHOICES", 0)
     settled = refuted = 0
     for seed in range(16):
         image, instance = random_instance(seed)

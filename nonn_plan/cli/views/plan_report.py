@@ -330,7 +330,7 @@ def alternative_name(plan: PlanDocument, one: Alternative) -> str:
     """Short name of an alternative, with its network or its board."""
     network = one.networks[0] if one.networks else "one network"
     return {
-        "nonn": f"NoNN of {len(plan.students)}",
+        "nonn": f"NoNN of {len(plan.students)}" if plan.students else "NoNN",
         "compressed": f"{network} whole",
         "both": f"{network} cut",
         "segmented": "teacher cut",

@@ -19,6 +19,19 @@ function save(name, content) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
+const WORDS = { optimal: "optimal, proven", feasible: "a plan, not proven the best", infeasible: "proven infeasible" };
+
+// Where the answer is below the form: its state and figures, in sight while the form is.
+function Summary({ answer, error, running, stale, show }) {
+  const waits = running || stale;
+  const refused = answer?.status === "infeasible";
+  return html`<div class="summary" id="summary"><span>
+      ${error ? html`<strong class="bad">no answer: see below</strong>` : waits || !answer ? html`<strong>solving ...</strong>` : html`
+        <strong class=${refused ? "bad" : "good"}>${WORDS[answer.status]}</strong>
+        ${refused ? html` <span>repairs: ${answer.repairs.length}</span>` : answer.figures.slice(0, 3).map((one) => html` <span key=${one.name}>${one.name} <b>${one.value}</b></span>`)}`}
+    </span><button type="button" onClick=${show}>Show the answer</button></div>`;
+}
+
 class Page extends Component {
   constructor() {
     super();
@@ -145,8 +158,9 @@ class Page extends Component {
         <input type="file" hidden accept=".json,application/json" aria-label="plan.json or partition.json" ref=${(one) => (this.file = one)} onChange=${this.open} />
       </header>
       <main>${question ? html`
-        <div class="column"><${Form} ...${{ question, library }} change=${this.change} /></div>
-        <div class="column" aria-busy=${state.running}>${this.answerColumn(state)}</div>` : html`
+        <div><div class="column"><${Form} question=${question} library=${{ ...library, apart: opened.apart }} change=${this.change} /></div>
+          <${Summary} ...${state} show=${() => this.column.scrollIntoView()} /></div>
+        <div class="column" aria-busy=${state.running} ref=${(one) => (this.column = one)}>${this.answerColumn(state)}</div>` : html`
         <section class="card"><h2>Open a plan.json or a partition.json</h2>
           <p>Nothing leaves this machine: files are read by the server that runs here.</p>
           ${state.error && html`<p class="error" role="alert">${state.error}</p>`}</section>`}
@@ -154,11 +168,10 @@ class Page extends Component {
   }
 
   answerColumn({ answer, rest, error, asked, running, slow, known, stage, stale, said, opened }) {
-    const words = { optimal: "optimal, proven", feasible: "a plan, not proven the best", infeasible: "proven infeasible" };
     return html`
       <section class="card" aria-label="state">
         <div class="status" role="status" id="status" data-state=${running || stale ? (error ? "error" : "busy") : error ? "error" : answer ? answer.status : "none"}>
-          ${running || (stale && !said && !error) ? html`<strong>solving ...</strong>` : answer && !stale ? html`<strong class=${answer.status === "infeasible" ? "bad" : "good"}>${words[answer.status]}</strong>
+          ${running || (stale && !said && !error) ? html`<strong>solving ...</strong>` : answer && !stale ? html`<strong class=${answer.status === "infeasible" ? "bad" : "good"}>${WORDS[answer.status]}</strong>
             <span class="quiet">${answer.seconds.toFixed(2)} s</span>` : ""}
           ${running && slow && html`<button type="button" class="strong" onClick=${() => this.solver.cancel()}>Cancel</button>`}
           <span class="quiet">${said}</span>

@@ -4,6 +4,7 @@ import { html, useState } from "./preact-htm.js";
 import { PLACES, parse, place, valueAt, write } from "./quantity.js";
 
 const FIRST_BUDGETS = ["memory", "flops"]; // the two of Eq. 2
+const APART = ["flash", "ram"]; // of devices that have them apart
 const AGREED = (texts) => (new Set(texts).size === 1 ? texts[0] : "");
 
 export function Form({ question, library, change }) {
@@ -56,14 +57,16 @@ function Budget({ budget, label, text, onText, shared }) {
   </div>`;
 }
 
-function Budgets({ library, labels, text, onText, shared }) {
+function Budgets({ library, labels, text, onText, shared, boards }) {
+  const apart = boards.some((board) => library.apart.includes(board.device));
+  const budgets = library.budgets.filter(({ option }) => apart || !APART.includes(option) || text(option));
   const draw = (budget) => html`<${Budget} key=${budget.option} budget=${budget} shared=${shared}
     label=${budget.option + " of " + labels} text=${text(budget.option)}
     onText=${(typed) => onText(budget.option, typed)} />`;
   const first = (budget) => FIRST_BUDGETS.includes(budget.option);
   return html`
-    ${library.budgets.filter(first).map(draw)}
-    <details><summary>further budgets</summary>${library.budgets.filter((budget) => !first(budget)).map(draw)}</details>`;
+    ${budgets.filter(first).map(draw)}
+    <details><summary>further budgets</summary>${budgets.filter((budget) => !first(budget)).map(draw)}</details>`;
 }
 
 function AllBoards({ question, library, change }) {
@@ -74,7 +77,7 @@ function AllBoards({ question, library, change }) {
     boards: question.boards.map((board) => ({ ...board, budgets: { ...board.budgets, [option]: typed } })),
   });
   return html`<fieldset><legend>all boards</legend>
-    <${Budgets} ...${{ library, text, onText }} labels="all boards" shared=${true} /></fieldset>`;
+    <${Budgets} ...${{ library, text, onText }} labels="all boards" shared=${true} boards=${question.boards} /></fieldset>`;
 }
 
 function Board({ board, index, question, library, change }) {
@@ -91,7 +94,7 @@ function Board({ board, index, question, library, change }) {
       <label><input type="checkbox" checked=${board.points === "any"} aria-label=${"clock of " + board.name + " left open"}
         onChange=${(event) => put({ points: event.target.checked ? "any" : "named" })} /> clock left open</label>
     </div>
-    <${Budgets} library=${library} labels=${board.name} text=${(option) => board.budgets[option] || ""}
+    <${Budgets} library=${library} labels=${board.name} boards=${[board]} text=${(option) => board.budgets[option] || ""}
       onText=${(option, typed) => put({ budgets: { ...board.budgets, [option]: typed } })} />
     <div class="row">
       <label>fails <input type="text" size="5" placeholder="never" value=${board.failure}
