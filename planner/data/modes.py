@@ -307,7 +307,7 @@ class Mode:
     line_without_stem: StudentCostLine
 
     def __hash__(self) -> int:
-        """Hash of what tells modes apart; that of all figures would be asked for too often."""
+        """Hash of what tells modes apart; all figures would take too long."""
         return hash((self.name, self.precision, self.cost_slope))
 
     @classmethod
