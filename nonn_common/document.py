@@ -239,7 +239,8 @@ def read_plain(path: Path) -> object:
     except FileNotFoundError:
         raise InputError("no such file", where=str(path)) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {error}", where=str(path)) from None
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot be read: {why}", where=str(path)) from None
     return _parsed_yaml(text, path) if is_yaml(path) else _parsed_json(text, path)
 
 
@@ -359,7 +360,18 @@ def _parsed_yaml(text: str, path: Path) -> object:
 
 def _input_error(error: ValidationError, kind: type[Record], where: str) -> InputError:
     """Turn the first of pydantic's complaints into one sentence; say how many more there are."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first, top = errors[0], [one for one in errors if len(one["loc"]) == 1]
+    strange = [str(one["loc"][0]) for one in top if one["type"] == "extra_forbidden"]
+    missing = [one for one in top if one["type"] == "missing"]
+    if missing and 2 * len(strange) > len(missing[0]["input"]):
+        names = ", ".join(str(one["loc"][0]) for one in missing[:_MOST_NAMED])
+        return kind.error_class(
+            f"is a file of another kind; it has no {names}",
+            where=f"{where} ({kind.__name__})",
+            found=", ".join(strange[:_MOST_NAMED]),
+            fix="docs/file-formats.md says which command writes which file",
+        )
     field = ".".join(str(part) for part in first["loc"]) or "the whole file"
     more = error.error_count() - 1
     return kind.error_class(

@@ -40,7 +40,8 @@ ANY_POINT = ":any"
 """Behind a device or a fleet: its operating points are left open."""
 _FILES = (".yaml", ".yml", ".json")
 _ITEM = re.compile(
-    r"\s*(?P<device>[^\s*@]+)\s*(?:@\s*(?P<link>[^\s*@]+)\s*)?(?:\*\s*(?P<count>[^\s*@]+)\s*)?"
+    r"\s*(?P<device>[^\s*@:]+(?::any)?)\s*(?:@\s*(?P<link>[^\s*@:]+)\s*)?"
+    r"(?:\*\s*(?P<count>[^\s*@:]+)\s*)?"
 )
 
 
@@ -347,7 +348,8 @@ def _item(item: str, text: str) -> tuple[str, str | None, int]:
         raise ProfileError(
             "not a fleet",
             found=text,
-            allowed="a library name, a .yaml or .json file, or a list such as rpi-3b*2,rpi-4b@wifi",
+            allowed="a library name, a .yaml or .json file, or a list such as rpi-3b*2,rpi-4b@wifi"
+            "; `:any` behind a device or a fleet, as in rpi-3b:any*2, leaves operating points open",
             fix=f"library fleets: {', '.join(FLEETS.names())}",
         )
     named, link, count = match["device"], match["link"], match["count"] or "1"

@@ -288,5 +288,12 @@ def open_source(plain: object, name: str, source: str) -> Source:
         notes = (*notes, f"the command reads {file}: save it from this page")
         own = fleet.devices, fleet.links, notes
         return Source(source, name, file, problem.partition, question, *own)
+    if not isinstance(plain, dict) or "communities" not in plain:
+        raise InputError(
+            "is neither a plan nor a partition",
+            where=name,
+            found=", ".join(list(plain)[:5]) if isinstance(plain, dict) else plain,
+            allowed="plan.json or partition.json",
+        )
     partition = Partition.check(plain, where=name)
     return Source(source, name, name, partition, first_question(source))

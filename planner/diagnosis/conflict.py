@@ -172,7 +172,9 @@ def _budget(problem: Problem, kind: BudgetName, board: int) -> tuple[str, str]:
     elif BUDGETS[kind].whole:
         least, room = _smallest_student(problem, kind), budget.room(kind) or 0
         cause = f"; the smallest student needs {BUDGETS[kind].text(least)}" if least > room else ""
-    return f"{noun} budget of {budget.board}: {BUDGETS[kind].text(limit)}", cause
+    runtime = budget.allowance(kind)
+    less = f", less {BUDGETS[kind].text(runtime)} for the runtime" if runtime else ""
+    return f"{noun} budget of {budget.board}: {BUDGETS[kind].text(limit)}{less}", cause
 
 
 def _least_power_w(problem: Problem, board: int) -> float:

@@ -302,7 +302,8 @@ def _check_apart(limits: BudgetLimits, boards: Sequence[Board], where: str) -> N
         "flash and RAM are not apart",
         where=where,
         found=", ".join(f"{b.name}: {b.device.name} with one memory" for b in boards),
-        fix="give one memory, such as --memory 500KB, or a device with flash_bytes and ram_bytes",
+        fix="in place of --flash and --ram give one memory, such as --memory 500KB, or take a "
+        "device with flash_bytes and ram_bytes",
     )
 
 

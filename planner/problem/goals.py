@@ -126,7 +126,7 @@ class ObjectiveLevel(Record):
     )
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, where: str | None = None) -> Self:
         """Read `latency` or `capacity:5%`; raises InputError."""
         match = _LEVEL.fullmatch(text.strip().lower())
         tolerance_pct = float(match["tolerance"] or 0) if match else 0.0
@@ -134,6 +134,7 @@ class ObjectiveLevel(Record):
             names = ", ".join(get_args(Objective))
             raise InputError(
                 "not an objective",
+                where=where,
                 found=text,
                 allowed=f"one of {names}, with a tolerance of 0% to 100% if wanted: capacity:5%",
             )

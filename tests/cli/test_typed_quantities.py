@@ -50,6 +50,13 @@ def test_percentages_are_read_alike_with_and_without_their_sign(nonn_plan, plan_
     [
         (["--memory", "250"], "--memory 250: not a quantity of this kind: it has no unit"),
         (["--runtime", "40"], "--runtime 40: not a quantity of this kind: it has no unit"),
+        (["--runtime", "60KB+"], "or 60KB+16KB, of flash and of RAM"),
+        (["--runtime", "6KB+5KB+4KB"], "found '6KB+5KB+4KB'; allowed: a size such as 500KB"),
+        (
+            ["--flash", "nope=1MB"],
+            "--flash: no such board in the fleet; found 'nope'; allowed: rpi",
+        ),
+        (["--ram", "1MB"], "in place of --flash and --ram give one memory, such as --memory"),
         (["--energy", "250"], "--energy 250: not a quantity of this kind: it has no unit"),
         (["--energy", "rpi-3b-1=250"], "--energy rpi-3b-1=250: not a quantity"),
         (["--time", "80"], "--time 80: not a quantity of this kind: it has no unit"),

@@ -196,3 +196,9 @@ def test_devices_are_found_by_what_they_are():
     assert matching_devices("a53")["found"] > 5
     assert "rpi-4b" in {row["name"] for row in matching_devices("pi 4b")["devices"]}
     assert {"memory", "flops"} <= {row["option"] for row in library()["budgets"]}
+
+
+@pytest.mark.parametrize("plain", [{"models": []}, [], {}, 3])
+def test_what_is_neither_plan_nor_partition_is_refused_with_both_names(plain):
+    with pytest.raises(InputError, match=r"summary\.json: is neither.*allowed: plan\.json or part"):
+        open_source(plain, "summary.json", "1")

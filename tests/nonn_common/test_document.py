@@ -83,6 +83,20 @@ def test_wrong_content_is_one_sentence(tmp_path, content, part):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_of_another_kind_is_told_by_its_fields(tmp_path):
+    path = tmp_path / "cart.json"
+    path.write_text(json.dumps({"schema_version": 1, "wings": 2, "engines": 4, "seats": 99}))
+    with pytest.raises(InputError) as caught:
+        Cart.read(path)
+    assert "is a file of another kind; it has no name" in str(caught.value)
+    assert "found 'wings, engines, seats'; docs/file-formats.md" in str(caught.value)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        Cart.read(tmp_path)
+
+
 def test_infinity_is_no_quantity(tmp_path):
     path = tmp_path / "cart.json"
     path.write_text('{"name": "c", "load_kg": Infinity}')

@@ -40,6 +40,17 @@ def test_memory_that_no_student_fits_is_named_with_what_would_do():
     )
 
 
+def test_memory_that_the_runtime_takes_is_named():
+    asked = question("rpi-3b", (3, 4, 5), memory=100_000)
+    smallest, _ = cheapest(asked, 3)
+    budget = asked.budgets[0].model_copy(update={"runtime_bytes": 95_000})
+    (told,) = solve(asked.model_copy(update={"budgets": (budget,)})).conflict
+    assert told.startswith(
+        "memory budget of rpi-3b-1: 100.0 KB, less 95.0 KB for the runtime; the smallest student "
+        f"needs {format_bytes(smallest)};"
+    )
+
+
 def test_what_would_do_does():
     asked = question("rpi3x2", (3, 4, 5), memory=8_000)
     whole, _ = cheapest(asked, 12)

@@ -47,6 +47,7 @@ _LINES_AROUND = 8
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 """Title, columns and rows."""
 _DEFAULT_OBJECTIVE = ProblemOptions().objective
+_FRONT_STEP = "2%"
 
 
 @with_problem_options
@@ -93,13 +94,13 @@ def explore(
         ),
     ] = None,
     front_step: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--front-step",
             help="Points of fronts that people are shown differ by this part of the range of some "
-            "measure; CSV and Parquet have all.",
+            f"measure, by default {_FRONT_STEP}; CSV and Parquet have all.",
         ),
-    ] = "2%",
+    ] = None,
     options: ProblemOptions,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, help="Cores to use; default: all of them.")
@@ -143,7 +144,9 @@ def explore(
     if dask is not None and jobs is not None:
         raise InputError("--jobs is of this machine's cores, and --dask uses none of them")
     check_exploration_folder(out)
-    step_pct = parse_pct(front_step, "--front-step")
+    if front_step is not None and pareto is None:
+        raise InputError("goes with --pareto, which asks for fronts", where="--front-step")
+    step_pct = parse_pct(_FRONT_STEP if front_step is None else front_step, "--front-step")
     with output.progress(
         f"finished cells are under {out / 'cells'}, and the same command goes on with the rest"
     ) as progress:
@@ -176,10 +179,13 @@ def _objectives(typed: Sequence[str], minimise: Sequence[str] | None) -> list[st
 
 def _measures(text: str, minimise: Sequence[str] | None) -> str:
     """Read what a front is of; raises InputError."""
-    levels = [ObjectiveLevel.parse(part) for part in text.split(",")]
+    levels = [ObjectiveLevel.parse(part, "--pareto") for part in text.split(",")]
     if len(levels) < 2 or any(stage.tolerance_pct for stage in levels):
         raise InputError(
-            "--pareto", found=text, allowed="two or more objectives without tolerances"
+            "no front",
+            where="--pareto",
+            found=text,
+            allowed="two or more objectives without tolerances",
         )
     if minimise:
         raise InputError("--pareto does not go with --minimise", fix="use --objective")

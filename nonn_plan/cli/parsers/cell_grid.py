@@ -90,7 +90,12 @@ def _axis_values(
         )
     start, stop = parts[:2]
     if stop < start:
-        raise InputError("the range ends before it starts", where=option, found=text)
+        raise InputError(
+            "the range ends before it starts",
+            where=option,
+            found=text,
+            allowed="START:STOP:STEP with START up to STOP",
+        )
     if len(parts) == 2:
         return sorted({start, stop})
     found = range(start, stop + 1, parts[2])

@@ -61,8 +61,16 @@ def parse_budgets(
         ("power_w", "--power", power, parse_w),
         ("battery_wh", "--battery", battery, parse_wh),
     )
+    names = [one.name for one in fleet.boards]
     for field, option, texts, parse in typed:
         for board, text in _texts_of_boards(option, texts).items():
+            if board and board not in names:
+                raise InputError(
+                    "no such board in the fleet",
+                    where=option,
+                    found=board,
+                    allowed=", ".join(names),
+                )
             value = parse(text, f"{option} {board}={text}" if board else f"{option} {text}")
             limits = {field: value} if field else value
             if board:
@@ -74,10 +82,14 @@ def parse_budgets(
 
 def _parse_runtime(text: str, where: str) -> dict[str, int]:
     """Read `40KB`, of each memory, or `60KB+16KB` of flash and of RAM; raises InputError."""
-    whole, plus, rest = text.partition("+")
-    if not plus:
-        return {"runtime_bytes": parse_bytes(text, where)}
-    flash, ram = parse_bytes(whole, where), parse_bytes(rest, where)
+    try:
+        sizes = [parse_bytes(part, where) for part in text.split("+", 1)]
+    except InputError as error:
+        allowed = f"{error.allowed}, or 60KB+16KB, of flash and of RAM"
+        raise InputError(error.what, where=where, found=text, allowed=allowed) from None
+    if len(sizes) == 1:
+        return {"runtime_bytes": sizes[0]}
+    flash, ram = sizes
     return {
         "runtime_bytes": flash + ram,
         "runtime_flash_bytes": flash,
