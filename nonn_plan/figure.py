@@ -65,7 +65,8 @@ def figure_of(path: Path, plan: PlanDocument | None = None) -> DocumentFigure:
     Raises InputError for any other file, and for a plan that does not go with it.
     """
     trained = path.is_dir() or path.suffix == ".jsonl"
-    plain = {} if trained else read_plain(path)
+    known = not path.exists() or path.suffix.lower() in (".json", ".yaml", ".yml")
+    plain = read_plain(path) if known and not trained else {}
     fields = plain.keys() if isinstance(plain, dict) else set()
     evaluated = {"subsets", "accuracy_pct"} <= fields
     if plan is not None and not evaluated:

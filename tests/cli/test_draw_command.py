@@ -199,6 +199,7 @@ class TestPictures:
         ("name", "content", "words"),
         [
             ("other.json", {"a": 1}, ["a file without a picture", "allowed: partition.json"]),
+            ("t.safetensors", {}, ["t.safetensors: is a file without a picture"]),
             ("plan.json", {"question": 1, "students": 2}, ["nonn-plan simulate", "--gantt"]),
             ("evaluation.json", evaluation({}), ["without students", "allowed", "NoNN"]),
             ("partition.json", {"communities": 1, "drop_steps": 2}, ["(Partition)", "field"]),

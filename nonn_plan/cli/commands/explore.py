@@ -121,7 +121,9 @@ def explore(
     output = Output(as_json)
     partition = Partition.read(partition_file)
     if breakpoints not in (None, "memory", "flops"):
-        raise InputError("--breakpoints", found=breakpoints, allowed="memory or flops")
+        raise InputError(
+            "not a budget", where="--breakpoints", found=breakpoints, allowed="memory or flops"
+        )
     axes = {
         "memory": parse_axis("--memory", memory or [], parse_bytes, ends=breakpoints == "memory"),
         "flops": parse_axis("--flops", flops or [], parse_macs, ends=breakpoints == "flops"),

@@ -189,7 +189,8 @@ def parse_objective(
 ) -> tuple[ObjectiveLevel, ...]:
     """Read the stages; with several precisions the last one prefers more bytes where they fit."""
     texts = [part for text in minimise for part in text.split(",")] or objective.split(",")
-    stages = tuple(ObjectiveLevel.parse(text) for text in texts)
+    option = "--minimise" if minimise else "--objective"
+    stages = tuple(ObjectiveLevel.parse(text, option) for text in texts)
     if minimise:
         for stage in stages:
             if stage.objective in MAXIMISED:
