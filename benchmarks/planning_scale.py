@@ -15,6 +15,12 @@ Options that the baseline does not know are given to the other build alone, so t
 for the same: a copy of G0 for each student, and no bound on how unlike partitions are.  Fields of
 drawn devices that the baseline does not know are left out for both.
 
+    python benchmarks/planning_scale.py --points [--seeds 5] [--json]
+
+With points, 16 unlike boards run at one named operating point each, at any of three, at any of
+three under power limits that bind, and at those that were found best, named, with these limits.
+The processor time is shown beside that of the first.
+
     python benchmarks/planning_scale.py --baseline 8f2e3c0 [--parts proof,size,front,shell] [--json]
 """
 
@@ -32,6 +38,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,12 +48,13 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "planner"))
-from drawn_problems import alike_question, unlike_question
+from drawn_problems import alike_question, unlike_question, with_open_points
 from planner_questions import PUBLISHED_SIZES, partition
 
 from nonn_common.document import Document
 from nonn_common.errors import NonnError
 from nonn_common.units import FLOPS_PER_MAC
+from planner.plan_file.plan_document import PlanDocument
 from planner.problem.goals import ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.solve import solve
@@ -61,6 +69,7 @@ OBJECTIVES = (
     "dropped,capacity:5%,imbalance,latency",
 )
 COLUMNS = ("question", "objective", "answer", "seconds")
+POINTS_COLUMNS = ("question", "objective", "answers", "one, s", "three", "limits", "named, limits")
 LIMIT = 60.0
 """Deterministic time, about seconds."""
 
@@ -80,18 +89,52 @@ def questions(seeds: int) -> Iterator[tuple[str, Problem]]:
     yield "64 alike students x 64 unlike boards", unlike.model_copy(update={"partition": alike})
 
 
+def asked_for(question: Problem, objective: str) -> Problem:
+    """Return a question with an objective, and the limit."""
+    stages = tuple(ObjectiveLevel.parse(part) for part in objective.split(","))
+    return question.model_copy(update={"objective": stages, "deterministic_limit": LIMIT})
+
+
 def solved(question: Problem, objective: str) -> tuple[str, float]:
     """Return how a question was answered, and the seconds that took."""
-    stages = tuple(ObjectiveLevel.parse(part) for part in objective.split(","))
-    asked = question.model_copy(update={"objective": stages, "deterministic_limit": LIMIT})
     begun = time.perf_counter()
     try:
-        plan = solve(asked)
+        plan = solve(asked_for(question, objective))
     except NonnError as error:
         return type(error).__name__, time.perf_counter() - begun
+    return answer_of(plan), time.perf_counter() - begun
+
+
+def answer_of(plan: PlanDocument) -> str:
+    """Return a plan's status, or its gap where it is not proven."""
     gaps = [stage.gap_pct for stage in plan.stages if not stage.proven]
-    found = f"gap {max(gap or 0.0 for gap in gaps):.3f} %" if gaps else plan.status
-    return found, time.perf_counter() - begun
+    return f"gap {max(gap or 0.0 for gap in gaps):.3f} %" if gaps else plan.status
+
+
+def points_rows(seeds: int, progress: Console) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each drawn question with operating points and each of two objectives."""
+    same = (16, 16)
+    for seed, objective in product(range(seeds), (OBJECTIVES[-1], OBJECTIVES[0])):
+        named = unlike_question(seed, boards=same, students=same, communities=same)
+        free, limited = (with_open_points(named, seed, limited=each) for each in (False, True))
+        plans: list[PlanDocument] = []
+        took: list[float] = []
+        for one in (named, free, limited, None):
+            begun = time.process_time()
+            plans.append(solve(asked_for(one or at_points_of(plans[-1]), objective)))
+            took.append(time.process_time() - begun)
+        ratios = (f"{each / took[0]:.2f}" for each in took[1:])
+        row = (f"seed {seed}", objective, ", ".join(map(answer_of, plans)), f"{took[0]:.2f}")
+        yield (*row, *ratios)
+        progress.print(" | ".join(row), style="dim")
+
+
+def at_points_of(plan: PlanDocument) -> Problem:
+    """Return a plan's question with the operating points that it chose, named."""
+    fleet = plan.question.fleet
+    rows = tuple(row.model_copy(update={"points": "named"}) for row in fleet.boards)
+    named = fleet.model_copy(update={"boards": rows})
+    return plan.question.model_copy(update={"fleet": named})
 
 
 def run(
@@ -355,6 +398,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--points", action="store_true", help="operating points that are open")
     parser.add_argument("--baseline", metavar="REV", help="a revision to compare with")
     parser.add_argument("--parts", default=",".join(PARTS), help="of the comparison")
     given = parser.parse_args()
@@ -365,6 +409,10 @@ def main() -> None:
             parser.error(f"--parts: {min(unknown)}; allowed: {', '.join(PARTS)}")
         title = f"Processor time beside {given.baseline} ({platform.machine()})"
         shown(BESIDE, compared(given.baseline, parts, progress), title, given.json)
+        return
+    if given.points:
+        title = "Processor time with three operating points a board, beside one (1)"
+        shown(POINTS_COLUMNS, [*points_rows(given.seeds, progress)], title, given.json)
         return
     rows = []
     for name, question in questions(given.seeds):

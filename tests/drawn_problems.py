@@ -20,6 +20,7 @@ from profiles import Quantity
 from profiles.device import DEVICES, DeviceProfile
 from profiles.fleet import Fleet, FleetBoard, parse_fleet
 from profiles.link import LinkProfile
+from profiles.operating_point import computing_w
 
 Range = tuple[int, int]
 """Least and most, both included."""
@@ -47,6 +48,9 @@ _PRECISION: Precision = "int8"
 _ACCURACY = AccuracyBasis(teacher=TeacherFacts.of_network("wrn40-4", ImageShape.parse(_IMAGE), 10))
 _EPSILON_PCT = 1.0
 _MOST_DROPPED = 2
+
+_POINTS = ((1.0, 1.0), (0.8, 0.97), (0.6, 0.93))
+"""Part of a board's clock, and of its power."""
 
 Generator = np.random.Generator
 
@@ -87,6 +91,43 @@ def unlike_question(
         epsilon_pct=_EPSILON_PCT,
         partition=partition,
         objective=tuple(objective),
+    )
+
+
+def with_open_points(question: Problem, seed: int, *, limited: bool = True) -> Problem:
+    """Let each board run at any of three points, with a power limit of its own that binds.
+
+    The points are its own clock, 0.8 and 0.6 of it, at 1, 0.97 and 0.93 of its power.  The limit is
+    what it draws at its own clock while it computes 0.3 to 0.9 of its MAC budget.
+    """
+    draw = np.random.default_rng((7, seed))
+    rows, devices, budgets = [], [], []
+    for row, device, budget in zip(
+        question.fleet.boards, question.fleet.devices, question.budgets, strict=True
+    ):
+        points = [_at_point(device, *point) for point in _POINTS]
+        power_w = computing_w(device, round((budget.macs or 0) * _factor(draw, 0.3, 0.9)))
+        limit = {"power_w": round(power_w, 4) if limited else None}
+        rows.append(row.model_copy(update={"device": points[0].name, "points": "any"}))
+        devices += points
+        budgets.append(budget.model_copy(update=limit))
+    fleet = question.fleet.model_copy(update={"boards": tuple(rows), "devices": tuple(devices)})
+    return question.model_copy(update={"fleet": fleet, "budgets": tuple(budgets)})
+
+
+def _at_point(device: DeviceProfile, clock: float, power: float) -> DeviceProfile:
+    """Change a device's clock and power to these parts."""
+    factors = {
+        **dict.fromkeys(("compute_fixed_ms", "compute_ms_per_mmac", "message_ms"), 1 / clock),
+        **dict.fromkeys(("power_busy_w", "power_fixed_w"), power),
+    }
+    return device.model_copy(
+        update={
+            "name": f"{device.name}-{100 * clock:g}",
+            "board": device.name,
+            "clock_hz": round(1e9 * clock),
+            **{name: _scaled(getattr(device, name), factor) for name, factor in factors.items()},
+        }
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from operator import attrgetter
 from typing import Any
 
@@ -67,6 +68,20 @@ class BoardCapacity:
     def limits(self) -> tuple[tuple[Resource, int | None], ...]:
         """Each limited figure and its limit, in solver units, one for each budget."""
         return tuple(zip(FIGURES, limits_of(self), strict=True))
+
+    @property
+    def most_macs(self) -> float:
+        """Most MACs by budget and power limit; infinite where neither limits them."""
+        return min((one for one in (self.macs, self.power_macs) if one is not None), default=inf)
+
+    def has_room_of(self, other: "BoardCapacity") -> bool:
+        """Whether the limits let run whatever those of another one do."""
+        pairs = [
+            (inf if mine is None else mine, inf if theirs is None else theirs)
+            for (figure, mine), (_, theirs) in zip(self.limits, other.limits, strict=True)
+            if figure != "macs"
+        ]
+        return all(a >= b for a, b in [*pairs, (self.most_macs, other.most_macs)])
 
     def limited(self, limits: Mapping[BudgetName, int | None]) -> "BoardCapacity":
         """The board with other limits of these budgets' figures."""

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 from itertools import chain
+from math import inf
 
 from planner.data.board_capacity import BoardCapacity
 from planner.data.modes import DedicatedStem
+from planner.data.point_choice import replaces
 from planner.reliability.robustness import FailureScenarios
 
 
@@ -24,6 +26,7 @@ class BoardPlaces(ABC):
     scenarios: FailureScenarios | None
     stem: DedicatedStem | None
     sites: tuple[int, ...]
+    counts_energy: bool
 
     @property
     @abstractmethod
@@ -31,11 +34,17 @@ class BoardPlaces(ABC):
         """Most students, those of further rounds included."""
 
     @cached_property
+    @abstractmethod
+    def least_macs(self) -> int:
+        """MACs of the smallest student."""
+
+    @cached_property
     def board_classes(self) -> tuple[tuple[int, ...], ...]:
         """Places of the boards that matter to students, by kind, in the fleet's order.
 
         Of boards that are alike, no plan needs more than there can be students; and none needs a
-        point at which a power limit lets nothing run, where the board has another one.
+        point at which budgets let nothing run, or nothing that another point of the board does not
+        run as well.
         """
         board_classes: dict[object, list[int]] = defaultdict(list)
         for place in range(len(self.capacities)):
@@ -49,10 +58,35 @@ class BoardPlaces(ABC):
         )
 
     def _is_shut(self, place: int) -> bool:
-        """Whether nothing may run at a place, and something at another one of its board."""
+        """Whether nothing needs to run at a place, as its board has another one.
+
+        Of places that are as good as each other, one has most room under its power limit: the same
+        one is kept where other limits are lifted.
+        """
         others = self.places_of[self.site(place)] if self.sites else ()
-        limits = [self.capacities[other].power_macs for other in others]
-        return self.capacities[place].power_macs == 0 and any(limit != 0 for limit in limits)
+        return any(
+            self._is_as_good(other, place)
+            and (self._rank(other) < self._rank(place) or not self._is_as_good(place, other))
+            for other in others
+            if other != place
+        )
+
+    def _rank(self, place: int) -> tuple[float, int]:
+        room = self.capacities[place].power_macs
+        return (-inf if room is None else -room), place
+
+    def _is_as_good(self, one: int, other: int) -> bool:
+        """Whether what runs at another place may run at this one instead."""
+        mine, theirs = self.capacities[one], self.capacities[other]
+        if theirs.most_macs < self.least_macs:
+            return True
+        devices = mine.board.device, theirs.board.device
+        counts_energy = self.counts_energy or mine.energy is not None
+        return (
+            mine.board.link == theirs.board.link
+            and mine.has_room_of(theirs)
+            and replaces(*devices, counts_energy=counts_energy)
+        )
 
     def board_class(self, place: int) -> int:
         """Return the number of a board's kind; boards of one kind are interchangeable."""
@@ -89,6 +123,51 @@ class BoardPlaces(ABC):
                 boards[tuple(kinds[self.board_class(place)] for place in open_places)] += 1
         return tuple(boards.items())
 
+    @cached_property
+    def choices_of_kinds(self) -> tuple[tuple[tuple[int, ...], int], ...]:
+        """Kinds that boards choose a point from, in order; how many boards do."""
+        told = {kind for kinds, _ in self.rivals for kind in kinds}
+        alone = (((k,), len(own)) for k, own in enumerate(self.board_classes) if k not in told)
+        return tuple(sorted((*alone, *self.rivals)))
+
+    @cached_property
+    def points_of(self) -> tuple[tuple[int, ...], ...]:
+        """Kinds that boards of each kind choose from, this one among them."""
+        of = {kind: kinds for kinds, _ in self.choices_of_kinds for kind in kinds}
+        return tuple(of[kind] for kind in range(len(self.board_classes)))
+
+    @cached_property
+    def kind_of(self) -> dict[int, int]:
+        """Kind of each place that matters."""
+        return {b: k for k, places in enumerate(self.board_classes) for b in places}
+
+    def places_to_take(self, used: Collection[int]) -> tuple[int, ...]:
+        """Places that a student may go to where these work: no board works at two.
+
+        Where energy does not count, the first free point stands for the others.
+        """
+        if not self.rivals:
+            return self.boards
+        counted, most = Counter(map(self.kind_of.get, used)), dict(self.choices_of_kinds)
+        found: list[int] = []
+        told: set[tuple[int, ...]] = set()
+        for place in self.boards:
+            kinds = self.points_of[self.kind_of[place]]
+            if len(kinds) > 1 and place not in used:
+                if sum(counted[k] for k in kinds) >= most[kinds] or kinds in told:
+                    continue
+                if not self.counts_energy:
+                    told.add(kinds)
+            found.append(place)
+        return tuple(found)
+
+    def free_points(self, place: int, used: Collection[int]) -> list[int]:
+        """A free place at each other point of the board of a place."""
+        kind = self.kind_of.get(place)
+        kinds = () if kind is None else (k for k in self.points_of[kind] if k != kind)
+        free = (next((b for b in self.board_classes[k] if b not in used), None) for k in kinds)
+        return [b for b in free if b is not None]
+
     @property
     def together(self) -> tuple[tuple[tuple[int, ...], int], ...]:
         """Kinds of which so many boards may work together: each by itself, and rivals."""
@@ -99,9 +178,14 @@ class BoardPlaces(ABC):
         """Return how many of these places work beyond one for each board."""
         if not self.rivals:
             return 0
-        counted = Counter(self.board_class(place) for place in used)
-        kinds = [self.board_class(places[0]) for places in self.board_classes]
-        return sum(max(0, sum(counted[kinds[k]] for k in own) - most) for own, most in self.rivals)
+        counted = Counter(map(self._rivals_of.get, used))
+        return sum(max(0, counted[own] - most) for own, (_, most) in enumerate(self.rivals))
+
+    @cached_property
+    def _rivals_of(self) -> dict[int, int]:
+        """Number in `rivals` of each place that has any."""
+        numbers = {kind: own for own, (kinds, _) in enumerate(self.rivals) for kind in kinds}
+        return {b: numbers[kind] for b, kind in self.kind_of.items() if kind in numbers}
 
     @property
     def most_boards(self) -> int:

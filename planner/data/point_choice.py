@@ -55,7 +55,10 @@ def _worthwhile(problem: Problem, site: int, points: Sequence[Board]) -> tuple[B
     known = [one for one in points if one.device.power_known or not needs_power]
 
     def gone(one: Board, other: Board) -> bool:
-        return _replaces(other.device, one.device, budget.power_w, counts_energy)
+        mine, theirs = one.device, other.device
+        power_w = budget.power_w
+        roomy = power_w is None or _room(theirs, power_w) >= _room(mine, power_w)
+        return roomy and replaces(theirs, mine, counts_energy=counts_energy)
 
     kept: list[Board] = []
     for one in known:
@@ -64,15 +67,12 @@ def _worthwhile(problem: Problem, site: int, points: Sequence[Board]) -> tuple[B
     return tuple(one for one in points if one in kept)
 
 
-def _replaces(
-    one: DeviceProfile, other: DeviceProfile, power_w: float | None, counts_energy: bool
-) -> bool:
-    """Whether a point is as good as another one in everything that counts."""
+@lru_cache(maxsize=4096)
+def replaces(one: DeviceProfile, other: DeviceProfile, *, counts_energy: bool) -> bool:
+    """Whether a point is as good as another one; limits on power apart."""
     pairs = [*zip(_figures(one), _figures(other), strict=True)]
     if counts_energy:
         pairs += zip(_energies(one), _energies(other), strict=True)
-    if power_w is not None:
-        pairs.append((-_room(one, power_w), -_room(other, power_w)))
     alike = one.layers == other.layers and _rates(one).keys() == _rates(other).keys()
     return alike and all(mine <= theirs for mine, theirs in pairs)
 

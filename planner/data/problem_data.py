@@ -45,7 +45,8 @@ class ProblemData(BoardPlaces):
     `stem` is G0 on a board of its own, `stems` may be; with `shares_stem` students of one board and
     precision share theirs (`planner.data.mode_costs`).  `most_uneven` bounds unevenness.  `sites`
     are boards of the fleet, of each place of `capacities` one; where there are none, each place is
-    a board's only operating point (`planner.data.point_choice`).
+    a board's only operating point (`planner.data.point_choice`).  `counts_energy` says whether less
+    energy makes a point worth its time.
     """
 
     host: DeviceProfile
@@ -66,6 +67,7 @@ class ProblemData(BoardPlaces):
     shares_stem: bool = False
     most_uneven: int | None = None
     sites: tuple[int, ...] = ()
+    counts_energy: bool = True
 
     @cached_property
     def communities(self) -> tuple[int, ...]:
@@ -76,6 +78,11 @@ class ProblemData(BoardPlaces):
     def slots(self) -> int:
         """Most students that can have a community each."""
         return min(self.max_students, max(self._kept))
+
+    @cached_property
+    def least_macs(self) -> int:
+        """MACs of the smallest student."""
+        return min(mode.line.at(min(self.sizes)).macs for mode in self.modes)
 
     @property
     def fewest_students(self) -> int:
@@ -312,6 +319,7 @@ def resolve_problem(problem: Problem) -> ProblemData:
         copies_stem=problem.group0 != "own-board",
         stems=_stems(problem),
         shares_stem=problem.group0_copies == "per-board",
+        counts_energy=any(map(problem.counts_energy, range(len(problem.fleet.boards)))),
     )
 
 

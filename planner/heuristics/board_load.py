@@ -4,7 +4,7 @@ All costs are in solver units, the same that the models use.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from operator import attrgetter
 from typing import NamedTuple
@@ -48,6 +48,12 @@ class BoardLoad(NamedTuple):
         """Time from the end of the send until the reply is there."""
         return self.late + self.reply + self.delay
 
+    def no_worse_than(self, other: "BoardLoad", *, counts_energy: bool) -> bool:
+        """Whether the same students take no longer here, nor more energy where that counts."""
+        frugal = self.energy <= other.energy and self.drain <= other.drain
+        timely = self.send <= other.send and self.busy <= other.busy and self.tail <= other.tail
+        return timely and (frugal or not counts_energy)
+
     def violation(self, capacity: BoardCapacity) -> float:
         """Return by which part of them the budgets of `site` are exceeded, added up."""
         needs = (*_uses_of(self), self.busy + self.reply)
@@ -83,6 +89,30 @@ def _board_units(data: ProblemData, place: int) -> _BoardUnits:
     capacity = data.capacities[place]
     board = capacity.board
     return data.send(place), delay_units(board), reply_units(board), capacity.resting
+
+
+@dataclass(frozen=True)
+class RivalPoints:
+    """Operating points at which boards may run instead what they run at one of them."""
+
+    data: ProblemData
+    load: Callable[[int, tuple[StudentLoad, ...]], BoardLoad]
+
+    def replaced(self, kind: int, here: BoardLoad) -> bool:
+        """Whether another point of a kind's boards runs a load as well.
+
+        Of points that are equal for it, the first one is kept.
+        """
+        kinds = self.data.points_of[kind]
+        for other in kinds if len(kinds) > 1 else ():
+            place, energy = self.data.board_classes[other][0], self.data.counts_energy
+            there = self.load(place, here.tasks)
+            as_good = there.no_worse_than(here, counts_energy=energy) and (
+                other < kind or not here.no_worse_than(there, counts_energy=energy)
+            )
+            if as_good and there.violation(self.data.capacities[place]) <= 0:
+                return True
+        return False
 
 
 def _board_load(

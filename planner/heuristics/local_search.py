@@ -25,19 +25,23 @@ Move = tuple[str, int, int]
 def enumerate_moves(data: ProblemData, solution: Solution) -> list[Move]:
     """Return all moves; one may not be possible any more once others have been made."""
     students, communities = range(len(solution.modes)), range(len(data.sizes))
-    found: list[Move] = [("board", s, b) for s, b in product(students, data.boards)]
+    boards = data.places_to_take({b for own in solution.replica_sets() for b in own})
+    found: list[Move] = [("board", s, b) for s, b in product(students, boards)]
     found += [("option", s, o) for s, o in product(students, range(len(data.modes)))]
     found += [("exchange", s, t) for s, t in combinations(students, 2)]
     if data.spare_communities or len(data.drop_choices) > 1:
         found += [("give", c, s) for c, s in product(communities, students)]
         found += [("trade", c, d) for c, d in combinations(communities, 2)]
-        found += [("part", c, b) for c, b in product(communities, data.boards)]
+        found += [("part", c, b) for c, b in product(communities, boards)]
     if data.has_copies:
-        found += [("copy", s, b) for s, b in product(students, data.boards)]
+        found += [("copy", s, b) for s, b in product(students, boards)]
         found += [("alone", s, b) for s, b in product(students, data.boards)]
+    elif data.rivals and data.counts_energy:
+        used = dict.fromkeys(solution.boards)
+        found += [("point", b, other) for b in used for other in data.free_points(b, used)]
     if data.extra_students:
         kept = (c for c, owner in enumerate(solution.owners) if owner != DROPPED)
-        found += [("again", c, b) for c, b in product(kept, data.boards)]
+        found += [("again", c, b) for c, b in product(kept, boards)]
         found += [("leave", s, 0) for s in students]
     return found
 
@@ -86,6 +90,14 @@ def _alone(solution: Solution, student: int, board: int) -> bool:
     if student >= len(solution.boards) or board not in solution.copies[student]:
         return False
     solution.copies[student] = tuple(each for each in solution.copies[student] if each != board)
+    return True
+
+
+def _point(solution: Solution, place: int, other: int) -> bool:
+    """Let a board work at another point: all its students move there."""
+    if place not in solution.boards or other in solution.boards:
+        return False
+    solution.boards[:] = [other if b == place else b for b in solution.boards]
     return True
 
 
@@ -161,6 +173,7 @@ def _leave(solution: Solution, student: int, _: int) -> bool:
 
 _MOVES: dict[str, Callable[[Solution, int, int], bool]] = {
     "board": _board,
+    "point": _point,
     "option": _option,
     "exchange": _exchange,
     "give": _give,
@@ -290,8 +303,7 @@ class _LocalSearch:
         """Yield start solutions for each G0, drop step and a few student counts."""
         data = self._data
         shapes = sorted({mode.group0 for mode in data.modes})
-        counts = {data.slots, max(1, data.min_students), (data.slots + 1) // 2}
-        counts.add(data.most_students)
+        counts = {data.slots, data.most_students, max(1, data.min_students), (data.slots + 1) // 2}
         drops, begun = range(len(data.drop_choices)), False
         for shape, drop, count in product(shapes, drops, sorted(counts)):
             kept = len(data.sizes) - len(data.drop_choices[drop].communities)
@@ -321,10 +333,7 @@ class _LocalSearch:
     def _least(self, shape: str) -> int:
         """Return the option of this G0 with the fewest MACs."""
         modes = self._data.modes
-        return min(
-            (o for o, mode in enumerate(modes) if mode.group0 == shape),
-            key=lambda o: (modes[o].line.macs, o),
-        )
+        return min((mode.line.macs, o) for o, mode in enumerate(modes) if mode.group0 == shape)[1]
 
     def _placed(self, solution: Solution) -> Solution:
         """Put each student where the score is best, one after the other.
@@ -344,14 +353,17 @@ class _LocalSearch:
             first = Solution(owners, modes, boards, solution.drop, again)
             views: list[tuple[Score, int, EvaluatedSolution]] = []
             tried: dict[object, int] = {}
-            for b in data.boards:
+            for b in data.places_to_take(set(boards[:s])):
                 tried.setdefault((data.board_class(b), held.get(b)), b)
             for b in tried.values():
-                score, view = self._value(_put_last(first, b), views[-1][2] if views else None)
+                draft, near = first.copy(), views[-1][2] if views else None
+                draft.boards[-1] = b
+                self._appraiser.take_better_points(draft, near)
+                score, view = self._value(draft, near)
                 views.append((score, b, view))
-            _, best, view = min(views, key=lambda one: one[:2])
-            solution.boards[s] = best
-            held[best] = view.loads[best].load.tasks
+            *_, view = min(views, key=lambda one: one[:2])
+            solution.boards[: s + 1] = [row[0] for row in view.placed[: s + 1]]
+            held |= {board: one.load.tasks for board, one in view.loads.items()}
         return solution
 
     # How it goes on.
@@ -368,6 +380,7 @@ class _LocalSearch:
                     break
                 if other is None:
                     continue
+                self._appraiser.take_better_points(other, view)
                 better, there = self._value(other, view, score)
                 if better < score:
                     solution, score, view, helped = other, better, there, True
@@ -375,17 +388,13 @@ class _LocalSearch:
 
     def _kicked(self, solution: Solution) -> Solution:
         """Make a few moves whether they help or not."""
+        after = solution.copy()
         for move in self._moves(solution)[:4]:
-            solution = apply_move(self._data, solution, move) or solution
-        return solution
+            after = apply_move(self._data, after, move) or after
+        self._appraiser.take_better_points(after)
+        return after
 
     def _moves(self, solution: Solution) -> list[Move]:
         """Return all moves in random order."""
         found = enumerate_moves(self._data, solution)
         return [found[place] for place in self._random.permutation(len(found))]
-
-
-def _put_last(solution: Solution, board: int) -> Solution:
-    """Put the last student on a board."""
-    solution.boards[-1] = board
-    return solution

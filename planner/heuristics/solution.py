@@ -78,6 +78,34 @@ class CostEvaluator:
             loads[board] = self._valued(board, tuple(sorted(here)))
         return EvaluatedSolution(self.data, solution, sizes, placed, loads)
 
+    def take_better_points(
+        self, solution: Solution, near: "EvaluatedSolution | None" = None
+    ) -> None:
+        """Move students, in place, to points that run them sooner, or can run them.
+
+        All of a board move together.  Of a solution that differs from another, `near`, only the
+        boards that changed are moved; where energy counts, only those that budgets stop.  Copies
+        stay where they are.
+        """
+        data = self.data
+        if not data.rivals or data.has_copies:
+            return
+        sizes = (near and near.sizes_of(solution)) or self._sizes(solution)
+        placed = list(zip(solution.boards, solution.modes, sizes, strict=True))
+        changed = near.boards_unlike(placed) if near else {row[0] for row in placed}
+        for place in sorted(changed.intersection(solution.boards)):
+            if not (others := data.free_points(place, solution.boards)):
+                continue
+            tasks = tuple(sorted((mode, size) for b, mode, size in placed if b == place))
+            if not data.counts_energy or self._valued(place, tasks).over:
+                best = min([place, *others], key=lambda b: self._cost_at(b, tasks))
+                solution.boards[:] = [best if b == place else b for b in solution.boards]
+
+    def _cost_at(self, place: int, tasks: tuple[StudentLoad, ...]) -> tuple[float, int, int]:
+        """Excess over budgets at a place, time until its reply, and computing."""
+        one = self._valued(place, tasks)
+        return one.over, one.load.send + one.tail, one.load.busy
+
     def _sizes(self, solution: Solution) -> list[int]:
         """Filters of each student."""
         sizes = [0] * len(solution.first_round)

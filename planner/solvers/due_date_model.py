@@ -361,15 +361,16 @@ class Neighbourhoods:
         data, catalogue = self.data, self.catalogue
         rows = list(pattern_rows(data, catalogue.classes, plan))
         late = self._late(rows, latency)
-        idle = [kind for kind, boards in enumerate(data.board_classes) for _ in boards]
+        idle = [kinds[0] for kinds, boards in data.choices_of_kinds for _ in range(boards)]
         for kind, _ in rows:
-            idle.remove(kind)
+            idle.remove(data.points_of[kind][0])
         others = [*(row for row in rows if row not in late), *((kind, ()) for kind in idle)]
         order = self.draw.permutation(len(others)).tolist()
         more = max(0, FREE_BOARDS - len(late))
         free = [*late, *(others[place] for place in order[:more])]
         kept = Counter(row for place in order[more:] if (row := others[place])[1])
-        kinds, left = {kind for kind, _ in free}, set().union(*(_held(row) for row in free))
+        kinds = {point for kind, _ in free for point in data.points_of[kind]}
+        left = set().union(*(_held(row) for row in free))
         left |= {
             c for c, ids in enumerate(catalogue.classes) if not set(ids).isdisjoint(plan.dropped)
         }

@@ -23,7 +23,7 @@ from planner.data.mode_costs import StudentLoad
 from planner.data.modes import LATEST_UNITS, Assignment, DropChoice
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData, community_classes
-from planner.heuristics.board_load import BoardLoad, cached_loads
+from planner.heuristics.board_load import BoardLoad, RivalPoints, cached_loads
 from planner.problem.budgets import Resource
 from planner.solvers import constraints as rules
 from planner.solvers.reliability_model import Logarithm, size_logarithms
@@ -120,8 +120,8 @@ def _patterns(
     load: Callable[[int, tuple[StudentLoad, ...]], BoardLoad],
     most_students: int = 10**9,
 ) -> Iterator[Pattern]:
-    """Yield every entry, of at most so many students, within the budgets."""
-    limits = [data.rounds * len(ids) for ids in classes]
+    """Yield every entry within the budgets that no other operating point runs as well."""
+    limits, points = [data.rounds * len(ids) for ids in classes], RivalPoints(data, load)
     for kind, (board, *_) in enumerate(data.board_classes):
         capacity = data.capacities[board]
 
@@ -141,8 +141,9 @@ def _patterns(
 
         for group0, all_types in types.items():
             for row in _student_rows(all_types, keeps, most_students):
-                if loading(row).violation(capacity) <= 0:
-                    yield Pattern(kind, row, loading(row), group0)
+                here = loading(row)
+                if here.violation(capacity) <= 0 and not points.replaced(kind, here):
+                    yield Pattern(kind, row, here, group0)
 
 
 def _student_rows(
@@ -164,7 +165,6 @@ def pattern_rows(
     data: ProblemData, classes: Sequence[Sequence[int]], known: Assignment
 ) -> Iterator[PatternRow]:
     """Yield what each board of a plan runs."""
-    board_classes = {b: k for k, boards in enumerate(data.board_classes) for b in boards}
     places = {(one.name, one.precision): o for o, one in enumerate(data.modes)}
     rows: dict[int, list[StudentType]] = defaultdict(list)
     for student in known.students:
@@ -174,7 +174,7 @@ def pattern_rows(
         task = (places[student.network, student.precision], filters)
         rows[student.board].append(StudentType(share, task))
     for board, types in rows.items():
-        yield board_classes[board], tuple(sorted(types))
+        yield data.kind_of[board], tuple(sorted(types))
 
 
 class PatternModel:

@@ -3,23 +3,32 @@
 Oracles: Tables 6 and 7 of arXiv:1907.11804, and plans of all choices of named operating points.
 """
 
-from itertools import product
+from itertools import pairwise, product
 
+import numpy as np
 import pytest
-from planner_questions import question
+from drawn_problems import unlike_question, with_open_points
+from planner_questions import question, stages
 
 from nonn_common.errors import InputError, ProfileError
 from nonn_core.networks.blueprint import ImageShape
 from planner.accuracy.rows import TeacherFacts
 from planner.certificates.verification import verify_plan
+from planner.data.objective_function import OBJECTIVE_FUNCTIONS
+from planner.data.problem_data import resolve_problem
 from planner.diagnosis.explanation import explain
 from planner.heuristics.baselines import solve_by_baseline
+from planner.heuristics.board_load import cached_loads
+from planner.heuristics.local_search import enumerate_moves, local_search
+from planner.heuristics.solution import CostEvaluator
 from planner.plan_file.evaluation import plan_workload
 from planner.plan_file.validation import violations
+from planner.problem.duty import sustained
 from planner.problem.goals import AccuracyBasis, ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.reliability.failures import Failures
 from planner.solve import solve
+from planner.solvers.pattern_model import enumerate_patterns
 from profiles.device import compute_mj, compute_ms
 from profiles.fleet import parse_fleet
 from simulator.workloads.closed_form import join_spread
@@ -117,6 +126,24 @@ def mixed(watts=None, objective=LATENCY, **fields):
     return asked if watts is None else powered(asked, watts)
 
 
+def test_the_longest_battery_life_is_that_of_the_best_choice_of_points():
+    asked = mixed(6.5)
+    rows = [
+        row.model_copy(update={"battery_wh": size})
+        for row, size in zip(asked.budgets, (5.0, 10.0, 8.0), strict=True)
+    ]
+    fields = {"budgets": rows, "rate_per_s": 2.0, "objective": stages("battery")}
+    fields["requirements"] = sustained(asked.requirements, 2.0)
+    asked = Problem.check(dict(asked) | fields, where="test")
+    names = [[one.device.name for one in row] for row in asked.points]
+    plans = [solve(named(asked, devices)) for devices in sorted({*product(*names)})]
+    found = solve(asked)
+    assert found.status == "optimal"
+    assert not violations(found)
+    best = max(plan.stages[0].value for plan in plans if plan.status == "optimal")
+    assert found.stages[0].value == pytest.approx(best, rel=1e-9)
+
+
 @pytest.mark.parametrize("objective", [LATENCY, ENERGY], ids=["latency", "energy"])
 @pytest.mark.parametrize("watts", [None, 1.7, 2.3, 5.0, 8.0])
 @pytest.mark.parametrize("copies", ["per-board", "per-student"])
@@ -145,6 +172,68 @@ def test_the_open_plan_is_the_best_of_all_choices_of_points(watts, objective, co
             assert row.used <= watts
 
 
+def drawn(seed, boards=6, **changes):
+    """Unlike boards, each at one of three points, power limits that bind."""
+    same = (boards, boards)
+    asked = unlike_question(seed, boards=same, students=same, communities=same)
+    return with_open_points(asked, seed, **changes)
+
+
+@pytest.mark.parametrize("counts_energy", [True, False])
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_board_has_a_pattern_only_at_points_that_no_other_one_replaces(seed, counts_energy):
+    """Else 16 boards with three points have three times as many, and the proof does not end."""
+    asked = drawn(seed).model_copy(update={"objective": ENERGY if counts_energy else LATENCY})
+    data = resolve_problem(asked)
+    assert data.counts_energy == counts_energy
+    load, at = cached_loads(data), {}
+    for entry in enumerate_patterns(data, most=10**5).entries:
+        place = data.board_classes[entry.kind][0]
+        at.setdefault((data.site(place), entry.loading.tasks), {})[place] = entry.loading
+    for (site, tasks), entries in at.items():
+        loads = {place: load(place, tasks) for place in data.places_of[site]}
+        fits = {p: one for p, one in loads.items() if not one.violation(data.capacities[p])}
+        best = min((one.send + one.tail, one.busy) for one in fits.values())
+        assert best in [(one.send + one.tail, one.busy) for one in entries.values()]
+        if counts_energy:
+            least = min(one.energy for one in fits.values())
+            assert least in [one.energy for one in entries.values()]
+        else:
+            assert len(entries) == 1
+    assert len({place for entries in at.values() for place in entries}) > 6
+
+
+def test_a_point_goes_before_modelling_where_its_limit_is_no_closer_than_the_flops_budget():
+    """At 0.8 of the clock the power limit stops nothing that fits, so that 0.6 is not needed."""
+    data = resolve_problem(drawn(1))
+    most = [
+        [data.capacities[place].power_macs for place in places if place in data.kind_of]
+        for places in data.places_of
+    ]
+    for limits, budget in zip(most, drawn(1).budgets, strict=True):
+        rooms = [float("inf") if one is None else one for one in limits]
+        assert rooms == sorted(set(rooms))
+        assert all(room < budget.macs for room in rooms[:-1])
+    assert 6 < sum(map(len, most)) < 18
+
+
+def test_moves_take_a_board_to_the_quickest_point_that_its_budgets_allow():
+    data = resolve_problem(drawn(1))
+    found, _ = local_search(data, OBJECTIVE_FUNCTIONS["latency"], (), seed=0, kicks=0)
+    evaluator = CostEvaluator(data)
+    solution = evaluator.solution_of(found)
+    kinds = {kind for kind, *_ in enumerate_moves(data, solution)}
+    assert "point" not in kinds
+    loads = evaluator.evaluate(solution).loads
+    for place, one in loads.items():
+        for other in data.free_points(place, loads):
+            there = cached_loads(data)(other, one.load.tasks)
+            late = there.send + there.tail >= one.load.send + one.tail
+            assert late or there.violation(data.capacities[other]) > 0
+    boards = {b for kind, _, b in enumerate_moves(data, solution) if kind == "board"}
+    assert len({data.site(b) for b in boards}) == len(boards)
+
+
 def test_energy_chooses_a_slow_point_and_latency_never_does():
     """83.5 M MACs: 14.08 ms at 13.97 W are more than 20.12 ms at 7.91 W, the fixed part added.
 
@@ -168,6 +257,29 @@ def test_more_watts_never_make_the_optimum_worse():
     assert latencies == sorted(latencies, reverse=True)
     assert len(set(latencies)) >= 4
     assert latencies[-1] == pytest.approx(solve(mixed()).predicted.total_ms)
+
+
+def optimum(asked, objective):
+    """The best value, less being better; infinite where there is no plan."""
+    sign = -1 if objective == "capacity" else 1
+    plan = solve(Problem.check(dict(asked) | {"objective": stages(objective)}, where="test"))
+    assert plan.status in ("optimal", "infeasible")
+    return sign * plan.stages[0].best if plan.stages else float("inf")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_more_drawn_watts_never_make_the_optimum_worse(seed):
+    """Three limits of one board or several, or of all, one after the other."""
+    draw = np.random.default_rng((11, seed))
+    asked = mixed()
+    boards = draw.choice([row.board for row in asked.budgets], draw.integers(1, 4), replace=False)
+    objective = ("latency", "energy", "capacity")[seed % 3]
+    values = [
+        optimum(powered(asked, float(watts), boards), objective)
+        for watts in sorted(draw.uniform(1.6, 14.0, 3))
+    ]
+    for less, more in pairwise(values):
+        assert more <= less or more == pytest.approx(less, rel=1e-9)
 
 
 @pytest.mark.parametrize("method", ["greedy", "lpt", "ram", "random"])
