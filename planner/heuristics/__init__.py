@@ -1,8 +1,22 @@
 """Heuristics: plans found fast and without a proof."""
 
+import math
 from dataclasses import dataclass, field
 
 DROPPED = -1
+
+
+@dataclass(slots=True)
+class SearchEffort:
+    """Deterministic time that a search or a listing may take, and what it took."""
+
+    limit: float = math.inf
+    spent: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether the limit is reached."""
+        return self.spent >= self.limit
 
 
 @dataclass(slots=True)

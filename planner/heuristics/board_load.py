@@ -1,18 +1,23 @@
-"""Load of a board: what its students use together.
+"""Load of a board: what its students use together; and patterns, all loads that boards can have.
 
 All costs are in solver units, the same that the models use.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
+from itertools import chain, islice, product
 from operator import attrgetter
 from typing import NamedTuple
 
 from planner.data.board_capacity import FIGURES, BoardCapacity, limits_of
 from planner.data.mode_costs import StudentLoad, StudentsCost, students_cost
 from planner.data.modes import delay_units, reply_units
-from planner.data.problem_data import ProblemData
+from planner.data.problem_data import ProblemData, community_classes
+from planner.heuristics import SearchEffort
+from profiles.device import slowdown
 
 _uses_of: Callable[["BoardLoad"], tuple[int, ...]] = attrgetter(*FIGURES)
 """Use of each figure that a budget limits; asked for often."""
@@ -126,4 +131,226 @@ def _board_load(
         reply=units[2] * sum([filters for _, filters in tasks]),
         delay=units[1],
         **spent._asdict(),
+    )
+
+
+MOST_TYPES = 100
+"""Of more types of students than this there are too many loadings to list them."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class StudentType:
+    """How many communities of each class a student has, and its task."""
+
+    communities: tuple[int, ...]
+    task: StudentLoad
+
+
+PatternStudents = tuple[StudentType, ...]
+"""The students of one board, by type."""
+PatternRow = tuple[int, PatternStudents]
+"""The kind of a board, and its students in the order of `Pattern.key`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One loading of the boards of one kind, with the types of its students."""
+
+    kind: int
+    types: PatternStudents
+    loading: BoardLoad
+    group0: str
+
+    @property
+    def key(self) -> PatternStudents:
+        """The types, in an order of their own."""
+        return tuple(sorted(self.types))
+
+    def communities(self, place: int) -> int:
+        """Return how many communities of a class the students have together."""
+        return sum(each.communities[place] for each in self.types)
+
+
+@dataclass(frozen=True, slots=True)
+class PatternCatalogue:
+    """Classes of communities (ids, larger ones first), and all entries."""
+
+    classes: tuple[tuple[int, ...], ...]
+    entries: tuple[Pattern, ...]
+
+
+def _student_types(
+    data: ProblemData, classes: Sequence[Sequence[int]]
+) -> dict[str, list[StudentType]] | None:
+    """Student types by the shape of their G0; None for too many."""
+    sizes = [data.sizes[ids[0]] for ids in classes]
+    fewest, most = data.partition_range
+    together = data.spare_communities + 1
+    shares: list[tuple[int, ...]] = [()]
+    for ids in classes:
+        room = range(min(len(ids), together) + 1)
+        shares = [(*share, n) for share, n in product(shares, room) if sum(share) + n <= together]
+        if len(shares) > MOST_TYPES:
+            return None
+    types: dict[str, list[StudentType]] = defaultdict(list)
+    for share in shares:
+        filters = sum(n * size for n, size in zip(share, sizes, strict=True))
+        for o, mode in enumerate(data.modes if fewest <= filters <= most else ()):
+            types[mode.group0].append(StudentType(share, (o, filters)))
+    return types if sum(map(len, types.values())) <= MOST_TYPES else None
+
+
+UNITS_PER_ROW, UNITS_PER_ROW_STUDENT = 5e-6, 2e-6
+"""Deterministic time of a row of students that is looked at, and of each of them."""
+
+
+def enumerate_patterns(
+    data: ProblemData, most: int, effort: SearchEffort | None = None
+) -> PatternCatalogue | None:
+    """All board loads within the budgets; None where there are more than `most`.
+
+    None, too, where the `effort` ends before.
+    """
+    classes = community_classes(data)
+    types = _student_types(data, classes)
+    if types is None:
+        return None
+    effort, load = effort or SearchEffort(), cached_loads(data)
+    boards = [_BoardRows(data, k, classes, load, effort) for k in range(len(data.board_classes))]
+    # Parts of one row tell soonest; one and two students on a board sooner than all rows.
+    for one, alike in product(boards, types.values()):
+        if effort.over or one.parts_of_a_row(alike, most) > most:
+            return None
+    alone = _patterns(boards, types, 1)
+    pairs = (row for row in _patterns(boards, types, 2) if len(row.types) > 1)
+    if sum(1 for _ in islice(chain(alone, pairs), most + 1)) > most or effort.over:
+        return None
+    patterns = tuple(islice(_patterns(boards, types), most + 1))
+    return None if len(patterns) > most or effort.over else PatternCatalogue(classes, patterns)
+
+
+def _patterns(
+    boards: Sequence["_BoardRows"],
+    types: Mapping[str, Sequence[StudentType]],
+    most_students: int = 10**9,
+) -> Iterator[Pattern]:
+    """Yield every entry within the budgets that no other operating point runs as well."""
+    for one in boards:
+        points = RivalPoints(one.data, one.load)
+        for group0, alike in types.items():
+            for row in one.rows(alike, most_students):
+                here = one.loading(row)
+                if here.violation(one.capacity) <= 0 and not points.replaced(one.kind, here):
+                    yield Pattern(one.kind, row, here, group0)
+
+
+@dataclass
+class _BoardRows:
+    """Rows of students that a board of one kind can run; `effort` counts those looked at."""
+
+    data: ProblemData
+    kind: int
+    classes: Sequence[Sequence[int]]
+    load: Callable[[int, tuple[StudentLoad, ...]], BoardLoad]
+    effort: SearchEffort
+
+    def __post_init__(self) -> None:
+        self._board, *_ = self.data.board_classes[self.kind]
+        self.capacity = room = self.data.capacities[self._board]
+        self._limits = [self.data.rounds * len(ids) for ids in self.classes]
+        # Where several are quicker than one, one that takes too long may not do so in company.
+        self._hurries = slowdown(room.board.device, 2) < 1
+        self._room = replace(room, latest=None, busy=None, energy=None) if self._hurries else room
+
+    def loading(self, row: PatternStudents) -> BoardLoad:
+        """Load of the students of a row."""
+        return self.load(self._board, tuple(sorted([each.task for each in row])))
+
+    def _keeps(self, row: PatternStudents) -> bool:
+        """Whether a row, which was kept without its last student, may grow further."""
+        if self.effort.over:
+            return False
+        self.effort.spent += UNITS_PER_ROW + len(row) * UNITS_PER_ROW_STUDENT
+        # Only the last one's communities can be too many.
+        for c, n in enumerate(row[-1].communities):
+            if n and sum([each.communities[c] for each in row]) > self._limits[c]:
+                return False
+        return self.loading(row).violation(self._room) <= 0
+
+    def rows(
+        self,
+        types: Sequence[StudentType],
+        most: int,
+        row: PatternStudents = (),
+        start: int = 0,
+    ) -> Iterator[PatternStudents]:
+        """Yield all rows of at most so many students, types in order, that keep the budgets."""
+        for place in range(start, len(types)) if len(row) < most else ():
+            longer = (*row, types[place])
+            if self._keeps(longer):
+                yield longer
+                yield from self.rows(types, most, longer, place)
+
+    def parts_of_a_row(self, types: Sequence[StudentType], most: int) -> int:
+        """Number of rows that are part of one row, which grows until they are more than `most`.
+
+        They keep the budgets, too.  0 where some may not.
+        """
+        counts, row, left = [0] * len(types), PatternStudents(), list(range(len(types)))
+        while left and not self._hurries and math.prod(n + 1 for n in counts) - 1 <= most:
+            for place in left[:]:
+                longer = (*row, types[place])
+                if self._keeps(longer):
+                    row, counts[place] = longer, counts[place] + 1
+                else:
+                    left.remove(place)
+        return math.prod(n + 1 for n in counts) - 1
+
+
+@dataclass(slots=True)
+class PatternLists:
+    """Patterns of one question's boards, listed once: those of tighter limits are among them.
+
+    What may differ from one time to the next is by when boards must be done, the same for all
+    boards, and how uneven partitions may be.
+    """
+
+    spent: float = 0.0
+    _known: list[tuple[ProblemData, float, PatternCatalogue | None]] = field(default_factory=list)
+
+    def of(self, data: ProblemData, most: int, limit: float) -> PatternCatalogue | None:
+        """All patterns within the budgets; None for more than `most`, or than can be listed.
+
+        Listing takes as much of the deterministic `limit` at most.
+        """
+        for asked, number, found in self._known:
+            if asked.most_uneven != data.most_uneven:
+                continue
+            if found is not None and _latest(data) <= _latest(asked):
+                fewer = _in_time(data, found)
+                return fewer if len(fewer.entries) <= most else None
+            if found is None and _latest(data) >= _latest(asked) and most <= number:
+                return None
+        effort = SearchEffort(limit)
+        found = enumerate_patterns(data, most, effort)
+        self.spent += effort.spent
+        self._known.append((data, math.inf if effort.over else most, found))
+        return found
+
+
+def _latest(data: ProblemData) -> float:
+    latest = data.capacities[0].latest
+    return math.inf if latest is None else latest
+
+
+def _in_time(data: ProblemData, patterns: PatternCatalogue) -> PatternCatalogue:
+    """Patterns of boards that are done by when they must be."""
+    latest = [data.capacities[board].latest for board, *_ in data.board_classes]
+    return PatternCatalogue(
+        patterns.classes,
+        tuple(
+            one
+            for one in patterns.entries
+            if (until := latest[one.kind]) is None or one.loading.busy + one.loading.reply <= until
+        ),
     )

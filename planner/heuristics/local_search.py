@@ -7,7 +7,6 @@ the machine.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations, cycle, islice, product
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from planner.data.modes import Assignment
 from planner.data.objective_function import ObjectiveBound, ObjectiveFunction
 from planner.data.problem_data import ProblemData
-from planner.heuristics import DROPPED, Solution
+from planner.heuristics import DROPPED, SearchEffort, Solution
 from planner.heuristics.solution import CostEvaluator, EvaluatedSolution
 
 Move = tuple[str, int, int]
@@ -197,23 +196,6 @@ UNITS_PER_SOLUTION, UNITS_PER_STUDENT = 1.5e-5, 1.3e-6
 """Deterministic time of a draft, and of each of its students, beside the solver's own."""
 
 
-@dataclass(slots=True)
-class SearchEffort:
-    """Deterministic time that a local search may take, and what it took."""
-
-    limit: float = math.inf
-    spent: float = 0.0
-
-    def add(self, students: int) -> None:
-        """Count a draft of so many students."""
-        self.spent += UNITS_PER_SOLUTION + students * UNITS_PER_STUDENT
-
-    @property
-    def over(self) -> bool:
-        """Whether the limit is reached."""
-        return self.spent >= self.limit
-
-
 Score = tuple[float, int, int]
 """Violation of the rules; value of the goal, less being better; tie-breaker."""
 
@@ -281,7 +263,7 @@ class _LocalSearch:
     ) -> tuple[Score, EvaluatedSolution]:
         """Score of a draft; where it breaks more rules than `beaten`, no more than that."""
         self._left -= 1
-        self._effort.add(len(solution.modes))
+        self._effort.spent += UNITS_PER_SOLUTION + len(solution.modes) * UNITS_PER_STUDENT
         view = self._appraiser.evaluate(solution, near)
         over = view.violation()
         for limit in self._limits:

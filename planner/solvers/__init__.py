@@ -5,9 +5,11 @@ module loads pandas, which takes longer than a plan to find, and its models hold
 each stays in memory until Python looks for garbage.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ortools.sat.python import cp_model_helper as helper
 from ortools.util.python.sorted_interval_list import Domain
@@ -28,6 +30,7 @@ UNITS_PER_MODEL, UNITS_PER_ROW = 1e-3, 5e-6
 
 _KINDS = helper.BoolArgumentConstraint
 _BOOLEANS = Domain(0, 1)
+_STRATEGY = helper.DecisionStrategyProto.DomainReductionStrategy
 
 
 class CpModel(helper.CpBaseModel):
@@ -112,6 +115,14 @@ class CpModel(helper.CpBaseModel):
         objective.offset = float(sign * flat.offset)
         objective.vars.extend([variable.index for variable in flat.vars])
         objective.coeffs.extend([sign * weight for weight in flat.coeffs])
+
+    def prefer_high(self, variable: IntVar) -> None:
+        """Try the highest value of a variable first, where nothing else decides."""
+        strategy = self.model_proto.search_strategy.add()
+        expression = strategy.exprs.add()
+        expression.vars.append(variable.index)
+        expression.coeffs.append(1)
+        strategy.domain_reduction_strategy = _STRATEGY.SELECT_MAX_VALUE
 
     def add_hint(self, variable: IntVar, value: int) -> None:
         """Tell the solver what a variable is in a good solution."""
@@ -221,16 +232,56 @@ class CpSolver:
         return float(self._response.deterministic_time) + self._model_time
 
 
+def new_solver(
+    seed: int, deterministic_limit: float, linearization_level: int, cut_level: int = 0
+) -> CpSolver:
+    """Set up the solver; docs/decisions/0007 holds the measurements behind the last three lines."""
+    solver = CpSolver()
+    # The solver's own handler would end a level early and leave Ctrl-C without one afterwards.
+    solver.parameters.catch_sigint_signal = False
+    solver.parameters.num_workers = 1
+    solver.parameters.random_seed = seed
+    solver.parameters.max_deterministic_time = max(0.0, deterministic_limit)
+    solver.parameters.linearization_level = linearization_level
+    solver.parameters.cp_model_probing_level = 0
+    solver.parameters.cut_level = cut_level
+    return solver
+
+
+@dataclass(frozen=True, slots=True)
+class SolverTask:
+    """A model: a `brief` one is not stopped, a `guided` one has no goal."""
+
+    model: CpModel
+    solver: CpSolver
+    brief: bool = False
+    guided: bool = False
+
+
+_T = TypeVar("_T")
+
+SolverRuns = Generator[SolverTask, CpSolverStatus, _T]
+"""A search told as a story: it yields each model to be solved, and goes on with the status."""
+
+
 TERMS_PER_CHOICE = 12
 """Terms that a student on a board as a network has in the rules that know it, about."""
+TERMS_PER_PATTERN = 10
+"""Terms of a pattern of boards in the rules, about."""
 MOST_PATTERNS = 50_000
 """Of more patterns of boards there is no model."""
 MOST_TERMS = 4_000_000
 """Of more terms there is no model: some 100 bytes each, several times over in the solver."""
+UNITS_PER_TERM = 2e-6
+"""Deterministic time of a term, most of it in presolve, which does not count it."""
+SOON, MAKING_SHARE = 0.2, 0.5
+"""A model is made in this deterministic time whatever is left of the limit, or in this part of it.
+
+A model that is made with the last of the time proves nothing."""
 
 
-def is_modelled(data: ProblemData, choices: int, *, timed: bool) -> bool:
-    """Whether all rules of so many choices have few enough terms, by a rough count.
+def term_count(data: ProblemData, choices: int, *, timed: bool) -> int:
+    """Number of terms in the rules of so many choices, roughly.
 
     Choices are those of `planner.solvers.variables.mode_choices`.  The order of sends takes one
     term for each three boards that are not alike, that of alike boards one for each two students,
@@ -241,6 +292,12 @@ def is_modelled(data: ProblemData, choices: int, *, timed: bool) -> bool:
     terms = TERMS_PER_CHOICE * choices + data.slots * communities * (communities + data.slots)
     if timed:
         alike = sum(len(kind) ** 3 for kind in data.board_classes)
-        return terms + 3 * (boards**3 - alike) <= MOST_TERMS
+        return terms + 3 * (boards**3 - alike)
     on_a_board = choices // max(1, boards)
-    return terms + (boards - kinds) * students * on_a_board // 2 <= MOST_TERMS
+    return terms + (boards - kinds) * students * on_a_board // 2
+
+
+def is_modelled(terms: int, deterministic_limit: float = math.inf) -> bool:
+    """Whether a model of so many terms is small enough, and made within a limit."""
+    soon = max(SOON, MAKING_SHARE * deterministic_limit)
+    return terms <= MOST_TERMS and terms * UNITS_PER_TERM <= soon

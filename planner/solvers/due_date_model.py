@@ -22,8 +22,10 @@ from planner import solvers as cp_model
 from planner.data.modes import Assignment
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound, ObjectiveFunction
 from planner.data.problem_data import ProblemData, community_classes
+from planner.heuristics.board_load import Pattern, PatternCatalogue, PatternRow
 from planner.heuristics.local_search import KICKS
 from planner.problem.goals import Objective
+from planner.solvers import SolverRuns, SolverTask
 from planner.solvers.deadline_prices import DeadlinePrices
 from planner.solvers.latency import relaxes
 from planner.solvers.level_solver import (
@@ -31,20 +33,11 @@ from planner.solvers.level_solver import (
     Incumbent,
     LevelSolver,
     SearchOutcome,
-    SolverRuns,
-    SolverTask,
     add_limit,
-    new_solver,
-    tighten_logarithms,
+    within_balance,
 )
-from planner.solvers.pattern_model import (
-    Pattern,
-    PatternCatalogue,
-    PatternModel,
-    PatternRow,
-    enumerate_patterns,
-    pattern_rows,
-)
+from planner.solvers.pattern_model import PatternModel, pattern_rows
+from planner.solvers.reliability_model import tighten_logarithms
 from planner.solvers.variables import Expr, sum_of
 
 MOST_PATTERNS = 20_000
@@ -75,7 +68,7 @@ STEP_TRIES = 3
 FREE_BOARDS = 12
 """Boards that a neighbourhood leaves free."""
 NEIGHBOUR_LIMIT = 0.15
-"""Deterministic time for one neighbourhood."""
+"""Deterministic time for one neighbourhood; a first deadline has as much at least."""
 
 GUIDES: tuple[Objective, ...] = ("capacity", "energy", "memory", "flops")
 """Sums over patterns.  The first of them that is limited is made as good as can be: its linear
@@ -178,13 +171,13 @@ def first_proofs(
     )
     if low >= found[1]:
         return _outcome(low, found, took)
-    asked = _DeadlineSearch(level_solver, goal, improved, low, found, took)
+    asked = _DeadlineSearch(level_solver, goal, improved, deterministic_limit, low, found, took)
     few = level_solver.data.few_choices
     if not few and not (found[1] - low > NARROW_GAP * found[1] and asked.patterns):
         asked.improve(KICKS)
     if not few and asked.best[1] - low > NARROW_GAP * asked.best[1]:
-        yield from asked.look_nearby(BOLD_STEPS, deterministic_limit)
-        yield from asked.descend(deterministic_limit)
+        yield from asked.look_nearby(BOLD_STEPS)
+        yield from asked.descend()
     if asked.low >= asked.best[1]:
         return _outcome(asked.low, asked.best, asked.took)
     first = yield from level_solver.run(
@@ -195,8 +188,8 @@ def first_proofs(
         return replace(first, deterministic_time=asked.took)
     asked.best, asked.low = (first.assignment, first.value), max(asked.low, first.bound or 0)
     asked.improve(KICKS)
-    yield from asked.look_nearby(SMALL_STEPS, deterministic_limit)
-    yield from asked.narrow(deterministic_limit)
+    yield from asked.look_nearby(SMALL_STEPS)
+    yield from asked.narrow()
     return _outcome(asked.low, asked.best, asked.took)
 
 
@@ -213,6 +206,7 @@ class _DeadlineSearch:
     level_solver: LevelSolver
     goal: ObjectiveFunction
     improved: Improvement
+    deterministic_limit: float
     low: int
     best: Incumbent
     took: float
@@ -232,21 +226,24 @@ class _DeadlineSearch:
         self.took += took
         self._improved = self.best, kicks
 
-    def descend(self, deterministic_limit: float) -> SolverRuns[None]:
+    def descend(self) -> SolverRuns[None]:
         """Ask for less than the best plan until there is none, or no answer."""
-        until, found = self.took + DESCENT_SHARE * deterministic_limit, bool(self.patterns)
+        until, found = self.took + DESCENT_SHARE * self.deterministic_limit, bool(self.patterns)
         while found and self.low < self.best[1] and self.took < until:
             best = self.best
             near = best[1] - self.low <= NARROW_GAP * best[1]
             share = NARROW_SHARE if near else RELAXED_SHARE
-            yield from self._ask(best[1] - 1, share * deterministic_limit)
+            limit = max(NEIGHBOUR_LIMIT, share * self.deterministic_limit)
+            yield from self._ask(best[1] - 1, limit)
             if found := self.best is not best:
                 self.improve(0)
 
-    def narrow(self, deterministic_limit: float) -> SolverRuns[None]:
+    def narrow(self) -> SolverRuns[None]:
         """Halve the bracket; where no answer comes, its lower part.  Once narrow, close it."""
-        each, high = QUESTION_SHARE * deterministic_limit, self.best[1]
-        until = min(self.took + QUESTIONS_SHARE * deterministic_limit, deterministic_limit)
+        each, high = QUESTION_SHARE * self.deterministic_limit, self.best[1]
+        until = min(
+            self.took + QUESTIONS_SHARE * self.deterministic_limit, self.deterministic_limit
+        )
         while self.patterns and high > self.low and self.took < until:
             near = high - self.low <= DEADLINE_GAP * high
             if near and high < self.best[1]:
@@ -266,13 +263,16 @@ class _DeadlineSearch:
             self._listed_at, level = self.best[1], self.level_solver
             data, told_apart = level.data, any(one.measure.per_board for one in level.limits)
             if relaxes(data) and not told_apart and len(community_classes(data)) > FEW_CLASSES:
-                within = data.within_latency(self.best[1] - 1)
-                self._catalogue = enumerate_patterns(within, MOST_PATTERNS)
+                within = within_balance(data.within_latency(self.best[1] - 1), level.limits)
+                before = level.lists.spent
+                share = level.listing_limit(self.deterministic_limit)
+                self._catalogue = level.lists.of(within, MOST_PATTERNS, share)
+                self.took += level.lists.spent - before
         return self._catalogue
 
-    def look_nearby(self, steps: Sequence[float], deterministic_limit: float) -> SolverRuns[None]:
+    def look_nearby(self, steps: Sequence[float]) -> SolverRuns[None]:
         """Ask for plans better by these steps in which most boards keep what they run."""
-        until = self.took + DESCENT_SHARE * deterministic_limit
+        until = self.took + DESCENT_SHARE * self.deterministic_limit
         if self.patterns is None:
             return
         level, failed = self.level_solver, 0
@@ -305,7 +305,9 @@ class _DeadlineSearch:
         model = DueDateModel(level.data, patterns, level.limits, latency)
         model.keep_rows(kept)
         while True:
-            solver = new_solver(level.seed, deterministic_limit - took, linearization_level=1)
+            solver = cp_model.new_solver(
+                level.seed, deterministic_limit - took, linearization_level=1
+            )
             # The whole linear relaxation, solved to its end: most questions need no search.
             solver.parameters.add_lp_constraints_lazily = False
             solver.parameters.root_lp_iterations = 10**6

@@ -28,8 +28,9 @@ from planner.data.modes import (
 from planner.data.objective_function import ObjectiveBound, ObjectiveFunction, StudentQuantity
 from planner.data.problem_data import ProblemData, kept_communities
 from planner.problem.budgets import IN_TURN, Resource
+from planner.solvers import SolverRuns, SolverTask
 from planner.solvers.constraints import inversion_of_counts
-from planner.solvers.level_solver import SearchOutcome, SolverRuns, SolverTask, new_solver
+from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.reliability_model import LOGARITHMS, Logarithm, size_logarithms
 from planner.solvers.resource_use import MOST_STUDENTS, LeastUse
 from planner.solvers.variables import Expr, sum_of
@@ -264,7 +265,7 @@ def least_students(
             rounds.model.minimize(rounds.students())
             bound, again = more_than + 1, True
             while again:
-                solver = new_solver(seed, deterministic_limit - took, 2, 1)
+                solver = cp_model.new_solver(seed, deterministic_limit - took, 2, 1)
                 status = yield SolverTask(rounds.model, solver, brief=True)
                 took += solver.deterministic_time
                 if status == cp_model.INFEASIBLE:

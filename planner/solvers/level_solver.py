@@ -1,21 +1,26 @@
 """Runs of the solver at one instance: settings, signals, bounds, bisection, and proofs."""
 
 import math
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from nonn_common.errors import PlanningError
 from planner import solvers as cp_model
 from planner.data.modes import AssignedStudent, Assignment, Mode
-from planner.data.objective_function import UNEVENNESS, ObjectiveBound, ObjectiveFunction
+from planner.data.objective_function import (
+    UNEVENNESS,
+    ObjectiveBound,
+    ObjectiveFunction,
+)
 from planner.data.problem_data import ProblemData, community_classes
-from planner.heuristics.board_load import cached_loads
+from planner.heuristics.board_load import PatternLists, cached_loads
 from planner.heuristics.solution import evaluate_assignment
+from planner.solvers import SolverRuns, SolverTask
 from planner.solvers.assignment_model import AssignmentModel
 from planner.solvers.latency import BoardChoice, LatencyRelaxation, relaxes
-from planner.solvers.pattern_model import PatternModel, enumerate_patterns
-from planner.solvers.reliability_model import LOGARITHMS, AccuracyCurve, Logarithm, ReliabilityModel
+from planner.solvers.pattern_model import PatternModel
+from planner.solvers.reliability_model import LOGARITHMS, tighten_logarithms
 from planner.solvers.variables import choice_count, sum_of
 
 PlanModel = PatternModel | AssignmentModel
@@ -40,22 +45,6 @@ class SearchOutcome:
     deterministic_time: float
 
 
-@dataclass(frozen=True, slots=True)
-class SolverTask:
-    """A model: a `brief` one is not stopped, a `guided` one has no goal."""
-
-    model: cp_model.CpModel
-    solver: cp_model.CpSolver
-    brief: bool = False
-    guided: bool = False
-
-
-_T = TypeVar("_T")
-
-SolverRuns = Generator[SolverTask, cp_model.CpSolverStatus, _T]
-"""A search told as a story: it yields each model to be solved, and goes on with the status."""
-
-
 def solve_model(
     model: PlanModel,
     goal: ObjectiveFunction | None,
@@ -73,7 +62,7 @@ def solve_model(
     took = 0.0
     level, cuts = (model.linearization_level, 0) if timed else (2, 1)
     while True:
-        solver = new_solver(seed, deterministic_limit - took, level, cuts)
+        solver = cp_model.new_solver(seed, deterministic_limit - took, level, cuts)
         status = yield SolverTask(model.model, solver)
         took += solver.deterministic_time
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
@@ -82,31 +71,6 @@ def solve_model(
             elif status == cp_model.OPTIMAL:
                 continue
         return _outcome(solver, status, goal, incumbent, took)
-
-
-def tighten_logarithms(model: PlanModel, solver: cp_model.CpSolver) -> bool:
-    """Add tangents wherever the solution is too optimistic; say whether it was anywhere."""
-    refined: list[Logarithm | AccuracyCurve | ReliabilityModel] = [
-        *model.logarithms,
-        *model.refinements,
-    ]
-    return sum(each.tighten(solver) for each in refined) > 0
-
-
-def new_solver(
-    seed: int, deterministic_limit: float, linearization_level: int, cut_level: int = 0
-) -> cp_model.CpSolver:
-    """Set up the solver; docs/decisions/0007 holds the measurements behind the last three lines."""
-    solver = cp_model.CpSolver()
-    # The solver's own handler would end a level early and leave Ctrl-C without one afterwards.
-    solver.parameters.catch_sigint_signal = False
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = seed
-    solver.parameters.max_deterministic_time = max(0.0, deterministic_limit)
-    solver.parameters.linearization_level = linearization_level
-    solver.parameters.cp_model_probing_level = 0
-    solver.parameters.cut_level = cut_level
-    return solver
 
 
 def _outcome(
@@ -197,6 +161,10 @@ BISECTION_GAP = 0.005
 """A bracket narrower than this part of its upper end is left to the solver."""
 FEW_CLASSES = 3
 """Of so few classes of communities there are seldom too many loadings to count."""
+MANY_CHOICES = 5_000
+"""A model of more choices is made once, from the best plan."""
+LISTING_SHARE, LISTING_LEAST = 0.1, 1.0
+"""Part of the time for listing what boards can run, and the least that it has."""
 RELAXATION_GAP = 0.0001
 """The same, of the relaxation, once it is known to lie below the best plan."""
 
@@ -209,18 +177,22 @@ class LevelSolver:
     goal: ObjectiveFunction | None
     limits: tuple[ObjectiveBound, ...]
     seed: int
+    lists: PatternLists = field(default_factory=PatternLists)
 
     def run(
         self, incumbent: Incumbent | None, deterministic_limit: float, low: int | None = None
     ) -> SolverRuns[SearchOutcome]:
         """Optimise, no worse than what is known and no better than a proven bound."""
+        if incumbent and deterministic_limit <= 0:
+            return SearchOutcome(*incumbent, None, False, False, 0.0)
         bounds = list(self.limits)
         # Of a shared medium, or copies, the model and the local search have bounds of their own.
         if self.goal and incumbent and not (self._timed and self.data.order_matters):
             bounds.append(ObjectiveBound(self.goal, incumbent[1]))
-        if (model := self._model(bounds)) is None:
+        model, made = self._model(bounds, deterministic_limit)
+        if model is None:
             plan, value = incumbent or (None, None)
-            return SearchOutcome(plan, value, None, False, False, 0.0)
+            return SearchOutcome(plan, value, None, False, False, made)
         if self.goal:
             value = _add_goal(model, self.goal)
             if low is not None:
@@ -230,9 +202,10 @@ class LevelSolver:
             view = evaluate_assignment(self.data, incumbent[0])
             for each, figure in zip(model.logarithms, LOGARITHMS, strict=False):
                 each.hint(view.knowledge(figure))
-        outcome = yield from solve_model(
-            model, self.goal, incumbent, self.seed, deterministic_limit, timed=self._timed
-        )
+        left = deterministic_limit - (made if self.large else 0.0)
+        timed = self._timed
+        outcome = yield from solve_model(model, self.goal, incumbent, self.seed, left, timed=timed)
+        outcome = replace(outcome, deterministic_time=outcome.deterministic_time + made)
         if self.goal is None or not self.goal.nonlinear or outcome.assignment is None:
             return outcome
         # The solver's value lies a few units above, and no other model may reach it again.
@@ -255,7 +228,7 @@ class LevelSolver:
             middle = high - 1 if high == incumbent[1] else (low + high) // 2
             refuted = True
             for modes, one in asked:
-                solver = new_solver(self.seed, deterministic_limit, 2)
+                solver = cp_model.new_solver(self.seed, deterministic_limit, 2)
                 relaxed = one.within(middle)
                 status = yield SolverTask(relaxed.model, solver, brief=True)
                 took += solver.deterministic_time
@@ -264,7 +237,7 @@ class LevelSolver:
                 refuted = False
                 if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) and len(modes) == 1:
                     choices = relaxed.plan(solver)
-                    solver = new_solver(self.seed, deterministic_limit, 1)
+                    solver = cp_model.new_solver(self.seed, deterministic_limit, 1)
                     plan = yield from pack_communities(self.data, modes[0], choices, solver)
                     took += solver.deterministic_time
                     incumbent = self.better(goal, incumbent, plan)
@@ -278,7 +251,7 @@ class LevelSolver:
         took = 0.0
         asked = self._relaxations() if latencies else []
         for _, one in asked:
-            solver = new_solver(self.seed, deterministic_limit, 2)
+            solver = cp_model.new_solver(self.seed, deterministic_limit, 2)
             status = yield SolverTask(one.within(min(latencies)).model, solver, brief=True)
             took += solver.deterministic_time
             if status != cp_model.INFEASIBLE:
@@ -325,7 +298,10 @@ class LevelSolver:
         low, stuck, took = bound or 0, incumbent[1], 0.0
         while stuck - low > BISECTION_GAP * incumbent[1] and took < deterministic_limit:
             middle = (low + stuck) // 2
-            if (model := self._model([*self.limits, ObjectiveBound(goal, middle)])) is None:
+            bounds = [*self.limits, ObjectiveBound(goal, middle)]
+            model, made = self._model(bounds, deterministic_limit - took)
+            took += made
+            if model is None:
                 break
             found = yield from solve_model(
                 model, None, None, self.seed, deterministic_limit / 8, timed=self._timed
@@ -341,6 +317,11 @@ class LevelSolver:
         return low, incumbent, took
 
     @property
+    def large(self) -> bool:
+        """Whether a model of all plans takes long to make."""
+        return choice_count(self.data) > MANY_CHOICES
+
+    @property
     def _timed(self) -> bool:
         return any(one.timed for one in self._measures)
 
@@ -348,18 +329,36 @@ class LevelSolver:
     def _measures(self) -> tuple[ObjectiveFunction, ...]:
         return (*(limit.measure for limit in self.limits), *([self.goal] if self.goal else []))
 
-    def _model(self, bounds: Sequence[ObjectiveBound]) -> PlanModel | None:
-        """Model all plans within the bounds; None where it would be too large."""
-        told_apart = any(measure.per_board for measure in self._measures)
-        data = self.data
-        if not (self._timed and data.order_matters):
+    def _model(
+        self, bounds: Sequence[ObjectiveBound], deterministic_limit: float
+    ) -> tuple[PlanModel | None, float]:
+        """Model of all plans within the bounds, and the time that making it took.
+
+        None where it would be too large, or not made within the limit.
+        """
+        data, timed = self.data, self._timed
+        if not (timed and data.order_matters):
             data = _within_latency(data, bounds)
-        data = _within_balance(data, bounds)
-        model = _model(data, timed=self._timed, told_apart=told_apart)
-        if model is not None:
-            for bound in bounds:
-                add_limit(model, bound)
-        return model
+        data = within_balance(data, bounds)
+        told_apart = any(measure.per_board for measure in self._measures) or data.has_copies
+        told_apart = told_apart or (timed and bool(data.shared_media))
+        choices, made = choice_count(data), -self.lists.spent
+        most, share = min(choices, cp_model.MOST_PATTERNS), self.listing_limit(deterministic_limit)
+        patterns = None if told_apart else self.lists.of(data, most, share)
+        made += self.lists.spent
+        terms = cp_model.TERMS_PER_PATTERN * len(patterns.entries if patterns else ())
+        terms = terms or cp_model.term_count(data, choices, timed=timed)
+        if not cp_model.is_modelled(terms, deterministic_limit - made):
+            return None, made
+        model = PatternModel(data, patterns) if patterns else AssignmentModel(data, timed=timed)
+        for bound in bounds:
+            add_limit(model, bound)
+        return model, made + terms * cp_model.UNITS_PER_TERM
+
+    @staticmethod
+    def listing_limit(deterministic_limit: float) -> float:
+        """Part of a limit that listing patterns may take, a unit at least."""
+        return max(LISTING_LEAST, LISTING_SHARE * deterministic_limit)
 
 
 def _within_latency(data: ProblemData, bounds: Sequence[ObjectiveBound]) -> ProblemData:
@@ -368,20 +367,10 @@ def _within_latency(data: ProblemData, bounds: Sequence[ObjectiveBound]) -> Prob
     return data.within_latency(min(latencies)) if latencies else data
 
 
-def _within_balance(data: ProblemData, bounds: Sequence[ObjectiveBound]) -> ProblemData:
+def within_balance(data: ProblemData, bounds: Sequence[ObjectiveBound]) -> ProblemData:
     """Leave out partitions that alone would break a bound on unevenness."""
     known = [bound.bound for bound in bounds if bound.measure is UNEVENNESS]
     return replace(data, most_uneven=min(known)) if known else data
-
-
-def _model(data: ProblemData, *, timed: bool, told_apart: bool) -> PlanModel | None:
-    """Count where that leaves fewer choices, and where no medium mixes the boards' times."""
-    told_apart = told_apart or data.has_copies or (timed and bool(data.shared_media))
-    most = min(choices := choice_count(data), cp_model.MOST_PATTERNS)
-    if not told_apart and (patterns := enumerate_patterns(data, most=most)) is not None:
-        return PatternModel(data, patterns)
-    fits = cp_model.is_modelled(data, choices, timed=timed)
-    return AssignmentModel(data, timed=timed) if fits else None
 
 
 def add_limit(model: PlanModel, limit: ObjectiveBound) -> None:

@@ -11,154 +11,20 @@ handed out r times, the last time perhaps in part.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, islice, product
 
 from planner import solvers as cp_model
 from planner.data.balance import divisions
-from planner.data.board_capacity import BoardCapacity
-from planner.data.mode_costs import StudentLoad
 from planner.data.modes import LATEST_UNITS, Assignment, DropChoice
 from planner.data.objective_function import SENDER, StudentQuantity
-from planner.data.problem_data import ProblemData, community_classes
-from planner.heuristics.board_load import BoardLoad, RivalPoints, cached_loads
+from planner.data.problem_data import ProblemData
+from planner.heuristics.board_load import Pattern, PatternCatalogue, PatternRow, StudentType
 from planner.problem.budgets import Resource
 from planner.solvers import constraints as rules
 from planner.solvers.reliability_model import Logarithm, size_logarithms
 from planner.solvers.variables import Expr, sum_of
-from profiles.device import slowdown
 from simulator.graph_builder import downlink, uplink
-
-MOST_TYPES = 100
-"""Of more types of students than this there are too many loadings to list them."""
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class StudentType:
-    """How many communities of each class a student has, and its task."""
-
-    communities: tuple[int, ...]
-    task: StudentLoad
-
-
-PatternStudents = tuple[StudentType, ...]
-"""The students of one board, by type."""
-PatternRow = tuple[int, PatternStudents]
-"""The kind of a board, and its students in the order of `Pattern.key`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """One loading of the boards of one kind, with the types of its students."""
-
-    kind: int
-    types: PatternStudents
-    loading: BoardLoad
-    group0: str
-
-    @property
-    def key(self) -> PatternStudents:
-        """The types, in an order of their own."""
-        return tuple(sorted(self.types))
-
-    def communities(self, place: int) -> int:
-        """Return how many communities of a class the students have together."""
-        return sum(each.communities[place] for each in self.types)
-
-
-@dataclass(frozen=True, slots=True)
-class PatternCatalogue:
-    """Classes of communities (ids, larger ones first), and all entries."""
-
-    classes: tuple[tuple[int, ...], ...]
-    entries: tuple[Pattern, ...]
-
-
-def enumerate_patterns(data: ProblemData, most: int) -> PatternCatalogue | None:
-    """Return all board loads within the budgets; None where there are more than `most`."""
-    classes = community_classes(data)
-    types = _student_types(data, classes)
-    if types is None:
-        return None
-    load = cached_loads(data)
-    # One and two students on a board tell most often, and sooner than one board after the other.
-    alone = _patterns(data, classes, types, load, 1)
-    pairs = (row for row in _patterns(data, classes, types, load, 2) if len(row.types) > 1)
-    if sum(1 for _ in islice(chain(alone, pairs), most + 1)) > most:
-        return None
-    patterns = tuple(islice(_patterns(data, classes, types, load), most + 1))
-    return PatternCatalogue(classes, patterns) if len(patterns) <= most else None
-
-
-def _student_types(
-    data: ProblemData, classes: Sequence[Sequence[int]]
-) -> dict[str, list[StudentType]] | None:
-    """Student types by the shape of their G0; None for too many."""
-    sizes = [data.sizes[ids[0]] for ids in classes]
-    fewest, most = data.partition_range
-    together = data.spare_communities + 1
-    shares: list[tuple[int, ...]] = [()]
-    for ids in classes:
-        room = range(min(len(ids), together) + 1)
-        shares = [(*share, n) for share, n in product(shares, room) if sum(share) + n <= together]
-        if len(shares) > MOST_TYPES:
-            return None
-    types: dict[str, list[StudentType]] = defaultdict(list)
-    for share in shares:
-        filters = sum(n * size for n, size in zip(share, sizes, strict=True))
-        for o, mode in enumerate(data.modes if fewest <= filters <= most else ()):
-            types[mode.group0].append(StudentType(share, (o, filters)))
-    return types if sum(map(len, types.values())) <= MOST_TYPES else None
-
-
-def _patterns(
-    data: ProblemData,
-    classes: Sequence[Sequence[int]],
-    types: Mapping[str, Sequence[StudentType]],
-    load: Callable[[int, tuple[StudentLoad, ...]], BoardLoad],
-    most_students: int = 10**9,
-) -> Iterator[Pattern]:
-    """Yield every entry within the budgets that no other operating point runs as well."""
-    limits, points = [data.rounds * len(ids) for ids in classes], RivalPoints(data, load)
-    for kind, (board, *_) in enumerate(data.board_classes):
-        capacity = data.capacities[board]
-
-        def loading(row: PatternStudents, board: int = board) -> BoardLoad:
-            return load(board, tuple(sorted(each.task for each in row)))
-
-        # Where several are quicker than one, one that takes too long may not do so in company.
-        hurries = slowdown(capacity.board.device, 2) < 1
-        room = replace(capacity, latest=None, busy=None, energy=None) if hurries else capacity
-
-        def keeps(row: PatternStudents, room: BoardCapacity = room) -> bool:
-            # Only the last one's communities can be too many: the others were kept without it.
-            for c, n in enumerate(row[-1].communities):
-                if n and sum([each.communities[c] for each in row]) > limits[c]:
-                    return False
-            return loading(row).violation(room) <= 0
-
-        for group0, all_types in types.items():
-            for row in _student_rows(all_types, keeps, most_students):
-                here = loading(row)
-                if here.violation(capacity) <= 0 and not points.replaced(kind, here):
-                    yield Pattern(kind, row, here, group0)
-
-
-def _student_rows(
-    types: Sequence[StudentType],
-    keeps: Callable[[PatternStudents], bool],
-    most: int,
-    row: PatternStudents = (),
-    start: int = 0,
-) -> Iterator[PatternStudents]:
-    """Yield all rows of types in order that `keeps` lets grow."""
-    for place in range(start, len(types)) if len(row) < most else ():
-        longer = (*row, types[place])
-        if keeps(longer):
-            yield longer
-            yield from _student_rows(types, keeps, most, longer, place)
 
 
 def pattern_rows(

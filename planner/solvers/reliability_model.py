@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Protocol
 
 from planner import solvers as cp_model
 from planner.accuracy.model import UNITS_PER_INDEX
@@ -114,6 +114,7 @@ class ReliabilityModel:
     def robustness(self) -> cp_model.IntVar:
         """Return the expected accuracy: accuracy of the whole times the expected share of it."""
         product = self._model.new_int_var(0, _MOST_POINTS * UNITS_PER_CERTAINTY, "robustness")
+        self._model.prefer_high(product)
         self._model.add_multiplication_equality(product, [self._accuracy, self._chance("share")])
         return product
 
@@ -158,6 +159,8 @@ class ReliabilityModel:
     def _chance(self, kind: str) -> cp_model.IntVar:
         """Return a variable that is at most a chance, in units of `CERTAIN`."""
         chance = self._model.new_int_var(0, UNITS_PER_CERTAINTY, kind)
+        # Else a solver finds one plan a million times, each time a unit better.
+        self._model.prefer_high(chance)
         self._open.append((kind, self._cover(kind, chance, 0), _BATCH))
         return chance
 
@@ -288,3 +291,23 @@ class AccuracyCurve:
         slope = round(_SHARE_UNITS * self._hazards.slope(size))
         above = _SHARE_UNITS * (self._points - self._hazards.accuracy_units(size) - 2)
         self._model.add(above <= slope * (self._size - size))
+
+
+class RefinedModel(Protocol):
+    """A model some of whose figures are too optimistic at first."""
+
+    @property
+    def logarithms(self) -> Sequence[Logarithm]:
+        """Logarithms of amounts."""
+        ...
+
+    @property
+    def refinements(self) -> Sequence[Logarithm | AccuracyCurve | ReliabilityModel]:
+        """What else is refined."""
+        ...
+
+
+def tighten_logarithms(model: RefinedModel, solver: cp_model.CpSolver) -> bool:
+    """Add tangents wherever the solution is too optimistic; say whether it was anywhere."""
+    refined = [*model.logarithms, *model.refinements]
+    return sum(each.tighten(solver) for each in refined) > 0

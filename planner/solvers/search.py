@@ -29,13 +29,14 @@ from planner.data.relaxable_constraint import (
     requirement_bounds,
     with_limit,
 )
-from planner.heuristics.local_search import KICKS, MOST_SOLUTIONS, SearchEffort, local_search
+from planner.heuristics import SearchEffort
+from planner.heuristics.local_search import KICKS, MOST_SOLUTIONS, local_search
 from planner.heuristics.solution import highest_draw_w
 from planner.problem.problem import Problem
-from planner.solvers import Watch
+from planner.solvers import SolverRuns, Watch
 from planner.solvers.due_date_model import RELAXED_SHARE, Improvement, first_proofs
 from planner.solvers.further_rounds import least_students, with_more_students
-from planner.solvers.level_solver import Incumbent, LevelSolver, SearchOutcome, SolverRuns
+from planner.solvers.level_solver import Incumbent, LevelSolver, SearchOutcome
 from planner.solvers.variables import remove_dominated_modes
 
 PROBES_SHARE = 0.4
@@ -218,7 +219,9 @@ def _placement_runs(
         return SearchOutcome(*found, found[1], True, False, took)  # nothing better can be dropped
     left = deterministic_limit - took
     if found is None or not goal.timed or data.order_matters:
-        short = SHORT_SHARE * left if found and most_solutions else left
+        # A large model is made once, from the plan that kicks find.
+        share = 0.0 if level_solver.large else SHORT_SHARE
+        short = share * left if found and most_solutions else left
         outcome = yield from _untimed_runs(level_solver, goal, found, short, left, improved)
         return replace(outcome, deterministic_time=outcome.deterministic_time + took)
     first = yield from first_proofs(level_solver, goal, found, left, improved)
@@ -230,8 +233,8 @@ def _placement_runs(
     low, best, probed = yield from level_solver.bisect(goal, best, bound, probing)
     took += probed
     last = yield from level_solver.run(best, deterministic_limit - took, low=low)
-    bound = max(low, last.bound or low)
-    return replace(last, bound=bound, deterministic_time=last.deterministic_time + took)
+    low = max(low, last.bound or low)
+    return replace(last, bound=low or None, deterministic_time=last.deterministic_time + took)
 
 
 def _untimed_runs(

@@ -14,6 +14,7 @@ from planner_questions import question, stages
 from planner.data.modes import least_within, most_within, rounding_bound
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
 from planner.data.problem_data import resolve_problem
+from planner.heuristics.board_load import enumerate_patterns
 from planner.heuristics.local_search import local_search
 from planner.heuristics.solution import evaluate_assignment
 from planner.solve import solve
@@ -21,7 +22,7 @@ from planner.solvers import deadline_prices, due_date_model
 from planner.solvers.assignment_model import AssignmentModel
 from planner.solvers.deadline_prices import DeadlinePrices
 from planner.solvers.due_date_model import DueDateModel
-from planner.solvers.pattern_model import enumerate_patterns, pattern_rows
+from planner.solvers.pattern_model import pattern_rows
 from planner.solvers.search import TimeBudget, search
 
 LATENCY, CAPACITY, IMBALANCE, ENERGY = (

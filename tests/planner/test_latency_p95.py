@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from drawn_instances import small_instance
+from drawn_problems import unlike_question
 from listed_plans import all_plans
 from made_hardware import figure
 from planner_questions import question, stages
@@ -13,6 +14,8 @@ from planner.data.modes import rounding_bound
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.validation import violations
+from planner.problem.goals import Requirement
+from planner.reliability.failures import Failures
 from planner.solve import solve
 from planner.solvers.search import TimeBudget, search
 
@@ -137,3 +140,27 @@ def test_a_percentile_that_is_written_wrong_is_found():
     assert "predicted p95_ms is 1" in sentence
     before = plan.predicted.model_copy(update={"p95_ms": None, "expected_ms": None})
     assert violations(plan.model_copy(update={"predicted": before})) == []
+
+
+def test_an_expected_accuracy_under_such_a_limit_is_soon_proven():
+    """Without a hint a solver raised it a unit at a time, at no deterministic time."""
+    asked = unlike_question(7189, boards=(2, 2), students=(1, 1), communities=(3, 3))
+    fleet = asked.fleet
+    devices = tuple(d.model_copy(update={"compute_cv": figure(0.05)}) for d in fleet.devices)
+    risks = [{"board": board.name, "probability": 0.05} for board in fleet.boards]
+    asked = asked.model_copy(
+        update={
+            "fleet": fleet.model_copy(update={"devices": devices}),
+            "failures": Failures.check({"boards": risks}, "test"),
+            "objective": stages("robustness"),
+            "precisions": ("int8", "fp32"),
+            "max_copies": 2,
+            "deterministic_limit": 0.1,
+        }
+    )
+    free = solve(asked)
+    late = PlanEvaluation.of_plan(free).value("latency-p95")
+    limit = Requirement(objective="latency-p95", bound=late)
+    held = solve(asked.model_copy(update={"requirements": (limit,)}))
+    assert free.status == held.status == "optimal"
+    assert held.stages[0].best == pytest.approx(free.stages[0].best)

@@ -3,20 +3,19 @@
 import numpy as np
 import pytest
 from drawn_problems import unlike_question
-from planner_questions import question, stages
+from planner_questions import SMALL, partition, question, stages
 
+from planner import solvers
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.data.problem_data import resolve_problem
-from planner.heuristics.local_search import (
-    SearchEffort,
-    apply_move,
-    enumerate_moves,
-    local_search,
-)
+from planner.heuristics import SearchEffort, board_load
+from planner.heuristics.board_load import PatternLists, enumerate_patterns
+from planner.heuristics.local_search import apply_move, enumerate_moves, local_search
 from planner.heuristics.solution import CostEvaluator
 from planner.plan_file.validation import violations
 from planner.solve import solve
-from planner.solvers import is_modelled
+from planner.solvers import is_modelled, level_solver, term_count
+from planner.solvers.search import TimeBudget, search
 
 
 def test_a_local_search_ends_at_its_limit_with_a_plan():
@@ -75,10 +74,89 @@ def test_a_question_too_large_for_a_model_has_the_plan_of_the_local_search(monke
     assert plan.status == "feasible"
     assert violations(plan) == []
     assert [stage.proven for stage in plan.stages] == [False, False]
+    assert [stage.bound for stage in plan.stages] == [None, None]
     assert plan.solver.deterministic_time < plan.question.deterministic_limit
 
 
 def test_what_is_modelled_grows_with_boards_and_not_with_their_names():
     few = resolve_problem(question("rpi-3b*3", (3, 4, 5)))
-    assert is_modelled(few, 1000, timed=True)
-    assert not is_modelled(few, 10**7, timed=True)
+    assert is_modelled(term_count(few, 1000, timed=True))
+    assert not is_modelled(term_count(few, 10**7, timed=True))
+
+
+def test_no_model_is_made_with_the_last_of_the_time():
+    terms = 200_000
+    assert is_modelled(terms, 1.0)
+    assert not is_modelled(terms, 0.5)
+    assert is_modelled(terms // 10, 0.0)  # soon made
+
+
+def test_too_many_patterns_are_known_from_parts_of_one_row():
+    """Nothing limits what a board runs: of 50 rounds of 4 communities there are 51^4 - 1 rows."""
+    asked = resolve_problem(
+        question("rpi-3b*60", (3, 4, 5, 6), networks=SMALL[:1], max_students=200, reuse=True)
+    )
+    effort = SearchEffort()
+    assert enumerate_patterns(asked, 50_000, effort) is None
+    assert effort.spent < 0.01
+
+
+def test_listing_counts_and_ends_at_its_limit():
+    asked = resolve_problem(unlike_question(0, boards=(3, 3), students=(3, 3), communities=(4, 4)))
+    free, held = SearchEffort(), SearchEffort(limit=0.001)
+    assert enumerate_patterns(asked, 10**6, free) is not None
+    assert enumerate_patterns(asked, 10**6, held) is None
+    assert free.spent > held.spent
+    assert held.spent == pytest.approx(0.001, rel=0.05)
+
+
+def test_patterns_are_listed_once_and_those_of_a_tighter_limit_are_the_same(monkeypatch):
+    asked = resolve_problem(unlike_question(3, boards=(3, 3), students=(3, 3), communities=(4, 4)))
+    listed = []
+
+    def counted(*parts):
+        listed.append(parts)
+        return enumerate_patterns(*parts)
+
+    monkeypatch.setattr(board_load, "enumerate_patterns", counted)
+    ends = sorted(one.loading.tail for one in enumerate_patterns(asked, 10**6).entries)
+    lists, bounds = PatternLists(), (ends[-1], ends[len(ends) // 2], ends[len(ends) // 3])
+    for latency in bounds:
+        within = asked.within_latency(latency + asked.fixed_latency)
+        fresh = enumerate_patterns(within, 10**6)
+        assert lists.of(within, 10**6, 1.0) == fresh
+        assert lists.of(within, len(fresh.entries) - 1, 1.0) is None
+    assert len(listed) == 1
+    # A looser one is another list; what was too many before is too many again.
+    assert lists.of(asked, 1, 1.0) is None
+    assert lists.of(asked, 1, 1.0) is None
+    assert len(listed) == 2
+
+
+def test_a_goal_of_drops_alone_needs_no_model(monkeypatch):
+    monkeypatch.setattr(solvers.CpSolver, "solve", None)
+    for steps in ((), [((0,), 0.1)]):
+        parts = partition((3, 4, 5, 6), steps)
+        (stage,) = solve(question(partition=parts, objective=stages("dropped"))).stages
+        assert stage.proven
+        assert stage.bound == stage.best == (0.1 - 3 if steps else 0)
+
+
+def test_a_large_model_is_made_once(monkeypatch):
+    built, model = [], level_solver.AssignmentModel
+
+    def counted(*parts, **named):
+        built.append(parts)
+        return model(*parts, **named)
+
+    asked = resolve_problem(unlike_question(1))
+    goal = OBJECTIVE_FUNCTIONS["capacity"]
+    monkeypatch.setattr(level_solver, "AssignmentModel", counted)
+    monkeypatch.setattr("planner.solvers.search.SHORT_SHARE", 1e-9)
+    found = []
+    for many in (0, 10**9):
+        monkeypatch.setattr(level_solver, "MANY_CHOICES", many)
+        found.append(search(asked, goal, seed=0, time_budget=TimeBudget(20)))
+    assert found[0].proven
+    assert found[0].value == found[1].value
+    assert len(built) == 3

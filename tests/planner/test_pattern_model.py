@@ -9,11 +9,11 @@ from planner_questions import SMALL, question
 
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.data.problem_data import community_classes, resolve_problem
-from planner.heuristics.board_load import cached_loads
+from planner.heuristics.board_load import cached_loads, enumerate_patterns
 from planner.heuristics.local_search import local_search
 from planner.heuristics.solution import CostEvaluator
 from planner.solvers.assignment_model import AssignmentModel
-from planner.solvers.pattern_model import PatternModel, enumerate_patterns
+from planner.solvers.pattern_model import PatternModel
 from planner.solvers.variables import choice_count, mode_choices
 
 FLEETS = ("rpi-3b*3", "rpi-3b,odroid-xu4s*2", "rpi-4b,rpi-3b,odroid-xu4s")

@@ -40,7 +40,7 @@ def test_battery_life_equals_exhaustive_search(part, monkeypatch):
         without_hints(monkeypatch)
     if part % 3 == 0:
         monkeypatch.setattr(
-            "planner.solvers.level_solver.enumerate_patterns", lambda *_, **__: None
+            "planner.heuristics.board_load.enumerate_patterns", lambda *_, **__: None
         )
     for seed in range(30_000 + part, 30_000 + INSTANCES, PARTS):
         image, instance = drawn(seed)

@@ -39,7 +39,7 @@ def test_flash_and_ram_apart_equal_exhaustive_search(part, monkeypatch):
         without_hints(monkeypatch)
     if part % 3 == 0:
         monkeypatch.setattr(
-            "planner.solvers.level_solver.enumerate_patterns", lambda *_, **__: None
+            "planner.heuristics.board_load.enumerate_patterns", lambda *_, **__: None
         )
     for seed in range(part, INSTANCES, PARTS):
         image, instance = drawn(10_000 + seed)

@@ -18,8 +18,9 @@ from listed_plans import all_plans
 
 from planner.data.modes import least_within, most_within, rounding_bound
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
+from planner.heuristics.board_load import enumerate_patterns
 from planner.solvers.assignment_model import AssignmentModel
-from planner.solvers.pattern_model import PatternModel, enumerate_patterns
+from planner.solvers.pattern_model import PatternModel
 from planner.solvers.search import TimeBudget, search
 
 MAXIMISED = [name for name, measure in OBJECTIVE_FUNCTIONS.items() if measure.maximise]

@@ -86,8 +86,8 @@ def plan(
 
 
 _TOO_LARGE = (
-    "there is no proof, and no limit is the cause: too many students, boards and networks for a "
-    "model, or a requirement nearer than rounding tells"
+    "there is no proof: students, boards and networks are too many for a model, perhaps "
+    "only for one within --limit, or a requirement is nearer than rounding tells"
 )
 
 
