@@ -20,8 +20,8 @@ import numpy as np
 
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
 from planner.data.problem_data import ProblemData
+from planner.heuristics.board_load import PatternCatalogue
 from planner.problem.goals import Objective
-from planner.solvers.pattern_model import PatternCatalogue
 
 SUMS: tuple[Objective, ...] = ("capacity", "energy", "memory", "flops")
 """Sums over patterns whose limits are rows; a program without other limits allows more."""
