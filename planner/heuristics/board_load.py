@@ -1,4 +1,4 @@
-"""Load of a board: what its students use together; and patterns, all loads that boards can have.
+"""Load of a board, and patterns: all loads that boards can have.
 
 All costs are in solver units, the same that the models use.
 """
@@ -246,7 +246,10 @@ def _patterns(
 
 @dataclass
 class _BoardRows:
-    """Rows of students that a board of one kind can run; `effort` counts those looked at."""
+    """Rows of students that a board of one kind can run.
+
+    `effort` counts those that are looked at.
+    """
 
     data: ProblemData
     kind: int
@@ -285,7 +288,7 @@ class _BoardRows:
         row: PatternStudents = (),
         start: int = 0,
     ) -> Iterator[PatternStudents]:
-        """Yield all rows of at most so many students, types in order, that keep the budgets."""
+        """Yield all rows of at most so many students within the budgets."""
         for place in range(start, len(types)) if len(row) < most else ():
             longer = (*row, types[place])
             if self._keeps(longer):
@@ -299,9 +302,9 @@ class _BoardRows:
         return sum(filters <= fits[mode] for mode, filters in tasks) if not self._hurries else 0
 
     def parts_of_a_row(self, types: Sequence[StudentType], most: int) -> int:
-        """Number of rows that are part of one row, which grows until they are more than `most`.
+        """Number of rows that are part of one row.
 
-        They keep the budgets, too.  0 where some may not.
+        It grows until they are more than `most`; they keep the budgets, too.  0 where some may not.
         """
         counts, row, left = [0] * len(types), PatternStudents(), list(range(len(types)))
         while left and not self._hurries and math.prod(n + 1 for n in counts) - 1 <= most:

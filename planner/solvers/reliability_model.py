@@ -303,7 +303,7 @@ class RefinedModel(Protocol):
 
     @property
     def refinements(self) -> Sequence[Logarithm | AccuracyCurve | ReliabilityModel]:
-        """What else is refined."""
+        """Curves and chances that are refined."""
         ...
 
 
