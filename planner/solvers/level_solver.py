@@ -14,7 +14,7 @@ from planner.data.objective_function import (
     ObjectiveFunction,
 )
 from planner.data.problem_data import ProblemData, community_classes
-from planner.heuristics.board_load import PatternLists, cached_loads
+from planner.heuristics.board_load import PatternCatalogue, PatternLists, cached_loads
 from planner.heuristics.solution import evaluate_assignment
 from planner.solvers import SolverRuns, SolverTask
 from planner.solvers.assignment_model import AssignmentModel
@@ -350,7 +350,7 @@ class LevelSolver:
         terms = terms or cp_model.term_count(data, choices, timed=timed)
         if not cp_model.is_modelled(terms, deterministic_limit - made):
             return None, made
-        model = PatternModel(data, patterns) if patterns else AssignmentModel(data, timed=timed)
+        model = _model(data, patterns=patterns, timed=timed)
         for bound in bounds:
             add_limit(model, bound)
         return model, made + terms * cp_model.UNITS_PER_TERM
@@ -359,6 +359,11 @@ class LevelSolver:
     def listing_limit(deterministic_limit: float) -> float:
         """Part of a limit that listing patterns may take, a unit at least."""
         return max(LISTING_LEAST, LISTING_SHARE * deterministic_limit)
+
+
+def _model(data: ProblemData, *, patterns: PatternCatalogue | None, timed: bool) -> PlanModel:
+    """Model that counts patterns where they are listed."""
+    return PatternModel(data, patterns) if patterns else AssignmentModel(data, timed=timed)
 
 
 def _within_latency(data: ProblemData, bounds: Sequence[ObjectiveBound]) -> ProblemData:
