@@ -330,11 +330,10 @@ class _DeadlineSearch:
     ) -> bool:
         """Whether prices refute a latency, sooner than a model would; note the answer."""
         level = self.level_solver
-        before = self._prices.took if self._prices else 0.0
-        if self._prices is None:
-            self._prices = DeadlinePrices(level.data, patterns, level.limits)
-        refuted = self._prices.refutes(latency, deterministic_limit)
-        self.took += self._prices.took - before
+        prices = self._prices = self._prices or DeadlinePrices(level.data, patterns, level.limits)
+        before = prices.took
+        refuted = prices.refutes(latency, deterministic_limit)
+        self.took += prices.took - before
         self.low = latency + 1 if refuted else self.low
         return refuted
 

@@ -47,6 +47,8 @@ SHORT_SHARE = 0.05
 """Part of the time for a proof from the plan that moves alone find."""
 ROUNDS_SHARE = 0.05
 """Part of the time for asking how many students more than those allowed can be of use."""
+POWER_GAP = 1e-6
+"""Part of a power limit up to which the least one is sought."""
 _T = TypeVar("_T")
 
 GoalWatch = Callable[[ObjectiveFunction, float | None, float], None]
@@ -261,10 +263,6 @@ def _untimed_runs(
     return replace(last, bound=bound, deterministic_time=last.deterministic_time + took)
 
 
-POWER_GAP = 1e-6
-"""Part of a power limit up to which the least one is sought."""
-
-
 _STOPPED = SearchOutcome(None, None, None, proven=False, infeasible=False, deterministic_time=0.0)
 
 
@@ -393,8 +391,7 @@ class SolverSession:
         found: list[int] = []
         for placed in stem_placements(data, criteria):
             share = ROUNDS_SHARE * max(0.0, self.time_budget.remaining)
-            modes = remove_dominated_modes(placed, criteria)
-            seed = self.problem.seed
+            modes, seed = remove_dominated_modes(placed, criteria), self.problem.seed
             runs = least_students(modes, limits, most, seed=seed, deterministic_limit=share)
             least = _finished(runs)
             self.time_budget.spend(least.deterministic_time, settled=True)
