@@ -18,7 +18,7 @@ from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.data.problem_data import resolve_problem
 from planner.diagnosis.explanation import explain
 from planner.heuristics.baselines import solve_by_baseline
-from planner.heuristics.board_load import cached_loads
+from planner.heuristics.board_load import cached_loads, enumerate_patterns
 from planner.heuristics.local_search import enumerate_moves, local_search
 from planner.heuristics.solution import CostEvaluator
 from planner.plan_file.evaluation import plan_workload
@@ -28,7 +28,6 @@ from planner.problem.goals import AccuracyBasis, ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.reliability.failures import Failures
 from planner.solve import solve
-from planner.solvers.pattern_model import enumerate_patterns
 from profiles.device import compute_mj, compute_ms
 from profiles.fleet import parse_fleet
 from simulator.workloads.closed_form import join_spread
