@@ -85,7 +85,7 @@ def keys_renew(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Renew certificates of host and boards for two years; their keys stay."""
+    """Renew certificates for two years; their keys stay."""
     from boards.tls.authority import list_keys
     from boards.tls.renewal import renew_keys
 
@@ -104,7 +104,7 @@ def keys_revoke(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="host, or boards.")],
     as_json: AsJson = False,
 ) -> None:
-    """Take certificates back: host and boards that have the new list trust them no more."""
+    """Take certificates back, for hosts and boards that get the list."""
     from boards.tls.credential import REVOKED_FILE
     from boards.tls.revocation import revoke_keys
 
