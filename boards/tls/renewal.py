@@ -17,6 +17,7 @@ from boards.tls.credential import (
     CERTIFICATE_FILE,
     KEY_FILE,
     NEW_KEYS,
+    CertificateInfo,
     parse_certificate,
     parse_key,
     read_content,
@@ -39,18 +40,9 @@ def renew_keys(keys: Path, names: Collection[str] = ()) -> tuple[str, ...]:
     NonnError where the system refuses.
     """
     now = datetime.now(UTC)
-    found = {each.name: each for each in list_keys(keys)}
-    known = [name for name, one in found.items() if "authority" not in one.purposes]
-    for name in names:
-        if name not in known:
-            raise InputError(
-                "no certificate that can be renewed",
-                where=str(keys),
-                found=name,
-                allowed=", ".join(known),
-                fix=f"boards keep the authority's: {NEW_KEYS}" if name == AUTHORITY_NAME else None,
-            )
-    chosen = names or [name for name in known if found[name].valid_until - now < EXPIRING]
+    found = issued_certificates(keys, names, "no certificate that can be renewed")
+    soon = [name for name, one in found.items() if one.valid_until - now < EXPIRING]
+    chosen = names or soon
     if not chosen:
         return ()
     authority = CertificateAuthority.read(keys / AUTHORITY_NAME)
@@ -68,6 +60,29 @@ def renew_keys(keys: Path, names: Collection[str] = ()) -> tuple[str, ...]:
         write_atomic(kept, old.public_bytes(Encoding.PEM))
         write_atomic(path, content)
     return tuple(renewed)
+
+
+def issued_certificates(
+    keys: Path, names: Collection[str], fault: str
+) -> dict[str, CertificateInfo]:
+    """Certificates of host and boards in a keyring, by name.
+
+    Raises InputError with this fault where one of `names` is not among them.
+    """
+    every = {each.name: each for each in list_keys(keys)}
+    found = {name: one for name, one in every.items() if "authority" not in one.purposes}
+    for name in names:
+        if name not in found:
+            raise InputError(
+                fault,
+                where=str(keys),
+                found=name,
+                allowed=", ".join(found),
+                fix=f"the authority is made anew alone: {NEW_KEYS}"
+                if name == AUTHORITY_NAME
+                else None,
+            )
+    return found
 
 
 def _renewed(authority: CertificateAuthority, folder: Path, now: datetime) -> bytes:

@@ -12,20 +12,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from boards.tls.authority import BACKDATED, CertificateAuthority, list_keys
+from boards.tls.authority import BACKDATED, CertificateAuthority
 from boards.tls.credential import (
     AUTHORITY_NAME,
     CERTIFICATE_FILE,
-    NEW_KEYS,
     REVOKED_FILE,
     parse_certificate,
     read_content,
     read_revoked,
     require_issued,
 )
-from boards.tls.renewal import RENEWED_FOLDER
+from boards.tls.renewal import RENEWED_FOLDER, issued_certificates
 from nonn_common.document import write_atomic
-from nonn_common.errors import InputError
 
 
 def revoke_keys(keys: Path, names: Collection[str]) -> tuple[str, ...]:
@@ -35,18 +33,7 @@ def revoke_keys(keys: Path, names: Collection[str]) -> tuple[str, ...]:
     names that were not in it yet.  Raises InputError, before anything is written, for an unknown
     name and for the authority; NonnError where the system refuses.
     """
-    known = [one.name for one in list_keys(keys) if "authority" not in one.purposes]
-    for name in names:
-        if name not in known:
-            raise InputError(
-                "no certificate that can be taken back",
-                where=str(keys),
-                found=name,
-                allowed=", ".join(known),
-                fix=f"if the authority's key was stolen, {NEW_KEYS}"
-                if name == AUTHORITY_NAME
-                else None,
-            )
+    known = issued_certificates(keys, names, "no certificate that can be taken back")
     authority = CertificateAuthority.read(keys / AUTHORITY_NAME)
     where = keys / AUTHORITY_NAME / REVOKED_FILE
     before = read_revoked(where, authority.certificate) or frozenset()
