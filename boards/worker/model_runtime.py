@@ -4,6 +4,7 @@ An engine is loaded only when a model is opened with it.  Only the models asked 
 only from the files that were exported.
 """
 
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -37,6 +38,12 @@ Engine = Literal["onnxruntime", "ncnn"]
 _ENGINES: tuple[Engine, ...] = ("onnxruntime", "ncnn")
 
 Batch = NDArray[np.float32]
+
+CPUINFO = Path("/proc/cpuinfo")
+_ARM_FIELDS = ("CPU implementer", "CPU part")
+"""What onnxruntime's build for 64-bit Arm reads there; without one of them its import ends the
+process with a signal (1.31.1 and 1.32.0).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +120,9 @@ def open_onnx(
     """Open an ONNX model, on `threads` threads; `where` names the file that `content` is of.
 
     Raises InputError where it is no such model, or reads and answers other things than the
-    manifest says.
+    manifest says; and on an Arm machine that does not say which processor it has.
     """
+    _require_arm_cpuinfo()
     import onnxruntime
 
     options = session_options(threads)
@@ -136,6 +144,31 @@ def open_onnx(
         return found
 
     return LoadedModel(model, "onnxruntime", precision, compute)
+
+
+def _require_arm_cpuinfo() -> None:
+    """Make sure that onnxruntime can be imported: on 64-bit Arm it needs the processor's name.
+
+    Raises InputError under emulation of programs alone (qemu-user), where the file is that of the
+    machine outside, and in containers without it.
+    """
+    if (platform.system(), platform.machine()) != ("Linux", "aarch64"):
+        return
+    try:
+        text = CPUINFO.read_text(errors="replace")
+        found = " ".join(text.split())[:60]
+    except OSError as error:
+        text, found = "", str(error.strerror)
+    names = {line.partition(":")[0].strip() for line in text.splitlines()}
+    if missing := [name for name in _ARM_FIELDS if name not in names]:
+        raise InputError(
+            f"no line {' or '.join(missing)}, without which onnxruntime ends the process here",
+            where=str(CPUINFO),
+            found=found,
+            allowed="the file of an Arm machine",
+            fix="emulate a whole machine, not programs; show a container the machine's own file; "
+            "or `--engine ncnn`, which does not read it",
+        )
 
 
 def _check_ports(session: "InferenceSession", model: BundledModel, where: str) -> None:

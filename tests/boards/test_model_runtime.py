@@ -239,6 +239,36 @@ def test_no_engine_at_all(fp32, monkeypatch):
         load_models(fp32, ["student-0"])
 
 
+ARM = "processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd03\n"
+X86 = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Some CPU\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "CPU implementer or CPU part.*found 'No such file"),
+        ("", "CPU implementer or CPU part.*found ''"),
+        (X86, "CPU implementer or CPU part.*found 'processor : 0 vendor_id : GenuineIntel"),
+        (ARM.replace("CPU part", "CPU"), "CPU part, without which"),
+    ],
+    ids=["missing", "empty", "x86", "without its part"],
+)
+def test_an_arm_machine_that_does_not_name_its_processor(
+    ncnn_bundle, tmp_path, monkeypatch, content, told
+):
+    file = tmp_path / "cpuinfo"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setattr(model_runtime, "CPUINFO", file)
+    monkeypatch.setattr(model_runtime.platform, "machine", lambda: "aarch64")
+    with pytest.raises(InputError, match=rf"cpuinfo: no line.*{told}.*--engine ncnn"):
+        load_models(ncnn_bundle, ["student-0"])
+    # ncnn does not read that file.
+    assert load_models(ncnn_bundle, ["student-0"], engine="ncnn")[0].engine == "ncnn"
+    file.write_text(ARM)
+    assert load_models(ncnn_bundle, ["student-0"])[0].engine == "onnxruntime"
+
+
 def test_a_bundle_without_the_precision(fp32):
     with pytest.raises(InputError, match="no int8 model of student-0; allowed: fp32"):
         load_models(fp32, ["student-0"], precision="int8")
