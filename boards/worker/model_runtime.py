@@ -41,9 +41,7 @@ Batch = NDArray[np.float32]
 
 CPUINFO = Path("/proc/cpuinfo")
 _ARM_FIELDS = ("CPU implementer", "CPU part")
-"""What onnxruntime's build for 64-bit Arm reads there; without one of them its import ends the
-process with a signal (1.31.1 and 1.32.0).
-"""
+"""Lines without which the import of onnxruntime on 64-bit Arm ends with a signal (1.32.0)."""
 
 
 @dataclass(frozen=True, slots=True)
