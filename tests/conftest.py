@@ -26,6 +26,7 @@ UNTRACED = (
     *("test_planner_exhaustive", "test_copies_exhaustive", "test_front_exhaustive"),
     *("test_breakpoints_exhaustive", "test_balance_exhaustive", "test_planner_plans"),
     *("test_simulator_runs", "test_compiled_runs", "test_fan_out_properties"),
+    *("test_points_exhaustive", "test_flash_exhaustive", "test_battery_exhaustive"),
     "test_split_properties",
 )
 """Files that compare thousands of cases: a tracer would take as long again.  The coverage that is

@@ -1,6 +1,7 @@
 """All plans of a small instance, one after the other: every division, placement and send order."""
 
 from collections import Counter, defaultdict
+from functools import cache
 from itertools import permutations, product
 from math import log, pi, sqrt
 
@@ -88,6 +89,12 @@ def fits(instance, models):
     return True
 
 
+@cache
+def beyond_mean(share):
+    """How far a share's quantile of the standard Gumbel distribution lies beyond its mean."""
+    return float(gumbel_r.ppf(share) - gumbel_r.mean())
+
+
 def values(instance, drop, load, models, known):
     """Each objective in solver units, though not whole ones; for throughput the period.
 
@@ -105,7 +112,7 @@ def values(instance, drop, load, models, known):
             turns.append((send, busy, reply, site.board.link))
             cv = site.board.device.compute_cv
             scale_ms = cv.value * busy * sqrt(6) / pi if cv else 0.0
-            beyond_ms = scale_ms * (gumbel_r.ppf(each) - gumbel_r.mean())
+            beyond_ms = scale_ms * beyond_mean(each)
             late.append((send, busy + beyond_ms, reply, site.board.link))
             energies_mj.append(busy_mj(site.board.device, macs))
             drains_mj.append(drain_mj(site, busy, energies_mj[-1]))

@@ -289,6 +289,20 @@ def test_what_is_not_an_exploration_is_not_replaced(nonn_plan, arguments, tmp_pa
     assert nonn_plan(*arguments, "--fleet", "rpi3x2", "-o", file).code == 2
 
 
+def test_a_page_of_another_question_is_replaced_with_a_word(nonn_plan, arguments):
+    """A grid that grows keeps all that was shown, and needs no word."""
+    one = (*arguments, "--fleet", "rpi3x2", "--memory")
+    assert nonn_plan(*one, "500KB").code == 0
+    grown = nonn_plan(*one, "250KB,500KB")
+    assert "another question" not in grown.out + grown.err
+    said = nonn_plan(*one, "400KB", "--json")
+    assert said.code == 0, said.err
+    [text] = [each for each in said.document["warnings"] if "another question" in each]
+    assert "cells stay solved" in text
+    again = nonn_plan(*one, "250KB,500KB")
+    assert "2 of 2 cells had been solved before" in again.out + again.err
+
+
 def test_a_grid_of_percentiles_says_whose_spread_is_unknown(nonn_plan, arguments):
     said = nonn_plan(*arguments, "--fleet", "rpi-4b*2", "--objective", "latency-p95", "--json")
     assert said.code == 0, said.err

@@ -156,6 +156,7 @@ def explore(
     if reused:
         output.say(f"{reused} of {len(solved)} cells had been solved before")
     command = shlex.join(["nonn-plan", *sys.argv[1:]])
+    output.warn(*_replaced(out, cells))
     exploration = write_exploration(solved, out, command, step_pct)
     notes = [note for cell in cells for note in memory_notes(cell.asked.problem.budgets)]
     output.warn(*partition_warnings(partition, options.epsilon), *_unknown_spreads(cells))
@@ -218,6 +219,20 @@ def _unknown_spreads(cells: "Sequence[PlannedCell]") -> Iterator[str]:
         for problem in problems
         for sentence in unknown_spread(problem, {board.name for board in problem.boards})
     )
+
+
+def _replaced(folder: Path, cells: "Sequence[PlannedCell]") -> Iterator[str]:
+    """Warn that the page of another question is replaced; its cells stay solved."""
+    from planner.exploration.exploration import Exploration
+
+    if not (file := folder / "explore.json").exists():
+        return
+    earlier = Exploration.read(file)
+    if {cell.found.digest for cell in earlier.cells} - {cell.asked.digest for cell in cells}:
+        yield (
+            f"{folder} held the answers of another question; page and tables are replaced, and its "
+            f"cells stay solved: {earlier.command}"
+        )
 
 
 def _show_exploration(output: Output, exploration: "Exploration", step_pct: float) -> None:
