@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -41,9 +41,21 @@ class OptimiserRecipe(Record):
     )
 
 
-class DistillationRecipe(Record):
-    """Weights of the losses."""
+LossForm = Literal["printed", "authors", "hinton", "logit-standardised"]
+"""Readings of Eq. 1 and Eq. 6; `nonn_core.distillation.losses` has each."""
+PRINTED: LossForm = "printed"
 
+
+class DistillationRecipe(Record):
+    """Form and weights of the losses."""
+
+    form: LossForm = Field(
+        default=PRINTED,
+        description="Eq. 1 and Eq. 6 as `printed`; as in the program of the `authors`, where beta "
+        "is of a mean over elements (10000 there is 1.6 on the printed sum over 6,208 elements); "
+        "soft labels times tau squared (`hinton`, arXiv:1503.02531); or the same of z-scores of "
+        "logits (`logit-standardised`, arXiv:2403.01427). The last two have Eq. 6 as printed.",
+    )
     alpha: float = Field(default=0.9, ge=0, le=1, description="Share of the soft labels, Eq. 1.")
     temperature: float = Field(default=4.0, gt=0, le=1e6, description="Tau of Eq. 1.")
     beta: float = Field(
@@ -282,13 +294,15 @@ class TrainingRecipe(Document):
         return self
 
 
-Setting = Mapping[str, float]
+Setting = Mapping[str, float | str]
 """A value for each field, named as in the recipe: `distillation.beta`."""
 FIELDS = tuple(
     f"{part}.{name}"
     for part, record in (("distillation", DistillationRecipe), ("optimiser", OptimiserRecipe))
     for name in record.model_fields
 )
+_TEXTS: Mapping[str, tuple[str, ...]] = {"distillation.form": get_args(LossForm)}
+"""Fields whose values are words."""
 _ALLOWED = "FIELD=VALUE,VALUE,... such as distillation.beta=10,100,1000,10000"
 
 
@@ -297,7 +311,7 @@ class Axis:
     """A field of a recipe, and the values that are tried for it."""
 
     field: str
-    values: tuple[float, ...]
+    values: tuple[float | str, ...]
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -307,6 +321,16 @@ class Axis:
             raise InputError(
                 "not a field whose values can be tried", found=field, allowed=", ".join(FIELDS)
             )
+        if words := _TEXTS.get(field):
+            typed = tuple(dict.fromkeys(values.split(",")))
+            if unknown := [value for value in typed if value not in words]:
+                raise InputError(
+                    "not a value of this field",
+                    where=field,
+                    found=unknown[0],
+                    allowed=", ".join(words),
+                )
+            return cls(field, typed)
         try:
             numbers = tuple(dict.fromkeys(float(value) for value in values.split(",")))
         except ValueError:
@@ -347,7 +371,10 @@ def with_setting(recipe: TrainingRecipe, setting: Setting) -> TrainingRecipe:
 
 def setting_label(setting: Setting) -> str:
     """Name a setting: `beta=100,alpha=0.9`."""
-    return ",".join(f"{field.partition('.')[2]}={value:.12g}" for field, value in setting.items())
+    return ",".join(
+        f"{field.partition('.')[2]}={value if isinstance(value, str) else format(value, '.12g')}"
+        for field, value in setting.items()
+    )
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:

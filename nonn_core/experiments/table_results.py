@@ -24,9 +24,11 @@ from nonn_core.experiments.table_rows import Method, TableDesign, TableRow, row_
 from nonn_core.networks.family import NetworkName
 from nonn_core.partition import Filters, reshuffle_filters
 from nonn_core.recipe import (
+    PRINTED,
     Axis,
     ComputeRecipe,
     DistillationRecipe,
+    LossForm,
     NonnRecipe,
     OptimiserRecipe,
     Setting,
@@ -212,7 +214,7 @@ class Machine(Record):
 class TrialResult(Record):
     """One setting that was tried for a row."""
 
-    setting: dict[str, float] = Field(description="Fields of the recipe and their values.")
+    setting: dict[str, float | str] = Field(description="Fields of the recipe and their values.")
     validation_accuracy_pct: float | None = Field(
         description="On the 10 % held from training, percent; null where training diverged."
     )
@@ -245,11 +247,16 @@ class RowResult(Record):
     trials: tuple[TrialResult, ...] = Field(
         description="Settings that were tried with the first seed; empty if there was one only."
     )
-    setting: dict[str, float] = Field(description="The setting that was chosen by validation.")
+    setting: dict[str, float | str] = Field(
+        description="The setting that was chosen by validation."
+    )
     runs: tuple[RunResult, ...] = Field(min_length=1, description="One for each seed.")
     accuracy_pct: float = Field(description="Mean test accuracy, percent.")
     std_pct: float | None = Field(description="Its standard deviation (n - 1); null for one seed.")
     minus_teacher_pct: float = Field(description="Mean minus the teacher's accuracy, points.")
+    form: LossForm | None = Field(
+        default=PRINTED, description="Form of its losses; null for the teacher, which has none."
+    )
     published: PublishedRow = Field(description="The published row.")
     published_minus_teacher_pct: float = Field(description="The same difference, as published.")
 
@@ -296,6 +303,7 @@ def row_result(
         total_params=cost.total_params,
         trials=tuple(map(_trial_result, trials)) if len(trials) > 1 else (),
         setting=dict(setting),
+        form=_form(row.method, setting),
         runs=tuple(runs),
         accuracy_pct=mean(accuracies),
         std_pct=stdev(accuracies) if len(accuracies) > 1 else None,
@@ -303,6 +311,14 @@ def row_result(
         published=published,
         published_minus_teacher_pct=published.accuracy_pct - design.published.teacher.accuracy_pct,
     )
+
+
+def _form(method: Method, setting: Setting) -> LossForm | None:
+    if method == "teacher":
+        return None
+    return DistillationRecipe.check(
+        {"form": setting.get("distillation.form", _DISTILLATION[method].form)}, where=method
+    ).form
 
 
 def _trial_result(trial: Trial) -> TrialResult:

@@ -64,3 +64,16 @@ def test_the_best_validation_accuracy_wins_and_the_first_of_equals():
     assert best_trial([Trial({"x": 1}, None), Trial({"x": 2}, 0.0)]).setting == {"x": 2}
     with pytest.raises(TrainingError, match="every setting"):
         best_trial([Trial({"x": 1}, None)])
+
+
+def test_forms_of_the_losses_are_tried_by_name(nonn_recipe):
+    axis = Axis.parse("distillation.form=authors,printed,authors")
+    assert axis.values == ("authors", "printed")
+    settings = grid_settings([axis, Axis.parse("distillation.beta=10000")])
+    assert [setting_label(each) for each in settings] == [
+        "form=authors,beta=10000",
+        "form=printed,beta=10000",
+    ]
+    assert with_setting(nonn_recipe, settings[0]).distillation.form == "authors"
+    with pytest.raises(InputError, match="logit-standardised"):
+        Axis.parse("distillation.form=mine")

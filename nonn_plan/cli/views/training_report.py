@@ -279,6 +279,7 @@ def table_markdown(results: TableResults) -> str:
     """Write results as Markdown."""
     experiment, machine = results.experiment, results.machine
     optimiser = experiment.optimiser
+    forms = dict.fromkeys(row.form for row in results.rows if row.form is not None)
     facts = [
         f"Published: {results.source}.",
         f"Data: {experiment.data}, {results.training_images} training images, "
@@ -286,7 +287,8 @@ def table_markdown(results: TableResults) -> str:
         f"Teacher: {experiment.teacher_network}, {experiment.teacher_optimiser.epochs} epochs. "
         f"Rows: {optimiser.epochs} epochs, batches of {optimiser.batch_size}; "
         f"{experiment.compute.precision}, cached views {experiment.compute.cached_views}, "
-        f"first seed {experiment.seed}.",
+        f"first seed {experiment.seed}."
+        + (f" Form of the losses: {', '.join(forms)}." if forms else ""),
         f"Machine: {machine.accelerator or machine.processor}, {machine.threads} threads, "
         f"{machine.system}; "
         + ", ".join(f"{name} {version}" for name, version in results.versions.items())
