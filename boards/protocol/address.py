@@ -64,6 +64,25 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class SshAccess(Record):
+    """Access of `deploy` to a board; without it, as ssh's own configuration says."""
+
+    user: str | None = Field(
+        default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", description="User of ssh."
+    )
+    port: int | None = Field(default=None, ge=1, le=LARGEST_PORT, description="Port of ssh.")
+    sudo: bool = Field(
+        default=True,
+        description="Whether `deploy` becomes root by sudo, which must ask for no password; false: "
+        "the worker is a process of that user, without systemd.",
+    )
+    folder: str = Field(
+        default="/opt/nonn-plan",
+        pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$",
+        description="Folder on the board that `deploy` makes, and keeps all of its own in.",
+    )
+
+
 class BoardAddress(Record):
     """One board of the plan, and where its worker listens."""
 
@@ -73,6 +92,9 @@ class BoardAddress(Record):
         default="fastest",
         description="fastest: frames where the worker advertises them; standard: the Open "
         "Inference Protocol alone, as for Triton or OpenVINO Model Server (`export --qdq`).",
+    )
+    ssh: SshAccess | None = Field(
+        default=None, description="Access of `deploy` to it; null: as ssh's configuration says."
     )
 
     @field_validator("address")

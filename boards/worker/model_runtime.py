@@ -277,13 +277,16 @@ def _load(
         files = _ncnn_files(folder, model, precision)
         param, weights = (read_bundled(folder, one) for one in (files.param, files.weights))
         return open_ncnn(model, param, weights, threads, where=str(folder / files.param.file))
-    file = _onnx_file(folder, model, precision)
+    file = onnx_file(folder, model, precision)
     content = read_bundled(folder, file)
     return open_onnx(model, file.precision, content, threads, where=str(folder / file.file))
 
 
-def _onnx_file(folder: Path, model: BundledModel, precision: ModelPrecision | None) -> ModelFile:
-    """Return the ONNX file of a precision; where none was asked for, as `load_models` says."""
+def onnx_file(folder: Path, model: BundledModel, precision: ModelPrecision | None) -> ModelFile:
+    """ONNX file of a precision; where none was asked for, as `load_models` says.
+
+    Raises InputError where the bundle, in `folder`, has no such file.
+    """
     files = {one.precision: one for one in model.files}
     if precision is None:
         return next(files[each] for each in (model.planned, "int8", "fp32") if each in files)

@@ -43,6 +43,7 @@ COMMANDS = {
     "quantise": "train:quantise",
     "export": "train:export",
     "keys": "worker:key_commands",
+    "deploy": "worker:deploy",
     "worker": "worker:worker",
     "host": "host:host",
     "emulate": "host:emulate",
@@ -57,7 +58,8 @@ COMMANDS = {
 PARTS_OF_COMMANDS = {
     **dict.fromkeys(("quickstart", "download", "train-teacher", "train", "evaluate"), "train"),
     **dict.fromkeys(("tune", "partition", "export", "quantise", "table"), "train"),
-    **dict.fromkeys(("keys", "worker", "host", "emulate", "profile", "validate"), "boards"),
+    **dict.fromkeys(("keys", "deploy", "worker", "host", "emulate"), "boards"),
+    **dict.fromkeys(("profile", "validate"), "boards"),
     "ui": "ui",
 }
 """Part of the installation that a command needs; all others need the base alone."""
@@ -65,7 +67,7 @@ PARTS_OF_COMMANDS = {
 PARTS_OF_PACKAGES = {
     **dict.fromkeys(("fvcore", "numba", "onnxscript", "pooch", "sklearn", "torch"), "train"),
     **dict.fromkeys(("cryptography", "grpc", "grpc_health", "prometheus_client"), "boards"),
-    **dict.fromkeys(("google", "psutil"), "boards"),
+    **dict.fromkeys(("asyncssh", "google", "psutil"), "boards"),
     "pyarrow": "parquet",
     **dict.fromkeys(("starlette", "uvicorn"), "ui"),
     **dict.fromkeys(("dask", "distributed"), "dask"),

@@ -15,7 +15,8 @@ PANELS = {
     **dict.fromkeys(("simulate", "sweep"), "Simulate"),
     **dict.fromkeys(("config", "train", "tune", "evaluate"), "Train students"),
     **dict.fromkeys(("quantise", "export"), "Train students"),
-    **dict.fromkeys(("keys", "worker", "host", "emulate", "profile", "validate"), "On the boards"),
+    **dict.fromkeys(("keys", "deploy", "worker", "host", "emulate"), "On the boards"),
+    **dict.fromkeys(("profile", "validate"), "On the boards"),
     "draw": "Pictures",
     **dict.fromkeys(("reproduce", "table"), "Published results"),
 }

@@ -16,7 +16,7 @@ ROOMS = (
     "boards",
     "nonn_plan",
 )
-MOST_FILES = 271
+MOST_FILES = 276
 """220 as the house was rebuilt; six for measured boards, stragglers and compiled runs; one for any
 number of students; two for joint models and maps between boards; two for enumerated plans; one for
 costs of students that share G0; two for native code and events in it;
@@ -28,7 +28,8 @@ tables, help pages and proofs in terminals; one for grids of budgets; one for lo
 one for the identity of a process; one for sources of foreign networks; two for renewal
 and revocation of certificates; two for pictures: of what
 training makes, and of any file;
-one for the duty of boards at a rate of images; one for prices that refute deadlines."""
+one for the duty of boards at a rate of images; one for prices that refute deadlines; five for
+deployments: releases, needs of boards, services, the agent, the rollout."""
 MOST_LINES = 400
 ENDINGS = ("ing", "ed", "es", "s", "er", "ers", "ation", "ations", "d", "e")
 

@@ -1,4 +1,4 @@
-"""`keys`, `worker`: a board's keys, and what runs on it with few packages installed."""
+"""`keys`, `deploy`, `worker`: keys of boards, the way to them, and what runs there."""
 
 import logging
 import math
@@ -7,16 +7,17 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from nonn_common.errors import InputError
+from nonn_common.errors import BoardError, InputError
 from nonn_common.units import parse_bytes, parse_ms
 from nonn_plan.cli.output import Output
 from nonn_plan.cli.parsers.options import AsJson, BoardKeys, Insecure, read_identity
-from nonn_plan.cli.views.board_report import show_certificates
+from nonn_plan.cli.views.board_report import show_certificates, show_deployment
 
 if TYPE_CHECKING:
     from boards.protocol.address import Address
@@ -150,6 +151,62 @@ def _certificate_documents(found: "Sequence[CertificateInfo]") -> list[dict[str,
         }
         for each in found
     ]
+
+
+def deploy(
+    plan_file: Annotated[
+        Path | None, typer.Argument(metavar="PLAN", help="plan.json, as `plan` writes it.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="Folder that `export` wrote.")
+    ] = None,
+    boards_file: Annotated[
+        Path, typer.Option("--boards", help="boards.yaml: where each board is, and its ssh.")
+    ] = Path("boards.yaml"),
+    keys: Annotated[
+        Path, typer.Option("--keys", help="Folder of all keys, of `keys init`.")
+    ] = Path("keys"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check boards, and say what would go there.")
+    ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="See what each board of boards.yaml runs.")
+    ] = False,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Start what each of them ran before.")
+    ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="End workers, and remove all that was deployed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a plan's students to their boards over ssh, and start them there."""
+    from boards.deployment.rollout import Rollout, Work, run_on_boards
+    from boards.protocol.address import BoardAddresses
+    from boards.tls.identity import Identity
+    from nonn_plan.api import read_plan
+
+    output = Output(as_json)
+    asked = {"--dry-run": dry_run, "--status": status, "--rollback": rollback, "--remove": remove}
+    if len(flags := [name for name, given in asked.items() if given]) > 1:
+        raise InputError("one of these at a time", where="deploy", found=" ".join(flags))
+    addresses = BoardAddresses.read(boards_file)
+    rollout = Rollout(Identity.read(keys / "host"), dry_run)
+    if status or rollback or remove:
+        act = rollout.status if status else rollout.roll_back if rollback else rollout.remove
+        work: Work = {each.name: partial(act, each) for each in addresses.boards}
+    elif plan_file is None or bundle is None:
+        raise InputError("which plan?", where="deploy", allowed="nonn-plan deploy plan.json bundle")
+    else:
+        work = rollout.of_plan(read_plan(plan_file), bundle, addresses, keys, str(boards_file))
+    with output.progress("each board runs its old release or the new one, whole") as progress:
+        outcomes = run_on_boards(work, progress)
+    show_deployment(
+        output, outcomes, [one.name for one in addresses.boards if one.name not in work]
+    )
+    output.result({"boards": [each.model_dump(mode="json") for each in outcomes]})
+    if failed := [each.board for each in outcomes if not each.good]:
+        raise BoardError(f"{len(failed)} of {len(outcomes)} boards failed: {', '.join(failed)}")
 
 
 _POLL_S = 0.5

@@ -11,6 +11,7 @@ from profiles.operating_point import point_text
 
 if TYPE_CHECKING:
     from boards.board_validation import AccuracyComparison, Comparison, Validation
+    from boards.deployment import BoardOutcome
     from boards.emulation.emulated_fleet import EmulatedFleet
     from boards.host.host_report import BoardReport, HostReport, Percentiles
     from boards.profiling.profile_report import ProfileReport
@@ -371,3 +372,28 @@ def _profile_rows(report: "ProfileReport") -> list[tuple[str, str, str, str]]:
         )
         for name, figure in rows
     ]
+
+
+def show_deployment(output: Output, each_one: "Sequence[BoardOutcome]", left: list[str]) -> None:
+    """Show what became of each board; those `left` alone are not in the plan."""
+    output.table(
+        "Boards",
+        ("board", "result", "release", "before", "students", "moved"),
+        [
+            (
+                each.board,
+                each.state,
+                each.release or "-",
+                each.previous or "-",
+                ", ".join(each.students) or "-",
+                f"{len(each.moved)} files, {format_bytes(each.moved_bytes)}",
+            )
+            for each in each_one
+        ],
+    )
+    for each in each_one:
+        for reason in each.reasons:
+            output.say(f"{each.board}: {reason}")
+        output.warn(*(f"{each.board}: {note}" for note in each.notes))
+    if left:
+        output.warn(f"{', '.join(left)}: not in the plan; what runs there was left as it is")
