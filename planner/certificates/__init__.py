@@ -48,7 +48,9 @@ class BranchStep(Record):
     """A choice on the way to a leaf, of a board or of sizes."""
 
     board: int | None = Field(default=None, ge=0, description="Place of a board in the fleet.")
-    community: int | None = Field(default=None, ge=0, description="Id of a community.")
+    community: int | None = Field(
+        default=None, ge=0, description="Id of a community, or place of a student in a division."
+    )
     mode: int | None = Field(
         default=None,
         ge=0,
@@ -82,6 +84,11 @@ class PriceLeaf(Record):
     drop: int = Field(ge=0, description="Place of the drop step in the partition.")
     rounds: int = Field(ge=1, description="How often all kept communities are handed out.")
     group0: str = Field(description="Shape of the G0 that all students share.")
+    division: tuple[int, ...] = Field(
+        default=(),
+        max_length=1000,
+        description="Filters of each student, the most first, where it holds for these alone.",
+    )
     listed: bool = Field(
         default=False,
         description="Whether it has no prices: the case is small, and its plans are listed.",
@@ -94,7 +101,10 @@ class PriceLeaf(Record):
         description="Weight, 0 or more, of each demand that is added up over boards, by its "
         "objective; `params` and `macs` for accuracy.",
     )
-    prices: tuple[int, ...] = Field(default=(), description="Price of each community, by its id.")
+    prices: tuple[int, ...] = Field(
+        default=(),
+        description="Price of each community, by its id; of a division, of each of its students.",
+    )
     student_price: int = Field(default=0, description="Price of each student.")
     due: tuple[tuple[int, int], ...] = Field(
         default=(),
@@ -226,16 +236,38 @@ class Demands:
 class Case:
     """Plans of one drop step, number of rounds and shape of G0.
 
-    `spread` is the most between two students of one round, by demands and by balance.
+    `sizes` are filters of communities by their ids.  `spread` is the most between two students of
+    one round, by demands and by balance.  Of a `division` each student's filters are known: these
+    are the sizes then, and nothing merges.
     """
 
     drop: int
     rounds: int
     group0: str
     kept: tuple[int, ...]
+    sizes: tuple[int, ...]
     fewest: int
     most: int
     spread: int | None = None
+    division: tuple[int, ...] = ()
+
+    @property
+    def kept_sizes(self) -> tuple[int, ...]:
+        """Filters of each community that is kept."""
+        return tuple(self.sizes[c] for c in self.kept)
+
+    def divided(self, division: tuple[int, ...]) -> "Case":
+        """Its plans whose students have these filters, the most first."""
+        count = len(division)
+        return replace(
+            self,
+            kept=tuple(range(count)),
+            sizes=division,
+            fewest=count,
+            most=count,
+            spread=None,
+            division=division,
+        )
 
     @property
     def merges(self) -> bool:
@@ -244,7 +276,15 @@ class Case:
 
     def has(self, leaf: PriceLeaf) -> bool:
         """Whether a leaf is of this case."""
-        return (leaf.drop, leaf.rounds, leaf.group0) == (self.drop, self.rounds, self.group0)
+        own = self.drop, self.rounds, self.group0, self.division
+        return (leaf.drop, leaf.rounds, leaf.group0, leaf.division) == own
+
+    @property
+    def leaf(self) -> PriceLeaf:
+        """A leaf of it without prices."""
+        return PriceLeaf(
+            drop=self.drop, rounds=self.rounds, group0=self.group0, division=self.division
+        )
 
 
 def uncovered(problem: Problem) -> str | None:
@@ -286,7 +326,18 @@ def remaining_cases(problem: Problem, demands: Demands) -> Iterator[Case]:
                 if rounds == 1:
                     spread = _balanced(problem, [sizes[c] for c in kept], (fewest, highest), spread)
                 for shape in shapes:
-                    yield Case(place, rounds, shape, kept, fewest, highest, spread)
+                    yield Case(place, rounds, shape, kept, tuple(sizes), fewest, highest, spread)
+
+
+def balance_spread(problem: Problem, kept: Sequence[int], students: int) -> int:
+    """Most filters between two of so many students, by balance alone.
+
+    `kept` are sizes of communities.  Without balance it is the most there can be.
+    """
+    if problem.balance_pct is None:
+        return sum(kept)
+    units = math.floor(problem.balance_pct * PCT_UNITS + NOISE)
+    return most_spread(units, tuple(kept), students)
 
 
 def _balanced(
@@ -295,6 +346,5 @@ def _balanced(
     """Most between two students, by this and by balance, whichever number of students there is."""
     if problem.balance_pct is None:
         return spread
-    units = math.floor(problem.balance_pct * PCT_UNITS + NOISE)
-    most = max(most_spread(units, tuple(kept), n) for n in range(students[0], students[1] + 1))
+    most = max(balance_spread(problem, kept, n) for n in range(students[0], students[1] + 1))
     return most if spread is None else min(most, spread)

@@ -124,7 +124,7 @@ class BoardPricing:
     @property
     def filters(self) -> int:
         """Filters of all communities that are kept."""
-        return sum(self.tables.sizes[c] for c in self.case.kept)
+        return sum(self.case.kept_sizes)
 
     def best(self, place: int) -> tuple[int, Trace] | None:
         """Most worth of a set of a board, and the set; None for no set."""
@@ -150,7 +150,7 @@ class BoardPricing:
         generous = copied and self.demands.latest is not None
         return tables.joint_models(self.case.group0, slowed=slow, generous=generous)
 
-    @property
+    @cached_property
     def timed(self) -> bool:
         """Whether times or energies count."""
         demands, budgets = self.demands, self.tables.problem.budgets
@@ -196,12 +196,12 @@ class BoardPricing:
     ) -> tuple[int, ...]:
         """Needs of which all communities together could exceed the limit, and what is priced."""
         tables, case = self.tables, self.case
-        key = place, case.kept, case.rounds, tuple(limits), models, self.timed
+        key = place, case.kept_sizes, case.rounds, tuple(limits), models, self.timed
         if key not in tables.binding:
             most = [0] * len(limits)
-            for c in case.kept * case.rounds:
-                rows = [part.needs for part, _ in self.parts(place, tables.sizes[c], models)]
-                rows += [part.needs for part in self._growths(place, tables.sizes[c], models)]
+            for size in case.kept_sizes * case.rounds:
+                rows = [part.needs for part, _ in self.parts(place, size, models)]
+                rows += [part.needs for part in self._growths(place, size, models)]
                 largest = [max(column) for column in zip(*rows, strict=True)]
                 # Nothing may run here where no model has room for its activations.
                 most = list(map(int.__add__, most, largest)) if rows else most
@@ -215,12 +215,16 @@ class BoardPricing:
 
     def parts(
         self, place: int, filters: int, models: BoardModels
-    ) -> Iterator[tuple[StudentPart, int]]:
+    ) -> tuple[tuple[StudentPart, int], ...]:
         """Students of so many filters in all modes and roles, with bits of these."""
-        for number, role, once in models.roles:
-            part = self.tables.student(place, number, filters, role, self.timed)
-            if self._has_arena(place, part):
-                yield part, once
+        known, key = self.tables.parts, (place, filters, models, self.timed)
+        if key not in known:
+            every = (
+                (self.tables.student(place, number, filters, role, self.timed), once)
+                for number, role, once in models.roles
+            )
+            known[key] = tuple(row for row in every if self._has_arena(place, row[0]))
+        return known[key]
 
     def _has_arena(self, place: int, part: StudentPart) -> bool:
         """Whether a board has RAM for the activations of a model with such a student."""
@@ -233,7 +237,7 @@ class BoardPricing:
             choices, limits = self.choices(place), self.limits(place)
             for c in sorted(set(self.case.kept) - choices.banned) if not choices.forced else ():
                 for models in (one for one in self.models(place) if one.company != "several"):
-                    for part, once in self.parts(place, self.tables.sizes[c], models):
+                    for part, once in self.parts(place, self.case.sizes[c], models):
                         allowed = once == models.once and part.mode not in choices.banned_modes
                         pairs = zip(part.needs, limits, strict=True)
                         if allowed and all(most is None or need <= most for need, most in pairs):
@@ -265,6 +269,12 @@ class BoardPricing:
             tighten(LATE, left)
         return limits
 
+    def due(self, found: PricedSet) -> int:
+        """Time by which a board's image must have been sent."""
+        if self.demands.latest is None:
+            return self.demands.period or 0
+        return self.demands.latest - self.tables.around(found.place) - found.late
+
     def _last(self, place: int) -> Callable[[int], int]:
         """Cost of a set beside its communities and students, by its late part.
 
@@ -289,13 +299,13 @@ class BoardPricing:
 
         As students of their own, or where these merge, by the slope of a student that takes them.
         """
-        chosen, sizes, case = self.choices(place), self.tables.sizes, self.case
+        chosen, case, sizes = self.choices(place), self.case, self.case.sizes
         for c in sorted(set(case.kept) - chosen.banned, key=lambda c: -sizes[c]):
             price = self.leaf.prices[c]
             if case.merges:
-                parts = [(part, 0) for part in self._growths(place, sizes[c], models)]
+                parts = tuple((part, 0) for part in self._growths(place, sizes[c], models))
             else:
-                parts = list(self.parts(place, sizes[c], models))
+                parts = self.parts(place, sizes[c], models)
             found = [self._priced(place, part, once, price, counted) for part, once in parts]
             yield from (
                 [PricedItem(c, sizes[c], undominated(found), c in chosen.communities)] * case.rounds

@@ -160,6 +160,7 @@ class CostTables:
         self._own: dict[object, BoardModels] = {}
         self._joint: dict[object, tuple[BoardModels, ...]] = {}
         self.binding: dict[object, tuple[int, ...]] = {}
+        self.parts: dict[object, tuple[tuple[StudentPart, int], ...]] = {}
         self._slopes: dict[int, dict[object, int]] = defaultdict(dict)
 
     @cached_property
@@ -247,7 +248,8 @@ class CostTables:
             modes = self.numbers(group0)
             ways: list[list[tuple[Precision, int | None] | None]] = []
             for precision in self.problem.precisions:
-                own = {self.modes[n].behind(0) for n in modes if self._is(n, precision)}
+                alike = (self.modes[n] for n in modes if self.modes[n].precision == precision)
+                own = {mode.behind(0) for mode in alike}
                 ways.append([None, (precision, None), *((precision, each) for each in sorted(own))])
             self._joint[key] = tuple(
                 self._models([one for one in chosen if one is not None], *key)
@@ -255,9 +257,6 @@ class CostTables:
                 if any(chosen)
             )
         return self._joint[key]
-
-    def _is(self, number: int, precision: Precision) -> bool:
-        return self.modes[number].precision == precision
 
     def _models(
         self,

@@ -1,6 +1,7 @@
-"""All plans of a small case, one after the other, in plain integers.
+"""All plans of a small case, one after the other, in plain integers; or all its divisions.
 
 Where there are few plans, to look at each is quicker than any prices, and proves all that is true.
+Where partitions have to be alike, whole communities allow few divisions: filters of each student.
 """
 
 from collections import defaultdict
@@ -9,13 +10,18 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-from planner.certificates import NOTHING, PRODUCT, SUMS
+from planner.certificates import NOTHING, PRODUCT, SUMS, Case, balance_spread
 from planner.certificates.board_pricing import BoardPricing, single_bits
 from planner.certificates.figures import LATE, BoardModels, signed_measure
-from planner.certificates.pricing import WorkExceededError
+from planner.certificates.pricing import WorkExceededError, WorkLimit
+from planner.problem.problem import Problem
 
 MOST_BOARDS = 100
 """Of more boards no plans are listed."""
+MOST_DIVISIONS = 200
+"""Of more divisions of a case none is looked at alone."""
+MOST_STATES = 20_000
+"""Beginnings of divisions that are looked at."""
 
 
 WidthSizes = tuple[int, int, int]
@@ -78,11 +84,9 @@ class PlanListing:
         accuracy = goal == "accuracy" or pricing.demands.product is not None
         self._names = (*sums, *(PRODUCT if accuracy else ()))
         self._told_apart = pricing.tables.problem.inversion is not None
-        self._boards = [pricing.tables.alike(b) for b in range(len(pricing.tables.boards))]
-        sets: dict[object, list[ListedSet]] = {}
-        for place, key in enumerate(self._boards):
-            if key not in sets:
-                sets[key] = self._sets(place)
+        keys = [pricing.tables.alike(b) for b in range(len(pricing.tables.boards))]
+        self._boards = [keys.index(key) for key in keys]
+        sets = {place: self._sets(place) for place in sorted(set(self._boards))}
         self._of_board = [sets[key] for key in self._boards]
         self._best = NOTHING
 
@@ -174,7 +178,7 @@ class PlanListing:
     ) -> list[ListedStudent]:
         """Students of a role that fit alone, less those that others replace; least memory first."""
         pricing, case = self._pricing, self._pricing.case
-        sizes = [pricing.tables.sizes[c] for c in case.kept]
+        sizes = case.kept_sizes
         least, most = pricing.window or (0, sum(sizes))
         kept: list[ListedStudent] = []
         for group in range(1, 1 << len(sizes)):
@@ -273,3 +277,52 @@ def width_sizes(rows: Iterable[WidthSizes]) -> tuple[WidthSizes, ...]:
         low, high = found.get(width, (least, most))
         found[width] = min(low, least), max(high, most)
     return tuple((width, *found[width]) for width in sorted(found))
+
+
+def case_divisions(problem: Problem, case: Case, work: WorkLimit) -> tuple[Case, ...] | None:
+    """Parts of a case that merges, one for each division; None for many, or without balance.
+
+    Together they hold all its plans.  Raises WorkExceededError.
+    """
+    if case.spread is None or not case.merges:
+        return None
+    found: list[Case] = []
+    for students in range(case.fewest, case.most + 1):
+        spread = min(case.spread, balance_spread(problem, case.kept_sizes, students))
+        divisions = _divisions(case.kept_sizes, students, spread, work)
+        if divisions is None or len(found) + len(divisions) > MOST_DIVISIONS:
+            return None
+        found += map(case.divided, divisions)
+    return tuple(found)
+
+
+def _divisions(
+    sizes: Sequence[int], students: int, spread: int, work: WorkLimit
+) -> list[tuple[int, ...]] | None:
+    """Filters of each student, the most first, in all ways within a spread; None for many states.
+
+    Communities are given out one by one, the largest first; what is left has to fill up all
+    students that have too little.
+    """
+    left, states = sum(sizes), 0
+    least, most = (-(-(left - (students - 1) * spread) // students), left - students + 1)
+    most = min(most, (left + (students - 1) * spread) // students)
+    rows = {(0,) * students}
+    for size in sorted(sizes, reverse=True):
+        left -= size
+        grown: set[tuple[int, ...]] = set()
+        for held in rows:
+            for place in range(students):
+                if place and held[place] == held[place - 1]:
+                    continue
+                longer = (*held[:place], held[place] + size, *held[place + 1 :])
+                floor = max(least, max(longer) - spread, 1)
+                missing = sum(floor - one for one in longer if one < floor)
+                if longer[place] <= most and missing <= left:
+                    grown.add(tuple(sorted(longer, reverse=True)))
+        states += len(grown)
+        work.spend(len(grown))
+        if states > MOST_STATES:
+            return None
+        rows = grown
+    return sorted(rows)

@@ -37,7 +37,7 @@ from planner.certificates import (
 )
 from planner.certificates.board_pricing import BoardPricing
 from planner.certificates.figures import CostTables
-from planner.certificates.listing import PlanListing
+from planner.certificates.listing import PlanListing, case_divisions
 from planner.certificates.pricing import Trace, WorkExceededError, WorkLimit
 from planner.certificates.replay import PlanReplay
 from planner.problem.problem import Problem
@@ -63,7 +63,7 @@ class LeafBound(BoardPricing):
             set(leaf.weights) <= {*SUMS, *PRODUCT}
             and min(leaf.weights.values(), default=0) >= 0
             and all(min(row) >= 0 for row in leaf.due)
-            and len(leaf.prices) == len(self.tables.sizes)
+            and len(leaf.prices) == len(self.case.sizes)
             and not (leaf.path and self.case.rounds > 1)
             and all(one.known for one in leaf.path)
         )
@@ -134,22 +134,28 @@ def leaf_bound(
 def certified_bound(
     tables: CostTables, demands: Demands, goal: str | None, certificate: Certificate
 ) -> int | None:
-    """Bound of all leaves of all cases; None where one is missing.
+    """Bound of all leaves of all cases, or of their divisions; None where one is missing.
 
     Raises WorkExceededError.
     """
     if not is_covered(tables.problem):
         return None
     work, found = WorkLimit(MOST_WORK), NOTHING
-    for case in remaining_cases(tables.problem, demands):
-        leaves = [leaf for leaf in certificate.leaves if case.has(leaf)]
-        if not complete(leaves):
+    for whole in remaining_cases(tables.problem, demands):
+        parts: tuple[Case, ...] | None = (whole,)
+        if not any(map(whole.has, certificate.leaves)):
+            parts = case_divisions(tables.problem, whole, work)
+        if parts is None:
             return None
-        for leaf in leaves:
-            bound = leaf_bound(tables, case, demands, goal, leaf, work)
-            if bound is None:
+        for case in parts:
+            leaves = [leaf for leaf in certificate.leaves if case.has(leaf)]
+            if not complete(leaves):
                 return None
-            found = max(found, bound)
+            for leaf in leaves:
+                bound = leaf_bound(tables, case, demands, goal, leaf, work)
+                if bound is None:
+                    return None
+                found = max(found, bound)
     return found
 
 

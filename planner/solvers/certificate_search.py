@@ -9,7 +9,7 @@ nothing here has to be exact.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from planner.certificates import (
@@ -26,6 +26,7 @@ from planner.certificates import (
 )
 from planner.certificates.board_pricing import PricedSet
 from planner.certificates.figures import GAINS, CostTables, signed_measure
+from planner.certificates.listing import case_divisions
 from planner.certificates.pricing import WorkExceededError, WorkLimit
 from planner.certificates.verification import (
     ACCURACY_NOISE,
@@ -64,13 +65,9 @@ class _Program:
 
     def __init__(self, question: "PriceSearch", case: Case, path: tuple[BranchStep, ...]) -> None:
         self._question, self._case = question, case
-        self.empty = PriceLeaf(
-            drop=case.drop,
-            rounds=case.rounds,
-            group0=case.group0,
-            path=path,
-            weights=question.weights,
-            prices=(0,) * len(question.tables.sizes),
+        prices = (0,) * len(case.sizes)
+        self.empty = case.leaf.model_copy(
+            update={"path": path, "weights": question.weights, "prices": prices}
         )
         self.view = LeafBound(question.tables, case, question.demands, self.empty, question.work)
         boards = range(len(question.tables.boards))
@@ -128,7 +125,7 @@ class _Program:
         self._of_boards[found.place].SetCoefficient(column, 1)
         self._goal.SetCoefficient(column, question.worth(found))
         for date, row in self._due.items():
-            if question.due(found) <= date:
+            if self.view.due(found) <= date:
                 row.SetCoefficient(column, question.tables.sends[found.place] / UNITS)
         self.columns.append((found, column))
         return True
@@ -139,7 +136,7 @@ class _Program:
         if question.demands.latest is None and question.demands.period is None:
             return False
         shares = zip(self.columns, self._shares, strict=True)
-        used = [(question.due(one), share, one) for (one, _), share in shares if share > 1e-9]
+        used = [(self.view.due(one), share, one) for (one, _), share in shares if share > 1e-9]
         used.sort(key=lambda row: row[0])
         sent = 0.0
         broken: dict[int, float] = {}
@@ -152,7 +149,7 @@ class _Program:
             row = self._solver.Constraint(-self._solver.infinity(), max(0, date) / UNITS, "")
             self._due[date] = row
             for one, column in self.columns:
-                if question.due(one) <= date:
+                if self.view.due(one) <= date:
                     row.SetCoefficient(column, question.tables.sends[one.place] / UNITS)
         return bool(worst)
 
@@ -252,32 +249,35 @@ class PriceSearch:
             / self.scale
         )
 
-    def due(self, found: PricedSet) -> int:
-        """Time by which a board's image must have been sent."""
-        if self.demands.latest is None:
-            return self.demands.period or 0
-        return self.demands.latest - self.tables.around(found.place) - found.late
-
     def certificate(self) -> Certificate | None:
         """Certificate of all cases; None where one does not close within the limits."""
-        leaves: list[PriceLeaf] = []
         try:
-            for case in remaining_cases(self.tables.problem, self.demands):
-                found = self._leaves(case)
-                if found is None:
-                    return None
-                leaves += found
+            leaves = self._together(remaining_cases(self.tables.problem, self.demands))
         except WorkExceededError:
             return None
-        return Certificate(leaves=tuple(leaves))
+        return None if leaves is None else Certificate(leaves=tuple(leaves))
+
+    def _together(self, cases: Iterable[Case]) -> list[PriceLeaf] | None:
+        """Leaves of all these cases; None where one does not close."""
+        leaves: list[PriceLeaf] = []
+        for case in cases:
+            found = self._leaves(case)
+            if found is None:
+                return None
+            leaves += found
+        return leaves
 
     def _leaves(self, case: Case) -> list[PriceLeaf] | None:
         """Leaves of a case; None where they do not close.
 
-        Few plans are listed; else prices are looked for, and then more plans listed.
+        Few plans are listed; else prices are sought, of each division or the case; or more listed.
         """
-        few = self._listed(case, FEW_LISTED)
-        return few or self._priced(case) or self._listed(case, MOST_LISTED)
+        if few := self._listed(case, FEW_LISTED):
+            return few
+        parts = case_divisions(self.tables.problem, case, self.work)
+        if parts is not None:
+            return self._together(parts)
+        return self._priced(case) or self._listed(case, MOST_LISTED)
 
     def _priced(self, case: Case) -> list[PriceLeaf] | None:
         """Leaves of a case that have prices, depth first."""
@@ -300,7 +300,7 @@ class PriceSearch:
 
     def _listed(self, case: Case, most: int) -> list[PriceLeaf] | None:
         """Leaf of a case whose plans are listed; None for many."""
-        leaf = PriceLeaf(drop=case.drop, rounds=case.rounds, group0=case.group0, listed=True)
+        leaf = case.leaf.model_copy(update={"listed": True})
         work = WorkLimit(most)
         try:
             bound = leaf_bound(self.tables, case, self.demands, self.goal, leaf, work)
