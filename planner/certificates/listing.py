@@ -280,9 +280,9 @@ def width_sizes(rows: Iterable[WidthSizes]) -> tuple[WidthSizes, ...]:
 
 
 def case_divisions(problem: Problem, case: Case, work: WorkLimit) -> tuple[Case, ...] | None:
-    """Parts of a case that merges, one for each division; None for many, or without balance.
+    """Parts of a case, one for each division, that together hold all its plans.
 
-    Together they hold all its plans.  Raises WorkExceededError.
+    None for many, and where nothing merges or need be alike.  Raises WorkExceededError.
     """
     if case.spread is None or not case.merges:
         return None
@@ -299,14 +299,14 @@ def case_divisions(problem: Problem, case: Case, work: WorkLimit) -> tuple[Case,
 def _divisions(
     sizes: Sequence[int], students: int, spread: int, work: WorkLimit
 ) -> list[tuple[int, ...]] | None:
-    """Filters of each student, the most first, in all ways within a spread; None for many states.
+    """Divisions within a spread, each as filters, the most first; None for many.
 
     Communities are given out one by one, the largest first; what is left has to fill up all
     students that have too little.
     """
     left, states = sum(sizes), 0
-    least, most = (-(-(left - (students - 1) * spread) // students), left - students + 1)
-    most = min(most, (left + (students - 1) * spread) // students)
+    least = -(-(left - (students - 1) * spread) // students)
+    most = (left + (students - 1) * spread) // students
     rows = {(0,) * students}
     for size in sorted(sizes, reverse=True):
         left -= size

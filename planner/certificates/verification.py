@@ -134,7 +134,7 @@ def leaf_bound(
 def certified_bound(
     tables: CostTables, demands: Demands, goal: str | None, certificate: Certificate
 ) -> int | None:
-    """Bound of all leaves of all cases, or of their divisions; None where one is missing.
+    """Bound of all cases, or of their divisions; None where a leaf is missing.
 
     Raises WorkExceededError.
     """
