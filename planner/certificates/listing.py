@@ -1,4 +1,4 @@
-"""All plans of a small case, one after the other, in plain integers; or all its divisions.
+"""All plans of a small case, or all divisions of one, in plain integers.
 
 Where there are few plans, to look at each is quicker than any prices, and proves all that is true.
 Where partitions have to be alike, whole communities allow few divisions: filters of each student.
