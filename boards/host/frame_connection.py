@@ -3,7 +3,7 @@
 import socket
 import ssl
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from types import MappingProxyType
 
 from cryptography.x509 import load_der_x509_certificate
@@ -11,20 +11,13 @@ from cryptography.x509 import load_der_x509_certificate
 from boards.host.connection import BoardTask, ConnectionLostError, ProtocolName, Reply, Request
 from boards.protocol import frames
 from boards.protocol.address import Address
-from boards.protocol.frames import (
-    Frame,
-    FrameAssembler,
-    FrameKind,
-    MalformedFrameError,
-    configure_socket,
-)
+from boards.protocol.frame_stream import FrameStream, configure_socket
+from boards.protocol.frames import Frame, FrameKind, MalformedFrameError
 from boards.tls.credential import CERTIFICATE_FILE
 from boards.tls.identity import Identity
 
 _OTHER_BYTES = 64 * 1024
 """Most that a frame has beside features."""
-_CHUNK_BYTES = 32 * 1024
-"""More than TLS takes at once (16 KiB): nothing stays in it that a selector would not see."""
 
 
 class FramesUnreachableError(ConnectionLostError):
@@ -37,39 +30,36 @@ class FrameConnection:
     protocol: ProtocolName = "frames"
     fallback = ""
 
-    def __init__(self, connection: socket.socket, task: BoardTask) -> None:
-        self._socket = connection
+    def __init__(self, stream: FrameStream, task: BoardTask) -> None:
+        self._stream = stream
         self._answer_values = task.answer_values
         self._reads_maps = bool(task.sender)
-        self._assembler = FrameAssembler(_OTHER_BYTES + 4 * 1024 * task.answer_values)
-        self._send_buffer = bytearray()
 
     def fileno(self) -> int:
         """File descriptor to select on."""
-        return self._socket.fileno()
+        return self._stream.fileno()
 
     @property
     def unsent(self) -> bool:
         """Whether bytes wait for room."""
-        return bool(self._send_buffer)
+        return self._stream.unsent
 
     def send(self, request: Request) -> None:
         """Ask for features; sends at once as far as there is room.
 
         A board that reads maps gets them from that of G0.
         """
-        if not self._reads_maps:
-            self._send_buffer += request.frame
-            self.flush()
+        if self._reads_maps:
+            return
+        try:
+            self._stream.send(request.frame)
+        except OSError as error:
+            raise ConnectionLostError(str(error)) from None
 
     def flush(self) -> None:
         """Send waiting bytes, as far as there is room."""
         try:
-            while self._send_buffer:
-                sent = self._socket.send(self._send_buffer)
-                del self._send_buffer[:sent]
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
+            self._stream.flush()
         except OSError as error:
             raise ConnectionLostError(str(error)) from None
 
@@ -78,7 +68,7 @@ class FrameConnection:
         lost = self._receive()
         found = []
         try:
-            while (frame := self._assembler.frame()) is not None:
+            while (frame := self._stream.frame()) is not None:
                 found.append(self._reply(frame))
         except MalformedFrameError as error:
             lost = str(error)
@@ -89,22 +79,16 @@ class FrameConnection:
 
     def close(self) -> None:
         """Close it."""
-        with suppress(OSError):
-            self._socket.close()
+        self._stream.close()
 
     def _receive(self) -> str:
-        """Read once; a selector says where there is more.
-
-        Returns why nothing more will come, nothing while it may.
-        """
+        """Take in what has come; return why nothing more will come, nothing while it may."""
         try:
-            chunk = self._socket.recv(_CHUNK_BYTES)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return "" if self._stream.receive() else "the worker closed the connection"
+        except BlockingIOError:
             return ""
         except OSError as error:
             return str(error)
-        self._assembler.add(chunk)
-        return "" if chunk else "the worker closed the connection"
 
     def _reply(self, frame: Frame) -> Reply:
         if frame.kind == FrameKind.FEATURES:
@@ -131,32 +115,27 @@ def connect_frames(
     """
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(_open_socket(address, task, context, seconds))
-            connection.sendall(task.opening(ports).encoded())
-            _check_welcome(_read_frame(connection), task)
-            connection.setblocking(False)
+            plain = socket.create_connection((address.host, address.port), timeout=seconds)
+        except OSError as error:
+            raise FramesUnreachableError(f"{address}: {error}") from None
+        stack.callback(plain.close)
+        try:
+            configure_socket(plain)
+            largest = _OTHER_BYTES + 4 * 1024 * task.answer_values
+            # A board is known by its name, wherever it is.
+            stream = FrameStream(plain, largest, context, task.name)
+            stream.handshake(seconds)
+            plain.settimeout(seconds)
+            stream.send_all(task.opening(ports).encoded())
+            _check_welcome(stream.wait_frame(), task)
+            plain.setblocking(False)
+        except EOFError as error:
+            raise ConnectionLostError("the worker closed the connection") from error
         except (OSError, MalformedFrameError) as error:
             raise ConnectionLostError(f"{address}: {error}") from None
         # What is open stays open.
         stack.pop_all()
-    return FrameConnection(connection, task)
-
-
-def _open_socket(
-    address: Address, task: BoardTask, context: ssl.SSLContext | None, seconds: float
-) -> socket.socket:
-    """Connect, and prove who is who; raises OSError and FramesUnreachableError."""
-    try:
-        plain = socket.create_connection((address.host, address.port), timeout=seconds)
-    except OSError as error:
-        raise FramesUnreachableError(f"{address}: {error}") from None
-    try:
-        configure_socket(plain)
-        # A board is known by its name, wherever it is.
-        return plain if context is None else context.wrap_socket(plain, server_hostname=task.name)
-    except OSError:
-        plain.close()
-        raise
+    return FrameConnection(stream, task)
 
 
 def certificate_fault(address: Address, board: str, identity: Identity, seconds: float) -> str:
@@ -194,23 +173,6 @@ def certificate_fault(address: Address, board: str, identity: Identity, seconds:
         if refused
         else ""
     )
-
-
-def _read_frame(connection: socket.socket) -> Frame:
-    """Read one frame, waiting for it as long as the socket's timeout lets."""
-    head = _read(connection, frames.HEADER.size)
-    kind, number, length = frames.parse_header(head, 64 * 1024)
-    return Frame(kind, number, _read(connection, length))
-
-
-def _read(connection: socket.socket, length: int) -> bytes:
-    content = bytearray()
-    while len(content) < length:
-        chunk = connection.recv(length - len(content))
-        if not chunk:
-            raise ConnectionLostError("the worker closed the connection")
-        content += chunk
-    return bytes(content)
 
 
 def _check_welcome(frame: Frame, task: BoardTask) -> None:

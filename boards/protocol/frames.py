@@ -24,7 +24,6 @@ Reasons of refusal are the same over both protocols.
 
 import json
 import re
-import socket
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
@@ -35,11 +34,12 @@ from numpy.typing import NDArray
 
 VERSION = 1
 HEADER = struct.Struct("<4sBBHQI")
-_MAGIC = b"NoNN"
+MAGIC = b"NoNN"
 _WELCOME = struct.Struct("<II")
 _IMAGES = struct.Struct("<I")
 _FEATURES = struct.Struct("<QQI")
 _MAPS = struct.Struct("<16sI")
+_FLOAT32 = np.dtype("<f4")
 _EXTENSION = re.compile(rf"nonn_frames/{VERSION}\(port=(\d+)\)")
 
 
@@ -79,6 +79,7 @@ class FrameKind(IntEnum):
     SENT = 9
 
 
+_IN_PLACE = (int(FrameKind.IMAGES), int(FrameKind.MAPS))
 _KINDS = {int(kind): kind for kind in FrameKind}
 
 
@@ -95,7 +96,7 @@ class Frame(NamedTuple):
 
     def encoded(self) -> bytes:
         """Return the frame as bytes."""
-        head = HEADER.pack(_MAGIC, VERSION, self.kind, 0, self.number, len(self.payload))
+        head = HEADER.pack(MAGIC, VERSION, self.kind, 0, self.number, len(self.payload))
         return head + self.payload
 
 
@@ -116,7 +117,7 @@ def parse_header(content: bytes | bytearray, largest_bytes: int) -> tuple[FrameK
     Raises MalformedFrameError.
     """
     magic, version, kind, _, number, length = HEADER.unpack_from(content)
-    if magic != _MAGIC or version != VERSION or kind not in _KINDS:
+    if magic != MAGIC or version != VERSION or kind not in _KINDS:
         raise MalformedFrameError(f"not a frame of version {VERSION}")
     if length > largest_bytes:
         raise MalformedFrameError(f"{length} bytes; at most {largest_bytes} are taken")
@@ -316,12 +317,34 @@ def _rows(frame: Frame, start: int, count: int, width: int) -> Values:
         raise MalformedFrameError(
             f"{count} rows of {width} float32 values are {4 * count * width} bytes, not {found}"
         )
-    values: Values = np.frombuffer(frame.payload, dtype="<f4", offset=start).reshape(count, width)
+    values: Values = np.frombuffer(frame.payload, dtype=_FLOAT32, offset=start).reshape(
+        count, width
+    )
     return values
 
 
 def _float32(values: Values) -> bytes:
-    return np.ascontiguousarray(values, dtype="<f4").tobytes()
+    return np.asarray(values, dtype=_FLOAT32).tobytes()
+
+
+def whole_frame(content: memoryview, largest_bytes: int) -> Frame | None:
+    """The one frame that is all of the content; None where it is anything else.
+
+    Images and maps stay where they are, other payloads are copied.
+    """
+    if len(content) < HEADER.size:
+        return None
+    magic, version, kind, _, number, length = HEADER.unpack_from(content)
+    if (
+        length != len(content) - HEADER.size
+        or length > largest_bytes
+        or magic != MAGIC
+        or version != VERSION
+        or kind not in _KINDS
+    ):
+        return None
+    payload: Any = content[HEADER.size :]
+    return Frame(_KINDS[kind], number, payload if kind in _IN_PLACE else bytes(payload))
 
 
 class FrameAssembler:
@@ -353,17 +376,10 @@ class FrameAssembler:
             return None
         kind, number, length = parse_header(buffer, self._largest_bytes)
         end = HEADER.size + length
+        if len(buffer) == end and isinstance(buffer, bytes):
+            self._buffer = b""
+            return Frame(kind, number, buffer[HEADER.size :])
         if len(buffer) < end:
             return None
         self._buffer = buffer[end:]
-        return Frame(kind, number, bytes(buffer[HEADER.size : end]))
-
-
-def configure_socket(connection: socket.socket) -> None:
-    """Send small messages at once, and notice a peer that is gone."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # Linux: after 20 s of silence, four probes 5 s apart.
-    for option, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
-        if hasattr(socket, option):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        return Frame(kind, number, bytes(memoryview(buffer)[HEADER.size : end]))

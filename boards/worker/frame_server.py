@@ -10,7 +10,6 @@ unauthenticated clients keep no host out.
 import logging
 import select
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,21 +19,20 @@ from math import prod
 from cryptography.x509 import load_der_x509_certificate
 
 from boards.protocol import frames
+from boards.protocol.frame_stream import FrameStream, OneImage, configure_socket
 from boards.protocol.frames import (
     Expectation,
     Frame,
-    FrameAssembler,
     FrameKind,
     MalformedFrameError,
     RefusalReason,
     RequestRefused,
     Route,
-    configure_socket,
 )
 from boards.tls.credential import sending_board
 from boards.tls.identity import Identity
 from boards.worker.map_exchange import MapSessions, open_senders
-from boards.worker.student_pool import RequestObserver, StudentPool
+from boards.worker.student_pool import AskedStudents, RequestObserver, StudentPool
 from nonn_common.errors import InputError
 
 TIMEOUT_S = 10.0
@@ -46,7 +44,6 @@ MAX_UNAUTHENTICATED = 16
 _PAUSE_S = 0.1
 """After a connection that could not be taken, as where no descriptor is left."""
 _DRAIN_S = 1.0
-_CHUNK_BYTES = 32 * 1024
 _FIRST = (FrameKind.HELLO, FrameKind.ROUTE, FrameKind.EXPECT, FrameKind.MAPS)
 
 log = logging.getLogger(__name__)
@@ -71,8 +68,8 @@ class FrameServer:
         self._largest_bytes = largest_bytes
         self._observer = observer
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        self._connections: dict[socket.socket, threading.Thread] = {}
-        self._unauthenticated: dict[socket.socket, None] = {}
+        self._connections: dict[FrameStream, threading.Thread] = {}
+        self._unauthenticated: dict[FrameStream, None] = {}
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._accept, name="frames", daemon=True)
@@ -96,7 +93,7 @@ class FrameServer:
         with self._lock:
             connections = dict(self._connections)
         for each in connections:
-            _shut_down(each, socket.SHUT_RD)
+            _shut_down(each.socket, socket.SHUT_RD)
         end = time.monotonic() + _DRAIN_S
         for thread in connections.values():
             thread.join(max(0.0, end - time.monotonic()))
@@ -130,14 +127,8 @@ class FrameServer:
                 self._slot(),
                 self._registered(connection),
             ):
-                _Connection(
-                    connection,
-                    self._pool,
-                    self._largest_bytes,
-                    self._observer,
-                    self._sessions,
-                    self._identity,
-                ).run()
+                parts = self._pool, self._observer, self._sessions, self._identity
+                _Connection(connection, *parts).run()
         except MalformedFrameError as error:
             self._observer.count("frames", "MALFORMED")
             log.warning("the connection of %s was closed: %s", client, error)
@@ -154,37 +145,35 @@ class FrameServer:
         finally:
             self._slots.release()
 
-    def _set_up(self, accepted: socket.socket) -> socket.socket:
+    def _set_up(self, accepted: socket.socket) -> FrameStream:
         """Configure and authenticate a connection; raises OSError."""
         try:
             configure_socket(accepted)
-            accepted.settimeout(TIMEOUT_S)
+            connection = FrameStream(accepted, self._largest_bytes, self._context)
+            if self._context is not None:
+                self._authenticate(connection)
+            connection.limit(TIMEOUT_S)
         except OSError:
             accepted.close()
             raise
-        return accepted if self._context is None else self._authenticated(accepted, self._context)
+        return connection
 
-    def _authenticated(self, accepted: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+    def _authenticate(self, connection: FrameStream) -> None:
         """Do the handshake, unless too many newer connections have not done theirs."""
-        connection = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
         with self._lock:
             self._unauthenticated[connection] = None
             oldest = next(iter(self._unauthenticated))
             if len(self._unauthenticated) > MAX_UNAUTHENTICATED:
                 del self._unauthenticated[oldest]
-                _shut_down(oldest, socket.SHUT_RDWR)
+                _shut_down(oldest.socket, socket.SHUT_RDWR)
         try:
-            connection.do_handshake()
-        except OSError:
-            connection.close()
-            raise
+            connection.handshake(TIMEOUT_S)
         finally:
             with self._lock:
                 self._unauthenticated.pop(connection, None)
-        return connection
 
     @contextmanager
-    def _registered(self, connection: socket.socket) -> Iterator[None]:
+    def _registered(self, connection: FrameStream) -> Iterator[None]:
         """Let `stop` know of an open connection."""
         with self._lock:
             self._connections[connection] = threading.current_thread()
@@ -204,18 +193,15 @@ def _client_name(connection: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _sending_board(connection: socket.socket) -> str:
+def _sending_board(connection: FrameStream) -> str:
     """Name of the board at the other end; nothing where it is a host."""
-    if not isinstance(connection, ssl.SSLSocket):
-        return ""
-    shown = connection.getpeercert(binary_form=True)
+    shown = connection.peer_certificate()
     return sending_board(load_der_x509_certificate(shown)) if shown else ""
 
 
 def _shut_down(connection: socket.socket, how: int) -> None:
-    # The plain socket's: that of an SSLSocket would take off the encryption as well.
     with suppress(OSError):
-        socket.socket.shutdown(connection, how)
+        connection.shutdown(how)
 
 
 class _Connection:
@@ -223,9 +209,8 @@ class _Connection:
 
     def __init__(
         self,
-        connection: socket.socket,
+        connection: FrameStream,
         pool: StudentPool,
-        largest_bytes: int,
         observer: RequestObserver,
         sessions: MapSessions,
         identity: Identity | None,
@@ -235,7 +220,6 @@ class _Connection:
         self._observer = observer
         self._sessions = sessions
         self._identity = identity
-        self._assembler = FrameAssembler(largest_bytes)
         self._writing = threading.Lock()
 
     def run(self) -> None:
@@ -261,16 +245,31 @@ class _Connection:
     def _answer_images(self, names: Sequence[str]) -> None:
         """Answer images with the features of these students; raises RequestRefused at first."""
         image_values = self._welcome(names)
+        asked, stream = self._pool.asked(names), self._connection
+        one = OneImage.of(stream, asked.shapes[0], asked.width)
+        compute = None if one is None else self._pool.bound(asked, one.image, one.features)
         while True:
-            frame = self._read(FrameKind.IMAGES)
+            frame = stream.wait_frame()
+            try:
+                # Nobody else writes here: no lock.
+                if one is not None and compute is not None and one.has_come(frame):
+                    stream.send_all(one.answer(frame.number, compute()))
+                else:
+                    self._answer_frame(frame, asked, image_values)
+            except RequestRefused as error:
+                self._write(_refused(frame.number, error)[0])
 
-            def features(frame: Frame = frame) -> Frame:
-                images = frames.parse_images(frame, image_values)
-                return frames.features_frame(frame.number, self._pool.answer(names, images))
+    def _answer_frame(self, frame: Frame, asked: AskedStudents, image_values: int) -> None:
+        if frame.kind is not FrameKind.IMAGES:
+            raise _out_of_place(frame, (FrameKind.IMAGES,))
 
-            answer, outcome = self._answered(frame.number, features)
-            self._write(answer)
-            self._observer.count("frames", outcome)
+        def features() -> Frame:
+            images = frames.parse_images(frame, image_values)
+            return frames.features_frame(frame.number, self._pool.answer(asked, images))
+
+        answer, outcome = self._answered(frame.number, features)
+        self._write(answer)
+        self._observer.count("frames", outcome)
 
     def _welcome(self, names: Sequence[str], *, sends: bool = False) -> int:
         """Welcome who asks for these students; return the values that they read.
@@ -293,7 +292,7 @@ class _Connection:
             # Another thread writes: this one may read only where there is something.
             select.select([self._connection], [], [])
             with self._writing:
-                said = self._connection.recv(1)
+                said = self._connection.receive()
             if said:
                 raise MalformedFrameError("a host that expects maps says nothing more")
         finally:
@@ -356,37 +355,38 @@ class _Connection:
         """Answer to a frame, and the outcome that is counted."""
         try:
             return made(), "OK"
-        except MalformedFrameError as error:
-            reason, text = RefusalReason.INVALID_ARGUMENT, str(error)
-        except RequestRefused as error:
-            reason, text = error.reason, str(error)
-        return frames.refused_frame(number, reason, text), reason.name
+        except (MalformedFrameError, RequestRefused) as error:
+            return _refused(number, error)
 
     def _read(self, *expected: FrameKind, begun: bool = False) -> Frame:
         """Wait for a frame without limit; once it has `begun`, only for a while.
 
         Raises MalformedFrameError, EOFError and what sockets raise.
         """
-        while (frame := self._assembler.frame()) is None:
-            try:
-                chunk = self._connection.recv(_CHUNK_BYTES)
-            except TimeoutError:
-                if begun or self._assembler.begun:
-                    raise
-                continue
-            if not chunk:
-                raise EOFError("the client closed it")
-            self._assembler.add(chunk)
+        frame = self._connection.wait_frame(begun=begun)
         if frame.kind not in expected:
-            wanted = " or ".join(kind.name for kind in expected)
-            raise MalformedFrameError(f"{frame.kind.name} in place of {wanted}")
+            raise _out_of_place(frame, expected)
         return frame
 
     def _write(self, frame: Frame) -> None:
+        self._send(frame.encoded())
+
+    def _send(self, content: bytes) -> None:
         with self._writing:
             try:
-                self._connection.sendall(frame.encoded())
+                self._connection.send_all(content)
             except OSError:
                 # What was sent in part can have no successor.
-                _shut_down(self._connection, socket.SHUT_RDWR)
+                _shut_down(self._connection.socket, socket.SHUT_RDWR)
                 raise
+
+
+def _out_of_place(frame: Frame, expected: Sequence[FrameKind]) -> MalformedFrameError:
+    wanted = " or ".join(kind.name for kind in expected)
+    return MalformedFrameError(f"{frame.kind.name} in place of {wanted}")
+
+
+def _refused(number: int, error: MalformedFrameError | RequestRefused) -> tuple[Frame, str]:
+    """Refusal of a frame, and the outcome that is counted."""
+    reason = error.reason if isinstance(error, RequestRefused) else RefusalReason.INVALID_ARGUMENT
+    return frames.refused_frame(number, reason, str(error)), reason.name

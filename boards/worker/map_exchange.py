@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from boards.protocol.address import Address
-from boards.protocol.frames import Expectation, Frame, configure_socket, opening_maps_frame
+from boards.protocol.frame_stream import configure_socket
+from boards.protocol.frames import Expectation, Frame, opening_maps_frame
 from nonn_common.errors import InputError
 
 MOST_WAITING = 16

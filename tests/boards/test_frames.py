@@ -1,13 +1,17 @@
 """Frames: what is sent is what is read, and what is no frame is refused."""
 
 import itertools
+import socket
+import threading
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from worker_processes import keys_for
 
 from boards.protocol import frames
+from boards.protocol.frame_stream import FrameStream
 from boards.protocol.frames import (
     HEADER,
     Features,
@@ -17,6 +21,7 @@ from boards.protocol.frames import (
     MalformedFrameError,
     RefusalReason,
 )
+from boards.tls.identity import Identity
 
 
 def reread(frame, largest_bytes=1 << 20):
@@ -108,3 +113,68 @@ def test_names_that_are_no_text_are_refused():
 def test_a_welcome_of_another_length_is_refused():
     with pytest.raises(MalformedFrameError, match="another length"):
         frames.parse_welcome(Frame(FrameKind.WELCOME, 0, b"123"))
+
+
+def stream_pair(tmp_path):
+    """Two streams over TLS, a board's and its host's."""
+    keys = keys_for(tmp_path / "keys", "pi")
+    here, there = socket.socketpair()
+    board = FrameStream(here, 1 << 20, Identity.read(keys / "pi").server_context())
+    host = FrameStream(there, 1 << 20, Identity.read(keys / "host").client_context(), "pi")
+    meeting = threading.Thread(target=host.handshake, args=(10,))
+    meeting.start()
+    board.handshake(10)
+    meeting.join()
+    return board, host
+
+
+def test_frames_of_any_length_and_in_any_number_come_whole_over_tls(tmp_path):
+    board, host = stream_pair(tmp_path)
+    board.limit(10)
+    images = [np.full((n, 1000), n, np.float32) for n in (1, 40, 1, 3)]
+    content = b"".join(frames.images_frame(n, each).encoded() for n, each in enumerate(images))
+    sending = threading.Thread(target=host.send_all, args=(content,))
+    sending.start()
+    for number, expected in enumerate(images):
+        frame = board.wait_frame()
+        assert frame.number == number
+        assert np.array_equal(frames.parse_images(frame, 1000), expected)
+    sending.join()
+    host.close()
+    with pytest.raises(EOFError):
+        board.wait_frame()
+    board.close()
+
+
+def test_half_a_frame_and_an_answer_that_nobody_takes_end_in_time(tmp_path):
+    board, host = stream_pair(tmp_path)
+    board.limit(0.2)
+    host.send_all(frames.hello_frame(["student-0"]).encoded()[:10])
+    with pytest.raises(TimeoutError):
+        board.wait_frame()
+    with pytest.raises(TimeoutError):
+        for _ in range(100):
+            board.send_all(bytes(1 << 20))
+    board.close()
+    host.close()
+
+
+def test_a_stranger_that_drips_bytes_does_not_hold_a_handshake_up(tmp_path):
+    keys = keys_for(tmp_path / "keys", "pi")
+    here, there = socket.socketpair()
+    board = FrameStream(here, 1 << 20, Identity.read(keys / "pi").server_context())
+    there.sendall(b"\x16\x03\x01\x02\x00")
+    ended = threading.Event()
+
+    def drip():
+        while not ended.wait(0.05):
+            there.send(b"\0")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    with pytest.raises(TimeoutError):
+        board.handshake(0.3)
+    ended.set()
+    dripping.join()
+    board.close()
+    there.close()
