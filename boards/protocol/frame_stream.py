@@ -1,4 +1,4 @@
-"""The stream of frames over one socket, plain or TLS: few system calls, and time limits in them.
+"""The stream of frames over one socket, plain or TLS, with few system calls.
 
 TLS is Python's, between two buffers in memory: what the system has is taken in one call, with the
 socket's own options as time limits.  An `SSLSocket` reads the head and the body of each record by
