@@ -22,6 +22,7 @@ from planner.plan_file.plan_document import (
     PlannedModel,
     require_students,
 )
+from planner.plan_file.training_recipe import trained_students
 from planner.problem.budgets import BoardBudget, BudgetName
 
 if TYPE_CHECKING:
@@ -85,9 +86,12 @@ def check_board_fit(plan: PlanDocument, network: "Nonn") -> tuple[BoardFit, ...]
     not hold.
     """
     require_students(plan)
-    if len(plan.students) != len(network.heads):
-        raise BoardError(f"{len(network.heads)} students were built, {len(plan.students)} planned")
-    built = dict(zip(plan.decision.models, _built(plan, network), strict=True))
+    names = [one.name for one in trained_students(plan).students]
+    if len(names) != len(network.heads):
+        raise BoardError(f"{len(network.heads)} students were built, {len(names)} planned")
+    names = [*([plan.group0.name] if plan.group0 else []), *names]
+    costs = dict(zip(names, _built(plan, network), strict=True))
+    built = {one: costs[one.name] for one in plan.decision.models}
     for planned, cost in built.items():
         _check_as_planned(planned.name, planned, cost)
     fits = tuple(
@@ -124,7 +128,7 @@ def _joint(plan: PlanDocument, planned: JointModel, network: "Nonn") -> Cost:
     """Measure students of one board as one model, with one G0."""
     from nonn_core.teacher.inspection import measured_cost
 
-    places = [student.name for student in plan.students]
+    places = [student.name for student in trained_students(plan).students]
     joint = network.joint(places.index(name) for name in planned.students)
     cost = measured_cost(joint, plan.question.image_shape)
     _check_as_planned(", ".join(planned.students), planned, cost)

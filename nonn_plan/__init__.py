@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from planner.problem.goals import Requirement as Requirement
     from planner.problem.problem import Problem as Problem
     from planner.reliability.failures import Failures as Failures
+    from planner.replan import Replan as Replan
+    from planner.replan import replan as replan
     from planner.solve import solve as solve
     from planner.solvers.certificate_search import with_certificates as with_certificates
     from profiles.fleet import Fleet as Fleet
@@ -107,6 +109,7 @@ _MODULES = {
     "planner.problem.problem": ("Problem",),
     "planner.reliability.failures": ("Failures",),
     "planner.heuristics.baselines": ("solve_by_baseline",),
+    "planner.replan": ("Replan", "replan"),
     "planner.solve": ("solve",),
     "planner.solvers.certificate_search": ("with_certificates",),
     "profiles.fleet": (

@@ -18,7 +18,7 @@ from planner.data.objective_function import (
     relaxed_bound,
     rounding_units,
 )
-from planner.data.problem_data import resolve_problem
+from planner.data.problem_data import ProblemData, resolve_problem
 from planner.data.relaxable_constraint import (
     RelaxableConstraint,
     loosened_budgets,
@@ -29,6 +29,7 @@ from planner.plan_file.plan_document import LevelResult, PlanDocument, SolverRun
 from planner.plan_file.validation import broken_exactly, violations
 from planner.problem.goals import Objective, ObjectiveLevel
 from planner.problem.problem import Problem
+from planner.problem.trained_students import refuse_trained
 from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.lexicographic import LimitedSearch, lexicographic, with_least_inversion
 from planner.solvers.search import SolverSession, TimeBudget, search
@@ -62,6 +63,9 @@ PlanWatch = Callable[[Objective, float | None, float], None]
 The value is None where only the bound is new; both are in the unit that people read.
 """
 
+SearchOf = Callable[[ProblemData], LimitedSearch]
+"""The search of a problem's data."""
+
 ConflictFinder = Callable[[Problem], tuple[str, ...]]
 """Sentences of what cannot hold together in a problem without a plan."""
 
@@ -70,10 +74,13 @@ def solve(
     problem: Problem,
     progress: Progress = silent,
     watch: PlanWatch | None = None,
-    find: LimitedSearch | None = None,
+    find: SearchOf | None = None,
     conflict: ConflictFinder | None = None,
+    then: Sequence[ObjectiveFunction] = (),
 ) -> PlanDocument:
     """Answer a problem, with a proof for each level, by `find` or the solver.
+
+    Goals in `then` decide among plans that are as good by the problem's own.
 
     `watch` hears, from the solver's thread, of better plans and bounds; it changes nothing.
 
@@ -85,13 +92,18 @@ def solve(
     for devices or links that the library does not have.
     """
     time_budget = TimeBudget(problem.deterministic_limit)
-    plan = _answer(problem, time_budget, progress, watch=watch, find=find, conflict=conflict)
+    if find is None:
+        refuse_trained(problem)
+    answer = partial(_answer, time_budget=time_budget, progress=progress)
+    plan = answer(problem, then=then, watch=watch, find=find, conflict=conflict)
     problem = plan.question
+    if then:  # whose search knows what the solver's own does not
+        answer = partial(answer, find=find)
     if near := _broken(plan):
         # Of plans that are as good, one may keep by its own figures what this one breaks.
-        plan = _answer(problem, time_budget, progress, [one.tightness for one in near], watch=watch)
+        plan = answer(problem, then=[*(one.tightness for one in near), *then], watch=watch)
     if _broken(plan):
-        plan = _within_rounding(problem, time_budget, progress)
+        plan = _within_rounding(answer(problem, then=then, loosened=False))
     if problems := violations(plan):
         raise PlanningError(
             f"the solver's plan breaks a rule: {problems[0]}; this is a mistake of the program: "
@@ -113,7 +125,7 @@ def _answer(
     *,
     loosened: bool = True,
     watch: PlanWatch | None = None,
-    find: LimitedSearch | None = None,
+    find: SearchOf | None = None,
     conflict: ConflictFinder | None = None,
 ) -> PlanDocument:
     """Plan, or proof that there is none, with limits loosened for rounding, or not.
@@ -124,8 +136,9 @@ def _answer(
     data = loosened_budgets(problem) if loosened else resolve_problem(problem)
     solved: list[_SolvedLevel] = []
     outcomes = lexicographic(
-        find
-        or partial(
+        find(data)
+        if find
+        else partial(
             search,
             data,
             seed=problem.seed,
@@ -175,13 +188,11 @@ _WITHIN_ROUNDING = (
 )
 
 
-def _within_rounding(problem: Problem, time_budget: TimeBudget, progress: Progress) -> PlanDocument:
-    """Plan that keeps all limits as the solver rounds them, too.
+def _within_rounding(plan: PlanDocument) -> PlanDocument:
+    """The plan that keeps all limits as the solver rounds them, too.
 
-    A better one may keep them by its own figures alone, so nothing is called proven.  Raises
-    UnprovenError where there is none.
+    A better one may keep them by its own figures alone, so nothing is called proven.
     """
-    plan = _answer(problem, time_budget, progress, loosened=False)
     unproven = {"bound": None, "gap_pct": None, "proven": False}
     stages = tuple(one.model_copy(update=unproven) for one in plan.stages)
     return plan.model_copy(update={"status": "feasible", "stages": stages})

@@ -30,6 +30,7 @@ from boards.protocol.frames import (
 from nonn_common.errors import InputError
 from nonn_core.export.bundle import BundledModel, Manifest
 from planner.plan_file.plan_document import PlanDocument, PlannedGroup0, require_students
+from planner.plan_file.training_recipe import trained_students
 
 ProtocolName = Literal["frames", "standard"]
 
@@ -97,7 +98,7 @@ def board_tasks(
     require_students(plan)
     role = "student" if plan.group0 is None else "head"
     models = {model.name: model for model in bundle.models if model.role == role}
-    planned = {student.name: student.filters for student in plan.students}
+    planned = {student.name: student.filters for student in trained_students(plan).students}
     found = {name: model.filters for name, model in models.items()}
     if found != planned:
         raise InputError(

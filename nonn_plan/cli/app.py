@@ -30,6 +30,7 @@ COMMANDS = {
     "train-teacher": "teacher:train_teacher",
     "partition": "teacher:partition",
     "plan": "plan:plan",
+    "replan": "plan:replan",
     "verify": "plan:verify",
     "explain": "plan:explain",
     "explore": "explore:explore",

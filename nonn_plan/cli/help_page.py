@@ -11,7 +11,7 @@ PANELS = {
     "quickstart": "Start here",
     **dict.fromkeys(("devices", "fleets", "calibrate", "predict"), "Boards and fleets"),
     **dict.fromkeys(("download", "train-teacher", "partition"), "Teacher and communities"),
-    **dict.fromkeys(("plan", "verify", "explain", "explore", "ui"), "Plan"),
+    **dict.fromkeys(("plan", "replan", "verify", "explain", "explore", "ui"), "Plan"),
     **dict.fromkeys(("simulate", "sweep"), "Simulate"),
     **dict.fromkeys(("config", "train", "tune", "evaluate"), "Train students"),
     **dict.fromkeys(("quantise", "export"), "Train students"),

@@ -273,6 +273,8 @@ def _left_out(problem: Problem) -> Iterator[str]:
         yield "this plan took times by FLOPs alone; here they are taken layer by layer"
     if any(map(_runtimes_differ, problem.budgets)):
         yield "what the runtime takes of flash and of RAM (--runtime A+B) is not carried over"
+    if problem.trained is not None:
+        yield "this plan's students are trained; here other students are asked for"
     if not problem.reuse:
         yield "this plan had at most a student for each community; here there may be more"
 

@@ -239,9 +239,21 @@ class BoardPricing:
                 for models in (one for one in self.models(place) if one.company != "several"):
                     for part, once in self.parts(place, self.case.sizes[c], models):
                         allowed = once == models.once and part.mode not in choices.banned_modes
+                        allowed = allowed and self.may_have(c, part.mode)
                         pairs = zip(part.needs, limits, strict=True)
                         if allowed and all(most is None or need <= most for need, most in pairs):
                             yield PricedSet.of(place, (None, c, part))
+
+    def may_have(self, community: int, mode: int) -> bool:
+        """Whether a student of this community alone may have a mode.
+
+        A trained one has its own.
+        """
+        trained = self.tables.problem.trained
+        if trained is None or self.case.division:
+            return True
+        one, known = trained.students[community], self.tables.modes[mode]
+        return (one.network, one.precision) == (known.network, known.precision)
 
     def _growths(self, place: int, filters: int, models: BoardModels) -> Iterable[StudentPart]:
         """So many filters more of a student, one part for each slope."""
@@ -305,7 +317,8 @@ class BoardPricing:
             if case.merges:
                 parts = tuple((part, 0) for part in self._growths(place, sizes[c], models))
             else:
-                parts = self.parts(place, sizes[c], models)
+                every = self.parts(place, sizes[c], models)
+                parts = tuple(row for row in every if self.may_have(c, row[0].mode))
             found = [self._priced(place, part, once, price, counted) for part, once in parts]
             yield from (
                 [PricedItem(c, sizes[c], undominated(found), c in chosen.communities)] * case.rounds

@@ -190,7 +190,8 @@ class PlanListing:
                 continue
             alike: dict[int, list[ListedStudent]] = defaultdict(list)
             for part, once in pricing.parts(place, filters, models):
-                if once != role:
+                alone = case.kept[group.bit_length() - 1]
+                if once != role or not (case.merges or pricing.may_have(alone, part.mode)):
                     continue
                 needs = tuple(part.needs[need] for need in counted)
                 measures = tuple(

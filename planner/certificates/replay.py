@@ -99,7 +99,15 @@ class PlanReplay:
         first = [one for one in plan["students"] if one["round"] == 1]
         held = Counter(c for one in first for c in one["communities"])
         held.update(plan["dropped"])
-        yield from (f"community {c} is in {held[c]} places" for c in known if held[c] != 1)
+        trained = problem.trained
+        homeless = trained.communities if trained else frozenset()
+        yield from (
+            f"community {c} is in {held[c]} places"
+            for c in known
+            if held[c] != 1 and (held[c] or c not in homeless)
+        )
+        if trained is not None:
+            yield from trained.changed(plan["students"])
         steps = (one for one in problem.partition.drop_steps if problem.allows(one))
         if not any(set(one.communities) == set(plan["dropped"]) for one in steps):
             yield f"communities {plan['dropped']} may not be dropped"

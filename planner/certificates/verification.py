@@ -41,6 +41,7 @@ from planner.certificates.listing import PlanListing, case_divisions
 from planner.certificates.pricing import Trace, WorkExceededError, WorkLimit
 from planner.certificates.replay import PlanReplay
 from planner.problem.problem import Problem
+from planner.problem.trained_students import placement_question
 
 REFUTED = ("latency", "throughput", "energy-node", "imbalance", "dropped")
 """Objectives of which it is refuted that there is more, as they are no sums."""
@@ -237,16 +238,17 @@ def verify_plan(
     problem: Problem, plan: Mapping[str, Any], second: SecondOpinion = lambda *_: None
 ) -> Verification:
     """Verify a plan file's plain content: its figures, and each claim by its certificate."""
-    tables, rows = CostTables(problem), []
+    asked = placement_question(problem, [one["name"] for one in plan["students"]])
+    tables, rows = CostTables(asked), []
     untrue: list[str] = []
     if plan["status"] == "infeasible":
         claims: list[tuple[str, Claim | Demands, Any]] = [
-            ("no plan", Demands.of(problem), plan.get("refutation"))
+            ("no plan", Demands.of(asked), plan.get("refutation"))
         ]
     else:
         untrue += PlanReplay(problem, plan).false_claims()
         untrue += _wrong_gaps(plan["stages"])
-        claims = list(_claims(problem, plan["stages"]))
+        claims = list(_claims(asked, plan["stages"]))
     kept: list[str] = [one.objective for one in problem.requirements]
     for name, claim, content in claims:
         standing: Standing = "claimed"

@@ -153,7 +153,7 @@ def _plan(asked: CellRequest) -> CellResult:
     problem = asked.problem
     plans = cell_plans(problem, asked.grid)
     try:
-        plan = solve(problem, find=None if plans is None else plans.search)
+        plan = solve(problem, find=None if plans is None else lambda _: plans.search)
     except UnprovenError:
         return CellResult(
             digest=asked.digest,

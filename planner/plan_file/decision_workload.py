@@ -15,6 +15,7 @@ from nonn_core.networks.network_cost import (
     student_cost_line,
 )
 from nonn_core.partition import Filters, reshuffle_filters
+from planner.accuracy import AccuracyEstimate
 from planner.data.balance import PartitionBalance
 from planner.data.mode_costs import copied_group
 from planner.data.modes import AssignedStudent, Stem, round_down
@@ -34,6 +35,7 @@ from planner.problem.least_spread import (
     uneven_units,
 )
 from planner.problem.problem import Problem
+from planner.reliability.failures import answered_estimate
 from profiles.device import DeviceProfile, PredictedTime, TimingMethod, known_time, slowdown
 from profiles.fleet import Board
 from simulator.workloads.fan_out import (
@@ -148,6 +150,26 @@ def student_filters(
     return reshuffle_filters(parts, number * len(kept), problem.seed)[
         (number - 1) * len(kept) + place
     ]
+
+
+def predicted_accuracy(
+    problem: Problem, decision: Decision, *, answering: bool = True
+) -> AccuracyEstimate | None:
+    """Predicted accuracy of a decision; None where the problem says nothing of it.
+
+    Of trained students it is that of all of them, wherever they are, or, where only those of the
+    decision are `answering`, what these keep of it.
+    """
+    if problem.accuracy is None:
+        return None
+    model, trained = problem.accuracy_model, problem.trained
+    if trained is None:
+        return model.estimate(decision.params, decision.macs)
+    whole = model.estimate(trained.params, trained.macs)
+    numbers = len(decision.students), len(trained.students)
+    if not answering or numbers[0] == numbers[1]:
+        return whole
+    return model.limited(answered_estimate(whole, problem.failures, *numbers))
 
 
 def partition_balance(problem: Problem, decision: Decision) -> PartitionBalance | None:

@@ -19,6 +19,7 @@ from planner.plan_file.decision_workload import (
     decision_workload,
     evaluate_decision,
     partition_balance,
+    predicted_accuracy,
     student_works,
     works_by_board,
 )
@@ -190,18 +191,19 @@ class PlanEvaluation:
     @cached_property
     def accuracy(self) -> AccuracyEstimate | None:
         """Predicted accuracy; None where the problem says nothing of it."""
-        if self.problem.accuracy is None:
-            return None
-        return self.problem.accuracy_model.estimate(self.decision.params, self.decision.macs)
+        return predicted_accuracy(self.problem, self.decision)
 
     @cached_property
     def robustness(self) -> RobustnessEstimate | None:
         """Robustness under board failures; None without failures or a known accuracy."""
-        failures, accuracy = self.problem.failures, self.accuracy
+        failures = self.problem.failures
+        accuracy = predicted_accuracy(self.problem, self.decision, answering=False)
         if failures is None or accuracy is None or accuracy.value_pct is None:
             return None
         evaluator = RobustnessEvaluator(failures, _board_names(self.problem))
-        return evaluator.evaluate(accuracy.value_pct, self._replica_sets)
+        trained, here = self.problem.trained, self._replica_sets
+        homeless = len(trained.students) - len(here) if trained else 0
+        return evaluator.evaluate(accuracy.value_pct, [*here, *[frozenset[int]()] * homeless])
 
     @cached_property
     def survivable_failures(self) -> int:

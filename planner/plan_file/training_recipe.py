@@ -12,6 +12,7 @@ from nonn_core.recipe import (
     TrainingRecipe,
 )
 from planner.plan_file.plan_document import PlanDocument, require_students
+from planner.problem.trained_students import TrainedStudent, TrainedStudents
 
 
 def training_recipe(
@@ -53,6 +54,17 @@ def training_recipe(
     )
 
 
+def trained_students(plan: PlanDocument) -> TrainedStudents:
+    """Students that a plan's training has, those without a board included."""
+    if plan.question.trained is not None:
+        return plan.question.trained
+    return TrainedStudents(
+        students=tuple(TrainedStudent.of(dict(one)) for one in plan.students),
+        params=plan.decision.params,
+        macs=plan.decision.macs,
+    )
+
+
 def require_matching_recipe(plan: PlanDocument, found: TrainingRecipe, where: str) -> None:
     """Refuse a recipe that does not train this plan's students; raises InputError."""
     require_students(plan)
@@ -80,7 +92,7 @@ def _group0(plan: PlanDocument) -> Literal["replicated", "own-board"]:
 def _students(plan: PlanDocument) -> tuple[StudentRecipe, ...]:
     return tuple(
         StudentRecipe(name=one.name, network=one.network, filters=one.filters)
-        for one in plan.students
+        for one in trained_students(plan).students
     )
 
 

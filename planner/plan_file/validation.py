@@ -85,7 +85,8 @@ def _unknown_names(plan: PlanDocument) -> Iterator[str]:
 def _broken_rules(plan: PlanDocument) -> Iterator[str]:
     problem = plan.question
     yield from _split_communities(plan)
-    yield from _wrong_rounds(plan)
+    own = problem.trained
+    yield from _wrong_rounds(plan) if own is None else own.changed(map(dict, plan.students))
     yield from _wrong_drop(plan)
     yield from _wrong_copies(plan)
     yield from _wrong_group0(plan)
@@ -125,9 +126,10 @@ def _split_communities(plan: PlanDocument) -> Iterator[str]:
         c for student in plan.students if student.round == 1 for c in student.communities
     )
     owners.update(plan.dropped)
+    homeless = trained.communities if (trained := plan.question.trained) else ()
     for community in plan.question.partition.communities:
         times = owners[community.id]
-        if times != 1:
+        if times != 1 and (times or community.id not in homeless):
             yield (
                 f"community {community.id} appears {times} times among students and dropped; "
                 "each must appear once"
@@ -202,8 +204,7 @@ def _broken_requirements(evaluation: PlanEvaluation) -> Iterator[str]:
 
 def _wrong_figures(plan: PlanDocument) -> Iterator[str]:
     """Every derived figure equals what the problem and the students give."""
-    problem, computed_plan = plan.question, _recomputed(plan)
-    decision = computed_plan.decision
+    problem, decision = plan.question, (computed_plan := _recomputed(plan)).decision
     for written, computed in zip(plan.students, decision.students, strict=True):
         yield from _differences(f"student {written.name}", written, computed)
     if plan.group0 and decision.group0:

@@ -20,6 +20,7 @@ from planner.accuracy.model import AccuracyModel
 from planner.problem.budgets import BoardBudget
 from planner.problem.duty import LEAST_PER_S, MOST_PER_S, check_duty, check_power
 from planner.problem.goals import AccuracyBasis, Objective, ObjectiveLevel, Requirement
+from planner.problem.trained_students import TrainedStudents
 from planner.reliability.failures import Failures, check_boards
 from profiles.device import DEVICES, DeviceProfile, End, at_end
 from profiles.fleet import Board, Fleet
@@ -147,6 +148,9 @@ class Problem(Record):
         "per second of one core, and the same on every machine.",
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of the solver.")
+    trained: TrainedStudents | None = Field(
+        default=None, description="Trained students, for which boards are asked; null: none is."
+    )
 
     @field_validator("precisions", mode="before")
     @classmethod
@@ -271,12 +275,8 @@ class Problem(Record):
     @property
     def goals(self) -> frozenset[Objective]:
         """Objectives and requirements, by which a plan is judged."""
-        return frozenset(
-            (
-                *(level.objective for level in self.objective),
-                *(r.objective for r in self.requirements),
-            )
-        )
+        levels = (level.objective for level in self.objective)
+        return frozenset((*levels, *(one.objective for one in self.requirements)))
 
     @property
     def boards(self) -> tuple[Board, ...]:

@@ -27,6 +27,7 @@ from pydantic import Field, field_validator, model_validator
 from nonn_common.document import Record
 from nonn_common.errors import InputError
 from nonn_core.accuracy_report import Evaluation, published_accuracy
+from planner.accuracy import AccuracyEstimate
 from profiles.fleet import Fleet
 
 AccuracyBySet = Mapping[frozenset[str], float]
@@ -285,6 +286,43 @@ def retained_share(failures: Failures, answered: int, students: int) -> float:
         return _published_accuracy(students).expected_pct(answered, students) / 100
     measured = SurvivorAccuracy(failures.retained, None, "measured")
     return measured.expected_pct(answered, students)
+
+
+def answered_estimate(
+    whole: AccuracyEstimate, failures: Failures | None, answered: int, students: int
+) -> AccuracyEstimate:
+    """Accuracy of all students, lowered to that of `answered` of them.
+
+    The median by `retained_share`.  Published shares have bounds, which widen the interval; of a
+    share that was measured only the mean is known.  Where no accuracy is known, the drop below the
+    teacher is not either, and stays that of all.
+    """
+    known = failures or Failures()
+    share = retained_share(known, answered, students)
+    missing = missing_drop_pct(students, answered)
+    least = most = share
+    if not known.retained:
+        all_pct = _published_bounds().all_pct
+        most = 1 - missing.low_pct / all_pct
+        least = 0.0 if missing.high_pct is None else 1 - missing.high_pct / all_pct
+    basis = "measured" if known.retained else missing.basis
+    told = f"{whole.basis}; {answered} of {students} trained students answer ({basis})"
+    if whole.value_pct is None or whole.low_pct is None or whole.high_pct is None:
+        return whole.model_copy(update={"basis": told})
+    teacher_pct = whole.value_pct + whole.drop_pct
+    value_pct, low_pct = share * whole.value_pct, least * whole.low_pct
+    high_pct = most * whole.high_pct
+    return whole.model_copy(
+        update={
+            "value_pct": value_pct,
+            "low_pct": low_pct,
+            "high_pct": high_pct,
+            "drop_pct": max(0.0, teacher_pct - value_pct),
+            "drop_low_pct": max(0.0, teacher_pct - high_pct),
+            "drop_high_pct": max(0.0, teacher_pct - low_pct),
+            "basis": told,
+        }
+    )
 
 
 def read_retained_shares(path: Path) -> tuple[float, ...]:

@@ -36,6 +36,7 @@ from planner.certificates.verification import (
     leaf_bound,
 )
 from planner.plan_file.plan_document import LevelResult, PlanDocument
+from planner.problem.trained_students import placement_question
 
 SCALE = 10**3
 """Prices are duals times this, rounded."""
@@ -379,22 +380,21 @@ def refutation(tables: CostTables, demands: Demands, work: WorkLimit) -> Certifi
 
 def with_certificates(plan: PlanDocument) -> PlanDocument:
     """The plan with a certificate of each stage, and of its infeasibility, where one closes."""
-    problem = plan.question
+    problem = placement_question(plan.question, [one.name for one in plan.students])
     if not is_covered(problem):
         return plan
     tables, demands = CostTables(problem), Demands.of(problem)
-    most_work = MOST_WORK * min(4, max(1, len(problem.boards) // 10))
+    most = MOST_WORK * min(4, max(1, len(problem.boards) // 10))
     if plan.status == "infeasible":
-        found = refutation(tables, demands, WorkLimit(most_work))
+        found = refutation(tables, demands, WorkLimit(most))
         return plan.model_copy(update={"refutation": found})
     sizes = plan.decision.params, plan.decision.macs
     stages: list[LevelResult] = []
     for stage in plan.stages:
-        if stage.bound is not None:
+        if (bound := stage.bound) is not None:
             earlier = [(one.objective, one.best, one.tolerance_pct) for one in stages]
             kept = demands.after(problem, earlier)
-            work = WorkLimit(most_work)
-            found = find_certificate(tables, kept, stage.objective, stage.bound, sizes, work)
+            found = find_certificate(tables, kept, stage.objective, bound, sizes, WorkLimit(most))
             stage = stage.model_copy(update={"certificate": found})
         stages.append(stage)
     return plan.model_copy(update={"stages": tuple(stages)})

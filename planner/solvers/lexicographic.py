@@ -22,6 +22,7 @@ from planner.data.relaxable_constraint import (
 )
 from planner.problem.goals import ObjectiveLevel
 from planner.problem.problem import Problem
+from planner.problem.trained_students import refuse_trained
 from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.search import SolverSession
 
@@ -121,10 +122,11 @@ def with_least_inversion(session: SolverSession) -> Problem:
 def lexicographic_optimum(session: SolverSession) -> LexicographicOptimum:
     """Find the optimum of a problem under its limits as the solver rounds them.
 
-    Where no plan keeps these, plans count that may keep them by exact figures.  Raises
-    InfeasibleError where there is none, and UnprovenError where the time limit stops the solver
-    before it found one.
+    Where no plan keeps these, plans count that may keep them by exact figures.  Raises InputError
+    where students are trained, InfeasibleError where there is none, and UnprovenError where the
+    time limit stops the solver before it found one.
     """
+    refuse_trained(session.problem)
     found = _optimum(session, loosened=False) or _optimum(session, loosened=True)
     if found is None:
         raise InfeasibleError("no plan keeps all limits")

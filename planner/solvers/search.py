@@ -88,7 +88,7 @@ def search(
     """
     runs = _runs(data, goal, limits, incumbent, seed, time_budget.remaining, most_solutions)
     told = partial(watch, goal) if watch and goal else None
-    outcome = _finished(runs, told)
+    outcome = finished(runs, told)
     if told and outcome.value is not None and outcome.bound is not None:
         told(outcome.value, outcome.bound)
     settled = outcome.proven or outcome.infeasible or (goal is None and bool(outcome.assignment))
@@ -96,7 +96,7 @@ def search(
     return outcome
 
 
-def _finished(runs: SolverRuns[_T], watch: Watch | None = None) -> _T:
+def finished(runs: SolverRuns[_T], watch: Watch | None = None) -> _T:
     """Outcome of runs; of brief and guided models, questions on the way, nobody hears."""
     try:
         task = next(runs)
@@ -150,21 +150,21 @@ def _runs(
         found.append(outcome)
         if goal is None and outcome.assignment is not None:
             break
-    return replace(_best_outcome(goal, found), deterministic_time=took)
+    return replace(best_outcome(goal, found), deterministic_time=took)
 
 
 def _at_least_as_good(
     goal: ObjectiveFunction | None, found: Sequence[SearchOutcome]
 ) -> Iterator[ObjectiveBound]:
     """Yield the bound that excludes plans worse than those found."""
-    best = _best_outcome(goal, found)
+    best = best_outcome(goal, found)
     if goal is not None and best.value is not None:
         yield ObjectiveBound(
             goal, best.value + (-goal.tolerance_units if goal.maximise else goal.tolerance_units)
         )
 
 
-def _best_outcome(goal: ObjectiveFunction | None, found: Sequence[SearchOutcome]) -> SearchOutcome:
+def best_outcome(goal: ObjectiveFunction | None, found: Sequence[SearchOutcome]) -> SearchOutcome:
     """Best of the outcomes, and the proof of all together."""
     if len(found) == 1:
         return found[0]
@@ -393,7 +393,7 @@ class SolverSession:
             share = ROUNDS_SHARE * max(0.0, self.time_budget.remaining)
             modes, seed = remove_dominated_modes(placed, criteria), self.problem.seed
             runs = least_students(modes, limits, most, seed=seed, deterministic_limit=share)
-            least = _finished(runs)
+            least = finished(runs)
             self.time_budget.spend(least.deterministic_time, settled=True)
             if least.students is not None:
                 found.append(least.students)

@@ -16,7 +16,7 @@ ROOMS = (
     "boards",
     "nonn_plan",
 )
-MOST_FILES = 277
+MOST_FILES = 280
 """220 as the house was rebuilt; six for measured boards, stragglers and compiled runs; one for any
 number of students; two for joint models and maps between boards; two for enumerated plans; one for
 costs of students that share G0; two for native code and events in it;
@@ -30,7 +30,8 @@ and revocation of certificates; two for pictures: of what
 training makes, and of any file;
 one for the duty of boards at a rate of images; one for prices that refute deadlines; five for
 deployments: releases, needs of boards, services, the agent, the rollout; one for
-the stream that carries frames, of host and workers."""
+the stream that carries frames, of host and workers; three for trained students, the model of their
+placements, and plans anew for the boards that are left."""
 MOST_LINES = 400
 ENDINGS = ("ing", "ed", "es", "s", "er", "ers", "ation", "ations", "d", "e")
 

@@ -8,11 +8,11 @@ from planner_questions import question, stages
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
 from planner.data.problem_data import resolve_problem
 from planner.solvers.further_rounds import least_students
-from planner.solvers.search import TimeBudget, _finished, search
+from planner.solvers.search import TimeBudget, finished, search
 
 
 def least(data, more_than, limits=()):
-    return _finished(
+    return finished(
         least_students(data, limits, more_than, seed=0, deterministic_limit=20)
     ).students
 

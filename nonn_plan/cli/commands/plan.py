@@ -1,4 +1,4 @@
-"""`plan`, `ui`, `config`, `explain`, `draw`: proven plans and why, pictures of files; no torch."""
+"""`plan`, `replan`, `ui`, `config`, `explain`, `draw`: proven plans, why, pictures; no torch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 import nonn_plan
 from nonn_common.document import check_picture, check_place, read_plain
-from nonn_common.errors import PlanningError, UnprovenError
+from nonn_common.errors import InputError, PlanningError, UnprovenError
 from nonn_core.evidence import partition_warnings
 from nonn_core.partition import Partition
 from nonn_plan.api import read_plan, require_feasible, write_recipe
@@ -19,7 +19,12 @@ from nonn_plan.cli.parsers.problem_options import (
     ProblemOptions,
     with_problem_options,
 )
-from nonn_plan.cli.views.explanation_report import show_conflict, show_thresholds
+from nonn_plan.cli.views.explanation_report import (
+    homeless_warnings,
+    show_conflict,
+    show_moves,
+    show_thresholds,
+)
 from nonn_plan.cli.views.plan_report import show_plan
 from planner.plan_file.plan_document import PlanDocument
 from planner.problem.budgets import memory_notes, one_memory_notes
@@ -89,6 +94,68 @@ _TOO_LARGE = (
     "there is no proof: students, boards and networks are too many for a model, perhaps "
     "only for one within --limit, or a requirement is nearer than rounding tells"
 )
+
+
+def replan(
+    plan_file: PlanFile,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="BOARD", help="Board that is gone. Repeatable."),
+    ] = None,
+    coming: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="DEVICES", help="Boards that come, as rpi-4b@wifi."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="What `host --json` printed: boards that it was not connected to are gone.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--output", help="Where to write the plan.")] = Path(
+        "replanned.json"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Place trained students on the boards that are left, or that come, and prove it.
+
+    Most students stay, then the plan's objectives count, then fewest moves. Nothing is trained.
+    """
+    output = Output(as_json)
+    plan = read_plan(plan_file)
+    check_place(out)
+    gone = [*(without or []), *(() if report is None else _lost_boards(report))]
+    if not gone and not coming:
+        raise InputError(
+            "no board goes, and none comes",
+            where="nonn-plan replan",
+            allowed="--without BOARD, --with DEVICES, or a --report with boards that are gone",
+        )
+    with output.progress("no plan was written") as progress:
+        found = nonn_plan.replan(plan, gone, coming or [], progress)
+    found.plan.write(out)
+    output.warn(*found.notes, *homeless_warnings(found))
+    show_plan(output, found.plan)
+    show_moves(output, plan, found)
+    output.say(f"written to {out}")
+    output.result(found.model_dump(mode="json"))
+    if not found.proven:
+        raise UnprovenError(
+            f"{out} holds a placement that keeps every budget and may not be the best: the plan's "
+            f"limit of {plan.question.deterministic_limit:g} stopped a proof"
+        )
+
+
+def _lost_boards(report: Path) -> tuple[str, ...]:
+    """Boards that a host had lost as it ended, by its report; raises InputError."""
+    from boards.host.host_report import HostReport
+
+    plain = read_plain(report)
+    if isinstance(plain, dict):
+        plain.pop("warnings", None)
+    found = HostReport.check(plain, where=str(report))
+    return tuple(one.board for one in found.boards if not one.wire)
 
 
 def verify(plan_file: PlanFile, as_json: AsJson = False) -> None:

@@ -1,16 +1,17 @@
-"""Proofs and explanations as people see them: goals, thresholds, conflicts, repairs."""
+"""Proofs and explanations as people see them: goals, thresholds, conflicts, repairs, moves."""
 
 from collections.abc import Iterator, Sequence
 from math import isclose
 from typing import TYPE_CHECKING
 
-from nonn_plan.cli.output import Output
+from nonn_plan.cli.output import Output, format_estimate
 from planner.plan_file.plan_document import LevelResult, PlanDocument
 from planner.problem.budgets import round_loosely
 from planner.problem.goals import MAXIMISED, OBJECTIVES
 
 if TYPE_CHECKING:
     from planner.diagnosis.explanation import Explanation, Flip, Sensitivity
+    from planner.replan import Replan, StudentMove
 
 
 def show_proof(output: Output, plan: PlanDocument) -> None:
@@ -148,3 +149,58 @@ def _threshold_row(plan: PlanDocument, row: "Sensitivity") -> tuple[str, ...]:
         "-" if row.loosen_to is None else format_limit(constraint, row.loosen_to),
         row.improves or "-",
     )
+
+
+def homeless_warnings(found: "Replan") -> Iterator[str]:
+    """Warning of trained students without a board, and what answers are worth without them."""
+    names, every = found.homeless, found.plan.question.trained
+    if not names or every is None:
+        return
+    kept, known = len(every.students) - len(names), found.plan.accuracy
+    yield (
+        f"{', '.join(names)}: no board; no placement within the budgets keeps more than {kept} of "
+        f"{len(every.students)} students; answers go without"
+        + ("" if known is None else f": {_accuracy(found.plan)} expected")
+    )
+
+
+def show_moves(output: Output, before: PlanDocument, found: "Replan") -> None:
+    """Show who moves where, and latency and accuracy before and after."""
+    output.table(
+        "Where students ran, and run",
+        ("student", "before", "after", "what"),
+        [
+            (one.model, ", ".join(one.before) or "-", ", ".join(one.after) or "-", _what(one))
+            for one in found.models
+        ],
+    )
+    if before.predicted is not None and found.plan.predicted is not None:
+        output.say(
+            f"latency {before.predicted.total_ms:.1f} ms before, "
+            f"{found.plan.predicted.total_ms:.1f} ms now"
+        )
+    if before.accuracy is not None:
+        output.say(f"expected accuracy {_accuracy(before)} before, {_accuracy(found.plan)} now")
+    moved = sum(one.is_move for one in found.models)
+    output.say(
+        f"{moved} of {len(found.models)} move"
+        + ("; no placement as good has fewer moves" if found.proven else "")
+    )
+
+
+def _what(row: "StudentMove") -> str:
+    if not row.after:
+        return "no board"
+    return "moves" if row.is_move else "stays"
+
+
+def _accuracy(plan: PlanDocument) -> str:
+    """Expected accuracy, or the drop below the teacher, with its interval."""
+    known = plan.accuracy
+    if known is None:
+        return "not known"
+    if known.value_pct is None or known.low_pct is None or known.high_pct is None:
+        value, interval = format_estimate(known.drop_pct, known.drop_low_pct, known.drop_high_pct)
+        return f"{value} points below the teacher (95 %: {interval})"
+    value, interval = format_estimate(known.value_pct, known.low_pct, known.high_pct)
+    return f"{value} % (95 %: {interval})"
