@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 from profiles.device import (
     DEVICES,
@@ -65,6 +66,53 @@ def computing_w(device: DeviceProfile, macs: int) -> float:
     if not time_ms:
         return quantity_value(device, "power_busy_w")
     return compute_mj(device, macs) / time_ms
+
+
+_MOST_PARTS = 2**16
+
+
+class PowerSaving(NamedTuple):
+    """Power of MACs, and how much less the fixed part draws, in 1e-6 W.
+
+    `long` are the MACs that take as long as the fixed part, in parts of which a MAC has `parts`.
+    """
+
+    busy: int
+    most: int
+    long: int
+    parts: int
+
+
+@lru_cache(maxsize=1024)
+def power_saving(device: DeviceProfile) -> PowerSaving | None:
+    """Saving of a device whose power grows with MACs; None where it does not."""
+    fixed_w, busy_w = device.power_fixed_w, device.power_busy_w
+    fixed, rate = device.compute_fixed_ms, device.compute_ms_per_mmac
+    if device.knows_layers or not (fixed_w and busy_w and fixed and rate and rate.value):
+        return None
+    most = math.floor(1e6 * (busy_w.value - fixed_w.value) + 1e-3)
+    macs, parts = 1e6 * fixed.value / rate.value, 1
+    while macs * parts < 2 * most and parts < _MOST_PARTS:  # so that rounding hides no millionth
+        parts *= 2
+    busy, long = math.ceil(1e6 * busy_w.value - 1e-3), math.floor(macs * parts)
+    return PowerSaving(busy, most, long, parts) if most > 0 and long else None
+
+
+def whole_power(device: DeviceProfile, macs: int) -> int:
+    """Power of a board while it computes so many MACs, in 1e-6 W.
+
+    That of `computing_w`, with M the MACs that take as long as the fixed part::
+
+        power = busy - (busy - fixed) M / (M + macs)
+
+    Rounded up; 0 for no MACs, and where no power is known.
+    """
+    if not macs or not device.power_known:
+        return 0
+    saving = power_saving(device)
+    if saving is None:
+        return math.ceil(1e6 * computing_w(device, macs) - 1e-3)
+    return saving.busy - saving.most * saving.long // (saving.long + saving.parts * macs)
 
 
 def average_power(

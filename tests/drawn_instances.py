@@ -15,6 +15,7 @@ from planner.data.modes import (
     Mode,
     Stem,
     busy_units,
+    drain_units,
     energy_units,
 )
 from planner.data.problem_data import ProblemData
@@ -317,6 +318,26 @@ def with_batteries(seed, instance):
         for site, one in zip(sites, instance.capacities, strict=True)
     )
     return replace(instance, capacities=capacities)
+
+
+def with_averages(seed, instance):
+    """The instance at a rate of images; a third of the places are limited in average power.
+
+    The limit lies above rest, by part of what one student takes there.
+    """
+    rng = np.random.default_rng((5, seed))
+    drained = with_batteries(seed, instance)
+
+    def limited(one):
+        idling = replace(one.battery, share=1.0)
+        one = replace(one, idling=idling, battery=None)
+        if rng.random() < 0.65:
+            return one
+        mode = instance.modes[rng.integers(len(instance.modes))]
+        student = drain_units(idling)(one.board.device, mode.line, False).at(max(instance.sizes))
+        return replace(one, cycle=one.resting("cycle") + int(student * rng.uniform(0.6, 2.5)))
+
+    return replace(drained, capacities=tuple(map(limited, drained.capacities)))
 
 
 def company_needed(sizes, budget):

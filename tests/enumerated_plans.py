@@ -82,6 +82,23 @@ def drain_mj(site, busy_ms, busy_mj):
     return battery.share * (busy_mj + battery.idle_w * (battery.period_ms - busy_ms))
 
 
+def cycle_mj(site, busy_ms, busy_mj):
+    """Computing at its power, and the rest of the period idle, in mJ."""
+    idling = site.idling
+    if idling is None:
+        return 0 * busy_ms
+    return busy_mj + idling.idle_w * (idling.period_ms - busy_ms)
+
+
+def computing_uw(device, macs):
+    """Energy over time of computing so many MACs, in millionths of a W; 0 for none."""
+    macs = np.asarray(macs)
+    if device.knows_layers:
+        return 1e6 * device.power_busy_w.value * (macs > 0)
+    some = np.maximum(macs, 1)
+    return 1e6 * compute_mj(device, some) / compute_ms(device, some) * (macs > 0)
+
+
 def log_size(params, macs):
     return (np.log(params) + np.log(macs)) * UNITS_PER_INDEX
 
@@ -128,6 +145,7 @@ def alones(image, instance):
             (cost.macs, site.power_macs),
             (spent_ms * UNITS_PER_MS, site.busy),
             (spent_mj * UNITS_PER_MJ, site.energy),
+            (cycle_mj(site, spent_ms, spent_mj) * UNITS_PER_MJ, site.cycle),
         )
         if all(limit is None or need <= limit for need, limit in needs):
             yield Alone(place, group0.shape, cost, memory, group0.maps_bytes, spent_ms, spent_mj)
@@ -266,6 +284,8 @@ class _Division:
             "energy": energy.sum(axis=1) * UNITS_PER_MJ,
             "energy-node": energy.max(axis=1) * UNITS_PER_MJ,
             "battery": self._drains(on > 0, busy, energy).max(axis=1) * UNITS_PER_MJ,
+            "fleet-power": self._powers(on, v).sum(axis=1),
+            "fleet-average-power": self._cycles(on > 0, busy, energy).sum(axis=1) * UNITS_PER_MJ,
             "memory": sums["memory"],
             "flops": sums["macs"],
             "boards": (on > 0).sum(axis=1),
@@ -287,6 +307,21 @@ class _Division:
         sites = self.instance.capacities
         each = [drain_mj(site, busy[:, b], energy[:, b]) for b, site in enumerate(sites)]
         return used * np.stack(each, axis=1)
+
+    def _cycles(self, used, busy, energy):
+        """Energy of each board that works from image to image, in mJ."""
+        sites = self.instance.capacities
+        each = [cycle_mj(site, busy[:, b], energy[:, b]) for b, site in enumerate(sites)]
+        return used * np.stack(each, axis=1)
+
+    def _powers(self, on, v):
+        """Power of each board while it computes, in millionths of a W."""
+        sites = self.instance.capacities
+        each = [
+            computing_uw(site.board.device, self.macs_of[on[:, b], v])
+            for b, site in enumerate(sites)
+        ]
+        return np.stack(each, axis=1)
 
     def _inversions(self):
         """By choice of networks: how many filters more narrower students have than wider ones."""
@@ -326,6 +361,10 @@ class _Division:
                     self.instance.capacities[self.alone.place], spent_ms, self.alone.spent_mj
                 ),
             ),
+            "fleet-power": values["fleet-power"] + computing_uw(board.device, cost.macs),
+            "fleet-average-power": values["fleet-average-power"]
+            + UNITS_PER_MJ
+            * cycle_mj(self.instance.capacities[self.alone.place], spent_ms, self.alone.spent_mj),
             "memory": values["memory"] + self.alone.memory,
             "flops": values["flops"] + cost.macs,
             "boards": values["boards"] + 1,
@@ -383,6 +422,7 @@ class _Division:
             (self.macs_of, site.power_macs),
             (busy * UNITS_PER_MS, site.busy),
             (energy * UNITS_PER_MJ, site.energy),
+            (cycle_mj(site, busy, energy) * (self.macs_of > 0) * UNITS_PER_MJ, site.cycle),
         )
         return np.logical_and.reduce(
             [need <= (np.inf if limit is None else limit) for need, limit in needs]

@@ -5,7 +5,14 @@ from functools import cache
 from itertools import permutations, product
 from math import log, pi, sqrt
 
-from enumerated_plans import behind_group0, cost_of, divisions, drain_mj
+from enumerated_plans import (
+    behind_group0,
+    computing_uw,
+    cost_of,
+    cycle_mj,
+    divisions,
+    drain_mj,
+)
 from scipy.stats import gumbel_r
 
 from nonn_core.networks.family import parse_network
@@ -101,6 +108,7 @@ def values(instance, drop, load, models, known):
     `known` are the parameters and MACs of students that share G0.
     """
     turns, energies_mj, drains_mj, held_ms = [], [], [], Counter(host=0.0)
+    cycles_mj, powers_uw = [], []
     each = 0.95 ** (1 / len({board for board, *_ in load}))
     late = []
     for b, site in enumerate(instance.capacities):
@@ -116,6 +124,8 @@ def values(instance, drop, load, models, known):
             late.append((send, busy + beyond_ms, reply, site.board.link))
             energies_mj.append(busy_mj(site.board.device, macs))
             drains_mj.append(drain_mj(site, busy, energies_mj[-1]))
+            cycles_mj.append(cycle_mj(site, busy, energies_mj[-1]))
+            powers_uw.append(float(computing_uw(site.board.device, sum(macs))))
             wire = site.board.link.name if site.board.link.shared else f"wire {b}"
             back = wire if site.board.link.duplex == "half" else f"back {b}"
             held_ms.update({"host": send, f"cpu {b}": busy})
@@ -139,6 +149,8 @@ def values(instance, drop, load, models, known):
         "energy": sum(energies_mj) * UNITS_PER_MJ,
         "energy-node": max(energies_mj) * UNITS_PER_MJ,
         "battery": max(drains_mj) * UNITS_PER_MJ,
+        "fleet-power": sum(powers_uw),
+        "fleet-average-power": sum(cycles_mj) * UNITS_PER_MJ,
         "memory": sum(cost.memory_bytes(precision) for _, cost, precision in models),
         "flops": sum(cost.macs for _, cost, _ in models),
         "boards": len(turns),

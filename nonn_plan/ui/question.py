@@ -26,7 +26,7 @@ from profiles.link import LINKS
 
 _FILES = ("rows", "subsets")
 """Options that name files: the page may read none but the one it was opened with."""
-_OWN_OPTIONS = {"macs": "flops", "busy_ms": "time"}
+_OWN_OPTIONS = {"macs": "flops", "busy_ms": "time", "average_w": "average_power"}
 """Options of budgets that are not called as their field is without its unit."""
 _SCALES: Mapping[str, tuple[float, float]] = {
     "bytes": (1e4, 1e9),
@@ -228,7 +228,7 @@ def _texts_of_boards(typed: Mapping[str, str]) -> Iterator[str]:
 
 
 _UNITS = {"latency": "ms", "latency-p95": "ms", "energy": "mJ", "energy-node": "mJ", "memory": "B"}
-_UNITS |= {"throughput": "/s", "battery": "h"}
+_UNITS |= {"throughput": "/s", "battery": "h", "fleet-power": "W", "fleet-average-power": "W"}
 _PERCENTAGES = ("accuracy", "robustness", "reliability")
 
 

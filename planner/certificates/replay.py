@@ -140,18 +140,39 @@ class PlanReplay:
                 if rows.get((budget.board, name)) != used:
                     yield f"{budget.board} uses {used} {name}; the file says otherwise"
             yield from self._wrong_power(budget, rows.get((budget.board, "power_w")))
+            yield from self._wrong_average(budget, rows.get((budget.board, "average_w")))
 
     def _wrong_power(self, budget: BoardBudget, written: float | None) -> Iterator[str]:
         """Power while a board computes that is above its limit, or not as written."""
         if budget.power_w is None:
             return
-        device = next(one.device for one in self.problem.boards if one.name == budget.board)
-        macs = sum(one.macs for one in self._loads.get(budget.board, []))
-        used = computing_w(device, macs) if macs else 0.0
+        used = self._computing_w.get(budget.board, 0.0)
         if used > budget.power_w * (1 + 1e-9):
             yield f"{budget.board} draws {used:g} of {budget.power_w:g} W"
         if written is None or not math.isclose(written, used, rel_tol=1e-9):
             yield f"{budget.board} draws {used:g} W; the file says otherwise"
+
+    def _wrong_average(self, budget: BoardBudget, written: float | None) -> Iterator[str]:
+        """Average power that is above its limit, or not that of the board's duty."""
+        if budget.average_w is None:
+            return
+        duties = (self.plan.get("duty") or {}).get("boards", ())
+        told = (one["average_w"] for one in duties if one["board"] == budget.board)
+        used = next(told, 0.0) or 0.0
+        if used > budget.average_w * (1 + 1e-9):
+            yield f"{budget.board} draws {used:g} of {budget.average_w:g} W on average"
+        if written is None or not math.isclose(written, used, rel_tol=1e-9):
+            yield f"{budget.board} draws {used:g} W on average; the file says otherwise"
+
+    @cached_property
+    def _computing_w(self) -> dict[str, float]:
+        """Power of each board that works while it computes, where it is known."""
+        macs = {board: sum(one.macs for one in loads) for board, loads in self._loads.items()}
+        return {
+            one.name: computing_w(one.device, macs[one.name])
+            for one in self.problem.boards
+            if one.device.power_known and macs.get(one.name)
+        }
 
     @cached_property
     def _loads(self) -> dict[str, list["_ModelLoad"]]:
@@ -280,6 +301,7 @@ class PlanReplay:
             "boards": len(self._loads),
             "precision": sum(BYTES_PER_VALUE[one["precision"]] for one in plan["students"]),
             "dropped": abs(plan["delta_val_pct"] or 0.0) - lost,
+            "fleet-power": sum(self._computing_w.values()),
         }
 
 

@@ -1,6 +1,7 @@
 """Capacity of a board: what one plan may put on it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from operator import attrgetter
@@ -13,6 +14,7 @@ from planner.data.modes import (
     UnitCost,
     busy_units,
     energy_units,
+    one_way_units,
     reply_units,
     round_up,
 )
@@ -38,7 +40,8 @@ class BoardCapacity:
     power limit; `latest` bounds the time that computing and replying take; `flash_bytes` holds
     weights and `ram_bytes` the activations of one model at a time, where they are apart.
     Latencies count computing `slow` times, where they are those of a percentile; `battery` says how
-    computing and rest drain it, where its life is told.
+    computing and rest drain it, where its life is told, and `idling` how they add up from image to
+    image, where average power counts; `cycle` is the most of that.
     """
 
     board: Board
@@ -52,17 +55,23 @@ class BoardCapacity:
     flash_bytes: int | None = None
     ram_bytes: int | None = None
     battery: BatteryDrain | None = None
+    cycle: int | None = None
+    idling: BatteryDrain | None = None
 
     @property
     def class_key(self) -> tuple[object, ...]:
         """Key of interchangeable boards: device, link, budgets and battery."""
         limits = (limit for _, limit in self.limits)
-        return self.board.device, self.board.link, self.battery, *limits
+        return self.board.device, self.board.link, self.battery, self.idling, *limits
 
-    @property
-    def resting(self) -> int:
-        """Drain of its battery from image to image as it rests, in solver units."""
-        return 0 if self.battery is None else round_up(self.battery.resting_mj, UNITS_PER_MJ)
+    def drain_of(self, figure: str) -> BatteryDrain | None:
+        """Part of rest and of computing in its battery's drain, or a cycle's energy."""
+        return {"drain": self.battery, "cycle": self.idling}.get(figure)
+
+    def resting(self, figure: str) -> int:
+        """Drain or energy of a cycle as it rests, in solver units; else 0."""
+        one = self.drain_of(figure)
+        return 0 if one is None else round_up(one.resting_mj, UNITS_PER_MJ)
 
     @property
     def limits(self) -> tuple[tuple[Resource, int | None], ...]:
@@ -129,3 +138,15 @@ class BoardCapacity:
         """Cost of one student by its filters, alone and as its share among several."""
         device = self.board.device
         return [units(device, mode.line, several) for several in (False, True)]
+
+
+def delay_spread_bound(boards: Iterable[Board]) -> int:
+    """Bound, in solver units, what unlike latencies on one medium add to a latency.
+
+    The model lets the last reply on a shared medium take the longest latency of its boards.
+    """
+    media: dict[str, list[int]] = defaultdict(list)
+    for board in boards:
+        if board.link.shared:
+            media[board.link.name].append(one_way_units(board))
+    return max((max(delays) - min(delays) for delays in media.values()), default=0)

@@ -27,6 +27,7 @@ class BoardPlaces(ABC):
     stem: DedicatedStem | None
     sites: tuple[int, ...]
     counts_energy: bool
+    counts_power: bool
 
     @property
     @abstractmethod
@@ -81,11 +82,11 @@ class BoardPlaces(ABC):
         if theirs.most_macs < self.least_macs:
             return True
         devices = mine.board.device, theirs.board.device
-        counts_energy = self.counts_energy or mine.energy is not None
+        counts_energy = self.counts_energy or mine.energy is not None or mine.cycle is not None
         return (
             mine.board.link == theirs.board.link
             and mine.has_room_of(theirs)
-            and replaces(*devices, counts_energy=counts_energy)
+            and replaces(*devices, counts_energy=counts_energy, counts_power=self.counts_power)
         )
 
     def board_class(self, place: int) -> int:

@@ -11,11 +11,11 @@ on several boards one counts; which one, is chosen so that most copies of G0 do.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from nonn_core.networks.network_cost import (
     Cost,
@@ -48,14 +48,15 @@ from profiles.layer import BYTES_PER_VALUE
 from simulator.workloads.fan_out import CopiedGroup
 from simulator.workloads.layer_parts import time_line
 
-Spent = Literal["busy", "energy", "late", "drain"]
-"""Time, energy, time as latencies count it, or drain of a battery, in solver units."""
+Spent = Literal["busy", "energy", "late", "drain", "cycle"]
+"""Time, energy, time as latencies count it, drain of a battery, or energy from image to image."""
+_DRAINS: tuple[Spent, ...] = ("drain", "cycle")
 
 
 def spent_units(spent: Spent, capacity: BoardCapacity) -> UnitCost:
     """Cost of a student that is a model of its own."""
     units = {"busy": busy_units, "energy": energy_units, "late": late_units(capacity)}
-    return drain_units(capacity.battery) if spent == "drain" else units[spent]
+    return units.get(spent) or drain_units(capacity.drain_of(spent))
 
 
 def copied_group(
@@ -94,18 +95,18 @@ def joint_units(
     """Cost of such a student in a joint model, alone or among several models.
 
     `by_layers` where the layers of all students of the model are known.  Energy is 0 where no power
-    is known, and so is the drain without a battery.
+    is known, and so is a drain without a battery.
     """
-    device, battery = capacity.board.device, capacity.battery
-    in_mj = spent in ("energy", "drain")
-    if in_mj and not (device.power_known and (spent == "energy" or battery)):
+    device, drain = capacity.board.device, capacity.drain_of(spent)
+    in_mj = spent in ("energy", "drain", "cycle")
+    if in_mj and not (device.power_known and (spent == "energy" or drain)):
         return JointUnits(0, Affine(0, 0))
     factor = slowdown(device, SEVERAL) if several else 1.0
     parts_of = _parts_by_layers if by_layers else _parts_by_flops
     parts = parts_of(device, mode.line, in_mj)
-    if spent == "drain" and battery is not None:
+    if drain is not None:
         pairs = zip(parts_of(device, mode.line, False), parts, strict=True)
-        parts = tuple(battery.computing_mj(*pair) for pair in pairs)
+        parts = tuple(drain.computing_mj(*pair) for pair in pairs)
     units = UNITS_PER_MJ if in_mj else UNITS_PER_MS
     stem, *head = (round_up(factor * part, units) for part in parts)
     if spent != "late":
@@ -165,6 +166,7 @@ class StudentsCost(NamedTuple):
     energy: int
     late: int
     drain: int
+    cycle: int
     ram_bytes: int
 
 
@@ -177,25 +179,23 @@ def students_cost(data: ProblemData) -> Callable[[int, Sequence[StudentLoad]], S
     return lambda board, tasks: _added([alone(board, *task, len(tasks) > 1) for task in tasks])
 
 
-_SpentOf = Callable[[int, int, bool], tuple[Affine, Affine, Affine, Affine]]
-"""Time, energy, late time and drain of a board's place, a mode's, and whether it has company."""
+_SpentOf = Callable[[int, int, bool], Mapping[Spent, Affine]]
+"""Cost of each kind, by a board's place, a mode's, and whether it has company."""
 
 
 def _spent_units_at(
     data: ProblemData, board: int, mode: int, several: bool
-) -> tuple[Affine, Affine, Affine, Affine]:
+) -> Mapping[Spent, Affine]:
     capacity, line = data.capacities[board], data.modes[mode].line
-    device = capacity.board.device
-    busy, energy = busy_units(device, line, several), energy_units(device, line, several)
-    drain = drain_units(capacity.battery)(device, line, several)
-    return busy, energy, late_cost(capacity, busy), drain
+    device, every = capacity.board.device, get_args(Spent)
+    return {one: spent_units(one, capacity)(device, line, several) for one in every}
 
 
 def _separate_cost(
     data: ProblemData, spent: _SpentOf, board: int, mode: int, filters: int, several: bool
 ) -> StudentsCost:
     """Cost of a student that is a model of its own."""
-    busy, energy, late, drain = spent(board, mode, several)
+    units = spent(board, mode, several)
     cost, precision = data.modes[mode].line.at(filters), data.modes[mode].precision
     return StudentsCost(
         memory_bytes=cost.memory_bytes(precision),
@@ -204,10 +204,11 @@ def _separate_cost(
         macs=cost.macs,
         params=cost.params,
         known_macs=cost.macs,
-        busy=busy.at(filters),
-        energy=energy.at(filters),
-        late=late.at(filters),
-        drain=drain.at(filters),
+        busy=units["busy"].at(filters),
+        energy=units["energy"].at(filters),
+        late=units["late"].at(filters),
+        drain=units["drain"].at(filters),
+        cycle=units["cycle"].at(filters),
     )
 
 
@@ -234,12 +235,14 @@ def _joint_load(
     data: ProblemData, board: int, tasks: Sequence[StudentLoad], units: _UnitsOf
 ) -> StudentsCost:
     """Cost of students that are a joint model for each precision."""
-    device = data.capacities[board].board.device
+    capacity = data.capacities[board]
+    device = capacity.board.device
     models: dict[str, list[StudentLoad]] = defaultdict(list)
     for mode, filters in tasks:
         models[data.modes[mode].precision].append((mode, filters))
     memory_bytes = flash_bytes = ram_bytes = macs = 0
-    spent: dict[Spent, int] = {"busy": 0, "energy": 0, "late": 0, "drain": 0}
+    spent: dict[Spent, int] = dict.fromkeys(("busy", "energy", "late"), 0)
+    spent |= {one: 0 for one in _DRAINS if capacity.drain_of(one)}
     known = _joint_cost(data, tasks)
     for students in models.values():
         cost = known if len(models) == 1 else _joint_cost(data, students)
@@ -265,7 +268,8 @@ def _joint_load(
         busy=spent["busy"],
         energy=spent["energy"],
         late=spent["late"],
-        drain=spent["drain"],
+        drain=spent.get("drain", 0),
+        cycle=spent.get("cycle", 0),
     )
 
 
@@ -329,7 +333,11 @@ def _with_stem_on(
     capacity = data.capacities[place]
     precisions = {mode.precision for mode in data.modes}
     every = (
-        group0.on(place, capacity.board, precision, data.image_bytes, capacity.battery)
+        group0.on(
+            *(place, capacity.board, precision, data.image_bytes),
+            battery=capacity.battery,
+            idling=capacity.idling,
+        )
         for precision in sorted(precisions, key=BYTES_PER_VALUE.__getitem__, reverse=not narrow)
     )
     return next((stem for stem in every if _fits(stem, capacity)), None)

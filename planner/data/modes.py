@@ -28,6 +28,7 @@ from profiles.device import DeviceProfile, known_time
 from profiles.fleet import Board
 from profiles.layer import BYTES_PER_VALUE, LayerTable
 from profiles.link import BYTES_PER_FEATURE
+from profiles.operating_point import whole_power
 from simulator.graph_builder import send_ms
 from simulator.workloads.fan_out import busy_mj, busy_ms, reply_ms
 from simulator.workloads.layer_parts import Work, time_line, work_mj, work_ms
@@ -190,6 +191,7 @@ class Stem:
         precision: Precision,
         image_bytes: int,
         battery: BatteryDrain | None = None,
+        idling: BatteryDrain | None = None,
     ) -> "DedicatedStem":
         """Put it on a board, which has this place in the fleet."""
         sent_ms = send_ms(board, image_bytes)
@@ -197,7 +199,12 @@ class Stem:
         busy_ms = work_ms(device, work)
         under_way_ms = 2 * board.link.latency_ms.value
         busy_mj = work_mj(device, work) if device.power_known else 0.0
-        drain_mj = battery.resting_mj + battery.computing_mj(busy_ms, busy_mj) if battery else 0.0
+        drain, cycle = (
+            round_up(one.resting_mj + one.computing_mj(busy_ms, busy_mj), UNITS_PER_MJ)
+            if one
+            else 0
+            for one in (battery, idling)
+        )
         return DedicatedStem(
             shape=self.shape,
             board=place,
@@ -210,7 +217,9 @@ class Stem:
             ram_bytes=self.cost.ram_bytes(precision),
             busy=round_up(busy_ms, UNITS_PER_MS),
             energy=round_up(busy_mj, UNITS_PER_MJ),
-            drain=round_up(drain_mj, UNITS_PER_MJ),
+            drain=drain,
+            cycle=cycle,
+            power=whole_power(device, self.cost.macs),
             sent=round_up(sent_ms, UNITS_PER_MS),
             lead=round_up(sent_ms + busy_ms + under_way_ms, UNITS_PER_MS),
         )
@@ -236,6 +245,8 @@ class DedicatedStem:
     busy: int
     energy: int
     drain: int
+    cycle: int
+    power: int
     sent: int
     lead: int
 

@@ -1,13 +1,13 @@
 """Objective functions: how each objective is read from a plan or a model."""
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 from nonn_common.units import FLOPS_PER_MAC
 from planner.accuracy.model import UNITS_PER_INDEX
+from planner.data.board_capacity import delay_spread_bound
 from planner.data.modes import (
     LATEST_UNITS,
     UNITS_PER_MJ,
@@ -16,16 +16,14 @@ from planner.data.modes import (
     DropChoice,
     least_within,
     most_within,
-    one_way_units,
     rounding_bound,
 )
-from planner.problem.budgets import Resource
+from planner.problem.budgets import BUDGETS, MILLIONTHS, Resource
 from planner.problem.duty import smallest_battery_wh
 from planner.problem.goals import MAXIMISED, Objective, Requirement
 from planner.problem.least_spread import PCT_UNITS
 from planner.problem.problem import Problem
 from planner.reliability.robustness import UNITS_PER_ACCURACY_POINT, UNITS_PER_CERTAINTY
-from profiles.fleet import Board
 from profiles.layer import BYTES_PER_VALUE
 from simulator.workloads.closed_form import P95
 
@@ -90,6 +88,7 @@ FLOAT_NOISE = 1e-3
 _BEYOND = 10**18
 """More than any measure counts to, and less than the solver's largest number."""
 
+_AVERAGE = BUDGETS["average_w"]
 _FAR = 1000.0
 """An index of accuracy that no students have."""
 
@@ -219,6 +218,22 @@ OBJECTIVE_FUNCTIONS: dict[Objective, ObjectiveFunction] = {
         lambda view: view.highest("energy"),
         value=lambda plan: plan.predicted.energy_highest_mj,
         scale=_linear_scale(UNITS_PER_MJ),
+        rounded=True,
+    ),
+    # Of all boards that work: while all of them compute, and over time at the question's rate.
+    "fleet-power": ObjectiveFunction(
+        lambda view: view.total("power"),
+        value=lambda plan: plan.fleet_power_w,
+        scale=_linear_scale(MILLIONTHS),
+        rounded=True,
+    ),
+    "fleet-average-power": ObjectiveFunction(
+        lambda view: view.total("cycle"),
+        value=lambda plan: plan.duty.average_w if plan.duty else None,
+        scale=UnitScale(
+            lambda problem, counted: counted / _AVERAGE.units_at(problem.rate_per_s),
+            lambda problem, value: value * _AVERAGE.units_at(problem.rate_per_s),
+        ),
         rounded=True,
     ),
     # Hours of the battery that is empty first: the inverse of its drain from image to image.
@@ -373,15 +388,3 @@ def rounding_tolerance(problem: Problem, objective: Objective, value: float) -> 
     counted = measure.scale.count(problem, value)
     worse = counted - units if measure.maximise else counted + units
     return abs(measure.scale.read(problem, worse) - value)
-
-
-def delay_spread_bound(boards: Iterable[Board]) -> int:
-    """Bound, in solver units, what unlike latencies on one medium add to a latency.
-
-    The model lets the last reply on a shared medium take the longest latency of its boards.
-    """
-    media: dict[str, list[int]] = defaultdict(list)
-    for board in boards:
-        if board.link.shared:
-            media[board.link.name].append(one_way_units(board))
-    return max((max(delays) - min(delays) for delays in media.values()), default=0)

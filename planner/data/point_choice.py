@@ -51,6 +51,7 @@ def _worthwhile(problem: Problem, site: int, points: Sequence[Board]) -> tuple[B
         return tuple(points)
     budget = problem.budgets[site]
     counts_energy = problem.counts_energy(site)
+    counts_power = "fleet-power" in problem.goals
     needs_power = counts_energy or budget.power_w is not None
     known = [one for one in points if one.device.power_known or not needs_power]
 
@@ -58,7 +59,9 @@ def _worthwhile(problem: Problem, site: int, points: Sequence[Board]) -> tuple[B
         mine, theirs = one.device, other.device
         power_w = budget.power_w
         roomy = power_w is None or _room(theirs, power_w) >= _room(mine, power_w)
-        return roomy and replaces(theirs, mine, counts_energy=counts_energy)
+        return roomy and replaces(
+            theirs, mine, counts_energy=counts_energy, counts_power=counts_power
+        )
 
     kept: list[Board] = []
     for one in known:
@@ -68,11 +71,15 @@ def _worthwhile(problem: Problem, site: int, points: Sequence[Board]) -> tuple[B
 
 
 @lru_cache(maxsize=4096)
-def replaces(one: DeviceProfile, other: DeviceProfile, *, counts_energy: bool) -> bool:
+def replaces(
+    one: DeviceProfile, other: DeviceProfile, *, counts_energy: bool, counts_power: bool = False
+) -> bool:
     """Whether a point is as good as another one; limits on power apart."""
     pairs = [*zip(_figures(one), _figures(other), strict=True)]
     if counts_energy:
         pairs += zip(_energies(one), _energies(other), strict=True)
+    if counts_power:
+        pairs += zip(_powers(one), _powers(other), strict=True)
     alike = one.layers == other.layers and _rates(one).keys() == _rates(other).keys()
     return alike and all(mine <= theirs for mine, theirs in pairs)
 
@@ -108,6 +115,19 @@ def _energies(device: DeviceProfile) -> Iterator[float]:
         busy_w = device.power_busy_w.value if device.power_busy_w else 0.0
         yield from ((busy_w - rest_w) * ms for _, ms in sorted(_rates(device).items()))
     yield idle_w
+
+
+def _powers(device: DeviceProfile) -> Iterator[float]:
+    """Power of MACs and of the fixed part; minus the MACs as long as that.
+
+    The more MACs take as long, the less further ones raise the power of all.
+    """
+    busy_w, fixed_w = device.power_busy_w, device.power_fixed_w
+    fixed, rate = device.compute_fixed_ms, device.compute_ms_per_mmac
+    timed = fixed is not None and rate is not None and rate.value > 0
+    yield 0.0 if busy_w is None else busy_w.value
+    yield 0.0 if fixed_w is None else fixed_w.value
+    yield -fixed.value / rate.value if timed and fixed and rate else 0.0
 
 
 def settle(problem: Problem, found: Assignment) -> tuple[Problem, Assignment]:

@@ -26,7 +26,7 @@ from planner.data.modes import (
 )
 from planner.data.point_choice import places
 from planner.problem.budgets import BUDGETS, Resource
-from planner.problem.duty import battery_drain
+from planner.problem.duty import battery_drain, cycle_drain
 from planner.problem.problem import Problem
 from planner.reliability.robustness import FailureScenarios
 from profiles.device import DEVICES, DeviceProfile, spread_cv
@@ -46,7 +46,7 @@ class ProblemData(BoardPlaces):
     precision share theirs (`planner.data.mode_costs`).  `most_uneven` bounds unevenness.  `sites`
     are boards of the fleet, of each place of `capacities` one; where there are none, each place is
     a board's only operating point (`planner.data.point_choice`).  `counts_energy` says whether less
-    energy makes a point worth its time.
+    energy or power makes a point worth its time, `counts_power` whether loads tell what they draw.
     """
 
     host: DeviceProfile
@@ -68,6 +68,7 @@ class ProblemData(BoardPlaces):
     most_uneven: int | None = None
     sites: tuple[int, ...] = ()
     counts_energy: bool = True
+    counts_power: bool = True
 
     @cached_property
     def communities(self) -> tuple[int, ...]:
@@ -320,6 +321,7 @@ def resolve_problem(problem: Problem) -> ProblemData:
         stems=_stems(problem),
         shares_stem=problem.group0_copies == "per-board",
         counts_energy=any(map(problem.counts_energy, range(len(problem.fleet.boards)))),
+        counts_power="fleet-power" in problem.goals,
     )
 
 
@@ -379,10 +381,14 @@ def board_capacities(problem: Problem, boards: Sequence[Board]) -> tuple[BoardCa
 
 def _capacities(problem: Problem, boards: Iterable[tuple[int, Board]]) -> tuple[BoardCapacity, ...]:
     """Boards, each with its place in the fleet, with their budgets."""
-    rows = BUDGETS.items()
+    rate = problem.rate_per_s
     return tuple(
         BoardCapacity(
-            board, battery=battery_drain(problem.rate_per_s, problem.budgets, site, board.device)
-        ).limited({name: row.limit_at(board.device, budget.room(name)) for name, row in rows})
+            board,
+            battery=battery_drain(rate, problem.budgets, site, board.device),
+            idling=cycle_drain(rate, board.device) if problem.averages_power(site) else None,
+        ).limited(
+            {n: row.limit_at(board.device, budget.room(n), rate) for n, row in BUDGETS.items()}
+        )
         for site, board, budget in ((site, board, problem.budgets[site]) for site, board in boards)
     )

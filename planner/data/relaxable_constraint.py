@@ -195,10 +195,11 @@ def loosened_budgets(problem: Problem) -> ProblemData:
     data = resolve_problem(problem)
     capacities = []
     for capacity in data.capacities:
-        busy, energy = (
-            None if limit is None else limit + units for limit in (capacity.busy, capacity.energy)
+        busy, energy, cycle = (
+            None if limit is None else limit + units
+            for limit in (capacity.busy, capacity.energy, capacity.cycle)
         )
-        capacities.append(replace(capacity, busy=busy, energy=energy))
+        capacities.append(replace(capacity, busy=busy, energy=energy, cycle=cycle))
     return replace(data, capacities=tuple(capacities))
 
 
@@ -282,7 +283,8 @@ def readable_limit(problem: Problem, constraint: RelaxableConstraint, value: int
     if constraint.budget is not None:
         row = BUDGETS[constraint.budget]
         allowance = problem.budgets[constraint.board].allowance(constraint.budget)
-        return value + (allowance if value else 0) if row.whole else value / row.units
+        units = row.units_at(problem.rate_per_s)
+        return value + (allowance if value else 0) if row.whole else value / units
     if constraint.objective is not None:
         return OBJECTIVE_FUNCTIONS[constraint.objective].scale.read(problem, value)
     if constraint.kind == "balance":

@@ -39,7 +39,8 @@ from planner.data.relaxable_constraint import (
     relaxable_constraints,
 )
 from planner.diagnosis.conflict import conflict_sentences, irreducible_conflict
-from planner.diagnosis.repair import PowerPrice, Repair, find_repairs, power_prices
+from planner.diagnosis.power_price import PowerPrice, power_prices
+from planner.diagnosis.repair import Repair, find_repairs
 from planner.plan_file.evaluation import PlanEvaluation
 from planner.plan_file.plan_document import Decision, LevelResult, PlanDocument, PlannedStudent
 from planner.plan_file.validation import keeps_limits
@@ -300,7 +301,7 @@ class Explanation(Record):
         description="The plan elsewhere in the intervals of times; empty where none is known.",
     )
     power_prices: tuple[PowerPrice, ...] = Field(
-        default=(), description="What a watt more on each limited board buys, and no limit."
+        default=(), description="What a watt more of each limit of power buys, and no limit."
     )
     conflict: tuple[str, ...] = Field(
         default=(), description="If infeasible: demands that cannot hold together, any fewer can."
@@ -393,8 +394,7 @@ def proof_sentences(plan: PlanDocument) -> tuple[str, ...]:
 
 def _stages(stages: Sequence[LevelResult]) -> Iterator[str]:
     for level in stages:
-        proven = "proven" if level.proven else "not proven"
         bound = "" if level.bound is None else f", bound {level.bound:.10g}"
         gap = "" if level.gap_pct is None else f", gap {level.gap_pct:.2f} %"
-        best = f"best {level.best:.10g}{bound}{gap}, {proven}"
+        best = f"best {level.best:.10g}{bound}{gap}, {'' if level.proven else 'not '}proven"
         yield f"{level.objective}, {OBJECTIVES[level.objective].aim}: {level.value:.10g} ({best})"

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from nonn_common import Progress, silent
 from nonn_common.document import Record
-from nonn_common.errors import InputError, UnprovenError
+from nonn_common.errors import InputError
 from nonn_core.networks.network_cost import Precision
 from planner.data.modes import LATEST_UNITS
 from planner.data.objective_function import ObjectiveFunction
@@ -35,13 +35,12 @@ from planner.data.relaxable_constraint import (
     with_limit,
 )
 from planner.heuristics.solution import EvaluatedSolution
-from planner.plan_file.evaluation import PlanEvaluation, unproven_plan
+from planner.plan_file.evaluation import unproven_plan
 from planner.plan_file.validation import violations
 from planner.problem.budgets import BUDGETS, BudgetName, format_budget
 from planner.problem.goals import Objective
 from planner.problem.problem import Problem
 from planner.reliability.failures import with_added_board
-from planner.solvers.lexicographic import lexicographic_optimum
 from planner.solvers.search import SolverSession
 from profiles.layer import BYTES_PER_VALUE
 
@@ -71,56 +70,6 @@ class Repair(Record):
         description="The changes, where several are needed; each by itself is no repair.",
     )
     least: bool = Field(description="Proven: no smaller change of this kind alone does.")
-
-
-class PowerPrice(Record):
-    """Best values of a question whose power limits are others, all else as asked."""
-
-    more_w: float | None = Field(description="W more on each limited board; null: no limits.")
-    values: dict[str, float] = Field(
-        description="Best value of each stage there, in its unit; empty where none was proven."
-    )
-    points: tuple[str, ...] = Field(
-        description="Operating points of the boards at work there, devices by name."
-    )
-
-
-NEXT_W = 1.0
-"""How much more power a price is asked for."""
-
-
-def power_prices(session: SolverSession) -> tuple[PowerPrice, ...]:
-    """Values that a watt more on each limited board buys, and those without limits.
-
-    Empty where no board has a power limit.
-    """
-    if all(row.power_w is None for row in session.problem.budgets):
-        return ()
-    return tuple(_power_price(session, more_w) for more_w in (NEXT_W, None))
-
-
-def _power_price(session: SolverSession, more_w: float | None) -> PowerPrice:
-    rows = [
-        row.model_copy(update={"power_w": None if more_w is None else row.power_w + more_w})
-        if row.power_w is not None
-        else row
-        for row in session.problem.budgets
-    ]
-    problem = session.problem.model_copy(update={"budgets": tuple(rows)})
-    try:
-        found = lexicographic_optimum(session.for_problem(problem))
-    except UnprovenError:
-        return PowerPrice(more_w=more_w, values={}, points=())
-    evaluation = PlanEvaluation.of(problem, found.assignment)
-    used = evaluation.decision.used
-    boards = evaluation.problem.fleet.boards
-    return PowerPrice(
-        more_w=more_w,
-        values={level.objective: evaluation.value(level.objective) for level in problem.objective}
-        if found.proven
-        else {},
-        points=tuple(row.device for row in boards if row.name in used),
-    )
 
 
 @dataclass(frozen=True, slots=True)

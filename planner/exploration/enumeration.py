@@ -39,6 +39,7 @@ from planner.exploration.plan_chunk import (
     even_groupings,
     groupings,
     plan_chunks,
+    power_units,
     undominated_rows,
 )
 from planner.heuristics.board_load import BoardLoad, cached_loads
@@ -70,6 +71,8 @@ _COUNTS: dict[Objective, Counted] = {
     "energy": (("energy", 1),),
     "energy-node": (("energy", 1),),
     "battery": (("drain", 1),),
+    "fleet-power": (("power", 1),),
+    "fleet-average-power": (("cycle", 1),),
     "memory": (("memory_bytes", 1),),
     "flops": (("macs", 1),),
     "boards": (),
@@ -261,11 +264,7 @@ class PricedSets:
         self._found: dict[object, StudentSets | None] = {}
 
     def of(
-        self,
-        board: int,
-        modes: tuple[int, ...],
-        sizes: tuple[int, ...],
-        limits: Limits,
+        self, board: int, modes: tuple[int, ...], sizes: tuple[int, ...], limits: Limits
     ) -> StudentSets | None:
         """Return the sets within these limits, of figures that only grow with students."""
         key = (board, modes, sizes, limits)
@@ -274,11 +273,7 @@ class PricedSets:
         return self._found[key]
 
     def _priced(
-        self,
-        board: int,
-        modes: tuple[int, ...],
-        sizes: tuple[int, ...],
-        limits: Limits,
+        self, board: int, modes: tuple[int, ...], sizes: tuple[int, ...], limits: Limits
     ) -> StudentSets | None:
         parts = np.empty((1, 0), dtype=np.int64)
         if len(sizes) > 1:
@@ -290,6 +285,9 @@ class PricedSets:
         if sizes[-1:] == sizes[-2:-1]:  # students of one size are told apart by their modes alone
             chosen = chosen[chosen[:, -2] <= chosen[:, -1]]
         figures = self._figures(board, chosen, sizes, tuple(name for name, _ in limits))
+        if self._data.counts_power:
+            device = self._data.capacities[board].board.device
+            figures["power"] = power_units(device, figures["macs"])
         fits = np.ones(len(chosen), dtype=bool)
         for name, limit in limits:
             if limit is not None:
@@ -313,7 +311,7 @@ class PricedSets:
         modes = [self._data.modes[mode] for mode in np.unique(chosen)]
         capacity = self._data.capacities[board]
         kinds = {(mode.precision, knows_layers(capacity.board.device, mode)) for mode in modes}
-        drained = () if capacity.battery is None else ("drain",)
+        drained = [name for name in ("drain", "cycle") if capacity.drain_of(name)]
         names = tuple(dict.fromkeys((*_FIGURES, *limited, *drained)))
         if self._data.shares_stem and len(sizes) > 1 and len(kinds) > 1:
             loads = [self._load(board, _tasks(row, sizes)) for row in chosen]

@@ -24,6 +24,8 @@ from planner.data.problem_data import ProblemData, kept_communities
 from planner.problem.budgets import Resource
 from planner.problem.least_spread import uneven_units
 from planner.solvers.level_solver import SearchOutcome
+from profiles.device import DeviceProfile
+from profiles.operating_point import whole_power
 from simulator.graph_builder import downlink, uplink
 
 MOST_DIVISIONS = 20_000
@@ -258,6 +260,12 @@ def _log_units(amounts: Units) -> Units:
     found, back = np.unique(amounts, return_inverse=True)
     units = np.array([log_units(int(one)) for one in found], dtype=np.int64)
     return units[back].reshape(amounts.shape)
+
+
+def power_units(device: DeviceProfile, macs: Units) -> Units:
+    """Power of a board while it computes so many MACs, in solver units."""
+    found, back = np.unique(macs, return_inverse=True)
+    return np.array([whole_power(device, int(one)) for one in found], dtype=np.int64)[back]
 
 
 def plan_chunks(

@@ -17,7 +17,8 @@ from planner.data.mode_costs import StudentLoad, StudentsCost, students_cost
 from planner.data.modes import delay_units, reply_units
 from planner.data.problem_data import ProblemData, community_classes
 from planner.heuristics import SearchEffort
-from profiles.device import slowdown
+from profiles.device import DeviceProfile, slowdown
+from profiles.operating_point import whole_power
 
 _uses_of: Callable[["BoardLoad"], tuple[int, ...]] = attrgetter(*FIGURES)
 """Use of each figure that a budget limits; asked for often."""
@@ -29,7 +30,8 @@ class BoardLoad(NamedTuple):
     `value_bytes` adds up the bytes per value of the students, `send` is the host's time for the
     image, `delay` the time under way on both ways, `late` the time of computing that latencies
     count, `known_macs` the MACs with each copy of G0 once, `drain` that of its battery from image
-    to image.
+    to image, `cycle` its energy in that time, `power` what it draws as it computes; each of the
+    last three where it counts, else 0.
     """
 
     tasks: tuple[StudentLoad, ...]
@@ -47,6 +49,8 @@ class BoardLoad(NamedTuple):
     late: int
     known_macs: int
     drain: int
+    cycle: int = 0
+    power: int = 0
 
     @property
     def tail(self) -> int:
@@ -56,6 +60,7 @@ class BoardLoad(NamedTuple):
     def no_worse_than(self, other: "BoardLoad", *, counts_energy: bool) -> bool:
         """Whether the same students take no longer here, nor more energy where that counts."""
         frugal = self.energy <= other.energy and self.drain <= other.drain
+        frugal = frugal and self.cycle <= other.cycle and self.power <= other.power
         timely = self.send <= other.send and self.busy <= other.busy and self.tail <= other.tail
         return timely and (frugal or not counts_energy)
 
@@ -72,7 +77,10 @@ def cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]], 
     Loads know no limits and no failures: questions that differ in these have one function.
     """
     bare = tuple(
-        [BoardCapacity(one.board, slow=one.slow, battery=one.battery) for one in data.capacities]
+        [
+            BoardCapacity(one.board, slow=one.slow, battery=one.battery, idling=one.idling)
+            for one in data.capacities
+        ]
     )
     return _cached_loads(replace(data, capacities=bare, most_uneven=None, scenarios=None))
 
@@ -86,14 +94,17 @@ def _cached_loads(data: ProblemData) -> Callable[[int, tuple[StudentLoad, ...]],
     return lambda board, tasks: loaded(alike[board], tasks)
 
 
-_BoardUnits = tuple[int, int, int, int]
-"""Time of a board's send, under way, and of a reply for each filter; drain as it rests."""
+_BoardUnits = tuple[int, int, int, int, int, DeviceProfile | None]
+"""Time of a board's send, under way, and of a reply for each filter; drain and energy as it rests;
+its device where power counts."""
 
 
 def _board_units(data: ProblemData, place: int) -> _BoardUnits:
     capacity = data.capacities[place]
     board = capacity.board
-    return data.send(place), delay_units(board), reply_units(board), capacity.resting
+    rest = capacity.resting("drain"), capacity.resting("cycle")
+    powered = board.device if data.counts_power else None
+    return data.send(place), delay_units(board), reply_units(board), *rest, powered
 
 
 @dataclass(frozen=True)
@@ -123,13 +134,16 @@ class RivalPoints:
 def _board_load(
     data: ProblemData, tasks: tuple[StudentLoad, ...], cost: StudentsCost, units: _BoardUnits
 ) -> BoardLoad:
-    spent = cost._replace(drain=cost.drain + units[3]) if units[3] else cost
+    resting, idling, device = units[3:]
+    spent = cost._replace(drain=cost.drain + resting) if resting else cost
+    spent = spent._replace(cycle=cost.cycle + idling) if idling else spent
     return BoardLoad(
         tasks=tasks,
         value_bytes=sum([data.modes[o].value_bytes for o, _ in tasks]),
         send=units[0],
         reply=units[2] * sum([filters for _, filters in tasks]),
         delay=units[1],
+        power=whole_power(device, cost.macs) if device else 0,
         **spent._asdict(),
     )
 

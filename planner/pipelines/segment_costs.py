@@ -186,15 +186,14 @@ class SegmentCosts:
                 (stored + alive, capacity.memory_bytes),
                 (stored, capacity.flash_bytes),
                 (alive, capacity.ram_bytes),
+                (macs[None, :] - macs[:, None], capacity.macs),
+                (macs[None, :] - macs[:, None], capacity.power_macs),
+                (self._part_ms[kind] * UNITS_PER_MS, capacity.busy),
+                (self._part_mj[kind] * UNITS_PER_MJ, capacity.energy),
+                (self._cycle_mj(kind) * UNITS_PER_MJ, capacity.cycle),
             ):
                 if limit is not None:
                     fits[kind] &= needed <= limit
-            if capacity.macs is not None:
-                fits[kind] &= macs[None, :] - macs[:, None] <= capacity.macs
-            if capacity.busy is not None:
-                fits[kind] &= self._part_ms[kind] * UNITS_PER_MS <= capacity.busy
-            if capacity.energy is not None:
-                fits[kind] &= self._part_mj[kind] * UNITS_PER_MJ <= capacity.energy
         whole = fits[:, 0, -1].copy()
         if parts == "one":
             fits[:] = False
@@ -243,6 +242,14 @@ class SegmentCosts:
     @cached_property
     def _part_mj(self) -> CostTable:
         return self._efforts[1]
+
+    def _cycle_mj(self, kind: int) -> CostTable:
+        """Energy of a cycle, by kind, or 0 where it does not count."""
+        idling, busy_ms = self._sites[kind].idling, self._part_ms[kind]
+        if idling is None:
+            return np.zeros_like(busy_ms)
+        found: CostTable = idling.resting_mj + idling.computing_mj(busy_ms, self._part_mj[kind])
+        return found
 
     @cached_property
     def _efforts(self) -> tuple[CostTable, CostTable]:

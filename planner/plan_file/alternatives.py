@@ -14,7 +14,7 @@ the best of all: what latency, accuracy, energy and boards are worth is the user
 from collections.abc import Iterator, Sequence
 
 from nonn_common.errors import UnprovenError
-from nonn_common.units import FLOPS_PER_MAC, format_bytes
+from nonn_common.units import FLOPS_PER_MAC
 from nonn_core.networks.blueprint import NetworkSpec
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import Cost, teacher_cost
@@ -36,7 +36,7 @@ from planner.plan_file.evaluation import PlanEvaluation, all_up_probability
 from planner.plan_file.plan_document import Alternative, AlternativeKind, PlanDocument
 from planner.problem.budgets import BUDGETS, BudgetName
 from planner.problem.duty import LEAST_PER_S, Duty
-from planner.problem.goals import Objective, Requirement
+from planner.problem.goals import OBJECTIVES, Objective, Requirement
 from planner.problem.problem import Problem
 from profiles.layer import BYTES_PER_VALUE
 from simulator.task_graph import period_ms
@@ -176,19 +176,18 @@ def _cut(
         params=best.params,
         memory_highest_bytes=best.memory_highest_bytes,
         **_accuracies_of_network(problem, kind, best.params, best.macs),
-        robustness_pct=_robustness_pct(problem, best, accuracy),
+        robustness_pct=_robustness_pct(problem, accuracy(best.params, best.macs, 1), best.boards),
         segmentation=best,
     )
 
 
 def _robustness_pct(
-    problem: Problem, best: Segmentation, accuracy: AccuracyEstimator
+    problem: Problem, accuracy_pct: float | None, boards: Sequence[str]
 ) -> float | None:
-    """Expected accuracy of a network that needs all its boards up."""
-    accuracy_pct = accuracy(best.params, best.macs, 1)
+    """Expected accuracy of a network that needs all these boards up."""
     if problem.failures is None or accuracy_pct is None:
         return None
-    return accuracy_pct * all_up_probability(problem, best.boards)
+    return accuracy_pct * all_up_probability(problem, boards)
 
 
 def _limits(problem: Problem) -> dict[CutObjective, float]:
@@ -201,20 +200,27 @@ def _limits(problem: Problem) -> dict[CutObjective, float]:
 
 def _missed(problem: Problem, best: Segmentation) -> str | None:
     """Say so if the best cut breaks a requirement of memory, activations included, or life."""
-    needed, lasts_h = sum(part.memory_bytes for part in best.parts), _life_h(problem, best)
+    told = _powers_of(problem, best) | {"memory": sum(part.memory_bytes for part in best.parts)}
     for one in problem.requirements:
-        if one.objective == "memory" and not satisfies(problem, one, needed):
-            return f"the best cut of {best.network} needs {format_bytes(needed)}; asked: {one}"
-        if one.objective == "battery" and not satisfies(problem, one, lasts_h or 0.0):
-            return f"batteries last {lasts_h or 0:.4g} h with the best cut of {best.network}"
+        value = told.get(one.objective)
+        if value is not None and not satisfies(problem, one, value):
+            text = f"{value:.6g} {OBJECTIVES[one.objective].unit}"
+            return f"the best cut of {best.network} has {one.objective} {text}; asked: {one}"
     return None
 
 
-def _life_h(problem: Problem, best: Segmentation) -> float | None:
-    """Hours until the first battery is empty at the problem's rate."""
+def _powers_of(problem: Problem, cut: Segmentation | None) -> dict[Objective, float | None]:
+    """Power of all boards, also on average, and life of batteries."""
+    if cut is None:
+        return {}
+    spent = {part.board: (part.compute_ms, part.energy_mj or 0.0) for part in cut.parts}
     rate_per_s = problem.rate_per_s or LEAST_PER_S
-    spent = {part.board: (part.compute_ms, part.energy_mj or 0.0) for part in best.parts}
-    return Duty.of(rate_per_s, problem.boards, problem.budgets, spent).battery_h
+    duty = Duty.of(rate_per_s, problem.boards, problem.budgets, spent)
+    return {
+        "battery": duty.battery_h,
+        "fleet-power": sum(busy_mj / busy_ms for busy_ms, busy_mj in spent.values() if busy_ms),
+        "fleet-average-power": duty.average_w,
+    }
 
 
 def _does(
@@ -340,7 +346,7 @@ def _teacher_on(problem: Problem, place: int) -> Alternative:
         params=round(facts.params),
         memory_highest_bytes=memory_bytes,
         on=board.name,
-        robustness_pct=_survived(problem, board.name),
+        robustness_pct=_robustness_pct(problem, _teacher_pct(problem), [board.name]),
         segmentation=whole,
         **_accuracies_of_network(problem, "teacher", round(facts.params), round(facts.macs)),
         **figures,
@@ -352,6 +358,8 @@ def _teacher_on(problem: Problem, place: int) -> Alternative:
         "macs": facts.macs,
         "busy_ms": busy_ms,
         "energy_mj": row.energy_fleet_mj,
+        "power_w": (row.energy_fleet_mj or 0.0) / busy_ms if busy_ms else 0.0,
+        "average_w": _powers_of(problem, whole).get("fleet-average-power"),
     }
     reasons = [
         f"it needs {BUDGETS[kind].text(uses[kind] or 0)}, "
@@ -372,20 +380,12 @@ def _breaks(problem: Problem, required: Requirement, row: Alternative) -> bool:
         "energy-node": row.energy_highest_mj,
         "memory": row.memory_highest_bytes,
         "boards": row.boards,
-        "battery": None if row.segmentation is None else _life_h(problem, row.segmentation),
+        **_powers_of(problem, row.segmentation),
         "robustness": row.robustness_pct,
         "survival": 0,
     }
     value = known.get(required.objective)
     return value is not None and not satisfies(problem, required, value)
-
-
-def _survived(problem: Problem, board: str) -> float | None:
-    """Expected accuracy of the teacher on one board that may fail."""
-    accuracy_pct = _teacher_pct(problem)
-    if problem.failures is None or accuracy_pct is None:
-        return None
-    return accuracy_pct * all_up_probability(problem, [board])
 
 
 def _teacher_pct(problem: Problem) -> float | None:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from math import isclose
 
 from nonn_core.networks.blueprint import ImageShape
 from nonn_core.networks.family import parse_network
@@ -22,11 +23,14 @@ from planner.data.modes import AssignedStudent, Stem, round_down
 from planner.data.problem_data import host_device
 from planner.plan_file.plan_document import (
     BoardTime,
+    BudgetRow,
     Decision,
     JointModel,
     PlannedGroup0,
     PlannedStudent,
 )
+from planner.problem.budgets import BudgetName
+from planner.problem.duty import Duty
 from planner.problem.least_spread import (
     PCT_UNITS,
     least_spread,
@@ -38,11 +42,14 @@ from planner.problem.problem import Problem
 from planner.reliability.failures import answered_estimate
 from profiles.device import DeviceProfile, PredictedTime, TimingMethod, known_time, slowdown
 from profiles.fleet import Board
+from profiles.layer import BYTES_PER_VALUE
+from profiles.operating_point import computing_w
 from simulator.workloads.fan_out import (
     CopiedGroup,
     FanOut,
     SharedGroup,
     StudentWork,
+    busy_mj,
     busy_ms,
     model_works,
 )
@@ -306,3 +313,51 @@ def board_time(board: Board, works: Sequence[Work]) -> BoardTime:
         low_ms=factor * sum(low or 0.0 for low, _ in ends) if told else None,
         high_ms=factor * sum(high or 0.0 for _, high in ends) if told else None,
     )
+
+
+def board_powers(problem: Problem, decision: Decision) -> dict[str, float | None]:
+    """Power of each working board while it computes, in W; None: not known."""
+    return {
+        board.name: computing_w(board.device, sum(model.macs for model in here))
+        if board.device.power_known
+        else None
+        for board in problem.boards
+        if (here := decision.on(board.name))
+    }
+
+
+def budget_rows(
+    problem: Problem, decision: Decision, works: Mapping[str, Sequence[Work]], duty: Duty | None
+) -> Iterator[BudgetRow]:
+    """Yield use and slack of each board's budgets; time, energy and power where limited."""
+    powers = board_powers(problem, decision)
+    averages = {one.board: one.average_w for one in duty.boards} if duty else {}
+    for board, budget in zip(problem.boards, problem.budgets, strict=True):
+        here, own = decision.on(budget.board), works.get(board.name, ())
+        sizes = [BYTES_PER_VALUE[model.precision] for model in here]
+        uses: dict[BudgetName, float] = {
+            "memory_bytes": sum(model.memory_bytes for model in here),
+            "macs": sum(model.macs for model in here),
+        }
+        if budget.flash_bytes is not None:
+            uses["flash_bytes"] = sum(n * one.params for n, one in zip(sizes, here, strict=True))
+        if budget.ram_bytes is not None:
+            peaks = (n * one.peak_elements for n, one in zip(sizes, here, strict=True))
+            uses["ram_bytes"] = max(peaks, default=0)
+        if budget.busy_ms is not None:
+            uses["busy_ms"] = busy_ms(board.device, own)
+        if budget.energy_mj is not None:
+            uses["energy_mj"] = busy_mj(board.device, own)
+        if budget.power_w is not None:
+            uses["power_w"] = _near(powers.get(board.name) or 0.0, budget.power_w)
+        if budget.average_w is not None:
+            uses["average_w"] = _near(averages.get(board.name) or 0.0, budget.average_w)
+        for name, amount in uses.items():
+            used, limit = amount + (budget.allowance(name) if here else 0), budget.limit(name)
+            slack = None if limit is None else limit - used
+            yield BudgetRow(board=board.name, budget=name, used=used, limit=limit, slack=slack)
+
+
+def _near(power_w: float, limit_w: float) -> float:
+    """Power of a board; the limit itself where binary fractions alone differ."""
+    return limit_w if isclose(power_w, limit_w, rel_tol=1e-12) else power_w

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from math import isclose, isnan
+from math import isnan
 from typing import Literal, Self
 
 from nonn_core.partition import DropStep
@@ -15,7 +15,9 @@ from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.data.point_choice import settle
 from planner.data.problem_data import host_device
 from planner.plan_file.decision_workload import (
+    board_powers,
     board_time,
+    budget_rows,
     decision_workload,
     evaluate_decision,
     partition_balance,
@@ -33,19 +35,16 @@ from planner.plan_file.plan_document import (
     SolverRun,
     require_students,
 )
-from planner.problem.budgets import BudgetName
 from planner.problem.duty import Duty
 from planner.problem.goals import Objective
 from planner.problem.problem import Problem
 from planner.reliability.failures import Failures
 from planner.reliability.robustness import RobustnessEstimate, RobustnessEvaluator, survives
-from profiles.device import DeviceProfile, End, spread_cv
-from profiles.layer import BYTES_PER_VALUE
-from profiles.operating_point import computing_w
+from profiles.device import End, spread_cv
 from profiles.time_spread import quantile_factor
 from simulator.task_graph import period_ms
 from simulator.workloads.closed_form import P95, fan_out_breakdown, known_join_spread
-from simulator.workloads.fan_out import FanOut, awaited_first, busy_mj, busy_ms
+from simulator.workloads.fan_out import FanOut, awaited_first
 from simulator.workloads.layer_parts import Work
 
 _ENDS: tuple[End, ...] = ("low", "middle", "high")
@@ -124,6 +123,17 @@ class PlanEvaluation:
         rows = fan_out_breakdown(self.workload).boards
         spent = {row.board: (row.busy_ms, row.energy_mj) for row in rows}
         return Duty.of(self.problem.rate_per_s, self.problem.boards, self.problem.budgets, spent)
+
+    @cached_property
+    def fleet_power_w(self) -> float | None:
+        """Power of all working boards while they compute; None: one's is unknown."""
+        told = [power for power in self.power_w.values() if power is not None]
+        return sum(told) if len(told) == len(self.power_w) else None
+
+    @cached_property
+    def power_w(self) -> dict[str, float | None]:
+        """Power of each working board while it computes; None: it is unknown."""
+        return board_powers(self.problem, self.decision)
 
     @cached_property
     def late_ms(self) -> float:
@@ -256,40 +266,7 @@ class PlanEvaluation:
     @cached_property
     def budgets(self) -> tuple[BudgetRow, ...]:
         """Use and slack of each board's budgets; time and energy if limited."""
-        rows = []
-        for board, budget in zip(self.problem.boards, self.problem.budgets, strict=True):
-            here = self.decision.on(budget.board)
-            works = self._works.get(board.name, [])
-            uses: dict[BudgetName, float] = {
-                "memory_bytes": sum(model.memory_bytes for model in here),
-                "macs": sum(model.macs for model in here),
-            }
-            sizes = [BYTES_PER_VALUE[model.precision] for model in here]
-            if budget.flash_bytes is not None:
-                stored = (n * one.params for n, one in zip(sizes, here, strict=True))
-                uses["flash_bytes"] = sum(stored)
-            if budget.ram_bytes is not None:
-                peaks = (n * one.peak_elements for n, one in zip(sizes, here, strict=True))
-                uses["ram_bytes"] = max(peaks, default=0)
-            if budget.busy_ms is not None:
-                uses["busy_ms"] = busy_ms(board.device, works)
-            if budget.energy_mj is not None:
-                uses["energy_mj"] = busy_mj(board.device, works)
-            if budget.power_w is not None:
-                uses["power_w"] = _computing_w(board.device, int(uses["macs"]), budget.power_w)
-            for name, amount in uses.items():
-                used, limit = amount + (budget.allowance(name) if here else 0), budget.limit(name)
-                slack = None if limit is None else limit - used
-                rows.append(
-                    BudgetRow(board=board.name, budget=name, used=used, limit=limit, slack=slack)
-                )
-        return tuple(rows)
-
-
-def _computing_w(device: DeviceProfile, macs: int, limit_w: float) -> float:
-    """Power while a board computes; the limit itself where binary fractions alone differ."""
-    power_w = computing_w(device, macs) if macs else 0.0
-    return limit_w if isclose(power_w, limit_w, rel_tol=1e-12) else power_w
+        return tuple(budget_rows(self.problem, self.decision, self._works, self.duty))
 
 
 def _best_send_order(problem: Problem, decision: Decision, found: Sequence[int]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Literal, Self
 
@@ -16,7 +16,14 @@ from profiles.fleet import Board, Fleet, resolve
 from profiles.operating_point import most_macs_within
 
 BudgetName = Literal[
-    "memory_bytes", "flash_bytes", "ram_bytes", "macs", "busy_ms", "energy_mj", "power_w"
+    "memory_bytes",
+    "flash_bytes",
+    "ram_bytes",
+    "macs",
+    "busy_ms",
+    "energy_mj",
+    "power_w",
+    "average_w",
 ]
 Resource = Literal[
     "params",
@@ -28,8 +35,14 @@ Resource = Literal[
     "busy",
     "energy",
     "drain",
+    "cycle",
+    "power",
 ]
-"""Cost of a board's students together, in solver units; `drain` is that of its battery."""
+"""Cost of a board's students together, in solver units.
+
+`cycle` is its energy from image to image, rest included, `drain` the same as of the smallest
+battery, and `power` what it draws while it computes, in millionths of a W.
+"""
 
 MILLIONTHS = 10**6
 """Solver units of a ms and of a mJ."""
@@ -41,7 +54,8 @@ class LimitedResource:
 
     `figure` is its use in solver units, of which the budget's unit has `units`; `together` says how
     students of one board combine; `allowance` is the budget's field of what the runtime takes;
-    `at_device` turns a budget of another quantity into a limit of the figure on a device.
+    `at_device` turns a budget of another quantity into a limit of the figure on a device;
+    `per_image` ones are a power, their figure the energy from image to image.
     Time and energy are limited where they are asked for alone, the others are counted always.
     """
 
@@ -52,44 +66,48 @@ class LimitedResource:
     together: Literal["sum", "largest"] = "sum"
     allowance: str | None = None
     at_device: Callable[[DeviceProfile, float], int | None] | None = None
+    per_image: bool = False
 
     @property
     def whole(self) -> bool:
         """Whether it is counted, exactly, in whole numbers."""
         return self.units == 1
 
-    def limit_at(self, device: DeviceProfile, room: float | None) -> int | None:
+    def limit_at(
+        self, device: DeviceProfile, room: float | None, rate_per_s: float | None = None
+    ) -> int | None:
         """Limit of the figure on a device with so much room; None is no limit."""
         if room is None or self.at_device is not None:
             return self.at_device(device, room) if self.at_device and room is not None else None
-        return math.floor(room * self.units + 1e-3)
+        return math.floor(room * self.units_at(rate_per_s) + 1e-3)
+
+    def units_at(self, rate_per_s: float | None) -> float:
+        """Solver units of the budget's unit, at a rate of images."""
+        return self.units * 1000 / (rate_per_s or 1.0) if self.per_image else self.units
+
+
+def _bytes_text(size: float) -> str:
+    return format_bytes(int(size))
 
 
 BUDGETS: Mapping[BudgetName, LimitedResource] = {
     "memory_bytes": LimitedResource(
-        "memory",
-        lambda size: format_bytes(int(size)),
-        "memory_bytes",
-        allowance="runtime_bytes",
+        "memory", _bytes_text, "memory_bytes", allowance="runtime_bytes"
     ),
     "flash_bytes": LimitedResource(
-        "flash",
-        lambda size: format_bytes(int(size)),
-        "flash_bytes",
-        allowance="runtime_flash_bytes",
+        "flash", _bytes_text, "flash_bytes", allowance="runtime_flash_bytes"
     ),
     "ram_bytes": LimitedResource(
-        "RAM",
-        lambda size: format_bytes(int(size)),
-        "ram_bytes",
-        together="largest",
-        allowance="runtime_ram_bytes",
+        "RAM", _bytes_text, "ram_bytes", together="largest", allowance="runtime_ram_bytes"
     ),
     "macs": LimitedResource("FLOP", lambda macs: format_flops(int(macs)), "macs"),
     "busy_ms": LimitedResource("time", lambda ms: f"{ms:g} ms", "busy", units=MILLIONTHS),
     "energy_mj": LimitedResource("energy", lambda mj: f"{mj:g} mJ", "energy", units=MILLIONTHS),
     "power_w": LimitedResource(
         "power", lambda w: f"{w:g} W", "macs", units=MILLIONTHS, at_device=most_macs_within
+    ),
+    "average_w": LimitedResource(
+        "average power", lambda w: f"{w:g} W", "cycle", units=MILLIONTHS, per_image=True
     ),
 }
 """Resources of boards; a further one is a row here, a field of budgets and loads, and its cost."""
@@ -182,6 +200,13 @@ class BoardBudget(Record):
         description="Power it may draw while it computes, in W: energy over time of an image's "
         "computing, its fixed part once.",
     )
+    average_w: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        description="Power it may draw on average, in W, computing and idle, at the question's "
+        "rate of images.",
+    )
     battery_wh: float | None = Field(
         default=None,
         gt=0,
@@ -240,6 +265,7 @@ class BudgetLimits:
     busy_ms: float | None = None
     energy_mj: float | None = None
     power_w: float | None = None
+    average_w: float | None = None
     battery_wh: float | None = None
     flash_bytes: int | None = None
     ram_bytes: int | None = None
@@ -248,11 +274,7 @@ class BudgetLimits:
 
     def over(self, other: "BudgetLimits") -> "BudgetLimits":
         """Return these limits, and the other's where these say nothing."""
-        said = {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if getattr(self, each.name) is not None
-        }
+        said = {name: value for name, value in asdict(self).items() if value is not None}
         if "runtime_bytes" in said:  # of this board in particular, so of each of its memories
             other = replace(other, runtime_flash_bytes=None, runtime_ram_bytes=None)
         return replace(other, **said)
@@ -326,24 +348,16 @@ def _budget(board: Board, limits: BudgetLimits, where: str) -> BoardBudget:
         "flash": every if limits.runtime_flash_bytes is None else limits.runtime_flash_bytes,
         "ram": every if limits.runtime_ram_bytes is None else limits.runtime_ram_bytes,
     }
-    found: dict[str, int | None] = {}
+    found: dict[str, float | None] = {}
     for name, (asked, most) in sizes.items():
         cut = asked is not None and most is not None and asked > most
         part = "" if name == "memory" else f"{name}_"
         found |= {f"{name}_bytes": most if cut else asked}
         found |= {f"asked_{part}bytes": asked if cut else None}
         found |= {f"runtime_{part}bytes": 0 if asked is None else runtimes[name]}
-    return BoardBudget.model_validate(
-        {
-            "board": board.name,
-            "macs": limits.macs,
-            "busy_ms": limits.busy_ms,
-            "energy_mj": limits.energy_mj,
-            "power_w": limits.power_w,
-            "battery_wh": limits.battery_wh,
-            **found,
-        }
-    )
+    others = ("macs", "busy_ms", "energy_mj", "power_w", "average_w", "battery_wh")
+    found |= {name: getattr(limits, name) for name in others}
+    return BoardBudget.model_validate({"board": board.name, **found})
 
 
 def memory_notes(budgets: Sequence[BoardBudget]) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ image, as if of the smallest battery, so that batteries of all sizes compare in 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -107,7 +107,10 @@ def _board_duty(
 
 @dataclass(frozen=True, slots=True)
 class BatteryDrain:
-    """Drain of a board's battery from image to image, as of the smallest one."""
+    """Drain of a board's battery from image to image, as of the smallest one.
+
+    Of a board's own energy, of which average power is told, the share is 1.
+    """
 
     share: float
     idle_w: float
@@ -118,7 +121,7 @@ class BatteryDrain:
         """Part of a board that computes nothing."""
         return self.share * self.idle_w * self.period_ms
 
-    def computing_mj(self, busy_ms: float, busy_mj: float) -> float:
+    def computing_mj(self, busy_ms: Any, busy_mj: Any) -> Any:
         """Further part of computing, beyond that of resting."""
         return self.share * (busy_mj - self.idle_w * busy_ms)
 
@@ -128,10 +131,18 @@ def battery_drain(
 ) -> BatteryDrain | None:
     """Drain of a board's battery; None unless all boards have one, and images a rate."""
     smallest_wh, own_wh = smallest_battery_wh(budgets), budgets[site].battery_wh
-    if rate_per_s is None or smallest_wh is None or own_wh is None:
+    if smallest_wh is None or own_wh is None:
+        return None
+    drain = cycle_drain(rate_per_s, device)
+    return None if drain is None else replace(drain, share=smallest_wh / own_wh)
+
+
+def cycle_drain(rate_per_s: float | None, device: DeviceProfile) -> BatteryDrain | None:
+    """Energy of a board from image to image; None without a rate."""
+    if rate_per_s is None:
         return None
     idle_w = 0.0 if device.idle_w is None else device.idle_w.value
-    return BatteryDrain(smallest_wh / own_wh, idle_w, 1000 / rate_per_s)
+    return BatteryDrain(1.0, idle_w, 1000 / rate_per_s)
 
 
 def smallest_battery_wh(budgets: Sequence[BoardBudget]) -> float | None:
@@ -141,11 +152,18 @@ def smallest_battery_wh(budgets: Sequence[BoardBudget]) -> float | None:
 
 
 def check_power(
-    points: Sequence[Sequence[Board]], budgets: Sequence[BoardBudget], asked: Sequence[bool]
+    points: Sequence[Sequence[Board]],
+    budgets: Sequence[BoardBudget],
+    asked: Sequence[bool],
+    *,
+    added: bool,
 ) -> None:
-    """Check that power is known of each board where it counts; raises ProfileError."""
+    """Check that power is known of each board where it counts; raises ProfileError.
+
+    Where powers of boards are `added` up, more MACs must not draw less.
+    """
     for board, budget, counts in zip(points, budgets, asked, strict=True):
-        limited = budget.power_w is not None
+        limited = added or budget.power_w is not None or budget.average_w is not None
         if (counts or limited) and not any(one.device.power_known for one in board):
             raise ProfileError(
                 f"{'power' if limited else 'energy'} is asked for, and the power of a board is "
@@ -155,6 +173,16 @@ def check_power(
                 fix="measure it (nonn-plan profile), give power_fixed_w and power_busy_w in a "
                 "profile of your own, or ask for no energy and no power",
             )
+    for device in (one.device for board in points if added for one in board):
+        fixed_w, busy_w = device.power_fixed_w, device.power_busy_w
+        timed = device.compute_fixed_ms and device.compute_fixed_ms.value
+        if fixed_w and busy_w and timed and fixed_w.value > busy_w.value:
+            raise ProfileError(
+                "fleet-power is asked for, and a device draws less the more it computes",
+                where=f"device {device.name}",
+                found=f"power_fixed_w {fixed_w.value:g}, power_busy_w {busy_w.value:g}",
+                fix="measure its power again (nonn-plan profile), or limit each board (--power)",
+            )
 
 
 def check_duty(
@@ -162,32 +190,36 @@ def check_duty(
     budgets: Sequence[BoardBudget],
     requirements: Sequence[Requirement],
     lives: Sequence[Sequence[Board]],
+    averaged: Sequence[Sequence[Board]],
 ) -> None:
     """Check a rate, the requirement that it is, and batteries.
 
-    `lives` are boards at their operating points whose battery life counts.  Raises ValueError, and
-    ProfileError for a board that draws less as it computes than idle.
+    `lives` are boards at their operating points whose battery life counts, `averaged` those whose
+    average power does.  Raises ValueError, and ProfileError for a board that draws less as it
+    computes than idle.
     """
     if rate_per_s is None:
         if lives or any(row.battery_wh is not None for row in budgets):
             raise ValueError("battery life needs the rate of images: give rate_per_s (--rate 5/s)")
+        if averaged:
+            raise ValueError("average power needs the rate of images: give rate_per_s (--rate 5/s)")
         return
     if sustained(requirements, rate_per_s) != tuple(requirements):
         raise ValueError(f"rate_per_s needs the requirement throughput >= {rate_per_s:g}")
-    if not lives:
-        return
-    if without := [row.board for row in budgets if row.battery_wh is None]:
+    without = [row.board for row in budgets if row.battery_wh is None]
+    if lives and without:
         raise ValueError(
             "battery needs the battery of every board, battery_wh (--battery 10Wh); none is told "
             f"of {', '.join(without)}"
         )
-    for board in (one for row in lives for one in row):
+    for board in (one for row in (*lives, *averaged) for one in row):
         device = board.device
         powers = [device.power_busy_w, device.power_fixed_w if device.compute_fixed_ms else None]
         least_w = min((one.value for one in powers if one is not None), default=0.0)
         if device.power_known and device.idle_w is not None and device.idle_w.value > least_w:
             raise ProfileError(
-                "battery is asked for, and a device draws less as it computes than idle",
+                f"{'battery' if lives else 'average power'} is asked for, and a device draws less "
+                "as it computes than idle",
                 where=f"board {board.name}",
                 found=f"device {device.name}: idle_w {device.idle_w.value:g}, {least_w:g} W",
                 fix="measure its power again (nonn-plan profile), or ask for energy",

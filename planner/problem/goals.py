@@ -23,6 +23,8 @@ Objective = Literal[
     "throughput",
     "energy",
     "energy-node",
+    "fleet-power",
+    "fleet-average-power",
     "battery",
     "memory",
     "flops",
@@ -77,6 +79,12 @@ OBJECTIVES: Mapping[str, ObjectiveFacts] = {
     "energy-node": ObjectiveFacts(
         "energy_node_mj", "mJ", "highest board", wording="mJ on one board"
     ),
+    "fleet-power": ObjectiveFacts(
+        "fleet_power_w", "W", "all boards computing", wording="W while all boards compute"
+    ),
+    "fleet-average-power": ObjectiveFacts(
+        "fleet_average_power_w", "W", "all boards, on average", wording="W on average, all boards"
+    ),
     "battery": ObjectiveFacts(
         "battery_h", "h", "first empty battery", maximise=True, wording="h of battery life"
     ),
@@ -110,7 +118,9 @@ class ObjectiveLevel(Record):
         "that it keeps in 0.95^(1/K) of them. throughput: images per second where they "
         "come as fast as they are served. energy: computing, mJ of one image over all boards."
         " energy-node: that of the board that spends most. battery: hours until the first board "
-        "that works has an empty battery, at the question's rate. memory: bytes of all students. "
+        "that works has an empty battery, at the question's rate. fleet-power: W of all boards "
+        "that work while they compute, added up. fleet-average-power: W of the same on average, "
+        "computing and idle, at the question's rate. memory: bytes of all students. "
         "flops: FLOPs of one image, all students. boards: fewest boards. students: most "
         "students. precision: most bytes per value, added up over students. survival: how "
         "many boards (or common causes) may fail, whichever they are, with each student still"

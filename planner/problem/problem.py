@@ -34,7 +34,6 @@ DEFAULT_OBJECTIVE = (
     ObjectiveLevel(objective="latency"),
 )
 
-
 BALANCED: Mapping[str, float] = {"balance_pct": 10.0, "inversion": 0}
 """Balance that new problems ask for, unless it is switched off."""
 
@@ -212,12 +211,6 @@ class Problem(Record):
         return self
 
     @model_validator(mode="after")
-    def _failing_boards_exist(self) -> Self:
-        if self.failures is not None:
-            check_boards(self.failures, self.fleet)
-        return self
-
-    @model_validator(mode="after")
     def _one_latency_is_asked_for(self) -> Self:
         if {"latency", "latency-p95"} <= self.goals:
             raise ValueError(
@@ -257,13 +250,16 @@ class Problem(Record):
     @model_validator(mode="after")
     def _power_can_be_told(self) -> Self:
         asked = [self.counts_energy(site) for site in range(len(self.budgets))]
-        check_power(self.points, self.budgets, asked)
+        check_power(self.points, self.budgets, asked, added="fleet-power" in self.goals)
         lives = self.points if "battery" in self.goals else ()
-        check_duty(self.rate_per_s, self.budgets, self.requirements, lives)
+        over_time = [row for site, row in enumerate(self.points) if self.averages_power(site)]
+        check_duty(self.rate_per_s, self.budgets, self.requirements, lives, over_time)
         return self
 
     @model_validator(mode="after")
     def _failing_boards_have_one_point(self) -> Self:
+        if self.failures is not None:
+            check_boards(self.failures, self.fleet)
         several = [row[0].name for row in self.points if len(row) > 1]
         if several and self.goals & {"robustness", "reliability"}:
             raise ValueError(
@@ -295,8 +291,13 @@ class Problem(Record):
 
     def counts_energy(self, board: int) -> bool:
         """Whether energy is asked of all boards, or of this one."""
-        asked = self.goals & {"energy", "energy-node", "battery"}
-        return bool(asked) or self.budgets[board].energy_mj is not None
+        asked = self.goals & {"energy", "energy-node", "battery", "fleet-power"}
+        limited = self.budgets[board].energy_mj is not None
+        return bool(asked) or limited or self.averages_power(board)
+
+    def averages_power(self, board: int) -> bool:
+        """Whether average power is asked of all boards together, or of this one."""
+        return self.budgets[board].average_w is not None or "fleet-average-power" in self.goals
 
     def at_end(self, end: End, board: str | None = None) -> "Problem":
         """The problem where one board, or each, is at an end of its interval.

@@ -91,6 +91,11 @@ class CpModel(helper.CpBaseModel):
         kind = helper.LinearArgumentConstraint.prod
         return self._add_linear_argument_constraint(kind, target, list(parts))
 
+    def add_division_equality(self, target: Any, amount: Any, by: Any) -> helper.Constraint:
+        """Let the target be one expression divided by another, rounded towards 0."""
+        kind = helper.LinearArgumentConstraint.div
+        return self._add_linear_argument_constraint(kind, target, [amount, by])
+
     @property
     def has_goal(self) -> bool:
         """Whether there is something to minimise or maximise."""

@@ -23,7 +23,10 @@ from planner.data.problem_data import ProblemData
 from planner.heuristics.board_load import PatternCatalogue
 from planner.problem.goals import Objective
 
-SUMS: tuple[Objective, ...] = ("capacity", "energy", "memory", "flops")
+SUMS: tuple[Objective, ...] = (
+    *("capacity", "energy", "memory", "flops"),
+    *("fleet-power", "fleet-average-power"),
+)
 """Sums over patterns whose limits are rows; a program without other limits allows more."""
 SCALE = 2**50
 """Cost of a broken row in whole numbers, by a part of its largest amount."""

@@ -24,9 +24,8 @@ from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound,
 from planner.data.problem_data import ProblemData, community_classes
 from planner.heuristics.board_load import Pattern, PatternCatalogue, PatternRow
 from planner.heuristics.local_search import KICKS
-from planner.problem.goals import Objective
 from planner.solvers import SolverRuns, SolverTask
-from planner.solvers.deadline_prices import DeadlinePrices
+from planner.solvers.deadline_prices import SUMS, DeadlinePrices
 from planner.solvers.latency import relaxes
 from planner.solvers.level_solver import (
     FEW_CLASSES,
@@ -70,7 +69,7 @@ FREE_BOARDS = 12
 NEIGHBOUR_LIMIT = 0.15
 """Deterministic time for one neighbourhood; a first deadline has as much at least."""
 
-GUIDES: tuple[Objective, ...] = ("capacity", "energy", "memory", "flops")
+GUIDES = SUMS
 """Sums over patterns.  The first of them that is limited is made as good as can be: its linear
 bound proves that the limit cannot be kept long before the limit itself as a rule does."""
 

@@ -124,7 +124,7 @@ class FurtherRounds:
         counted = [(self._uses[key], n) for key, n in self._counts.items() if key[0] == board]
         if figure not in IN_TURN:
             here = [getattr(use, figure) * count for use, count in counted]
-            if figure == "drain" and (resting := self._data.capacities[board].resting):
+            if resting := self._data.capacities[board].resting(figure):
                 here.append(resting * self._presence(board))
             return sum_of([*here, *self._group0(board, figure)])
         largest = self.model.new_int_var(0, LATEST_UNITS, f"largest {figure}{board}")

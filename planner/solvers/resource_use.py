@@ -32,7 +32,10 @@ from planner.solvers.board_costs import (
     slowed_on,
 )
 from planner.solvers.variables import Expr, Variables, sum_of
+from profiles.operating_point import power_saving, whole_power
 
+LONGEST = 2**52
+"""More than the MACs of any board in parts, so that they fit the solver's numbers."""
 MOST_STUDENTS = 10**6
 """No board runs more; a bound that only the solver's arithmetic needs."""
 
@@ -169,9 +172,30 @@ def use_on(
         return ram_on(model, v, data, board)
     if figure == "value_bytes":
         return sum_of(data.modes[o].value_bytes * runs for _, o, runs in v.on(board))
+    if figure == "power":
+        return power_on(model, v, data, board)
     spent = slowed_on(model, v, data, board, figure)
-    resting = data.capacities[board].resting if figure == "drain" else 0
+    resting = data.capacities[board].resting(figure)
     return sum_of([spent, resting * v.used[board]]) if resting else spent
+
+
+def power_on(model: cp_model.CpModel, v: Variables, data: ProblemData, board: int) -> Expr:
+    """Power of a board while it computes, as `whole_power` has it.
+
+    power >= busy_w used - saved, with saved = (busy_w - fixed_w) M / (M + macs).
+    """
+    device, used = data.capacities[board].board.device, v.used[board]
+    saving = power_saving(device)
+    if saving is None:
+        return sum_of([whole_power(device, 1) * used])
+    length = model.new_int_var(saving.long, LONGEST, f"length{board}")
+    model.add(length == saving.parts * macs_on(v, data, board) + saving.long)
+    saved = model.new_int_var(0, saving.most, f"saved{board}")
+    # Of products this large the solver's relaxation refutes what there is; a quotient is exact.
+    model.add_division_equality(saved, saving.most * saving.long, length)
+    power = model.new_int_var(0, saving.busy, f"power{board}")
+    model.add(power >= saving.busy * used - saved)
+    return sum_of([power])
 
 
 def budgets_hold(model: cp_model.CpModel, v: Variables, data: ProblemData) -> None:
@@ -193,7 +217,10 @@ def _sizes(value_bytes: int, params: int, peak: int) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class LeastUse:
-    """Least cost of a student on a board, by mode and filters, in solver units."""
+    """Least cost of a student on a board, by mode and filters, in solver units.
+
+    Power is that of all students together, of which one adds nothing by itself.
+    """
 
     memory_bytes: int
     flash_bytes: int
@@ -204,7 +231,9 @@ class LeastUse:
     busy: int
     energy: int
     drain: int
+    cycle: int
     reply: int
+    power: int = 0
 
     @classmethod
     def of(cls, capacity: BoardCapacity, mode: Mode, filters: int) -> "LeastUse":
@@ -222,6 +251,7 @@ class LeastUse:
             busy=least(busy_units),
             energy=least(energy_units),
             drain=least(drain_units(capacity.battery)),
+            cycle=least(drain_units(capacity.idling)),
             reply=reply_units(capacity.board) * filters,
         )
 
@@ -240,6 +270,7 @@ class LeastUse:
             busy=min(one.head.at(filters) for one in joint_ways("busy", capacity, mode)),
             energy=min(one.head.at(filters) for one in joint_ways("energy", capacity, mode)),
             drain=min(one.head.at(filters) for one in joint_ways("drain", capacity, mode)),
+            cycle=min(one.head.at(filters) for one in joint_ways("cycle", capacity, mode)),
             reply=reply_units(capacity.board) * filters,
         )
 
@@ -255,6 +286,7 @@ class LeastUse:
             busy=min(one.stem for mode in modes for one in joint_ways("busy", capacity, mode)),
             energy=min(one.stem for mode in modes for one in joint_ways("energy", capacity, mode)),
             drain=min(one.stem for mode in modes for one in joint_ways("drain", capacity, mode)),
+            cycle=min(one.stem for mode in modes for one in joint_ways("cycle", capacity, mode)),
             reply=0,
         )
 

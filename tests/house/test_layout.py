@@ -16,7 +16,7 @@ ROOMS = (
     "boards",
     "nonn_plan",
 )
-MOST_FILES = 280
+MOST_FILES = 281
 """220 as the house was rebuilt; six for measured boards, stragglers and compiled runs; one for any
 number of students; two for joint models and maps between boards; two for enumerated plans; one for
 costs of students that share G0; two for native code and events in it;
@@ -25,6 +25,7 @@ for the resources that budgets limit, the capacity of a board and its use in mod
 local page; three for operating points, of boards, as places of a solver, and as a plan chooses
 them; one for what balance means, which the planner keeps and certificates count on; three for
 tables, help pages and proofs in terminals; one for grids of budgets; one for loads of boards;
+one for what a watt more buys, of boards and of all of them;
 one for the identity of a process; one for sources of foreign networks; two for renewal
 and revocation of certificates; two for pictures: of what
 training makes, and of any file;

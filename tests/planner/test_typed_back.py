@@ -15,7 +15,7 @@ OBJECTIVES = tuple(
     one
     for one in get_args(Objective)
     # Of spread, failures or batteries, which are not drawn.
-    if one not in ("latency-p95", "robustness", "reliability", "battery")
+    if one not in ("latency-p95", "robustness", "reliability", "battery", "fleet-average-power")
 )
 
 

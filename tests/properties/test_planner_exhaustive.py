@@ -26,10 +26,10 @@ from planner.solvers.search import TimeBudget, search
 MAXIMISED = [name for name, measure in OBJECTIVE_FUNCTIONS.items() if measure.maximise]
 FAILURES = ("survival", "robustness", "reliability")
 """Objectives of boards that fail: `test_copies_exhaustive` compares these."""
-ELSEWHERE = (*FAILURES, "latency-p95", "battery")
+ELSEWHERE = (*FAILURES, "latency-p95", "battery", "fleet-power", "fleet-average-power")
 UNFAILING = [name for name in OBJECTIVE_FUNCTIONS if name not in ELSEWHERE]
 """Objectives here; `tests/planner/test_latency_p95.py` compares that of a percentile, and
-`test_battery_exhaustive` that of boards with batteries."""
+`test_battery_exhaustive` and `test_averages_exhaustive` those of boards over time."""
 
 
 def sharing(case):

@@ -90,8 +90,16 @@ class ProblemOptions:
         list[str] | None,
         typer.Option(
             "--power",
-            help="Power of a board while it computes, 2W; BOARD=2W. A fleet such as rpi3x2:any "
-            "leaves clocks open.",
+            help="Power of each board while it computes, 2W; of one: BOARD=2W; of all together: "
+            "--at-most fleet-power=6W. A fleet such as rpi3x2:any leaves clocks open.",
+        ),
+    ] = None
+    average_power: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--average-power",
+            help="Power of each board on average at --rate, computing and idle, 1W; BOARD=1W; of "
+            "all together: --at-most fleet-average-power=4W.",
         ),
     ] = None
     rate: Annotated[
@@ -269,6 +277,7 @@ class ProblemOptions:
                 self.flash or [],
                 self.ram or [],
                 self.battery or [],
+                self.average_power or [],
             ),
             rate_per_s=None if self.rate is None else parse_rate(self.rate, "--rate"),
             precisions=precisions,

@@ -43,6 +43,7 @@ def parse_budgets(
     flash: Sequence[str] = (),
     ram: Sequence[str] = (),
     battery: Sequence[str] = (),
+    average_power: Sequence[str] = (),
 ) -> tuple[BoardBudget, ...]:
     """Read budgets as people type them: `500KB` for all boards, `BOARD=500KB` for one.
 
@@ -59,6 +60,7 @@ def parse_budgets(
         ("busy_ms", "--time", time, parse_ms),
         ("energy_mj", "--energy", energy, parse_mj),
         ("power_w", "--power", power, parse_w),
+        ("average_w", "--average-power", average_power, parse_w),
         ("battery_wh", "--battery", battery, parse_wh),
     )
     names = [one.name for one in fleet.boards]
@@ -172,6 +174,8 @@ def _bound(name: str, quantity: str, where: str) -> float:
         return 2 * parse_macs(quantity, where)
     if name == "throughput":
         return parse_per_s(quantity, where)
+    if name in ("fleet-power", "fleet-average-power"):
+        return parse_w(quantity, where)
     if name == "battery":
         return parse_hours(quantity, where)
     if OBJECTIVES[cast(Objective, name)].unit == "%":

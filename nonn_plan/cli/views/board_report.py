@@ -96,7 +96,7 @@ def _figure_row(name: str, figure: Quantity) -> tuple[str, ...]:
 
 
 def show_points(output: Output, plan: "PlanDocument") -> None:
-    """Say at which operating points boards run, where the fleet leaves these open."""
+    """Say at which operating points boards run, where these are open, and what they draw."""
     rows = zip(plan.question.fleet.boards, plan.question.points, strict=True)
     chosen: dict[str, list[str]] = {}
     for row, points in rows:
@@ -106,6 +106,13 @@ def show_points(output: Output, plan: "PlanDocument") -> None:
             chosen.setdefault(at, []).append(row.name)
     for at, names in chosen.items():
         output.say(f"{', '.join(names)}: {at}")
+    if "fleet-power" in plan.question.goals:
+        from planner.plan_file.decision_workload import board_powers
+
+        powers = board_powers(plan.question, plan.decision)
+        each = ", ".join(f"{name} {_told(power_w, 'W')}" for name, power_w in powers.items())
+        whole_w = sum(power_w or 0.0 for power_w in powers.values())
+        output.say(f"while all boards compute they draw {whole_w:.4g} W: {each}")
 
 
 def show_duty(output: Output, plan: "PlanDocument | None") -> None:

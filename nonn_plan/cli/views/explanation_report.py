@@ -85,11 +85,20 @@ def show_thresholds(output: Output, plan: PlanDocument, explanation: "Explanatio
         output.say(sentence)
 
 
+_LIMITED = {
+    "power_w": "on each limited board",
+    "average_w": "on average on each limited board",
+    "fleet-power": "of fleet-power",
+    "fleet-average-power": "of fleet-average-power",
+}
+
+
 def _price_sentences(plan: PlanDocument, explanation: "Explanation") -> Iterator[str]:
     """Sentences for people: what more power would buy, and what the limits cost."""
     for price in explanation.power_prices:
-        more = f"{price.more_w:g} W more on each limited board" if price.more_w else None
-        where = f"with {more}" if more else "without power limits"
+        where = "without power limits"
+        if price.more_w is not None:
+            where = f"with {price.more_w:g} W more {_LIMITED[price.limit]}"
         if not price.values:
             yield f"not settled: what the plan would be {where}"
             continue
