@@ -56,11 +56,18 @@ class CellPlace(Record):
         description="Budget of flash on every board that has it apart; null: the device's.",
     )
     ram_bytes: int | None = Field(default=None, description="Budget of RAM, likewise.")
-    axis: str | None = Field(default=None, description="Of break-points: memory or flops.")
+    axis: str | None = Field(
+        default=None, description="Of break-points: memory, flops, flash or ram."
+    )
     memory_text: str | None = Field(default=None, description="Memory, in the unit it was typed.")
     flops_text: str | None = Field(default=None, description="FLOPs, in the unit they were typed.")
     flash_text: str | None = Field(default=None, description="Flash, in the unit it was typed.")
     ram_text: str | None = Field(default=None, description="RAM, in the unit it was typed.")
+
+    @property
+    def field(self) -> str | None:
+        """Field of the budget whose break-points these are."""
+        return self.axis if self.axis in (None, "flops") else f"{self.axis}_bytes"
 
     @property
     def budgets(self) -> tuple[str, ...]:
@@ -305,7 +312,7 @@ def breakpoint_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             **_place(cell),
             "status": cell.found.status,
             "axis": cell.place.axis,
-            "least_bytes": step.least if cell.place.axis == "memory" else None,
+            "least_bytes": None if cell.place.axis == "flops" else step.least,
             "least_flops": step.least if cell.place.axis == "flops" else None,
             "starts_below_range": step.below_range,
             **_columns(step.values),

@@ -299,15 +299,15 @@ def _page_rows(cell: Cell, group: int, step_pct: float) -> Iterator[dict[str, An
             "students": _students(point.boards, point.networks, point.filters),
         }
     for step in found.breakpoints:
-        least = format_bytes(step.least) if place.axis == "memory" else _flops(step.least)
+        least = _flops(step.least) if place.axis == "flops" else format_bytes(step.least)
+        noun = f"{CELL_BUDGETS[f'{place.axis}_bytes']} " if place.axis in ("flash", "ram") else ""
         below = " or less" if step.below_range else ""
-        yield {
-            **base,
-            "what": f"from {least}{below} on",
-            "memory_bytes" if place.axis == "memory" else "flops_count": step.least,
-            "memory" if place.axis == "memory" else "flops": f"{step.least:,}",
-            "values": step.values,
-        }
+        own = {
+            "memory": {"memory_bytes": step.least, "memory": f"{step.least:,}"},
+            "flops": {"flops_count": step.least, "flops": f"{step.least:,}"},
+        }.get(place.axis or "", {})
+        what = f"from {noun}{least}{below} on"
+        yield {**base, "what": what, **own, "values": step.values}
     if not found.points and not found.breakpoints:
         students = _students(found.boards, found.networks, found.filters)
         yield {**base, "values": found.values, "students": students}

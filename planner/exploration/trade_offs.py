@@ -270,10 +270,12 @@ class BudgetRange:
     most: int
 
     def problem_with(self, problem: Problem, amount: int) -> Problem:
-        """Return the problem in which the budget is this much."""
+        """Return the problem in which the budget is this much, or all that a board has."""
         rows = list(problem.budgets)
         for board in self.boards:
-            rows[board] = rows[board].model_copy(update={self.budget: amount})
+            row = rows[board]
+            own = min(amount, row.limit(self.budget) or amount) if row.cut(self.budget) else amount
+            rows[board] = row.model_copy(update={self.budget: own})
         return problem.model_copy(update={"budgets": tuple(rows)})
 
     def need(self, problem: Problem) -> tuple[ProblemData, ObjectiveFunction]:
@@ -300,9 +302,7 @@ class BudgetRange:
 class Breakpoint(Record):
     """An optimum, and the least budget from which on there is one as good."""
 
-    least: int = Field(
-        gt=0, description="Bytes of memory, or FLOPs of one image, on every board at once."
-    )
+    least: int = Field(gt=0, description="Bytes, or FLOPs of one image, on every board at once.")
     below_range: bool = Field(
         description="The optimum starts below the range, of which `least` is the lower end."
     )
@@ -382,10 +382,7 @@ def _least_need(session: SolverSession, over: BudgetRange, level: OptimalLevel, 
 
 
 def _highest_need(view: Any, figure: Resource, extra: Mapping[int, int]) -> Any:
-    """Highest need of these boards; a runtime counts only under a student.
-
-    Of a model, the least of a bound on it.
-    """
+    """Highest need of these boards, of a model a bound; a runtime counts only under a student."""
     uses = [(view.on(board, figure), more) for board, more in extra.items()]
     if isinstance(view, EvaluatedSolution):
         return max(use + (more if use else 0) for use, more in uses)

@@ -204,8 +204,7 @@ class BoardBudget(Record):
         default=None,
         gt=0,
         le=1e9,
-        description="Power it may draw on average, in W, computing and idle, at the question's "
-        "rate of images.",
+        description="Power it may draw on average at the question's rate, idle too, in W.",
     )
     battery_wh: float | None = Field(
         default=None,
@@ -237,6 +236,10 @@ class BoardBudget(Record):
         field = BUDGETS[name].allowance
         return getattr(self, field) if field else 0
 
+    def cut(self, name: BudgetName) -> bool:
+        """Whether more was asked for than the device has."""
+        return getattr(self, f"asked_{name.removeprefix('memory_')}", None) is not None
+
     def room(self, name: BudgetName) -> float | None:
         """Part of a budget that the runtime leaves to students; None is no limit."""
         limit = self.limit(name)
@@ -244,11 +247,10 @@ class BoardBudget(Record):
 
     def exceeded(self, uses: Mapping[BudgetName, float | None]) -> tuple[BudgetName, ...]:
         """Budgets whose room is less than what students use; None is an unknown use."""
-        rooms = ((name, self.room(name), used) for name, used in uses.items())
         return tuple(
             name
-            for name, room, used in rooms
-            if room is not None and used is not None and used > room
+            for name, used in uses.items()
+            if used is not None and (room := self.room(name)) is not None and used > room
         )
 
 

@@ -64,3 +64,38 @@ def test_without_a_plan_there_are_none():
 def test_what_the_limit_stops_is_not_called_proven(limit):
     asked = question("rpi-3b,odroid-xu4s*2", objective=stages("capacity", "latency"))
     assert not found(asked, "memory_bytes", 10, 40_000, limit=limit).proven
+
+
+def two_memories(**fields):
+    """Two microcontrollers whose networks differ in weights more than in activations."""
+    return question(
+        "stm32l4r5zi*2", (9, 7, 5), networks=("wrn10:4,8,16", "wrn10:8,16,32"),
+        objective=stages("capacity"), memory=None, **fields,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("budget", "most"), [("flash_bytes", 400_000), ("ram_bytes", 30_000)])
+def test_steps_over_flash_and_ram_are_met_on_both_sides(budget, most):
+    asked = two_memories()
+    over = BudgetRange(budget, (0, 1), 1_000, most)
+    steps = find_breakpoints(SolverSession(asked, TimeBudget(120)), over)
+    assert steps.proven
+    assert len(steps.breakpoints) >= 2
+    for step in steps.breakpoints:
+        at, below = (solve(over.problem_with(asked, step.least - less)) for less in (0, 1))
+        assert at.stages[0].best == step.values["capacity"]
+        assert below.status == "infeasible" or below.stages[0].best < at.stages[0].best
+    top = solve(over.problem_with(asked, most))
+    assert top.stages[0].best == steps.breakpoints[0].values["capacity"]
+
+
+def test_no_step_lies_above_what_a_device_has():
+    """A range up to 10 MB is of the 2 MB of flash that there are."""
+    asked = two_memories()
+    rows = [row.model_copy(update={"asked_flash_bytes": 10_000_000}) for row in asked.budgets]
+    asked = asked.model_copy(update={"budgets": tuple(rows)})
+    over = BudgetRange("flash_bytes", (0, 1), 1_000, 10_000_000)
+    (row, _) = over.problem_with(asked, 9_000_000).budgets
+    assert row.flash_bytes == 2 * 1024**2
+    (row, _) = over.problem_with(asked, 9_000).budgets
+    assert row.flash_bytes == 9_000

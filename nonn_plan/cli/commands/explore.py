@@ -15,6 +15,7 @@ from nonn_core.partition import Partition
 from nonn_plan.api import check_exploration_folder, solve_cells, write_exploration
 from nonn_plan.cli.output import Output
 from nonn_plan.cli.parsers.cell_grid import (
+    STEPPED,
     CellGrid,
     GridFleet,
     check_own_boards,
@@ -89,8 +90,8 @@ def explore(
         str | None,
         typer.Option(
             "--breakpoints",
-            help="memory or flops: also where, within the range of this budget on every board at "
-            "once, each better optimum starts; a range START:STOP is enough.",
+            help="memory, flops, flash or ram: also where, within the range of this budget on "
+            "every board at once, each better optimum starts; a range START:STOP is enough.",
         ),
     ] = None,
     front_step: Annotated[
@@ -120,16 +121,18 @@ def explore(
 
     output = Output(as_json)
     partition = Partition.read(partition_file)
-    if breakpoints not in (None, "memory", "flops"):
-        raise InputError(
-            "not a budget", where="--breakpoints", found=breakpoints, allowed="memory or flops"
-        )
+    if breakpoints not in (None, *STEPPED):
+        allowed = "memory, flops, flash or ram"
+        raise InputError("not a budget", where="--breakpoints", found=breakpoints, allowed=allowed)
     axes = {
-        "memory": parse_axis("--memory", memory or [], parse_bytes, ends=breakpoints == "memory"),
-        "flops": parse_axis("--flops", flops or [], parse_macs, ends=breakpoints == "flops"),
-        "power": parse_axis("--power", options.power or [], parse_mw, ends=False),
-        "flash": parse_axis("--flash", options.flash or [], parse_bytes, ends=False),
-        "ram": parse_axis("--ram", options.ram or [], parse_bytes, ends=False),
+        name: parse_axis(f"--{name}", texts or [], parse, ends=breakpoints == name)
+        for name, texts, parse in (
+            ("memory", memory, parse_bytes),
+            ("flops", flops, parse_macs),
+            ("power", options.power, parse_mw),
+            ("flash", options.flash, parse_bytes),
+            ("ram", options.ram, parse_bytes),
+        )
     }
     fleets = [GridFleet.of(text, axes) for text in dict.fromkeys(fleet)]
     check_own_boards(fleets, axes)
@@ -287,7 +290,8 @@ def _table(
     axes = [
         place
         for place, field in enumerate(fields)
-        if place < 2 or any(getattr(cell.place, field) is not None for cell in cells)
+        if place < 2
+        or any(getattr(one.place, field) is not None or field == one.place.field for one in cells)
     ]
     for cell in cells:
         budgets, found = tuple(cell.place.budgets[axis] for axis in axes), cell.found
@@ -301,10 +305,12 @@ def _table(
         ]
         for step in found.breakpoints:
             below = " or less" if step.below_range else ""
-            memory = cell.place.axis == "memory"
-            least = f"{step.least:,} {'B' if memory else 'FLOP'}{below}"
-            place = (least, *budgets[1:]) if memory else (budgets[0], least, *budgets[2:])
-            steps.append((place, step.values))
+            least = f"{step.least:,} {'FLOP' if cell.place.axis == 'flops' else 'B'}{below}"
+            at = [
+                least if fields[axis] == cell.place.field else cell.place.budgets[axis]
+                for axis in axes
+            ]
+            steps.append((tuple(at), step.values))
         rows += [
             (*at, *(_value(values.get(name)) for name in names), found.status)
             for at, values in steps or [(budgets, {})]

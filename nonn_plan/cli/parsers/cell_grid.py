@@ -10,6 +10,7 @@ from nonn_common.errors import InputError
 from nonn_common.units import FLOPS_PER_MAC, parse_w
 from nonn_core.partition import Partition
 from nonn_plan.cli.parsers.problem_options import ProblemOptions
+from planner.problem.budgets import BudgetName
 from planner.problem.goals import ObjectiveLevel
 from profiles.fleet import Fleet, parse_fleet
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 
 MOST_VALUES = 1000
+STEPPED: Mapping[str, tuple[str, BudgetName]] = {
+    "memory": ("memory_bytes", "memory_bytes"),
+    "flops": ("flops", "macs"),
+    "flash": ("flash_bytes", "flash_bytes"),
+    "ram": ("ram_bytes", "ram_bytes"),
+}
+"""Axes that have break-points: field of a cell's place, and the budget of boards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +286,9 @@ class CellGrid:
         places = _places_without(fleet, axis, problem)
         if not places:
             raise InputError(f"every board of {fleet.text} has its own {axis}: nothing to move")
-        span = BudgetRange("memory_bytes" if axis == "memory" else "macs", places, *ends)
+        field, budget = STEPPED[axis]
+        span = BudgetRange(budget, places, *ends)
         base = self._planned("breakpoints", problem, fleet, at)
-        field = "memory_bytes" if axis == "memory" else "flops"
         update = {"axis": axis, field: None, f"{axis}_text": None}
         return replace(
             base,
@@ -290,9 +298,13 @@ class CellGrid:
 
 
 def _places_without(fleet: GridFleet, axis: str, problem: "Problem") -> tuple[int, ...]:
-    """Places of boards that have no budget of their own on an axis."""
+    """Places of boards without a budget of their own on an axis, where they have such memory."""
     own = {text.rpartition("=")[0] for text in fleet.own[axis]}
-    return tuple(place for place, row in enumerate(problem.budgets) if row.board not in own)
+    return tuple(
+        place
+        for place, row in enumerate(problem.budgets)
+        if row.board not in own and (axis not in ("flash", "ram") or row.flash_bytes is not None)
+    )
 
 
 def check_own_boards(fleets: Sequence[GridFleet], axes: Mapping[str, BudgetAxis]) -> None:
