@@ -270,7 +270,7 @@ class BudgetRange:
     most: int
 
     def problem_with(self, problem: Problem, amount: int) -> Problem:
-        """Return the problem in which the budget is this much, or all that a board has."""
+        """Problem in which the budget is this much, or all there is."""
         rows = list(problem.budgets)
         for board in self.boards:
             row = rows[board]
@@ -382,7 +382,7 @@ def _least_need(session: SolverSession, over: BudgetRange, level: OptimalLevel, 
 
 
 def _highest_need(view: Any, figure: Resource, extra: Mapping[int, int]) -> Any:
-    """Highest need of these boards, of a model a bound; a runtime counts only under a student."""
+    """Highest need (of a model: a bound); runtimes count only under students."""
     uses = [(view.on(board, figure), more) for board, more in extra.items()]
     if isinstance(view, EvaluatedSolution):
         return max(use + (more if use else 0) for use, more in uses)

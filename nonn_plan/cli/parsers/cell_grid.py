@@ -298,7 +298,7 @@ class CellGrid:
 
 
 def _places_without(fleet: GridFleet, axis: str, problem: "Problem") -> tuple[int, ...]:
-    """Places of boards without a budget of their own on an axis, where they have such memory."""
+    """Places of boards with this memory, without a budget of their own."""
     own = {text.rpartition("=")[0] for text in fleet.own[axis]}
     return tuple(
         place

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from nonn_common.units import format_bytes
 from nonn_plan.cli.output import Output, format_estimate, format_pct
 from profiles import Quantity
-from profiles.operating_point import point_text
 
 if TYPE_CHECKING:
     from boards.board_validation import AccuracyComparison, Comparison, Validation
@@ -93,26 +92,6 @@ def _figure_row(name: str, figure: Quantity) -> tuple[str, ...]:
     residual = "" if figure.residual_pct is None else f"{figure.residual_pct:.1f} %"
     error = "" if figure.standard_error is None else f"{figure.standard_error:.2g}"
     return name, f"{figure.value:.4g}", error, figure.provenance, residual, figure.source
-
-
-def show_points(output: Output, plan: "PlanDocument") -> None:
-    """Say at which operating points boards run, where these are open, and what they draw."""
-    rows = zip(plan.question.fleet.boards, plan.question.points, strict=True)
-    chosen: dict[str, list[str]] = {}
-    for row, points in rows:
-        if row.points == "any" and row.name in plan.decision.used:
-            device = next(one.device for one in points if one.device.name == row.device)
-            at = f"{point_text(device)} ({device.name}), of {len(points)} operating points"
-            chosen.setdefault(at, []).append(row.name)
-    for at, names in chosen.items():
-        output.say(f"{', '.join(names)}: {at}")
-    if "fleet-power" in plan.question.goals:
-        from planner.plan_file.decision_workload import board_powers
-
-        powers = board_powers(plan.question, plan.decision)
-        each = ", ".join(f"{name} {_told(power_w, 'W')}" for name, power_w in powers.items())
-        whole_w = sum(power_w or 0.0 for power_w in powers.values())
-        output.say(f"while all boards compute they draw {whole_w:.4g} W: {each}")
 
 
 def show_duty(output: Output, plan: "PlanDocument | None") -> None:

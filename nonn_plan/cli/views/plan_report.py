@@ -8,7 +8,7 @@ from nonn_common.units import format_bytes, format_count, format_flops
 from nonn_core.evidence import counted_images, partition_warnings, student_warnings
 from nonn_core.partition import Community, Partition
 from nonn_plan.cli.output import Output, format_estimate, format_pct
-from nonn_plan.cli.views.board_report import show_duty, show_points
+from nonn_plan.cli.views.board_report import show_duty
 from nonn_plan.cli.views.explanation_report import show_proof
 from planner.accuracy import AccuracyEstimate
 from planner.plan_file.evaluation import PlanEvaluation
@@ -24,6 +24,7 @@ from planner.problem.problem import Problem
 from profiles.device import TimingMethod
 from profiles.fleet import noisy_links, resolve
 from profiles.link import noise_text
+from profiles.operating_point import point_text
 
 if TYPE_CHECKING:
     from nonn_core.communities.knowledge import GammaRow
@@ -134,7 +135,7 @@ def show_plan(output: Output, plan: PlanDocument) -> None:
     for model in plan.joint_models:
         _show_joint_model(output, model)
     _show_balance(output, plan)
-    show_points(output, plan)
+    _show_points(output, plan)
     _show_budgets(output, plan)
     show_proof(output, plan)
     _show_times(output, plan)
@@ -271,6 +272,24 @@ def _show_joint_model(output: Output, model: JointModel) -> None:
         f"{format_count(model.params)} parameters, {format_flops(model.macs)}, "
         f"{format_bytes(model.memory_bytes)}"
     )
+
+
+def _show_points(output: Output, plan: PlanDocument) -> None:
+    """Say at which operating points boards run, where these are open, and what they draw."""
+    rows = zip(plan.question.fleet.boards, plan.question.points, strict=True)
+    chosen: dict[str, list[str]] = {}
+    for row, points in rows:
+        if row.points == "any" and row.name in plan.decision.used:
+            device = next(one.device for one in points if one.device.name == row.device)
+            at = f"{point_text(device)} ({device.name}), of {len(points)} operating points"
+            chosen.setdefault(at, []).append(row.name)
+    for at, names in chosen.items():
+        output.say(f"{', '.join(names)}: {at}")
+    if "fleet-power" in plan.question.goals:
+        powers = PlanEvaluation.of_plan(plan).power_w
+        each = ", ".join(f"{name} {power_w or 0.0:.4g} W" for name, power_w in powers.items())
+        whole_w = sum(power_w or 0.0 for power_w in powers.values())
+        output.say(f"while all boards compute they draw {whole_w:.4g} W: {each}")
 
 
 def _show_failures(output: Output, plan: PlanDocument) -> None:
