@@ -21,7 +21,20 @@ class SubsetAccuracy(Record):
     """Accuracy when only these students answer."""
 
     students: tuple[str, ...] = Field(description="Names of the students that answer.")
-    accuracy_pct: float = Field(description="Test accuracy in percent.")
+    accuracy_pct: float = Field(
+        description="Test accuracy in percent, as the host answers: features that are missing are "
+        "imputed from those that came, if the run has their moments."
+    )
+    zero_filled_pct: float | None = Field(
+        default=None,
+        description="The same with zeros for what is missing; null in files of older versions, "
+        "whose accuracy is this one.",
+    )
+
+    @property
+    def zero_filled(self) -> float:
+        """Accuracy with zeros for what is missing, in percent."""
+        return self.accuracy_pct if self.zero_filled_pct is None else self.zero_filled_pct
 
 
 class Evaluation(Document):
@@ -86,7 +99,9 @@ def summary(found: Sequence[tuple[int, Evaluation]]) -> RepeatedEvaluation:
         seeds=tuple(SeedAccuracy(seed=s, accuracy_pct=e.accuracy_pct) for s, e in found),
         subsets=tuple(
             SubsetAccuracy(
-                students=same[0].students, accuracy_pct=mean(each.accuracy_pct for each in same)
+                students=same[0].students,
+                accuracy_pct=mean(each.accuracy_pct for each in same),
+                zero_filled_pct=mean(each.zero_filled for each in same),
             )
             for same in by_subset
         ),

@@ -1,6 +1,6 @@
 """One inference: which boards are outstanding, the joined features, and the answer.
 
-The FC layer makes logits of the features that came, with zero where none did.
+The FC layer makes logits of the features that came, and imputes those of students without.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,10 @@ from boards.host.connection import BoardTask, Reply, Request
 from boards.protocol.frames import Features, Values
 from nonn_common.errors import InputError
 from nonn_core.export.bundle import BundledModel, Manifest, read_bundled
+from nonn_core.feature_layer import FeatureLayer
 
+_MOST_LAYERS = 4096
+"""Every set of twelve students."""
 _CLOCK_DRIFT, _CLOCK_STEP_MS = 0.01, 1.0
 """How much faster than the host's a board's clock may run, and how coarse it may be."""
 
@@ -32,21 +35,32 @@ class FeatureClassifier:
                 where=str(folder),
                 fix="export the run of a plan",
             )
-        layer = load(read_bundled(folder, manifest.fc))
-        self._weight: Values = layer["weight"]
-        self._bias: Values = layer["bias"]
+        self._layer = FeatureLayer.from_tensors(load(read_bundled(folder, manifest.fc)))
+        self._layers: dict[bytes, FeatureLayer] = {}
+        """Layers of the sets that came so far, by their masks."""
 
     def logits(
         self, images: int, students: tuple[BundledModel, ...], features: Mapping[str, Values]
     ) -> Values:
-        """Return `(images, classes)`; students that are not in `features` count as zero."""
-        joined = np.zeros((images, self._weight.shape[1]), dtype=np.float32)
+        """Logits (images, classes); students that are not in `features` are imputed.
+
+        They count as zero where the bundle does not say how.
+        """
+        joined = np.zeros((images, self._layer.weight.shape[1]), dtype=np.float32)
+        came = np.zeros(joined.shape[1], dtype=np.bool_)
         for student in students:
             if student.name in features and student.fc_offset is not None:
-                end = student.fc_offset + len(student.filters)
-                joined[:, student.fc_offset : end] = features[student.name]
-        logits: Values = joined @ self._weight.T + self._bias
-        return logits
+                part = slice(student.fc_offset, student.fc_offset + len(student.filters))
+                joined[:, part] = features[student.name]
+                came[part] = True
+        if came.all():
+            return self._layer.logits(joined)
+        key = came.tobytes()
+        if key not in self._layers:
+            if len(self._layers) >= _MOST_LAYERS:
+                self._layers.clear()
+            self._layers[key] = self._layer.of(came)
+        return self._layers[key].logits(joined[:, came])
 
 
 class BoardTiming(NamedTuple):
@@ -69,7 +83,7 @@ class Answer:
     number: int
     logits: Values
     missing: Mapping[str, str]
-    """Students whose features were taken as zero, and why."""
+    """Students whose features were imputed or zero, and why."""
     total_ms: float
     timings: tuple[BoardTiming, ...]
 

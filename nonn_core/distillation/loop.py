@@ -22,7 +22,13 @@ from nonn_core.data.dataset import Dataset, Images
 from nonn_core.distillation import accelerator
 from nonn_core.distillation.accelerator import ON_CPU, Compute, inference_batch_size
 from nonn_core.distillation.batches import Batch, Batches
-from nonn_core.networks.modules import load_weights, read_tensors, write_tensors
+from nonn_core.networks.modules import (
+    Nonn,
+    global_average_pool,
+    load_weights,
+    read_tensors,
+    write_tensors,
+)
 from nonn_core.recipe import OptimiserRecipe
 
 _MODEL, _MOMENTUM = "model.", "momentum."
@@ -209,6 +215,23 @@ def predicted_classes(network: nn.Module, dataset: Dataset, images: Images) -> T
                 for pixels, _ in dataset.batches(images, at_once)
             ]
         )
+
+
+def student_vectors(
+    network: Nonn, dataset: Dataset, images: Images, progress: Progress = silent
+) -> list[Tensor]:
+    """Each student's answers to `images`, (N, filters) each.
+
+    Network and data set are on the same device.
+    """
+    network.eval()
+    at_once = inference_batch_size(dataset.image, images.pixels.device)
+    batches: list[list[Tensor]] = []
+    with torch.inference_mode():
+        for pixels, _ in dataset.batches(images, at_once):
+            batches.append([global_average_pool(maps) for maps in network(pixels)[1]])
+            progress("evaluating", min(len(batches) * at_once, len(images)), len(images))
+    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
 
 def learning_rate(optimiser: OptimiserRecipe, step: int, steps: int) -> float:

@@ -4,6 +4,7 @@ run/train.yaml               the recipe
 run/versions.json            versions of what computes it
 run/checkpoint.safetensors   weights, momentum and history after the last finished epoch
 run/metrics.jsonl            a line for each finished epoch
+run/moments.safetensors      of a NoNN: moments of its features over the validation images
 run/model.safetensors        the weights, once training has finished
 
 A SplitNet's first phase keeps its checkpoint and metrics as assignment-checkpoint.safetensors
@@ -14,9 +15,11 @@ outputs until training has finished.
 import json
 import platform
 from contextlib import nullcontext
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from nonn_common import Progress, silent
@@ -43,12 +46,21 @@ from nonn_core.distillation.loop import (
     TrainingTask,
     fit,
     predicted_classes,
+    student_vectors,
 )
 from nonn_core.distillation.losses import classification
 from nonn_core.distillation.output_cache import TeacherRunner, remove_cache
 from nonn_core.distillation.splitnet import cut_groups
+from nonn_core.feature_layer import FEWEST_IMAGES, FeatureMoments
 from nonn_core.networks.blueprint import NetworkSpec
-from nonn_core.networks.modules import build_classifier, load_weights, read_tensors, write_tensors
+from nonn_core.networks.modules import (
+    Nonn,
+    build_classifier,
+    fingerprint,
+    load_weights,
+    read_tensors,
+    write_tensors,
+)
 from nonn_core.recipe import (
     ComputeRecipe,
     NonnRecipe,
@@ -60,6 +72,7 @@ from nonn_core.teacher.teacher import DEFAULT_FCONV, SUFFIX, Teacher, TeacherCar
 
 RECIPE, VERSIONS = "train.yaml", "versions.json"
 CHECKPOINT, METRICS, MODEL = "checkpoint.safetensors", "metrics.jsonl", "model.safetensors"
+MOMENTS = "moments.safetensors"
 ASSIGNMENT = "assignment-"
 """Begins the names of a SplitNet's checkpoint and metrics before its cut."""
 
@@ -121,6 +134,8 @@ def train(
         load_weights(network, start, Path(str(recipe.start)) / MODEL)
     history = fitted(network, objective_of(network, recipe), optimiser, batches)
     if accelerator.rank() == 0:
+        if isinstance(network, Nonn):
+            _write_moments(folder / MOMENTS, network, data, validation)
         write_tensors(folder / MODEL, dict(network.state_dict()))
     if accelerator.is_local_rank_zero():
         remove_cache(cache_path)
@@ -155,7 +170,32 @@ def load_run(folder: Path, dataset: Dataset) -> tuple[TrainingRecipe, Network]:
         )
     network = build_network(recipe, dataset.classes)
     load_weights(network, tensors, folder / MODEL)
+    if isinstance(network, Nonn):
+        network.moments = _read_moments(folder / MOMENTS, network)
     return recipe, network.eval()
+
+
+def _write_moments(path: Path, network: Nonn, data: Dataset, validation: Images) -> None:
+    """Measure the features of a trained NoNN, and write their moments beside its weights."""
+    if len(validation) < FEWEST_IMAGES:
+        return
+    network.to(validation.pixels.device)
+    vectors = student_vectors(network, data, validation)
+    network.cpu()
+    features = torch.cat(vectors, dim=1).float().cpu().numpy()
+    moments = FeatureMoments.of(features, [each.shape[1] for each in vectors])
+    tensors = {name: torch.from_numpy(each) for name, each in asdict(moments).items()}
+    write_tensors(path, tensors, fingerprint(network))
+
+
+def _read_moments(path: Path, network: Nonn) -> FeatureMoments | None:
+    """Read moments of this network; None of a run of an older version, or of other weights."""
+    if not path.exists():
+        return None
+    tensors, weights = read_tensors(path)
+    if weights != fingerprint(network):
+        return None
+    return FeatureMoments(**{name: each.numpy() for name, each in tensors.items()})
 
 
 def _finished_weights(folder: Path) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, combinations
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,11 +19,11 @@ from nonn_core.accuracy_report import RepeatedEvaluation, summary
 from nonn_core.accuracy_report import SubsetAccuracy as SubsetAccuracy
 from nonn_core.class_accuracy import class_accuracies
 from nonn_core.data.dataset import Dataset, load_dataset
-from nonn_core.distillation.accelerator import inference_batch_size, on_fastest_device
+from nonn_core.distillation.accelerator import on_fastest_device
 from nonn_core.distillation.construction import Network
-from nonn_core.distillation.loop import EpochMetrics, predicted_classes
+from nonn_core.distillation.loop import EpochMetrics, predicted_classes, student_vectors
 from nonn_core.distillation.run import load_run, train
-from nonn_core.networks.modules import Nonn, fingerprint, global_average_pool
+from nonn_core.networks.modules import Nonn, fingerprint
 from nonn_core.recipe import (
     Axis,
     NonnRecipe,
@@ -86,36 +87,32 @@ def _subset_accuracies(
 ) -> tuple[tuple[SubsetAccuracy, ...], Tensor]:
     """Run each student once, then classify from each subset's vectors; all students come last.
 
-    Returns also the classes (N,) that all students predict.
+    What is missing is imputed if the run has moments.  Returns also the classes (N,) that all
+    students predict.
     """
-    vectors = _vectors(network, dataset, progress)
+    vectors = student_vectors(network, dataset, dataset.test, progress)
+    features = torch.cat(vectors, dim=1).cpu().numpy()
+    student = np.repeat(np.arange(len(vectors)), [each.shape[1] for each in vectors])
     labels = dataset.test.labels
+    layer, answered = network.feature_layer, labels.cpu().numpy()
     found = []
     predicted = labels
     for subset in _subsets(len(names)):
         with torch.no_grad():
             predicted = network.classify(vectors, answering=subset).argmax(dim=1)
+        zero_filled_pct = imputed_pct = 100 * int((predicted == labels).sum()) / len(labels)
+        if layer.moments is not None and len(subset) < len(names):
+            came = np.isin(student, subset)
+            named = layer.of(came).logits(features[:, came]).argmax(axis=1)
+            imputed_pct = 100 * int((named == answered).sum()) / len(answered)
         found.append(
             SubsetAccuracy(
                 students=tuple(names[k] for k in subset),
-                accuracy_pct=100 * int((predicted == labels).sum()) / len(labels),
+                accuracy_pct=imputed_pct,
+                zero_filled_pct=zero_filled_pct,
             )
         )
     return tuple(found), predicted
-
-
-def _vectors(network: Nonn, dataset: Dataset, progress: Progress) -> list[Tensor]:
-    """Each student's answers to all test images, (images, filters) each."""
-    network.eval()
-    at_once = inference_batch_size(dataset.image, dataset.test.pixels.device)
-    batches: list[list[Tensor]] = []
-    with torch.inference_mode():
-        for pixels, _ in dataset.batches(dataset.test, at_once):
-            batches.append([global_average_pool(maps) for maps in network(pixels)[1]])
-            progress(
-                "evaluating", min(len(batches) * at_once, len(dataset.test)), len(dataset.test)
-            )
-    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
 
 def _subsets(students: int) -> Iterator[tuple[int, ...]]:

@@ -186,7 +186,8 @@ def _run_result(
         seed=seed,
         validation_accuracy_pct=last.validation_accuracy_pct,
         accuracy_pct=found.accuracy_pct,
-        subsets={" ".join(one.students): one.accuracy_pct for one in found.subsets},
+        subsets={" ".join(one.students): one.zero_filled for one in found.subsets},
+        imputed={" ".join(one.students): one.accuracy_pct for one in found.subsets},
     )
 
 

@@ -165,6 +165,9 @@ class AnsweringBoards(Record):
     mean_pct: float = Field(description="Mean accuracy over subsets and seeds, percent.")
     lowest_pct: float = Field(description="Of the worst subset, mean over seeds, percent.")
     highest_pct: float = Field(description="Of the best subset, mean over seeds, percent.")
+    imputed_mean_pct: float | None = Field(
+        default=None, description="Mean with imputed features; null where that was not measured."
+    )
     published_above_pct: float | None = Field(
         description="What the published mean lies above, percent; null where nothing is published."
     )
@@ -180,11 +183,15 @@ class RobustnessResult(Record):
     published_best_single_student_pct: float = Field(description="The same, as published.")
 
 
-def robustness_result(runs: Sequence[Subsets], published: PublishedRobustness) -> RobustnessResult:
-    """Aggregate the accuracies of every subset; `runs` holds one mapping for each seed."""
-    by_size: dict[int, list[float]] = {}
-    for subset in runs[0]:
-        by_size.setdefault(len(subset.split()), []).append(mean(run[subset] for run in runs))
+def robustness_result(
+    runs: Sequence[Subsets], published: PublishedRobustness, imputed: Sequence[Subsets] = ()
+) -> RobustnessResult:
+    """Aggregate the accuracies of every subset; `runs` holds one mapping for each seed.
+
+    So does `imputed`, of the same subsets with imputed features; it is empty if unknown.
+    """
+    by_size = _by_size(runs)
+    told = _by_size(imputed) if imputed else {}
     return RobustnessResult(
         answering=tuple(
             AnsweringBoards(
@@ -193,6 +200,7 @@ def robustness_result(runs: Sequence[Subsets], published: PublishedRobustness) -
                 mean_pct=mean(found),
                 lowest_pct=min(found),
                 highest_pct=max(found),
+                imputed_mean_pct=mean(told[size]) if told else None,
                 published_above_pct=published.mean_accuracy_above_pct.get(size),
             )
             for size, found in sorted(by_size.items())
@@ -200,6 +208,14 @@ def robustness_result(runs: Sequence[Subsets], published: PublishedRobustness) -
         best_single_student_pct=max(by_size[1]),
         published_best_single_student_pct=published.best_single_student_pct,
     )
+
+
+def _by_size(runs: Sequence[Subsets]) -> dict[int, list[float]]:
+    """Mean over the runs of each subset's accuracy, by how many answer."""
+    found: dict[int, list[float]] = {}
+    for subset in runs[0]:
+        found.setdefault(len(subset.split()), []).append(mean(run[subset] for run in runs))
+    return found
 
 
 class Machine(Record):
@@ -227,8 +243,11 @@ class RunResult(Record):
     validation_accuracy_pct: float = Field(description="On the 10 % held from training, percent.")
     accuracy_pct: float = Field(description="On the test images, percent.")
     subsets: dict[str, float] = Field(
-        description="Test accuracy by the students that answer, `s1 s3`, percent; empty for an "
-        "undivided network."
+        description="Test accuracy by the students that answer, `s1 s3`, percent, with zeros for "
+        "the others, as published; empty for an undivided network."
+    )
+    imputed: dict[str, float] = Field(
+        default={}, description="The same with imputed features; empty in older files, too."
     )
 
 

@@ -129,12 +129,16 @@ class BundledModel(Record):
 class FcLayer(BundledFile):
     """FC layer that the host applies: logits = weight x vectors + bias.
 
-    A safetensors file with `weight` (classes, inputs) and `bias` (classes), float32.  A vector that
-    is missing counts as zero.
+    A safetensors file with `weight` (classes, inputs) and `bias` (classes), float32.  Where it
+    imputes, `mean` (inputs) and `covariance` (inputs, inputs) of the vectors, too, by which those
+    that are missing are told from those that came; else they count as zero.
     """
 
     inputs: int = Field(gt=0, description="Length of all vectors together.")
     classes: int = Field(gt=1, description="Number of logits.")
+    imputes: bool = Field(
+        default=False, description="Whether the file tells what vectors that are missing may be."
+    )
 
 
 class PixelScale(Record):

@@ -50,6 +50,7 @@ from nonn_core.export.deployment import (
     to_onnx,
 )
 from nonn_core.export.onnx_model import OPSET, Array, Inference, inference, quantise_int8
+from nonn_core.feature_layer import FeatureLayer
 from nonn_core.networks.modules import Nonn
 from nonn_core.recipe import TrainingRecipe
 
@@ -66,23 +67,6 @@ _COMPARED_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class HostFc:
-    """The FC layer: weight (classes, inputs) and bias (classes,)."""
-
-    weight: Array
-    bias: Array
-
-    @classmethod
-    def of(cls, layer: nn.Linear) -> "HostFc":
-        """Copy a torch layer."""
-        return cls(layer.weight.detach().numpy(), layer.bias.detach().numpy())
-
-    def __call__(self, vectors: Sequence[Array]) -> Array:
-        """Map each student's vectors (N, filters) to logits (N, classes)."""
-        return np.concatenate(vectors, axis=1) @ self.weight.T + self.bias
-
-
-@dataclass(frozen=True, slots=True)
 class ExportedNetwork:
     """A network's parts, its FC layer if they answer vectors, and their models by precision.
 
@@ -90,7 +74,7 @@ class ExportedNetwork:
     """
 
     parts: tuple[DeployedModel, ...]
-    fc: HostFc | None
+    fc: FeatureLayer | None
     models: dict[ModelPrecision, Models]
     agreement: tuple[Agreement, ...]
     ncnn: dict[str, NcnnContent]
@@ -141,7 +125,7 @@ def _contents(exported: ExportedNetwork) -> dict[str, bytes]:
         contents[stem + _NCNN_PARAM] = content.param
         contents[stem + _NCNN_WEIGHTS] = content.weights
     if exported.fc is not None:
-        contents[FC_FILE] = save({"weight": exported.fc.weight, "bias": exported.fc.bias})
+        contents[FC_FILE] = save(exported.fc.tensors())
     return contents
 
 
@@ -164,7 +148,7 @@ def exported_network(
     fp32 models do.
     """
     deployed = tuple(deployed_models(network, recipe, dataset, joint))
-    fc = HostFc.of(network.fc) if isinstance(network, Nonn) else None
+    fc = network.feature_layer if isinstance(network, Nonn) else None
     models: dict[ModelPrecision, Models] = {}
     fp32 = dict(_fp32_models(deployed, progress))
     if "fp32" in precisions:
@@ -272,6 +256,7 @@ def _manifest(
             **_bundled(FC_FILE, contents[FC_FILE]).model_dump(),
             inputs=fc.weight.shape[1],
             classes=fc.weight.shape[0],
+            imputes=fc.moments is not None,
         ),
         calibration_images=min(CALIBRATION_IMAGES, len(dataset.train)) if int8 else None,
         int8_form=int8_form if int8 else None,
@@ -324,7 +309,7 @@ def _bundled(name: str, content: bytes) -> BundledFile:
 
 
 def combined_inference(
-    parts: Sequence[DeployedModel], models: Models, fc: HostFc | None
+    parts: Sequence[DeployedModel], models: Models, fc: FeatureLayer | None
 ) -> Inference:
     """Function of all models together; joint ones answer in place of their members.
 
@@ -344,7 +329,9 @@ def combined_inference(
             ends = np.cumsum([widths[name] for name in part.members[:-1]], dtype=np.int64)
             vectors = np.split(answer, ends, axis=1)
             answers |= zip(part.members or (part.name,), vectors, strict=True)
-        return next(iter(answers.values())) if fc is None else fc([answers[n] for n in widths])
+        if fc is None:
+            return next(iter(answers.values()))
+        return fc.logits(np.concatenate([answers[name] for name in widths], axis=1))
 
     return logits
 

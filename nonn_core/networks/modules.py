@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from nonn_common.document import write_atomic
 from nonn_common.errors import InputError
+from nonn_core.feature_layer import FeatureLayer, FeatureMoments
 from nonn_core.networks.blueprint import (
     Conv,
     MaxPool,
@@ -236,7 +237,15 @@ class Nonn(nn.Module):
         )
         self.heads = nn.ModuleList(StudentHead(shape, image_channels) for shape in shapes)
         self.fc = nn.Linear(sum(shape.filters for shape in shapes), classes)
+        self.moments: FeatureMoments | None = None
+        """Moments of the features, once training has finished."""
         initialise(self)
+
+    @property
+    def feature_layer(self) -> FeatureLayer:
+        """The FC layer as the host has it."""
+        weight, bias = (each.detach().cpu().numpy() for each in (self.fc.weight, self.fc.bias))
+        return FeatureLayer(weight, bias, self.moments)
 
     @property
     def shared_group0(self) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from nonn_core.evidence import partition_warnings
 from nonn_core.experiments.table_results import Experiment, TableResults
 from nonn_core.partition import Partition
-from nonn_plan.cli.views.training_report import table_markdown
+from nonn_plan.cli.views.table_report import table_markdown
 
 RESULTS = Path(__file__).parents[2] / "results"
 

@@ -34,7 +34,7 @@ from nonn_plan.cli.parsers.options import (
     Seed,
     SettingAxes,
 )
-from nonn_plan.cli.views.training_report import costs_sheet, sheets, show_sheets, table_markdown
+from nonn_plan.cli.views.table_report import costs_sheet, sheets, show_sheets, table_markdown
 
 if TYPE_CHECKING:
     from nonn_core.experiments.row_training import TrainingSetup
@@ -205,7 +205,10 @@ def _robustness(published: PublishedPart, rows: Mapping[str, RowResult]) -> Robu
     row = rows.get(published.rows[0].row)
     if published.robustness is None or row is None:
         return None
-    return robustness_result([run.subsets for run in row.runs], published.robustness)
+    imputed = [run.imputed for run in row.runs]
+    return robustness_result(
+        [run.subsets for run in row.runs], published.robustness, imputed if all(imputed) else ()
+    )
 
 
 def _teacher_network(teacher: str | None, network: str | None) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from killed_runs import KilledError, killed_at
@@ -30,6 +31,7 @@ from nonn_core.teacher.inspection import measured_cost
 from nonn_core.teacher.teacher import Teacher, TeacherCard, TrainedTeacher
 
 FILES = ["checkpoint.safetensors", "metrics.jsonl", "model.safetensors", "train.yaml"]
+MOMENTS = "moments.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,9 @@ def changed(recipe, *path, value):
 def test_a_trained_network_comes_back_from_its_folder(kind, request, tiny, tmp_path):
     recipe = request.getfixturevalue(kind)
     history = train(recipe, tmp_path / "run", tiny)
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [*FILES, "versions.json"]
+    moments = [MOMENTS] if kind == "nonn_recipe" else []
+    written = sorted([*FILES, *moments, "versions.json"])
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == written
     found, network = load_run(tmp_path / "run", tiny)
     assert found == recipe
     assert not network.training
@@ -140,6 +144,36 @@ def test_a_damaged_model_is_named(tiny, copied):
     (copied / "model.safetensors").write_bytes(b"garbage")
     with pytest.raises(InputError, match=r"model\.safetensors"):
         load_run(copied, tiny)
+
+
+def test_moments_are_those_of_the_features_of_validation_images(tiny, finished):
+    _, network = load_run(finished[0], tiny)
+    _, validation = tiny.split(3)
+    with torch.no_grad():
+        maps = network.student_maps(tiny.normalised(validation.pixels))
+    features = torch.cat([each.mean(dim=(2, 3)) for each in maps], dim=1).numpy()
+    np.testing.assert_allclose(network.moments.mean, features.mean(axis=0), rtol=1e-4, atol=1e-6)
+    covariance = np.cov(features.T, ddof=0)
+    ridge = network.moments.covariance - covariance
+    np.testing.assert_allclose(ridge, ridge[0, 0] * np.eye(len(ridge)), rtol=1e-4, atol=1e-6)
+    assert ridge[0, 0] > 0
+
+
+def test_moments_of_other_weights_are_none_and_damaged_ones_are_named(tiny, copied):
+    tensors, _ = read_tensors(copied / MOMENTS)
+    write_tensors(copied / MOMENTS, tensors, "those of another network")
+    assert load_run(copied, tiny)[1].moments is None
+    (copied / MOMENTS).unlink()
+    assert load_run(copied, tiny)[1].moments is None
+    (copied / MOMENTS).write_bytes(b"garbage")
+    with pytest.raises(InputError, match=r"moments\.safetensors"):
+        load_run(copied, tiny)
+
+
+def test_a_finished_run_of_an_older_version_gets_moments(nonn_recipe, tiny, finished, copied):
+    (copied / MOMENTS).unlink()
+    assert train(nonn_recipe, copied, tiny) == finished[1]
+    assert (copied / MOMENTS).read_bytes() == (finished[0] / MOMENTS).read_bytes()
 
 
 def test_a_run_for_other_classes_is_refused(tiny, finished):

@@ -1,13 +1,15 @@
 from dataclasses import replace
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 
 from nonn_core.accuracy_report import Evaluation
 from nonn_core.distillation.construction import build_network
-from nonn_core.distillation.loop import accuracy_pct
+from nonn_core.distillation.loop import accuracy_pct, student_vectors
 from nonn_core.distillation.run_evaluation import evaluate, evaluate_teacher
+from nonn_core.feature_layer import FeatureMoments
 from nonn_core.networks.modules import build_nonn
 from nonn_core.recipe import TrainingRecipe
 
@@ -52,6 +54,33 @@ def test_the_whole_is_the_accuracy_of_the_network(three, tiny):
     result = evaluate(network, recipe, tiny)
     direct = accuracy_pct(network, tiny, tiny.test)
     assert result.accuracy_pct == result.subsets[-1].accuracy_pct == pytest.approx(direct)
+
+
+def test_what_is_missing_is_imputed_where_moments_are_known(three, tiny):
+    """Each subset by the ridge regression of the others; all students answer as they did."""
+    recipe, network = three
+    plain = evaluate(network, recipe, tiny)
+    features = torch.cat(student_vectors(network, tiny, tiny.train), dim=1).numpy()
+    tested = torch.cat(student_vectors(network, tiny, tiny.test), dim=1).numpy()
+    network.moments = moments = FeatureMoments.of(features, [1, 1, 1])
+    try:
+        found = evaluate(network, recipe, tiny)
+    finally:
+        network.moments = None
+    weight, bias = network.fc.weight.detach().numpy(), network.fc.bias.detach().numpy()
+    for before, after in zip(plain.subsets, found.subsets, strict=True):
+        came = [int(name.split()[1]) for name in after.students]
+        gone = [k for k in range(3) if k not in came]
+        told = np.linalg.pinv(moments.covariance[np.ix_(came, came)])
+        told = moments.covariance[np.ix_(gone, came)] @ told
+        filled = tested.copy()
+        filled[:, gone] = moments.mean[gone] + (tested[:, came] - moments.mean[came]) @ told.T
+        named = (filled @ weight.T + bias).argmax(axis=1)
+        right = 100 * (named == tiny.test.labels.numpy()).mean()
+        assert after.accuracy_pct == pytest.approx(right)
+        assert after.zero_filled_pct == before.accuracy_pct == before.zero_filled
+    assert found.accuracy_pct == plain.accuracy_pct
+    assert found.class_accuracy == plain.class_accuracy
 
 
 def test_a_subset_is_the_network_with_the_other_vectors_zeroed(three, tiny):

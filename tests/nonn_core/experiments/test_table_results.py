@@ -19,6 +19,15 @@ def test_subsets_of_three_students_and_two_seeds():
     assert found.published_best_single_student_pct == 82.82
 
 
+def test_imputed_features_have_a_mean_of_their_own():
+    zeros, imputed = {"a": 20, "b": 30, "a b": 90}, {"a": 80, "b": 70, "a b": 90}
+    found = robustness_result([zeros, zeros], PUBLISHED, [imputed, imputed | {"a": 90}])
+    assert [one.mean_pct for one in found.answering] == [25, 90]
+    assert [one.imputed_mean_pct for one in found.answering] == [77.5, 90]
+    older = robustness_result([zeros], PUBLISHED)
+    assert [one.imputed_mean_pct for one in older.answering] == [None, None]
+
+
 def test_one_seed():
     found = robustness_result([{"a": 10.0, "b": 20.0, "a b": 30.0}], PUBLISHED)
     assert [one.mean_pct for one in found.answering] == [15.0, 30.0]

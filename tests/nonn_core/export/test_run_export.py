@@ -14,11 +14,14 @@ from converted_once import conversions_kept
 from safetensors.numpy import load_file
 
 import nonn_core
+from boards.host.inference import FeatureClassifier
 from nonn_common.errors import ExportError, InputError
 from nonn_core.data.dataset import load_dataset
 from nonn_core.data.picture import PictureReading
 from nonn_core.distillation.construction import build_network
+from nonn_core.distillation.loop import student_vectors
 from nonn_core.distillation.run import load_run, train, train_teacher
+from nonn_core.distillation.run_evaluation import evaluate
 from nonn_core.export import run_export as exporting
 from nonn_core.export.bundle import read_bundle
 from nonn_core.export.deployment import deployed_models, to_onnx
@@ -140,6 +143,26 @@ def test_the_manifest_tells_the_truth(bundle, run, tiny, nonn_recipe):
         assert row.label_agreement_pct == pytest.approx(100 * agreeing)
         assert row.largest_difference == pytest.approx(np.abs(found - network).max(), abs=1e-4)
         assert row.largest_logit == pytest.approx(np.abs(network).max())
+
+
+def test_the_host_imputes_as_the_evaluation_of_the_run_did(bundle, run, tiny):
+    """With either student missing; of all, it answers as the run."""
+    manifest = read_bundle(bundle)
+    assert manifest.fc.imputes
+    recipe, network = load_run(run, tiny)
+    vectors = [each.numpy() for each in student_vectors(network, tiny, tiny.test)]
+    answers = dict(zip(("left", "right"), vectors, strict=True))
+    classifier = FeatureClassifier(bundle, manifest)
+    for subset in evaluate(network, recipe, tiny).subsets:
+        came = {name: answers[name] for name in subset.students}
+        for _ in range(2):
+            logits = classifier.logits(24, manifest.models, came)
+        right = (logits.argmax(axis=1) == tiny.test.labels.numpy()).mean()
+        assert 100 * right == pytest.approx(subset.accuracy_pct)
+    layer = network.feature_layer
+    expected = layer.of(np.arange(7) < 3).logits(answers["left"])
+    found = classifier.logits(24, manifest.models, {"left": answers["left"]})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_batches_of_any_size(bundle, tiny):
