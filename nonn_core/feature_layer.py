@@ -73,7 +73,10 @@ class FeatureLayer:
         return {"weight": self.weight, "bias": self.bias, **moments}
 
     def of(self, came: NDArray[np.bool_]) -> Self:
-        """Layer of the features that came, a mask (D,): the others imputed, or zero if unknown."""
+        """Layer of the features that came, a mask (D,).
+
+        The others are imputed, or zero where moments are unknown.
+        """
         weight, bias = self.weight[:, came], self.bias
         if self.moments is not None and not came.all():
             mean = self.moments.mean.astype(np.float64)

@@ -189,7 +189,10 @@ def _write_moments(path: Path, network: Nonn, data: Dataset, validation: Images)
 
 
 def _read_moments(path: Path, network: Nonn) -> FeatureMoments | None:
-    """Read moments of this network; None of a run of an older version, or of other weights."""
+    """Read moments of this network.
+
+    None of a run of an older version, or of other weights.
+    """
     if not path.exists():
         return None
     tensors, weights = read_tensors(path)

@@ -73,7 +73,8 @@ def killed(recipe, folder, where, at):
 
 def test_a_finished_run_leaves_no_lessons(finished, tiny):
     folder, history = finished
-    assert sorted(path.name for path in folder.iterdir()) == [*FILES, "versions.json"]
+    written = sorted([*FILES, "moments.safetensors", "versions.json"])
+    assert sorted(path.name for path in folder.iterdir()) == written
     assert history[-1].losses["transfer"] < history[0].losses["transfer"]
     load_run(folder, tiny)
 
