@@ -18,6 +18,7 @@ LONGEST = (
     *("test_export_command", "test_host_command", "test_planner_exhaustive", "test_quickstart"),
     *("test_explore_command", "test_worker_server", "test_worker_conformance", "test_slow_link"),
     "test_balance_exhaustive",
+    "test_deployment",
 )
 """Files that start first, so that all processes end at about the same time."""
 

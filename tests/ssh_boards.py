@@ -23,6 +23,12 @@ from boards.emulation.namespace import board_namespaces, detect
 from profiles.fleet import resolve
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+MOUNTED = ("/run", "/srv", "/etc/systemd")
+UNSHARE = shutil.which("unshare")
+TRIAL = f"set -e; for each in {' '.join(MOUNTED)}; do mount -t tmpfs tmpfs $each; done"
+MOUNTS = UNSHARE is not None and not subprocess.call(
+    [UNSHARE, "-m", "sh", "-c", TRIAL], stderr=subprocess.DEVNULL
+)
 CAN = detect() if SSHD and os.geteuid() == 0 else None
 MISSING = next(
     (
@@ -31,7 +37,7 @@ MISSING = next(
             ("no sshd here", SSHD is None),
             ("not root", os.geteuid() != 0),
             ("no network namespaces here", CAN is None or not CAN.namespaces),
-            ("no unshare here", shutil.which("unshare") is None),
+            ("no file systems of one's own here", not MOUNTS),
         )
         if bad
     ),

@@ -121,7 +121,7 @@ class BoardFacts(Record):
     foreign: str = Field(description="Something in the folder that is no deployment's.")
     current: Release | None = Field(description="Release that runs.")
     previous: Release | None = Field(description="Release before it.")
-    running: bool = Field(description="Whether its worker is a process now.")
+    running: bool = Field(description="Whether the worker of that release is a process now.")
     store: tuple[str, ...] = Field(description="Digests of the files that are there, and whole.")
     environments: tuple[str, ...] = Field(description="Digests of the packages that are there.")
 

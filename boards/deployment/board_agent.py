@@ -42,6 +42,8 @@ from boards.deployment.board_service import (
 READY = "nonn-plan agent is ready"
 MARKER = ".nonn-plan"
 """File by which a folder is known to be a deployment's; it names the parents that were made."""
+STARTED = "started"
+"""File that names the release that was started last, if that was done to the end."""
 CODE = "code.zip"
 _LOCK_S = 10.0
 _PIECE = 1 << 16
@@ -92,7 +94,7 @@ class Agent:
             "foreign": self._foreign(),
             "current": self._release("current"),
             "previous": self._release("previous"),
-            "running": bool(self.service.pids()),
+            "running": bool(self.service.pids()) and self._is_started(),
             "store": self._whole(),
             "environments": [path.parent.name for path in self._in("environments/*/complete")],
         }
@@ -127,9 +129,12 @@ class Agent:
             before = replaced
         if before is not None:
             self._point("previous", before)
+        started = self.folder / STARTED
+        started.unlink(missing_ok=True)
         self._point("current", name)
         self.service.install()
         self.service.restart()
+        started.write_text(name)
 
     def prune(self) -> None:
         """Remove what neither the current nor the previous release needs."""
@@ -156,7 +161,7 @@ class Agent:
         for name in ("releases", "environments", "store"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         links = ("current", "previous", ".current.new", ".previous.new")
-        for name in (*links, "worker.pid", "worker.log", "worker.log.1", ".lock", MARKER):
+        for name in (*links, STARTED, "worker.pid", "worker.log", "worker.log.1", ".lock", MARKER):
             (self.folder / name).unlink(missing_ok=True)
         left = self._names()
         with suppress(OSError):
@@ -209,7 +214,9 @@ class Agent:
         shutil.rmtree(target, ignore_errors=True)
         shown = ["--system-site-packages"] * bool(release["system_packages"])
         fix = "sudo apt install python3-venv"
-        run_step([sys.executable, "-m", "venv", "--without-pip", *shown, target], fix)
+        run_step(
+            [sys.executable, "-m", "venv", "--without-pip", *shown, target], fix, for_host=True
+        )
         named = target / "wheels"
         named.mkdir()
         for wheel in release["wheels"]:
@@ -219,7 +226,17 @@ class Agent:
         quiet = ["--no-index", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
         root = ["--root-user-action=ignore", "--no-warn-script-location", "--no-input"]
         python = target / "bin" / "python"
-        run_step([python, "-I", pip / "pip", "install", "--quiet", *quiet, *root, *others])
+        install: list[str | Path] = [
+            python,
+            "-I",
+            pip / "pip",
+            "install",
+            "--quiet",
+            *quiet,
+            *root,
+            *others,
+        ]
+        run_step(install, for_host=True)
         shutil.rmtree(named)
         os.sync()
         (target / "complete").touch()
@@ -234,7 +251,19 @@ class Agent:
         (new / "environment").symlink_to(f"../../environments/{release['environment']}")
         # The service may write nothing, so that Python could not keep what it compiles.
         python = environment / "bin" / "python"
-        run_step([python, "-I", "-m", "compileall", "-q", "-s", new, "-p", "", new / "code"])
+        compiled: list[str | Path] = [
+            python,
+            "-I",
+            "-m",
+            "compileall",
+            "-q",
+            "-s",
+            new,
+            "-p",
+            "",
+            new / "code",
+        ]
+        run_step(compiled, for_host=True)
         (new / "release.json").write_text(json.dumps(release))
 
     def _link(self, release: Mapping[str, Any], target: Path) -> None:
@@ -316,6 +345,11 @@ class Agent:
         with suppress(OSError):
             return (self.folder / link).readlink().name
         return ""
+
+    def _is_started(self) -> bool:
+        with suppress(OSError):
+            return (self.folder / STARTED).read_text() == self._release_name("current")
+        return False
 
     def _release(self, link: str) -> Any:
         with suppress(OSError, ValueError):

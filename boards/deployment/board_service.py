@@ -4,6 +4,7 @@ Sent with the agent, so that it needs the standard library alone.
 """
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -27,24 +28,44 @@ class RefusalError(Exception):
         self.parts = {"what": what, "found": str(found), "allowed": allowed, "fix": fix}
 
 
-def run_step(command: Sequence[str | Path], fix: str = "") -> str:
-    """Output of a command; raises RefusalError with its last words where it fails."""
+def run_step(command: Sequence[str | Path], fix: str = "", *, for_host: bool = False) -> str:
+    """Output of a command; raises RefusalError with its last words where it fails.
+
+    One `for_host` is ended, and the process with it, when the host that asked for it is gone.
+    """
+    begun_s, words = time.monotonic(), list(map(str, command))
     try:
-        done = subprocess.run(  # noqa: S603
-            list(map(str, command)),
+        process = subprocess.Popen(  # noqa: S603
+            words,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=_STEP_S,
-            check=False,
+            errors="replace",
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise RefusalError(f"{command[0]} could not be run", error, fix=fix) from None
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-300:]
-        name = " ".join(map(str, command[:3]))
-        raise RefusalError(f"`{name} ...` failed on the board", said, fix=fix)
-    return done.stdout
+    except OSError as error:
+        raise RefusalError(f"{words[0]} could not be run", error, fix=fix) from None
+    with process:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                said = process.communicate(timeout=0.5)[0]
+                break
+            late = time.monotonic() - begun_s > _STEP_S
+            if late or (for_host and host_is_gone()):
+                process.kill()
+                if not late:
+                    raise SystemExit(1)
+    if process.returncode:
+        last = " ".join(said.split())[-300:]
+        raise RefusalError(f"`{' '.join(words[:3])} ...` failed on the board", last, fix=fix)
+    return said
+
+
+def host_is_gone() -> bool:
+    """Whether nobody is at the other end of stdin any more."""
+    waiting = select.poll()
+    waiting.register(0, select.POLLRDHUP)
+    return bool(waiting.poll(0))
 
 
 class SystemdService:

@@ -32,13 +32,13 @@ from boards.deployment import (
 )
 from boards.deployment.board_agent import READY
 from boards.deployment.board_needs import board_faults, fetch_wheels, probe_board
-from boards.host.connection import ConnectionLostError
+from boards.host.connection import MAX_PAUSE_S, ConnectionLostError, separate_copies
 from boards.host.frame_connection import certificate_fault
 from boards.host.grpc_connection import GrpcChannel
 from boards.protocol.address import BoardAddress, BoardAddresses, SshAccess
 from boards.protocol.open_inference import message_class
 from boards.tls.identity import Identity
-from nonn_common import Progress
+from nonn_common import Progress, silent
 from nonn_common.errors import BoardError, InputError, NonnError, StoppedError
 from nonn_common.units import format_bytes
 from nonn_core.export.bundle import MANIFEST, Manifest
@@ -63,8 +63,8 @@ made.main()
 class AgentSession:
     """Requests to the agent of one board, and its answers."""
 
-    def __init__(self, process: "asyncssh.SSHClientProcess[bytes]") -> None:
-        self._process = process
+    def __init__(self, process: "asyncssh.SSHClientProcess[bytes]", **opening: str) -> None:
+        self._process, self._opening = process, opening
 
     async def ask(self, do: str, *arguments: object) -> Any:
         """Answer to a request; raises InputError for what the board refuses."""
@@ -77,10 +77,6 @@ class AgentSession:
         self._process.stdin.write(content)
         await self._process.stdin.drain()
         await self._answer()
-
-    def open(self, folder: str, board: str) -> None:
-        """Say for which folder and board the agent works."""
-        self._opening = {"folder": folder, "board": board}
 
     def _write(self, request: dict[str, object]) -> None:
         line = json.dumps({**self._opening, **request})
@@ -163,9 +159,7 @@ async def agent_session(
                 f"the agent did not start: {said or 'it said nothing'}"
                 + ("; let sudo ask for no password, or say `ssh: {sudo: false}`" * access.sudo)
             )
-        session = AgentSession(process)
-        session.open(access.folder, board.name)
-        yield session
+        yield AgentSession(process, folder=access.folder, board=board.name)
     finally:
         process.close()
 
@@ -176,6 +170,8 @@ class Rollout:
 
     identity: Identity
     dry_run: bool = False
+    progress: Progress = silent
+    warnings: list[str] = field(default_factory=list)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _wheels: dict[str, asyncio.Task[tuple[Path, ...]]] = field(default_factory=dict)
 
@@ -185,6 +181,7 @@ class Rollout:
         """Deployment of a plan's boards; raises InputError as `board_shares` does."""
         manifest = Manifest.read(bundle / MANIFEST)
         shares = board_shares(plan, manifest, addresses, keys, where)
+        self.warnings += separate_copies(plan, manifest)
         return {each.task.name: partial(self.deploy, each, bundle) for each in shares}
 
     async def deploy(self, share: BoardShare, bundle: Path) -> BoardOutcome:
@@ -223,11 +220,15 @@ class Rollout:
             return outcome("failed", reasons=(reason,), moved=(), moved_bytes=0)
         if self.dry_run:
             return outcome("planned")
-        for one in missing:
+        for number, one in enumerate(missing):
+            self.progress(f"files to {share.task.name}", number, len(missing))
             await agent.put(one.sha256, one.mode, payload.content(one.sha256))
+        self.progress(f"unpacking on {share.task.name}", 0, 0)
         await agent.ask("prepare", release.model_dump(mode="json"))
         async with self._turn:
             fault = await self._started(share.board, release, agent)
+            # Hosts connect again after such a pause, and need one board while the next restarts.
+            await asyncio.sleep(0 if fault else MAX_PAUSE_S)
         if not fault:
             await agent.ask("prune")
             return outcome("deployed")
@@ -281,6 +282,7 @@ class Rollout:
 
         The release before it is to be `before`, if given, else the one that it replaces.
         """
+        self.progress(f"starting {board.name}", 0, 0)
         names = [each.name if each else "" for each in before]
         await agent.ask("activate", release.name, *names)
         until_s = time.monotonic() + START_S

@@ -6,8 +6,10 @@ import platform
 import shutil
 import signal
 import sys
+import threading
 import time
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from boards.tls.identity import Identity
 from boards.tls.revocation import revoke_keys
 from nonn_core.export.bundle import MANIFEST, Manifest, content_hash
 from nonn_plan.__main__ import run
+from nonn_plan.api import read_plan
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 PORT = 8001
@@ -115,6 +118,16 @@ def serving(fleet, deploy):
     return fleet[1]
 
 
+@contextmanager
+def asking(policy):
+    """A host that asks the boards of the first plan."""
+    plan, identity = read_plan("both.json"), Identity.read(Path("keys/host"))
+    addresses, bundle = BoardAddresses.read("boards.yaml"), Path("both-bundle")
+    with connected(plan, bundle, addresses, identity, policy, "boards.yaml") as client:
+        assert client.wait_connected(30), client.down
+        yield client
+
+
 def states(boards):
     return {name: each["state"] for name, each in boards.items()}
 
@@ -134,13 +147,7 @@ def test_each_board_gets_its_own_share_and_serves(fleet, serving, monkeypatch):
         assert (release / "keys/key.pem").read_bytes() == Path(f"keys/{name}/key.pem").read_bytes()
         assert (release / "keys").stat().st_mode & 0o777 == 0o700
         assert (release / "keys/key.pem").stat().st_mode & 0o777 == 0o600
-    from nonn_plan.api import read_plan
-
-    plan, identity = read_plan("both.json"), Identity.read(Path("keys/host"))
-    addresses = BoardAddresses.read("boards.yaml")
-    bundle = Path("both-bundle")
-    with connected(plan, bundle, addresses, identity, QuorumPolicy(), "boards") as client:
-        assert client.wait_connected(30), client.down
+    with asking(QuorumPolicy()) as client:
         assert client.ask(np.zeros((1, 1, 8, 8), np.float32)).missing == {}
 
 
@@ -230,7 +237,7 @@ def test_a_killed_deployment_leaves_the_old_release_and_the_next_goes_on(fleet, 
         assert (board.root / "current").readlink() == current
         assert deploy(None, "--status")[1]["b0"]["state"] == "serving"
         code, boards = deploy("one")
-        assert code == 0
+        assert code == 0, boards["b0"]["reasons"]
         assert boards["b0"]["state"] == "deployed"
         assert "code.zip" not in boards["b0"]["moved"]
     finally:
@@ -276,16 +283,61 @@ def test_a_release_that_does_not_serve_gives_way_to_the_one_before(
     assert (board.root / "current").readlink() == current
 
 
-def test_revocations_are_distributed_and_a_revoked_board_is_refused(fleet, serving, deploy, capsys):
+def test_revocations_are_distributed_and_a_host_goes_on_meanwhile(fleet, serving, deploy):
+    """One board after the other restarts; with one answer of two, no image is lost."""
     home, _ = fleet
-    for name in ("keys", "kept"):
-        shutil.copytree(home / "keys", home / f"{name}-2", dirs_exist_ok=True)
+    shutil.copytree(home / "keys", home / "keys-2")
     revoke_keys(home / "keys-2", ["b2"])
-    _, boards = deploy("both", "--dry-run", "--keys", "keys-2")
+    answers, ending = [], threading.Event()
+
+    def ask(client):
+        while not ending.is_set():
+            answers.append(client.ask(np.zeros((1, 1, 8, 8), np.float32)))
+            time.sleep(0.02)
+
+    with asking(QuorumPolicy(quorum=1)) as client:
+        thread = threading.Thread(target=ask, args=(client,))
+        thread.start()
+        _, boards = deploy("both", "--keys", "keys-2")
+        ending.set()
+        thread.join()
+    assert states(boards) == {"b0": "deployed", "b1": "deployed"}
     assert {tuple(each["moved"]) for each in boards.values()} == {("keys/revoked.pem",)}
+    assert answers
+    assert [each for each in answers if len(each.missing) > 1] == []
     revoke_keys(home / "keys-2", ["b1"])
     with pytest.raises(AssertionError, match="this board's certificate was taken back"):
         deploy("both", "--dry-run", "--keys", "keys-2")
+
+
+def test_a_deployment_that_is_stopped_says_what_boards_run(fleet):
+    process = template("boards.deployment.rollout").start(
+        "-m", "nonn_plan", "deploy", "three.json", "three-bundle", "--dry-run", cwd=fleet[0]
+    )
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(30)
+    assert process.returncode == 1
+    assert "stopped by Ctrl-C; each board runs its old release or the new one, whole" in said
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_sudo_is_used_where_the_user_is_not_root_and_never_asks(fleet, deploy, allowed):
+    board = fleet[1]["small"]
+    sudo = 'test "$1" = -n && shift && exec "$@"'
+    refusal = 'echo "sudo: a password is required" >&2; exit 1'
+    fakes = [
+        board.program("id", "echo 1000"),
+        board.program("sudo", sudo if allowed else refusal),
+    ]
+    try:
+        _, found = deploy(None, "--status", "--boards", "small.yaml")
+    finally:
+        for fake in fakes:
+            fake.unlink()
+    assert found["b0"]["state"] == ("absent" if allowed else "failed")
+    if not allowed:
+        assert "a password is required; let sudo ask for no password" in found["b0"]["reasons"][0]
 
 
 def test_a_worker_that_was_killed_is_started_again(serving):

@@ -96,7 +96,7 @@ def keys_renew(
     show_certificates(output, found)
     output.say(f"renewed: {', '.join(renewed) or 'nothing, all of it is valid for longer'}")
     if renewed:
-        output.say("copy certificate.pem of each to its board, and restart the worker there")
+        output.say("`nonn-plan deploy` brings them to their boards, and restarts the workers")
     output.result({"renewed": renewed, "certificates": _certificate_documents(found)})
 
 
@@ -112,7 +112,7 @@ def keys_revoke(
     output = Output(as_json)
     revoked = revoke_keys(keys, names)
     output.say(f"taken back: {', '.join(revoked) or 'nothing new'}")
-    output.say(f"copy {REVOKED_FILE} to the keys of each board, and restart host and workers")
+    output.say(f"`nonn-plan deploy` brings {REVOKED_FILE} to the boards; restart the host")
     output.result({"revoked": revoked})
 
 
@@ -200,10 +200,11 @@ def deploy(
     else:
         work = rollout.of_plan(read_plan(plan_file), bundle, addresses, keys, str(boards_file))
     with output.progress("each board runs its old release or the new one, whole") as progress:
+        rollout.progress = progress
         outcomes = run_on_boards(work, progress)
-    show_deployment(
-        output, outcomes, [one.name for one in addresses.boards if one.name not in work]
-    )
+    output.warn(*rollout.identity.expiry_warnings(), *rollout.warnings)
+    left = [each.name for each in addresses.boards if each.name not in work]
+    show_deployment(output, outcomes, left)
     output.result({"boards": [each.model_dump(mode="json") for each in outcomes]})
     if failed := [each.board for each in outcomes if not each.good]:
         raise BoardError(f"{len(failed)} of {len(outcomes)} boards failed: {', '.join(failed)}")

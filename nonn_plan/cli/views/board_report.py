@@ -372,7 +372,7 @@ def show_deployment(output: Output, each_one: "Sequence[BoardOutcome]", left: li
                 each.release or "-",
                 each.previous or "-",
                 ", ".join(each.students) or "-",
-                f"{len(each.moved)} files, {format_bytes(each.moved_bytes)}",
+                f"{len(each.moved)} files, {format_bytes(each.moved_bytes)}" if each.moved else "-",
             )
             for each in each_one
         ],
