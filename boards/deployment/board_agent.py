@@ -226,16 +226,7 @@ class Agent:
         quiet = ["--no-index", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
         root = ["--root-user-action=ignore", "--no-warn-script-location", "--no-input"]
         python = target / "bin" / "python"
-        install: list[str | Path] = [
-            python,
-            "-I",
-            pip / "pip",
-            "install",
-            "--quiet",
-            *quiet,
-            *root,
-            *others,
-        ]
+        install = [python, "-I", pip / "pip", "install", "--quiet", *quiet, *root, *others]
         run_step(install, for_host=True)
         shutil.rmtree(named)
         os.sync()
@@ -251,18 +242,7 @@ class Agent:
         (new / "environment").symlink_to(f"../../environments/{release['environment']}")
         # The service may write nothing, so that Python could not keep what it compiles.
         python = environment / "bin" / "python"
-        compiled: list[str | Path] = [
-            python,
-            "-I",
-            "-m",
-            "compileall",
-            "-q",
-            "-s",
-            new,
-            "-p",
-            "",
-            new / "code",
-        ]
+        compiled = [python, "-I", "-m", "compileall", "-q", "-s", new, "-p", "", new / "code"]
         run_step(compiled, for_host=True)
         (new / "release.json").write_text(json.dumps(release))
 

@@ -28,7 +28,7 @@ class RefusalError(Exception):
         self.parts = {"what": what, "found": str(found), "allowed": allowed, "fix": fix}
 
 
-def run_step(command: Sequence[str | Path], fix: str = "", *, for_host: bool = False) -> str:
+def run_step(command: Sequence[object], fix: str = "", *, for_host: bool = False) -> str:
     """Output of a command; raises RefusalError with its last words where it fails.
 
     One `for_host` is ended, and the process with it, when the host that asked for it is gone.
