@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError
-from nonn_core.networks.blueprint import ImageShapeText
+from nonn_core.networks.blueprint import Filters, ImageShapeText
 from nonn_core.networks.family import NetworkName
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ MOST_LINKS = 50_000
 Rule = Literal["AH", "CA"]
 SignedMaps = Literal["relu", "abs"]
 """Stand-in for a negative activation, as SiLU and GELU give: 0, or its size."""
-Filters = tuple[Annotated[int, Field(ge=0)], ...]
 Link = tuple[
     Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0)]
 ]

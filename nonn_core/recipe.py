@@ -17,9 +17,9 @@ from pydantic import Field, model_validator
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError, TrainingError
 from nonn_core.data.picture import PictureReading
-from nonn_core.networks.blueprint import ImageShapeText, NetworkSpec
+from nonn_core.networks.blueprint import Filters, ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
-from nonn_core.partition import Filters, SignedMaps
+from nonn_core.partition import SignedMaps
 
 
 class OptimiserRecipe(Record):

@@ -24,6 +24,7 @@ from pydantic import Field, field_validator, model_validator
 from nonn_common.document import Document, Record, is_yaml, read_plain
 from nonn_common.errors import InputError, ProfileError
 from profiles import Registry, unknown_name
+from profiles.board_name import DNS_LABEL, DNS_LABELS, NO_BOARDS
 from profiles.device import DEVICES, DeviceProfile
 from profiles.link import LINKS, LinkProfile, chained_link, noise_text
 
@@ -31,11 +32,6 @@ DEFAULT_HOST = "x86-host"
 DEFAULT_LINK = "wired-100mbit"
 MOST_BOARDS = 1000
 
-DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-"""A board's name: what a certificate can hold.  File systems and DNS may take `A` for `a`."""
-DNS_LABELS = "1 to 63 of a to z, 0 to 9 and -, with no - at either end"
-NO_BOARDS = ("authority", "host")
-"""Names of other keys, and of the host in tables."""
 ANY_POINT = ":any"
 """Behind a device or a fleet: its operating points are left open."""
 _FILES = (".yaml", ".yml", ".json")

@@ -63,6 +63,7 @@ class InferenceClient:
     ) -> None:
         self._tasks = {task.name: task for task in tasks}
         self._states = {task.name: _ConnectionState(task) for task in tasks}
+        self._boards = tuple(self._states.values())
         self._students = all_students(tasks)
         self._names = tuple(student.name for student in self._students)
         self._classifier = classifier
@@ -70,12 +71,11 @@ class InferenceClient:
         self._policy = policy
         self._quorum = min(policy.quorum or len(self._students), len(self._students))
         self._pending: dict[int, PendingRequest] = {}
-        self._next = 1
-        self._next_check_ns = 0
+        self._next, self._next_check_ns = 1, 0
         self._gone_since_ns = time.perf_counter_ns()
         """Last moment from which on no board could be asked."""
         self._selector = selectors.DefaultSelector()
-        self._selector.register(reconnector, selectors.EVENT_READ, None)
+        self._selector.register(reconnector, selectors.EVENT_READ)
         for task in tasks:
             reconnector.request(task)
 
@@ -134,7 +134,7 @@ class InferenceClient:
     def close(self) -> None:
         """Close all connections."""
         self._reconnector.close()
-        for state in self._states.values():
+        for state in self._boards:
             if state.connection is not None:
                 self._selector.unregister(state.connection)
                 state.connection.close()
@@ -153,6 +153,8 @@ class InferenceClient:
         while True:
             # Events since the last request: boards that came back, answered, or are gone.
             self._drain_events()
+            if not any(each.outstanding or not each.connection for each in self._boards):
+                return True
             now_ns = time.perf_counter_ns()
             silent_ns = self._silent_ns(now_ns)
             up = self._reached()
@@ -216,7 +218,7 @@ class InferenceClient:
         Unresponsive ones were silent for a whole deadline, and are not waited for again; lagging
         ones catch up while other boards have all of their students.
         """
-        if not any(state.outstanding for state in self._states.values()):
+        if not any(state.outstanding for state in self._boards):
             return set(), set()
         connected = {n: state for n, state in self._states.items() if state.connection is not None}
         unresponsive = set(self._silent_ns(time.perf_counter_ns()))
@@ -297,9 +299,10 @@ class InferenceClient:
         now_ns = time.perf_counter_ns()
         state.outstanding, state.last_heard_ns = max(0, state.outstanding - 1), now_ns
         pending = self._pending.get(reply.number)
-        refused = [each.name for each in state.task.receivers if reply.features is None]
-        for board in (*reply.unsent, *refused):
-            self._states[board].outstanding = max(0, self._states[board].outstanding - 1)
+        if state.task.receivers:
+            refused = [each.name for each in state.task.receivers if reply.features is None]
+            for board in (*reply.unsent, *refused):
+                self._states[board].outstanding = max(0, self._states[board].outstanding - 1)
         if pending is None or name not in pending.outstanding:
             return
         for board, why in reply.unsent.items():
@@ -325,9 +328,9 @@ class InferenceClient:
             state = self._states[name]
             if isinstance(found, str):
                 state.down = found
-                continue
-            state.connection, state.outstanding = found, 0
-            self._selector.register(found, selectors.EVENT_READ, name)
+            else:
+                state.connection, state.outstanding = found, 0
+                self._selector.register(found, selectors.EVENT_READ, name)
 
     def _watch(self, state: _ConnectionState) -> None:
         if state.connection is not None:
@@ -370,17 +373,17 @@ class InferenceClient:
 
     def _wait_finished(self) -> list[int]:
         """Wait until some pending requests are complete or late; return their numbers."""
-        until_ns = 0
+        until_ns, deadline_ns = 0, self._deadline_ns() if self._pending else 0
         while self._pending:
             self._poll(until_ns)
             now_ns = time.perf_counter_ns()
-            if now_ns >= self._deadline_ns():
+            if now_ns >= deadline_ns:
                 # What has come is no late answer, however long nobody looked.
                 self._drain_events()
             finished = [n for n, each in self._pending.items() if self._is_finished(each, now_ns)]
             if finished:
                 return finished
-            until_ns = self._deadline_ns()
+            until_ns = deadline_ns
         return []
 
     def _answer(self, pending: PendingRequest) -> Answer:

@@ -7,7 +7,7 @@ advertises them; where their port cannot be reached, these calls are slower, but
 import threading
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
@@ -37,6 +37,9 @@ from nonn_core.export.bundle import BundledModel
 
 CONNECT_TIMEOUT_S = 5.0
 _ASKED_S = 1.0
+_LAST_PORT = 65_535
+_FIRST_S = 2.5
+"""Limit of the first try of frames; where it is over, the board is asked where they are."""
 
 _LARGEST_BYTES = 64 * 1024 * 1024
 
@@ -302,6 +305,11 @@ def _features(response: Any, model: BundledModel, count: int) -> Features | None
 def connect(task: BoardTask, identity: Identity | None) -> Connection:
     """Connect to a board whose students are ready; raises ConnectionLostError."""
     address = task.board.endpoint
+    if task.board.protocol == "fastest" and not task.receivers and address.port < _LAST_PORT:
+        # Where workers have frames: few boards need be asked for it, which costs them gRPC.
+        with suppress(ConnectionLostError):
+            context = None if identity is None else identity.client_context()
+            return connect_frames(address.with_port(address.port + 1), task, context, _FIRST_S)
     if identity is not None and identity.revoked:
         # gRPC looks at no list of revoked certificates.
         fault = certificate_fault(address, task.name, identity, CONNECT_TIMEOUT_S)

@@ -61,7 +61,7 @@ class FrameStream:
         context: ssl.SSLContext | None = None,
         peer: str | None = None,
     ) -> None:
-        """Take a socket; `peer` is the name that a client asks for, None at a server."""
+        """Take a socket; `peer` is the name that a client asks for."""
         self.socket = connection
         self._assembler = FrameAssembler(largest_bytes)
         self._unsent = bytearray()
@@ -82,7 +82,7 @@ class FrameStream:
         return self.socket.fileno()
 
     def handshake(self, seconds: float) -> None:
-        """Prove who is who, within so long in all; raises OSError, TimeoutError among them."""
+        """Prove who is who within so long; raises OSError."""
         if self._tls is None:
             return
         until_s, done = time.monotonic() + seconds, False
@@ -160,7 +160,7 @@ class FrameStream:
         return chunk is None
 
     def wait_frame(self, *, begun: bool = False) -> Frame:
-        """Read a frame without limit; once it has `begun`, no pause is longer than the socket's.
+        """Read a frame; once it has `begun`, no pause exceeds the socket's limit.
 
         The payload of images and maps is good until the next frame is read.
 
@@ -181,7 +181,7 @@ class FrameStream:
         return frame
 
     def _whole_frame(self, tls: ssl.SSLObject) -> Frame | None:
-        """Next frame where it comes in one record, as most do; its payload is not copied.
+        """Next frame where it comes in one record, with its payload in place.
 
         None where it does not.  On a small board each further call costs microseconds.
         """
@@ -201,7 +201,10 @@ class FrameStream:
         return frame
 
     def send(self, frame: bytes | bytearray) -> None:
-        """Send at once as far as there is room; the rest waits for `flush`.  Raises OSError."""
+        """Send what there is room for; the rest waits for `flush`.
+
+        Raises OSError.
+        """
         content = self._encrypted(frame)
         if self._unsent:
             self._unsent += content
@@ -221,7 +224,7 @@ class FrameStream:
                 del self._unsent[:sent]
 
     def send_all(self, frame: bytes | bytearray) -> None:
-        """Send a frame whole; raises OSError, TimeoutError where it is not taken in time."""
+        """Send a frame whole; raises TimeoutError, or another OSError."""
         content = self._encrypted(frame)
         try:
             sent = self.socket.send(content)
@@ -243,7 +246,7 @@ class FrameStream:
             self.socket.close()
 
     def _encrypted(self, content: bytes | bytearray) -> bytes | bytearray:
-        """What goes over the wire for some content."""
+        """Bytes that go over the wire for some content."""
         if self._tls is None:
             return content
         # A write takes no more than a record.
@@ -253,7 +256,7 @@ class FrameStream:
         return self._outgoing.read()
 
     def _decrypted(self) -> bytes | None:
-        """Next record of what has come; None where none is whole, nothing at its end."""
+        """Next record; None where none is whole, nothing at its end."""
         if self._tls is None:
             return None
         try:
@@ -263,7 +266,7 @@ class FrameStream:
 
 
 class OneImage:
-    """One image and its features, in buffers that stay: nothing is made anew for each image."""
+    """One image and its features, in buffers that stay from image to image."""
 
     def __init__(self, image: Values, width: int) -> None:
         """Images that lie in `image`, `(1, ...)`, are answered by `width` values."""
@@ -301,7 +304,7 @@ class OneImage:
 
 
 def _set_time(connection: socket.socket, option: int, seconds: float) -> None:
-    """Set a time of a socket; raises OSError where the system knows no such option."""
+    """Set a time limit of a socket; raises OSError."""
     whole, rest = divmod(int(1e6 * seconds), 1_000_000)
     for layout in _TIMEVALS:
         try:

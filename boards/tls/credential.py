@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nonn_common.errors import InputError
-from profiles.fleet import DNS_LABEL, DNS_LABELS, NO_BOARDS
+from profiles.board_name import DNS_LABEL, DNS_LABELS, NO_BOARDS
 
 AUTHORITY_NAME, HOST_NAME = NO_BOARDS
 

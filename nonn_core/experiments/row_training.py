@@ -36,9 +36,10 @@ from nonn_core.experiments.table_results import (
     row_result,
 )
 from nonn_core.experiments.table_rows import PARTITIONS, TableDesign, TableRow
+from nonn_core.networks.blueprint import Filters
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.modules import fingerprint
-from nonn_core.partition import Filters, Partition, merge_communities
+from nonn_core.partition import Partition, merge_communities
 from nonn_core.recipe import (
     Axis,
     NonnRecipe,

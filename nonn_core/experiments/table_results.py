@@ -21,8 +21,9 @@ from nonn_common.document import Document, Record
 from nonn_common.errors import InputError
 from nonn_core.accuracy_report import DatasetName, PublishedRobustness, PublishedRow, TableName
 from nonn_core.experiments.table_rows import Method, TableDesign, TableRow, row_cost
+from nonn_core.networks.blueprint import Filters
 from nonn_core.networks.family import NetworkName
-from nonn_core.partition import Filters, reshuffle_filters
+from nonn_core.partition import reshuffle_filters
 from nonn_core.recipe import (
     PRINTED,
     Axis,

@@ -17,8 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from nonn_common.document import Document, Record, write_atomic
 from nonn_common.errors import InputError, NonnError
 from nonn_core.data.picture import PictureReading
-from nonn_core.networks.blueprint import ImageShapeText
-from nonn_core.partition import Filters
+from nonn_core.networks.blueprint import Filters, ImageShapeText
 
 if TYPE_CHECKING:
     from onnxruntime import SessionOptions

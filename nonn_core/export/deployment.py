@@ -28,8 +28,8 @@ from nonn_core.data.dataset import Dataset
 from nonn_core.export.bundle import Port, Role
 from nonn_core.export.ncnn_net import NcnnNet
 from nonn_core.export.onnx_model import OPSET, Array, Inference, inference, strip_notes
+from nonn_core.networks.blueprint import Filters
 from nonn_core.networks.modules import Nonn
-from nonn_core.partition import Filters
 from nonn_core.recipe import NonnRecipe, TrainingRecipe
 
 IMAGE, MAPS, VECTOR, VECTORS, LOGITS = "image", "maps", "vector", "vectors", "logits"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Protocol, Self, Union
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from nonn_common.errors import InputError
 
@@ -62,6 +62,9 @@ def _checked_image_shape(text: str) -> str:
     except InputError as error:
         raise ValueError(str(error)) from None
 
+
+Filters = tuple[Annotated[int, Field(ge=0)], ...]
+"""Ids of filters of a teacher's last layer."""
 
 ImageShapeText = Annotated[str, AfterValidator(_checked_image_shape)]
 """Image shape in a document, CHANNELSxHEIGHTxWIDTH."""

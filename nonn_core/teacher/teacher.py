@@ -15,7 +15,7 @@ from nonn_common.errors import InputError
 from nonn_core.class_accuracy import ClassAccuracy
 from nonn_core.data.dataset import Dataset, Images, load_dataset
 from nonn_core.data.picture import PictureReading
-from nonn_core.networks.blueprint import ImageShape, ImageShapeText, NetworkSpec
+from nonn_core.networks.blueprint import Filters, ImageShape, ImageShapeText, NetworkSpec
 from nonn_core.networks.family import NetworkName, parse_network
 from nonn_core.networks.modules import (
     Classifier,
@@ -28,7 +28,7 @@ from nonn_core.networks.modules import (
     write_tensors,
 )
 from nonn_core.networks.network_cost import teacher_cost
-from nonn_core.partition import Filters, SignedMaps, TeacherReference
+from nonn_core.partition import SignedMaps, TeacherReference
 from nonn_core.recipe import OptimiserRecipe, is_code
 from nonn_core.teacher.foreign import ForeignClassifier, load_foreign
 from nonn_core.teacher.network_source import PROGRAM_SUFFIX

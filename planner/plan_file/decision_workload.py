@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from math import isclose
 
-from nonn_core.networks.blueprint import ImageShape
+from nonn_core.networks.blueprint import Filters, ImageShape
 from nonn_core.networks.family import parse_network
 from nonn_core.networks.network_cost import (
     Precision,
@@ -15,7 +15,7 @@ from nonn_core.networks.network_cost import (
     joint_cost,
     student_cost_line,
 )
-from nonn_core.partition import Filters, reshuffle_filters
+from nonn_core.partition import reshuffle_filters
 from planner.accuracy import AccuracyEstimate
 from planner.data.balance import PartitionBalance
 from planner.data.mode_costs import copied_group

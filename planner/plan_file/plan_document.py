@@ -10,8 +10,8 @@ from pydantic import Field, JsonValue
 
 from nonn_common.document import Document, Record
 from nonn_common.errors import InputError
+from nonn_core.networks.blueprint import Filters
 from nonn_core.networks.network_cost import Cost, Precision
-from nonn_core.partition import Filters
 from planner.accuracy import AccuracyEstimate
 from planner.certificates import Certificate
 from planner.data.balance import PartitionBalance

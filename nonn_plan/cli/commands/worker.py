@@ -1,8 +1,9 @@
 """`keys`, `deploy`, `worker`: keys of boards, the way to them, and what runs there."""
 
 import logging
-import math
+import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from nonn_common.errors import BoardError, InputError
 from nonn_common.units import parse_bytes, parse_ms
 from nonn_plan.cli.output import Output
 from nonn_plan.cli.parsers.options import AsJson, BoardKeys, Insecure, read_identity
-from nonn_plan.cli.views.board_report import show_certificates, show_deployment
 
 if TYPE_CHECKING:
     from boards.protocol.address import Address
@@ -51,6 +51,7 @@ def keys_init(
     """Make the keys that are missing; what exists is never replaced."""
     from boards.tls.authority import list_keys, make_keys
     from boards.tls.credential import HOST_NAME, Subject, parse_board_subject
+    from nonn_plan.cli.views.board_report import show_certificates
 
     output = Output(as_json)
     planned, typed = {each.name: each for each in _planned_boards(plan_file)}, list[Subject]()
@@ -71,6 +72,7 @@ def keys_init(
 def keys_show(keys: Keys, as_json: AsJson = False) -> None:
     """Show what each certificate says, and until when it is valid."""
     from boards.tls.authority import list_keys
+    from nonn_plan.cli.views.board_report import show_certificates
 
     output = Output(as_json)
     found = list_keys(keys)
@@ -89,6 +91,7 @@ def keys_renew(
     """Renew certificates for two years; their keys stay."""
     from boards.tls.authority import list_keys
     from boards.tls.renewal import renew_keys
+    from nonn_plan.cli.views.board_report import show_certificates
 
     output = Output(as_json)
     renewed = renew_keys(keys, names or ())
@@ -185,6 +188,7 @@ def deploy(
     from boards.protocol.address import BoardAddresses
     from boards.tls.identity import Identity
     from nonn_plan.api import read_plan
+    from nonn_plan.cli.views.board_report import show_deployment
 
     output = Output(as_json)
     asked = {"--dry-run": dry_run, "--status": status, "--rollback": rollback, "--remove": remove}
@@ -210,7 +214,6 @@ def deploy(
         raise BoardError(f"{len(failed)} of {len(outcomes)} boards failed: {', '.join(failed)}")
 
 
-_POLL_S = 0.5
 _DAY_S = 86_400.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 """Pauses while the clock is wrong, which double."""
@@ -380,20 +383,19 @@ def _minimum_ms(manifest: "Manifest", text: str, served: Sequence[str]) -> tuple
 
 def _serve(running: "Worker", identity: "Identity | None") -> None:
     """Serve until a signal, then drain; warn every day of keys that end soon."""
-    came: list[int] = []
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     for number in (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,))):
-        signal.signal(number, lambda number, _: came.append(number))
+        signal.signal(number, lambda *_: None)
+    # The system may give a signal to another thread: the byte wakes this one all the same.
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     running.start()
     typer.echo(f"serving {', '.join(running.students)} on {running.address}")
     sys.stdout.flush()
-    # The system may give a signal to another thread; Python then runs its handler in this one, but
-    # does not wake it for that.
-    warned_s = -math.inf
-    while not came:
-        if identity is not None and time.monotonic() - warned_s > _DAY_S:
-            warned_s = time.monotonic()
-            for sentence in identity.expiry_warnings():
-                log.warning("%s", sentence)
-        time.sleep(_POLL_S)
+    while True:
+        for sentence in () if identity is None else identity.expiry_warnings():
+            log.warning("%s", sentence)
+        if select.select([reader], [], [], _DAY_S)[0]:
+            break
     running.drain()
