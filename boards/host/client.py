@@ -114,8 +114,7 @@ class InferenceClient:
         be on its way.
         """
         waiting = iter(requests)
-        order: list[int] = []
-        done: dict[int, Answer] = {}
+        order, done = list[int](), dict[int, Answer]()
         request: Values | None = None
         more = True
         while more or order:

@@ -12,9 +12,10 @@ from pydantic import Field, model_validator
 
 from nonn_common.document import Record
 from nonn_common.errors import InputError
+from nonn_core.networks.blueprint import Filters
 from nonn_core.networks.family import NetworkName
 from nonn_core.networks.network_cost import Precision
-from nonn_core.partition import Community, DropStep, Filters, Partition
+from nonn_core.partition import Community, DropStep, Partition
 from planner.problem.goals import Objective
 
 if TYPE_CHECKING:

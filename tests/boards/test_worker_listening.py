@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from boards.protocol import frames
 from boards.protocol.address import Address, BoardAddress
 from boards.protocol.frames import HEADER, RefusalReason, RequestRefused
 from boards.tls.identity import Identity
+from boards.worker import standard_port as standard_port_module
 from boards.worker.frame_server import FrameServer
 from boards.worker.model_runtime import load_models
 from boards.worker.server import Worker, WorkerSettings
@@ -256,3 +257,90 @@ def test_an_address_has_the_zone_that_was_typed(text, host, zone):
 def test_what_is_no_address_names_the_form_with_a_zone(text):
     with pytest.raises(InputError, match=r"or \[fe80::1%eth0\]:8001, port 1 to 65535"):
         Address.parse(text, "test")
+
+
+def echoing():
+    """A server in this process that says again what it hears, and what was done with it."""
+    there = socket.create_server(("127.0.0.1", 0))
+
+    def echo():
+        with suppress(OSError):
+            while True:
+                connection, _ = there.accept()
+                threading.Thread(target=repeat, args=(connection,), daemon=True).start()
+
+    def repeat(connection):
+        with connection:
+            while piece := connection.recv(4096):
+                connection.sendall(piece)
+
+    threading.Thread(target=echo, daemon=True).start()
+    stopped = threading.Event()
+    return SimpleNamespace(
+        connect=lambda: socket.create_connection(there.getsockname()),
+        not_serving=lambda: None,
+        stop=lambda _: (stopped.set(), there.close()),
+        stopped=stopped,
+    )
+
+
+@pytest.fixture
+def standard_port(monkeypatch):
+    """Open a port of the standard protocol; yield its address, and the servers started so far."""
+    monkeypatch.setattr(standard_port_module, "LINGER_S", 0.2)
+    monkeypatch.setattr(standard_port_module, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(standard_port_module, "MOST_SILENT", 3)
+    started = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    place = listener.getsockname()
+    port = standard_port_module.StandardPort(
+        listener, lambda: started.append(echoing()) or started[-1]
+    )
+    port.start()
+    yield place, started
+    port.stop()
+
+
+def said_again(connection, content):
+    connection.sendall(content)
+    got = b""
+    while len(got) < len(content) and (piece := connection.recv(1 << 20)):
+        got += piece
+    return got == content
+
+
+def test_a_server_runs_from_the_first_caller_to_the_last(standard_port):
+    place, started = standard_port
+    with socket.create_connection(place):
+        pass
+    with socket.create_connection(place, timeout=10) as first:
+        assert not started
+        for content in (b"a", bytes(range(256)) * 8000):
+            sending = threading.Thread(target=first.sendall, args=(content,))
+            sending.start()
+            left = len(content)
+            while left:
+                left -= len(first.recv(1 << 20))
+            sending.join()
+        with socket.create_connection(place, timeout=10) as second:
+            assert said_again(second, b"b")
+        assert len(started) == 1
+        assert not started[0].stopped.is_set()
+    assert started[0].stopped.wait(10)
+    with socket.create_connection(place, timeout=10) as later:
+        assert said_again(later, b"c")
+    assert len(started) == 2
+
+
+def test_a_port_keeps_few_connections_and_fewer_silent_ones(standard_port):
+    place, started = standard_port
+    silent = [socket.create_connection(place, timeout=10) for _ in range(4)]
+    assert silent[0].recv(1) == b""
+    assert not started
+    assert said_again(silent[1], b"a")
+    assert said_again(silent[2], b"b")
+    silent[3].sendall(b"c")
+    with suppress(ConnectionResetError):
+        assert silent[3].recv(1) == b""
+    for each in silent:
+        each.close()

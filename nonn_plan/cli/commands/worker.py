@@ -397,5 +397,4 @@ def _serve(running: "Worker", identity: "Identity | None") -> None:
         for sentence in () if identity is None else identity.expiry_warnings():
             log.warning("%s", sentence)
         if select.select([reader], [], [], _DAY_S)[0]:
-            break
-    running.drain()
+            return running.drain()
