@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from nonn_common.document import Document, Record, write_atomic
 from nonn_common.errors import InputError, NonnError
 from nonn_core.data.picture import PictureReading
+from nonn_core.firmware import CStudent
 from nonn_core.networks.blueprint import Filters, ImageShapeText
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class BundledModel(Record):
     ncnn: NcnnFiles | None = Field(
         default=None, description="Its form for ncnn; null unless it was asked for."
     )
+    c: CStudent | None = Field(default=None, description="Its C library; null unless asked for.")
 
 
 class FcLayer(BundledFile):
@@ -190,6 +192,13 @@ class Manifest(Document):
         "Triton and OpenVINO, too; null without int8, and in bundles made before there was QDQ.",
     )
     agreement: tuple[Agreement, ...] = Field(description="One row for each precision.")
+    c_files: tuple[BundledFile, ...] = Field(
+        default=(), description="C libraries of all students, and the kernels that they share."
+    )
+    c_agreement: Agreement | None = Field(
+        default=None,
+        description="Models that are int8 throughout, as C libraries are; null without these.",
+    )
     opset: int = Field(gt=0, description="ONNX operator set of the models.")
     versions: dict[str, str] = Field(description="Versions of what made the bundle.")
 
@@ -231,6 +240,7 @@ class Manifest(Document):
             if model.ncnn is not None:
                 yield model.ncnn.param
                 yield model.ncnn.weights
+        yield from self.c_files
         if self.fc is not None:
             yield self.fc
 

@@ -81,6 +81,7 @@ def inference(model: onnx.ModelProto) -> Inference:
 
 QUANTISED = ("Conv", "Relu", "Clip", "MaxPool", "Add")
 """Normalising the image, pooling, and an undivided network's FC layer stay float32."""
+QUANTISED_THROUGHOUT = (*QUANTISED, "GlobalAveragePool", "Reshape")
 
 _CALIBRATION_BATCH = 32
 _PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}
@@ -93,28 +94,34 @@ Two products of 255 and 64 are together less than 2**15: no processor saturates 
 """
 
 
-def quantise_int8(model: onnx.ModelProto, examples: Array, *, qdq: bool = False) -> onnx.ModelProto:
+def quantise_int8(
+    model: onnx.ModelProto, examples: Array, *, qdq: bool = False, throughout: bool = False
+) -> onnx.ModelProto:
     """Quantise a float32 model to int8, calibrated on `examples` (N, ...), its real inputs.
 
-    `qdq` as in `quantise_static`.
+    `qdq` and `throughout` as in `quantise_static`.
     """
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     norms_as_convolutions(prepared)
+    if throughout:
+        _means_as_pools(prepared)
     correct_biases(prepared, examples, QDQ_WEIGHT_LEVELS if qdq else WEIGHT_LEVELS)
-    found = strip_notes(quantise_static(prepared, examples, qdq=qdq))
+    found = strip_notes(quantise_static(prepared, examples, qdq=qdq, throughout=throughout))
     onnx.checker.check_model(found)
     return found
 
 
 def quantise_static(
-    model: onnx.ModelProto, examples: Array, *, qdq: bool = False
+    model: onnx.ModelProto, examples: Array, *, qdq: bool = False, throughout: bool = False
 ) -> onnx.ModelProto:
     """Quantise a model without normalisations to int8, with the ranges of `examples` (N, ...).
 
     The form with operators of its own (QLinearConv ...), which is the smaller file; or `qdq`, plain
     operators between QuantizeLinear and DequantizeLinear, with weights of 7 bits: OpenVINO reads
     the scales of QLinearConv wrongly, and other servers document no setting for exact sums.
+    `throughout` also quantises the normalised image, the first convolution and the average pool,
+    for cores that had better not compute in floating point.
     """
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
@@ -130,8 +137,8 @@ def quantise_static(
             _Examples(prepared.graph.input[0].name, examples),
             quant_format=QuantFormat.QDQ if qdq else QuantFormat.QOperator,
             reduce_range=qdq,
-            op_types_to_quantize=list(QUANTISED),
-            nodes_to_exclude=_first_convolutions(prepared),
+            op_types_to_quantize=list(QUANTISED_THROUGHOUT if throughout else QUANTISED),
+            nodes_to_exclude=[] if throughout else _first_convolutions(prepared),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -194,6 +201,16 @@ def norms_as_convolutions(model: onnx.ModelProto) -> None:
     _drop_unused(model)
 
 
+def _means_as_pools(model: onnx.ModelProto) -> None:
+    """Turn, in place, each mean over places into a pool, which int8 has."""
+    for node in model.graph.node:
+        places = node.op_type == "ReduceMean" and _value(model, node.input[1]).tolist()
+        if places in ([2, 3], [-2, -1], [-1, -2]) and _attribute(node, "keepdims", 1):
+            pool = helper.make_node("GlobalAveragePool", node.input[:1], node.output, node.name)
+            node.CopyFrom(pool)
+    _drop_unused(model)
+
+
 def correct_biases(
     model: onnx.ModelProto, examples: Array, weight_levels: int = WEIGHT_LEVELS
 ) -> None:
@@ -207,7 +224,7 @@ def correct_biases(
     means = _channel_means(model, [node.input[0] for node in convolutions], examples)
     for node in convolutions:
         weight = _value(model, node.input[_WEIGHT])
-        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        groups = _attribute(node, "group", 1)
         error = _rounded(weight, weight_levels) - weight
         error = error.sum(axis=(2, 3)).reshape(groups, -1, weight.shape[1])
         shift = np.einsum("goc,gc->go", error, means[node.input[0]].reshape(groups, -1)).ravel()
@@ -255,6 +272,10 @@ def _channel_means(
 
 def _convolutions(model: onnx.ModelProto) -> list[NodeProto]:
     return [node for node in model.graph.node if node.op_type == "Conv"]
+
+
+def _attribute(node: NodeProto, name: str, default: int) -> int:
+    return next((each.i for each in node.attribute if each.name == name), default)
 
 
 def _value(model: onnx.ModelProto, name: str) -> Array:

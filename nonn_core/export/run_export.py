@@ -51,6 +51,8 @@ from nonn_core.export.deployment import (
 )
 from nonn_core.export.onnx_model import OPSET, Array, Inference, inference, quantise_int8
 from nonn_core.feature_layer import FeatureLayer
+from nonn_core.firmware import checked_library
+from nonn_core.firmware.checked_library import CheckedLibrary, checked_libraries
 from nonn_core.networks.modules import Nonn
 from nonn_core.recipe import TrainingRecipe
 
@@ -70,7 +72,7 @@ _COMPARED_AT_ONCE = 256
 class ExportedNetwork:
     """A network's parts, its FC layer if they answer vectors, and their models by precision.
 
-    `ncnn` holds models for ncnn by the stem of their part, and nothing unless they were asked for.
+    `ncnn` holds models for ncnn by the stem of their part, `c` C libraries; only if asked for.
     """
 
     parts: tuple[DeployedModel, ...]
@@ -78,6 +80,8 @@ class ExportedNetwork:
     models: dict[ModelPrecision, Models]
     agreement: tuple[Agreement, ...]
     ncnn: dict[str, NcnnContent]
+    c: dict[str, CheckedLibrary]
+    c_agreement: Agreement | None
 
 
 def export(
@@ -91,22 +95,23 @@ def export(
     joint: JointNames = NO_JOINT,
     ncnn: bool = False,
     qdq: bool = False,
+    c: bool = False,
 ) -> Manifest:
     """Write a finished run's bundle into `folder`, whole or not at all.
 
     `planned` is the precision that a plan counts on, by the name of the model; `joint` names the
     students that run as one model, beside a model of each.  `qdq` makes int8 models for other
-    servers than our workers, too (`onnx_model.py:quantise_static`).
+    servers than our workers, too (`onnx_model.py:quantise_static`); `c` a C library for each.
     Raises InputError where the run is unfinished or damaged, where `folder` holds something else
-    than a bundle, or where models for ncnn cannot be made here; ExportError where the fp32 models
-    do not compute what torch does, or those for ncnn what the fp32 models do.
+    than a bundle, or where models for ncnn or in C cannot be made; ExportError where the fp32
+    models do not compute what torch does, or others what they stand for.
     """
     check_bundle_place(folder)
     if ncnn:
         check_ncnn_installed()
     recipe, network = load_run(run, dataset)
     exported = exported_network(
-        network, recipe, precisions, dataset, progress, joint=joint, ncnn=ncnn, qdq=qdq
+        network, recipe, precisions, dataset, progress, joint=joint, ncnn=ncnn, qdq=qdq, c=c
     )
     contents = _contents(exported)
     manifest = _manifest(exported, contents, dataset, planned, "QDQ" if qdq else "QOperator")
@@ -124,6 +129,7 @@ def _contents(exported: ExportedNetwork) -> dict[str, bytes]:
     for stem, content in exported.ncnn.items():
         contents[stem + _NCNN_PARAM] = content.param
         contents[stem + _NCNN_WEIGHTS] = content.weights
+    contents |= checked_library.contents(exported.c.values())
     if exported.fc is not None:
         contents[FC_FILE] = save(exported.fc.tensors())
     return contents
@@ -139,6 +145,7 @@ def exported_network(
     joint: JointNames = NO_JOINT,
     ncnn: bool = False,
     qdq: bool = False,
+    c: bool = False,
 ) -> ExportedNetwork:
     """Convert a trained network to ONNX models, and compare them.
 
@@ -148,13 +155,15 @@ def exported_network(
     fp32 models do.
     """
     deployed = tuple(deployed_models(network, recipe, dataset, joint))
+    if c:
+        checked_library.check_parts(deployed)
     fc = network.feature_layer if isinstance(network, Nonn) else None
     models: dict[ModelPrecision, Models] = {}
     fp32 = dict(_fp32_models(deployed, progress))
     if "fp32" in precisions:
         models["fp32"] = fp32
+    examples = _calibration_pixels(dataset, recipe.seed)
     if "int8" in precisions:
-        examples = _calibration_pixels(dataset, recipe.seed)
         models["int8"] = _int8_models(deployed, fp32, examples, progress, qdq)
     rows: tuple[Agreement, ...] = ()
     # What runs for itself is checked as well; what is reported is how the boards of a plan run.
@@ -168,7 +177,14 @@ def exported_network(
             if row.precision == "fp32":
                 _check_agreement(row)
     for_ncnn = ncnn_models(deployed, fp32, _test_pixels(dataset), progress) if ncnn else {}
-    return ExportedNetwork(deployed, fc, models, rows, for_ncnn)
+    libraries: dict[str, CheckedLibrary] = {}
+    c_row: Agreement | None = None
+    if c:
+        libraries = checked_libraries(deployed, fp32, examples, _test_pixels(dataset), progress)
+        in_c = {stem: each.model for stem, each in libraries.items()}
+        run = combined_inference(alone, in_c, fc)
+        (c_row,) = agreement({"int8": run}, network, dataset, progress)
+    return ExportedNetwork(deployed, fc, models, rows, for_ncnn, libraries, c_row)
 
 
 def file_name(part: DeployedModel, precision: ModelPrecision) -> str:
@@ -261,6 +277,12 @@ def _manifest(
         calibration_images=min(CALIBRATION_IMAGES, len(dataset.train)) if int8 else None,
         int8_form=int8_form if int8 else None,
         agreement=exported.agreement,
+        c_files=tuple(
+            _bundled(name, content)
+            for name, content in contents.items()
+            if name[-2:] in (".c", ".h")
+        ),
+        c_agreement=exported.c_agreement,
         opset=OPSET,
         versions={
             name: metadata.version(name)
@@ -291,6 +313,7 @@ def _described(
         ),
         planned=planned,
         ncnn=_ncnn_files(part.stem, exported.ncnn[part.stem]) if exported.ncnn else None,
+        c=exported.c[part.stem].entry if part.stem in exported.c else None,
     )
 
 
@@ -347,41 +370,31 @@ def agreement(
     Nothing is chosen by the outcome: test images only judge.
     """
     images = dataset.test
-    tallies = {precision: _Tally() for precision in exported}
+    answers: dict[ModelPrecision, list[Array]] = {precision: [] for precision in exported}
+    expected: list[Array] = []
     for start in range(0, len(images), _COMPARED_AT_ONCE):
         pixels = images.pixels[start : start + _COMPARED_AT_ONCE]
-        labels = images.labels[start : start + _COMPARED_AT_ONCE].numpy()
         with torch.no_grad():
-            expected = network(dataset.normalised(pixels))[0].numpy()
+            expected.append(network(dataset.normalised(pixels))[0].numpy())
         for precision, logits in exported.items():
-            tallies[precision].add(logits(pixels.float().numpy()), expected, labels)
+            answers[precision].append(logits(pixels.float().numpy()))
         progress("checking", min(start + _COMPARED_AT_ONCE, len(images)), len(images))
-    return tuple(tally.row(precision, len(images)) for precision, tally in tallies.items())
+    wanted, labels = np.concatenate(expected), images.labels.numpy()
+    return tuple(
+        _agreement_row(precision, np.concatenate(found), wanted, labels)
+        for precision, found in answers.items()
+    )
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Counts of one precision so far."""
-
-    agreeing: int = 0
-    right: int = 0
-    largest_difference: float = 0.0
-    largest_logit: float = 0.0
-
-    def add(self, found: Array, expected: Array, labels: NDArray[np.int64]) -> None:
-        difference = float(np.abs(found - expected).max())
-        self.largest_difference = max(self.largest_difference, difference)
-        self.largest_logit = max(self.largest_logit, float(np.abs(expected).max()))
-        named = found.argmax(axis=1)
-        self.agreeing += int((named == expected.argmax(axis=1)).sum())
-        self.right += int((named == labels).sum())
-
-    def row(self, precision: ModelPrecision, images: int) -> Agreement:
-        return Agreement(
-            precision=precision,
-            images=images,
-            largest_difference=self.largest_difference,
-            largest_logit=self.largest_logit,
-            label_agreement_pct=100 * self.agreeing / images,
-            accuracy_pct=100 * self.right / images,
-        )
+def _agreement_row(
+    precision: ModelPrecision, found: Array, expected: Array, labels: NDArray[np.int64]
+) -> Agreement:
+    named = found.argmax(axis=1)
+    return Agreement(
+        precision=precision,
+        images=len(labels),
+        largest_difference=float(np.abs(found - expected).max()),
+        largest_logit=float(np.abs(expected).max()),
+        label_agreement_pct=100 * float(np.mean(named == expected.argmax(axis=1))),
+        accuracy_pct=100 * float(np.mean(named == labels)),
+    )

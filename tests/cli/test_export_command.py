@@ -1,6 +1,7 @@
 """From a run to a bundle with the real command."""
 
 import json
+import shutil
 
 import onnx
 import onnxruntime
@@ -121,6 +122,32 @@ def test_models_for_ncnn_on_request(nonn_plan, planned_run, folder):
     assert all(model.ncnn is not None for model in models)
     assert "fp32, ncnn" in said.out
     assert {path.suffix for path in (folder / "ncnn").iterdir()} >= {".param", ".bin"}
+
+
+def test_c_libraries_on_request(nonn_plan, planned_run, folder, monkeypatch):
+    run, _ = planned_run
+    call = ("export", run, "-o", folder / "c", "--precision", "int8", "--c")
+    said = nonn_plan(*call)
+    assert said.code == 0, said.err
+    manifest = read_bundle(folder / "c")
+    assert {one.file for one in manifest.c_files} == {
+        "nonn_kernels.c", "nonn_kernels.h",
+        *(name for model in manifest.models for name in model.c.files),
+    }  # fmt: skip
+    assert {path.name for path in (folder / "c").iterdir() if path.suffix in (".c", ".h")} == {
+        one.file for one in manifest.c_files
+    }
+    assert manifest.c_agreement.images == manifest.agreement[0].images
+    for told in ("int8, in C", "one step off", "kernels", manifest.models[0].c.source):
+        assert told in said.out
+    compiled = shutil.which("cc") is not None
+    for model in manifest.models:
+        assert model.c.values == (len(model.filters) * model.c.images if compiled else None)
+    monkeypatch.setattr("nonn_core.firmware.checked_library.COMPILER", "no-such-compiler")
+    said = nonn_plan(*call, "--json")
+    assert said.code == 0, said.err
+    assert "no C compiler (cc) is here" in said.err
+    assert said.document["models"][0]["c"]["values_off"] is None
 
 
 def test_a_bundle_for_other_servers(nonn_plan, planned_run, folder):

@@ -16,7 +16,7 @@ ROOMS = (
     "boards",
     "nonn_plan",
 )
-MOST_FILES = 286
+MOST_FILES = 291
 """220 as the house was rebuilt; six for measured boards, stragglers and compiled runs; one for any
 number of students; two for joint models and maps between boards; two for enumerated plans; one for
 costs of students that share G0; two for native code and events in it;
@@ -34,7 +34,9 @@ deployments: releases, needs of boards, services, the agent, the rollout; one fo
 the stream that carries frames, of host and workers; three for trained students, the model of their
 placements, and plans anew for the boards that are left; one for the FC layer of the host,
 which imputes what is missing; one for tables of published rows; three for what a
-worker does not load: gRPC, the port before it, names of boards without fleets."""
+worker does not load: gRPC, the port before it, names of boards without fleets;
+five for students in C: what manifests say of them, networks in int8, their arena, their text, and
+their comparison with onnxruntime."""
 MOST_LINES = 400
 ENDINGS = ("ing", "ed", "es", "s", "er", "ers", "ation", "ations", "d", "e")
 

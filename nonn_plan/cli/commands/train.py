@@ -25,7 +25,7 @@ from nonn_plan.cli.output import TO_RESUME, UNCHANGED, Output, output_of_rank_ze
 from nonn_plan.cli.parsers.options import AsJson, ConfusionFiles, SettingAxes, Trust
 from nonn_plan.cli.views.training_report import (
     show_agreement,
-    show_bundle_files,
+    show_bundle,
     show_bundle_fits,
     show_classes,
     show_evaluation,
@@ -280,6 +280,10 @@ def export(
             "--qdq", help="int8 in QDQ form, weights of 7 bits: for Triton and OpenVINO, too."
         ),
     ] = False,
+    c: Annotated[
+        bool,
+        typer.Option("--c", help="Also a C99 library of each student, int8, for microcontrollers."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a run as checked ONNX models, FC weights and a manifest."""
@@ -312,10 +316,10 @@ def export(
             joint={} if plan is None else plan.joint_students,
             ncnn=ncnn,
             qdq=qdq,
+            c=c,
         )
     fits = () if plan is None else bundle_fits(plan, manifest)
-    show_bundle_files(output, manifest)
-    show_agreement(output, {row.precision: row for row in manifest.agreement})
+    show_bundle(output, manifest)
     if fits:
         show_bundle_fits(output, fits)
     output.say(f"written to {out}")

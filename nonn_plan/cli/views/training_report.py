@@ -169,8 +169,18 @@ def _both(one: "SubsetAccuracy") -> tuple[float, float]:
     return one.accuracy_pct, one.zero_filled
 
 
-def show_bundle_files(output: Output, manifest: "Manifest") -> None:
-    """Show the files of a bundle."""
+def show_bundle(output: Output, manifest: "Manifest") -> None:
+    """Show the files of a bundle, and how far they compute what was trained."""
+    _show_files(output, manifest)
+    rows = {str(row.precision): row for row in manifest.agreement}
+    if manifest.c_agreement is not None:
+        rows["int8, in C"] = manifest.c_agreement
+    show_agreement(output, rows)
+    if manifest.c_agreement is not None:
+        _show_c_libraries(output, manifest)
+
+
+def _show_files(output: Output, manifest: "Manifest") -> None:
     int8 = "int8, QDQ" if manifest.int8_form == "QDQ" else "int8"
     rows: list[tuple[str, str, str, str]] = [
         (
@@ -187,6 +197,11 @@ def show_bundle_files(output: Output, manifest: "Manifest") -> None:
         for model in manifest.models
         if model.ncnn is not None
         for one in (model.ncnn.param, model.ncnn.weights)
+    ]
+    students = {each: one.name for one in manifest.models if one.c for each in one.c.files}
+    rows += [
+        (students.get(one.file, "kernels"), one.file, "int8, C", format_bytes(one.size_bytes))
+        for one in manifest.c_files
     ]
     if manifest.fc is not None:
         rows.append(("FC layer", manifest.fc.file, "fp32", format_bytes(manifest.fc.size_bytes)))
@@ -217,6 +232,31 @@ def show_agreement(output: Output, rows: "dict[str, Agreement]") -> None:
             for name, row in rows.items()
         ],
     )
+
+
+def _show_c_libraries(output: Output, manifest: "Manifest") -> None:
+    """Show needs of C libraries, their comparison with onnxruntime, and what was left out."""
+    found = [(model.name, model.c) for model in manifest.models if model.c is not None]
+    output.table(
+        "C libraries, beside 3 KB of kernels; their features compared with onnxruntime",
+        ("student", "flash", "RAM", "images", "features", "one step off"),
+        [
+            (
+                name,
+                format_bytes(one.constant_bytes),
+                format_bytes(one.arena_bytes + one.column_bytes),
+                *("not run" if each is None else str(each) for each in one.compared),
+            )
+            for name, one in found
+        ],
+    )
+    if any(one.images is None for _, one in found):
+        output.warn("no C compiler (cc) is here: the C libraries were not compiled and compared")
+    joint = [model.name for model in manifest.models if model.role == "joint"]
+    if joint:
+        output.warn(
+            f"{', '.join(joint)}: the plan counts one G0 for a board; C libraries have one each"
+        )
 
 
 def show_bundle_fits(output: Output, fits: "Sequence[BundleFit]") -> None:
