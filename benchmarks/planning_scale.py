@@ -15,12 +15,6 @@ Options that the baseline does not know are given to the other build alone, so t
 for the same: a copy of G0 for each student, and no bound on how unlike partitions are.  Fields of
 drawn devices that the baseline does not know are left out for both.
 
-    python benchmarks/planning_scale.py --points [--seeds 5] [--json]
-
-With points, 16 unlike boards run at one named operating point each, at any of three, at any of
-three under power limits that bind, and at those that were found best, named, with these limits.
-The processor time is shown beside that of the first.
-
     python benchmarks/planning_scale.py --baseline 8f2e3c0 [--parts proof,size,front,shell] [--json]
 """
 
@@ -38,7 +32,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -48,7 +41,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "planner"))
-from drawn_problems import alike_question, unlike_question, with_open_points
+from drawn_problems import alike_question, unlike_question
 from planner_questions import PUBLISHED_SIZES, partition
 
 from nonn_common.document import Document
@@ -69,7 +62,6 @@ OBJECTIVES = (
     "dropped,capacity:5%,imbalance,latency",
 )
 COLUMNS = ("question", "objective", "answer", "seconds")
-POINTS_COLUMNS = ("question", "objective", "answers", "one, s", "three", "limits", "named, limits")
 LIMIT = 60.0
 """Deterministic time, about seconds."""
 
@@ -109,32 +101,6 @@ def answer_of(plan: PlanDocument) -> str:
     """Return a plan's status, or its gap where it is not proven."""
     gaps = [stage.gap_pct for stage in plan.stages if not stage.proven]
     return f"gap {max(gap or 0.0 for gap in gaps):.3f} %" if gaps else plan.status
-
-
-def points_rows(seeds: int, progress: Console) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each drawn question with operating points and each of two objectives."""
-    same = (16, 16)
-    for seed, objective in product(range(seeds), (OBJECTIVES[-1], OBJECTIVES[0])):
-        named = unlike_question(seed, boards=same, students=same, communities=same)
-        free, limited = (with_open_points(named, seed, limited=each) for each in (False, True))
-        plans: list[PlanDocument] = []
-        took: list[float] = []
-        for one in (named, free, limited, None):
-            begun = time.process_time()
-            plans.append(solve(asked_for(one or at_points_of(plans[-1]), objective)))
-            took.append(time.process_time() - begun)
-        ratios = (f"{each / took[0]:.2f}" for each in took[1:])
-        row = (f"seed {seed}", objective, ", ".join(map(answer_of, plans)), f"{took[0]:.2f}")
-        yield (*row, *ratios)
-        progress.print(" | ".join(row), style="dim")
-
-
-def at_points_of(plan: PlanDocument) -> Problem:
-    """Return a plan's question with the operating points that it chose, named."""
-    fleet = plan.question.fleet
-    rows = tuple(row.model_copy(update={"points": "named"}) for row in fleet.boards)
-    named = fleet.model_copy(update={"boards": rows})
-    return plan.question.model_copy(update={"fleet": named})
 
 
 def run(
@@ -398,7 +364,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--points", action="store_true", help="operating points that are open")
     parser.add_argument("--baseline", metavar="REV", help="a revision to compare with")
     parser.add_argument("--parts", default=",".join(PARTS), help="of the comparison")
     given = parser.parse_args()
@@ -409,10 +374,6 @@ def main() -> None:
             parser.error(f"--parts: {min(unknown)}; allowed: {', '.join(PARTS)}")
         title = f"Processor time beside {given.baseline} ({platform.machine()})"
         shown(BESIDE, compared(given.baseline, parts, progress), title, given.json)
-        return
-    if given.points:
-        title = "Processor time with three operating points a board, beside one (1)"
-        shown(POINTS_COLUMNS, [*points_rows(given.seeds, progress)], title, given.json)
         return
     rows = []
     for name, question in questions(given.seeds):
