@@ -19,6 +19,7 @@ from nonn_common.errors import NonnError
 from nonn_common.units import format_bytes, format_count, format_flops
 from nonn_core.evidence import partition_warnings
 from nonn_plan.cli.output import Output
+from nonn_plan.cli.views.board_report import duty_text
 from nonn_plan.cli.views.plan_report import alternative_name, show_plan
 from nonn_plan.ui.question import Question, budget_fields, requirement_text
 from nonn_plan.ui.source import Source, open_source
@@ -137,6 +138,7 @@ def _plan_message(plan: PlanDocument) -> Message:
 
 def _board_rows(plan: PlanDocument) -> Iterator[Message]:
     """Boards with their students and bars of their budgets."""
+    duties = {one.board: one for one in plan.duty.boards} if plan.duty else {}
     for one in plan.question.fleet.boards:
         students = [
             {
@@ -159,6 +161,7 @@ def _board_rows(plan: PlanDocument) -> Iterator[Message]:
             "students": students,
             "group0": alone,
             "bars": [_bar(row) for row in plan.budgets if row.board == one.name and row.limit],
+            "duty": duty_text(duties[one.name]) if one.name in duties else "",
         }
 
 
@@ -186,39 +189,33 @@ def _stage_rows(plan: PlanDocument) -> Iterator[Message]:
 
 def _figures(plan: PlanDocument) -> Iterator[Message]:
     """Figures of a plan that stand first: name, value, and what lies beside it."""
-    cost, accuracy = plan.predicted, plan.accuracy
-    if cost is None:
-        return
+    told = _told_figures(plan) if plan.predicted else ()
+    return ({"name": name, "value": value, "beside": beside} for name, value, beside in told)
+
+
+def _told_figures(plan: PlanDocument) -> Iterator[tuple[str, str, str]]:
+    cost, accuracy, duty = plan.predicted, plan.accuracy, plan.duty
+    assert cost is not None  # noqa: S101  (asked of plans alone)
     known = cost.low_ms is not None and cost.high_ms is not None
     beside = f"{cost.low_ms:.1f} to {cost.high_ms:.1f} ms" if known else NO_INTERVAL
-    yield {"name": "latency", "value": f"{cost.total_ms:.1f} ms", "beside": beside}
-    energy = cost.energy_fleet_mj
-    per_node = cost.energy_per_node_mj
-    yield {
-        "name": "energy",
-        "value": "not known" if energy is None else f"{energy:.1f} mJ",
-        "beside": "" if per_node is None else f"{per_node:.1f} mJ a board that works",
-    }
+    yield "latency", f"{cost.total_ms:.1f} ms", beside
+    energy, per_node = cost.energy_fleet_mj, cost.energy_per_node_mj
+    beside = "" if per_node is None else f"{per_node:.1f} mJ a board that works"
+    yield "energy", "not known" if energy is None else f"{energy:.1f} mJ", beside
     if accuracy is None:
-        yield {"name": "expected accuracy", "value": "not known", "beside": "teacher not known"}
+        yield "expected accuracy", "not known", "teacher not known"
     elif accuracy.value_pct is None:
-        yield {
-            "name": "expected accuracy",
-            "value": f"-{accuracy.drop_pct:.1f} points",
-            "beside": "below the teacher",
-        }
+        yield "expected accuracy", f"-{accuracy.drop_pct:.1f} points", "below the teacher"
     else:
         low, high = accuracy.low_pct, accuracy.high_pct
-        yield {
-            "name": "expected accuracy",
-            "value": f"{accuracy.value_pct:.1f} %",
-            "beside": "" if low is None or high is None else f"95 %: {low:.1f} to {high:.1f}",
-        }
-    yield {
-        "name": "throughput",
-        "value": f"{cost.throughput_per_s:.3g}/s",
-        "beside": f"host {plan.host}",
-    }
+        beside = "" if low is None or high is None else f"95 %: {low:.1f} to {high:.1f}"
+        yield "expected accuracy", f"{accuracy.value_pct:.1f} %", beside
+    yield "throughput", f"{cost.throughput_per_s:.3g}/s", f"host {plan.host}"
+    if duty is not None:
+        power = "not known" if duty.average_w is None else f"{duty.average_w:.4g} W"
+        yield "average power", power, f"at {duty.rate_per_s:.4g}/s, computing and idle"
+    if duty is not None and duty.battery_h is not None:
+        yield "battery life", f"{duty.battery_h:.4g} h", "until the first one is empty"
 
 
 def _timeline(plan: PlanDocument) -> Message:

@@ -192,6 +192,30 @@ def test_a_search_that_is_watched_gives_the_same_plan(source):
         assert values[-1] == pytest.approx(level.best, rel=1e-4)
 
 
+def test_a_rate_and_batteries_are_told_of_all_and_of_each_board(source):
+    """What the page draws of them is what the plan has: no rate, no such figure."""
+    question = asked(source, options={"rate": "2/s", "objective": "battery"}, battery="10Wh")
+    messages = []
+    plan = answer_question(source, question, messages.append)
+    answer = messages[-1]
+    figures = {one["name"]: one["value"] for one in answer["figures"]}
+    assert figures["average power"] == f"{plan.duty.average_w:.4g} W"
+    assert figures["battery life"] == f"{plan.duty.battery_h:.4g} h"
+    told = {row["name"]: row["duty"] for row in answer["boards"]}
+    working = {one.board: one for one in plan.duty.boards}
+    for name, text in told.items():
+        assert bool(text) == (name in working)
+        if text:
+            assert f"on average {working[name].average_w:.4g} W" in text
+            assert f"lasts {working[name].battery_h:.4g} h" in text
+    messages.clear()
+    answer_question(source, asked(source), messages.append)
+    assert {"average power", "battery life"}.isdisjoint(
+        one["name"] for one in messages[-1]["figures"]
+    )
+    assert {row["duty"] for row in messages[-1]["boards"]} == {""}
+
+
 def test_devices_are_found_by_what_they_are():
     assert matching_devices("a53")["found"] > 5
     assert "rpi-4b" in {row["name"] for row in matching_devices("pi 4b")["devices"]}

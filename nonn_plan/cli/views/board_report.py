@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from boards.profiling.profile_report import ProfileReport
     from boards.tls.credential import CertificateInfo
     from planner.plan_file.plan_document import PlanDocument
+    from planner.problem.duty import BoardDuty
     from profiles.device import DeviceProfile
     from profiles.layer import LayerModel, LayerRates
 
@@ -122,6 +123,13 @@ def show_duty(output: Output, plan: "PlanDocument | None") -> None:
             f"no idle power is known of {', '.join(untold)} (idle_w): average power counts their "
             "computing alone, and they draw more"
         )
+
+
+def duty_text(duty: "BoardDuty") -> str:
+    """Sentence on a board's part of the time, average power and battery."""
+    lasts = "" if duty.battery_h is None else f", its battery lasts {_told(duty.battery_h, 'h')}"
+    drawn = _told(duty.average_w, "W")
+    return f"computes {duty.busy_pct:.1f} % of the time; on average {drawn}{lasts}"
 
 
 def _told(value: float | None, unit: str) -> str:

@@ -31,6 +31,7 @@ function Board({ board, colour }) {
     ${board.students.map((student) => html`<div key=${student.name} class=${"student " + colour(student.name)}>
       <b>${student.name}</b>${student.copy ? " (copy)" : ""} ${student.network}, ${student.precision}<br />
       <small>mimics ${student.filters} filters; ${student.text}</small></div>`)}
+    ${board.duty && html`<p class="quiet duty">${board.duty}</p>`}
     ${board.bars.map((bar) => html`<div class="bar" key=${bar.noun}>
       <div class="track" role="img" aria-label=${`${bar.noun} of ${board.name}: ${bar.used} of ${bar.limit}, ${bar.slack} left`}>
         <div class=${"fill" + (bar.share > 0.95 ? " tight" : "")} style=${{ width: Math.min(100, 100 * bar.share) + "%" }}></div></div>

@@ -49,7 +49,7 @@ function Budget({ budget, label, text, onText, shared }) {
   const said = text || (shared ? "unlike" : "no limit asked for");
   const slide = (event) => onText(write(valueAt(Number(event.target.value), budget.low, budget.high), budget.unit));
   return html`<div class="budget">
-    <span>${budget.option}</span>
+    <span>${budget.option.replaceAll("_", " ")}</span>
     <input type="range" min="0" max=${PLACES} step="5" value=${at} onInput=${slide}
       aria-label=${label + ", slider"} aria-valuetext=${said} />
     <input type="text" value=${text} placeholder=${shared ? "" : budget.option === "memory" ? "device's" : "no limit"} aria-label=${label}
