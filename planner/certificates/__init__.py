@@ -19,6 +19,8 @@ from nonn_common.document import Record
 from planner.problem.goals import MAXIMISED
 from planner.problem.least_spread import PCT_UNITS, most_spread
 from planner.problem.problem import Problem
+from profiles.device import DeviceProfile
+from profiles.operating_point import most_macs_within, replaces
 
 UNITS = 10**6
 """Whole numbers count millionths of a ms, of a mJ and of a point."""
@@ -290,13 +292,57 @@ class Case:
 def uncovered(problem: Problem) -> str | None:
     """Kind of plans that certificates do not know, in words; None where they know all.
 
-    Boards with a student have a copy of G0, and run at the operating point that their fleet names.
+    Boards with a student have a copy of G0, and run at the operating point that their fleet names,
+    or that makes the others needless (`at_sole_points`).
     """
     if problem.group0 != "replicated":
         return "G0 on a board of its own"
     if any(row.points == "any" for row in problem.fleet.boards):
         return "open operating points"
     return None
+
+
+def at_sole_points(problem: Problem) -> Problem:
+    """The question with boards at the one point that each needs; itself where one needs more.
+
+    A point is needless where nothing may run at it, or all that may runs as well at another one.
+    """
+    rows = []
+    for site, (row, points) in enumerate(zip(problem.fleet.boards, problem.points, strict=True)):
+        if row.points == "any":
+            needed = [one.device for one in points if _runs_anything(problem, site, one.device)]
+            sole = (
+                one for one in needed if all(_serves(problem, site, one, two) for two in needed)
+            )
+            if (device := next(sole, None)) is None:
+                return problem
+            row = row.model_copy(update={"device": device.name, "points": "named"})
+        rows.append(row)
+    fleet = problem.fleet.model_copy(update={"boards": tuple(rows)})
+    return problem.model_copy(update={"fleet": fleet})
+
+
+def _runs_anything(problem: Problem, site: int, device: DeviceProfile) -> bool:
+    """Whether power is known of a point where it counts, and lets anything run."""
+    counts = problem.counts_energy(site) or problem.budgets[site].power_w is not None
+    return device.power_known and _power_room(problem, site, device) > 0 if counts else True
+
+
+def _serves(problem: Problem, site: int, one: DeviceProfile, other: DeviceProfile) -> bool:
+    """Whether a point runs as well what another one may run."""
+    counted = {
+        "counts_energy": problem.counts_energy(site),
+        "counts_power": "fleet-power" in problem.goals,
+    }
+    roomy = _power_room(problem, site, one) >= _power_room(problem, site, other)
+    return one == other or (roomy and replaces(one, other, **counted))
+
+
+def _power_room(problem: Problem, site: int, device: DeviceProfile) -> float:
+    """Most MACs that keep a board's power limit and its FLOP budget."""
+    budget = problem.budgets[site]
+    most = None if budget.power_w is None else most_macs_within(device, budget.power_w)
+    return min(math.inf if limit is None else limit for limit in (most, budget.macs))
 
 
 def is_covered(problem: Problem) -> bool:

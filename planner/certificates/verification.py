@@ -30,6 +30,7 @@ from planner.certificates import (
     Certificate,
     Demands,
     PriceLeaf,
+    at_sole_points,
     complete,
     is_covered,
     remaining_cases,
@@ -238,7 +239,8 @@ def verify_plan(
     problem: Problem, plan: Mapping[str, Any], second: SecondOpinion = lambda *_: None
 ) -> Verification:
     """Verify a plan file's plain content: its figures, and each claim by its certificate."""
-    asked = placement_question(problem, [one["name"] for one in plan["students"]])
+    placed = placement_question(problem, [one["name"] for one in plan["students"]])
+    asked = at_sole_points(placed)
     tables, rows = CostTables(asked), []
     untrue: list[str] = []
     if plan["status"] == "infeasible":

@@ -9,8 +9,8 @@ from math import inf
 
 from planner.data.board_capacity import BoardCapacity
 from planner.data.modes import DedicatedStem
-from planner.data.point_choice import replaces
 from planner.reliability.robustness import FailureScenarios
+from profiles.operating_point import replaces
 
 
 class BoardPlaces(ABC):

@@ -8,21 +8,15 @@ A point that another one of its site replaces without a loss is left out: no slo
 closer to a power limit, and, where a question counts energy, with no more energy.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from planner.data.modes import AssignedStudent, Assignment
 from planner.problem.problem import Problem
-from profiles.device import DeviceProfile, spread_cv
+from profiles.device import DeviceProfile
 from profiles.fleet import Board
-from profiles.operating_point import most_macs_within
-
-_TIMES = (
-    *("compute_fixed_ms", "compute_ms_per_mmac", "message_ms", "sharing_slowdown"),
-    *("exchange_ms", "peer_message_ms"),
-)
-"""Figures of a point by which it is no slower than another one."""
+from profiles.operating_point import most_macs_within, replaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,64 +64,9 @@ def _worthwhile(problem: Problem, site: int, points: Sequence[Board]) -> tuple[B
     return tuple(one for one in points if one in kept)
 
 
-@lru_cache(maxsize=4096)
-def replaces(
-    one: DeviceProfile, other: DeviceProfile, *, counts_energy: bool, counts_power: bool = False
-) -> bool:
-    """Whether a point is as good as another one; limits on power apart."""
-    pairs = [*zip(_figures(one), _figures(other), strict=True)]
-    if counts_energy:
-        pairs += zip(_energies(one), _energies(other), strict=True)
-    if counts_power:
-        pairs += zip(_powers(one), _powers(other), strict=True)
-    alike = one.layers == other.layers and _rates(one).keys() == _rates(other).keys()
-    return alike and all(mine <= theirs for mine, theirs in pairs)
-
-
 def _room(device: DeviceProfile, power_w: float) -> float:
     most = most_macs_within(device, power_w)
     return float("inf") if most is None else most
-
-
-def _rates(device: DeviceProfile) -> dict[str, float]:
-    rates = device.layer_rates
-    return {} if rates is None else dict(rates.ms_per_unit)
-
-
-def _figures(device: DeviceProfile) -> Iterator[float]:
-    """Times of a point, less being better; infinite where one is not told."""
-    for name in _TIMES:
-        quantity = getattr(device, name)
-        yield float("inf") if quantity is None else quantity.value
-    yield spread_cv(device)
-    yield from (ms for _, ms in sorted(_rates(device).items()))
-
-
-def _energies(device: DeviceProfile) -> Iterator[float]:
-    """Energy of the fixed part and of each rate, above nothing and above idle."""
-    idle_w = 0.0 if device.idle_w is None else device.idle_w.value
-    for rest_w in (0.0, idle_w):
-        for power, time in (
-            (device.power_fixed_w, device.compute_fixed_ms),
-            (device.power_busy_w, device.compute_ms_per_mmac),
-        ):
-            yield 0.0 if power is None or time is None else (power.value - rest_w) * time.value
-        busy_w = device.power_busy_w.value if device.power_busy_w else 0.0
-        yield from ((busy_w - rest_w) * ms for _, ms in sorted(_rates(device).items()))
-    yield idle_w
-
-
-def _powers(device: DeviceProfile) -> Iterator[float]:
-    """Power of MACs and of the fixed part; minus the MACs as long as that.
-
-    The more MACs take as long, the less further ones raise the power of all.
-    """
-    busy_w, fixed_w = device.power_busy_w, device.power_fixed_w
-    fixed, rate = device.compute_fixed_ms, device.compute_ms_per_mmac
-    timed = fixed is not None and rate is not None and rate.value > 0
-    yield 0.0 if busy_w is None else busy_w.value
-    yield 0.0 if fixed_w is None else fixed_w.value
-    yield -fixed.value / rate.value if timed and fixed and rate else 0.0
 
 
 def settle(problem: Problem, found: Assignment) -> tuple[Problem, Assignment]:

@@ -21,6 +21,7 @@ from planner.certificates import (
     Certificate,
     Demands,
     PriceLeaf,
+    at_sole_points,
     is_covered,
     remaining_cases,
 )
@@ -380,14 +381,13 @@ def refutation(tables: CostTables, demands: Demands, work: WorkLimit) -> Certifi
 
 def with_certificates(plan: PlanDocument) -> PlanDocument:
     """The plan with a certificate of each stage, and of its infeasibility, where one closes."""
-    problem = placement_question(plan.question, [one.name for one in plan.students])
-    if not is_covered(problem):
+    placed = placement_question(plan.question, [one.name for one in plan.students])
+    if not is_covered(problem := at_sole_points(placed)):
         return plan
     tables, demands = CostTables(problem), Demands.of(problem)
     most = MOST_WORK * min(4, max(1, len(problem.boards) // 10))
     if plan.status == "infeasible":
-        found = refutation(tables, demands, WorkLimit(most))
-        return plan.model_copy(update={"refutation": found})
+        return plan.model_copy(update={"refutation": refutation(tables, demands, WorkLimit(most))})
     sizes = plan.decision.params, plan.decision.macs
     stages: list[LevelResult] = []
     for stage in plan.stages:

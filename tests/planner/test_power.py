@@ -28,6 +28,7 @@ from planner.problem.goals import AccuracyBasis, ObjectiveLevel
 from planner.problem.problem import Problem
 from planner.reliability.failures import Failures
 from planner.solve import solve
+from planner.solvers.certificate_search import with_certificates
 from profiles.device import compute_mj, compute_ms
 from profiles.fleet import parse_fleet
 from simulator.workloads.closed_form import join_spread
@@ -346,3 +347,38 @@ def test_explain_repairs_a_limit_by_the_least_power_that_does():
     assert repair.least
     assert repair.value == pytest.approx(2.345, rel=2e-3)
     assert solve(published("rpi3x2:any", repair.value)).status == "optimal"
+
+
+def standings(asked):
+    """How the plan's stages, or its refusal, are proven, with its own certificates."""
+    plan = with_certificates(solve(asked))
+    found = verify_plan(plan.question, plan.model_dump())
+    assert found.untrue == ()
+    return [(row.standing, row.reason) for row in found.stages]
+
+
+@pytest.mark.parametrize("watts", [None, 2.5, 4.0, 2.0])
+def test_a_question_that_needs_one_point_a_board_is_certified_as_a_named_one(watts):
+    """At no limit and 4 W 1.2 GHz alone is needed, at 2.5 W 400 MHz alone; at 2 W nothing runs."""
+    assert standings(published("rpi3x2:any", watts)) == [("certified", None)]
+
+
+def test_a_question_that_needs_more_points_says_why_it_is_only_claimed():
+    reason = "certificates do not know open operating points"
+    found = standings(
+        Problem.check(dict(published("odroid-xu4s:any*2")) | {"objective": ENERGY}, where="t")
+    )
+    assert found == [("claimed", reason)] * 2
+
+
+def test_a_bound_that_other_points_would_break_is_not_certified():
+    """The plan of 400 MHz, whose question leaves 1.2 GHz open, is not proven the best."""
+    slow = solve(published("rpi3x2"))
+    rows = [row.model_copy(update={"points": "any"}) for row in slow.question.fleet.boards]
+    fleet = slow.question.fleet.model_copy(update={"boards": tuple(rows)})
+    claimed = slow.model_copy(
+        update={"question": slow.question.model_copy(update={"fleet": fleet})}
+    )
+    plan = with_certificates(claimed)
+    (row,) = verify_plan(plan.question, plan.model_dump()).stages
+    assert row.standing == "claimed"
