@@ -3,6 +3,7 @@ get that far.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -449,7 +450,7 @@ def test_a_net_that_fails_says_so(ncnn_bundle, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_board_needs_no_torch(request, bundle, engine):
+def test_a_board_needs_no_torch_and_leaves_nothing_in_its_home(request, bundle, tmp_path, engine):
     folder = bundle if engine == "onnxruntime" else request.getfixturevalue("ncnn_bundle")
     program = f"""
 import sys
@@ -462,8 +463,12 @@ heavy = {{"torch", "onnx", "ortools", "scipy", "sklearn", "onnxruntime", "ncnn"}
 print(*(heavy & set(sys.modules) - {{{engine!r}}}))
 """
     root = Path(model_runtime.__file__).parents[2]
+    home = {"HOME": str(tmp_path), "PYTHONPATH": str(root)}
+    kept = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS") if name in os.environ}
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program], cwd=root, env=kept | home, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
+    # onnxruntime's telemetry would have begun with an identifier of this machine.
+    assert list(tmp_path.rglob("*")) == []
