@@ -1,13 +1,15 @@
 # make demo   the main job on real handwritten digits, from a bare clone
 # make test   lint, types, import contracts, tests
+# make test-arm   workers on an emulated Arm board (QEMU)
 # make docs   the documentation as a site, in site/
 # Needs Python >= 3.11, make and a package index; everything else goes into .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= quickstart
+ARM ?= build/arm
 
-.PHONY: demo test lint types contracts tests coverage docs pictures rooms schemas calibrate bench clean
+.PHONY: demo test test-arm lint types contracts tests coverage docs pictures rooms schemas calibrate bench clean
 
 demo: .venv/installed
 	$(BIN)/nonn-plan quickstart -o $(DEMO)
@@ -36,6 +38,14 @@ tests: .venv/installed-dev
 # The same tests under a tracer, which takes about twice the time: the gate is in pyproject.toml.
 coverage: .venv/installed-dev
 	$(PYTEST) --cov --cov-report=term
+
+# Workers on a whole emulated Arm machine, which ARM keeps: some 180 MB of downloads, and minutes.
+# Skipped where a program that it needs is not there; what was measured is shown.
+test-arm: .venv/installed-dev $(DEMO)/summary.json
+	OMP_NUM_THREADS=1 NONN_PLAN_ARM=$(ARM) NONN_PLAN_DEMO=$(DEMO) $(BIN)/pytest -s -rs tests/arm
+
+$(DEMO)/summary.json:
+	$(MAKE) demo
 
 # The site of docs/.  A warning, such as a link that leads nowhere, is an error.  (The variable: the
 # theme's note on its successor.)
