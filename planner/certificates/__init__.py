@@ -303,9 +303,10 @@ def uncovered(problem: Problem) -> str | None:
 
 
 def at_sole_points(problem: Problem) -> Problem:
-    """The question with boards at the one point that each needs; itself where one needs more.
+    """The question with each board at the one point that it needs, if so.
 
-    A point is needless where nothing may run at it, or all that may runs as well at another one.
+    The question itself where a board needs more.  A point is needless where nothing may run at it,
+    or all that may runs as well at another one.
     """
     rows = []
     for site, (row, points) in enumerate(zip(problem.fleet.boards, problem.points, strict=True)):

@@ -193,7 +193,7 @@ def test_a_search_that_is_watched_gives_the_same_plan(source):
 
 
 def test_a_rate_and_batteries_are_told_of_all_and_of_each_board(source):
-    """What the page draws of them is what the plan has: no rate, no such figure."""
+    """Figures of the page are those of the plan: no rate, no such figure."""
     question = asked(source, options={"rate": "2/s", "objective": "battery"}, battery="10Wh")
     messages = []
     plan = answer_question(source, question, messages.append)
