@@ -30,6 +30,8 @@ from nonn_core.data.picture import (
 
 DIGITS_SIDE = 16
 TEST_SHARE = 0.25
+MOST_HELD_BYTES = 2**32
+"""Bytes of all pictures of a data set, decoded, as they stay in memory: one for each value."""
 _LARGEST_DIGIT_VALUE = 16
 
 
@@ -120,6 +122,7 @@ def _collected(
     named: dict[str, dict[PurePosixPath, NDArray[np.uint8]]] = {part: {} for part in PARTS}
     classes: set[str] = set()
     tops: set[PurePosixPath] = set()
+    held = 0
     for count, (name, content) in enumerate(entries, start=1):
         if content is None:
             classes.update(_class_folder(path, name))
@@ -127,7 +130,10 @@ def _collected(
         part, class_name = _labelled(path, name)
         classes.add(class_name)
         tops.add(name.parents[2])
-        named[part][name] = reading.decode(f"{path}: {name}", content, tally)
+        held -= named[part][name].nbytes if name in named[part] else 0
+        named[part][name] = planes = reading.decode(f"{path}: {name}", content, tally)
+        held += planes.nbytes
+        _check_held(path, held, count)
         if count % 500 == 0:
             progress("reading images", count, 0)
     # In a tar file, a class may be known by nothing but pictures that cannot be read.
@@ -147,6 +153,18 @@ def _collected(
         reading=reading.model_copy(update={"channels": channels}),
         warnings=tally.warnings(path, reading),
     )
+
+
+def _check_held(path: str, held: int, count: int) -> None:
+    """Refuse pictures that are too much for memory together; files may pack them a thousandfold."""
+    if held > MOST_HELD_BYTES:
+        raise InputError(
+            "its pictures are too large together",
+            where=path,
+            found=f"{held / 1e9:g} GB decoded, in the first {count} files",
+            allowed=f"up to {MOST_HELD_BYTES / 1e9:g} GB",
+            fix="take a smaller `--image-size`, or fewer pictures",
+        )
 
 
 def _class_folder(path: str, name: PurePosixPath) -> Iterator[str]:

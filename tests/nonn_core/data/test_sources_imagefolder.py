@@ -11,6 +11,7 @@ import torch
 from PIL import Image as Picture
 
 from nonn_common.errors import InputError
+from nonn_core.data import sources
 from nonn_core.data.dataset import load_dataset
 from nonn_core.data.sources import read_image_folder
 
@@ -345,3 +346,19 @@ def test_a_zip_file_is_named_as_one(tmp_path):
         archive.writestr("train/a/1.png", b"")
     with pytest.raises(InputError, match=r"is a zip file.*unpack it"):
         read_image_folder(str(tmp_path / "data.zip"))
+
+
+def test_pictures_of_a_data_set_are_bounded_together(tmp_path, files, monkeypatch):
+    """Six pictures of 288 bytes, each small; a name that comes again in a tar counts once."""
+    again = dict(list(files.items())[:1])
+    archive = write_tar(tmp_path / "photos.tar", files, "w")
+    with tarfile.open(archive, "a") as tar:
+        for name, content in again.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    monkeypatch.setattr(sources, "MOST_HELD_BYTES", 6 * 288)
+    assert len(read_image_folder(archive).train.pixels) == 4
+    monkeypatch.setattr(sources, "MOST_HELD_BYTES", 6 * 288 - 1)
+    with pytest.raises(InputError, match=r"photos.tar: .*too large together.*6 files"):
+        read_image_folder(archive)
