@@ -1,4 +1,4 @@
-"""What workers and hosts cost beside computing, next to another revision: processor time, memory.
+"""Costs of workers and hosts beside computing, next to another revision: time and memory.
 
     python benchmarks/board_costs.py --baseline 5a8a45d [--rounds 10] [--json]
 
