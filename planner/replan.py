@@ -7,6 +7,7 @@ placements as good the one with fewest moves, each proven.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 
 from pydantic import Field
@@ -262,16 +263,12 @@ def _budget_like(
 
 
 def _asked(budget: BoardBudget) -> BudgetLimits:
-    """Limits of a budget as they were asked for."""
-    return BudgetLimits(
-        memory_bytes=budget.asked_bytes or budget.memory_bytes,
-        runtime_bytes=budget.runtime_bytes,
-        macs=budget.macs,
-        busy_ms=budget.busy_ms,
-        energy_mj=budget.energy_mj,
-        power_w=budget.power_w,
-        battery_wh=budget.battery_wh,
-    )
+    """Limits of a budget as they were asked for, before a device's memory cut them."""
+    known = {one.name: getattr(budget, one.name) for one in fields(BudgetLimits)}
+    for name in ("memory_bytes", "flash_bytes", "ram_bytes"):
+        asked = getattr(budget, f"asked_{name.removeprefix('memory_')}")
+        known[name] = asked or known[name]
+    return BudgetLimits(**known)
 
 
 def _placement_search(

@@ -61,7 +61,12 @@ class HostReport(Record):
     throughput_per_s: float = Field(ge=0, description="Images answered per second.")
     missing: dict[str, int] = Field(description="How many images each student was missing at.")
     reasons: dict[str, str] = Field(description="Why a student was missing, most often.")
-    boards: tuple[BoardReport, ...] = Field(description="The boards, in the sending order.")
+    boards: tuple[BoardReport, ...] = Field(
+        description="The boards, in the sending order; those of later plans behind."
+    )
+    plans: tuple[str, ...] = Field(
+        default=(), description="What became of the plans that came while images went."
+    )
 
 
 class AnswerLog:
@@ -98,7 +103,8 @@ class AnswerLog:
         self._rows.append((image.title, named, known, answer.total_ms, " ".join(answer.missing)))
 
     def report(self, seconds: float, protocols: Mapping[str, str]) -> HostReport:
-        """Sum up what took `seconds` in all."""
+        """Sum up what took `seconds` in all, of all boards that answered, or are connected."""
+        boards = dict.fromkeys((*self._boards, *self._timings, *protocols))
         images, known = len(self._rows), len(self._labels)
         right = sum(map(eq, self._labels, self._named))
         return HostReport(
@@ -113,7 +119,7 @@ class AnswerLog:
             throughput_per_s=(images - self._unanswered) / seconds if seconds > 0 else 0.0,
             missing={student: whys.total() for student, whys in self._missing.items()},
             reasons={s: whys.most_common(1)[0][0] for s, whys in self._missing.items()},
-            boards=tuple(self._board(board, protocols.get(board, "")) for board in self._boards),
+            boards=tuple(self._board(board, protocols.get(board, "")) for board in boards),
         )
 
     def csv(self) -> str:

@@ -1,26 +1,29 @@
-"""A session of the host: a client for one plan, and the images to classify.
+"""Sessions of the host: clients for a plan, which may change, and images.
 
 Images come from a data set, from a folder of pictures, or from stdin.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from boards.host.client import InferenceClient, QuorumPolicy
-from boards.host.connection import Reconnector, board_tasks
+from boards.host.connection import Reconnector, board_tasks, working_boards
 from boards.host.grpc_connection import connect
-from boards.host.inference import FeatureClassifier
+from boards.host.inference import Answer, FeatureClassifier
 from boards.protocol.address import BoardAddresses
 from boards.protocol.frames import Values
 from boards.tls.identity import Identity
 from nonn_common import Progress, silent
-from nonn_common.errors import InputError
+from nonn_common.errors import InputError, NonnError
 from nonn_core.data.files import read_bytes
 from nonn_core.data.picture import PictureReading, PictureTally, is_hidden, picture_suffixes
 from nonn_core.data.sources import read_source
@@ -164,6 +167,22 @@ def connected(
     `where` names the file of addresses.  Boards that are not there are tried again and again; the
     caller decides how long to wait for them.  Raises InputError.
     """
+    client = open_client(plan, bundle, addresses, identity, policy, where)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def open_client(
+    plan: PlanDocument,
+    bundle: Path,
+    addresses: BoardAddresses,
+    identity: Identity | None,
+    policy: QuorumPolicy,
+    where: str,
+) -> InferenceClient:
+    """Begin to connect to the boards of a plan, as `connected` does; raises InputError."""
     if identity is None:
         _require_loopback(addresses, where)
     else:
@@ -171,13 +190,132 @@ def connected(
     manifest = Manifest.read(bundle / MANIFEST)
     asked = board_tasks(plan, manifest, addresses, where)
     classifier = FeatureClassifier(bundle, manifest)
-    client = InferenceClient(
+    return InferenceClient(
         asked, classifier, Reconnector(partial(connect, identity=identity)), policy
     )
+
+
+LOOK_S = 0.25
+"""Pause between two looks at followed files, which are taken when they rest so long."""
+REACH_S = 10.0
+"""Time for the boards of a new plan to connect; those that are there then do."""
+
+PlanOpening = Callable[[], tuple[PlanDocument, InferenceClient]]
+"""Reads a plan and begins to connect to its boards; raises NonnError."""
+
+
+class FollowedPlan:
+    """A client for whatever plan some files hold, changed between images.
+
+    Images under way end on the connections of the plan that they were sent by; later ones go by
+    the new plan, once its boards are there.  A new plan that is broken, or of which no board can be
+    reached, is refused, and the one before goes on.  `tell` hears of each, and whether it is
+    refused, from another thread.
+    """
+
+    def __init__(
+        self, opening: PlanOpening, files: Sequence[Path], tell: Callable[[str, bool], None]
+    ) -> None:
+        self._opening, self._files, self._tell = opening, files, tell
+        self._known = self._content()
+        self.plan, self.client = opening()
+        self._next: tuple[PlanDocument, InferenceClient] | None = None
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._watch = threading.Thread(target=self._run, name="follow the plan", daemon=True)
+        if files:
+            self._watch.start()
+
+    def stream(self, requests: Iterable[Values]) -> Iterator[Answer]:
+        """Yield an answer to each request, by the plan that it was sent by.
+
+        Answers are in the order of requests.
+        """
+        waiting = iter(requests)
+        while True:
+            yield from self.client.stream(self._until_changed(waiting))
+            with self._lock:
+                changed, self._next = self._next, None
+            if changed is None:
+                return
+            self.client.close()
+            self.plan, self.client = changed
+            boards = ", ".join(working_boards(self.plan))
+            self._tell(f"images go by the new plan now, to {boards}", False)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._ended.set()
+        if self._files:
+            self._watch.join()
+        if self._next is not None:
+            self._next[1].close()
+        self.client.close()
+
+    def _until_changed(self, waiting: Iterator[Values]) -> Iterator[Values]:
+        """Take requests as long as no new plan is ready."""
+        while self._next is None:
+            request = next(waiting, None)
+            if request is None:
+                self._ended.set()
+                return
+            yield request
+
+    def _run(self) -> None:
+        """Look for changes, and open each new plan, until the end."""
+        before = self._known
+        while not self._ended.wait(LOOK_S):
+            found = self._content()
+            if found not in (self._known, None) and found == before:
+                self._known = found
+                self._take()
+            before = found
+
+    def _content(self) -> bytes | None:
+        """Digest of the files; None while one of them is not there."""
+        try:
+            return sha256(b"".join(sha256(f.read_bytes()).digest() for f in self._files)).digest()
+        except OSError:
+            return None
+
+    def _take(self) -> None:
+        """Connect to a new plan's boards; hand it over where any is there."""
+        try:
+            plan, client = self._opening()
+        except (NonnError, OSError) as error:
+            self._tell(f"the new plan is refused, and the one before goes on: {error}", True)
+            return
+        end_s = time.monotonic() + REACH_S
+        while not client.wait_connected(LOOK_S) and time.monotonic() < end_s:
+            if self._ended.is_set():
+                break
+        absent = "; ".join(f"{board}: {why}" for board, why in client.down.items())
+        if self._ended.is_set() or not client.protocols:
+            client.close()
+        if self._ended.is_set():
+            return
+        if not client.protocols:
+            self._tell(
+                f"no board of the new plan is there, and the one before goes on: {absent}", True
+            )
+            return
+        if absent:
+            self._tell(f"the new plan goes on without {absent}", True)
+        with self._lock:
+            older, self._next = self._next, (plan, client)
+        if older is not None:
+            older[1].close()
+
+
+@contextmanager
+def following(
+    opening: PlanOpening, files: Sequence[Path], tell: Callable[[str, bool], None]
+) -> Iterator[FollowedPlan]:
+    """A followed plan, closed in the end; without files it stays as it is."""
+    followed = FollowedPlan(opening, files, tell)
     try:
-        yield client
+        yield followed
     finally:
-        client.close()
+        followed.close()
 
 
 def _require_loopback(addresses: BoardAddresses, where: str) -> None:

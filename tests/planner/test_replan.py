@@ -231,9 +231,10 @@ def test_boards_behind_a_board_go_with_it():
         {"reuse": True, "min_students": 4, "max_students": 4},
         {"max_copies": 2, "objective": stages("survival", "latency"), "min_students": 2},
         {"objective": stages("latency-p95")},
+        {"objective": stages("fleet-power")},
         {"objective": stages("accuracy"), "requirements": (ACCURATE,)},
     ],
-    ids=["stem", "rounds", "copies", "p95", "accuracy"],
+    ids=["stem", "rounds", "copies", "p95", "power", "accuracy"],
 )
 def test_any_plan_is_replanned_within_its_rules(changes):
     plan = solved(**changes)
@@ -254,3 +255,16 @@ def test_wrong_boards_are_refused(published_plan):
     alone = AssignedStudent((0, 1, 2, 3), "wrn16:16,32,64", "int8", 0)
     with pytest.raises(InfeasibleError, match="no trained student keeps the budgets"):
         replan(unproven_plan(question, Assignment((alone,), ()), "by hand"), ["rpi-3b-1"])
+
+
+def test_a_board_of_another_device_has_the_budget_that_all_have(published_plan):
+    found = replan(published_plan, ["rpi-3b-1"], ["rpi-4b@wifi"])
+    assert found.notes == ("rpi-4b-1 has the budget of all boards",)
+    new = found.plan.question.budgets[-1]
+    assert (new.memory_bytes, new.macs) == (500_000, 100_000_000)
+    assert found.homeless == ()
+    first, second = published_plan.question.budgets
+    unlike = (first, second.model_copy(update={"macs": 200_000_000}))
+    question = published_plan.question.model_copy(update={"budgets": unlike})
+    with pytest.raises(InputError, match="no budget is known for this board"):
+        replan(solve(question), ["rpi-3b-1"], ["rpi-4b@wifi"])

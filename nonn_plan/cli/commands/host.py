@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from boards.host.client import InferenceClient
     from boards.host.host_report import AnswerLog, HostReport
     from boards.host.inference import Answer
-    from boards.host.session import HostImage, HostImages
+    from boards.host.session import FollowedPlan, HostImage, HostImages
     from boards.protocol.frames import Values
     from nonn_common import Progress
     from nonn_core.export.bundle import Manifest
@@ -86,23 +86,23 @@ def host(
         Path | None, typer.Option("-o", "--output", help="CSV with a line for each image.")
     ] = None,
     confusion: ConfusionFiles = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go by PLAN and the boards' file as they change.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Send images to all boards, join their answers, and report accuracy and latency."""
     from boards.host.client import QuorumPolicy
     from boards.host.connection import separate_copies, working_boards
     from boards.host.host_report import AnswerLog
-    from boards.host.session import connected
+    from boards.host.session import following, open_client
     from boards.protocol.address import BoardAddresses
     from nonn_core.class_accuracy import check_confusion_file
     from nonn_core.export.bundle import MANIFEST, Manifest
-    from nonn_plan.api import read_plan
     from nonn_plan.cli.views.training_report import show_classes
 
     output, files = Output(as_json), confusion or []
-    plan = read_plan(plan_file)
     manifest = Manifest.read(bundle / MANIFEST)
-    addresses = BoardAddresses.read(boards_file)
     joining = QuorumPolicy(needs, parse_ms(deadline, "--deadline"), in_flight)
     if out is not None:
         check_own_place(out, b"image")
@@ -110,16 +110,27 @@ def host(
         check_confusion_file(file)
     identity = read_identity(keys, insecure)
     output.warn(*(() if identity is None else identity.expiry_warnings()))
+
+    def opened() -> "tuple[PlanDocument, InferenceClient]":
+        plan, addresses = read_plan(plan_file), BoardAddresses.read(boards_file)
+        return plan, open_client(plan, bundle, addresses, identity, joining, str(boards_file))
+
+    plans: list[str] = []
+
+    def tell(sentence: str, refused: bool) -> None:
+        plans.append(sentence)
+        (output.warn if refused else output.say)(sentence)
+
     with (
         output.progress("nothing was written") as progress,
-        connected(plan, bundle, addresses, identity, joining, str(boards_file)) as client,
+        following(opened, [plan_file, boards_file] if follow else [], tell) as followed,
     ):
         source = _images_to_send(manifest, data, images, progress)
-        wait_connected(output, client)
-        log = AnswerLog(working_boards(plan), manifest.class_names)
-        sent = _first(source.images, limit)
-        report = _classify(client, sent, log, len(plan.students), progress)
-    output.warn(*separate_copies(plan, manifest), *source.warnings())
+        wait_connected(output, followed.client)
+        log = AnswerLog(working_boards(followed.plan), manifest.class_names)
+        report = _classify(followed, _first(source.images, limit), log, progress)
+    report = report.model_copy(update={"plans": tuple(plans)})
+    output.warn(*separate_copies(followed.plan, manifest), *source.warnings())
     if out is not None:
         write_atomic(out, log.csv().encode())
     show_host_report(output, report)
@@ -183,10 +194,9 @@ def _by_reason(reasons: "Iterable[tuple[str, str]]") -> str:
 
 
 def _classify(
-    client: "InferenceClient",
+    followed: "FollowedPlan",
     images: "Iterable[HostImage]",
     log: "AnswerLog",
-    students: int,
     progress: "Progress",
 ) -> "HostReport":
     """Send all images; the log gets each answer."""
@@ -199,10 +209,10 @@ def _classify(
             sent.append(image)
             yield image.pixels
 
-    for done, answer in enumerate(client.stream(pixels()), start=1):
-        log.add(sent.pop(0), answer, students)
+    for done, answer in enumerate(followed.stream(pixels()), start=1):
+        log.add(sent.pop(0), answer, len(followed.plan.students))
         progress("images", done, max(total, done))
-    return log.report(time.perf_counter() - began, client.protocols)
+    return log.report(time.perf_counter() - began, followed.client.protocols)
 
 
 def _first(images: "Iterable[HostImage]", limit: int | None) -> "Iterable[HostImage]":

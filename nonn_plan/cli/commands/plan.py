@@ -125,7 +125,7 @@ def replan(
     output = Output(as_json)
     plan = read_plan(plan_file)
     check_place(out)
-    gone = [*(without or []), *(() if report is None else _lost_boards(report))]
+    gone = [*(without or []), *(() if report is None else _lost_boards(report, plan))]
     if not gone and not coming:
         raise InputError(
             "no board goes, and none comes",
@@ -147,15 +147,16 @@ def replan(
         )
 
 
-def _lost_boards(report: Path) -> tuple[str, ...]:
-    """Boards that a host had lost as it ended, by its report; raises InputError."""
+def _lost_boards(report: Path, plan: PlanDocument) -> tuple[str, ...]:
+    """Boards of the plan that a host had lost, by its report; raises InputError."""
     from boards.host.host_report import HostReport
 
     plain = read_plain(report)
     if isinstance(plain, dict):
         plain.pop("warnings", None)
     found = HostReport.check(plain, where=str(report))
-    return tuple(one.board for one in found.boards if not one.wire)
+    known = {row.name for row in plan.question.fleet.boards}
+    return tuple(one.board for one in found.boards if one.board in known and not one.wire)
 
 
 def verify(plan_file: PlanFile, as_json: AsJson = False) -> None:
