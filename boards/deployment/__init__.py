@@ -65,7 +65,7 @@ while [ -z "$ending" ]; do
     [ "$(wc -c < "$log")" -gt 1000000 ] && mv "$log" "$log.1"
     {worker} {options} >> "$log" 2>&1 &
     child=$!
-    wait "$child" || [ -n "$ending" ] || sleep 5
+    wait "$child" || [ -n "$ending" ] || {{ echo $? > {folder}/worker.ended; sleep 5; }}
 done
 wait
 """

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from boards.deployment.board_service import (
+    PROCESS_FILES,
     ProcessService,
     RefusalError,
     SystemdService,
@@ -71,6 +72,7 @@ class Agent:
             "prune": self.prune,
             "remove": self.remove,
             "log": self.service.log,
+            "ended": self.service.ended,
         }
         return steps[request["do"]](*request.get("with", ()))
 
@@ -161,7 +163,7 @@ class Agent:
         for name in ("releases", "environments", "store"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         links = ("current", "previous", ".current.new", ".previous.new")
-        for name in (*links, STARTED, "worker.pid", "worker.log", "worker.log.1", ".lock", MARKER):
+        for name in (*links, *PROCESS_FILES, STARTED, ".lock", MARKER):
             (self.folder / name).unlink(missing_ok=True)
         left = self._names()
         with suppress(OSError):
@@ -236,15 +238,24 @@ class Agent:
         """Make a release's folder, but for the files that it links."""
         shutil.rmtree(new, ignore_errors=True)
         (new / "keys").mkdir(parents=True, mode=0o700)
-        code = next(one["sha256"] for one in release["files"] if one["path"] == CODE)
-        with zipfile.ZipFile(self.folder / "store" / code) as packed:
-            packed.extractall(new / "code")
         (new / "environment").symlink_to(f"../../environments/{release['environment']}")
+        self._make_code(release, environment, new / "code")
+        (new / "release.json").write_text(json.dumps(release))
+
+    def _make_code(self, release: Mapping[str, Any], environment: Path, target: Path) -> None:
+        """Unpack and compile a release's code, or link that of a release like it."""
+        digest, packages = _code_digest(release), release["environment"]
+        for link in ("current", "previous"):
+            known = self._release(link)
+            if known and (_code_digest(known), known["environment"]) == (digest, packages):
+                shutil.copytree(self.folder / link / "code", target, copy_function=os.link)
+                return
+        with zipfile.ZipFile(self.folder / "store" / digest) as packed:
+            packed.extractall(target)
         # The service may write nothing, so that Python could not keep what it compiles.
         python = environment / "bin" / "python"
-        compiled = [python, "-I", "-m", "compileall", "-q", "-s", new, "-p", "", new / "code"]
-        run_step(compiled, for_host=True)
-        (new / "release.json").write_text(json.dumps(release))
+        options = ["-I", "-m", "compileall", "-q", "-s", target.parent, "-p", ""]
+        run_step([python, *options, target], for_host=True)
 
     def _link(self, release: Mapping[str, Any], target: Path) -> None:
         """Link a release's files to those of the store, which are known to be whole."""
@@ -335,6 +346,10 @@ class Agent:
         with suppress(OSError, ValueError):
             return json.loads((self.folder / link / "release.json").read_text())
         return None
+
+
+def _code_digest(release: Mapping[str, Any]) -> str:
+    return next(str(one["sha256"]) for one in release["files"] if one["path"] == CODE)
 
 
 def _memory() -> dict[str, int]:

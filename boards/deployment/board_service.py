@@ -14,6 +14,8 @@ from pathlib import Path
 
 SYSTEMD = Path("/run/systemd/system")
 """Folder that is there where systemd has started the board (sd_booted(3))."""
+PROCESS_FILES = ("worker.pid", "worker.ended", "worker.log", "worker.log.1")
+"""Files of a worker without systemd."""
 _UNITS = Path("/etc/systemd/system")
 _STOP_S = 20.0
 _STEP_S = 1800.0
@@ -104,6 +106,11 @@ class SystemdService:
         shown = run_step(["systemctl", "show", "--property=MainPID", "--value", self.name])
         return tuple(int(text) for text in shown.split() if text.isdecimal() and int(text))
 
+    def ended(self) -> bool:
+        """Whether the worker has ended by itself since it was started."""
+        shown = run_step(["systemctl", "show", "--property=NRestarts", "--value", self.name])
+        return shown.strip() not in ("", "0")
+
     def log(self) -> str:
         """The last lines that the worker said."""
         lines = ["journalctl", "--unit", self.name, "--lines=5", "--no-pager", "--output=cat"]
@@ -123,6 +130,7 @@ class ProcessService:
     def __init__(self, folder: Path, board: str) -> None:
         del board
         self._folder, self._pid_file = folder, folder / "worker.pid"
+        self._ended = folder / "worker.ended"
 
     def install(self) -> None:
         """Nothing to install: `run` is part of the release."""
@@ -130,6 +138,7 @@ class ProcessService:
     def restart(self) -> None:
         """Start the current release in place of what runs."""
         self._stop()
+        self._ended.unlink(missing_ok=True)
         started = subprocess.Popen(  # noqa: S603
             [str(self._folder / "current" / "run")],
             stdin=subprocess.DEVNULL,
@@ -151,6 +160,10 @@ class ProcessService:
             found = [path.name for path in Path("/proc").iterdir() if path.name.isdecimal()]
             return tuple(pid for pid in map(int, found) if self._owns(pid, session))
         return ()
+
+    def ended(self) -> bool:
+        """Whether the worker has ended by itself since it was started, as `run` notes."""
+        return self._ended.exists()
 
     def log(self) -> str:
         """The last lines that the worker said."""

@@ -287,15 +287,17 @@ class Rollout:
         await agent.ask("activate", release.name, *names)
         until_s = time.monotonic() + START_S
         while fault := await self._fault(board, release.students):
-            if time.monotonic() > until_s:
+            ended = await agent.ask("ended")
+            if ended or time.monotonic() > until_s:
                 certificate = await asyncio.to_thread(
                     certificate_fault, board.endpoint, board.name, self.identity, _ASK_S
                 )
                 said = " / ".join(_last(await agent.ask("log")))
-                words = f"; its last words: {said}" if said else ""
+                if ended:
+                    return f"the worker ends as it starts: {said or 'it says nothing'}"
                 return (
-                    f"does not answer within {START_S:g} s: {certificate or fault}{words}; is its "
-                    f"port {board.endpoint.port} open for this machine?"
+                    f"does not answer within {START_S:g} s: {certificate or fault}; it said: "
+                    f"{said or 'nothing'}; is port {board.endpoint.port} open for this machine?"
                 )
             await asyncio.sleep(_POLL_S)
         return ""

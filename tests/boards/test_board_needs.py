@@ -1,19 +1,25 @@
 """Needs of boards, what goes to them, and the agent's refusals; without ssh."""
 
+import asyncio
 import json
+import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from io import BytesIO
 
 import pytest
 from emulated_plans import bundle_of, made_fleet, made_plan
 from packaging.tags import platform_tags
+from ssh_boards import write_wheels
 
 from boards.deployment import (
     BoardFacts,
+    BoardOutcome,
     BoardProbe,
     board_shares,
     make_payload,
@@ -22,10 +28,12 @@ from boards.deployment import (
 from boards.deployment import board_needs as needs
 from boards.deployment.board_agent import READY, Agent, serve
 from boards.deployment.board_service import RefusalError
+from boards.deployment.rollout import run_on_boards
 from boards.protocol.address import BoardAddresses
 from boards.tls.authority import make_keys
 from boards.tls.credential import board_subject
-from nonn_common.errors import BoardError, InputError
+from nonn_common import silent
+from nonn_common.errors import BoardError, InputError, StoppedError
 from nonn_core.export.bundle import MANIFEST, Manifest
 
 ARM = BoardProbe(machine="aarch64", python=(3, 11))
@@ -196,3 +204,55 @@ def test_a_board_without_keys_stops_the_command_before_any_is_asked(share, tmp_p
     manifest = Manifest.read(share[1] / MANIFEST)
     with pytest.raises(InputError, match=r"no such file.*keys init"):
         board_shares(plan, manifest, place, tmp_path, "boards.yaml")
+
+
+def test_a_signal_ends_the_work_on_all_boards_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGINT)
+
+    async def wait(name):
+        if name == "b1":
+            os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+    with pytest.raises(StoppedError, match="stopped by Ctrl-C"):
+        run_on_boards({name: partial(wait, name) for name in ("b0", "b1")}, silent)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_failure_on_one_board_is_its_outcome():
+    async def work(name):
+        if name == "b0":
+            raise BoardError("cannot be reached")
+        return BoardOutcome(board=name, state="deployed")
+
+    outcomes = run_on_boards({name: partial(work, name) for name in ("b0", "b1")}, silent)
+    assert [(one.board, one.good) for one in outcomes] == [("b0", False), ("b1", True)]
+    assert outcomes[0].reasons == ("cannot be reached",)
+
+
+def test_packages_are_installed_by_pip_without_an_index(share, tmp_path):
+    write_wheels(tmp_path / "wheels", real_pip=True)
+    here = BoardProbe(machine=platform.machine(), python=sys.version_info[:2])
+    payload = make_payload(*share, here, sorted((tmp_path / "wheels").iterdir()))
+    release = payload.release
+    agent = Agent(tmp_path / "made", "b0")
+    try:
+        for one in (*release.files, *release.wheels):
+            content = payload.content(one.sha256)
+            agent.handle(put(content, one.sha256)[0], BytesIO(content))
+        agent.prepare(release.model_dump(mode="json"))
+    finally:
+        agent.close()
+    made = tmp_path / "made" / "releases" / release.name
+    python = made / "environment" / "bin" / "python"
+    shown = subprocess.run(
+        [python, "-c", "import nonn_plan, grpc; print(nonn_plan.__file__)"],
+        env={"PYTHONPATH": str(made / "code")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert shown.stdout == f"{made / 'code' / 'nonn_plan' / '__init__.py'}\n", shown.stderr
+    assert list((made / "code" / "nonn_plan").rglob("*.pyc"))
+    listed = {path.name for path in (made / "environment").rglob("*.dist-info")}
+    assert listed == {"borrowed-1.0.dist-info"}
