@@ -76,7 +76,7 @@ def fleet(tmp_path_factory):
         patch.delenv("SSH_AUTH_SOCK", raising=False)
         write_wheels(wheels())
         write_plan(home, "both", "b0", "b1")
-        write_plan(home, "swapped", "b1", "b0")
+        write_plan(home, "wide", "b0", "b0")
         write_plan(home, "three", "b0", "b1", "b2")
         write_plan(home, "one", "b0")
         make_keys(home / "keys", [board_subject(name) for name in ("b0", "b1", "b2")])
@@ -163,20 +163,21 @@ def test_a_second_run_moves_nothing_and_restarts_nothing(serving, deploy):
     assert [pid(serving[name]) for name in ("b0", "b1")] == before
 
 
-def test_a_changed_plan_moves_what_changed_and_is_rolled_back(serving, deploy):
-    before = {name: (serving[name].root / "current").readlink() for name in ("b0", "b1")}
-    _, planned = deploy("swapped", "--dry-run")
-    assert states(planned) == {"b0": "planned", "b1": "planned"}
-    assert (serving["b0"].root / "current").readlink() == before["b0"]
-    code, boards = deploy("swapped")
+def test_a_changed_plan_moves_what_changed_and_is_rolled_back(fleet, serving, deploy):
+    board = serving["b0"]
+    before = (board.root / "current").readlink()
+    _, planned = deploy("wide", "--dry-run")
+    assert states(planned) == {"b0": "planned"}
+    assert (board.root / "current").readlink() == before
+    code, boards = deploy("wide")
     assert code == 0
     assert boards["b0"]["state"] == "deployed"
     assert {*boards["b0"]["moved"]} == {"bundle/student-1.fp32.onnx", "worker.env", "run"}
     assert boards["b0"]["moved"] == planned["b0"]["moved"]
-    assert boards["b0"]["students"] == ["student-1"]
-    write = deploy(None, "--rollback")
-    assert states(write[1]) == {"b0": "rolled back", "b1": "rolled back", "b2": "failed"}
-    assert (serving["b0"].root / "current").readlink() == before["b0"]
+    assert boards["b0"]["students"] == ["student-0", "student-1"]
+    write_boards(fleet[0] / "first.yaml", {"b0": board.address})
+    assert states(deploy(None, "--rollback", "--boards", "first.yaml")[1]) == {"b0": "rolled back"}
+    assert (board.root / "current").readlink() == before
     assert states(deploy("both")[1]) == {"b0": "unchanged", "b1": "unchanged"}
 
 
@@ -191,14 +192,15 @@ def test_one_dead_board_does_not_stop_the_others(serving, deploy, monkeypatch):
     assert states(boards) == {"b0": "serving", "b1": "serving", "b2": "failed"}
 
 
-def test_another_architecture_is_refused(serving, deploy):
+def test_another_architecture_is_refused(serving, deploy, monkeypatch):
+    monkeypatch.setattr(rollout, "CONNECT_S", 1.0)
     fake = serving["b0"].program("uname", "echo armv6l")
     try:
-        code, boards = deploy("swapped", "--dry-run")
+        code, boards = deploy("three", "--dry-run")
     finally:
         fake.unlink()
     assert code == 1
-    assert states(boards) == {"b0": "failed", "b1": "planned"}
+    assert states(boards) == {"b0": "failed", "b1": "planned", "b2": "failed"}
     assert "found 'armv6l'; allowed: x86_64, aarch64, armv7l" in boards["b0"]["reasons"][0]
 
 
