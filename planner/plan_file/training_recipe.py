@@ -81,7 +81,7 @@ def require_matching_recipe(plan: PlanDocument, found: TrainingRecipe, where: st
             "was not trained for this plan: its students differ in name, network or filters",
             where=where,
             found=", ".join(student.name for student in trained) or "one undivided network",
-            allowed=", ".join(student.name for student in plan.students),
+            allowed=", ".join(student.name for student in _students(plan)),
         )
 
 
