@@ -42,7 +42,7 @@ ExecStart=/opt/nonn/bin/nonn-plan worker /var/lib/nonn/made --keys %d $WORKER
 """The unit of a worker with another bundle."""
 
 MOST_KB = 150_000
-"""Memory that a worker may have resident: docs/boards.md tells about 110 MB."""
+"""Memory that a worker may have resident: docs/boards.md tells 108 MB."""
 
 SERVING_S = 900.0
 """Patience with a start: the machine may share a busy processor."""
