@@ -32,8 +32,10 @@ from planner.problem.problem import Problem
 from planner.problem.trained_students import refuse_trained
 from planner.solvers.level_solver import SearchOutcome
 from planner.solvers.lexicographic import LimitedSearch, lexicographic, with_least_inversion
-from planner.solvers.search import SolverSession, TimeBudget, search
+from planner.solvers.search import GoalWatch, SolverSession, TimeBudget, search
 
+LATER_SHARE = 0.1
+"""Part of the time that a level leaves for each that follows, once there is a plan."""
 SOLVER = "OR-Tools CP-SAT"
 VERSION: str = vars(ortools)["__version__"]  # which its stubs leave out
 
@@ -138,13 +140,7 @@ def _answer(
     outcomes = lexicographic(
         find(data)
         if find
-        else partial(
-            search,
-            data,
-            seed=problem.seed,
-            time_budget=time_budget,
-            watch=watch and partial(_tell, problem, watch),
-        ),
+        else _level_search(problem, data, time_budget, watch and partial(_tell, problem, watch)),
         chain(_announced(problem, progress), then),
         requirement_bounds(problem, loosened=loosened),
         lambda: _limit(problem, solved[-1]),
@@ -164,6 +160,31 @@ def _answer(
     for outcome in outcomes:
         final = outcome.assignment or final
     return _plan(problem, solved, PlanEvaluation.of(problem, final))
+
+
+def _level_search(
+    problem: Problem, data: ProblemData, time_budget: TimeBudget, watch: GoalWatch | None
+) -> LimitedSearch:
+    """Search of one level after the other, which leaves time for those that follow.
+
+    A level that begins without a plan may take all of it, as there may be none.
+    """
+    later = len(problem.objective)
+
+    def find(
+        goal: ObjectiveFunction, limits: Sequence[ObjectiveBound], incumbent: Assignment | None
+    ) -> SearchOutcome:
+        nonlocal later
+        later = max(0, later - 1)
+        kept = 0.0 if incumbent is None else LATER_SHARE * later * time_budget.remaining
+        own = TimeBudget(time_budget.remaining - kept)
+        seed = problem.seed
+        outcome = search(data, goal, limits, incumbent, seed=seed, time_budget=own, watch=watch)
+        time_budget.remaining = own.remaining + kept
+        time_budget.ran_out |= own.ran_out
+        return outcome
+
+    return find
 
 
 def _tell(

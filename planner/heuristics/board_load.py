@@ -12,6 +12,8 @@ from itertools import islice, product
 from operator import attrgetter
 from typing import NamedTuple
 
+import numpy as np
+
 from planner.data.board_capacity import FIGURES, BoardCapacity, limits_of
 from planner.data.mode_costs import StudentLoad, StudentsCost, students_cost
 from planner.data.modes import delay_units, reply_units
@@ -231,16 +233,45 @@ def enumerate_patterns(
         return None
     effort, load = effort or SearchEffort(), cached_loads(data)
     boards = [_BoardRows(data, k, classes, load, effort) for k in range(len(data.board_classes))]
-    # Parts of one row tell soonest; students alone and two of them sooner than all rows.
+    # Students alone and two of them tell soonest, and parts of one row sooner than all rows.
+    room = most - sum(one.alone(types) for one in boards)
+    if room < 0 or _sure_pairs(data, classes, types) > room:
+        return None
     for one, alike in product(boards, types.values()):
         if effort.over or one.parts_of_a_row(alike, most) > most:
             return None
-    room = most - sum(one.alone(types) for one in boards)
     pairs = (row for row in _patterns(boards, types, 2) if len(row.types) > 1)
-    if room < 0 or sum(1 for _ in islice(pairs, room + 1)) > room or effort.over:
+    if sum(1 for _ in islice(pairs, room + 1)) > room or effort.over:
         return None
     patterns = tuple(islice(_patterns(boards, types), most + 1))
     return None if len(patterns) > most or effort.over else PatternCatalogue(classes, patterns)
+
+
+def _sure_pairs(
+    data: ProblemData, classes: Sequence[Sequence[int]], types: Mapping[str, list[StudentType]]
+) -> int:
+    """Pairs of students that boards surely run, as both have room beside each other.
+
+    0 where times or energies limit a board, or it has points to choose from.
+    """
+    rooms = [data.capacities[board] for board, *_ in data.board_classes]
+    if data.rivals or any(one.busy or one.energy or one.latest for one in rooms):
+        return 0
+    limits = [(one.memory_bytes, one.flash_bytes, one.ram_bytes, one.most_macs) for one in rooms]
+    most = np.array([[math.inf if n is None else n for n in row] for row in limits])
+    room = [data.rounds * len(ids) for ids in classes]
+    number = 0
+    for alike in types.values():
+        sizes = [(data.modes[one.task[0]], one.task[1]) for one in alike]
+        lines = [(mode.line.at(filters), mode.precision) for mode, filters in sizes]
+        costs = [(c.memory_bytes(p), c.flash_bytes(p), c.ram_bytes(p), c.macs) for c, p in lines]
+        needs = np.array(costs)
+        held = np.array([one.communities for one in alike])
+        first, second = np.triu_indices(len(alike))
+        apart = np.all(held[first] + held[second] <= room, axis=1)
+        both = (needs[first] + needs[second])[apart]
+        number += sum(int(np.all(both <= row, axis=1).sum()) for row in most)
+    return number
 
 
 def _patterns(
