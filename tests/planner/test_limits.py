@@ -101,6 +101,38 @@ def test_too_many_patterns_are_known_from_parts_of_one_row():
     assert effort.spent < 0.01
 
 
+@pytest.mark.parametrize("copies", ["per-student", "per-board"])
+def test_too_many_pairs_are_known_at_once_and_never_where_there_are_no_more(copies):
+    """The second half: what room added-up costs have is no more than what joint models take."""
+    same = (24, 24)
+    large = unlike_question(0, boards=same, students=same, communities=same)
+    effort = SearchEffort()
+    asked = resolve_problem(large.model_copy(update={"group0_copies": copies}))
+    assert enumerate_patterns(asked, 1_000, effort) is None
+    assert effort.spent == 0
+    for seed in range(6):
+        small = unlike_question(seed, boards=(3, 3), students=(2, 3), communities=(3, 4))
+        asked = resolve_problem(small.model_copy(update={"group0_copies": copies}))
+        every = enumerate_patterns(asked, 10**6)
+        assert enumerate_patterns(asked, len(every.entries)) == every
+
+
+def test_a_level_leaves_time_for_those_that_follow(monkeypatch):
+    """Each search takes all that it is given; the first has a plan to find, and takes a half."""
+    given = []
+
+    def costly(data, goal, *parts, time_budget, **fields):
+        given.append(time_budget.remaining)
+        found = search(data, goal, *parts, time_budget=TimeBudget(20), **fields)
+        time_budget.remaining = 0.0 if len(given) > 1 else time_budget.remaining / 2
+        return found
+
+    monkeypatch.setattr("planner.solve.search", costly)
+    goals = stages("capacity", "imbalance", "latency", "energy")
+    solve(question("rpi3x2", (3, 4, 5), objective=goals, deterministic_limit=100.0))
+    assert given == pytest.approx([100, 50 * 0.8, 50 * 0.2 * 0.9, 50 * 0.2 * 0.1])
+
+
 def test_listing_counts_and_ends_at_its_limit():
     asked = resolve_problem(unlike_question(0, boards=(3, 3), students=(3, 3), communities=(4, 4)))
     free, held = SearchEffort(), SearchEffort(limit=0.001)
