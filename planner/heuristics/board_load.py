@@ -6,7 +6,7 @@ All costs are in solver units, the same that the models use.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from itertools import islice, product
 from operator import attrgetter
@@ -360,54 +360,3 @@ class _BoardRows:
                 else:
                     left.remove(place)
         return math.prod(n + 1 for n in counts) - 1
-
-
-@dataclass(slots=True)
-class PatternLists:
-    """Patterns of one question's boards, listed once: those of tighter limits are among them.
-
-    What may differ from one time to the next is by when boards must be done, the same for all
-    boards, and how uneven partitions may be.
-    """
-
-    spent: float = 0.0
-    _known: list[tuple[ProblemData, float, PatternCatalogue | None]] = field(default_factory=list)
-
-    def of(self, data: ProblemData, most: int, limit: float) -> PatternCatalogue | None:
-        """All patterns within the budgets; None for more than `most`, or than can be listed.
-
-        Listing takes as much of the deterministic `limit` at most; where it took all, it is not
-        tried again.
-        """
-        for asked, number, found in self._known:
-            if asked.most_uneven != data.most_uneven:
-                continue
-            if found is not None and _latest(data) <= _latest(asked):
-                fewer = _in_time(data, found)
-                return fewer if len(fewer.entries) <= most else None
-            looser = _latest(data) >= _latest(asked) or number == math.inf
-            if found is None and looser and most <= number:
-                return None
-        effort = SearchEffort(limit)
-        found = enumerate_patterns(data, most, effort)
-        self.spent += effort.spent
-        self._known.append((data, math.inf if effort.over else most, found))
-        return found
-
-
-def _latest(data: ProblemData) -> float:
-    latest = data.capacities[0].latest
-    return math.inf if latest is None else latest
-
-
-def _in_time(data: ProblemData, patterns: PatternCatalogue) -> PatternCatalogue:
-    """Patterns of boards that are done by when they must be."""
-    latest = [data.capacities[board].latest for board, *_ in data.board_classes]
-    return PatternCatalogue(
-        patterns.classes,
-        tuple(
-            one
-            for one in patterns.entries
-            if (until := latest[one.kind]) is None or one.loading.busy + one.loading.reply <= until
-        ),
-    )

@@ -14,12 +14,12 @@ from planner.data.objective_function import (
     ObjectiveFunction,
 )
 from planner.data.problem_data import ProblemData, community_classes
-from planner.heuristics.board_load import PatternCatalogue, PatternLists, cached_loads
+from planner.heuristics.board_load import PatternCatalogue, cached_loads
 from planner.heuristics.solution import evaluate_assignment
 from planner.solvers import SolverRuns, SolverTask
 from planner.solvers.assignment_model import AssignmentModel
 from planner.solvers.latency import BoardChoice, LatencyRelaxation, relaxes
-from planner.solvers.pattern_model import PatternModel
+from planner.solvers.pattern_model import PatternLists, PatternModel
 from planner.solvers.reliability_model import LOGARITHMS, tighten_logarithms
 from planner.solvers.variables import choice_count, sum_of
 

@@ -10,8 +10,10 @@ does; c class of communities; d drop step; dealt[d,r] it is the one and all kept
 handed out r times, the last time perhaps in part.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from planner import solvers as cp_model
@@ -19,7 +21,14 @@ from planner.data.balance import divisions
 from planner.data.modes import LATEST_UNITS, Assignment, DropChoice
 from planner.data.objective_function import SENDER, StudentQuantity
 from planner.data.problem_data import ProblemData
-from planner.heuristics.board_load import Pattern, PatternCatalogue, PatternRow, StudentType
+from planner.heuristics import SearchEffort
+from planner.heuristics.board_load import (
+    Pattern,
+    PatternCatalogue,
+    PatternRow,
+    StudentType,
+    enumerate_patterns,
+)
 from planner.problem.budgets import Resource
 from planner.solvers import constraints as rules
 from planner.solvers.reliability_model import Logarithm, size_logarithms
@@ -264,3 +273,54 @@ class PatternModel:
 
     def _sum(self, weights: Iterable[int]) -> Expr:
         return sum_of(w * boards for w, boards in zip(weights, self._boards, strict=True) if w)
+
+
+@dataclass(slots=True)
+class PatternLists:
+    """Patterns of one question's boards, listed once: those of tighter limits are among them.
+
+    What may differ from one time to the next is by when boards must be done, the same for all
+    boards, and how uneven partitions may be.
+    """
+
+    spent: float = 0.0
+    _known: list[tuple[ProblemData, float, PatternCatalogue | None]] = field(default_factory=list)
+
+    def of(self, data: ProblemData, most: int, limit: float) -> PatternCatalogue | None:
+        """All patterns within the budgets; None for more than `most`, or than can be listed.
+
+        Listing takes as much of the deterministic `limit` at most; where it took all, it is not
+        tried again.
+        """
+        for asked, number, found in self._known:
+            if asked.most_uneven != data.most_uneven:
+                continue
+            if found is not None and _latest(data) <= _latest(asked):
+                fewer = _in_time(data, found)
+                return fewer if len(fewer.entries) <= most else None
+            looser = _latest(data) >= _latest(asked) or number == math.inf
+            if found is None and looser and most <= number:
+                return None
+        effort = SearchEffort(limit)
+        found = enumerate_patterns(data, most, effort)
+        self.spent += effort.spent
+        self._known.append((data, math.inf if effort.over else most, found))
+        return found
+
+
+def _latest(data: ProblemData) -> float:
+    latest = data.capacities[0].latest
+    return math.inf if latest is None else latest
+
+
+def _in_time(data: ProblemData, patterns: PatternCatalogue) -> PatternCatalogue:
+    """Patterns of boards that are done by when they must be."""
+    latest = [data.capacities[board].latest for board, *_ in data.board_classes]
+    return PatternCatalogue(
+        patterns.classes,
+        tuple(
+            one
+            for one in patterns.entries
+            if (until := latest[one.kind]) is None or one.loading.busy + one.loading.reply <= until
+        ),
+    )

@@ -8,13 +8,14 @@ from planner_questions import SMALL, partition, question, stages
 from planner import solvers
 from planner.data.objective_function import OBJECTIVE_FUNCTIONS
 from planner.data.problem_data import resolve_problem
-from planner.heuristics import SearchEffort, board_load
-from planner.heuristics.board_load import PatternLists, enumerate_patterns
+from planner.heuristics import SearchEffort
+from planner.heuristics.board_load import enumerate_patterns
 from planner.heuristics.local_search import apply_move, enumerate_moves, local_search
 from planner.heuristics.solution import CostEvaluator
 from planner.plan_file.validation import violations
 from planner.solve import solve
 from planner.solvers import is_modelled, level_solver, term_count
+from planner.solvers.pattern_model import PatternLists
 from planner.solvers.search import TimeBudget, search
 
 
@@ -150,7 +151,7 @@ def test_patterns_are_listed_once_and_those_of_a_tighter_limit_are_the_same(monk
         listed.append(parts)
         return enumerate_patterns(*parts)
 
-    monkeypatch.setattr(board_load, "enumerate_patterns", counted)
+    monkeypatch.setattr("planner.solvers.pattern_model.enumerate_patterns", counted)
     ends = sorted(one.loading.tail for one in enumerate_patterns(asked, 10**6).entries)
     lists, bounds = PatternLists(), (ends[-1], ends[len(ends) // 2], ends[len(ends) // 3])
     for latency in bounds:
