@@ -347,7 +347,7 @@ def test_a_worker_that_was_killed_is_started_again(serving):
 
 
 def calls(log):
-    """What systemd was asked to do."""
+    """Commands that systemd was given."""
     return [line for line in log.read_text().splitlines() if not line.startswith(("--", "show"))]
 
 
