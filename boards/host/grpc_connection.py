@@ -36,6 +36,8 @@ from boards.tls.identity import Identity
 from nonn_core.export.bundle import BundledModel
 
 CONNECT_TIMEOUT_S = 5.0
+_FIRST_CALL_S = 20.0
+"""Limit of the first standard call: a worker loads gRPC for it, seconds on a small board."""
 _ASKED_S = 1.0
 _LAST_PORT = 65_535
 _FIRST_S = 2.5
@@ -320,7 +322,7 @@ def connect(task: BoardTask, identity: Identity | None) -> Connection:
         stack.callback(channel.close)
         try:
             server = channel.call(
-                "ServerMetadata", message_class("ServerMetadataRequest")(), CONNECT_TIMEOUT_S
+                "ServerMetadata", message_class("ServerMetadataRequest")(), _FIRST_CALL_S
             )
         except ConnectionLostError as error:
             # gRPC says that a handshake failed, not which certificate it was and why.
