@@ -115,13 +115,9 @@ class AssignmentModel:
         self.refinements: list[AccuracyCurve | ReliabilityModel] = []
         self._add_rules(timed)
 
-    def _add_rules(self, timed: bool) -> None:
+    def _place_students(self) -> None:
+        """Add the rules of students on boards, whatever they know."""
         model, v, data = self.model, self._v, self._data
-        rules.one_drop_step(model, v)
-        rules.communities_stay_whole(model, v, data)
-        rules.students_have_knowledge(model, v, data)
-        rules.number_of_students(model, v, data)
-        rules.further_rounds(model, v, data)
         if data.has_copies:
             rules.one_network_and_boards(model, v, data)
             rules.filters_follow_copies(model, v, data)
@@ -133,6 +129,15 @@ class AssignmentModel:
         one_point_per_board(model, v, data)
         rules.copies_of_group0(model, v, data)
         budgets_hold(model, v, data)
+
+    def _add_rules(self, timed: bool) -> None:
+        model, v, data = self.model, self._v, self._data
+        rules.one_drop_step(model, v)
+        rules.communities_stay_whole(model, v, data)
+        rules.students_have_knowledge(model, v, data)
+        rules.number_of_students(model, v, data)
+        rules.further_rounds(model, v, data)
+        self._place_students()
         rules.students_in_order(model, v, data)
         rules.twin_communities_in_order(model, v, data)
         if timed:

@@ -25,9 +25,8 @@ from planner.solvers import UNITS_PER_TERM, is_modelled, term_count
 from planner.solvers import constraints as rules
 from planner.solvers.assignment_model import AssignmentModel
 from planner.solvers.level_solver import LevelSolver, SearchOutcome, add_limit
-from planner.solvers.resource_use import budgets_hold
 from planner.solvers.search import TimeBudget, best_outcome, finished
-from planner.solvers.variables import Expr, choice_count, one_point_per_board, sum_of
+from planner.solvers.variables import Expr, choice_count, sum_of
 
 MOVES = ObjectiveFunction(lambda view: view.moves())
 """Models on boards that did not have them, fewer being better; no objective of plans."""
@@ -126,17 +125,7 @@ class PlacementModel(AssignmentModel):
             if o != data.own_modes[data.communities[s]]:
                 model.add(runs == 0)
         rules.number_of_students(model, v, data)
-        if data.has_copies:
-            rules.one_network_and_boards(model, v, data)
-            rules.filters_follow_copies(model, v, data)
-        else:
-            rules.one_network_and_board(model, v)
-        rules.filters_follow_students(model, v, data)
-        rules.students_share_group0(model, v, data)
-        rules.boards_in_use(model, v)
-        one_point_per_board(model, v, data)
-        rules.copies_of_group0(model, v, data)
-        budgets_hold(model, v, data)
+        self._place_students()
 
     def moves(self) -> Expr:
         """Return how many models boards get that did not have them."""

@@ -2,22 +2,19 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
+from compared_plans import (
+    compare_enumerations,
+    compare_quick_with_slow,
+    compare_under_limits,
+)
 from drawn_instances import small_instance, with_averages, with_layers, with_points
 from enumerated_plans import plan_values
-from listed_plans import all_plans
 from test_planner_exhaustive import (
     assert_optimal,
-    best,
     optima,
-    slack_of,
-    solved,
     without_hints,
 )
-
-from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
-from planner.exploration.enumeration import Enumeration
 
 NAMES = ("fleet-power", "fleet-average-power")
 OTHERS = ("capacity", "latency", "energy")
@@ -51,53 +48,15 @@ def test_watts_equal_exhaustive_search(part, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_required_power_leaves_the_plans_that_keep_it(name):
-    """The most capacity within a power between the least and the most of all plans."""
-    compared = 0
-    for seed in range(41_000, 41_010):
-        image, instance = drawn(seed)
-        found = [each for each in plan_values(image, instance) if each["boards"].size]
-        if not found:
-            continue
-        powers = np.concatenate([each[name] for each in found])
-        params = np.concatenate([each["capacity"] for each in found])
-        limit = int((powers.min() + powers.max()) // 2)
-        if np.any(np.abs(powers - limit) <= slack_of(instance, name) + 1):
-            continue
-        outcome = solved(instance, "capacity", [ObjectiveBound(OBJECTIVE_FUNCTIONS[name], limit)])
-        assert outcome.proven
-        assert outcome.value == params[powers <= limit].max()
-        compared += 1
-    assert compared >= 4
+    assert compare_under_limits(name, map(drawn, range(41_000, 41_010))) >= 4
 
 
 def test_the_quick_enumeration_has_the_powers_of_the_slow_one():
-    for seed in (40_000, 40_001, 40_003):
-        image, instance = drawn(seed)
-        instance = replace(
-            instance, modes=instance.modes[:2], sizes=instance.sizes[:3], stems=(),
-            capacities=tuple(replace(one, cycle=None) for one in instance.capacities[:2]),
-            drop_choices=instance.drop_choices[:1], min_students=1, copies_stem=True,
-        )  # fmt: skip
-        plans, known = list(all_plans(image, instance)), optima(image, instance, NAMES)
-        assert bool(plans) == bool(known)
-        for name in known:
-            assert known[name] == pytest.approx(best(plans, name), rel=1e-12)
+    compare_quick_with_slow(NAMES, map(drawn, (40_000, 40_001, 40_003)))
 
 
 def test_an_enumeration_of_plans_knows_powers():
-    found = 0
-    for seed in range(42_000, 42_016):
-        image, instance = drawn(seed)
-        goals = [OBJECTIVE_FUNCTIONS[name] for name in NAMES]
-        every = Enumeration.of(instance, goals)
-        known = every and optima(image, instance, NAMES)
-        if known:
-            for name, goal in zip(NAMES, goals, strict=True):
-                outcome = every.undominated(goals, ()).search(goal, ())
-                slack = slack_of(instance, name)
-                assert outcome.value == pytest.approx(known[name], abs=slack)
-            found += 1
-    assert found >= 4
+    assert compare_enumerations(NAMES, map(drawn, range(42_000, 42_016))) >= 4
 
 
 def test_instances_need_both_powers_and_limits_of_boards_bind():

@@ -2,22 +2,19 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
+from compared_plans import (
+    compare_enumerations,
+    compare_quick_with_slow,
+    compare_under_limits,
+)
 from drawn_instances import small_instance, with_batteries, with_layers, with_points
 from enumerated_plans import plan_values
-from listed_plans import all_plans
 from test_planner_exhaustive import (
     assert_optimal,
-    best,
     optima,
-    slack_of,
-    solved,
     without_hints,
 )
-
-from planner.data.objective_function import OBJECTIVE_FUNCTIONS, ObjectiveBound
-from planner.exploration.enumeration import Enumeration
 
 NAMES = ["battery"]
 INSTANCES, PARTS = 120, 6
@@ -48,55 +45,15 @@ def test_battery_life_equals_exhaustive_search(part, monkeypatch):
 
 
 def test_a_required_life_leaves_the_plans_that_have_it():
-    """The most capacity within a drain between the least and the most of all plans."""
-    compared = 0
-    for seed in range(31_000, 31_024):
-        image, instance = drawn(seed)
-        found = [each for each in plan_values(image, instance) if each["boards"].size]
-        if not found:
-            continue
-        drains = np.concatenate([each["battery"] for each in found])
-        params = np.concatenate([each["capacity"] for each in found])
-        slack = slack_of(instance, "battery") + 1
-        limit = int((drains.min() + drains.max()) // 2)
-        if np.any(np.abs(drains - limit) <= slack):
-            continue
-        bound = ObjectiveBound(OBJECTIVE_FUNCTIONS["battery"], limit)
-        outcome = solved(instance, "capacity", [bound])
-        assert outcome.proven
-        assert outcome.value == params[drains <= limit].max()
-        compared += 1
-    assert compared >= 12
+    assert compare_under_limits("battery", map(drawn, range(31_000, 31_024))) >= 12
 
 
 def test_the_quick_enumeration_has_the_drains_of_the_slow_one():
-    for seed in (30_001, 30_002, 30_005):
-        image, instance = drawn(seed)
-        instance = replace(
-            instance, capacities=instance.capacities[:2], modes=instance.modes[:2],
-            sizes=instance.sizes[:3], drop_choices=instance.drop_choices[:1], min_students=1,
-            stems=(), copies_stem=True,
-        )  # fmt: skip
-        plans = list(all_plans(image, instance))
-        known = optima(image, instance, NAMES)
-        assert bool(plans) == bool(known)
-        if known:
-            assert known["battery"] == pytest.approx(best(plans, "battery"), rel=1e-12)
+    compare_quick_with_slow(NAMES, map(drawn, (30_001, 30_002, 30_005)))
 
 
 def test_an_enumeration_of_plans_knows_battery_life():
-    goal, found = OBJECTIVE_FUNCTIONS["battery"], 0
-    for seed in range(32_000, 32_024):
-        image, instance = drawn(seed)
-        every = Enumeration.of(instance, [goal])
-        known = every and optima(image, instance, NAMES)
-        if known:
-            outcome = every.undominated([goal], ()).search(goal, ())
-            assert outcome.value == pytest.approx(
-                known["battery"], abs=slack_of(instance, "battery")
-            )
-            found += 1
-    assert found >= 5
+    assert compare_enumerations(NAMES, map(drawn, range(32_000, 32_024))) >= 5
 
 
 def test_instances_need_the_battery_that_is_empty_first():

@@ -184,7 +184,9 @@ def test_a_group0_of_its_own_and_its_heads(nonn_recipe, tiny):
     vectors = [nets[part.stem](maps) for part in found.parts if part.role == "head"]
     with torch.no_grad():
         expected = network(tiny.normalised(tiny.test.pixels))[0].numpy()
-    np.testing.assert_allclose(found.fc.logits(np.concatenate(vectors, axis=1)), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        found.fc.logits(np.concatenate(vectors, axis=1)), expected, atol=1e-4
+    )
 
 
 def undivided(recipe, model):
