@@ -157,6 +157,15 @@ def _heat_map(
     axes.set_ylabel(up.label, fontsize=9)
 
 
+def _budget_names(cells: Sequence[Cell]) -> str:
+    """Memory and FLOPs, and further budgets that limit some cell."""
+    first, second, *further = CELL_BUDGETS
+    limited = [
+        field for field in further if any(getattr(one.place, field) is not None for one in cells)
+    ]
+    return ", ".join(CELL_BUDGETS[field] for field in (first, second, *limited))
+
+
 def fronts(cells: Sequence[Cell]) -> "Figure":
     """Picture of the fronts of all budgets, one over the other; larger budgets are stronger."""
     from matplotlib import colormaps
@@ -183,7 +192,7 @@ def fronts(cells: Sequence[Cell]) -> "Figure":
     if not any(cell.found.points for cell in cells):
         axes.text(0.5, 0.5, "no plan", ha="center", transform=axes.transAxes)
     elif len(cells) <= _MOST_LABELS:
-        axes.legend(fontsize=7, title="memory, FLOPs")
+        axes.legend(fontsize=7, title=_budget_names(cells))
     size = f"; size: {labelled(names[2])}" if len(names) > 2 else ""
     notes = [
         f"{count_} of {len(cells)} {word}"

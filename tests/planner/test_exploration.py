@@ -5,7 +5,14 @@ from types import SimpleNamespace
 from planner_questions import question, stages
 
 from planner.exploration.cell import CellRequest, CellResult, FrontPoint, TimedResult
-from planner.exploration.exploration import CellPlace, PlannedCell, run_exploration, thinned
+from planner.exploration.exploration import (
+    Cell,
+    CellPlace,
+    PlannedCell,
+    run_exploration,
+    thinned,
+)
+from planner.exploration.report import fronts
 
 
 def front(*pairs):
@@ -20,6 +27,21 @@ def test_points_of_a_front_differ_by_a_step_or_are_its_ends():
     assert thinned(points, 0) == [True] * 6
     assert thinned([], 5) == []
     assert thinned(front((1, 1)), 5) == [True]
+
+
+def test_a_legend_names_the_budgets_that_are_limited():
+    def title(**limits):
+        place = CellPlace(
+            fleet="f", memory_bytes=1, flops=None, objective="latency,capacity", **limits
+        )
+        points = tuple(front((1, 2), (2, 3)))
+        found = CellResult(
+            digest="d", kind="front", status="optimal", deterministic_time=0, points=points
+        )
+        return fronts([Cell(place=place, found=found)]).axes[0].get_legend().get_title().get_text()
+
+    assert title() == "memory, FLOPs"
+    assert title(power_w=2.5, ram_bytes=1) == "memory, FLOPs, power, RAM"
 
 
 def test_the_time_left_goes_by_cells_of_like_kind(tmp_path, monkeypatch):
