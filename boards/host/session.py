@@ -153,27 +153,6 @@ def _require_shape(found: tuple[int, ...], manifest: Manifest, where: str) -> No
         )
 
 
-@contextmanager
-def connected(
-    plan: PlanDocument,
-    bundle: Path,
-    addresses: BoardAddresses,
-    identity: Identity | None,
-    policy: QuorumPolicy,
-    where: str,
-) -> Iterator[InferenceClient]:
-    """Connect to the boards of a plan; without an identity only on loopback.
-
-    `where` names the file of addresses.  Boards that are not there are tried again and again; the
-    caller decides how long to wait for them.  Raises InputError.
-    """
-    client = open_client(plan, bundle, addresses, identity, policy, where)
-    try:
-        yield client
-    finally:
-        client.close()
-
-
 def open_client(
     plan: PlanDocument,
     bundle: Path,
@@ -182,7 +161,11 @@ def open_client(
     policy: QuorumPolicy,
     where: str,
 ) -> InferenceClient:
-    """Begin to connect to the boards of a plan, as `connected` does; raises InputError."""
+    """Begin to connect to the boards of a plan; without an identity only on loopback.
+
+    `where` names the file of addresses.  Boards that are not there are tried again and again; the
+    caller decides how long to wait for them, and closes.  Raises InputError.
+    """
     if identity is None:
         _require_loopback(addresses, where)
     else:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import zipfile
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from ssh_boards import FOLDER, MISSING, make_key, ssh_boards, write_wheels
 from boards.deployment import BoardProbe, Release, rollout
 from boards.deployment.board_needs import wheelhouse
 from boards.host.client import QuorumPolicy
-from boards.host.session import connected
+from boards.host.session import open_client
 from boards.protocol.address import BoardAddresses
 from boards.tls.authority import make_keys
 from boards.tls.credential import board_subject
@@ -126,7 +126,7 @@ def asking(policy):
     """A host that asks the boards of the first plan."""
     plan, identity = read_plan("both.json"), Identity.read(Path("keys/host"))
     addresses, bundle = BoardAddresses.read("boards.yaml"), Path("both-bundle")
-    with connected(plan, bundle, addresses, identity, policy, "boards.yaml") as client:
+    with closing(open_client(plan, bundle, addresses, identity, policy, "boards.yaml")) as client:
         assert client.wait_connected(30), client.down
         yield client
 

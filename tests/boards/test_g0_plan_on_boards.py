@@ -1,5 +1,7 @@
 """A plan with G0 on a board of its own, on an emulated fleet of real workers, by the host's way."""
 
+from contextlib import closing
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -10,7 +12,7 @@ from boards.board_validation import compare_with_plan
 from boards.emulation.emulated_fleet import emulated
 from boards.host.client import QuorumPolicy
 from boards.host.connection import board_tasks
-from boards.host.session import connected
+from boards.host.session import open_client
 from boards.protocol.address import BoardAddress, BoardAddresses
 from boards.tls.identity import Identity
 from nonn_common.errors import InputError
@@ -53,13 +55,15 @@ def test_the_fleet_answers_and_takes_no_less_time_than_planned(plan, bundle):
     images = np.random.default_rng(1).uniform(0, 255, (12, 1, 1, 8, 8)).astype(np.float32)
     with (
         emulated(plan, bundle) as fleet,
-        connected(
-            plan,
-            bundle,
-            fleet.addresses,
-            Identity.read(fleet.keys / "host"),
-            QuorumPolicy(),
-            "emulated.yaml",
+        closing(
+            open_client(
+                plan,
+                bundle,
+                fleet.addresses,
+                Identity.read(fleet.keys / "host"),
+                QuorumPolicy(),
+                "emulated.yaml",
+            )
         ) as client,
     ):
         assert client.wait_connected(60), client.down

@@ -1,5 +1,7 @@
 """A board behind a slow link: it costs a deadline, is named, and its answers stay apart."""
 
+from contextlib import closing
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -9,7 +11,7 @@ from safetensors.numpy import load_file
 from boards.emulation.emulated_fleet import emulated
 from boards.emulation.namespace import LOOPBACK_ONLY
 from boards.host.client import QuorumPolicy
-from boards.host.session import connected
+from boards.host.session import open_client
 from boards.tls.identity import Identity
 
 FAST = {"name": "fast", "bits_per_s": 1e9}
@@ -28,7 +30,9 @@ def fleet(tmp_path_factory):
 def answers(fleet, policy, count):
     plan, bundle, running = fleet
     identity = Identity.read(running.keys / "host")
-    with connected(plan, bundle, running.addresses, identity, policy, "boards.yaml") as client:
+    with closing(
+        open_client(plan, bundle, running.addresses, identity, policy, "boards.yaml")
+    ) as client:
         assert client.wait_connected(60), client.down
         return [client.ask(picture(seed)) for seed in range(count)]
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -254,7 +254,7 @@ def validate(
     )
     from boards.host.client import QuorumPolicy
     from boards.host.connection import separate_copies
-    from boards.host.session import connected, data_set_images
+    from boards.host.session import data_set_images, open_client
     from boards.protocol.address import BoardAddresses
     from nonn_core.export.bundle import MANIFEST, Manifest
     from nonn_plan.api import read_plan
@@ -267,12 +267,12 @@ def validate(
     Validation.check_target(out)
     if trace is not None:
         check_own_place(trace, START)
-    joining = QuorumPolicy(deadline_ms=parse_ms(deadline, "--deadline"))
+    policy = QuorumPolicy(deadline_ms=parse_ms(deadline, "--deadline"))
     identity = read_identity(keys, insecure)
     output.warn(*(() if identity is None else identity.expiry_warnings()))
     with (
         output.progress("nothing was written") as progress,
-        connected(plan, bundle, addresses, identity, joining, str(boards_file)) as client,
+        closing(open_client(plan, bundle, addresses, identity, policy, str(boards_file))) as client,
     ):
         source = data_set_images(manifest, data, progress)
         images = list(source.images)
